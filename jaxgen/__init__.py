@@ -1,0 +1,1 @@
+"""jaxgen: diffusion models, GANs and VAEs, side by side, in JAX."""
