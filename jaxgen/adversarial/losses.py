@@ -1,0 +1,36 @@
+"""Rules of the game: what discriminator and generator make of logits [B].
+
+Each rule is a pair of functions, (d_loss(real, fake), g_loss(fake)) -> [].
+"""
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import relu, softplus
+
+Array = jax.Array
+
+
+class Rule(NamedTuple):
+  """What each side minimises, from logits [B]."""
+  d_loss: Callable[[Array, Array], Array]
+  g_loss: Callable[[Array], Array]
+
+
+def nonsaturating() -> Rule:
+  """Goodfellow et al. 2014, Sec. 3: the generator maximises log D(G(z))."""
+  return Rule(lambda real, fake: jnp.mean(softplus(-real) + softplus(fake)),
+              lambda fake: jnp.mean(softplus(-fake)))
+
+
+def hinge() -> Rule:
+  """Miyato et al. 2018, Eqs. 16-17."""
+  return Rule(lambda real, fake: jnp.mean(relu(1 - real) + relu(1 + fake)),
+              lambda fake: -jnp.mean(fake))
+
+
+def wasserstein() -> Rule:
+  """Arjovsky et al. 2017, Eq. 2; wants a penalty on the critic's slope."""
+  return Rule(lambda real, fake: jnp.mean(fake - real),
+              lambda fake: -jnp.mean(fake))

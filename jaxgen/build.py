@@ -1,0 +1,70 @@
+"""Names in configs are paths in the tree: "nets.unet.UNet" is nets/unet.py."""
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from jaxgen.errors import UserError
+
+
+def build(spec: Any, **kw) -> Any:
+  """Makes the object that a {"name": "module.Thing", **kwargs} spec describes.
+
+  Children come first. A class is instantiated; a function is bound to its
+  arguments and stays a function. Lists become tuples; what has no name is
+  returned as it is.
+
+  Raises:
+    UserError: No such thing, or no such argument: with the nearest that exists.
+  """
+  if isinstance(spec, (list, tuple)):
+    return tuple(build(s) for s in spec)
+  if not isinstance(spec, Mapping):
+    return spec
+  args = {k: build(v) for k, v in spec.items() if k != "name"} | kw
+  if "name" not in spec:
+    return args
+  thing = find(spec["name"])
+  known = inspect.signature(thing).parameters
+  for k in args:
+    if k not in known or k == "parent":  # linen's own
+      raise UserError(f"{spec['name']} has no argument {k!r}"
+                      + nearest(k, known))
+  if not inspect.isclass(thing):
+    return functools.partial(thing, **args)
+  missing = [k for k, p in known.items() if k not in args
+             and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+  if missing:
+    raise UserError(f"{spec['name']} needs {', '.join(missing)}")
+  return thing(**args)
+
+
+def find(path: str) -> Any:
+  """What stands at "module.Thing" below this package, and was defined there."""
+  module, _, name = path.rpartition(".")
+  try:
+    if not module:
+      raise ModuleNotFoundError(name=path)
+    place = importlib.import_module(f"jaxgen.{module}")
+  except ModuleNotFoundError as e:
+    if e.name and not f"jaxgen.{module}".startswith(e.name) and module:
+      raise  # a dependency is missing, not the place
+    raise UserError(f"name={path!r}: there is no module jaxgen.{module}") from e
+  things = {
+      k: v for k, v in vars(place).items()
+      # A config may come with a stranger's checkpoint: it names our own
+      # classes and functions, never what a module happened to import.
+      if callable(v) and getattr(v, "__module__", "") == place.__name__}
+  if name not in things:
+    raise UserError(f"jaxgen.{module} has no {name!r}" + nearest(name, things))
+  return things[name]
+
+
+def nearest(word: str, known) -> str:
+  """A suggestion to end a message with: "; did you mean ...?"."""
+  close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+  if close:
+    return f"; did you mean {close[0]!r}?"
+  return f"; it knows {', '.join(sorted(k for k in known if k[0] != '_'))}"

@@ -1,0 +1,206 @@
+"""The contract: a generative model is a small game between parameter groups.
+
+A model is any object with the members of `Model` (there is no base class).
+Diffusion models and VAEs are games with one player, GANs with two. A group
+that no player moves is frozen: it has no gradient and no optimiser state.
+
+Randomness. A loss and a sampler get one key per example, [B]. What is drawn
+for an example therefore depends on the seed, the step and the example's place
+in the global batch, never on how the batch is split or sharded: accumulated
+gradients equal those of the big batch, and samples do not change with the
+number of devices. No key lives in the state, so a resumed run is bit-exact.
+"""
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+Array = Key = jax.Array
+Batch = dict[str, Array]  # "x": what is modelled; "y": labels; other conditions
+Groups = dict[str, Any]  # one pytree per parameter group
+Metrics = dict[str, Array]
+
+
+@flax.struct.dataclass
+class State:
+  """All that training remembers, and all that a checkpoint holds."""
+  step: Array             # [] int32, batches consumed
+  params: Groups          # what players move
+  stats: Groups           # what losses carry along: batch stats, codebooks, p
+  opt: Groups             # one optimiser state per moved group
+  ema: dict[str, Groups]  # averaged copies of the sampled groups, by profile
+  skips: Array            # [2] int32, updates skipped: in a row, in total
+
+  def variables(self, group: str) -> dict[str, Any]:
+    """What linen's `apply` wants: the group's parameters and statistics."""
+    return {"params": self.params[group], **self.stats.get(group, {})}
+
+  def averaged(self, profile: str) -> "State":
+    """The same state, seen through the averaged weights of a profile."""
+    return self.replace(params=self.params | self.ema[profile])
+
+
+Loss = Callable[[State, Batch, Key], tuple[Array, tuple[Groups, Metrics]]]
+
+
+class Player(NamedTuple):
+  """Minimises `loss` over the group it `moves`, on every `every`-th batch."""
+  name: str
+  moves: str
+  loss: Loss
+  every: int = 1
+
+
+class Model(Protocol):
+  """A game that can be trained, and played to its end: sampled."""
+  players: Sequence[Player]  # in order of play
+  sampled: Sequence[str]     # groups that `sample` reads
+  knobs: dict[str, float]    # what can be turned when sampling, with defaults
+
+  def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
+    """One key [] -> params, stats, both keyed by group."""
+
+  def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
+    """Keys [B] -> samples in [-1, 1], shaped and conditioned like `batch`."""
+
+  def nfe(self, **knobs) -> int:
+    """How often a network is evaluated for one sample."""
+
+
+def on_device(batch: Batch) -> Batch:
+  """Bytes become floats in [-1, 1] here, and not a moment earlier."""
+  def scale(x):
+    return x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 else x
+  return jax.tree.map(scale, batch)
+
+
+def example_keys(key: Key, n: int) -> Key:
+  """One key [] -> one key per example, [n]."""
+  return fold(jnp.broadcast_to(key, (n,)), jnp.arange(n))
+
+
+def fold(key: Key, data: Array | int) -> Key:
+  """`fold_in` for keys [B]: with one number for all, or one for each."""
+  axis = None if jnp.ndim(data) == 0 else 0
+  return jax.vmap(jax.random.fold_in, (0, axis))(key, data)
+
+
+def turn(model: Model, step: int) -> tuple[int, ...]:
+  """Who moves on this batch. The host knows, so XLA never sees a branch."""
+  return tuple(i for i, p in enumerate(model.players) if step % p.every == 0)
+
+
+def make_init(
+    model: Model,
+    tx: dict[str, optax.GradientTransformation],
+    ema: Sequence[str],
+) -> Callable[[Batch, Key], State]:
+  """Returns init(batch, key []) -> State. `ema`: names of the profiles."""
+  def init(batch: Batch, key: Key) -> State:
+    params, stats = model.init(on_device(batch), key)
+    moved = {p.moves for p in model.players}
+    averaged = {g: params[g] for g in model.sampled if g in moved}
+    return State(
+        step=jnp.zeros([], jnp.int32), params=params, stats=stats,
+        opt={g: tx[g].init(params[g]) for g in sorted(moved)},
+        ema={p: jax.tree.map(jnp.copy, averaged) for p in sorted(ema)},
+        skips=jnp.zeros([2], jnp.int32))
+  return init
+
+
+def make_step(
+    model: Model,
+    tx: dict[str, optax.GradientTransformation],
+    ema: dict[str, Callable[[Array], Array]],
+    accumulate: int = 1,
+) -> Callable[[tuple[int, ...], State, Batch, Key], tuple[State, Metrics]]:
+  """Returns the one training step: (turn, state, batch, seed) -> state, metrics.
+
+  Args:
+    model: The game.
+    tx: An optimiser for every group that a player moves.
+    ema: Averaging by profile: updates so far [] -> decay in [0, 1].
+    accumulate: Number of equal parts in which a batch is differentiated. Their
+      gradients' mean is the gradient of the whole batch.
+
+  `turn` is static (see the function of that name); `seed` is a key []. An
+  update with a non-finite loss or gradient leaves all but `step` and `skips`
+  bitwise as it was.
+  """
+  def step(turn, state, batch, seed):
+    batch = on_device(batch)
+    n = len(jax.tree.leaves(batch)[0])
+    keys = example_keys(jax.random.fold_in(seed, state.step), n)
+    new, metrics, ok = state, {}, True
+    for i in turn:
+      new, info, fine = move(
+          model.players[i], tx, new, batch, fold(keys, i), accumulate)
+      ok &= fine
+      metrics |= {f"{model.players[i].name}/{k}": v for k, v in info.items()}
+    new = new.replace(ema={
+        profile: _toward(state.ema[profile], new.params, decay(state.step))
+        for profile, decay in ema.items()})
+    new = jax.tree.map(functools.partial(jnp.where, ok), new, state)
+    in_a_row, total = state.skips
+    skips = jnp.stack([jnp.where(ok, 0, in_a_row + 1), total + (1 - ok)])
+    return new.replace(
+        step=state.step + 1, skips=skips.astype(jnp.int32)), metrics
+  return step
+
+
+def move(
+    player: Player,
+    tx: dict[str, optax.GradientTransformation],
+    state: State, batch: Batch, key: Key, accumulate: int = 1,
+) -> tuple[State, Metrics, Array]:
+  """One player's move -> the state after it, metrics, whether all is finite."""
+  group = player.moves
+
+  def objective(theta, stats, batch, key):
+    # Only the player's own group varies: all else is constant by construction.
+    view = state.replace(params=state.params | {group: theta}, stats=stats)
+    return player.loss(view, batch, key)
+
+  theta = state.params[group]
+  gradient = jax.value_and_grad(objective, has_aux=True)
+  if accumulate == 1:
+    (loss, (stats, info)), grads = gradient(theta, state.stats, batch, key)
+  else:
+    loss, stats, info, grads = _accumulated(
+        gradient, theta, state.stats, batch, key, accumulate)
+  norm = optax.global_norm(grads)
+  updates, opt = tx[group].update(grads, state.opt[group], theta)
+  state = state.replace(
+      params=state.params | {group: optax.apply_updates(theta, updates)},
+      opt=state.opt | {group: opt}, stats=stats)
+  ok = jnp.isfinite(loss) & jnp.isfinite(norm)
+  return state, {"loss": loss, "grad_norm": norm, **info}, ok
+
+
+def _accumulated(gradient, theta, stats, batch, key, parts):
+  """Means over `parts` equal parts, one after the other in memory."""
+  def split(x):  # every parts-th example, so that shards stay where they are
+    return x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+  def body(carry, part):
+    total, stats = carry
+    (loss, (stats, info)), grads = gradient(theta, stats, *part)
+    return (jax.tree.map(jnp.add, total, (loss, info, grads)), stats), None
+
+  whole = jax.tree.map(split, (batch, key))
+  first = jax.tree.map(lambda x: x[0], whole)
+  (loss, (_, info)), grads = jax.eval_shape(gradient, theta, stats, *first)
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
+                       (loss, info, grads))
+  (total, stats), _ = jax.lax.scan(body, (zeros, stats), whole)
+  loss, info, grads = jax.tree.map(lambda x: x / parts, total)
+  return loss, stats, info, grads
+
+
+def _toward(average: Groups, params: Groups, decay: Array) -> Groups:
+  return jax.tree.map(lambda a, b: b + decay * (a - b), average,
+                      {g: params[g] for g in average})

@@ -1,0 +1,111 @@
+"""Plain convolutional nets: a VAE's codec and a classifier."""
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxgen.nets.layers import GroupNorm, upsample
+
+Array = jax.Array
+
+
+class Encoder(nn.Module):
+  """Images [B, H, W, C] -> vectors [B, out]; halves down to 4 x 4."""
+  width: int
+  out: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, emb: Array | None = None) -> Array:
+    h = nn.Conv(self.width, (3, 3), dtype=self.dtype)(x)
+    width = self.width
+    while True:
+      h = nn.Conv(width, (3, 3), dtype=self.dtype)(nn.silu(GroupNorm()(h)))
+      if h.shape[1] <= 4:
+        break
+      width = min(2 * width, 512)
+      h = nn.Conv(width, (3, 3), strides=2, dtype=self.dtype)(h)
+    h = nn.silu(GroupNorm()(h)).reshape(len(h), -1)
+    if emb is not None:
+      h = jnp.concatenate([h, emb], -1)
+    h = nn.silu(nn.Dense(4 * self.width, dtype=self.dtype)(h))
+    return nn.Dense(self.out)(h.astype(jnp.float32))
+
+
+class Decoder(nn.Module):
+  """Vectors [B, D] -> images [B, size, size, channels], unbounded."""
+  size: int
+  channels: int
+  width: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, z: Array) -> Array:
+    levels = (self.size // 4).bit_length() - 1
+    width = lambda i: min(self.width * 2 ** i, 512)
+    h = nn.silu(nn.Dense(4 * self.width, dtype=self.dtype)(z))
+    h = nn.Dense(16 * width(levels), dtype=self.dtype)(h)
+    h = h.reshape(-1, 4, 4, width(levels))
+    for i in reversed(range(levels)):
+      h = nn.Conv(width(i), (3, 3), dtype=self.dtype)(
+          upsample(nn.silu(GroupNorm()(h))))
+    h = nn.Conv(self.width, (3, 3), dtype=self.dtype)(nn.silu(GroupNorm()(h)))
+    h = nn.silu(GroupNorm()(h)).astype(jnp.float32)
+    return nn.Conv(self.channels, (3, 3))(h)
+
+
+class Codec(nn.Module):
+  """Encoder and decoder of a VAE: images [B, size, size, C] <-> z [B, Z]."""
+  size: int = 32
+  channels: int = 3
+  z_dim: int = 64
+  width: int = 64
+  classes: int = 0
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.encoder = Encoder(self.width, 2 * self.z_dim, self.dtype)
+    self.decoder = Decoder(self.size, self.channels, self.width, self.dtype)
+    self.label = nn.Embed(self.classes, 32) if self.classes else None
+
+  def encode(self, x: Array, y: Array | None = None) -> tuple[Array, Array]:
+    """Means and log variances of q(z | x, y), each [B, Z]."""
+    emb = self.label(y) if self.classes else None
+    return tuple(jnp.split(self.encoder(x, emb), 2, -1))
+
+  def decode(self, z: Array, y: Array | None = None) -> Array:
+    """Mean of p(x | z, y), [B, size, size, C]."""
+    if self.classes:
+      z = jnp.concatenate([z, self.label(y)], -1)
+    return self.decoder(z)
+
+  def __call__(self, x: Array, y: Array | None = None) -> Array:
+    """The mean's reconstruction."""
+    return self.decode(self.encode(x, y)[0], y)
+
+
+class Classifier(nn.Module):
+  """Images [B, H, W, C] -> logits [B, classes]; `features` [B, D] on the way.
+
+  Attributes:
+    width: Channels of the first convolution.
+    features: Length of the last hidden layer, which judges compare.
+    classes: Number of labels.
+  """
+  width: int = 32
+  features: int = 64
+  classes: int = 10
+
+  def setup(self):
+    self.encoder = Encoder(self.width, self.features)
+    self.head = nn.Dense(self.classes)
+
+  def embed(self, x: Array) -> Array:
+    """Features [B, D], before the last linear layer."""
+    return nn.silu(self.encoder(x))
+
+  def __call__(self, x: Array, key: Array | None = None) -> Array:
+    """Logits [B, classes]."""
+    del key
+    return self.head(self.embed(x))

@@ -1,0 +1,51 @@
+"""Layers that several nets share. Keys are [B]: one per example."""
+import zlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Dropout(nn.Module):
+  """Zeroes a share `rate` of the entries of x [B, ...]; off without keys.
+
+  Every example draws from its own key, folded with this layer's path: masks do
+  not depend on the rest of the batch.
+  """
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: Array, key: Array | None = None) -> Array:
+    if key is None or self.rate == 0:
+      return x
+    salt = zlib.crc32("/".join(self.path).encode()) & 0x7FFFFFFF
+    def mask(k):
+      k = jax.random.fold_in(k, salt)
+      return jax.random.bernoulli(k, 1 - self.rate, x.shape[1:])
+    return jnp.where(jax.vmap(mask)(key), x / (1 - self.rate), 0)
+
+
+class GroupNorm(nn.Module):
+  """Group norm with statistics in float32; fewer groups for narrow inputs."""
+  groups: int = 32
+  eps: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    groups = min(self.groups, x.shape[-1] // 4)
+    y = nn.GroupNorm(groups, epsilon=self.eps)(x.astype(jnp.float32))
+    return y.astype(x.dtype)
+
+
+def sinusoids(t: Array, width: int, period: float = 1e4) -> Array:
+  """Times [B] -> features [B, width], cosines first (ADM's order)."""
+  w = jnp.exp(-jnp.log(period) * jnp.arange(width // 2) / (width // 2))
+  angle = t.astype(jnp.float32)[:, None] * w
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], -1)
+
+
+def upsample(x: Array) -> Array:
+  """Nearest neighbour, [B, H, W, C] -> [B, 2H, 2W, C]."""
+  return x.repeat(2, 1).repeat(2, 2)
