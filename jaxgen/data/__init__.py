@@ -1,0 +1,1 @@
+"""Sources of examples and the order they come in. Never imports jax."""

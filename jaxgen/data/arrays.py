@@ -1,0 +1,133 @@
+"""A data set that lies in memory, or in a file mapped into it."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from jaxgen.errors import UserError
+
+Example = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+  """Random access to examples {"x": one example, "y": its label, int32}.
+
+  `x` is uint8 [H, W, C], or float32 [2] for points; `y` is absent where
+  there are no labels, and `classes` is 0 then.
+  """
+
+  name: str
+  classes: int
+  shape: tuple[int, ...]  # of one x
+  dtype: np.dtype
+  fingerprint: str  # the same if and only if the examples are
+  skipped: tuple[str, ...]  # "file: why" for what could not be read
+  in_memory: bool  # reading costs no decoding: needs no helpers
+
+  def __len__(self) -> int: ...
+  def __getitem__(self, i: int) -> Example: ...
+
+  def read(self, indices: np.ndarray) -> Example:
+    """The examples at `indices`, stacked: a copy the caller may change."""
+
+  def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
+    """All of it, (x, y), not to be written to; y is None without labels."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Arrays:
+  """The source whose examples are the rows of x [N, ...] and y [N]."""
+
+  name: str
+  x: np.ndarray
+  y: np.ndarray | None = None
+  classes: int = 0
+  skipped: tuple[str, ...] = ()
+  folder: Path | None = None  # where x is mapped from
+  known: str = ""  # the fingerprint, where it is stored
+  in_memory = True
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Of one x."""
+    return self.x.shape[1:]
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Of x."""
+    return self.x.dtype
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Of the examples' values and their order."""
+    return self.known or digest(self.x, self.y)
+
+  def __len__(self) -> int:
+    return len(self.x)
+
+  def __getitem__(self, i: int) -> Example:
+    example = {"x": np.array(self.x[i])}
+    if self.y is not None:
+      example["y"] = np.int32(self.y[i])
+    return example
+
+  def read(self, indices: np.ndarray) -> Example:
+    """See Source."""
+    batch = {"x": self.x[indices]}
+    if self.y is not None:
+      batch["y"] = self.y[indices]
+    return batch
+
+  def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
+    """See Source."""
+    return self.x, self.y
+
+  def __reduce__(self):  # to a worker process goes the file's name, not it
+    if self.folder:
+      return mapped, (self.folder, self.name)
+    fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
+    return Arrays, tuple(fields)
+
+
+def digest(x: np.ndarray, y: np.ndarray | None) -> str:
+  """Sixteen hex digits that identify the examples, in their order."""
+  h = hashlib.blake2b(digest_size=8)
+  for a in (x, y):
+    if a is not None:
+      h.update(f"{a.shape}{a.dtype.str}".encode())
+      h.update(np.ascontiguousarray(a).data)
+  return h.hexdigest()
+
+
+def mapped(folder: Path, name: str) -> Arrays:
+  """The packed data set in `folder` (see pack.py), mapped into memory."""
+  try:
+    meta = json.loads((folder / "meta.json").read_text())
+    shape = (meta["count"], *meta["shape"])
+    x = np.memmap(folder / "x.bin", np.uint8, "r", shape=shape)
+    y = None
+    if meta["classes"]:
+      y = np.fromfile(folder / "y.bin", np.int32)
+    if x.nbytes != (folder / "x.bin").stat().st_size or (
+      y is not None and len(y) != len(x)
+    ):
+      raise ValueError("sizes disagree")
+  except (OSError, ValueError, KeyError) as e:
+    raise UserError(
+      f"the packed copy of {name} in {folder} is damaged ({e}); delete that"
+      " folder and it will be made again"
+    ) from e
+  return Arrays(
+    name,
+    np.asarray(x),
+    y,
+    meta["classes"],
+    tuple(meta["skipped"]),
+    folder,
+    meta["fingerprint"],
+  )

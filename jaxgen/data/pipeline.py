@@ -1,0 +1,187 @@
+"""Batches as a pure function of the step, and how fast they come."""
+
+import atexit
+import contextlib
+import ctypes
+import dataclasses
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxgen.data import order
+from jaxgen.data.arrays import Example, Source
+from jaxgen.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Batches:
+  """Random access to the endless training stream: batches[step].
+
+  A batch is this process's contiguous share of the global batch of `step`;
+  the shares of all processes, one after the other, are the same global
+  batch for every number of processes.
+  """
+
+  source: Source
+  batch: int  # the global batch
+  seed: int
+  flip: bool = False
+  process: int = 0
+  processes: int = 1
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __getitem__(self, step: int) -> Example:
+    share = self.batch // self.processes
+    first = int(step) * self.batch + self.process * share
+    positions = np.arange(first, first + share)
+    indices = order.indices(self.seed, len(self.source), positions)
+    batch = self.source.read(indices)
+    if self.flip:
+      mirror = order.flips(self.seed, positions)
+      batch["x"][mirror] = batch["x"][mirror, :, ::-1]
+    return batch
+
+
+def batches(
+  source: Source,
+  *,
+  batch: int,
+  seed: int,
+  start: int = 0,
+  flip: bool = False,
+  process: int = 0,
+  processes: int = 1,
+  workers: int = 0,
+  threads: int | None = None,
+) -> Iterator[Example]:
+  """This process's batches {"x", "y"} from step `start` on, without end.
+
+  Each epoch shows every example once in an order of its own; epochs follow
+  each other without a gap, so a batch may hold the end of one and the
+  beginning of the next. `batch` counts over all processes. `flip` mirrors
+  every other example left to right by chance.
+
+  Args:
+    workers: processes that read and decode ahead (they need the main module
+      to be importable); 0 for none.
+    threads: threads that do so, in each worker or here; 0 reads when asked.
+      By default 0 for what lies in memory and 8 for what must be decoded.
+
+  Raises:
+    UserError: for sizes that do not go together.
+  """
+  if batch < 1 or processes < 1 or batch % processes:
+    raise UserError(
+      f"a batch of {batch} cannot be shared evenly by {processes} processes"
+    )
+  if not 0 <= process < processes or start < 0 or workers < 0:
+    raise UserError(
+      f"process {process} of {processes}, start {start}, workers {workers}:"
+      " none may be negative, and process must be less than processes"
+    )
+  if flip and len(source.shape) != 3:
+    raise UserError(f"flip mirrors images, and {source.name} holds none")
+  if threads is None:
+    threads = 0 if source.in_memory else 8
+  stream = Batches(source, batch, seed, flip, process, processes)
+  if not workers and not threads:
+    return (stream[step] for step in itertools.count(start))
+  return _ahead(stream, start, workers, threads)
+
+
+def epoch(source: Source, batch: int) -> Iterator[Example]:
+  """Every example once, in the source's order; the last batch is shorter."""
+  for first in range(0, len(source), batch):
+    yield source.read(np.arange(first, min(first + batch, len(source))))
+
+
+def throughput(
+  source: Source, batch: int = 128, seconds: float = 2.0, **options
+) -> dict[str, float]:
+  """How fast batches() delivers: examples/s and MB/s, after the first.
+
+  `options` are those of batches(). Takes `seconds` and at least one batch.
+  """
+  stream = batches(source, batch=batch, **{"seed": 0, **options})
+  with contextlib.closing(stream):
+    first = time.perf_counter()
+    next(stream)  # the order of the epoch, threads and workers starting
+    start = time.perf_counter()
+    count = size = 0
+    while (elapsed := time.perf_counter() - start) < seconds or not count:
+      example = next(stream)
+      count += len(example["x"])
+      size += sum(a.nbytes for a in example.values())
+  return {
+    "examples_per_s": count / elapsed,
+    "mb_per_s": size / elapsed / 1e6,
+    "first_batch_s": start - first,
+    "seconds": elapsed,
+  }
+
+
+def _ahead(
+  stream: Batches, start: int, workers: int, threads: int
+) -> Iterator[Example]:
+  """The stream from `start` on, read ahead by grain."""
+  import grain  # here, because grain brings jax with it
+
+  data = grain.MapDataset.source(stream)[start:].to_iter_dataset(
+    grain.ReadOptions(
+      num_threads=threads, prefetch_buffer_size=max(2 * threads, 1)
+    )
+  )
+  if workers:
+    _parse_no_flags()
+    data = data.mp_prefetch(
+      grain.MultiprocessingOptions(
+        num_workers=workers, per_worker_buffer_size=2
+      ),
+      worker_init_fn=_die_with_parent,
+    )
+  iterator = iter(data)
+  atexit.register(iterator.close)  # or its helpers outlive the interpreter
+  try:
+    with _children_on_cpu():
+      first = next(iterator)
+    yield first
+    yield from iterator
+  finally:
+    atexit.unregister(iterator.close)
+    iterator.close()
+
+
+def _parse_no_flags() -> None:
+  """Grain hands absl's flags to its workers and fails if none are parsed."""
+  from absl import flags
+
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS(sys.argv[:1])
+
+
+@contextlib.contextmanager
+def _children_on_cpu():
+  """A worker imports jax through grain and must leave accelerators alone."""
+  before = os.environ.get("JAX_PLATFORMS")
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  try:
+    yield
+  finally:
+    if before is None:
+      del os.environ["JAX_PLATFORMS"]
+    else:
+      os.environ["JAX_PLATFORMS"] = before
+
+
+def _die_with_parent(worker: int, workers: int) -> None:
+  """Linux kills this worker when its trainer is gone, however that died."""
+  if sys.platform == "linux":
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
