@@ -89,6 +89,11 @@ def fold(key: Key, data: Array | int) -> Key:
   return jax.vmap(jax.random.fold_in, (0, axis))(key, data)
 
 
+def normal(key: Key, shape: Sequence[int]) -> Array:
+  """Keys [B] -> N(0, 1), [B, *shape]."""
+  return jax.vmap(lambda k: jax.random.normal(k, shape))(key)
+
+
 def turn(model: Model, step: int) -> tuple[int, ...]:
   """Who moves on this batch. The host knows, so XLA never sees a branch."""
   return tuple(i for i, p in enumerate(model.players) if step % p.every == 0)
@@ -118,7 +123,7 @@ def make_step(
     ema: dict[str, Callable[[Array], Array]],
     accumulate: int = 1,
 ) -> Callable[[tuple[int, ...], State, Batch, Key], tuple[State, Metrics]]:
-  """Returns the one training step: (turn, state, batch, seed) -> state, metrics.
+  """The one training step: (turn, state, batch, seed) -> state, metrics.
 
   Args:
     model: The game.
@@ -146,9 +151,10 @@ def make_step(
         for profile, decay in ema.items()})
     new = jax.tree.map(functools.partial(jnp.where, ok), new, state)
     in_a_row, total = state.skips
-    skips = jnp.stack([jnp.where(ok, 0, in_a_row + 1), total + (1 - ok)])
-    return new.replace(
-        step=state.step + 1, skips=skips.astype(jnp.int32)), metrics
+    skips = jnp.where(ok, jnp.stack([0 * total, total]),
+                      jnp.stack([in_a_row, total]) + 1)
+    new = new.replace(step=state.step + 1, skips=skips)
+    return new, metrics | {"skips": skips[1], "skips_in_a_row": skips[0]}
   return step
 
 

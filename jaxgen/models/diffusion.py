@@ -1,4 +1,4 @@
-"""Diffusion: DDPM, ADM, SR3, CDM stages, DiT, DiffWave and EDM are one model."""
+"""Diffusion: DDPM, ADM, EDM, SR3, CDM stages and DiT are one model."""
 import dataclasses
 import functools
 import inspect
@@ -9,7 +9,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State, fold
+from jaxgen.core import (
+    Array,
+    Batch,
+    Groups,
+    Key,
+    Metrics,
+    Player,
+    State,
+    fold,
+    normal,
+)
 from jaxgen.diffusion import guidance
 from jaxgen.diffusion.process import Noise
 
@@ -31,7 +41,7 @@ class Diffusion:
     classes: Number of labels; the net takes label `classes` for "none".
     label_drop: Share of labels dropped in training, for classifier-free
       guidance (Ho & Salimans 2022, Alg. 1).
-    bound: Denoised estimates are clipped to [-bound, bound]; None: they are not.
+    bound: Estimates of x_0 are clipped to [-bound, bound]; None: they are not.
     cond: Further keys of the batch that the net takes.
   """
   net: nn.Module
@@ -145,8 +155,3 @@ class Diffusion:
     evaluations = getattr(self.sampler, "func", self.sampler).nfe
     twice = 2 if knobs.get("guidance", 1.) != 1 else 1
     return twice * evaluations(int(knobs["steps"]))
-
-
-def normal(key: Key, shape: Sequence[int]) -> Array:
-  """Keys [B] -> N(0, 1), [B, *shape]."""
-  return jax.vmap(lambda k: jax.random.normal(k, shape))(key)

@@ -6,8 +6,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State, fold
-from jaxgen.models.diffusion import normal
+from jaxgen.core import (
+    Array,
+    Batch,
+    Groups,
+    Key,
+    Metrics,
+    Player,
+    State,
+    fold,
+    normal,
+)
 
 
 @dataclasses.dataclass(frozen=True)

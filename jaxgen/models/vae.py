@@ -5,8 +5,17 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State, fold
-from jaxgen.models.diffusion import normal
+from jaxgen.core import (
+    Array,
+    Batch,
+    Groups,
+    Key,
+    Metrics,
+    Player,
+    State,
+    fold,
+    normal,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""U-Net of diffusion models (Ho et al. 2020, App. B; Dhariwal & Nichol 2021)."""
+"""U-Net of diffusion models (Ho et al. 2020; Dhariwal & Nichol 2021)."""
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,0 +1,31 @@
+"""What every config begins with."""
+from ml_collections import ConfigDict
+
+
+def base(source: str, *, steps: int, batch: int, size: int | None = None,
+         classes: int = 0) -> ConfigDict:
+  """A config without a model: `steps` updates of `batch` examples."""
+  c = ConfigDict()
+  c.seed = 0
+  c.steps = steps
+  c.batch = batch
+  c.accumulate = 1      # equal parts in which a batch is differentiated
+  c.patience = 20       # skipped (non-finite) updates in a row, then we stop
+  c.data = dict(source=source, split="train", classes=classes, flip=False,
+                workers=0)
+  if size:
+    c.data.size = size
+  c.model = ConfigDict()
+  c.optim = ConfigDict()  # an optimiser for every group that a player moves
+  c.ema = ConfigDict()    # profiles of averaged weights; "main" is sampled
+  c.log = dict(every=100, pictures=1000, histograms=False)
+  c.checkpoint = dict(every=1000, keep=3, keep_every=0)
+  return c
+
+
+def debug(c: ConfigDict) -> ConfigDict:
+  """The same experiment, a few minutes long on a laptop."""
+  c.steps, c.batch = 20, 16
+  c.log.update(every=5, pictures=10)
+  c.checkpoint.every = 10
+  return c

@@ -1,0 +1,4 @@
+"""`python -m jaxgen VERB`."""
+from jaxgen.cli import main
+
+main()

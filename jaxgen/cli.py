@@ -1,0 +1,110 @@
+"""`jaxgen VERB --flags`: the verbs, and how they end.
+
+A user's mistake ends in one line on stderr and status 2; Ctrl-C in 130.
+"""
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxgen import config as configs
+from jaxgen.errors import UserError
+
+VERBS = {
+    "demo": "train, sample, judge and compare three families on real digits",
+    "train": "train the model of a config, or go on where it stopped",
+    "sample": "draw samples from a trained model",
+    "evaluate": "judge the samples of a trained model, or a file of samples",
+    "compare": "several models side by side: one report",
+    "bench": "measure: train steps, sampling, data",
+    "prepare": "bring a dataset of the catalogue into place",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The console script: runs a verb and exits with its status."""
+  argv = list(sys.argv if argv is None else argv)
+  verb = argv[1] if len(argv) > 1 else "help"
+  verb = {"eval": "evaluate"}.get(verb, verb)
+  if verb in VERBS:
+    run(f"jaxgen.{verb}", [f"jaxgen {verb}", *argv[2:]])
+  elif verb in ("help", "--help", "-h"):
+    print("usage: jaxgen VERB [--flags]     (jaxgen VERB --help: its flags)\n")
+    print("\n".join(f"  {k:9} {v}" for k, v in VERBS.items()))
+  else:
+    from jaxgen.build import nearest
+    fail(f"there is no verb {verb!r}" + nearest(verb, VERBS), 2)
+
+
+def run(module: str, argv: Sequence[str] | None = None) -> None:
+  """Parses a verb module's flags and runs its `main(flags)`; never returns."""
+  argv = list(sys.argv if argv is None else argv)
+  try:
+    verb = importlib.import_module(module)
+    values = parse(verb, argv)
+    status = verb.main(values) or 0
+  except UserError as e:
+    fail(str(e), e.status)
+  except KeyboardInterrupt:
+    fail("interrupted", 130)
+  sys.stdout.flush()
+  sys.exit(status)
+
+
+def parse(verb, argv: list[str]) -> flags.FlagValues:
+  """A verb's flags, read; every mistake in them a UserError."""
+  values = flags.FlagValues()
+  flags.DEFINE_bool("help", False, "show this", short_name="h",
+                    flag_values=values)
+  verb.define(values)
+  if "config" in getattr(verb, "CONFIGS", ()):
+    argv = with_config(values, argv)
+  try:
+    rest = values(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+    words = " ".join(str(e).replace("\\n", " ").replace("\\'", "'").split())
+    raise UserError(words.strip("\"'")) from e
+  if values.help:
+    print((verb.__doc__ or "").strip() + "\n")
+    print(values.module_help(verb.__name__) if False else
+          "\n".join(f"  --{f.name}: {f.help} [{f.default}]"
+                    for f in values.get_flags_for_module(sys.argv[0])
+                    or sorted({id(values[n]): values[n] for n in values}.
+                              values(), key=lambda f: f.name)))
+    sys.exit(0)
+  if len(rest) > 1:
+    raise UserError(f"what is {rest[1]!r}? Everything is given as --flag=value")
+  flags.FLAGS.mark_as_parsed()  # grain's worker processes ask for it
+  return values
+
+
+def fail(line: str, status: int) -> None:
+  """One line, and out."""
+  print(f"jaxgen: {' '.join(line.split())}", file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  # Not sys.exit: it would wait for background saves and loader threads.
+  os._exit(status)
+
+
+def with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
+  """Defines --config with its overrides; resolves where the file lies."""
+  argv = list(argv)
+  for i, word in enumerate(argv):
+    if word in ("--config", "-config") and i + 1 < len(argv):
+      argv[i:i + 2] = [f"--config={argv[i + 1]}"]
+      word = argv[i]
+    if word.startswith(("--config=", "-config=")):
+      path = configs.locate(word.partition("=")[2])
+      configs.load(path)  # says what is wrong with the file, if anything is
+      argv[i] = f"--config={path}"
+  config_flags.DEFINE_config_file(
+      "config", None, "configs/x.py[:arg]; override with --config.a.b=value",
+      flag_values=values, sys_argv=argv)
+  return argv
+
+
+if __name__ == "__main__":
+  main()

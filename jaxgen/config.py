@@ -1,0 +1,61 @@
+"""Configs: a file that says what an experiment is, and how it is read."""
+import importlib.util
+import json
+import pathlib
+import sys
+import types
+from typing import Any
+
+import ml_collections
+
+from jaxgen.errors import UserError
+
+HERE = pathlib.Path(__file__).parent
+
+
+def locate(name: str) -> str:
+  """The path of "configs/x.py[:arg]", also from outside of the checkout."""
+  path, colon, arg = name.partition(":")
+  for place in (path, HERE.parent / path, HERE / path,
+                HERE.parent / "configs" / f"{path}.py"):
+    if pathlib.Path(place).is_file():
+      return f"{place}{colon}{arg}"
+  known = sorted(p.stem for p in (HERE.parent / "configs").glob("[!_]*.py"))
+  raise UserError(f"no config at {path!r}; there are configs/"
+                  f"{{{','.join(known)}}}.py")
+
+
+def share_siblings(path: str) -> None:
+  """Lets a config file say `from configs import _base`, wherever it lies."""
+  package = types.ModuleType("configs")
+  package.__path__ = [str(pathlib.Path(path.partition(":")[0]).parent),
+                      str(HERE.parent / "configs")]
+  sys.modules["configs"] = package
+  sys.modules.pop("configs._base", None)
+
+
+def load(name: str) -> ml_collections.ConfigDict:
+  """Reads "configs/x.py[:arg]" -> its locked ConfigDict."""
+  path, _, arg = locate(name).partition(":")
+  share_siblings(path)
+  spec = importlib.util.spec_from_file_location("jaxgen_config", path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    config = module.get_config(*([arg] if arg else []))
+  except UserError:
+    raise
+  except Exception as e:
+    raise UserError(f"{path} does not load: {type(e).__name__}: {e}") from e
+  return config.lock()
+
+
+def plain(config: Any) -> Any:
+  """A ConfigDict as plain JSON: dicts, lists, numbers, strings, None."""
+  if isinstance(config, ml_collections.ConfigDict):
+    config = config.to_dict()
+  try:
+    return json.loads(json.dumps(config, allow_nan=False))
+  except (TypeError, ValueError) as e:
+    raise UserError(
+        f"a config holds plain numbers, strings, lists and dicts: {e}") from e
