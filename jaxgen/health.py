@@ -1,0 +1,129 @@
+"""Is this training healthy? Scalars in, plain warnings out, nothing else.
+
+`check` is a pure function of what it remembered and one row of the log, so a
+resumed run and the report get the same warnings by replaying the log.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+WINDOW = 5  # rows of the log that a warning looks at: one odd batch is none
+EARLY = 10  # rows that say what a normal gradient is
+
+
+class Health(NamedTuple):
+  """What to remember between rows."""
+
+  recent: dict[str, tuple[float, ...]] = {}  # the last WINDOW values by key
+  early: tuple[float, ...] = ()  # the first EARLY of gen/grad_norm
+  active: dict[str, int] = {}  # raised and not cleared: rows since it held
+
+
+class Finding(NamedTuple):
+  """One warning: since which step, its name, and what to try."""
+
+  step: int
+  name: str
+  text: str
+
+
+def check(
+  health: Health, step: int, scalars: Mapping[str, float]
+) -> tuple[Health, list[Finding]]:
+  """Takes one row of scalars in -> what to remember, new warnings.
+
+  A warning is raised once, and again only after it has cleared in between:
+  after WINDOW rows in which it did not hold. Scalars that are
+  absent or not finite say nothing.
+  """
+  recent, early = dict(health.recent), health.early
+  for key in KEYS & scalars.keys():
+    value = float(scalars[key])
+    if math.isfinite(value):
+      recent[key] = (*recent.get(key, ()), value)[-WINDOW:]
+      if key == "gen/grad_norm" and len(early) < EARLY:
+        early = (*early, value)
+  health = Health(recent, early, health.active)
+  found = {name: rule(health) for name, rule in RULES.items()}
+  found = {name: text for name, text in found.items() if text}
+  new = [
+    Finding(step, name, text)
+    for name, text in found.items()
+    if name not in health.active
+  ]
+  calm = {name: rows + 1 for name, rows in health.active.items()}
+  active = {name: rows for name, rows in calm.items() if rows < WINDOW}
+  return health._replace(active=active | dict.fromkeys(found, 0)), new
+
+
+def replay(rows: Iterable[Mapping[str, float]]) -> tuple[Health, list[Finding]]:
+  """The same over a whole log, as `jaxgen.log.read_jsonl` gives it."""
+  health, findings = Health(), []
+  for row in rows:
+    health, new = check(health, row["step"], row)
+    findings += new
+  return health, findings
+
+
+def _typical(health: Health, key: str) -> float | None:
+  """The median of the last WINDOW values; None until there are as many."""
+  values = health.recent.get(key, ())
+  return statistics.median(values) if len(values) == WINDOW else None
+
+
+def _saturated(health: Health) -> str | None:
+  accuracy = _typical(health, "disc/accuracy")
+  if accuracy is None or accuracy < 0.99:
+    return None
+  return (
+    f"The discriminator is right {accuracy:.1%} of the time: the generator "
+    "learns next to nothing from it. Try a lower discriminator learning rate, "
+    "a stronger gradient penalty (r1), or augmentation if data are few."
+  )
+
+
+def _vanished(health: Health) -> str | None:
+  norm = _typical(health, "gen/grad_norm")
+  if norm is None or len(health.early) < EARLY:
+    return None
+  normal = statistics.median(health.early)
+  if norm >= max(1e-6, 1e-3 * normal):
+    return None
+  return (
+    f"The generator's gradient has vanished (norm {norm:.1e}, {normal:.1e} at "
+    "the start). Try the non-saturating or the hinge loss, a lower "
+    "discriminator learning rate, or an earlier checkpoint."
+  )
+
+
+def _collapsed(health: Health) -> str | None:
+  ratio = _typical(health, "gen/diversity")
+  if ratio is None or ratio >= 0.3:
+    return None
+  return (
+    f"The generator loses diversity: its samples differ {ratio:.2f} times as "
+    "much as real data do (mode collapse). Try a gradient penalty, a larger "
+    "batch, a lower generator learning rate, or an earlier checkpoint."
+  )
+
+
+def _skipping(health: Health) -> str | None:
+  counts = health.recent.get("skips", (0,))
+  if counts[-1] <= (counts[0] if len(counts) == WINDOW else 0):
+    return None
+  return (
+    f"Updates were skipped for a loss or gradient that is not finite "
+    f"({counts[-1]:.0f} so far). Try a lower learning rate, a longer warm-up, "
+    "or gradient clipping."
+  )
+
+
+RULES = {
+  "saturation": _saturated,
+  "vanishing": _vanished,
+  "collapse": _collapsed,
+  "skips": _skipping,
+}
+KEYS = {"disc/accuracy", "gen/grad_norm", "gen/diversity", "skips"}

@@ -1,0 +1,187 @@
+"""What people see while it runs: a log, TensorBoard, a line on the terminal.
+
+`metrics.jsonl` is the source of truth: one JSON object a line, appended and
+flushed, so that a killed process loses a torn last line at most. A row holds
+"step", "time" (seconds since 1970) and scalars; JSON knows no nan, so values
+that are not finite are the strings "nan", "inf" and "-inf", which `read_jsonl`
+turns back. A line {"start": k} says that a process took over after step k:
+what an earlier life had logged beyond k counts no more.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+import jax
+import numpy as np
+import tensorboardX
+
+from jaxgen import health, pictures
+from jaxgen.errors import UserError
+from jaxgen.progress import Progress
+
+FILE = "metrics.jsonl"
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict[str, float]]:
+  """The log, one row per step in order; of each (step, key) the last counts.
+
+  One torn last line is dropped. A missing file is an empty log.
+
+  Raises:
+    UserError: a line other than the last is not a JSON object.
+  """
+  path = Path(path)
+  lines = path.read_bytes().splitlines() if path.exists() else []
+  rows: dict[int, dict[str, float]] = {}
+  for i, line in enumerate(lines):
+    try:
+      row = {k: _number(v) for k, v in json.loads(line).items()}
+    except (ValueError, AttributeError) as error:
+      if i == len(lines) - 1:
+        break
+      raise UserError(
+        f"{path}, line {i + 1} is damaged; delete the line."
+      ) from error
+    if "start" in row:
+      rows = {k: v for k, v in rows.items() if k <= row["start"]}
+    if "step" in row:
+      rows.setdefault(row["step"], {}).update(row)
+  return [rows[step] for step in sorted(rows)]
+
+
+def _number(value):
+  return float(value) if value in ("nan", "inf", "-inf") else value
+
+
+def _json(value) -> float | int | str:
+  """A scalar of any kind -> what JSON can hold."""
+  value = np.asarray(value).astype(object).item()  # bfloat16 too
+  if isinstance(value, bool | int):
+    return int(value)
+  value = float(value)
+  return value if math.isfinite(value) else str(value)
+
+
+def _mend(path: Path) -> None:
+  """Cuts off a torn last line, or the next row would be glued to it."""
+  text = path.read_bytes() if path.exists() else b""
+  if text and not text.endswith(b"\n"):
+    os.truncate(path, text.rfind(b"\n") + 1)
+
+
+class Logger:
+  """Writes the log, events and a progress line; process 0 only.
+
+  The writing methods carry the names of clu.metric_writers.
+
+  Args:
+    workdir: gets `metrics.jsonl` and `events/` (for TensorBoard).
+    total_steps: where training ends.
+    batch: examples per step, for the speed.
+    start: the step after which this process takes over.
+    unit: what an example is, for the progress line.
+    stream: where the progress line goes.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike,
+    *,
+    total_steps: int,
+    batch: int,
+    start: int = 0,
+    unit: str = "images",
+    stream: TextIO | None = None,
+  ):
+    self.lead = jax.process_index() == 0
+    if not self.lead:
+      return
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    _mend(workdir / FILE)
+    past = [r for r in read_jsonl(workdir / FILE) if r["step"] <= start]
+    self._health, _ = health.replay(past)
+    self._file = open(workdir / FILE, "a")  # noqa: SIM115
+    self._append({"start": start})
+    self._events = tensorboardX.SummaryWriter(
+      str(workdir / "events"), purge_step=start + 1 if start else None
+    )
+    self._progress = Progress(
+      total_steps, batch, unit=unit, stream=stream or sys.stderr
+    )
+
+  def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Logs scalars (numbers or 0-d arrays), and warns if they look ill."""
+    if not self.lead:
+      return
+    row = {k: _json(v) for k, v in scalars.items()}
+    self._append({"step": int(step), **row})
+    row = {k: _number(v) for k, v in row.items()}
+    for key, value in row.items():
+      if math.isfinite(value):  # events cannot say nan; the log does
+        self._events.add_scalar(key, value, step)
+    self._progress.losses |= {
+      k: v for k, v in row.items() if k.split("/")[-1] == "loss"
+    }
+    self._health, findings = health.check(self._health, int(step), row)
+    for finding in findings:
+      self._events.add_text(f"warning/{finding.name}", finding.text, step)
+      self._progress.say(f"warning at step {step:,}: {finding.text}")
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Grids of uint8 images [N, H, W, C], or ready pictures [H, W, C]."""
+    if not self.lead:
+      return
+    for key, image in images.items():
+      image = pictures.grid(image) if np.ndim(image) == 4 else image
+      self._events.add_image(key, np.asarray(image), step, dataformats="HWC")
+
+  def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]):
+    """Histograms of the finite values of arrays."""
+    if not self.lead:
+      return
+    for key, value in arrays.items():
+      value = np.asarray(value, np.float64).ravel()
+      value = value[np.isfinite(value)]
+      if value.size:
+        self._events.add_histogram(key, value, step)
+
+  def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+    """Texts (Markdown) for TensorBoard."""
+    if not self.lead:
+      return
+    for key, text in texts.items():
+      self._events.add_text(key, text, step)
+
+  def progress(self, step: int) -> None:
+    """Call after every step; rewrites the line when it is time to."""
+    if self.lead:
+      self._progress.at(step)
+
+  def say(self, text: str) -> None:
+    """One plain line for the user, above the progress line."""
+    if self.lead:
+      self._progress.say(text)
+
+  def flush(self) -> None:
+    """Everything so far is with the operating system afterwards."""
+    if self.lead:
+      self._events.flush()
+
+  def close(self) -> None:
+    """Ends the progress line and closes the files."""
+    if self.lead:
+      self._progress.end()
+      self._events.close()
+      self._file.close()
+
+  def _append(self, row: dict) -> None:
+    row = {**row, "time": round(time.time(), 3)}
+    self._file.write(json.dumps(row, allow_nan=False) + "\n")
+    self._file.flush()

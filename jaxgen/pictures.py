@@ -1,0 +1,118 @@
+"""Pictures: grids, scatter plots, and PNG files that say how they were made."""
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+import PIL.Image
+import PIL.PngImagePlugin
+
+from jaxgen.errors import UserError
+
+KEY = "jaxgen"  # the PNG text chunk that holds JSON
+
+
+def grid(
+  images: np.ndarray,
+  columns: int | None = None,
+  scale: int | None = None,
+  pad: int | None = None,
+) -> np.ndarray:
+  """Images uint8 [N, H, W, C] -> one picture uint8 [H', W', 3], row by row.
+
+  Args:
+    images: C is 1 (grey) or 3 (RGB).
+    columns: images in a row; the least that makes the picture no taller than
+      wide if None.
+    scale: every pixel becomes scale x scale; if None, images are enlarged to
+      about 64 pixels, so that 8x8 digits can be seen.
+    pad: white pixels between images; about 1/32 of an image if None.
+  """
+  images = np.asarray(images)
+  if images.dtype != np.uint8 or images.ndim != 4:
+    raise ValueError(f"uint8 [N, H, W, C], got {images.dtype} {images.shape}.")
+  n, height, width, channels = images.shape
+  if not n or channels not in (1, 3):
+    raise ValueError(f"A grid of {n} images with {channels} channels.")
+  columns = columns or math.ceil(math.sqrt(n))
+  scale = scale or max(1, round(64 / max(height, width)))
+  images = images.repeat(scale, 1).repeat(scale, 2)
+  height, width = height * scale, width * scale
+  pad = max(1, round(width / 32)) if pad is None else pad
+  rows = math.ceil(n / columns)
+  shape = rows * (height + pad) - pad, columns * (width + pad) - pad, 3
+  picture = np.full(shape, 255, np.uint8)
+  for i, image in enumerate(images):
+    y, x = (i // columns) * (height + pad), (i % columns) * (width + pad)
+    picture[y : y + height, x : x + width] = image
+  return picture
+
+
+def scatter(
+  points: np.ndarray,
+  real: np.ndarray | None = None,
+  *,
+  limit: float | None = None,
+  pixels: int = 512,
+) -> np.ndarray:
+  """Points [N, 2] (blue), over real ones (grey) -> uint8 [pixels, pixels, 3].
+
+  `limit` is the half-width shown, so that pictures can be compared; by default
+  all of `real`, or of `points`, is seen. Points that are not finite are left
+  out.
+  """
+  points = np.asarray(points, np.float64)
+  shown = points if real is None else np.asarray(real, np.float64)
+  if limit is None:
+    finite = np.abs(shown[np.isfinite(shown)])
+    limit = 1.1 * finite.max() if finite.size and finite.max() else 1.0
+  figure = matplotlib.figure.Figure(figsize=(4, 4), dpi=pixels / 4)
+  axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
+  if real is not None:
+    axes.scatter(*shown.T, s=4, c="#bbbbbb", linewidths=0)
+  axes.scatter(*points.T, s=4, c="#2b6cb0", alpha=0.6, linewidths=0)
+  axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format="rgba")
+  rgba = np.frombuffer(buffer.getvalue(), np.uint8)
+  return rgba.reshape(pixels, pixels, 4)[..., :3].copy()
+
+
+def png(image: np.ndarray, info: Mapping | None = None) -> bytes:
+  """A picture uint8 [H, W, 3] as PNG; `info` goes in as JSON text."""
+  chunks = PIL.PngImagePlugin.PngInfo()
+  chunks.add_itxt(KEY, json.dumps(dict(info or {}), ensure_ascii=False))
+  buffer = io.BytesIO()
+  PIL.Image.fromarray(np.asarray(image)).save(buffer, "PNG", pnginfo=chunks)
+  return buffer.getvalue()
+
+
+def save_png(
+  path: str | os.PathLike, image: np.ndarray, info: Mapping | None = None
+) -> None:
+  """Writes a picture whole or not at all, with how it was made in it."""
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  draft.write_bytes(png(image, info))
+  os.replace(draft, path)
+
+
+def read_info(path: str | os.PathLike) -> dict:
+  """How a picture was made, as `save_png` was told.
+
+  Raises:
+    UserError: the file is not a PNG that jaxgen wrote.
+  """
+  try:
+    with PIL.Image.open(path) as image:
+      return json.loads(image.text[KEY])
+  except (OSError, AttributeError, KeyError, ValueError) as error:
+    raise UserError(
+      f"{path} does not say how it was made: not a PNG written by jaxgen."
+    ) from error
