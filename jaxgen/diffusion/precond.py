@@ -1,0 +1,70 @@
+"""What the network predicts: D(x_t) = c_skip x_t + c_out F(c_in x_t, c_noise).
+
+Each maps a Noise to (c_skip, c_out, c_in, c_noise), Karras et al. 2022, Eq. 7,
+but of x_t = alpha x_0 + sigma eps instead of x_t / alpha. F is regressed on
+
+  (x_0 - c_skip x_t) / c_out
+
+which is eps, x_0, v, ... in turn, with the weight that its paper gives it.
+`eps` divides by alpha and sigma, `flow` and `edm` by sigma: draw t such that
+neither is zero (float32 keeps about six digits of eps at sigma = 0.01).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.diffusion.process import Noise, position
+
+Coefficients = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+def eps(noise: Noise, steps: int = 1000) -> Coefficients:
+  """F = eps (Ho et al. 2020, Eq. 11). c_noise: ADM's index, 0 .. steps - 1."""
+  c_noise = position(noise.t, steps) - 1
+  return 1 / noise.alpha, -noise.sigma / noise.alpha, 1.0, c_noise
+
+
+def x0(noise: Noise, steps: int = 1000) -> Coefficients:
+  """F = x_0. c_noise: ADM's index, 0 .. steps - 1."""
+  return 0.0, 1.0, 1.0, position(noise.t, steps) - 1
+
+
+def v(noise: Noise, steps: int = 1000) -> Coefficients:
+  """F = alpha eps - sigma x_0 (Salimans & Ho 2022, App. D), any process."""
+  power = noise.alpha**2 + noise.sigma**2
+  c_noise = position(noise.t, steps) - 1
+  return noise.alpha / power, -noise.sigma / power, 1.0, c_noise
+
+
+def vp(noise: Noise) -> Coefficients:
+  """F = eps with score SDE's c_noise = 999 t (Karras et al. 2022, Table 1)."""
+  return 1 / noise.alpha, -noise.sigma / noise.alpha, 1.0, 999 * noise.t
+
+
+def ve(noise: Noise) -> Coefficients:
+  """F = -eps, c_noise = ln(sigma / 2) (Karras et al. 2022, Table 1, VE)."""
+  return 1.0, noise.sigma, 1.0, jnp.log(noise.sigma / 2)
+
+
+def flow(noise: Noise, scale: float = 1000.0) -> Coefficients:
+  """F = eps - x_0, the velocity of Flow (Lipman et al. 2023), any process.
+
+  c_noise = scale * t: by default in the range that sinusoidal embeddings were
+  made for, 0 .. 1000; SiT feeds its network t itself (scale = 1).
+  """
+  total = noise.alpha + noise.sigma
+  return 1 / total, -noise.sigma / total, 1.0, scale * noise.t
+
+
+def edm(noise: Noise, sigma_data: float = 0.5) -> Coefficients:
+  """Unit variance in and out (Karras et al. 2022, Table 1 and App. B.6).
+
+  For processes with alpha = 1. Data of standard deviation `sigma_data`.
+  """
+  power = noise.sigma**2 + sigma_data**2
+  return (
+    sigma_data**2 / power,
+    noise.sigma * sigma_data / jnp.sqrt(power),
+    1 / jnp.sqrt(power),
+    jnp.log(noise.sigma) / 4,
+  )

@@ -1,0 +1,196 @@
+"""Samplers: pure functions (denoise, x_T, path, n, key, **knobs) -> x_0.
+
+  denoise   (x_t, t: Noise of scalars) -> an estimate of x_0, shaped like x_t
+  x_T       [B, ...] noise at the level of path[0], see `initial`
+  path      Noise of arrays [N]: point i is to be visited i-th
+  n         how many of them, 1 <= n <= N; may be traced: work follows n,
+            and nothing is compiled again when it changes
+  key       [B] typed keys, one per example; a deterministic one ignores them
+  knobs     scalars that may be traced
+
+Every sampler ends by denoising at the last point, where sigma is still
+positive: no step divides by a zero sigma and no last step is special. What it
+draws for an example depends on that example's key and the number of the step,
+never on how the batch is split. `sampler.nfe(n)` is the number of evaluations
+of the denoiser.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.diffusion.process import EDM, Noise
+
+Array = jax.Array
+Denoise = Callable[[Array, Noise], Array]
+
+
+def noise(key: Array, shape: tuple[int, ...]) -> Array:
+  """Keys [B] -> N(0, 1) of [B, *shape], each example's from its own key."""
+  return jax.vmap(lambda k: jax.random.normal(k, shape))(key)
+
+
+def initial(path: Noise, key: Array, shape: tuple[int, ...]) -> Array:
+  """x_T ~ N(0, sigma_T^2), [B, *shape]; alpha_T x_0 is left out as it is small.
+
+  Takes keys that the sampler does not get: it folds step numbers into its own.
+  """
+  return path.sigma[0] * noise(key, shape)
+
+
+class Leg(NamedTuple):
+  """One step of a walk: number i, from t to the less noisy s."""
+
+  i: Array
+  t: Noise
+  s: Noise
+  key: Array  # [B]
+
+
+def walk(
+  step: Callable[[Any, Leg], Any], x: Any, path: Noise, n: Array, key: Array
+) -> tuple[Any, Noise]:
+  """Takes `step` along the n - 1 legs of a path -> x there, the last point."""
+  at = lambda i: jax.tree.map(lambda a: a[i], path)
+  fold = jax.vmap(jax.random.fold_in, (0, None))
+  leg = lambda i: Leg(i, at(i), at(i + 1), fold(key, i))
+  x = jax.lax.fori_loop(0, n - 1, lambda i, x: step(x, leg(i)), x)
+  return x, at(n - 1)
+
+
+def ancestral(
+  denoise: Denoise,
+  x_T: Array,
+  path: Noise,
+  n: Array,
+  key: Array,
+  eta: float = 1.0,
+  frac: float = 0.0,
+  gradient: Denoise | None = None,
+) -> Array:
+  """From DDIM (eta = 0) to DDPM (eta = 1): Song et al. 2021, Eqs. 12 and 16.
+
+  `eta` lies in [0, 1]. `frac` chooses between the variances of Ho et al. 2020,
+  Sec. 3.2: 0 is the posterior's ("fixed small"), 1 the forward step's ("fixed
+  large"), the rest their log-interpolation (Nichol & Dhariwal 2021, Eq. 15).
+  `gradient(x_t, t)`, if given, shifts the mean by the variance times it, which
+  is classifier guidance as in Dhariwal & Nichol 2021, Alg. 1: the scale is
+  inside and the gradient at x_t.
+  """
+
+  def step(x: Array, leg: Leg) -> Array:
+    t, s = leg.t, leg.s
+    x0 = denoise(x, t)
+    eps = (x - t.alpha * x0) / t.sigma
+    # Share of s.sigma^2 to draw anew: 1 - SNR_t / SNR_s of it in DDPM.
+    fresh = eta**2 * -jnp.expm1(t.logsnr - s.logsnr)
+    x_s = s.alpha * x0 + s.sigma * jnp.sqrt(1 - fresh) * eps
+    std = s.sigma * jnp.sqrt(fresh) * (t.sigma / s.sigma) ** frac
+    if gradient is not None:
+      x_s += std**2 * gradient(x, t)
+    return x_s + std * noise(leg.key, x.shape[1:])
+
+  return denoise(*walk(step, x_T, path, n, key))
+
+
+def euler(
+  denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array
+) -> Array:
+  """The probability-flow ODE by Euler's method, for x / alpha in sigma / alpha.
+
+  DDIM (Song et al. 2021, Eq. 13) on every process; on EDM it is Karras et al.
+  2022, Alg. 1, without line 6, on Flow the Euler step of the velocity.
+  """
+
+  def step(x: Array, leg: Leg) -> Array:
+    x0 = denoise(x, leg.t)
+    return _move(x, x0, leg.t, leg.s)
+
+  return denoise(*walk(step, x_T, path, n, key))
+
+
+def encode(
+  denoise: Denoise, x_1: Array, path: Noise, n: Array, key: Array
+) -> Array:
+  """DDIM backwards: from the path's last point, n - 1, to x_T at its first.
+
+  Euler's steps of the same ODE (Song et al. 2021, Eq. 14); n - 1 evaluations.
+  """
+  back = jax.tree.map(lambda a: a[n - 1 - jnp.arange(len(a))], path)
+  step = lambda x, leg: _move(x, denoise(x, leg.t), leg.t, leg.s)
+  return walk(step, x_1, back, n, key)[0]
+
+
+def heun(
+  denoise: Denoise,
+  x_T: Array,
+  path: Noise,
+  n: Array,
+  key: Array,
+  churn: float = 0.0,
+  s_min: float = 0.0,
+  s_max: float = float("inf"),
+  s_noise: float = 1.0,
+  process: Callable = EDM(),  # noqa: B008 (frozen)
+) -> Array:
+  """Karras et al. 2022, Alg. 2 (Alg. 1 without churn), in y = x / alpha.
+
+  Of r = sigma / alpha, which is sigma itself on EDM; so are s_min and s_max.
+  `process` is needed to churn on another process than EDM: churning on one
+  that did not make the path gives NaN. The steps are long in r where alpha
+  goes to zero; take `times.karras`. From alpha = 0 itself it goes by Euler.
+  """
+
+  def step(x: Array, leg: Leg) -> Array:
+    t, s = leg.t, leg.s
+    inside = (s_min <= t.sigma / t.alpha) & (t.sigma / t.alpha <= s_max)
+    gamma = jnp.where(inside, jnp.minimum(churn / n, jnp.sqrt(2) - 1), 0)
+    known = jnp.isclose(process(t.t).sigma, t.sigma, rtol=1e-3)
+    gamma = jnp.where((gamma > 0) & ~known, jnp.nan, gamma)
+    z = s_noise * noise(leg.key, x.shape[1:])
+    x = (x / t.sigma + jnp.sqrt((1 + gamma) ** 2 - 1) * z) / (1 + gamma)
+    higher = process(process.inverse(t.logsnr - 2 * jnp.log1p(gamma)))
+    t = jax.tree.map(lambda a, b: jnp.where(gamma > 0, a, b), higher, t)
+    x = t.sigma * x
+
+    x0 = denoise(x, t)
+    eps = (x - t.alpha * x0) / t.sigma  # dy / dr
+    x_s = s.alpha * x0 + s.sigma * eps
+    eps_s = (x_s - s.alpha * denoise(x_s, s)) / s.sigma
+    bend = (s.sigma - s.alpha * t.sigma / t.alpha) / 2 * (eps_s - eps)
+    return x_s + jnp.where(t.alpha > 0, bend, 0)
+
+  return denoise(*walk(step, x_T, path, n, key))
+
+
+def dpmpp_2m(
+  denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array
+) -> Array:
+  """DPM-Solver++(2M): Lu et al. 2022, Alg. 2; remembers the last estimate."""
+
+  def step(carry: tuple, leg: Leg) -> tuple:
+    x, old, last = carry
+    t, s = leg.t, leg.s
+    x0, h, h_last = denoise(x, t), half(s) - half(t), half(t) - last
+    # First order on the first leg and after a leg of no length.
+    lean = jnp.where(h_last > 0, h / (2 * h_last), 0)
+    D = x0 + lean * (x0 - old)
+    x = s.sigma / t.sigma * x - s.alpha * jnp.expm1(-h) * D
+    return x, x0, half(t)
+
+  half = lambda t: t.logsnr / 2  # lambda in the paper
+  start = x_T, x_T, half(path)[0]
+  (x, *_), last = walk(step, start, path, n, key)
+  return denoise(x, last)
+
+
+def _move(x: Array, x0: Array, t: Noise, s: Noise) -> Array:
+  """x_t -> x_s along the straight line (in y and r) through x_0's estimate."""
+  return s.alpha * x0 + s.sigma / t.sigma * (x - t.alpha * x0)
+
+
+ancestral.nfe = euler.nfe = dpmpp_2m.nfe = lambda n: n
+encode.nfe = lambda n: n - 1
+heun.nfe = lambda n: 2 * n - 1

@@ -1,0 +1,133 @@
+"""Where to train and where to sample: draws and paths of t.
+
+A draw maps keys [B] (typed, one per example) and the rank of x to t of shape
+[B, 1, .., 1], so that t's alpha and sigma meet x without a helper.
+
+A path maps (process, i, n) to t: point number i of n, 0 the noisiest, n - 1
+the last before x_0. It is elementwise in i and n may be traced; past its end
+a path stays at its last point. With n = 1 it is the noisiest point alone.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+def _each(draw: Callable[[Array], Array], key: Array, ndim: int) -> Array:
+  return jax.vmap(draw)(key).reshape(-1, *[1] * (ndim - 1))
+
+
+def uniform(key: Array, ndim: int, lo: float = 1e-3, hi: float = 1.0) -> Array:
+  """t ~ U[lo, hi)."""
+  draw = lambda k: jax.random.uniform(k, (), minval=lo, maxval=hi)
+  return _each(draw, key, ndim)
+
+
+def grid(key: Array, ndim: int, steps: int = 1000) -> Array:
+  """t ~ U{1 / steps, 2 / steps, .., 1}: the points of a discrete process."""
+  draw = lambda k: jax.random.randint(k, (), 1, steps + 1) / steps
+  return _each(draw, key, ndim)
+
+
+def lognormal(
+  key: Array, ndim: int, mean: float = -1.2, std: float = 1.2
+) -> Array:
+  """ln t ~ N(mean, std^2): EDM's training noise (Karras et al. 2022)."""
+  draw = lambda k: jnp.exp(mean + std * jax.random.normal(k))
+  return _each(draw, key, ndim)
+
+
+def logit_normal(
+  key: Array, ndim: int, mean: float = 0.0, std: float = 1.0
+) -> Array:
+  """logit t ~ N(mean, std^2): Esser et al. 2024, Eq. 19."""
+  draw = lambda k: jax.nn.sigmoid(mean + std * jax.random.normal(k))
+  return _each(draw, key, ndim)
+
+
+def even(process, i: Array, n: Array, hi: float = 1.0) -> Array:
+  """hi, hi (n - 1) / n, .., hi / n: all of a process of n steps."""
+  del process
+  return hi * (n - jnp.minimum(i, n - 1)) / n
+
+
+def karras(
+  process,
+  i: Array,
+  n: Array,
+  lo: float = 0.002,
+  hi: float = 80.0,
+  rho: float = 7.0,
+) -> Array:
+  """r = sigma / alpha from `hi` to `lo`: Karras et al. 2022, Eq. 5.
+
+  The path for second-order samplers, and for `heun` the one to take where
+  alpha goes to zero: r stays finite. On EDM, t = r; a process that ends before
+  `hi` or begins after `lo` wants these set to its own ends.
+  """
+  part = jnp.minimum(i, n - 1) / jnp.maximum(n - 1, 1)
+  first, last = hi ** (1 / rho), lo ** (1 / rho)
+  r = (first + part * (last - first)) ** rho
+  return process.inverse(-2 * jnp.log(r))
+
+
+def ddim(process, i: Array, n: Array) -> Array:
+  """ADM's "ddim25" and so on: every k-th index from 0, never the last one.
+
+  t = (index + 1) / steps. ADM refuses n that no stride gives; here they get
+  floor(j steps / n).
+  """
+  return _respaced(_every_kth, process, i, n)
+
+
+def spaced(process, i: Array, n: Array) -> Array:
+  """ADM's "250" and so on: evenly with both ends, rounded to the grid."""
+  return _respaced(_both_ends, process, i, n)
+
+
+def quadratic(process, i: Array, n: Array) -> Array:
+  """DDIM's quadratic indices up to 0.8 steps (Song et al. 2021, App. D.2).
+
+  Dense at low noise; with many steps the lowest indices repeat.
+  """
+  return _respaced(_squares, process, i, n)
+
+
+def _every_kth(steps: int, n: int) -> np.ndarray:
+  k = -(-steps // n)
+  j = np.arange(n)
+  return j * k if -(-steps // k) == n else j * steps // n
+
+
+def _both_ends(steps: int, n: int) -> np.ndarray:
+  # A running sum as published: its rounding decides ties such as 499.5.
+  stride = np.full(n, (steps - 1) / (n - 1))
+  stride[0] = 0.0
+  return np.round(np.cumsum(stride))
+
+
+def _squares(steps: int, n: int) -> np.ndarray:
+  return np.floor(np.linspace(0, np.sqrt(steps * 0.8), n) ** 2)
+
+
+@functools.cache
+def _indices(rule: Callable, steps: int) -> np.ndarray:
+  """The rule's indices, noisiest first, for n = 1, 2, .. steps, end to end.
+
+  Rules round in float64, which devices lack: hence a table of the host's.
+  """
+  rows = [rule(steps, n)[::-1] for n in range(2, steps + 1)]
+  return np.concatenate([[steps - 1], *rows]).astype(np.int32)
+
+
+def _respaced(rule: Callable, process, i: Array, n: Array) -> Array:
+  # A continuous process is respaced as if it had the customary 1000 steps.
+  steps = getattr(process, "steps", 1000)
+  row = n * (n - 1) // 2
+  table = jnp.asarray(_indices(rule, steps))
+  return (table[row + jnp.minimum(i, n - 1)] + 1) / steps
