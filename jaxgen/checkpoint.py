@@ -1,0 +1,256 @@
+"""Checkpoints that can be trusted: kill, fill the disk, flip a bit.
+
+Orbax writes in the background, and its commit file makes a save atomic. On top
+of that: a seal with the size of every file, a fingerprint of every leaf, older
+steps to fall back on, and failures that are told when they happen. Meta, JSON
+beside the arrays, is whatever the caller passes and
+
+    step, versions, leaves: {path: {dtype, shape, sum}}, digest (of meta)
+
+All processes call `save` and `restore` alike. No signal is handled here.
+"""
+import contextlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import options as ocp_options
+
+from jaxgen import snapshot
+from jaxgen.errors import UserError
+from jaxgen.fingerprint import fingerprint
+from jaxgen.settings import as_json, check_config
+from jaxgen.snapshot import steps
+from jaxgen.weights import abstract_leaves, latest_meta, restore_subset
+
+__all__ = ["Checkpoints", "abstract_leaves", "as_json", "check_config",
+           "latest_meta", "restore_subset", "steps"]
+
+SAVE_FAILED = 76  # exit code: this process could not save, restart them all
+
+
+class Checkpoints:
+  """The checkpoints of one training, in `workdir/checkpoints`."""
+
+  def __init__(self, workdir: epath.PathLike, *, every: int, keep: int = 3,
+               keep_every: int | None = None,
+               log: Callable[[str], None] = print):
+    """Touches nothing but the folder.
+
+    Args:
+      workdir: on a file system that all processes share.
+      every: steps between two saves.
+      keep: how many of the newest are kept, at least 2.
+      keep_every: multiples of this are kept for ever.
+      log: gets one line per event, also from the thread that saves.
+    """
+    if every < 1 or (keep_every is not None and keep_every % every):
+      raise UserError(f"checkpoint.every = {every} must be positive and divide "
+                      f"keep_every = {keep_every}")
+    if keep < 2:
+      raise UserError(f"checkpoint.keep = {keep}: keep at least 2, for if the "
+                      "newest turns out bad, the one before is all there is")
+    self.every, self.log = every, log
+    self.root = snapshot.folder(workdir)
+    self.quarantine = self.root.parent / "quarantine"
+    self._options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, keep_period=keep_every, num_deletion_threads=2,
+        cleanup_tmp_directories=True,
+        atomicity_options=ocp_options.AtomicityOptions(
+            mode=ocp_options.AtomicityMode.COMMIT_FILE),
+        async_options=ocp.AsyncOptions(timeout_secs=1800))
+    self._manager = self._watcher = self._failure = None
+    _writable(self.root)
+    _hush()
+
+  def save(self, step: int, state: Any, meta: dict[str, Any],
+           force: bool = False) -> bool:
+    """Starts to save in the background, if it is time to or forced.
+
+    Waits for the save before. The state may be donated as soon as this
+    returns. A save that fails, here or later, is logged at once, and is what
+    `check` answers; all older checkpoints stay, and any later save, of this
+    step too, may succeed.
+
+    Returns:
+      Whether a save was started.
+
+    Raises:
+      UserError: the state holds NaN or infinity.
+    """
+    if not (force or step % self.every == 0):
+      return False
+    self._settle()
+    leaves, bad = fingerprint(state)
+    if bad:
+      raise UserError(f"step {step} is not saved, for {bad[0]} holds NaN or "
+                      f"infinity: go on from step {self._newest_whole()} with "
+                      "a smaller learning rate")
+    meta = snapshot.complete_meta(as_json(meta, "meta"), step, leaves)
+    try:
+      if self._manager is None:
+        self._manager = ocp.CheckpointManager(
+            self.root, item_names=("state", "meta"), options=self._options)
+      if step in self._manager.all_steps():
+        return False
+      self._manager.save(step, force=True, args=ocp.args.Composite(
+          state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)))
+    except Exception as error:
+      self._fail(step, error)
+      return False
+    self._watcher = threading.Thread(
+        target=self._watch, args=(step,), daemon=True, name="checkpoint")
+    self._watcher.start()
+    return True
+
+  def check(self) -> str | None:
+    """Why the newest save failed, from then until a later one succeeds."""
+    return self._failure
+
+  def wait(self) -> str | None:
+    """Blocks until nothing is being saved; answers like `check`."""
+    self._settle()
+    return self._failure
+
+  def close(self) -> None:
+    """Waits. UserError if the last save failed: the work since is not safe."""
+    self._settle()
+    self._shut()
+    if self._failure:
+      raise UserError(self._failure)
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    with contextlib.suppress(UserError) if error else contextlib.nullcontext():
+      self.close()
+
+  def restore(self, abstract: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    """The newest sound checkpoint, the same on every process.
+
+    Damaged ones are moved to `workdir/quarantine`, and reported.
+
+    Args:
+      abstract: the state as jax.ShapeDtypeStruct with shardings.
+
+    Returns:
+      (step, state, meta); None if there is nothing sound to go on from.
+
+    Raises:
+      UserError: the checkpoint is sound, but of another model.
+    """
+    self._settle()
+    self._shut()
+    passed = []  # (step, what is wrong with it)
+    while True:
+      step = snapshot.follow(
+          self._choose(passed) if jax.process_index() == 0 else None)
+      if step is None:
+        break
+      path = self.root / str(step)
+      if not snapshot.everywhere(path.exists()):
+        raise UserError(f"not every process sees {path}: the workdir must lie "
+                        "on a file system that all of them share")
+      try:
+        state, meta = snapshot.load(path, abstract, whole=True)
+      except snapshot.DamagedError as error:
+        self._put_aside(step, str(error), passed)
+        continue
+      break
+    self._report(passed, step)
+    return None if step is None else (step, state, meta)
+
+  def _choose(self, passed):
+    """Newest step without visible damage, putting aside those with it."""
+    for step in reversed(snapshot.present(self.root)):
+      why = snapshot.problem(self.root / str(step))
+      if why is None:
+        return step
+      if why != snapshot.UNFINISHED:
+        self._put_aside(step, why, passed)
+      elif (step, why) not in passed:
+        passed.append((step, why))  # Orbax removes it before the next save
+    return None
+
+  def _put_aside(self, step, why, passed):
+    passed.append((step, why))
+    if jax.process_index() == 0:
+      self.quarantine.mkdir(exist_ok=True)
+      taken = [p.name.partition("-")[0] for p in self.quarantine.iterdir()]
+      (self.root / str(step)).rename(
+          self.quarantine / f"{step}-{taken.count(str(step)) + 1}")
+
+  def _report(self, passed, used):
+    if jax.process_index() != 0:
+      return
+    instead = (f"going on from checkpoint {used}" if used is not None
+               else "there is none before it, starting anew")
+    for step, why in passed:
+      moved = ("" if why == snapshot.UNFINISHED
+               else f"; moved to {self.quarantine}")
+      self.log(f"checkpoint {step} is not used: {why}{moved}; {instead}")
+
+  def _watch(self, step):
+    """In a thread: sees a save through, and tells at once if it fails."""
+    try:
+      self._manager.wait_until_finished()
+      if jax.process_index() == 0:
+        for whole in snapshot.present(self.root):
+          snapshot.seal(self.root / str(whole))
+      self._failure = None
+    except BaseException as error:
+      self._fail(step, error)
+
+  def _fail(self, step, error):
+    self._failure = (f"checkpoint {step} could not be saved: "
+                     f"{snapshot.first_line(error)}")
+    half = self.root / str(step)
+    with contextlib.suppress(OSError):
+      if not (half / snapshot.COMMIT).exists():
+        half.rmtree()  # a full disk needs the room
+    self.log(f"{self._failure}; the newest is {self._newest_whole()}")
+    if jax.process_count() > 1:  # the others wait for us in Orbax's barriers
+      os._exit(SAVE_FAILED)
+    self._shut()  # a manager forgets neither errors nor steps that failed
+
+  def _newest_whole(self):
+    return max(steps(self.root.parent), default="none")
+
+  def _settle(self):
+    if self._watcher is not None:
+      self._watcher.join()
+      self._watcher = None
+
+  def _shut(self):
+    manager, self._manager = self._manager, None
+    if manager is not None:
+      with contextlib.suppress(Exception):  # once more what was just reported
+        manager.close()
+
+
+def _writable(root):
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    if os.path.exists(root):  # local: a bucket has no temporary files
+      tempfile.TemporaryFile(dir=root).close()
+  except OSError as error:
+    raise UserError(f"cannot write to {root} ({error.strerror or error}): "
+                    "choose another workdir or free some space") from error
+
+
+def _hush():
+  """Orbax logs a failed save as four tracebacks; `_fail` needs one line."""
+  logger = logging.getLogger("absl")
+  if _no_orbax_traces not in logger.filters:
+    logger.addFilter(_no_orbax_traces)
+
+
+def _no_orbax_traces(record):
+  return not (record.exc_info and "orbax" in record.pathname)

@@ -1,0 +1,212 @@
+"""One checkpoint on disk: what is whole, and how to read it back exactly.
+
+    workdir/checkpoints/<step>/state/        Orbax: arrays (OCDBT)
+                               meta/         Orbax: JSON, see `checkpoint`
+                               commit_success.txt   Orbax: written last
+                               SEAL.json     ours: {file: size}, after that
+
+What jax reads is believed only if its fingerprint is the one that was stored.
+"""
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+
+from jaxgen.errors import UserError
+from jaxgen.fingerprint import describe, fingerprint, named_leaves
+
+COMMIT, SEAL = "commit_success.txt", "SEAL.json"
+UNFINISHED = "its save was never finished"  # no damage: killed while saving
+
+
+class DamagedError(Exception):
+  """A step on disk is not what was saved; raised alike on every process."""
+
+
+def folder(workdir: epath.PathLike) -> epath.Path:
+  """The folder that holds one subfolder per step."""
+  return epath.Path(workdir).absolute() / "checkpoints"
+
+
+def steps(workdir: epath.PathLike) -> list[int]:
+  """Steps that are complete as far as names and sizes tell, oldest first."""
+  root = folder(workdir)
+  return [step for step in present(root) if problem(root / str(step)) is None]
+
+
+def present(root: epath.Path) -> list[int]:
+  """All steps with a folder, complete or not, oldest first."""
+  try:
+    return sorted(int(p.name) for p in root.iterdir() if p.name.isdigit())
+  except (FileNotFoundError, NotADirectoryError):
+    return []
+
+
+def sizes(path: epath.Path, prefix: str = "") -> dict[str, int]:
+  """{file: bytes} of one step, without the seal and what becomes it."""
+  found = {}
+  for entry in path.iterdir():
+    if entry.is_dir():
+      found |= sizes(entry, f"{prefix}{entry.name}/")
+    elif not entry.name.startswith(SEAL):
+      found[prefix + entry.name] = entry.stat().length
+  return found
+
+
+def seal(path: epath.Path) -> None:
+  """Write down what a committed step consists of; once, atomically."""
+  if (path / SEAL).exists() or not (path / COMMIT).exists():
+    return
+  draft = path / f"{SEAL}.{os.getpid()}"
+  draft.write_text(json.dumps(sizes(path)))
+  draft.replace(path / SEAL)
+
+
+def problem(path: epath.Path) -> str | None:
+  """What is visibly wrong with a step, by names and sizes; None if nothing."""
+  try:
+    sealed, files = (path / SEAL).exists(), sizes(path)
+    if COMMIT not in files:
+      return f"{COMMIT} is missing" if sealed else UNFINISHED
+    expected = json.loads((path / SEAL).read_text()) if sealed else files
+    for name in expected | files:
+      if name not in files:
+        return f"{name} is missing"
+      if files[name] != expected.get(name):
+        return (f"{name} has {files[name]} bytes instead of "
+                f"{expected.get(name, 'none')}")
+  except (OSError, ValueError, AttributeError, TypeError) as error:
+    return f"unreadable: {first_line(error)}"
+  return None
+
+
+def complete_meta(meta: dict[str, Any], step: int,
+                  leaves: dict[str, Any]) -> dict[str, Any]:
+  """The caller's meta, and what it takes to trust and to understand it."""
+  versions = {name: importlib.metadata.version(name)
+              for name in ("jax", "flax", "optax", "orbax-checkpoint")}
+  meta = meta | {"step": step, "versions": versions, "leaves": leaves}
+  return meta | {"digest": digest(meta)}
+
+
+def digest(meta: dict[str, Any]) -> str:
+  """Of everything but the digest itself."""
+  rest = {k: v for k, v in meta.items() if k != "digest"}
+  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_meta(path: epath.Path) -> dict[str, Any]:
+  """The JSON that was saved with a step. Raises any error, also of content."""
+  meta = ocp.JsonCheckpointHandler().restore(path / "meta")
+  if meta.get("digest") != digest(meta):
+    raise ValueError("meta is not what was written")
+  if str(meta["step"]) != path.name:
+    raise ValueError(f"meta says that this is step {meta['step']}")
+  return meta
+
+
+def agreed_meta(path: epath.Path) -> dict[str, Any]:
+  """`read_meta`; DamagedError on all processes if one of them cannot."""
+  return together(lambda: read_meta(path))
+
+
+def load(path: epath.Path, abstract: Any,
+         whole: bool = False) -> tuple[Any, dict[str, Any]]:
+  """Reads the leaves of `abstract`.
+
+  Args:
+    path: folder of the step.
+    abstract: pytree of jax.ShapeDtypeStruct. Leaves without a sharding are
+      put on this process' first device.
+    whole: whether these must be all the leaves there are.
+
+  Returns:
+    (pytree of arrays, meta), bit by bit what was saved.
+
+  Raises:
+    DamagedError: on all processes, if one of them cannot read its part or the
+      arrays are not those that were saved.
+    UserError: the checkpoint is sound but of another model.
+  """
+  path = epath.Path(path)
+  meta = agreed_meta(path)
+  compare_leaves(meta["leaves"], abstract, path, whole)
+  abstract = jax.tree.map(_placed, abstract)
+  state = together(lambda: ocp.PyTreeCheckpointHandler().restore(
+      path / "state", args=ocp.args.PyTreeRestore(
+          item=abstract, partial_restore=True,
+          restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))))
+  for name, leaf in fingerprint(state)[0].items():
+    if leaf != meta["leaves"][name]:
+      raise DamagedError(f"{name} differs from what was saved")
+  return state, meta
+
+
+def _placed(leaf):
+  if leaf.sharding is not None:
+    return leaf
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+
+
+def together(read: Callable[[], Any]) -> Any:
+  """Its result, or DamagedError on every process if it fails on any of them.
+
+  Reads have no barriers of their own, so the processes may meet here.
+  """
+  result, why = None, ""
+  try:
+    result = read()
+  except Exception as error:  # of nine kinds at least, by what is damaged
+    why = f"unreadable: {first_line(error)}"
+  if not everywhere(not why):
+    raise DamagedError(why or "another process could not read it")
+  return result
+
+
+def everywhere(ok: bool) -> bool:
+  """Whether it holds on all processes."""
+  if jax.process_count() == 1:
+    return ok
+  return bool(multihost_utils.process_allgather(np.array(ok)).all())
+
+
+def follow(step: int | None) -> int | None:
+  """What process 0 says, on all processes."""
+  if jax.process_count() == 1:
+    return step
+  chosen = np.int32(-1 if step is None else step)
+  chosen = int(multihost_utils.broadcast_one_to_all(chosen))
+  return None if chosen < 0 else chosen
+
+
+def first_line(error: BaseException) -> str:
+  """An error in one short line; what the system said, if it said anything."""
+  text = " ".join(str(error).split())
+  if system := re.search(r"OS error \d+: \w+ ([^\]]+)", text):
+    text = system[1]
+  return f"{type(error).__name__}: {text[:200]}" if text else repr(error)
+
+
+def compare_leaves(saved: dict[str, Any], abstract: Any, path: epath.Path,
+                   whole: bool) -> None:
+  """UserError unless these leaves were saved, with such dtypes and shapes."""
+  wanted = {name: describe(leaf)
+            for name, leaf in named_leaves(abstract).items()}
+  say = lambda leaf: (f"{leaf['dtype']}{leaf['shape']}" if leaf
+                      else "nothing of the kind")
+  for name in sorted(wanted | saved if whole else wanted):
+    was, want = saved.get(name, {}), wanted.get(name, {})
+    if {**was, "sum": 0} != {**want, "sum": 0}:
+      raise UserError(
+          f"{name} is {say(was)} in {path}, but the model wants {say(want)}: "
+          "use the config it was made with, or a new workdir")

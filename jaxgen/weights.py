@@ -1,0 +1,112 @@
+"""Reading trained weights. A training folder is never changed from here.
+
+Other processes may be training in that folder at the same time: a step that
+vanishes while it is read counts as damaged, and a sounder one is looked for.
+"""
+import collections
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from jaxgen import snapshot
+from jaxgen.errors import UserError
+
+
+def latest_meta(workdir: epath.PathLike) -> dict[str, Any]:
+  """The meta of the newest sound step; UserError if there is none."""
+  return _newest(workdir, None, snapshot.agreed_meta)
+
+
+def restore_subset(workdir: epath.PathLike, abstract: Any | Callable,
+                   step: int | None = None) -> tuple[int, Any, dict[str, Any]]:
+  """Some of the arrays of a checkpoint; nothing else is read or held.
+
+  Args:
+    workdir: of the training.
+    abstract: nested dicts of jax.ShapeDtypeStruct, such as {"ema": {"slow":
+      {"gen": ...}}}; or a function from meta to them, such as
+      `lambda meta: abstract_leaves(meta, ["ema/slow", "stats", "step"])`.
+    step: which checkpoint. If None, the newest sound one: damaged ones are
+      passed over with a warning.
+
+  Returns:
+    (step, arrays shaped like `abstract`, meta).
+  """
+  def read(path):
+    wanted = abstract
+    if callable(abstract):
+      wanted = abstract(snapshot.agreed_meta(path))
+    return snapshot.load(path, wanted)
+  state, meta = _newest(workdir, step, read)
+  return meta["step"], state, meta
+
+
+def abstract_leaves(meta: dict[str, Any], prefixes: Sequence[str]) -> dict:
+  """Nested dicts of jax.ShapeDtypeStruct of all that is below the prefixes.
+
+  Meta tells names, shapes and dtypes, so weights can be read without building
+  the model. Lists and tuples come as dicts with keys "0", "1", ...
+  """
+  nest = lambda: collections.defaultdict(nest)
+  tree = nest()
+  for name, leaf in meta["leaves"].items():
+    if any(f"{name}/".startswith(f"{prefix}/") for prefix in prefixes):
+      *parents, last = name.split("/")
+      node = tree
+      for parent in parents:
+        node = node[parent]
+      node[last] = jax.ShapeDtypeStruct(leaf["shape"], _dtype(leaf["dtype"]))
+  return _plain(tree)
+
+
+def _dtype(name):
+  """Inverse of str(dtype), typed keys included."""
+  if not name.startswith("key<"):
+    return jnp.dtype(name)
+  dtypes = [jax.random.key(0, impl=impl).dtype
+            for impl in ("threefry2x32", "rbg", "unsafe_rbg")]
+  return {str(dtype): dtype for dtype in dtypes}[name]
+
+
+def _plain(tree):
+  if isinstance(tree, dict):
+    return {key: _plain(value) for key, value in tree.items()}
+  return tree
+
+
+def _newest(workdir, step, read):
+  """read(folder) of this step, or of the newest one that can be read."""
+  root, failed = snapshot.folder(workdir), set()
+  while True:
+    left = [s for s in snapshot.present(root)
+            if s not in failed and step in (None, s)]
+    chosen = snapshot.follow(left[-1] if left else None)
+    if chosen is None:
+      raise UserError(_nothing(workdir, step, failed))
+    path = root / str(chosen)
+    try:
+      if not snapshot.everywhere((why := snapshot.problem(path)) is None):
+        raise snapshot.DamagedError(why or "another process sees damage")
+      return read(path)
+    except snapshot.DamagedError as error:
+      failed.add(chosen)
+      if str(error) != snapshot.UNFINISHED:
+        warnings.warn(f"checkpoint {path} is passed over: {error}",
+                      RuntimeWarning, stacklevel=3)
+
+
+def _nothing(workdir, step, failed):
+  if not epath.Path(workdir).is_dir():
+    return f"there is no folder {workdir}: give the workdir of a training"
+  if step is not None and not failed:
+    return (f"no checkpoint {step} in {workdir}: there are "
+            f"{snapshot.steps(workdir) or 'none at all'}")
+  if failed:
+    return (f"no checkpoint in {workdir} can be read: tried "
+            f"{sorted(failed)}; train on to make a new one")
+  return (f"no checkpoint in {workdir}: train first, with "
+          f"`jaxgen train --workdir={workdir} --config=...`")
