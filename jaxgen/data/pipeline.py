@@ -140,6 +140,10 @@ def _ahead(
   )
   if workers:
     _parse_no_flags()
+    # Through pipes: shared memory is left behind by whoever is killed, and
+    # against decoding the copy is nothing.
+    pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+    data = grain.experimental.WithOptionsIterDataset(data, pipes)
     data = data.mp_prefetch(
       grain.MultiprocessingOptions(
         num_workers=workers, per_worker_buffer_size=2
@@ -149,7 +153,7 @@ def _ahead(
   iterator = iter(data)
   atexit.register(iterator.close)  # or its helpers outlive the interpreter
   try:
-    with _children_on_cpu():
+    with _children_on_cpu():  # they start now
       first = next(iterator)
     yield first
     yield from iterator

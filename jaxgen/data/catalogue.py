@@ -1,0 +1,163 @@
+"""Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxgen.data import image, pack
+from jaxgen.data.arrays import Arrays, Example, digest
+from jaxgen.errors import UserError
+
+PACK_BELOW = 8 * 2**30  # bytes of raw pixels that are packed, not decoded
+
+
+class Records:
+  """A source that decodes its images at every reading."""
+
+  skipped = ()
+  in_memory = False
+
+  def __init__(
+    self, name: str, folder: Path, split: str, size: int, channels: int
+  ):
+    self._made_from = (name, folder, split, size, channels)
+    self.name, self.dtype = name, np.dtype(np.uint8)
+    self.shape = (size, size, channels)
+    builder = tfds.builder_from_directory(folder)
+    self._image, self._label, self.classes = _keys(name, builder)
+    wanted = [key for key in (self._image, self._label) if key]
+    try:
+      self._records = builder.as_data_source(
+        split,
+        decoders=tfds.decode.PartialDecoding(
+          dict.fromkeys(wanted, True),
+          decoders={self._image: tfds.decode.SkipDecoding()},
+        ),
+      )
+    except NotImplementedError as e:
+      raise UserError(
+        f"{folder} is not in the array_record format; delete it and prepare"
+        f" it again by: jaxgen prepare {name}"
+      ) from e
+    except ValueError as e:
+      splits = ", ".join(builder.info.splits)
+      raise UserError(f"{name} has the splits {splits}, not {split}") from e
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Of the data set's name, version and size, and a few examples."""
+    some = self.read(np.linspace(0, len(self) - 1, 16).astype(int))
+    made_from = f"{self._made_from[1].parts[-3:]}{self._made_from[2:]}"
+    return digest(
+      some["x"], np.frombuffer(f"{made_from}{len(self)}".encode(), np.uint8)
+    )
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, i: int) -> Example:
+    record = self._records[int(i)]
+    size, channels = self.shape[1:]
+    example = {"x": image.decode(record[self._image], size, channels)}
+    if self._label:
+      example["y"] = np.int32(record[self._label])
+    return example
+
+  def read(self, indices: np.ndarray) -> Example:
+    """See Source."""
+    examples = [self[i] for i in indices]
+    return {k: np.stack([e[k] for e in examples]) for k in examples[0]}
+
+  def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
+    """See Source; decodes everything."""
+    everything = self.read(np.arange(len(self)))
+    return everything["x"], everything.get("y")
+
+  def __reduce__(self):  # a worker process opens the files itself
+    return Records, self._made_from
+
+
+def open_tfds(
+  name: str, split: str, size: int | None, channels: int | None, root: Path
+) -> Arrays | Records:
+  """A prepared data set; one of less than PACK_BELOW is packed on first use.
+
+  Raises:
+    UserError: if it is not prepared, or a size is needed.
+  """
+  folder = find(name, root)
+  features = tfds.builder_from_directory(folder).info.features
+  key = _image_key(name, features)
+  height, width, stored = features[key].shape
+  if size is None:
+    if height is None or height != width:
+      raise UserError(f"tfds:{name} has images of several sizes: give a size")
+    size = height
+  channels = channels or (1 if stored == 1 else 3)
+  source = Records(f"tfds:{name}", folder, split, size, channels)
+  if len(source) * size * size * channels > PACK_BELOW:
+    return source
+
+  def load(i: int):
+    try:
+      example = source[i]
+      return example["x"], example.get("y")
+    except Exception as e:  # a broken image may fail anywhere in a decoder
+      raise pack.Unreadable(f"example {i}: {e}") from e
+
+  parts = (*folder.relative_to(root).parts, split, f"{size}x{channels}")
+  label = "-".join((*parts, f"v{pack.VERSION}"))
+  target = (
+    root
+    / "packed"
+    / "".join(c if c.isalnum() or c in "-._" else "_" for c in label)
+  )
+  return pack.packed(source.name, target, len(source), load, source.classes)
+
+
+def find(name: str, root: Path) -> Path:
+  """The folder of the newest prepared version below `root`.
+
+  `name` is TFDS's: data set, then maybe /config and maybe :version.
+  """
+  path, _, version = name.partition(":")
+  top = root / path
+  found = [p.parent for p in top.glob("*/dataset_info.json")]
+  if not found:  # the configuration may be left out where there is one
+    found = [p.parent for p in top.glob("*/*/dataset_info.json")]
+    configs = sorted({p.parent.name for p in found})
+    if len(configs) > 1:
+      raise UserError(
+        f"tfds:{name} is prepared as {', '.join(configs)}: say which, e.g."
+        f" tfds:{path}/{configs[0]}"
+      )
+  found = [p for p in found if version in ("", p.name)]
+  if not found:
+    raise UserError(
+      f"tfds:{name} is not prepared in {root}; do so by: jaxgen prepare"
+      f" tfds:{name} (downloads it there; $JAXGEN_DATA names another place)"
+    )
+  return max(found, key=lambda p: [int(n) for n in p.name.split(".")])
+
+
+def _image_key(name: str, features) -> str:
+  keys = [k for k, v in features.items() if isinstance(v, tfds.features.Image)]
+  if "image" in keys:
+    return "image"
+  if len(keys) != 1:
+    raise UserError(f"tfds:{name} is no data set of images: {list(features)}")
+  return keys[0]
+
+
+def _keys(name: str, builder) -> tuple[str, str | None, int]:
+  """The features that hold the image and the class, and how many classes."""
+  features = builder.info.features
+  key = _image_key(name.removeprefix("tfds:"), features)
+  supervised = builder.info.supervised_keys or ()
+  for label in ("label", *supervised[1:]):
+    if isinstance(label, str) and label in features:
+      if isinstance(features[label], tfds.features.ClassLabel):
+        return key, label, features[label].num_classes
+  return key, None, 0

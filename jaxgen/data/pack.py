@@ -1,0 +1,126 @@
+"""Images decoded once into a file of raw uint8 that is mapped from then on.
+
+Decoding is what limits a data pipeline: reading 64x64 pixels from a map
+costs a few microseconds, decoding a PNG of that size some 300.
+A packed data set is a folder with x.bin (uint8 [N, H, W, C]), y.bin (int32
+[N]) if there are labels, and meta.json.
+"""
+
+import collections
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from jaxgen.data import cache
+from jaxgen.data.arrays import Arrays, mapped
+from jaxgen.errors import UserError
+
+VERSION = 1  # of how files become pixels: raise it and all is packed anew
+
+
+class Unreadable(Exception):
+  """What load(i) raises to have example i left out: "name: why"."""
+
+
+def packed(
+  name: str,
+  target: Path,
+  count: int,
+  load: Callable[[int], tuple[np.ndarray, int | None]],
+  classes: int,
+) -> Arrays:
+  """The examples load(0..count-1), packed in `target` on first use.
+
+  What cannot be read is left out, named on stderr and in `skipped`.
+
+  Raises:
+    UserError: if nothing can be read, or nothing can be written.
+  """
+  fresh = not target.exists()
+  if fresh:
+    cache.once(
+      target, lambda tmp: _pack(name, tmp / target.name, count, load, classes)
+    )
+  source = mapped(target, name)
+  if fresh and source.skipped:
+    shown = "; ".join(source.skipped[:5])
+    more = ", .." if len(source.skipped) > 5 else ""
+    _say(f"{name}: {len(source.skipped)} of {count} left out: {shown}{more}")
+  return source
+
+
+def _pack(name, folder, count, load, classes) -> None:
+  folder.mkdir()
+  labels, skipped, shape, h = [], [], None, hashlib.blake2b(digest_size=8)
+  said = time.monotonic()
+  with open(folder / "x.bin", "wb") as file:
+    for i, result in enumerate(_in_threads(load, count)):
+      if isinstance(result, Unreadable):
+        skipped.append(str(result))
+      else:
+        x, y = result
+        shape = shape or x.shape
+        if x.shape != shape:
+          raise UserError(
+            f"{name} has images of {shape} and of {x.shape}: give a size"
+          )
+        file.write(x.tobytes())
+        h.update(x.tobytes())
+        labels.append(y)
+      if time.monotonic() > said + 10:
+        said = time.monotonic()
+        _say(f"packing {name}: {i + 1} of {count}")
+    os.fsync(file.fileno())
+  if not labels:
+    raise UserError(
+      f"{name}: none of {count} images can be read, e.g. {skipped[0]}"
+    )
+  if classes:
+    y = np.array(labels, np.int32)
+    y.tofile(folder / "y.bin")
+    h.update(y.tobytes())
+  meta = {
+    "count": len(labels),
+    "shape": shape,
+    "classes": classes,
+    "fingerprint": hashlib.blake2b(
+      f"{shape}{classes}{h.hexdigest()}".encode(), digest_size=8
+    ).hexdigest(),
+    "skipped": skipped,
+  }
+  (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _in_threads(load, count: int) -> Iterator:
+  """load(0), load(1), .. in order; what is Unreadable is yielded instead."""
+
+  def attempt(i):
+    try:
+      return load(i)
+    except Unreadable as e:
+      return e
+
+  threads = os.cpu_count() or 1  # decoders let go of the interpreter's lock
+  with ThreadPoolExecutor(threads) as pool:
+    pending = collections.deque()
+    try:
+      for i in range(count):
+        pending.append(pool.submit(attempt, i))
+        if len(pending) > 8 * threads:
+          yield pending.popleft().result()
+      while pending:
+        yield pending.popleft().result()
+    finally:
+      for future in pending:
+        future.cancel()
+
+
+def _say(line: str) -> None:
+  print(f"jaxgen: {line}", file=sys.stderr, flush=True)

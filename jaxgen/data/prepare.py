@@ -1,0 +1,151 @@
+"""Downloads catalogue data sets and writes them for random access.
+
+Reading needs no TensorFlow; the builders of TFDS do, most of them for two
+small things: to encode an array as PNG and to open a file. Where TensorFlow
+is not installed these are done otherwise, here and nowhere else.
+"""
+
+import contextlib
+import difflib
+import importlib
+import importlib.resources
+import importlib.util
+import io
+import sys
+import types
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from PIL import Image
+from tensorflow_datasets.core.features import image_feature
+
+from jaxgen.data import cache, catalogue
+from jaxgen.errors import UserError
+
+
+def prepare(name: str, data_dir: str | None = None) -> Path:
+  """Prepares "digits" or "tfds:NAME"; returns the folder it lies in.
+
+  What is prepared already is left as it is.
+
+  Raises:
+    UserError: if there is no such data set, or it cannot be downloaded, or
+      its builder needs TensorFlow and there is none.
+  """
+  root = cache.root(data_dir)
+  if name == "digits":
+    from jaxgen.data.digits import prepare_digits
+
+    return prepare_digits(root)
+  kind, _, rest = name.partition(":")
+  if kind != "tfds" or not rest:
+    raise UserError(f"'{name}' needs no preparation; tfds:NAME and digits do")
+  with contextlib.suppress(UserError):
+    return catalogue.find(rest, root)
+  shim = contextlib.nullcontext()
+  if importlib.util.find_spec("tensorflow") is None:
+    shim = without_tensorflow(_builder_class(rest))
+  try:
+    with shim:
+      _download(rest, root)
+  except UserError:
+    raise
+  except (ImportError, AttributeError) as e:
+    raise UserError(
+      f"preparing {name} needs what is not installed ({e}); try: pip install"
+      " 'jaxgen[tf]'"
+    ) from e
+  except Exception as e:  # downloads and builders fail in ways of their own
+    raise UserError(f"preparing {name} failed: {_short(e)}") from e
+  return catalogue.find(rest, root)
+
+
+def _download(name: str, root: Path) -> None:
+  builder = tfds.builder(
+    name, data_dir=root, file_format="array_record", try_gcs=False
+  )
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+  )
+
+
+def _builder_class(name: str):
+  base = name.partition(":")[0].split("/")[0]
+  try:
+    return tfds.builder_cls(base)
+  except tfds.core.registered.DatasetNotFoundError as e:
+    known = tfds.list_builders(with_community_datasets=False)
+    close = difflib.get_close_matches(base, known, 1)
+    meant = f"; did you mean tfds:{close[0]}?" if close else ""
+    raise UserError(f"TFDS has no data set '{base}'{meant}") from e
+
+
+@contextlib.contextmanager
+def without_tensorflow(builder_class: type):
+  """Stands in for the parts of TensorFlow that a builder uses."""
+  module = sys.modules[builder_class.__module__]
+  encoders = {"png": lambda: _png, "jpeg": lambda: _jpeg}
+  with contextlib.ExitStack() as stack:
+    patch = lambda *args: stack.enter_context(mock.patch.object(*args))
+    patch(image_feature, "_ENCODE_FN", encoders)
+    patch(image_feature.utils, "TFGraphRunner", _Runner)
+    if hasattr(module, "tf"):
+      patch(module, "tf", _tensorflow())
+    if importlib.util.find_spec("importlib_resources") is None:
+      # TFDS imports this backport; the standard library is the original
+      names = {"importlib_resources": importlib.resources}
+      abc = importlib.import_module("importlib.resources.abc")
+      names["importlib_resources.abc"] = abc
+      stack.enter_context(mock.patch.dict(sys.modules, names))
+    yield
+
+
+class _Runner:
+  """TFDS runs its encoders through a TensorFlow graph; ours need none."""
+
+  def run(self, encode, x: np.ndarray) -> bytes:
+    return encode(x)
+
+
+def _png(x: np.ndarray) -> bytes:
+  return _encoded(x, "PNG")
+
+
+def _jpeg(x: np.ndarray) -> bytes:
+  return _encoded(x, "JPEG", quality=95)  # tf.image.encode_jpeg's default
+
+
+def _encoded(x: np.ndarray, kind: str, **options) -> bytes:
+  if x.dtype != np.uint8:
+    raise ImportError(f"TensorFlow, to encode {x.dtype} images")
+  file = io.BytesIO()
+  x = x[..., 0] if x.shape[-1] == 1 else x
+  Image.fromarray(x).save(file, kind, **options)
+  return file.getvalue()
+
+
+def _tensorflow() -> types.SimpleNamespace:
+  """The files and dtypes of TensorFlow, by etils and numpy."""
+  gfile = types.SimpleNamespace(
+    GFile=lambda path, mode="r": epath.Path(path).open(mode),
+    exists=lambda path: epath.Path(path).exists(),
+    isdir=lambda path: epath.Path(path).is_dir(),
+    listdir=lambda path: [p.name for p in epath.Path(path).iterdir()],
+    glob=lambda path: [
+      str(p)
+      for p in epath.Path(Path(path).anchor or ".").glob(str(path).lstrip("/"))
+    ],
+  )
+  kinds = "uint8 int32 int64 float32 float64".split()
+  return types.SimpleNamespace(
+    io=types.SimpleNamespace(gfile=gfile),
+    **{kind: getattr(np, kind) for kind in kinds},
+  )
+
+
+def _short(e: Exception) -> str:
+  text = f"{type(e).__name__}: {e}".strip()
+  return " ".join(text.split())[:300]

@@ -1,0 +1,83 @@
+"""Data sets by name: "digits", "points:ring8", "folder:/my/images", .."""
+
+import difflib
+from pathlib import Path
+
+from jaxgen.data import cache
+from jaxgen.data.arrays import Source
+from jaxgen.errors import UserError
+
+NAMES = (
+  "digits", "points:ring8", "points:grid25", "tfds:NAME", "folder:PATH",
+  "npz:PATH",
+)  # fmt: skip
+
+
+def open_source(
+  name: str,
+  split: str = "train",
+  size: int | None = None,
+  data_dir: str | None = None,
+  channels: int | None = None,
+) -> Source:
+  """Opens a data set, preparing on first use what needs no download.
+
+  Args:
+    name: one of NAMES.
+    split: "train" or "test" where the data set has them.
+    size: images are resized and cropped to size x size (see image.crop); by
+      default as stored. Folders need one.
+    data_dir: where prepared data lies; by default $JAXGEN_DATA, or else
+      ~/.cache/jaxgen/data.
+    channels: 1 or 3; by default as stored, and 3 for folders.
+
+  Raises:
+    UserError: for what cannot be opened: a line that says what to do.
+  """
+  if channels not in (None, 1, 3) or size is not None and size < 1:
+    raise UserError(
+      f"images have 1 or 3 channels and a positive size, not {channels} and"
+      f" {size}"
+    )
+  kind, _, rest = name.partition(":")
+  root = cache.root(data_dir)
+  match kind:  # imported on demand: importing TFDS takes half a second
+    case "digits" if not rest:
+      from jaxgen.data.digits import open_digits
+
+      return open_digits(split, size, channels, root)
+    case "points" if rest:
+      from jaxgen.data.points import open_points
+
+      if size or channels:
+        raise UserError(f"{name} are points: leave out size and channels")
+      return open_points(rest, split)
+    case "npz" if rest:
+      from jaxgen.data.npz import open_npz
+
+      return open_npz(rest, split, size, channels)
+    case "folder" if rest:
+      from jaxgen.data.folder import open_folder
+
+      return open_folder(rest, split, size, channels, root)
+    case "tfds" if rest:
+      from jaxgen.data.catalogue import open_tfds
+
+      return open_tfds(rest, split, size, channels, root)
+  raise UserError(_unknown(name))
+
+
+def _unknown(name: str) -> str:
+  """What to say, with a guess at what was meant."""
+  kinds = {full.split(":")[0]: full for full in NAMES}
+  kinds |= {"ring8": "points:ring8", "grid25": "points:grid25"}
+  if Path(name).expanduser().is_dir():
+    guess = f"folder:{name}"
+  elif Path(name).expanduser().is_file():
+    guess = f"npz:{name}"
+  else:
+    close = difflib.get_close_matches(name, NAMES, 1)
+    near = difflib.get_close_matches(name.split(":")[0], kinds, 1)
+    guess = close[0] if close else kinds[near[0]] if near else None
+  meant = f"did you mean {guess}? " if guess else ""
+  return f"there is no data set '{name}'; {meant}There are {', '.join(NAMES)}"
