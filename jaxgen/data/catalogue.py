@@ -27,15 +27,9 @@ class Records:
     self.shape = (size, size, channels)
     builder = tfds.builder_from_directory(folder)
     self._image, self._label, self.classes = _keys(name, builder)
-    wanted = [key for key in (self._image, self._label) if key]
+    decoders = {self._image: tfds.decode.SkipDecoding()}
     try:
-      self._records = builder.as_data_source(
-        split,
-        decoders=tfds.decode.PartialDecoding(
-          dict.fromkeys(wanted, True),
-          decoders={self._image: tfds.decode.SkipDecoding()},
-        ),
-      )
+      self._records = builder.as_data_source(split, decoders=decoders)
     except NotImplementedError as e:
       raise UserError(
         f"{folder} is not in the array_record format; delete it and prepare"
