@@ -10,7 +10,6 @@ beside the arrays, is whatever the caller passes and
 All processes call `save` and `restore` alike. No signal is handled here.
 """
 import contextlib
-import logging
 import os
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from orbax.checkpoint import options as ocp_options
 from jaxgen import snapshot
 from jaxgen.errors import UserError
 from jaxgen.fingerprint import fingerprint
+from jaxgen.hush import hush
 from jaxgen.settings import as_json, check_config
 from jaxgen.snapshot import steps
 from jaxgen.weights import abstract_leaves, latest_meta, restore_subset
@@ -67,7 +67,7 @@ class Checkpoints:
         async_options=ocp.AsyncOptions(timeout_secs=1800))
     self._manager = self._watcher = self._failure = None
     _writable(self.root)
-    _hush()
+    hush()
 
   def save(self, step: int, state: Any, meta: dict[str, Any],
            force: bool = False) -> bool:
@@ -155,9 +155,9 @@ class Checkpoints:
       if step is None:
         break
       path = self.root / str(step)
-      if not snapshot.everywhere(path.exists()):
-        raise UserError(f"not every process sees {path}: the workdir must lie "
-                        "on a file system that all of them share")
+      if why := snapshot.objection("" if path.exists() else "no such folder"):
+        raise UserError(f"{path}: {why}; the workdir must lie on a file system "
+                        "that all processes share")
       try:
         state, meta = snapshot.load(path, abstract, whole=True)
       except snapshot.DamagedError as error:
@@ -243,14 +243,3 @@ def _writable(root):
   except OSError as error:
     raise UserError(f"cannot write to {root} ({error.strerror or error}): "
                     "choose another workdir or free some space") from error
-
-
-def _hush():
-  """Orbax logs a failed save as four tracebacks; `_fail` needs one line."""
-  logger = logging.getLogger("absl")
-  if _no_orbax_traces not in logger.filters:
-    logger.addFilter(_no_orbax_traces)
-
-
-def _no_orbax_traces(record):
-  return not (record.exc_info and "orbax" in record.pathname)

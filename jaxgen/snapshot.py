@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 
 from jaxgen.errors import UserError
 from jaxgen.fingerprint import describe, fingerprint, named_leaves
+from jaxgen.hush import hush
 
 COMMIT, SEAL = "commit_success.txt", "SEAL.json"
 UNFINISHED = "its save was never finished"  # no damage: killed while saving
@@ -163,21 +164,28 @@ def together(read: Callable[[], Any]) -> Any:
 
   Reads have no barriers of their own, so the processes may meet here.
   """
+  hush()
   result, why = None, ""
   try:
     result = read()
   except Exception as error:  # of nine kinds at least, by what is damaged
     why = f"unreadable: {first_line(error)}"
-  if not everywhere(not why):
-    raise DamagedError(why or "another process could not read it")
+  if why := objection(why):
+    raise DamagedError(why)
   return result
 
 
-def everywhere(ok: bool) -> bool:
-  """Whether it holds on all processes."""
+def objection(why: str | None) -> str:
+  """What the first process objects to, told to all; empty if none does."""
   if jax.process_count() == 1:
-    return ok
-  return bool(multihost_utils.process_allgather(np.array(ok)).all())
+    return why or ""
+  mine = np.zeros(256, np.uint8)
+  text = np.frombuffer((why or "").encode()[:256], np.uint8)
+  mine[:len(text)] = text
+  said = [bytes(row).rstrip(b"\0").decode(errors="replace")
+          for row in multihost_utils.process_allgather(mine)]
+  return next((f"process {i}: {text}" for i, text in enumerate(said) if text),
+              "")
 
 
 def follow(step: int | None) -> int | None:
@@ -190,10 +198,10 @@ def follow(step: int | None) -> int | None:
 
 
 def first_line(error: BaseException) -> str:
-  """An error in one short line; what the system said, if it said anything."""
+  """An error in one short line; the system's own words if it is the system."""
   text = " ".join(str(error).split())
-  if system := re.search(r"OS error \d+: \w+ ([^\]]+)", text):
-    text = system[1]
+  if code := re.search(r"os_error_code='(\d+)'", text):
+    return os.strerror(int(code[1]))
   return f"{type(error).__name__}: {text[:200]}" if text else repr(error)
 
 

@@ -89,12 +89,12 @@ def _newest(workdir, step, read):
       raise UserError(_nothing(workdir, step, failed))
     path = root / str(chosen)
     try:
-      if not snapshot.everywhere((why := snapshot.problem(path)) is None):
-        raise snapshot.DamagedError(why or "another process sees damage")
+      if why := snapshot.objection(snapshot.problem(path)):
+        raise snapshot.DamagedError(why)
       return read(path)
     except snapshot.DamagedError as error:
       failed.add(chosen)
-      if str(error) != snapshot.UNFINISHED:
+      if not str(error).endswith(snapshot.UNFINISHED):
         warnings.warn(f"checkpoint {path} is passed over: {error}",
                       RuntimeWarning, stacklevel=3)
 
