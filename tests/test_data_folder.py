@@ -1,5 +1,6 @@
 """Folders of images: the crop rule, all kinds of files, broken ones."""
 
+import copy
 import io
 
 import numpy as np
@@ -161,6 +162,7 @@ def test_folder_with_classes_and_broken_files(tmp_path, capfd):
   assert capfd.readouterr().err == ""  # it was packed already
   batch = source.read(np.array([2, 0]))
   np.testing.assert_array_equal(batch["x"], truth[[2, 0]])
+  np.testing.assert_array_equal(copy.copy(source).x, x)  # as for a worker
   batch["x"][:] = 0  # a copy: the source is mapped read-only
 
 
@@ -224,6 +226,14 @@ def test_killed_packing_leaves_nothing_behind(tmp_path):
     range(200)
   )
   assert not old.exists()
+
+
+def test_full_disk_is_noticed_before_it_is_full(tmp_path, monkeypatch):
+  write(tmp_path / "images/a.png", picture(8, 8))
+  usage = pack.shutil.disk_usage(tmp_path)._replace(free=100)
+  monkeypatch.setattr(pack.shutil, "disk_usage", lambda path: usage)
+  with pytest.raises(UserError, match="JAXGEN_DATA"):
+    open_source(f"folder:{tmp_path}/images", "train", 8, str(tmp_path / "c"))
 
 
 def test_folders_that_cannot_be(tmp_path):

@@ -1,5 +1,6 @@
 """Digits, points, sample files, catalogue: what is in them, and errors."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -229,6 +230,9 @@ def test_catalogue_prepared_and_read(root, monkeypatch):
     np.testing.assert_array_equal(source.arrays()[1], np.arange(20) % 3)
     again = open_source("tfds:jaxgen_fake", size=8, data_dir=root)
   assert again.fingerprint == read.fingerprint
+  unpickled = copy.copy(read)  # as for a worker
+  assert unpickled._records is not read._records
+  np.testing.assert_array_equal(unpickled.arrays()[0], x)
   streams = [
     batches(s, batch=7, seed=1, flip=True, threads=t)
     for s, t in ((packed, 0), (read, 0), (read, 2))
@@ -240,6 +244,19 @@ def test_catalogue_prepared_and_read(root, monkeypatch):
       np.testing.assert_array_equal(first["y"], other["y"])
   for stream in streams:
     stream.close()
+
+
+def test_newest_version_and_the_one_configuration(tmp_path):
+  for folder in ("a/1.9.0", "a/1.10.0", "a/2.0.0.incompleteAB", "b/c/1.0.0"):
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "dataset_info.json").write_text("{}")
+  assert catalogue.find("a", tmp_path).name == "1.10.0"
+  assert catalogue.find("a:1.9.0", tmp_path).name == "1.9.0"
+  assert catalogue.find("b", tmp_path) == tmp_path / "b/c/1.0.0"
+  (tmp_path / "b/d/1.0.0").mkdir(parents=True)
+  (tmp_path / "b/d/1.0.0/dataset_info.json").write_text("{}")
+  with pytest.raises(UserError, match="prepared as c, d: say which"):
+    catalogue.find("b", tmp_path)
 
 
 def test_catalogue_errors(root):

@@ -27,7 +27,7 @@ class Source(Protocol):
   dtype: np.dtype
   fingerprint: str  # the same if and only if the examples are
   skipped: tuple[str, ...]  # "file: why" for what could not be read
-  in_memory: bool  # reading costs no decoding: needs no helpers
+  in_memory: bool  # reading costs next to nothing: needs no helpers
 
   def __len__(self) -> int: ...
   def __getitem__(self, i: int) -> Example: ...
@@ -50,7 +50,6 @@ class Arrays:
   skipped: tuple[str, ...] = ()
   folder: Path | None = None  # where x is mapped from
   known: str = ""  # the fingerprint, where it is stored
-  in_memory = True
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -61,6 +60,11 @@ class Arrays:
   def dtype(self) -> np.dtype:
     """Of x."""
     return self.x.dtype
+
+  @property
+  def in_memory(self) -> bool:
+    """Whether reading waits for no disk: all of it, or little, is mapped."""
+    return self.folder is None or self.x.nbytes < 2**30
 
   @functools.cached_property
   def fingerprint(self) -> str:

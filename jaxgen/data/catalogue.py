@@ -1,6 +1,7 @@
 """Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
 
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -118,9 +119,9 @@ def find(name: str, root: Path) -> Path:
   """
   path, _, version = name.partition(":")
   top = root / path
-  found = [p.parent for p in top.glob("*/dataset_info.json")]
+  found = _versions(top, "*")
   if not found:  # the configuration may be left out where there is one
-    found = [p.parent for p in top.glob("*/*/dataset_info.json")]
+    found = _versions(top, "*/*")
     configs = sorted({p.parent.name for p in found})
     if len(configs) > 1:
       raise UserError(
@@ -134,6 +135,12 @@ def find(name: str, root: Path) -> Path:
       f" tfds:{name} (downloads it there; $JAXGEN_DATA names another place)"
     )
   return max(found, key=lambda p: [int(n) for n in p.name.split(".")])
+
+
+def _versions(top: Path, pattern: str) -> list[Path]:
+  """Prepared versions; what TFDS is still writing has a longer name."""
+  found = [p.parent for p in top.glob(f"{pattern}/dataset_info.json")]
+  return [p for p in found if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
 
 
 def _image_key(name: str, features) -> str:

@@ -20,7 +20,8 @@ def open_folder(
 
   Subfolders are classes, numbered in the order of their names; a folder
   without subfolders is unlabelled. Where there is a subfolder named like
-  the split, that is read; without one, everything is "train".
+  the split, that is read; without one, everything is "train". The packed
+  copy takes size * size * channels bytes an image.
 
   Raises:
     UserError: for a missing or empty folder, or no size.

@@ -10,6 +10,7 @@ import collections
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -64,16 +65,16 @@ def _pack(name, folder, count, load, classes) -> None:
     for i, result in enumerate(_in_threads(load, count)):
       if isinstance(result, Unreadable):
         skipped.append(str(result))
-      else:
-        x, y = result
-        shape = shape or x.shape
-        if x.shape != shape:
-          raise UserError(
-            f"{name} has images of {shape} and of {x.shape}: give a size"
-          )
-        file.write(x.tobytes())
-        h.update(x.tobytes())
-        labels.append(y)
+        continue
+      x, y = result
+      if shape is None:
+        shape = x.shape
+        _check_room(name, folder, count * x.nbytes)
+      if x.shape != shape:
+        raise UserError(f"{name} has images of several sizes: give a size")
+      file.write(x.data)
+      h.update(x.data)
+      labels.append(y)
       if time.monotonic() > said + 10:
         said = time.monotonic()
         _say(f"packing {name}: {i + 1} of {count}")
@@ -85,17 +86,26 @@ def _pack(name, folder, count, load, classes) -> None:
   if classes:
     y = np.array(labels, np.int32)
     y.tofile(folder / "y.bin")
-    h.update(y.tobytes())
+    h.update(y.data)
+  h.update(f"{shape}{classes}".encode())
   meta = {
     "count": len(labels),
     "shape": shape,
     "classes": classes,
-    "fingerprint": hashlib.blake2b(
-      f"{shape}{classes}{h.hexdigest()}".encode(), digest_size=8
-    ).hexdigest(),
+    "fingerprint": h.hexdigest(),
     "skipped": skipped,
   }
   (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _check_room(name: str, folder: Path, needed: int) -> None:
+  free = shutil.disk_usage(folder).free
+  if needed > free:
+    raise UserError(
+      f"packing {name} needs {needed / 2**30:.1f} GiB and there are"
+      f" {free / 2**30:.1f} in {folder.parents[1]}; $JAXGEN_DATA names a"
+      " folder to use instead"
+    )
 
 
 def _in_threads(load, count: int) -> Iterator:

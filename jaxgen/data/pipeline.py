@@ -77,20 +77,10 @@ def batches(
   Raises:
     UserError: for sizes that do not go together.
   """
-  if batch < 1 or processes < 1 or batch % processes:
-    raise UserError(
-      f"a batch of {batch} cannot be shared evenly by {processes} processes"
-    )
-  if not 0 <= process < processes or start < 0 or workers < 0:
-    raise UserError(
-      f"process {process} of {processes}, start {start}, workers {workers}:"
-      " none may be negative, and process must be less than processes"
-    )
-  if flip and len(source.shape) != 3:
-    raise UserError(f"flip mirrors images, and {source.name} holds none")
+  stream = Batches(source, batch, seed, flip, process, processes)
+  _check(stream, start, workers)
   if threads is None:
     threads = 0 if source.in_memory else 8
-  stream = Batches(source, batch, seed, flip, process, processes)
   if not workers and not threads:
     return (stream[step] for step in itertools.count(start))
   return _ahead(stream, start, workers, threads)
@@ -125,6 +115,21 @@ def throughput(
     "first_batch_s": start - first,
     "seconds": elapsed,
   }
+
+
+def _check(stream: Batches, start: int, workers: int) -> None:
+  batch, process, processes = stream.batch, stream.process, stream.processes
+  if batch < 1 or processes < 1 or batch % processes:
+    raise UserError(
+      f"a batch of {batch} cannot be shared evenly by {processes} processes"
+    )
+  if not 0 <= process < processes or start < 0 or workers < 0:
+    raise UserError(
+      f"process {process} of {processes}, start {start}, workers {workers}:"
+      " none may be negative, and process must be less than processes"
+    )
+  if stream.flip and len(stream.source.shape) != 3:
+    raise UserError(f"flip mirrors images, and {stream.source.name} holds none")
 
 
 def _ahead(

@@ -7,10 +7,12 @@ is not installed these are done otherwise, here and nowhere else.
 
 import contextlib
 import difflib
+import glob
 import importlib
 import importlib.resources
 import importlib.util
 import io
+import os
 import sys
 import types
 from pathlib import Path
@@ -18,7 +20,6 @@ from unittest import mock
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 from PIL import Image
 from tensorflow_datasets.core.features import image_feature
 
@@ -128,16 +129,13 @@ def _encoded(x: np.ndarray, kind: str, **options) -> bytes:
 
 
 def _tensorflow() -> types.SimpleNamespace:
-  """The files and dtypes of TensorFlow, by etils and numpy."""
+  """The files and dtypes of TensorFlow, by Python and numpy."""
   gfile = types.SimpleNamespace(
-    GFile=lambda path, mode="r": epath.Path(path).open(mode),
-    exists=lambda path: epath.Path(path).exists(),
-    isdir=lambda path: epath.Path(path).is_dir(),
-    listdir=lambda path: [p.name for p in epath.Path(path).iterdir()],
-    glob=lambda path: [
-      str(p)
-      for p in epath.Path(Path(path).anchor or ".").glob(str(path).lstrip("/"))
-    ],
+    GFile=lambda path, mode="r": open(path, mode),
+    exists=os.path.exists,
+    isdir=os.path.isdir,
+    listdir=os.listdir,
+    glob=glob.glob,
   )
   kinds = "uint8 int32 int64 float32 float64".split()
   return types.SimpleNamespace(

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from jaxgen.data import cache
 from jaxgen.data.arrays import Source
+from jaxgen.data.folder import open_folder
+from jaxgen.data.npz import open_npz
+from jaxgen.data.points import open_points
 from jaxgen.errors import UserError
 
 NAMES = (
@@ -41,25 +44,19 @@ def open_source(
     )
   kind, _, rest = name.partition(":")
   root = cache.root(data_dir)
-  match kind:  # imported on demand: importing TFDS takes half a second
-    case "digits" if not rest:
-      from jaxgen.data.digits import open_digits
-
-      return open_digits(split, size, channels, root)
+  match kind:  # importing TFDS takes half a second: where it is needed
     case "points" if rest:
-      from jaxgen.data.points import open_points
-
       if size or channels:
         raise UserError(f"{name} are points: leave out size and channels")
       return open_points(rest, split)
     case "npz" if rest:
-      from jaxgen.data.npz import open_npz
-
       return open_npz(rest, split, size, channels)
     case "folder" if rest:
-      from jaxgen.data.folder import open_folder
-
       return open_folder(rest, split, size, channels, root)
+    case "digits" if not rest:
+      from jaxgen.data.digits import open_digits
+
+      return open_digits(split, size, channels, root)
     case "tfds" if rest:
       from jaxgen.data.catalogue import open_tfds
 
