@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jaxgen.errors import UserError
 
 
@@ -21,7 +23,7 @@ def build(spec: Any, **kw) -> Any:
   """
   if isinstance(spec, (list, tuple)):
     return tuple(build(s) for s in spec)
-  if not isinstance(spec, Mapping):
+  if not isinstance(spec, Mapping | ConfigDict):
     return spec
   args = {k: build(v) for k, v in spec.items() if k != "name"} | kw
   if "name" not in spec:

@@ -4,7 +4,9 @@ A user's mistake ends in one line on stderr and status 2; Ctrl-C in 130.
 """
 import importlib
 import os
+import re
 import sys
+import warnings
 from collections.abc import Sequence
 
 from absl import flags
@@ -42,12 +44,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(module: str, argv: Sequence[str] | None = None) -> None:
   """Parses a verb module's flags and runs its `main(flags)`; never returns."""
   argv = list(sys.argv if argv is None else argv)
+  warnings.showwarning = lambda message, *_: print(
+      f"jaxgen: {message}", file=sys.stderr)
   try:
     verb = importlib.import_module(module)
     values = parse(verb, argv)
     status = verb.main(values) or 0
   except UserError as e:
     fail(str(e), e.status)
+  except OSError as e:  # a full disk, a folder that may not be read
+    fail(f"{e.strerror or e}: {e.filename or 'while writing'}", 2)
   except KeyboardInterrupt:
     fail("interrupted", 130)
   sys.stdout.flush()
@@ -65,20 +71,30 @@ def parse(verb, argv: list[str]) -> flags.FlagValues:
   try:
     rest = values(argv)
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    words = " ".join(str(e).replace("\\n", " ").replace("\\'", "'").split())
-    raise UserError(words.strip("\"'")) from e
+    raise UserError(said(e)) from e
   if values.help:
     print((verb.__doc__ or "").strip() + "\n")
-    print(values.module_help(verb.__name__) if False else
-          "\n".join(f"  --{f.name}: {f.help} [{f.default}]"
-                    for f in values.get_flags_for_module(sys.argv[0])
-                    or sorted({id(values[n]): values[n] for n in values}.
-                              values(), key=lambda f: f.name)))
+    for name in sorted(n for n in values if "." not in n and len(n) > 1):
+      if name != "flagfile" and name != "undefok":  # absl's own
+        flag = values[name]
+        default = "" if flag.default is None else f" [{flag.default}]"
+        print(f"  --{name}: {flag.help}{default}")
     sys.exit(0)
   if len(rest) > 1:
     raise UserError(f"what is {rest[1]!r}? Everything is given as --flag=value")
   flags.FLAGS.mark_as_parsed()  # grain's worker processes ask for it
   return values
+
+
+def said(e: Exception) -> str:
+  """What absl and ml_collections mean, in one line."""
+  text = str(e.args[0] if e.args else e)
+  slip = re.search(r'mean "(\w+)" instead of "(\w+)"', text)
+  if slip:
+    return f"the config has no {slip[2]!r}; did you mean {slip[1]!r}?"
+  if isinstance(e, AttributeError | KeyError):
+    text = "the config has no '" + text.strip("\\\"' ") + "'"
+  return text
 
 
 def fail(line: str, status: int) -> None:

@@ -1,10 +1,8 @@
 """Configs: a file that says what an experiment is, and how it is read."""
 import importlib.util
-import json
 import pathlib
 import sys
 import types
-from typing import Any
 
 import ml_collections
 
@@ -48,14 +46,3 @@ def load(name: str) -> ml_collections.ConfigDict:
   except Exception as e:
     raise UserError(f"{path} does not load: {type(e).__name__}: {e}") from e
   return config.lock()
-
-
-def plain(config: Any) -> Any:
-  """A ConfigDict as plain JSON: dicts, lists, numbers, strings, None."""
-  if isinstance(config, ml_collections.ConfigDict):
-    config = config.to_dict()
-  try:
-    return json.loads(json.dumps(config, allow_nan=False))
-  except (TypeError, ValueError) as e:
-    raise UserError(
-        f"a config holds plain numbers, strings, lists and dicts: {e}") from e

@@ -20,7 +20,7 @@ from jaxgen.core import (
     fold,
     normal,
 )
-from jaxgen.diffusion import guidance
+from jaxgen.diffusion import guidance, samplers
 from jaxgen.diffusion.process import Noise
 
 LONGEST = 1000  # points of a sampling path at the most
@@ -102,8 +102,9 @@ class Diffusion:
     n, w = knobs.pop("steps"), knobs.pop("guidance", None)
     n = jnp.clip(jnp.asarray(n, jnp.int32), 1, LONGEST)
     path = self.process(self.path(self.process, jnp.arange(LONGEST), n))
-    shape = batch["x"].shape[1:]
-    x_T = path.sigma[0] * normal(fold(key, 0), shape)
+    x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
+    if "process" in inspect.signature(self.sampler).parameters:
+      knobs["process"] = self.process  # to churn on it
     return self.sampler(
         self.denoiser(state, batch, w), x_T, path, n, fold(key, 1), **knobs)
 
