@@ -1,0 +1,192 @@
+"""Charts as inline SVG, drawn by hand so that they follow the page's theme.
+
+Colours are the page's CSS variables (--c0, --c1, ... by family), text is
+escaped, and nothing is ever fetched.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+from jaxgen.report.axes import (
+  CHAR,
+  Axis,
+  axis,
+  frame,
+  seconds,
+  short,
+  svg,
+  text_at,
+)
+
+
+class Series(NamedTuple):
+  """A family in the trade-off chart: points (x, y, label), joined if many."""
+
+  label: str
+  colour: int
+  points: Sequence[tuple[float, float, str]]
+
+
+def trade_off(
+  series: Sequence[Series],
+  floor: float | None,
+  y_label: str,
+  better_up: bool,
+  width: int,
+  height: int,
+) -> str:
+  """Quality against seconds per 1,000 samples (log), families as colours.
+
+  `floor` is what real data score, a dashed line. Points with x <= 0 or values
+  that are not finite are left out; without any there is no chart ("").
+  """
+  series = [
+    s._replace(points=[p for p in s.points if _drawable(p)]) for s in series
+  ]
+  points = [p for s in series for p in s.points]
+  if not points:
+    return ""
+  ys = [p[1] for p in points] + ([] if floor is None else [floor])
+  log = min(ys) > 0 and max(ys) / min(ys) > 20
+  x = axis([p[0] for p in points], 56, width - 16, True)
+  y = axis(ys, height - 50, 34, log)
+  xs = [t for t in x.ticks() if t]
+  parts = frame(
+    x, y, [(t, seconds(t)) for t in xs], [(t, short(t)) for t in y.ticks(5)]
+  )
+  taken = [b for s in series for b in _covered(_pixels(x, y, s.points))]
+  if floor is not None:
+    at = y.at(floor)
+    parts.append(
+      f'<line class="floor" x1="{x.start}" x2="{x.end}" y1="{at:.1f}"'
+      f' y2="{at:.1f}"/>'
+    )
+    text = f"real data {short(float(f'{floor:.3g}'))}"
+    parts.append(text_at(x.end, at - 6, text, "end"))
+    wide = CHAR * len(text)
+    taken.append((x.end - wide / 2, at - 10, wide, 14))
+  for s in series:
+    parts += _drawn(s, x, y, taken)
+  corner = "better ↖" if better_up else "better ↙"
+  parts.append(text_at(x.start, 14, f"{y_label} · {corner}", "start", "ink"))
+  parts.append(
+    text_at(
+      (x.start + x.end) / 2, height - 8, "seconds per 1,000 samples", "middle"
+    )
+  )
+  label = f"{y_label} against seconds per 1,000 samples"
+  return svg(width, height, label, parts)
+
+
+def _drawable(point) -> bool:
+  return point[0] > 0 and all(map(math.isfinite, point[:2]))
+
+
+def _pixels(x: Axis, y: Axis, points) -> list[tuple[float, float]]:
+  return [(x.at(p[0]), y.at(p[1])) for p in points]
+
+
+def _covered(spots) -> list[tuple[float, float, float, float]]:
+  """Boxes (centre, size) over dots and the lines between them."""
+  boxes = [(px, py, 10, 10) for px, py in spots]
+  for (x0, y0), (x1, y1) in itertools.pairwise(spots):
+    n = math.ceil(math.hypot(x1 - x0, y1 - y0) / 8)
+    boxes += [
+      (x0 + (x1 - x0) * i / n, y0 + (y1 - y0) * i / n, 4, 4)
+      for i in range(1, n)
+    ]
+  return boxes
+
+
+def _drawn(s: Series, x: Axis, y: Axis, taken: list) -> list[str]:
+  """One family's line, dots and labels; boxes it covers go into `taken`."""
+  spots = _pixels(x, y, s.points)
+  parts = []
+  if len(spots) > 1:
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in spots)
+    parts.append(f'<polyline class="line c{s.colour}" points="{path}"/>')
+  for (px, py), point in zip(spots, s.points, strict=True):
+    tip = f"{s.label}, {point[2]}: {point[1]:.4g}, {seconds(point[0])}"
+    parts.append(
+      f'<circle class="dot c{s.colour}" cx="{px:.1f}" cy="{py:.1f}" r="5">'
+      f"<title>{escape(tip)}</title></circle>"
+    )
+    alone = len(spots) == 1
+    text, kind = (
+      (s.label, f"name f{s.colour}") if alone else (point[2], "small")
+    )
+    if at := _place(px, py, 1.1 * CHAR * len(text), taken, x):
+      parts.append(text_at(*at, text, "middle", kind))
+  if len(spots) > 1:
+    wide = 1.2 * CHAR * len(s.label)
+    if at := _place(*spots[-1], wide, taken, x) or _place(
+      *spots[0], wide, taken, x
+    ):
+      parts.append(text_at(*at, s.label, "middle", f"name f{s.colour}"))
+  return parts
+
+
+def _place(px, py, wide, taken, x: Axis) -> tuple[float, float] | None:
+  """A free spot near a dot for a centred text; None where all are taken."""
+  side = wide / 2 + 11
+  for dx, dy in (
+    *((0, -12), (side, 4), (side, -8), (-side, 4), (0, 21), (-side, -8)),
+    *((side, 16), (-side, 16), (0, -27), (0, 36), (side, -22), (side, 30)),
+  ):
+    box = (px + dx, py + dy - 4, wide, 13)
+    left, right = box[0] - wide / 2, box[0] + wide / 2
+    if left < x.start + 2 or right > x.end + 14 or box[1] < 28:
+      continue
+    if not any(
+      abs(box[0] - b[0]) * 2 < wide + b[2]
+      and abs(box[1] - b[1]) * 2 < 13 + b[3]
+      for b in taken
+    ):
+      taken.append(box)
+      return px + dx, py + dy
+  return None
+
+
+def lines(
+  title: str,
+  curves: Mapping[str, Sequence[tuple[float, float]]],
+  colour: int,
+  width: int = 340,
+  height: int = 190,
+) -> str:
+  """Scalars over training steps; "" if there is nothing finite to draw."""
+  curves = {k: _thin(v) for k, v in curves.items()}
+  curves = {k: v for k, v in curves.items() if v}
+  if not curves:
+    return ""
+  x = axis([p[0] for v in curves.values() for p in v], 44, width - 12)
+  y = axis([p[1] for v in curves.values() for p in v], height - 26, 40)
+  x = x._replace(lo=max(x.lo, 0)) if x.hi > 0 else x
+  parts = frame(
+    x, y, [(t, short(t)) for t in x.ticks()], [(t, short(t)) for t in y.ticks()]
+  )
+  parts.append(text_at(4, 14, title, "start", "ink"))
+  left = 44.0
+  for i, (name, points) in enumerate(curves.items()):
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in _pixels(x, y, points))
+    style = f'class="line c{colour} dash{i % 3}"'
+    parts.append(f'<polyline {style} points="{path}"/>')
+    if len(curves) > 1:
+      parts.append(
+        f'<line {style} x1="{left}" x2="{left + 18}" y1="26" y2="26"/>'
+      )
+      parts.append(text_at(left + 23, 30, name, "start", "small"))
+      left += 38 + CHAR * len(name)
+  return svg(width, height, f"{title} over steps", parts)
+
+
+def _thin(points, most: int = 300) -> list[tuple[float, float]]:
+  """At most `most` points: means of neighbours; what is not finite is out."""
+  points = [(float(a), float(b)) for a, b in points if b is not None]
+  points = [p for p in points if all(map(math.isfinite, p))]
+  n = math.ceil(len(points) / most)
+  groups = [points[i : i + n] for i in range(0, len(points), n or 1)]
+  return [(g[-1][0], sum(p[1] for p in g) / len(g)) for g in groups]

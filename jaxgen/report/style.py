@@ -1,0 +1,119 @@
+"""The report's style sheet: light and dark, from 360 pixels to wide screens."""
+
+CSS = """
+:root {
+  color-scheme: light dark;
+  --page: #fbfaf7; --card: #ffffff; --ink: #1d1f23; --muted: #63676f;
+  --rule: #e3e1da; --tint: #f1efe8; --good: #e3f1e6; --good-ink: #14532d;
+  --alert: #fdf0d9; --alert-ink: #7a4a00;
+  --c0: #2563c9; --c1: #c2560f; --c2: #15803d; --c3: #8b3fc4; --c4: #b3184f;
+  --c5: #0e7490;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #15171b; --card: #1d2026; --ink: #e9e8e4; --muted: #a0a4ad;
+    --rule: #343841; --tint: #262a31; --good: #173823; --good-ink: #9be3b2;
+    --alert: #3b2d12; --alert-ink: #f4cd85;
+    --c0: #74a5ff; --c1: #ff9d5c; --c2: #5fd08a; --c3: #c995f5; --c4: #ff7fa6;
+    --c5: #56c6dc;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
+}
+main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 64px; }
+h1, h2, h3 { line-height: 1.2; margin: 0; font-weight: 650; }
+h1 { font-size: 17px; color: var(--muted); font-weight: 500; }
+h2 { font-size: 21px; margin: 52px 0 6px; }
+h3 { font-size: 15px; }
+p { margin: 0 0 14px; max-width: 72ch; }
+.note, figcaption, dd, .meta { color: var(--muted); font-size: 14px; }
+.verdict {
+  font-size: clamp(24px, 4.2vw, 38px); line-height: 1.2; font-weight: 650;
+  letter-spacing: -0.015em; margin: 10px 0 28px; max-width: 26em;
+  text-wrap: balance; overflow-wrap: anywhere;
+}
+.picks { display: grid; gap: 14px;
+  grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); }
+.card { background: var(--card); border: 1px solid var(--rule);
+  border-radius: 10px; padding: 16px 18px; min-width: 0; }
+.picks .axis { font-size: 13px; color: var(--muted); }
+.picks .winner { font-size: 20px; font-weight: 650; margin: 2px 0 4px;
+  overflow-wrap: anywhere; }
+.samples { display: grid; gap: 18px;
+  grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); }
+figure { margin: 0; min-width: 0; }
+figure img { width: 100%; display: block;
+  border: 1px solid var(--rule); border-radius: 6px; background: #fff; }
+figcaption { margin-top: 8px; }
+figcaption b, .meta b { color: var(--ink); }
+.missing { aspect-ratio: 1; display: grid; place-items: center;
+  border: 1px dashed var(--rule); border-radius: 6px; color: var(--muted); }
+.scroll { overflow-x: auto; background: var(--card); border-radius: 10px;
+  border: 1px solid var(--rule); }
+table { border-collapse: collapse; width: 100%; font-size: 15px;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: 9px 12px; text-align: right; white-space: nowrap; }
+thead th { font-weight: 500; font-size: 13px; color: var(--muted);
+  vertical-align: bottom; line-height: 1.3; }
+thead .group th { border-bottom: 1px solid var(--rule); text-align: center;
+  color: var(--ink); font-weight: 650; font-size: 14px; }
+thead .group th + th { border-left: 1px solid var(--rule); }
+tbody th { text-align: left; font-weight: 600; position: sticky; left: 0;
+  background: var(--card); }
+tbody th small, thead small { display: block; font-weight: 400;
+  color: var(--muted); font-size: 12.5px; }
+tbody tr { border-top: 1px solid var(--rule); }
+tbody tr.real th, tbody tr.real td { background: var(--tint); }
+td.best { background: var(--good); color: var(--good-ink); font-weight: 650; }
+td.none { color: var(--muted); }
+.swatch { display: inline-block; width: 10px; height: 10px; margin-right: 8px;
+  border-radius: 50%; background: var(--muted); }
+.bar-c0 { background: var(--c0); } .bar-c1 { background: var(--c1); }
+.bar-c2 { background: var(--c2); } .bar-c3 { background: var(--c3); }
+.bar-c4 { background: var(--c4); } .bar-c5 { background: var(--c5); }
+.narrow { display: none; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif;
+  fill: var(--muted); }
+svg text.ink, svg text.small { fill: var(--ink); }
+svg text.small { font-size: 11.5px; } svg text.ink { font-weight: 600; }
+svg text.name { font-size: 13px; font-weight: 700; }
+.grid { stroke: var(--rule); stroke-width: 1; }
+.scroll + .scroll { margin-top: 14px; }
+.floor { stroke: var(--muted); stroke-width: 1.5; stroke-dasharray: 5 5; }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.dash1 { stroke-dasharray: 6 3; } .dash2 { stroke-dasharray: 2 3; }
+.dot { stroke: var(--card); stroke-width: 1.5; }
+.line.c0 { stroke: var(--c0); } .dot.c0, svg text.f0 { fill: var(--c0); }
+.line.c1 { stroke: var(--c1); } .dot.c1, svg text.f1 { fill: var(--c1); }
+.line.c2 { stroke: var(--c2); } .dot.c2, svg text.f2 { fill: var(--c2); }
+.line.c3 { stroke: var(--c3); } .dot.c3, svg text.f3 { fill: var(--c3); }
+.line.c4 { stroke: var(--c4); } .dot.c4, svg text.f4 { fill: var(--c4); }
+.line.c5 { stroke: var(--c5); } .dot.c5, svg text.f5 { fill: var(--c5); }
+.family { margin-top: 18px; }
+.charts { display: grid; gap: 12px 24px; margin-top: 10px;
+  grid-template-columns: repeat(auto-fill, minmax(min(290px, 100%), 1fr)); }
+.warning { background: var(--alert); color: var(--alert-ink); font-size: 14px;
+  border-radius: 8px; padding: 9px 13px; margin: 10px 0 0; max-width: none; }
+pre { margin: 8px 0 0; padding: 12px 14px; background: var(--tint);
+  border-radius: 8px; overflow-x: auto; font-size: 13.5px; line-height: 1.6;
+  font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+dl { display: grid; grid-template-columns: minmax(90px, max-content) 1fr;
+  gap: 6px 22px; margin: 14px 0 0; }
+dt { font-size: 14px; font-weight: 600; } dd { margin: 0; min-width: 0;
+  overflow-wrap: anywhere; max-width: 80ch; }
+summary { cursor: pointer; font-size: 14px; color: var(--muted);
+  padding: 12px 0; }
+@media (max-width: 640px) {
+  main { padding: 24px 16px 48px; }
+  h2 { margin-top: 40px; }
+  .wide { display: none; } .narrow { display: block; }
+  .samples { grid-template-columns: 1fr 1fr; gap: 12px; }
+  th, td { padding: 8px 11px; }
+  dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 8px; }
+}
+@media print { .card, .scroll { break-inside: avoid; } }
+"""
