@@ -68,6 +68,7 @@ def test_alpha_is_dropped_not_composited():
   np.testing.assert_array_equal(got, rgba[..., :3])
 
 
+@pytest.mark.filterwarnings("error")  # PIL warns if not converted in two steps
 def test_palette_with_transparency():
   paletted = picture(8, 8).quantize(16)
   truth = np.asarray(paletted.convert("RGB"))
@@ -198,12 +199,13 @@ def test_links_in_a_circle(tmp_path):
   assert folder.listing(tmp_path) == ["a/x.png"]
 
 
-def test_damaged_pack_is_named(tmp_path):
+@pytest.mark.parametrize("length", [0, 7, 8 * 8 * 3 + 1])
+def test_damaged_pack_is_named(tmp_path, length):
   write(tmp_path / "images/a.png", picture(8, 8))
   name, cache = f"folder:{tmp_path}/images", tmp_path / "cache"
   open_source(name, size=8, data_dir=str(cache))
   (file,) = cache.glob("packed/*/x.bin")
-  file.write_bytes(bytes(7))
+  file.write_bytes(bytes(length))
   with pytest.raises(UserError, match="damaged"):
     open_source(name, size=8, data_dir=str(cache))
 

@@ -50,7 +50,7 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     if x.min() < 0 or x.max() > 65535:
       raise ValueError("integer pixels beyond 16 bits have no known range")
     image = Image.fromarray(((x + 128) // 257).astype(np.uint8))
-  if "transparency" in image.info:
+  if "transparency" in image.info:  # PIL warns if it must go in one step
     image = image.convert("RGBA")
   return image.convert(mode)
 
