@@ -6,6 +6,7 @@ that are closed by then, or into futures that nobody waits for any more.
 """
 import logging
 import sys
+import warnings
 
 
 def hush() -> None:
@@ -16,6 +17,8 @@ def hush() -> None:
       logger.addFilter(not_an_echo)
   if not isinstance(sys.unraisablehook, _Hook):
     sys.unraisablehook = _Hook(sys.unraisablehook)
+    warnings.filterwarnings("ignore", r"coroutine '\w*Store\.\w+' was never",
+                            RuntimeWarning)
 
 
 def not_an_echo(record: logging.LogRecord) -> bool:

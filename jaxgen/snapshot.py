@@ -142,14 +142,22 @@ def load(path: epath.Path, abstract: Any,
   meta = agreed_meta(path)
   compare_leaves(meta["leaves"], abstract, path, whole)
   abstract = jax.tree.map(_placed, abstract)
-  state = together(lambda: ocp.PyTreeCheckpointHandler().restore(
-      path / "state", args=ocp.args.PyTreeRestore(
-          item=abstract, partial_restore=True,
-          restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))))
+  state = together(lambda: _read(path, abstract))
   for name, leaf in fingerprint(state)[0].items():
     if leaf != meta["leaves"][name]:
       raise DamagedError(f"{name} differs from what was saved")
   return state, meta
+
+
+def _read(path, abstract):
+  restored = ocp.PyTreeCheckpointHandler().restore(
+      path / "state", args=ocp.args.PyTreeRestore(
+          item=abstract, partial_restore=True,
+          restore_args=ocp.checkpoint_utils.construct_restore_args(abstract)))
+  for name, leaf in named_leaves(restored).items():
+    if not isinstance(leaf, jax.Array):  # Orbax hands back what it lacks
+      raise KeyError(name)
+  return restored
 
 
 def _placed(leaf):
