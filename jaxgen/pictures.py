@@ -77,6 +77,7 @@ def scatter(
     axes.scatter(*shown.T, s=4, c="#bbbbbb", linewidths=0)
   axes.scatter(*points.T, s=4, c="#2b6cb0", alpha=0.6, linewidths=0)
   axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
+  axes.spines[:].set_color("#dddddd")
   buffer = io.BytesIO()
   figure.savefig(buffer, format="rgba")
   rgba = np.frombuffer(buffer.getvalue(), np.uint8)

@@ -53,32 +53,35 @@ def trade_off(
   log = min(ys) > 0 and max(ys) / min(ys) > 20
   x = axis([p[0] for p in points], 56, width - 16, True)
   y = axis(ys, height - 50, 34, log)
-  xs = [t for t in x.ticks() if t]
   parts = frame(
-    x, y, [(t, seconds(t)) for t in xs], [(t, short(t)) for t in y.ticks(5)]
+    x,
+    y,
+    [(t, seconds(t)) for t in x.ticks(width // 90)],
+    [(t, short(t)) for t in y.ticks(5)],
   )
   taken = [b for s in series for b in _covered(_pixels(x, y, s.points))]
   if floor is not None:
-    at = y.at(floor)
-    parts.append(
-      f'<line class="floor" x1="{x.start}" x2="{x.end}" y1="{at:.1f}"'
-      f' y2="{at:.1f}"/>'
-    )
-    text = f"real data {short(float(f'{floor:.3g}'))}"
-    parts.append(text_at(x.end, at - 6, text, "end"))
-    wide = CHAR * len(text)
-    taken.append((x.end - wide / 2, at - 10, wide, 14))
+    parts += _floor(floor, x, y, taken)
   for s in series:
     parts += _drawn(s, x, y, taken)
-  corner = "better ↖" if better_up else "better ↙"
-  parts.append(text_at(x.start, 14, f"{y_label} · {corner}", "start", "ink"))
-  parts.append(
-    text_at(
-      (x.start + x.end) / 2, height - 8, "seconds per 1,000 samples", "middle"
-    )
-  )
-  label = f"{y_label} against seconds per 1,000 samples"
-  return svg(width, height, label, parts)
+  title = f"{y_label} · better {'↖' if better_up else '↙'}"
+  cost = "seconds per 1,000 samples"
+  parts.append(text_at(x.start, 14, title, "start", "ink"))
+  parts.append(text_at((x.start + x.end) / 2, height - 8, cost, "middle"))
+  return svg(width, height, f"{y_label} against {cost}", parts)
+
+
+def _floor(floor: float, x: Axis, y: Axis, taken: list) -> list[str]:
+  """The dashed line of what real data score, with its label."""
+  at = y.at(floor)
+  text = f"real data {short(float(f'{floor:.3g}'))}"
+  wide = CHAR * len(text)
+  taken.append((x.end - wide / 2, at - 10, wide, 14))
+  return [
+    f'<line class="floor" x1="{x.start}" x2="{x.end}" y1="{at:.1f}"'
+    f' y2="{at:.1f}"/>',
+    text_at(x.end, at - 6, text, "end"),
+  ]
 
 
 def _drawable(point) -> bool:
@@ -108,16 +111,16 @@ def _drawn(s: Series, x: Axis, y: Axis, taken: list) -> list[str]:
   if len(spots) > 1:
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in spots)
     parts.append(f'<polyline class="line c{s.colour}" points="{path}"/>')
-  for (px, py), point in zip(spots, s.points, strict=True):
+  brief = _brief([p[2] for p in s.points])
+  for (px, py), point, text in zip(spots, s.points, brief, strict=True):
     tip = f"{s.label}, {point[2]}: {point[1]:.4g}, {seconds(point[0])}"
     parts.append(
       f'<circle class="dot c{s.colour}" cx="{px:.1f}" cy="{py:.1f}" r="5">'
       f"<title>{escape(tip)}</title></circle>"
     )
-    alone = len(spots) == 1
-    text, kind = (
-      (s.label, f"name f{s.colour}") if alone else (point[2], "small")
-    )
+    kind = "small"
+    if len(spots) == 1:
+      text, kind = s.label, f"name f{s.colour}"
     if at := _place(px, py, 1.1 * CHAR * len(text), taken, x):
       parts.append(text_at(*at, text, "middle", kind))
   if len(spots) > 1:
@@ -127,6 +130,14 @@ def _drawn(s: Series, x: Axis, y: Axis, taken: list) -> list[str]:
     ):
       parts.append(text_at(*at, s.label, "middle", f"name f{s.colour}"))
   return parts
+
+
+def _brief(labels: list[str]) -> list[str]:
+  """["3 steps", "5 steps", ...] -> ["3 steps", "5", ...]."""
+  units = {label.partition(" ")[2] for label in labels}
+  if len(units) > 1:
+    return labels
+  return labels[:1] + [label.partition(" ")[0] for label in labels[1:]]
 
 
 def _place(px, py, wide, taken, x: Axis) -> tuple[float, float] | None:
@@ -158,7 +169,7 @@ def lines(
   height: int = 190,
 ) -> str:
   """Scalars over training steps; "" if there is nothing finite to draw."""
-  curves = {k: _thin(v) for k, v in curves.items()}
+  curves = {k: _thin(v or ()) for k, v in curves.items()}
   curves = {k: v for k, v in curves.items() if v}
   if not curves:
     return ""

@@ -59,6 +59,8 @@ def _answer(results: Mapping, data: str) -> str:
 
 
 def _samples(results: Mapping, images: Mapping[str, bytes]) -> str:
+  if not results.get("rows"):
+    return ""
   real = results.get("real") or {}
   figures = [_figure(images.get(real.get("grid")), "Real data", "")]
   for f in families(results):

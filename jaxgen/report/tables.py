@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from numbers import Integral
 from typing import NamedTuple
 
 from jaxgen.progress import duration
@@ -53,7 +54,7 @@ def families(results: Mapping) -> list[Family]:
 
 def number(value: float) -> str:
   """Integers as they are, shares to three decimals, else three digits."""
-  if isinstance(value, int):
+  if isinstance(value, Integral):
     return f"{value:,}"
   if 0.001 <= abs(value) < 1:
     return f"{value:.3f}"
@@ -132,6 +133,8 @@ def spent(results: Mapping) -> list[Column]:
 def numbers(results: Mapping) -> str:
   """Quality, diversity and speed above, cost below, all settings folded."""
   columns = measured(results) + spent(results)
+  if not columns:
+    return ""
   groups = (verdict.QUALITY, verdict.DIVERSITY, verdict.SPEED, verdict.OTHER)
   main = [c for group in groups for c in columns if c.group == group]
   cost = [c for c in columns if c.group == COST]
@@ -189,7 +192,7 @@ def _cell(value, form: Callable[[float], str] = number, best=False) -> str:
   if not verdict.finite(value):
     return f"<td>{escape(str(value))}</td>"
   mark = ' class="best"' if best else ""
-  return f'<td{mark} title="{value!r}">{escape(form(value))}</td>'
+  return f'<td{mark} title="{value}">{escape(form(value))}</td>'
 
 
 def _settings(results: Mapping) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 
@@ -100,7 +101,7 @@ AXES = {
 
 def finite(value) -> bool:
   """Is this a number that can be compared?"""
-  return isinstance(value, int | float) and math.isfinite(value)
+  return isinstance(value, Real) and math.isfinite(value)
 
 
 def split(key: str) -> tuple[str, str]:

@@ -1,0 +1,332 @@
+"""The report answers, shows everything, hides nothing and calls no one."""
+
+import copy
+import html
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxgen import pictures
+from jaxgen.report import charts, render, sentence, verdict
+from jaxgen.report.axes import axis, seconds, short
+
+F = "digits-cnn"
+
+
+def metrics(frechet, precision, recall, coverage, cas):
+  values = {
+    "frechet": frechet,
+    "precision": precision,
+    "recall": recall,
+    "coverage": coverage,
+    "cas": cas,
+  }
+  return {f"{k}@{F}": v for k, v in values.items()}
+
+
+def row(name, family, numbers, speeds, **more):
+  return {
+    "name": name,
+    "family": family,
+    "config": f"configs/{name}.py",
+    "workdir": f"runs/{name}",
+    "commands": [f"jaxgen train configs/{name}.py --workdir runs/{name}"],
+    "params": 1_234_567,
+    "train_seconds": 754.0,
+    "train_images": 2_560_000,
+    "step": 20_000,
+    "peak_memory": 2**28,
+    "grid": name,
+    "metrics": numbers,
+    "settings": {},
+    "sampling": [
+      {"label": "one pass", "knobs": {}, "nfe": 1, "samples_per_second": v}
+      for v in speeds
+    ],
+    "curves": {
+      "loss": {"net/loss": [[10, 1.0], [20, 0.5]]},
+      "health": {"net/grad_norm": [[10, 3.0], [20, math.nan]]},
+    },
+    "warnings": [],
+    **more,
+  }
+
+
+@pytest.fixture
+def results():
+  steps = [
+    {
+      "label": f"{n} steps",
+      "knobs": {"steps": n},
+      "nfe": n,
+      "samples_per_second": 18_000 / n,
+      "metrics": {f"frechet@{F}": 1.5 + 100 / n},
+    }
+    for n in (10, 50, 250)
+  ]
+  diffusion = row(
+    "diffusion",
+    "Diffusion",
+    metrics(1.934, 0.941, 0.913, 0.952, 0.948),
+    [],
+    settings={"steps": 50, "eta": 0.0},
+    sampling=steps,
+  )
+  return {
+    "dataset": "digits",
+    "features": F,
+    "created": "2025-01-02T03:04:05+00:00",
+    "machine": {"device": "a fine machine"},
+    "versions": {"jax": "0.9.9"},
+    "counts": {"generated": 797},
+    "real": {"grid": "real", "metrics": metrics(0.871, 0.962, 0.958, 0.981, 1)},
+    "rows": [
+      diffusion,
+      row("gan", "GAN", metrics(4.12, 0.951, 0.701, 0.842, 0.881), [40_000]),
+      row("vae", "VAE", metrics(11.4, 0.802, 0.654, 0.688, None), [61_234]),
+    ],
+  }
+
+
+class Page(HTMLParser):
+  """Collects tables, links and text, and checks that tags are balanced."""
+
+  def __init__(self, page):
+    super().__init__()
+    self.open, self.tags, self.links, self.text = [], [], [], []
+    self.tables = []
+    self.feed(page)
+    assert not self.open
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.links += [v for k, v in attrs if k in ("src", "href", "action")]
+    assert not any(k.startswith("on") for k, _ in attrs)
+    if tag not in ("meta", "img", "br"):
+      self.open.append(tag)
+    if tag == "table":
+      self.tables.append([])
+    if tag == "tr":
+      self.tables[-1].append([])
+    if tag in ("td", "th"):
+      self.tables[-1][-1].append("")
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.text.append(data)
+    if {"td", "th"} & set(self.open):
+      self.tables[-1][-1][-1] += data
+
+
+def png(seed=0):
+  x = np.random.default_rng(seed).integers(0, 256, (4, 8, 8, 1), np.uint8)
+  return pictures.png(pictures.grid(x))
+
+
+def test_the_answer_stands_at_the_top(results):
+  answer = "On digits, choose Diffusion for quality and diversity, and VAE for"
+  assert sentence(results) == answer + " speed."
+  text = "".join(Page(render(results)).text)
+  assert text.index(answer) < text.index("Fréchet 1.93; real data 0.871")
+  assert "61,200 samples a second; 1.53 times as fast as GAN" in text
+
+
+def test_what_is_level_is_not_ranked(results):
+  results["rows"][1]["metrics"][f"frechet@{F}"] = 1.934 * 1.01
+  results["rows"][1]["sampling"][0]["samples_per_second"] = 60_000
+  quality, _, speed = verdict.picks(results)
+  assert quality.winners == ("Diffusion", "GAN")
+  assert speed.winners == ("VAE", "GAN")
+
+
+def test_the_direction_of_each_metric(results):
+  results["rows"] = [
+    row("a", "A", {"high_quality": 0.9, "modes": 3}, [1.0]),
+    row("b", "B", {"high_quality": 0.2, "modes": 8}, [1.0]),
+  ]
+  quality, diversity, _ = verdict.picks(results)
+  assert quality.winners == ("A",) and diversity.winners == ("B",)
+  known = verdict.METRICS
+  worse = {k for k, m in known.items() if m.better < 0}
+  assert worse == {"frechet", "kid", "kl"}
+
+
+def test_speed_is_that_of_the_settings_that_were_judged(results):
+  entry = verdict.chosen(results["rows"][0])
+  assert entry["label"] == "50 steps"
+  assert verdict.speed(entry) == 360
+
+
+def test_every_value_is_on_the_page(results):
+  page = Page(render(results, {"real": png()}))
+  main, cost, settings = page.tables
+  assert [r[0] for r in main[2:]] == [
+    "Real data",
+    "Diffusion50 steps",
+    "GANone pass",
+    "VAEone pass",
+  ]
+  heads = ["Fréchet ↓", "Precision ↑", "CAS ↑", "Recall ↑", "Coverage ↑"]
+  speeds = ["Samples / s ↑", "s / 1,000 ↓", "Evaluations ↓"]
+  assert main[1][1:] == heads + speeds
+  assert main[2][1:] == ["0.871", "0.962", "1", "0.958", "0.981"] + ["–"] * 3
+  want = ["1.93", "0.941", "0.948", "0.913", "0.952", "360", "2.78", "50"]
+  assert main[3][1:] == want
+  assert main[5][3] == "–"  # no accuracy where there are no labels
+  assert cost[2][1:] == ["12:34", "2.56M", "20,000", "1,234,567", "256 MiB"]
+  assert len(settings) == 1 + 5
+  assert settings[1][1:] == ["10 steps", "10", "1,800", "0.556", "11.5"]
+  text = "".join(page.text)
+  for value in (
+    *("jaxgen train configs/vae.py --workdir runs/vae", "a fine machine"),
+    *("jax 0.9.9", "generated 797", F, "2025-01-02", "sampling eta 0.0"),
+    *("net/grad_norm", "250", "real data 0.871"),
+  ):
+    assert value in text
+
+
+def test_the_best_of_each_column_is_marked_and_real_data_never(results):
+  page = render(results)
+  best = re.findall(r'<td class="best" title="([^"]*)"', page)
+  frechet, precision = "1.934", "0.951"
+  assert frechet in best and precision in best and "61234" in best
+  assert "0.871" not in best and "4.12" not in best
+
+
+def test_nothing_is_fetched(results):
+  images = {"real": png(), "diffusion": png(1), "gan": png(2), "vae": png(3)}
+  page = render(results, images)
+  parsed = Page(page)
+  assert len(parsed.links) == 4
+  assert all(v.startswith("data:image/png;base64,") for v in parsed.links)
+  assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
+  assert not re.search(r"https?:|url\(|@import|//[a-z]", _without_data(page))
+
+
+def _without_data(page):
+  return re.sub(r"data:image/png;base64,[^\"]*", "", page)
+
+
+def test_whatever_is_missing_becomes_a_dash_and_never_a_crash(results):
+  whole = copy.deepcopy(results)
+  for key in whole:
+    Page(render({k: v for k, v in whole.items() if k != key}))
+    Page(render(whole | {key: None}))
+  for key in whole["rows"][0]:
+    for value in (None, ...):
+      rows = copy.deepcopy(whole["rows"])
+      rows[0][key] = value
+      if value is ...:
+        del rows[0][key]
+      Page(render(whole | {"rows": rows}))
+  for key in ("label", "knobs", "nfe", "samples_per_second", "metrics"):
+    rows = copy.deepcopy(whole["rows"])
+    rows[0]["sampling"][1][key] = None
+    Page(render(whole | {"rows": rows}))
+  results["rows"].append({})
+  page = Page(render(results))
+  assert set(page.tables[0][6][1:]) == {"–"}
+  assert "no model has been measured" in "".join(Page(render({})).text)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 0.0, -1e-5])
+def test_odd_numbers_do_no_harm(results, bad):
+  results["rows"][0]["metrics"][f"frechet@{F}"] = bad
+  results["rows"][0]["sampling"][0]["metrics"][f"frechet@{F}"] = bad
+  results["rows"][0]["sampling"][0]["samples_per_second"] = bad
+  results["rows"][1]["curves"]["loss"]["net/loss"] = [[1, bad], [2, None]]
+  results["rows"][2]["curves"]["loss"] = {"net/loss": None}
+  page = Page(render(results))
+  if not math.isfinite(bad):
+    assert page.tables[0][3][1] == str(bad)
+    assert sentence(results).startswith("On digits, choose GAN for quality")
+
+
+def test_numpy_numbers_are_numbers(results):
+  plain = render(results)
+  one = results["rows"][0]
+  one["metrics"][f"cas@{F}"] = np.float64(0.948)
+  one["params"] = np.int64(1_234_567)
+  assert render(results) == plain
+  one["metrics"][f"cas@{F}"] = np.float32(0.948)
+  assert Page(render(results)).tables[0][3][3] == "0.948"
+
+
+def test_hostile_names_are_text(results):
+  evil = "<script>alert('x')</script>\"><img src=http://evil onerror=1>"
+  label = "</text></svg><script>1</script>"
+  results |= {"dataset": evil, "features": evil, "machine": {evil: evil}}
+  one = results["rows"][0]
+  one |= {"family": evil, "commands": [evil], "config": evil}
+  one |= {"warnings": [evil], "settings": {"steps": 50, evil: evil}}
+  one["sampling"][0]["label"] = label
+  one["metrics"][f"{evil}@{evil}"] = 0.5
+  one["metrics"][f"frechet@{F}"] = evil
+  one["curves"]["health"][evil] = [[1, 2.0], [2, 3.0]]
+  one["curves"]["loss"] = {evil: [[1, 2.0]], label: [[1, 2.0]]}
+  page = render(results, {"real": png(), "diffusion": png()})
+  parsed = Page(page)
+  assert "script" not in parsed.tags
+  assert len(parsed.links) == 2
+  assert html.escape(evil) in page
+
+
+def test_families_that_come_twice_are_told_apart(results):
+  results["rows"][1]["family"] = "Diffusion"
+  assert verdict.labels(results["rows"]) == [
+    "Diffusion (diffusion)",
+    "Diffusion (gan)",
+    "VAE",
+  ]
+
+
+def test_axes_map_ends_and_ticks_are_round():
+  line = axis([2.0, 8.0], 0, 100)
+  assert line.at(line.lo) == 0 and line.at(line.hi) == 100
+  assert line.ticks() == [2, 4, 6, 8]
+  log = axis([0.01, 100.0], 0, 100, log=True)
+  np.testing.assert_allclose(log.at(1.0), 50)
+  np.testing.assert_allclose(log.ticks(), [0.01, 0.1, 1, 10, 100])
+  for values in ([3.0], [0.0, 0.0], [-1e-9], [1e9]):
+    assert all(map(math.isfinite, axis(values, 0, 1).ticks()))
+  assert [short(v) for v in (0.25, 1500, 20_000, 3e6)] == [
+    "0.25",
+    "1500",
+    "20k",
+    "3M",
+  ]
+  assert [seconds(v) for v in (0.01, 40, 900)] == ["10 ms", "40 s", "15 min"]
+
+
+def test_charts_without_data_are_left_out():
+  assert charts.lines("x", {"a": [], "b": [[1, math.nan]]}, 0) == ""
+  empty = charts.Series("x", 0, [(0.0, 1.0, "a"), (1.0, math.inf, "b")])
+  assert charts.trade_off([empty], 1.0, "y", False, 400, 300) == ""
+
+
+def test_labels_in_the_trade_off_do_not_collide():
+  points = [(n / 10, 100 / n, f"{n} steps") for n in (5, 10, 25, 50, 100)]
+  series = [
+    charts.Series("Diffusion", 0, points),
+    charts.Series("GAN", 1, [(0.02, 4.0, "one pass")]),
+    charts.Series("VAE", 2, [(0.02, 4.1, "one pass")]),
+  ]
+  page = charts.trade_off(series, 0.9, "Fréchet", False, 340, 340)
+  found = re.findall(
+    r'<text class="(?:small|name \w+)" x="([\d.]+)" y="([\d.]+)" '
+    r'text-anchor="middle">([^<]*)',
+    page,
+  )
+  assert {t for *_, t in found} >= {"Diffusion", "GAN", "VAE", "5 steps", "100"}
+  boxes = [(float(a), float(b), 6.0 * len(t)) for a, b, t in found]
+  for i, (x0, y0, w0) in enumerate(boxes):
+    for x1, y1, w1 in boxes[:i]:
+      assert abs(y0 - y1) >= 11 or abs(x0 - x1) * 2 >= w0 + w1
