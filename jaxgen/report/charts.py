@@ -77,6 +77,7 @@ def _floor(floor: float, x: Axis, y: Axis, taken: list) -> list[str]:
   text = f"real data {short(float(f'{floor:.3g}'))}"
   wide = CHAR * len(text)
   taken.append((x.end - wide / 2, at - 10, wide, 14))
+  taken.append(((x.start + x.end) / 2, at, x.end - x.start, 2))
   return [
     f'<line class="floor" x1="{x.start}" x2="{x.end}" y1="{at:.1f}"'
     f' y2="{at:.1f}"/>',

@@ -113,6 +113,7 @@ summary { cursor: pointer; font-size: 14px; color: var(--muted);
   .wide { display: none; } .narrow { display: block; }
   .samples { grid-template-columns: 1fr 1fr; gap: 12px; }
   th, td { padding: 8px 11px; }
+  thead .group th { text-align: left; }
   dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 8px; }
 }
 @media print { .card, .scroll { break-inside: avoid; } }
