@@ -56,9 +56,9 @@ def normal_kl(
   mean: Array, log_var: Array, other: Array, other_log_var: Array
 ) -> Array:
   """KL(N(mean, e^log_var) || N(other, e^other_log_var)), elementwise, nats."""
-  ratio = jnp.exp(log_var - other_log_var)
+  d = log_var - other_log_var
   squared = (mean - other) ** 2 * jnp.exp(-other_log_var)
-  return 0.5 * (other_log_var - log_var + ratio + squared - 1)
+  return 0.5 * (jnp.expm1(d) - d + squared)
 
 
 def byte_nll(x_0: Array, mean: Array, log_var: Array) -> Array:

@@ -175,7 +175,8 @@ def position(t: Array, steps: int) -> Array:
   """
   raw = jnp.asarray(t, float) * steps
   whole = jnp.round(raw)
-  return jnp.where(jnp.abs(raw - whole) < 1e-6 * steps, whole, raw)
+  error = 4 * jnp.finfo(raw.dtype).eps * steps
+  return jnp.where(jnp.abs(raw - whole) < error, whole, raw)
 
 
 @functools.cache

@@ -5,7 +5,8 @@ A draw maps keys [B] (typed, one per example) and the rank of x to t of shape
 
 A path maps (process, i, n) to t: point number i of n, 0 the noisiest, n - 1
 the last before x_0. It is elementwise in i and n may be traced; past its end
-a path stays at its last point. With n = 1 it is the noisiest point alone.
+a path stays at its last point, as do respaced ones asked for more points than
+the process has. With n = 1 a path is the noisiest point alone.
 """
 
 import functools
@@ -128,6 +129,8 @@ def _indices(rule: Callable, steps: int) -> np.ndarray:
 def _respaced(rule: Callable, process, i: Array, n: Array) -> Array:
   # A continuous process is respaced as if it had the customary 1000 steps.
   steps = getattr(process, "steps", 1000)
+  n = jnp.minimum(n, steps)
   row = n * (n - 1) // 2
   table = jnp.asarray(_indices(rule, steps))
-  return (table[row + jnp.minimum(i, n - 1)] + 1) / steps
+  index = table[row + jnp.minimum(i, n - 1)]
+  return (index + 1).astype(float) / steps
