@@ -163,6 +163,15 @@ def test_speed_is_that_of_the_settings_that_were_judged(results):
   entry = verdict.chosen(results["rows"][0])
   assert entry["label"] == "50 steps"
   assert verdict.speed(entry) == 360
+  own = results["rows"][0] | {"samples_per_second": 355.0}
+  assert verdict.speed(verdict.chosen(own)) == 355
+  other = results["rows"][0] | {"settings": {"steps": 7}}
+  assert verdict.speed(verdict.chosen(other)) is None
+
+
+def test_a_model_without_a_sweep_is_a_point(results):
+  results["rows"][2] |= {"sampling": None, "samples_per_second": 1000.0}
+  assert "VAE: 11.4, 1 s" in render(results)
 
 
 def test_every_value_is_on_the_page(results):

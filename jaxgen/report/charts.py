@@ -114,7 +114,8 @@ def _drawn(s: Series, x: Axis, y: Axis, taken: list) -> list[str]:
     parts.append(f'<polyline class="line c{s.colour}" points="{path}"/>')
   brief = _brief([p[2] for p in s.points])
   for (px, py), point, text in zip(spots, s.points, brief, strict=True):
-    tip = f"{s.label}, {point[2]}: {point[1]:.4g}, {seconds(point[0])}"
+    tip = ", ".join(filter(None, (s.label, point[2])))
+    tip = f"{tip}: {point[1]:.4g}, {seconds(point[0])}"
     parts.append(
       f'<circle class="dot c{s.colour}" cx="{px:.1f}" cy="{py:.1f}" r="5">'
       f"<title>{escape(tip)}</title></circle>"

@@ -10,7 +10,13 @@ from html import escape
 
 from jaxgen.report import charts, verdict
 from jaxgen.report.style import CSS
-from jaxgen.report.tables import families, measured, numbers, setting
+from jaxgen.report.tables import (
+  Family,
+  families,
+  measured,
+  numbers,
+  setting,
+)
 
 
 def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:
@@ -20,8 +26,8 @@ def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:
     results: as in report.json: dataset, features, created, machine, versions,
       counts, real {grid, metrics}, and rows of {name, family, config, workdir,
       commands, params, train_seconds, train_images, step, peak_memory, grid,
-      metrics, settings, sampling, curves, warnings}. Any of them may be None
-      or missing.
+      metrics, settings, samples_per_second, nfe, sampling, curves, warnings}.
+      Any of them may be None or missing.
     images: PNG files by the keys that `results` calls "grid".
   """
   data = escape(str(results.get("dataset") or "this data"))
@@ -108,12 +114,12 @@ def _trade_off(results: Mapping) -> str:
   )
 
 
-def _points(f, key: str) -> list[tuple[float, float, str]]:
+def _points(f: Family, key: str) -> list[tuple[float, float, str]]:
   """(seconds per 1,000 samples, quality, label), from cheap to dear."""
-  points = []
-  for entry in f.row.get("sampling") or []:
+  points, judged = [], verdict.judged(f.row)
+  for entry in f.row.get("sampling") or [f.entry]:
     quality = (entry.get("metrics") or {}).get(key)
-    if quality is None and entry is f.entry:
+    if quality is None and entry in (judged, f.entry):
       quality = (f.row.get("metrics") or {}).get(key)
     rate = verdict.speed(entry)
     if verdict.finite(quality) and rate:

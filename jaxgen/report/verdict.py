@@ -125,17 +125,25 @@ def labels(rows: Sequence[Mapping]) -> list[str]:
   ]
 
 
-def chosen(row: Mapping) -> Mapping:
-  """The sampling setting a row's own metrics were measured with; {} if none.
-
-  That whose knobs agree with the row's settings, or else the first.
-  """
+def judged(row: Mapping) -> Mapping | None:
+  """The entry of a row's `sampling` with the settings it was judged with."""
   settings, sampling = row.get("settings") or {}, row.get("sampling") or []
   for entry in sampling:
     knobs = entry.get("knobs") or {}
     if knobs and all(settings.get(k) == v for k, v in knobs.items()):
       return entry
-  return sampling[0] if sampling else {}
+  return sampling[0] if len(sampling) == 1 else None
+
+
+def chosen(row: Mapping) -> Mapping:
+  """How the samples were drawn that a row's own metrics judge.
+
+  Speed and evaluations are the row's own where it has them, else those of the
+  sweep's entry with the same settings: never those of other settings.
+  """
+  entry = judged(row) or {"knobs": row.get("settings") or {}}
+  own = ("samples_per_second", "nfe")
+  return {**entry, **{k: row[k] for k in own if row.get(k) is not None}}
 
 
 def speed(entry: Mapping) -> float | None:
