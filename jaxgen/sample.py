@@ -55,7 +55,7 @@ def main(values: flags.FlagValues) -> None:
   labels = model.labels(values.num, parse_labels(values.labels))
   x = model.sample(values.seed, values.num, labels, batch=values.batch, **knobs)
   info = model.card | {"seed": values.seed, "num": values.num,
-                       "knobs": model.settings(knobs)}
+                       "knobs": told(model.settings(knobs))}
   write(values.out, x, labels, info)
   print(f"{len(x)} samples -> {values.out}")
 
@@ -277,6 +277,19 @@ class Sampler:
       raise UserError(f"labels run from 0 to {self.classes - 1}, "
                       f"got {y.max() if y.max() > 0 else y.min()}")
     return np.broadcast_to(y, (num,))
+
+
+def told(settings: dict[str, float]) -> dict[str, float | None]:
+  """Knobs as JSON can say them: what is unbounded is None."""
+  return {k: v if np.isfinite(v) else None for k, v in settings.items()}
+
+
+def digest_of(*arrays: np.ndarray) -> str:
+  """Sixteen hex digits of the contents of arrays."""
+  h = hashlib.sha256()
+  for a in arrays:
+    h.update(f"{a.shape}{a.dtype}".encode() + np.ascontiguousarray(a).tobytes())
+  return h.hexdigest()[:16]
 
 
 def portrait(x: np.ndarray, path: pathlib.Path, info: dict[str, Any]

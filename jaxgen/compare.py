@@ -1,0 +1,208 @@
+"""Several models side by side: train what is missing, sample, judge, report.
+
+  jaxgen compare --configs digits_diffusion,digits_gan,digits_vae --out demo
+  jaxgen compare --workdirs W1,W2 --out report
+
+Writes OUT/report.html (one file, no network) and OUT/report.json; models that
+had to be trained lie in OUT/NAME and go on from there next time.
+"""
+import dataclasses
+import datetime
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from jaxgen import checkpoint, cli, config, health, pictures, sample, train
+from jaxgen.data.sources import open_source
+from jaxgen.errors import UserError
+from jaxgen.evaluate import Judge, open_judge, save_json
+from jaxgen.log import read_jsonl
+from jaxgen.report import render
+
+STEPS = (2, 4, 8, 16, 32)  # of the diffusion model, for quality against cost
+
+
+def define(values: flags.FlagValues) -> None:
+  """The verb's flags."""
+  flags.DEFINE_list("configs", [], "to train first where need be",
+                    flag_values=values)
+  flags.DEFINE_list("workdirs", [], "already trained", flag_values=values)
+  flags.DEFINE_string("out", None, "folder of the report", flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  """The verb."""
+  if not values.out or not values.configs + values.workdirs:
+    raise UserError("compare needs --out=FOLDER and --configs=a.py,b.py or "
+                    "--workdirs=V,W")
+  compare(values.configs, values.workdirs, values.out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One row to be: a trained model."""
+  name: str
+  workdir: pathlib.Path
+  commands: tuple[str, ...]
+  config: ConfigDict
+
+
+def compare(configs: Sequence[str], workdirs: Sequence[str], out: str
+            ) -> pathlib.Path:
+  """Trains, samples, judges -> the path of the report."""
+  home = pathlib.Path(out)
+  entries = list(trained(configs, workdirs, home))
+  data = entries[0].config.data
+  for entry in entries[1:]:
+    if entry.config.data.source != data.source:
+      raise UserError(
+          f"{entry.name} was trained on {entry.config.data.source}, but "
+          f"{entries[0].name} on {data.source}: only like can be compared")
+  tell(f"judge: features and floor of {data.source}")
+  judge = open_judge(data, str(home / "judge"))
+  images = {"real": portrait(*real_samples(data))}
+  rows = []
+  for entry in entries:
+    tell(f"{entry.name}: sampling and judging")
+    rows.append(row(entry, judge, images))
+  results = {
+      "dataset": data.source, "features": judge.features, "judge": judge.card,
+      "created": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+      "machine": machine(), "versions": versions(),
+      "counts": {"samples": judge.count, "real": judge.count},
+      "real": {"grid": "real", "metrics": judge.floor()}, "rows": rows}
+  save_json(home / "report.json", results)
+  for name, picture in images.items():
+    (home / f"{name}.png").write_bytes(picture)
+  (home / "report.html").write_text(render(results, images))
+  tell(f"report: {home / 'report.html'}")
+  return home / "report.html"
+
+
+def trained(configs: Sequence[str], workdirs: Sequence[str],
+            home: pathlib.Path):
+  """Entries, each trained to its end before the next begins."""
+  for path in configs:
+    settings = config.load(path)
+    name = pathlib.Path(path.partition(":")[0]).stem
+    tell(f"{name}: training in {home / name}")
+    train.train(settings, str(home / name))
+    yield Entry(name, home / name, (
+        f"jaxgen train --config {path} --workdir {home / name}",), settings)
+  for workdir in map(pathlib.Path, workdirs):
+    meta = checkpoint.latest_meta(workdir)
+    yield Entry(workdir.name, workdir, (), ConfigDict(meta["config"]))
+
+
+def row(entry: Entry, judge: Judge, images: dict[str, bytes]
+        ) -> dict[str, Any]:
+  """All that the report says of one model; its picture goes to `images`."""
+  model = sample.load(entry.workdir)
+  meta = checkpoint.latest_meta(entry.workdir)
+  n = judge.count
+  y = model.labels(n, None)
+  x, speed = timed(model, n, y)
+  images[entry.name] = portrait(x, model.classes)
+  log = read_jsonl(entry.workdir / "metrics.jsonl")
+  return {
+      "name": entry.name, "family": type(model.model).__name__,
+      "config": entry.name, "workdir": str(entry.workdir),
+      "commands": [*entry.commands,
+                   f"jaxgen evaluate --workdir {entry.workdir} "
+                   f"--judge {entry.workdir.parent / 'judge'}"],
+      "params": sum(x.size for x in jax.tree.leaves(model.state.params)),
+      "train_seconds": meta["seconds"], "step": model.card["step"],
+      "train_images": model.card["step"] * entry.config.batch,
+      "peak_memory": meta.get("peak_bytes"), "grid": entry.name,
+      "settings": sample.told(model.settings({})), "metrics": judge.scores(x, y),
+      "samples_per_second": speed, "nfe": model.model.nfe(),
+      "sampling": sweep(model, judge), "curves": curves(log),
+      "warnings": [f"Step {f.step:,}: {f.text}"
+                   for f in health.replay(log)[1]]}
+
+
+def timed(model: sample.Sampler, n: int, y: np.ndarray | None, **knobs):
+  """n samples, and how many of them a second makes once it is compiled."""
+  batch = min(n, 256)
+  fewest = {"steps": 1} if "steps" in model.model.knobs else {}
+  model.sample(0, batch, None if y is None else y[:batch], batch=batch,
+               **fewest)
+  begun = time.perf_counter()
+  x = model.sample(0, n, y, batch=batch, **knobs)
+  return x, n / (time.perf_counter() - begun)
+
+
+def sweep(model: sample.Sampler, judge: Judge) -> list[dict[str, Any]]:
+  """Quality against cost: by number of steps where there is such a knob."""
+  n = max(judge.count // 2, 1)
+  y = model.labels(n, None)
+  stepped = "steps" in model.model.knobs
+  knobs = [{"steps": s} for s in STEPS] if stepped else [{}]
+  points = []
+  for k in knobs:
+    x, speed = timed(model, n, y, **k)
+    points.append({
+        "label": f"{k['steps']} steps" if k else "", "knobs": k,
+        "nfe": model.model.nfe(**k), "samples_per_second": speed,
+        "metrics": judge.scores(x, y, cas=False)})
+  return points
+
+
+def curves(log: list[dict[str, Any]]) -> dict[str, Any]:
+  """The log's scalars by what they tell: losses, and health."""
+  kinds = {"loss": lambda k: k.endswith("/loss"),
+           "health": lambda k: k.endswith(("grad_norm", "accuracy",
+                                           "diversity"))}
+  return {kind: {k: [[r["step"], r[k]] for r in log if k in r]
+                 for k in sorted({k for r in log for k in r if wanted(k)})}
+          for kind, wanted in kinds.items()}
+
+
+def real_samples(data: ConfigDict, n: int = 60):
+  """Real training examples to look at, labels in turn -> x, classes."""
+  source = open_source(data.source, split=data.split, size=data.get("size"))
+  x, y = source.arrays()
+  if not source.classes or x.ndim == 2:
+    return x[:2000], 0
+  each = -(-n // source.classes)
+  rows = np.stack([np.flatnonzero(y == c)[:each]
+                   for c in range(source.classes)], 1)
+  return x[rows.ravel()[:n]], source.classes
+
+
+def portrait(x: np.ndarray, classes: int = 0, n: int = 60) -> bytes:
+  """PNG of samples; a column for every class."""
+  if x.ndim == 2:
+    return pictures.png(pictures.scatter(x[:2000], limit=1.1))
+  return pictures.png(pictures.grid(
+      x[:n], columns=classes if 1 < classes <= 20 else None))
+
+
+def machine() -> dict[str, Any]:
+  """What the numbers were measured on."""
+  return {"device": jax.devices()[0].device_kind,
+          "devices": jax.device_count(), "cpu": platform.machine(),
+          "system": platform.system(), "python": platform.python_version()}
+
+
+def versions() -> dict[str, str]:
+  """Of what the numbers depend on."""
+  from importlib.metadata import version
+  return {p: version(p) for p in ("jaxgen", "jax", "jaxlib", "flax", "optax")}
+
+
+def tell(line: str) -> None:
+  """Progress, on stderr."""
+  print(f"[compare] {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+  cli.run("jaxgen.compare")
