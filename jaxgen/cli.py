@@ -44,11 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(module: str, argv: Sequence[str] | None = None) -> None:
   """Parses a verb module's flags and runs its `main(flags)`; never returns."""
   argv = list(sys.argv if argv is None else argv)
-  warnings.showwarning = lambda message, *_: print(
-      f"jaxgen: {message}", file=sys.stderr)
   try:
     verb = importlib.import_module(module)
     values = parse(verb, argv)
+    quiet_and_quick()
     status = verb.main(values) or 0
   except UserError as e:
     fail(str(e), e.status)
@@ -58,6 +57,20 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     fail("interrupted", 130)
   sys.stdout.flush()
   sys.exit(status)
+
+
+def quiet_and_quick() -> None:
+  """Warnings in a line of ours each; compiled programs are kept on disk."""
+  if "jax" not in sys.modules:
+    return  # a verb that computes nothing
+  from jaxgen.compilation import forget_damaged, keep_programs
+
+  def show(message, *_):
+    if not forget_damaged(str(message)):
+      print(f"jaxgen: {message}", file=sys.stderr)
+
+  warnings.showwarning = show
+  keep_programs()
 
 
 def parse(verb, argv: list[str]) -> flags.FlagValues:

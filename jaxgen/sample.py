@@ -161,13 +161,13 @@ def _post_hoc(workdir, config, subset, abstract, width):
   return tree["params"] | mixed, tree["stats"], step
 
 
-def draw(model: core.Model, profile: str | None, shapes, state: core.State,
-         key: core.Key) -> jax.Array:
+def draw(model: core.Model, profile: str | None, shapes, classes: int,
+         state: core.State, key: core.Key) -> jax.Array:
   """Samples of `shapes` with default knobs, one key [], labels in turn."""
   n = shapes["x"].shape[0]
   batch = {"x": jnp.zeros(shapes["x"].shape)}
   if "y" in shapes:
-    batch["y"] = jnp.arange(n, dtype=jnp.int32) % 10
+    batch["y"] = jnp.arange(n, dtype=jnp.int32) % classes
   state = state.averaged(profile) if profile else state
   return as_data(model.sample(state, batch, core.example_keys(key, n)),
                  shapes["x"].dtype)

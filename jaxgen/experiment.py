@@ -1,0 +1,143 @@
+"""What a config describes, built and checked before anything is written."""
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxgen import core, sharding
+from jaxgen.build import build, nearest
+from jaxgen.checkpoint import as_json
+from jaxgen.data.sources import Source, open_source
+from jaxgen.errors import UserError
+
+# The fixed part of a config: model, optim and ema are for `build` to judge.
+FIELDS = {
+    "": ("seed", "steps", "batch", "accumulate", "patience", "data", "model",
+         "optim", "ema", "log", "checkpoint"),
+    "data": ("source", "split", "classes", "flip", "workers", "size"),
+    "log": ("every", "pictures", "histograms"),
+    "checkpoint": ("every", "keep", "keep_every"),
+}
+OPTIONAL = ("data.size",)
+AT_LEAST = {
+    "seed": 0, "steps": 1, "batch": 1, "accumulate": 1, "patience": 1,
+    "data.classes": 0, "data.workers": 0, "log.every": 1, "log.pictures": 0,
+    "checkpoint.every": 1, "checkpoint.keep": 2, "checkpoint.keep_every": 0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What a config describes, built: the same objects for every verb."""
+  config: ConfigDict
+  model: core.Model
+  init: Callable[[core.Batch, core.Key], core.State]
+  step: Callable
+
+  @classmethod
+  def of(cls, config: ConfigDict) -> "Experiment":
+    """Builds model, optimisers and averages; UserError on any misfit."""
+    check_fields(config)
+    model = build(config.model)
+    moved = {p.moves for p in model.players}
+    for group in sorted(moved ^ set(config.optim)):
+      word = "needs" if group in moved else "has no player for"
+      raise UserError(f"{config.model.name} {word} optim.{group}; "
+                      f"its players move {', '.join(sorted(moved))}")
+    tx = {g: build(s)(steps=config.steps) for g, s in config.optim.items()}
+    ema = {p: build(s)(batch=config.batch) for p, s in config.ema.items()}
+    return cls(
+        config, model, core.make_init(model, tx, tuple(ema)),
+        core.make_step(model, tx, ema, config.accumulate))
+
+  def abstract(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
+    """Shapes and shardings of the state; UserError if the data do not fit."""
+    config, known = self.config, self.config.data.classes
+    sharding.check_batch(config.batch, config.accumulate, mesh)
+    if known not in (0, source.classes):
+      raise UserError(f"data.classes={known}, but {source.name} has "
+                      f"{source.classes} labels")
+    if config.model.get("classes", known) != known:
+      raise UserError(f"model.classes={config.model.classes}, but "
+                      f"data.classes={known}: make them equal")
+    shapes, key = dummy(source, config.batch), jax.random.key(0)
+    state = jax.eval_shape(self.init, shapes, key)
+    x = jax.eval_shape(
+        lambda s, b: self.model.sample(
+            s, core.on_device(b), core.example_keys(key, config.batch)),
+        state, shapes)
+    if x.shape[1:] != source.shape:
+      raise UserError(
+          f"the model makes samples of shape {x.shape[1:]}, but {source.name} "
+          f"holds {source.shape}: adapt config.model or config.data")
+    whole = sharding.replicated(mesh)
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(
+        s.shape, s.dtype, sharding=whole), state)
+
+  def fresh(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
+    """The state before the first step, a function of the seed."""
+    shapes = dummy(source, self.config.batch)
+    zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items()}
+    init = jax.jit(self.init, out_shardings=sharding.replicated(mesh))
+    return init(zeros, jax.random.key(self.config.seed))
+
+
+def check_fields(config: ConfigDict) -> None:
+  """UserError for a fixed field that is unknown, missing or no sane number."""
+  for part, known in FIELDS.items():
+    dot = f"{part}." if part else ""
+    fields = field(config, part) if part else config
+    if not isinstance(fields, ConfigDict | Mapping):
+      raise UserError(f"config.{part}={fields!r}: begin with _base.base(...)")
+    for key in fields:
+      if key not in known:
+        raise UserError(f"config.{dot}{key} means nothing"
+                        + nearest(key, known))
+    for key in known:
+      if key not in fields and dot + key not in OPTIONAL:
+        raise UserError(
+            f"config.{dot}{key} is missing: begin with _base.base(...)")
+  for name, least in AT_LEAST.items():
+    value = field(config, name)
+    if type(value) is not int or value < least:
+      raise UserError(f"config.{name}={value!r}: want a whole number, "
+                      f"at least {least}")
+  specs = {"model": config.model} | {
+      f"{part}.{k}": v for part in ("optim", "ema")
+      for k, v in config[part].items()}
+  for name, spec in specs.items():
+    if not isinstance(spec, ConfigDict) or "name" not in spec:
+      raise UserError(f'config.{name} must be dict(name="module.Thing", ...)')
+
+
+def field(config: ConfigDict, path: str) -> Any:
+  """config.a.b for "a.b"."""
+  for key in path.split("."):
+    config = config[key]
+  return config
+
+
+def open_data(config: ConfigDict) -> Source:
+  """The source that a config trains on."""
+  data = config.data
+  return open_source(data.source, split=data.split, size=data.get("size"))
+
+
+def dummy(source: Source, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shape of a batch, without its contents."""
+  shapes = {"x": jax.ShapeDtypeStruct((batch, *source.shape), source.dtype)}
+  if source.classes:
+    shapes["y"] = jax.ShapeDtypeStruct((batch,), jnp.int32)
+  return shapes
+
+
+def describe(config: ConfigDict, source: Source) -> dict[str, Any]:
+  """What a checkpoint says of itself, beside the state."""
+  return {
+      "config": as_json(config),
+      "data": {"name": source.name, "classes": config.data.classes,
+               "shape": list(source.shape), "dtype": str(source.dtype),
+               "examples": len(source), "fingerprint": source.fingerprint}}

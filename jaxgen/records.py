@@ -1,0 +1,135 @@
+"""What is kept of a training: metrics, pictures of samples, checkpoints."""
+import collections
+import functools
+import pathlib
+import time
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxgen import core
+from jaxgen.checkpoint import Checkpoints, steps
+from jaxgen.data.sources import Source
+from jaxgen.errors import Diverged, UserError
+from jaxgen.experiment import Experiment, dummy
+from jaxgen.log import Logger
+from jaxgen.sample import draw, portrait
+
+AHEAD = 8  # steps that the host may run ahead of the device
+
+
+class Records:
+  """After each step: metrics, pictures and checkpoints, when they are due."""
+
+  def __init__(self, experiment: Experiment, source: Source, workdir: str,
+               checkpoints: Checkpoints, logger: Logger, meta: dict[str, Any],
+               seconds: float):
+    """`meta` goes with every checkpoint; `seconds` were spent before."""
+    self.config, self.workdir = experiment.config, workdir
+    self.checkpoints, self.logger, self.meta = checkpoints, logger, meta
+    self.begun = time.perf_counter() - seconds
+    self.watch = Watch(self.config, logger)
+    self.pictures = Pictures(experiment, source, logger, workdir)
+
+  def keep(self, done: int, state: core.State, metrics: core.Metrics,
+           facts: dict[str, Any], last: bool) -> None:
+    """What is due after `done` steps; `last`: in any case a checkpoint.
+
+    Raises:
+      Diverged: the updates are not finite any more.
+    """
+    every = self.config.log.pictures
+    try:
+      self.watch.see(done, metrics)
+      if every and done % every == 0:
+        self.pictures.draw(done, state)
+      if last or done % self.config.checkpoint.every == 0:
+        self.watch.catch_up()
+        if last or not self.watch.ill:  # the ill must not push out the well
+          spent = time.perf_counter() - self.begun
+          self.save(done, state, self.meta | facts | {"seconds": spent})
+    except Diverged as e:
+      raise Diverged(f"{e}; {self.last_good()}") from e
+    self.logger.progress(done)
+
+  def save(self, *args) -> None:
+    """Starts a save; a state with NaN or infinity has diverged."""
+    try:
+      self.checkpoints.save(*args, force=True)
+    except UserError as e:
+      raise Diverged(str(e)) from e
+
+  def last_good(self) -> str:
+    """Where somebody whose run diverged can go back to."""
+    self.checkpoints.wait()
+    good = max(steps(self.workdir), default=None)
+    where = "none" if good is None else f"step {good} in {self.workdir}"
+    return (f"the last good checkpoint is {where}: lower the learning rate or "
+            "clip gradients, in a new workdir")
+
+
+class Watch:
+  """Reads metrics a few steps late, so that nothing waits for them.
+
+  Writes every `log.every`-th step, and raises Diverged when `patience` updates
+  in a row were skipped.
+
+  Attributes:
+    ill: whether the newest update that was read had been skipped.
+  """
+
+  def __init__(self, config: ConfigDict, logger: Logger):
+    self.config, self.logger, self.ill = config, logger, False
+    self.latest: dict[str, jax.Array] = {}  # players do not all move each time
+    self.queue = collections.deque()
+
+  def see(self, done: int, metrics: core.Metrics) -> None:
+    """Takes the metrics of a step, and reads those of a few steps ago."""
+    self.latest = self.latest | metrics
+    self.queue.append((done, self.latest))
+    if len(self.queue) > AHEAD:
+      self.read()
+
+  def catch_up(self) -> None:
+    """Reads all that is under way."""
+    while self.queue:
+      self.read()
+
+  def read(self) -> None:
+    """The oldest step's metrics: judged, and written if due or fatal."""
+    done, metrics = self.queue.popleft()
+    # Waits for that step, which keeps the host from running away.
+    in_a_row = int(metrics["skips_in_a_row"])
+    self.ill = in_a_row > 0
+    fatal = in_a_row >= self.config.patience
+    due = done % self.config.log.every == 0 or done == self.config.steps
+    if due or fatal:
+      self.logger.write_scalars(
+          done, {k: float(v) for k, v in jax.device_get(metrics).items()})
+    if fatal:
+      raise Diverged(f"{in_a_row} updates in a row were not finite, up to "
+                     f"step {done}")
+
+
+class Pictures:
+  """Samples, drawn while training with the averaged weights."""
+
+  def __init__(self, experiment: Experiment, source: Source, logger: Logger,
+               workdir: str, n: int = 64):
+    self.logger = logger
+    self.folder = pathlib.Path(workdir) / "samples"
+    profile = next(iter(experiment.config.ema), None)
+    self.histograms = experiment.config.log.histograms
+    self.draw_from = jax.jit(functools.partial(
+        draw, experiment.model, profile, dummy(source, n), source.classes))
+
+  def draw(self, done: int, state: core.State) -> None:
+    """A grid of samples into the log and the folder `samples`."""
+    x = jax.device_get(self.draw_from(state, jax.random.key(0)))
+    image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})
+    self.logger.write_images(done, {"samples": image[None]})
+    if self.histograms:
+      flat = jax.tree_util.tree_leaves_with_path(state.params)
+      self.logger.write_histograms(
+          done, {jax.tree_util.keystr(k): jax.device_get(v) for k, v in flat})
