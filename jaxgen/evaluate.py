@@ -256,8 +256,7 @@ def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
 def _embed(model, state, x):
   x = jax.numpy.asarray(x, np.float32) / 127.5 - 1
   with jax.default_matmul_precision("highest"):
-    return (model.embed(state, {"x": x}),
-            model.sample(state, {"x": x}, None))
+    return model.embed(state, {"x": x}), model.logits(state, {"x": x})
 
 
 def in_batches(classifier: sample.Sampler, x: np.ndarray, batch: int = 256):

@@ -65,6 +65,11 @@ class Experiment:
                       f"data.classes={known}: make them equal")
     shapes, key = dummy(source, config.batch), jax.random.key(0)
     state = jax.eval_shape(self.init, shapes, key)
+    whole = sharding.replicated(mesh)
+    abstract = jax.tree.map(lambda s: jax.ShapeDtypeStruct(
+        s.shape, s.dtype, sharding=whole), state)
+    if not hasattr(self.model, "sample"):  # a classifier
+      return abstract
     x = jax.eval_shape(
         lambda s, b: self.model.sample(
             s, core.on_device(b), core.example_keys(key, config.batch)),
@@ -73,9 +78,7 @@ class Experiment:
       raise UserError(
           f"the model makes samples of shape {x.shape[1:]}, but {source.name} "
           f"holds {source.shape}: adapt config.model or config.data")
-    whole = sharding.replicated(mesh)
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(
-        s.shape, s.dtype, sharding=whole), state)
+    return abstract
 
   def fresh(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
     """The state before the first step, a function of the seed."""

@@ -30,7 +30,7 @@ from jaxgen.log import Logger
 from jaxgen.records import Records
 
 CONFIGS = ("config",)
-MAY_CHANGE = ("log", "checkpoint", "patience", "data.workers")
+MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "data.workers")
 
 
 def define(values: flags.FlagValues) -> None:

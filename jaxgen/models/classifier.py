@@ -20,8 +20,7 @@ class Classifier:
   net: nn.Module
   smoothing: float = 0.
 
-  sampled = ("net",)  # what judging reads
-  knobs = {}
+  sampled = ("net",)  # the weights to judge with; there is no `sample`
 
   @property
   def players(self) -> Sequence[Player]:
@@ -43,16 +42,10 @@ class Classifier:
     accuracy = jnp.mean(logits.argmax(-1) == batch["y"])
     return loss, (state.stats, {"accuracy": accuracy})
 
-  def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
-    """Logits [B, classes]: the most that a classifier can be asked for."""
-    del key, knobs
+  def logits(self, state: State, batch: Batch) -> Array:
+    """[B, classes]."""
     return self.net.apply(state.variables("net"), batch["x"])
 
   def embed(self, state: State, batch: Batch) -> Array:
     """Features [B, D] that judges compare."""
     return self.net.apply(state.variables("net"), batch["x"], method="embed")
-
-  def nfe(self, **knobs) -> int:
-    """One pass."""
-    del knobs
-    return 1
