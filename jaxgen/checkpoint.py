@@ -163,6 +163,9 @@ class Checkpoints:
       except snapshot.DamagedError as error:
         self._put_aside(step, str(error), passed)
         continue
+      except UserError:
+        self._report(passed, step)
+        raise
       break
     self._report(passed, step)
     return None if step is None else (step, state, meta)

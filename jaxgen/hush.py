@@ -17,8 +17,8 @@ def hush() -> None:
       logger.addFilter(not_an_echo)
   if not isinstance(sys.unraisablehook, _Hook):
     sys.unraisablehook = _Hook(sys.unraisablehook)
-    warnings.filterwarnings("ignore", r"coroutine '\w*Store\.\w+' was never",
-                            RuntimeWarning)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited",
+                            RuntimeWarning)  # we have none of our own
 
 
 def not_an_echo(record: logging.LogRecord) -> bool:

@@ -188,6 +188,15 @@ def test_a_renamed_step(workdir):
   assert "meta says that this is step 20" in log[0]
 
 
+def test_damage_is_told_even_if_what_is_left_is_another_models(workdir):
+  (workdir / "checkpoints/20/meta/metadata").unlink()
+  log = []
+  with Checkpoints(workdir, every=10, log=log.append) as checkpoints:
+    with pytest.raises(UserError, match="model wants nothing of the kind"):
+      checkpoints.restore(abstract({"a": state(0)["a"]}))
+  assert len(log) == 1 and "checkpoint 20 is not used" in log[0]
+
+
 def test_nothing_sound_is_left(workdir):
   for step in (10, 20):
     (workdir / f"checkpoints/{step}/meta/metadata").unlink()

@@ -1,0 +1,239 @@
+"""Kill it, fill the disk, lose a process: what is listed is what was saved."""
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxgen.checkpoint import Checkpoints, restore_subset, steps
+from jaxgen.errors import UserError
+
+def state(step):
+  """1.2 MB and more, different in every step."""
+  x = jax.random.normal(jax.random.key(step), (600, 500))
+  return {"mu": x, "w": x + 1, "n": jnp.int32(step)}
+
+
+def abstract(tree):
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def same(tree, step):
+  return all(jax.tree.leaves(jax.tree.map(
+      lambda a, b: bool((a == b).all()), tree, state(step))))
+
+
+HEAD = f"""
+import json, os, resource, sys, time
+import jax
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_checkpoint_crash import abstract, same, state
+from jaxgen.checkpoint import Checkpoints, restore_subset, steps
+"""
+
+
+def start(code, *args):
+  return subprocess.Popen(
+      [sys.executable, "-c", HEAD + code, *map(str, args)], text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      env=os.environ | {"JAX_PLATFORMS": "cpu"})
+
+
+TRAINER = """
+checkpoints = Checkpoints(sys.argv[1], every=1, keep=2, keep_every=7)
+found = checkpoints.restore(abstract(state(0)))
+step = 0
+if found is not None:
+  step, restored, _ = found
+  assert same(restored, step)
+print("training", flush=True)
+while True:
+  step += 1
+  assert checkpoints.save(step, state(step), {})
+"""
+
+
+def unfinished(workdir):
+  root = workdir / "checkpoints"
+  newest = max((int(p.name) for p in root.iterdir() if p.name.isdigit()),
+               default=0)
+  step = root / str(newest)
+  return newest and not (step / "commit_success.txt").exists()
+
+
+def test_kill_minus_nine_at_any_moment(tmp_path):
+  rng, last = random.Random(0), 0
+  for attempt in range(6):
+    trainer = start(TRAINER, tmp_path)
+    while trainer.stdout.readline() not in ("training\n", ""):
+      pass
+    time.sleep(rng.uniform(0.1, 0.8))
+    if attempt % 2:  # in the very middle of a save
+      while trainer.poll() is None and not unfinished(tmp_path):
+        pass
+    trainer.send_signal(signal.SIGKILL)
+    _, errors = trainer.communicate()
+    assert trainer.returncode == -signal.SIGKILL, errors
+    listed = steps(tmp_path)
+    for step in listed:
+      number, tree, _ = restore_subset(tmp_path, abstract(state(0)), step=step)
+      assert number == step and same(tree, step)
+    assert not listed or listed[-1] >= last  # nothing is ever lost
+    last = max(listed, default=last)
+  assert last > 6  # it did train
+
+
+FULL = """
+workdir, how = sys.argv[1:]
+log = []
+checkpoints = Checkpoints(workdir, every=10, keep=9, log=log.append)
+for step in (10, 20):
+  assert checkpoints.save(step, state(step), {})
+assert checkpoints.wait() is None
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+if how == "disk":
+  with open(workdir + "/filler", "wb") as f:
+    try:
+      while True:
+        f.write(bytes(1 << 16))
+        f.flush()
+    except OSError:
+      f.truncate(f.tell() - (1 << 20))
+else:
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+whole = lambda: steps(workdir) == [10, 20] and (
+    sorted(os.listdir(workdir + "/checkpoints")) == ["10", "20"])
+assert checkpoints.save(30, state(30), {}) and checkpoints.check() is None
+while checkpoints.check() is None:  # by itself: no save, no wait
+  time.sleep(0.01)
+assert checkpoints.wait() == checkpoints.check() and whole()
+assert checkpoints.save(40, state(40), {}) and checkpoints.wait() and whole()
+print(json.dumps(log))
+if how == "disk":
+  os.remove(workdir + "/filler")
+else:
+  resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert checkpoints.save(40, state(40), {}) and checkpoints.wait() is None
+assert steps(workdir) == [10, 20, 40]
+step, tree, _ = checkpoints.restore(abstract(state(0)))
+assert step == 40 and same(tree, 40) and len(log) == 2
+checkpoints.close()
+"""
+
+
+@pytest.mark.parametrize("how, reason", [
+  ("limit", "File too large"), ("disk", "No space left on device")])
+def test_full_disk(tmp_path, how, reason):
+  mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(tmp_path)]
+  if how == "disk" and subprocess.run(mount, capture_output=True).returncode:
+    pytest.skip("may not mount a small tmpfs here")
+  try:
+    process = start(FULL, tmp_path, how)
+    out, errors = process.communicate(timeout=120)
+  finally:
+    if how == "disk":
+      subprocess.run(["umount", str(tmp_path)], check=True)
+  assert process.returncode == 0 and errors == "", errors  # no tracebacks
+  assert json.loads(out) == [
+      f"checkpoint {step} could not be saved: {reason}; the newest is 20"
+      for step in (30, 40)]
+
+
+def test_a_folder_that_goes_away_and_comes_back(tmp_path):
+  log = []
+  checkpoints = Checkpoints(tmp_path, every=10, log=log.append)
+  checkpoints.save(10, state(10), {})
+  assert checkpoints.wait() is None
+  root, aside = tmp_path / "checkpoints", tmp_path / "aside"
+  root.rename(aside)
+  root.write_text("in the way")
+  checkpoints.save(20, state(20), {})
+  assert "20 could not be saved" in checkpoints.wait()
+  assert not checkpoints.save(20, state(20), {})
+  assert all("20 could not be saved" in line for line in log) and len(log) == 2
+  with pytest.raises(UserError, match="20 could not be saved"):
+    checkpoints.close()  # what was trained since is not safe
+  root.unlink()
+  aside.rename(root)
+  assert steps(tmp_path) == [10]
+  assert checkpoints.save(20, state(20), {})
+  checkpoints.close()
+  assert same(restore_subset(tmp_path, abstract(state(0)))[1], 20)
+
+
+def test_an_exception_is_not_masked_by_a_failed_save(tmp_path):
+  with (pytest.raises(ZeroDivisionError),
+        Checkpoints(tmp_path, every=10, log=lambda line: None) as checkpoints):
+    (tmp_path / "checkpoints").rmdir()
+    (tmp_path / "checkpoints").write_text("in the way")
+    checkpoints.save(10, state(10), {})
+    assert checkpoints.wait()
+    1 / 0  # noqa: B018
+
+
+PROCESS = """
+workdir, port, process = sys.argv[1], sys.argv[2], int(sys.argv[3])
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, process,
+                           heartbeat_timeout_seconds=10)
+import orbax.checkpoint as ocp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
+shardings = {"mu": NamedSharding(mesh, P("d")), "n": NamedSharding(mesh, P()),
+             "w": NamedSharding(mesh, P(None, "d"))}
+make = jax.jit(state, static_argnums=0, out_shardings=shardings)
+equal = jax.jit(lambda a, b: jax.tree.map(lambda a, b: (a == b).all(), a, b))
+read = ocp.PyTreeCheckpointHandler.restore
+def read_badly(self, path, *args, **kwargs):
+  if process == 1 and "/30/" in str(path):
+    raise OSError("only here")
+  return read(self, path, *args, **kwargs)
+
+log = []
+checkpoints = Checkpoints(workdir, every=10, log=log.append)
+for step in (10, 20, 30):
+  assert checkpoints.save(step, make(step), {})
+ocp.PyTreeCheckpointHandler.restore = read_badly
+step, tree, _ = checkpoints.restore(abstract(make(0)))
+ocp.PyTreeCheckpointHandler.restore = read
+assert step == 20 and all(jax.tree.leaves(equal(tree, make(20))))
+assert len(log) == (process == 0), log
+assert not log or "30 is not used: process 1: unreadable" in log[0], log
+assert checkpoints.save(30, make(30), {}) and checkpoints.wait() is None
+assert restore_subset(workdir, {"n": abstract(make(0)["n"])})[0] == 30
+print("agreed", flush=True)
+write = ocp.CheckpointManager.save
+def write_badly(self, step, **kwargs):
+  if process == 0:
+    raise OSError("disk on fire")
+  return write(self, step, **kwargs)
+ocp.CheckpointManager.save = write_badly
+checkpoints.save(40, make(40), {})
+checkpoints.wait()
+"""
+
+
+def test_two_processes_agree_or_leave(tmp_path):
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  processes = [start(PROCESS, tmp_path, port, i) for i in range(2)]
+  try:
+    said = [p.communicate(timeout=90) for p in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  for out, errors in said:
+    assert "agreed" in out, errors
+  assert processes[0].returncode == 76 and processes[1].returncode != 0
+  assert steps(tmp_path) == [10, 20, 30]
+  assert same(restore_subset(tmp_path, abstract(state(0)))[1], 30)
