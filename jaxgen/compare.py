@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from jaxgen import checkpoint, cli, config, health, pictures, sample, train
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from jaxgen.evaluate import Judge, open_judge, save_json
+from jaxgen.evaluate import Judge, means, open_judge, save_json, spreads
 from jaxgen.log import read_jsonl
 from jaxgen.report import render
 
@@ -78,7 +78,7 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str
       "created": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
       "machine": machine(), "versions": versions(),
       "counts": {"samples": judge.count, "real": judge.count},
-      "real": {"grid": "real", "metrics": judge.floor()}, "rows": rows}
+      "real": {"grid": "real", "metrics": means(judge.floor())}, "rows": rows}
   save_json(home / "report.json", results)
   for name, picture in images.items():
     (home / f"{name}.png").write_bytes(picture)
@@ -111,6 +111,7 @@ def row(entry: Entry, judge: Judge, images: dict[str, bytes]
   y = model.labels(n, None)
   x, speed = timed(model, n, y)
   images[entry.name] = portrait(x, model.classes)
+  scores = judge.scores(x, y)
   log = read_jsonl(entry.workdir / "metrics.jsonl")
   return {
       "name": entry.name, "family": type(model.model).__name__,
@@ -122,7 +123,9 @@ def row(entry: Entry, judge: Judge, images: dict[str, bytes]
       "train_seconds": meta["seconds"], "step": model.card["step"],
       "train_images": model.card["step"] * entry.config.batch,
       "peak_memory": meta.get("peak_bytes"), "grid": entry.name,
-      "settings": sample.told(model.settings({})), "metrics": judge.scores(x, y),
+      "settings": {k: v for k, v in model.model.knobs.items()
+                   if k in ("steps", "guidance", "eta")},
+      "metrics": means(scores), "spread": spreads(scores),
       "samples_per_second": speed, "nfe": model.model.nfe(),
       "sampling": sweep(model, judge), "curves": curves(log),
       "warnings": [f"Step {f.step:,}: {f.text}"
@@ -152,7 +155,7 @@ def sweep(model: sample.Sampler, judge: Judge) -> list[dict[str, Any]]:
     points.append({
         "label": f"{k['steps']} steps" if k else "", "knobs": k,
         "nfe": model.model.nfe(**k), "samples_per_second": speed,
-        "metrics": judge.scores(x, y, cas=False)})
+        "metrics": means(judge.scores(x, y, cas=False))})
   return points
 
 

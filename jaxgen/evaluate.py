@@ -30,7 +30,7 @@ from jaxgen.metrics.distances import frechet, moments
 from jaxgen.metrics.modes import modes
 from jaxgen.metrics.prdc import prdc
 
-Scores = dict[str, float]
+Scores = dict[str, list[float]]  # by name, one for every set of samples
 
 
 def define(values: flags.FlagValues) -> None:
@@ -73,11 +73,22 @@ def main(values: flags.FlagValues) -> None:
     x = model.sample(values.seed, n, y, **knobs)
     made = model.card | {"seed": values.seed, "num": n,
                          "knobs": sample.told(model.settings(knobs))}
-  result = {"made": made, "judge": judge.card, "scores": judge.scores(x, y),
-            "floor": judge.floor()}
-  print(table(result["scores"], result["floor"]))
+  scores, floor = judge.scores(x, y), judge.floor()
+  print(table(scores, floor))
   if values.out:
-    save_json(values.out, result)
+    save_json(values.out, {
+        "made": made, "judge": judge.card, "scores": means(scores),
+        "spread": spreads(scores), "floor": means(floor)})
+
+
+def means(scores: Scores) -> dict[str, float]:
+  """Over the sets of samples."""
+  return {k: float(np.mean(v)) for k, v in scores.items()}
+
+
+def spreads(scores: Scores) -> dict[str, float]:
+  """Standard deviations over the sets, where there are several."""
+  return {k: float(np.std(v)) for k, v in scores.items() if len(v) > 1}
 
 
 def save_json(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
@@ -91,12 +102,14 @@ def save_json(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
 
 def table(scores: Scores, floor: Scores) -> str:
   """Scores beside those of real test data, as text."""
+  def say(s, k):
+    if k not in s:
+      return "-"
+    give = f" ± {np.std(s[k]):.2g}" if len(s[k]) > 1 else ""
+    return f"{np.mean(s[k]):.4g}{give}"
   rows = [("", "samples", "real test data")]
-  for k in floor | scores:
-    if not k.endswith("/std"):
-      rows.append((k, *(f"{s[k]:.4g}" if k in s else "-"
-                        for s in (scores, floor))))
-  return "\n".join(f"{a:28}{b:>12}{c:>18}" for a, b, c in rows)
+  rows += [(k, say(scores, k), say(floor, k)) for k in floor | scores]
+  return "\n".join(f"{a:28}{b:>20}{c:>20}" for a, b, c in rows)
 
 
 class Judge(Protocol):
@@ -185,13 +198,9 @@ class ClassifierJudge:
     # Every number depends on how many samples it is made from, so that
     # samples are taken in sets of the size that the floor is made from.
     sets = [self.near(f[i:i + n]) for i in range(0, len(f) - n + 1, n)]
-    result = {}
-    for k in sets[0]:
-      values = [s[k] for s in sets]
-      result[f"{k}@{self.features}"] = float(np.mean(values))
-      result[f"{k}@{self.features}/std"] = float(np.std(values))
+    result = {f"{k}@{self.features}": [s[k] for s in sets] for k in sets[0]}
     if cas and y is not None:
-      result[f"cas@{self.features}"] = self.cas(x, y)
+      result[f"cas@{self.features}"] = [self.cas(x, y)]
     return result
 
   def check(self, x: np.ndarray) -> None:
@@ -203,7 +212,7 @@ class ClassifierJudge:
     if len(x) < 32:
       raise UserError(f"{len(x)} samples are too few to judge: draw 32 or more")
 
-  def near(self, f: np.ndarray) -> Scores:
+  def near(self, f: np.ndarray) -> dict[str, float]:
     """Features [N, D] of samples against those of the real training split."""
     a, b = moments(f), self.gaussian
     return {"frechet": frechet(a.mu, a.sigma, b.mu, b.sigma),
@@ -223,7 +232,7 @@ class ClassifierJudge:
     """Real test data; for the accuracy score, a classifier of real data."""
     x, _ = self.test.arrays()
     return self.scores(x, None) | {
-        f"cas@{self.features}": accuracy(self.classifier, self.test)}
+        f"cas@{self.features}": [accuracy(self.classifier, self.test)]}
 
   def cas(self, x: np.ndarray, y: np.ndarray) -> float:
     """Classification accuracy score (Ravuri & Vinyals 2019): in [0, 1].
@@ -302,9 +311,9 @@ class PointsJudge:
     found = modes(x, *modes_of(self.name))
     real, _ = open_source(self.name).arrays()
     a, b = moments(x), moments(real)
-    return {"modes": found.found, "high_quality": found.high_quality,
-            "kl": found.kl,
-            "frechet@xy": frechet(a.mu, a.sigma, b.mu, b.sigma)}
+    return {"modes": [found.found], "high_quality": [found.high_quality],
+            "kl": [found.kl],
+            "frechet@xy": [frechet(a.mu, a.sigma, b.mu, b.sigma)]}
 
   def floor(self) -> Scores:
     """Real test data."""

@@ -26,7 +26,8 @@ def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:
     results: as in report.json: dataset, features, created, machine, versions,
       counts, real {grid, metrics}, and rows of {name, family, config, workdir,
       commands, params, train_seconds, train_images, step, peak_memory, grid,
-      metrics, settings, samples_per_second, nfe, sampling, curves, warnings}.
+      metrics, spread, settings, samples_per_second, nfe, sampling, curves,
+      warnings}.
       Any of them may be None or missing.
     images: PNG files by the keys that `results` calls "grid".
   """

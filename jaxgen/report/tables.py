@@ -40,6 +40,7 @@ class Column(NamedTuple):
   real: float | None
   values: Sequence[float | None]
   form: Callable[[float], str]
+  spreads: Sequence[float | None] = ()  # standard deviations of the values
 
 
 def families(results: Mapping) -> list[Family]:
@@ -101,6 +102,7 @@ def measured(results: Mapping) -> list[Column]:
         real.get(key),
         values,
         number,
+        [(f.row.get("spread") or {}).get(key) for f in families(results)],
       )
     )
   return columns
@@ -162,7 +164,12 @@ def _table(results: Mapping, columns: list[Column], real: bool) -> str:
     title = '<span class="swatch"></span>Real data'
     body.append(f'<tr class="real"><th>{title}</th>{cells}</tr>')
   for i, f in enumerate(families(results)):
-    cells = (_cell(c.values[i], c.form, _is_best(c, i)) for c in columns)
+    cells = (
+      _cell(
+        c.values[i], c.form, _is_best(c, i), c.spreads[i] if c.spreads else None
+      )
+      for c in columns
+    )
     note = f"<small>{escape(setting(f.entry))}</small>" if real else ""
     body.append(f"<tr><th>{f.title}{note}</th>{''.join(cells)}</tr>")
   return (
@@ -186,13 +193,16 @@ def _is_best(column: Column, i: int) -> bool:
   return value * column.better == max(v * column.better for v in known)
 
 
-def _cell(value, form: Callable[[float], str] = number, best=False) -> str:
+def _cell(
+  value, form: Callable[[float], str] = number, best=False, spread=None
+) -> str:
   if value is None:
     return f'<td class="none">{DASH}</td>'
   if not verdict.finite(value):
     return f"<td>{escape(str(value))}</td>"
   mark = ' class="best"' if best else ""
-  return f'<td{mark} title="{value}">{escape(form(value))}</td>'
+  give = f"<small>± {escape(form(spread))}</small>" if spread else ""
+  return f'<td{mark} title="{value}">{escape(form(value))}{give}</td>'
 
 
 def _settings(results: Mapping) -> str:
