@@ -3,12 +3,16 @@ import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxgen.errors import UserError
+
+# Where configs find things. One may come with a stranger's checkpoint: it must
+# not reach what writes files (checkpoint, log) or runs programs (__main__).
+PLACES = ("models", "nets", "diffusion", "adversarial", "optim", "ema")
 
 
 def build(spec: Any, **kw) -> Any:
@@ -29,9 +33,10 @@ def build(spec: Any, **kw) -> Any:
   if "name" not in spec:
     return args
   thing = find(spec["name"])
-  known = inspect.signature(thing).parameters
+  known = {k: p for k, p in inspect.signature(thing).parameters.items()
+           if k not in ("name", "parent")}  # linen's own
   for k in args:
-    if k not in known or k == "parent":  # linen's own
+    if k not in known:
       raise UserError(f"{spec['name']} has no argument {k!r}"
                       + nearest(k, known))
   if not inspect.isclass(thing):
@@ -45,26 +50,28 @@ def build(spec: Any, **kw) -> Any:
 
 def find(path: str) -> Any:
   """What stands at "module.Thing" below this package, and was defined there."""
-  module, _, name = path.rpartition(".")
+  module, _, name = str(path).rpartition(".")
+  room, *deeper = module.split(".")
+  if room not in PLACES or any(not p or p[0] == "_" for p in (*deeper, name)):
+    raise UserError(f"name={path!r}: want \"module.Thing\" in one of "
+                    + ", ".join(PLACES))
   try:
-    if not module:
-      raise ModuleNotFoundError(name=path)
     place = importlib.import_module(f"jaxgen.{module}")
   except ModuleNotFoundError as e:
-    if e.name and not f"jaxgen.{module}".startswith(e.name) and module:
+    if e.name and not f"jaxgen.{module}".startswith(e.name):
       raise  # a dependency is missing, not the place
     raise UserError(f"name={path!r}: there is no module jaxgen.{module}") from e
   things = {
       k: v for k, v in vars(place).items()
-      # A config may come with a stranger's checkpoint: it names our own
-      # classes and functions, never what a module happened to import.
-      if callable(v) and getattr(v, "__module__", "") == place.__name__}
+      # Our own classes and functions, never what a module happened to import.
+      if callable(v) and getattr(v, "__module__", "") == place.__name__
+      and k[0] != "_"}
   if name not in things:
     raise UserError(f"jaxgen.{module} has no {name!r}" + nearest(name, things))
   return things[name]
 
 
-def nearest(word: str, known) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
   """A suggestion to end a message with: "; did you mean ...?"."""
   close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
   if close:

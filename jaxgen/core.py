@@ -178,7 +178,7 @@ def move(
   else:
     loss, stats, info, grads = _accumulated(
         gradient, theta, state.stats, batch, key, accumulate)
-  norm = optax.global_norm(grads)
+  norm = optax.tree.norm(grads)
   updates, opt = tx[group].update(grads, state.opt[group], theta)
   state = state.replace(
       params=state.params | {group: optax.apply_updates(theta, updates)},

@@ -42,7 +42,9 @@ def power(width: float, *, batch: int) -> Decay:
   """
   del batch
   exponent = width_to_gamma(width) + 1
-  return lambda step: (1 - 1 / (step.astype(jnp.float32) + 1)) ** exponent
+  # log1p, as late in training 1 - 1/t itself has no digits of 1/t left.
+  return lambda step: jnp.exp(
+      exponent * jnp.log1p(-1 / (step.astype(jnp.float32) + 1)))
 
 
 def width_to_gamma(width: float) -> float:

@@ -1,0 +1,19 @@
+"""Where tests run: on the CPU, with compiled programs kept for the session."""
+import atexit
+import os
+import shutil
+import tempfile
+
+# Before jax is imported; and with setdefault, so that somebody who wants
+# another place (or an accelerator) says so in the environment.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAXGEN_TEST_TMP" not in os.environ:
+  folder = tempfile.mkdtemp(prefix="jaxgen-tests-")
+  os.environ["JAXGEN_TEST_TMP"] = folder
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+TMP = os.environ["JAXGEN_TEST_TMP"]
+os.environ.setdefault("JAXGEN_DATA", os.path.join(TMP, "data"))
+# Subprocesses inherit all this: what one compiled, the next one reads.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(TMP, "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -1,0 +1,97 @@
+"""Optimisers against their formulas, written out in numpy."""
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen import optim
+from jaxgen.errors import UserError
+
+
+def adam_by_hand(theta, grads, lr, b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
+  """Kingma & Ba 2015, Alg. 1; Loshchilov & Hutter 2019, Alg. 2, line 12."""
+  m = v = 0.
+  for i, g in enumerate(grads):
+    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g ** 2
+    step = (m / (1 - b1 ** (i + 1))) / (
+        np.sqrt(v / (1 - b2 ** (i + 1))) + eps)
+    theta = theta - lr(i) * (step + decay * theta)
+  return theta
+
+
+def run(tx, theta, grads):
+  theta = jnp.asarray(theta, jnp.float32)
+  state = tx.init(theta)
+  for g in grads:
+    update, state = tx.update(jnp.asarray(g, jnp.float32), state, theta)
+    theta = theta + update
+  return np.asarray(theta)
+
+
+GRADS = np.random.default_rng(0).normal(size=(12, 5))
+THETA = np.linspace(-2, 2, 5)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_adam_is_the_published_rule(decay):
+  kw = dict(b1=0.8, b2=0.95, eps=1e-3)
+  got = run(optim.adam(0.1, weight_decay=decay, steps=12, **kw), THETA, GRADS)
+  expected = adam_by_hand(THETA, GRADS, lambda i: 0.1, decay=decay, **kw)
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_weight_decay_does_not_pass_through_the_moments():
+  # No gradient at all: the weights shrink by lr * decay, whatever Adam holds.
+  got = run(optim.adam(0.1, weight_decay=0.5, steps=9), THETA, 0 * GRADS[:3])
+  np.testing.assert_allclose(got, THETA * (1 - 0.1 * 0.5) ** 3, rtol=1e-5)
+
+
+def test_clipping_scales_to_the_norm_and_never_up():
+  grads = np.concatenate([GRADS, 0.01 * GRADS])
+  norms = np.linalg.norm(grads, axis=1, keepdims=True)
+  clipped = grads * np.minimum(1, 0.7 / norms)
+  assert (norms > 0.7).any() and (norms < 0.7).any()
+  got = run(optim.adam(0.1, clip=0.7, eps=0.1, steps=24), THETA, grads)
+  expected = adam_by_hand(THETA, clipped, lambda i: 0.1, eps=0.1)
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+  unclipped = run(optim.adam(0.1, eps=0.1, steps=24), THETA, grads)
+  assert np.abs(got - unclipped).max() > 1e-3
+
+
+TAILS = {
+    "constant": lambda part: 1 + 0 * part,
+    "linear": lambda part: 1 - part,
+    "cosine": lambda part: (1 + np.cos(np.pi * part)) / 2,
+}
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("decay", TAILS)
+def test_schedules(decay, warmup):
+  lr, steps = 3e-4, 50
+  rate = optim.schedule(lr, warmup, decay, steps)
+  got = np.array([float(rate(i)) for i in range(steps + 5)])
+  i = np.arange(steps + 5)
+  part = np.clip((i - warmup) / (steps - warmup), 0, 1)
+  rise = np.minimum(i / warmup, 1) if warmup else 1
+  np.testing.assert_allclose(got, lr * rise * TAILS[decay](part), atol=1e-10)
+  assert got[warmup] == pytest.approx(lr)
+  assert got[0] == (0 if warmup else pytest.approx(lr))
+  if decay != "constant":
+    assert got[steps] == pytest.approx(0, abs=1e-10)
+
+
+def test_the_rate_reaches_adam():
+  got = run(optim.adam(0.1, warmup=4, decay="cosine", steps=12), THETA, GRADS)
+  rate = optim.schedule(0.1, 4, "cosine", 12)
+  expected = adam_by_hand(THETA, GRADS, lambda i: float(rate(i)))
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_warmup_longer_than_the_run():
+  rate = optim.schedule(1., 100, "cosine", 50)
+  assert float(rate(50)) == pytest.approx(0.5)
+
+
+def test_unknown_decay():
+  with pytest.raises(UserError, match="'cosin'.*constant, linear, cosine"):
+    optim.adam(1e-3, decay="cosin", steps=10)
