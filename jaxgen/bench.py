@@ -1,0 +1,229 @@
+"""Measure: train steps, sampling, data.
+
+  jaxgen bench train --config configs/digits_gan.py --json speed.json
+  jaxgen bench sample --workdir W --batch 64 --steps 25
+  jaxgen bench data --data digits --batch 256
+
+`sample` takes --config in place of --workdir and then draws with untrained
+weights. `data` with --config also times the train step that is to be fed.
+"""
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from absl import flags
+
+from jaxgen import cli, device, sample, sharding
+from jaxgen.build import nearest
+from jaxgen.data import pipeline
+from jaxgen.data.sources import Source, open_source
+from jaxgen.errors import UserError
+from jaxgen.experiment import open_data
+from jaxgen.speed import tables
+from jaxgen.speed.sampling import fresh_sampler, sampling_speed
+from jaxgen.speed.training import Training, options, training_speed
+
+CONFIGS = ("config",)
+WORDS = {  # and the flags that each makes use of
+    "train": ("config", "steps"),
+    "sample": ("config", "workdir", "ema", "step", "batch", *sample.KNOBS),
+    "data": ("config", "data", "size", "batch", "workers"),
+}
+
+
+def define(values: flags.FlagValues) -> None:
+  """The verb's flags."""
+  flag = functools.partial(flags.DEFINE_string, flag_values=values)
+  flag("what", None, "train, sample or data; may be said without --what=")
+  flag("workdir", None, "sample: of a trained model")
+  flag("ema", None, "sample: profile of averaged weights")
+  flag("data", None, "data: a data set, such as digits")
+  flag("json", None, "write the numbers to this file, too")
+  for name, text in (("step", "sample: of the checkpoint; default: the last"),
+                     ("batch", "sample, data: examples at once"),
+                     ("size", "data: of images, where they must be resized"),
+                     ("workers", "data: processes that read ahead")):
+    flags.DEFINE_integer(name, None, text, flag_values=values)
+  flags.DEFINE_float("seconds", 5., "each measurement takes about so long",
+                     flag_values=values)
+  for name in sample.KNOBS:
+    text = "sample: knob of the sampler, where it has it"
+    if name == "steps":
+      text = "train: how many to time; sample: knob of the sampler"
+    flags.DEFINE_float(name, None, text, flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  """The verb."""
+  check(values)
+  # Compile times are those of compiling, not of reading what was kept.
+  jax.config.update("jax_enable_compilation_cache", False)
+  bench(values)
+
+
+def bench(values: flags.FlagValues) -> None:
+  """Measures, prints the table, writes the JSON."""
+  measure = {"train": bench_train, "sample": bench_sample, "data": bench_data}
+  with telling(sys.stderr) as say:
+    result = measure[values.what](values, say)
+  if jax.process_index():
+    return
+  machine = device.machine()
+  print("\n".join([tables.machine(machine), "",
+                   getattr(tables, values.what)(result)]))
+  if values.json:
+    save(values.json, {"bench": values.what, "machine": machine, **result})
+
+
+def check(values: flags.FlagValues) -> None:
+  """UserError unless the flags make sense together."""
+  what = values.what
+  if what not in WORDS:
+    raise UserError("bench needs to know what: train, sample or data" + (
+        nearest(what, WORDS) if what else ""))
+  for name in sorted({n for names in WORDS.values() for n in names}):
+    if name not in WORDS[what] and values[name].value is not None:
+      raise UserError(f"bench {what} has no use for --{name}")
+  if values.config is None and not (values.workdir or values.data):
+    other = {"sample": " or --workdir=W", "data": " or --data=digits"}
+    raise UserError(
+        f"bench {what} needs --config=configs/x.py{other.get(what, '')}")
+  if values.config is not None and (values.workdir or values.data):
+    raise UserError("give either --config or "
+                    + ("--workdir" if values.workdir else "--data"))
+  if values.config is not None and values.size:
+    raise UserError("--size goes with --data; a config says --config.data.size")
+  if values.batch is not None and values.batch < 1:
+    raise UserError(f"batch={values.batch}: want at least 1")
+  if not 0 < values.seconds < float("inf"):
+    raise UserError(f"seconds={values.seconds}: want more than 0")
+
+
+def bench_train(values: flags.FlagValues, say) -> dict[str, Any]:
+  """Train steps of a config."""
+  steps = values.steps
+  if steps is not None and not steps.is_integer():
+    raise UserError(f"steps={steps}: want a whole number")
+  steps = None if steps is None else int(steps)
+  speed = training_speed(values.config, steps, values.seconds, say)
+  return {"model": values.config.model.name, **speed}
+
+
+def bench_sample(values: flags.FlagValues, say) -> dict[str, Any]:
+  """Sampling from a trained model, or from a config's untrained one."""
+  say("loading the model")
+  sampler = (fresh_sampler(values.config) if values.config is not None else
+             sample.load(values.workdir, ema=values.ema, step=values.step))
+  knobs = {k: values[k].value for k in sample.KNOBS
+           if values[k].value is not None}
+  batch = 64 if values.batch is None else values.batch
+  speed = sampling_speed(sampler, num=100 * batch, batch=batch, say=say,
+                         seconds=values.seconds, **knobs)
+  return {"model": type(sampler.model).__name__, **sampler.card, **speed}
+
+
+def bench_data(values: flags.FlagValues, say) -> dict[str, Any]:
+  """How fast batches come: to the host, to the device; and are needed."""
+  config = values.config
+  if config is None:
+    source = open_source(values.data, size=values.size)
+    how = {"batch": 128, "seed": 0, "workers": 0}
+  else:
+    source, how = open_data(config), options(config)
+  how |= {k: values[k].value for k in ("batch", "workers")
+          if values[k].value is not None}
+  rows = {}
+  for workers in sorted({0, how["workers"]}):
+    say(f"reading with {workers or 'no'} workers")
+    rows[f"read, {workers} workers"] = pipeline.throughput(
+        source, seconds=values.seconds, **how | {"workers": workers})
+  say("reading on to the device")
+  rows["on to the device"] = to_device(source, values.seconds, **how)
+  needed = None
+  if config is not None:
+    training = Training(config, say)
+    say("timing the train step")
+    training.time_fixed(1)
+    steps = training.steps_in(values.seconds)
+    needed = training.time_fixed(steps)["images_per_s"]
+  return {"source": source.name, "batch": how["batch"],
+          "workers": how["workers"], "rows": rows, "needed_per_s": needed}
+
+
+def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
+  """Like pipeline.throughput, up to where the train step takes over."""
+  mesh = sharding.make_mesh()
+  sharding.check_batch(how["batch"], 1, mesh)
+  begun = time.perf_counter()
+  with contextlib.closing(pipeline.batches(source, **how)) as stream:
+    batches = sharding.prefetch(stream, mesh)
+    jax.block_until_ready(next(batches))
+    start = time.perf_counter()
+    count = size = 0
+    while (elapsed := time.perf_counter() - start) < seconds or not count:
+      batch = jax.block_until_ready(next(batches))
+      count += len(batch["x"])
+      size += sum(a.nbytes for a in batch.values())
+  return {"examples_per_s": count / elapsed, "mb_per_s": size / elapsed / 1e6,
+          "first_batch_s": start - begun, "seconds": elapsed}
+
+
+@contextlib.contextmanager
+def telling(stream, every: float = 10.) -> Iterator[Any]:
+  """Within, say(text) tells what is being done, and again while it lasts."""
+  news, over = threading.Event(), threading.Event()
+  now = {"text": None, "since": time.monotonic()}
+
+  def say(text):
+    now.update(text=text, since=time.monotonic())
+    print(f"{text} ...", file=stream, flush=True)
+    news.set()
+
+  def repeat():
+    while not over.is_set():
+      if news.wait(every):
+        news.clear()
+      elif now["text"]:
+        passed = time.monotonic() - now["since"]
+        print(f"  still {now['text']}, {passed:.0f} s", file=stream, flush=True)
+
+  thread = threading.Thread(target=repeat, daemon=True)
+  thread.start()
+  try:
+    yield say
+  finally:
+    over.set()
+    news.set()
+    thread.join()
+
+
+def save(path: str, result: dict[str, Any]) -> None:
+  """Writes JSON whole or not at all; it knows no infinity: that is "inf"."""
+  file = pathlib.Path(path)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  draft = file.with_name(f".{file.name}.{os.getpid()}")
+  draft.write_text(json.dumps(finite(result), indent=1) + "\n")
+  draft.replace(file)
+
+
+def finite(x: Any) -> Any:
+  """Numbers that JSON does not know become strings."""
+  if isinstance(x, dict):
+    return {k: finite(v) for k, v in x.items()}
+  if isinstance(x, list):
+    return [finite(v) for v in x]
+  if isinstance(x, float) and x - x != 0:
+    return str(x)
+  return x
+
+
+if __name__ == "__main__":
+  cli.run("jaxgen.bench")

@@ -1,0 +1,1 @@
+"""Where the time goes: in training, in sampling, in networks alone."""

@@ -1,0 +1,172 @@
+"""Train steps, timed as training takes them."""
+import collections
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxgen import core, device, sharding
+from jaxgen.compilation import Compiled
+from jaxgen.data.pipeline import batches
+from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment, dummy, open_data
+
+AHEAD = 2  # steps that the host is ahead of the device
+FEWEST, MOST = 5, 1000  # steps to time when nobody says how many
+
+
+def cycle(model: core.Model) -> list[tuple[int, ...]]:
+  """Who moves, batch by batch, until it begins anew."""
+  return [core.turn(model, i)
+          for i in range(math.lcm(*(p.every for p in model.players)))]
+
+
+def step_flops(experiment: Experiment, shapes: core.Batch
+               ) -> dict[tuple[int, ...], float]:
+  """Operations of a train step, for every turn that players take."""
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  state = jax.eval_shape(experiment.init, shapes, key)
+  step = jax.jit(experiment.step, static_argnums=0)
+  return {turn: device.flops(step, turn, state, shapes, key)
+          for turn in dict.fromkeys(cycle(experiment.model))}
+
+
+def mean_over_cycle(model: core.Model, cost: dict[tuple[int, ...], float]
+                    ) -> float:
+  """The cost of a step on average, each turn as often as it is taken."""
+  turns = cycle(model)
+  return sum(cost[turn] for turn in turns) / len(turns)
+
+
+class Training:
+  """A config's train steps, compiled and ready to be timed.
+
+  Attributes:
+    facts: batch, seconds of compilation, memory, operations per step.
+  """
+
+  def __init__(self, config: ConfigDict, say: Callable[[str], Any] = print):
+    self.config = config
+    self.experiment = Experiment.of(config)
+    self.model = self.experiment.model
+    self.mesh = sharding.make_mesh()
+    say("opening the data")
+    self.source = open_data(config)
+    self.experiment.abstract(self.source, self.mesh)  # do they fit?
+    say("initialising")
+    self.state = self.experiment.fresh(self.source, self.mesh)
+    self.seed = jax.random.key(config.seed)
+    self.stream = sharding.prefetch(
+        batches(self.source, **options(config)), self.mesh)
+    self.fixed = next(self.stream)
+    self.step = Compiled(self.experiment, self.mesh)
+    for turn in dict.fromkeys(cycle(self.model)):
+      names = " and ".join(self.model.players[i].name for i in turn)
+      say(f"compiling the step of {names or 'nobody'}")
+      self.step.compile(turn, self.state, self.fixed, self.seed)
+    say("counting operations")
+    self.flops = step_flops(
+        self.experiment, dummy(self.source, config.batch))
+    self.facts = {
+        "batch": config.batch, "cycle": len(cycle(self.model)),
+        **self.step.facts, "programs": len(self.flops),
+        "flops_per_step": mean_over_cycle(self.model, self.flops)}
+
+  def time(self, stream: Iterator[core.Batch], steps: int
+           ) -> dict[str, Any]:
+    """Times steps as training takes them: the host some steps ahead.
+
+    Whole cycles, so that each player's moves weigh as in training.
+
+    Returns: step_seconds: median, min and max over the cycles of a step's
+      mean; images_per_s over all; waiting: share of the time that the host
+      spends on getting batches; turns: median seconds of a step by turn.
+    """
+    turns = cycle(self.model)
+    k = len(turns)
+    steps += -steps % k
+    queue, marks, waits = collections.deque(), [], []
+    for i in range(AHEAD + 1 + steps):
+      begun = time.perf_counter()
+      batch = next(stream)
+      waits.append(time.perf_counter() - begun)
+      self.state, metrics = self.step(i, self.state, batch, self.seed)
+      queue.append(metrics["skips"])
+      if len(queue) > AHEAD:
+        jax.block_until_ready(queue.popleft())  # of step i - AHEAD
+        marks.append(time.perf_counter())
+    jax.block_until_ready(self.state)
+    # marks[j] is when step j was done: the first is the beginning.
+    took = np.diff(marks)
+    whole = took.reshape(-1, k).mean(1)
+    by_turn = {}
+    for j, seconds in enumerate(took):
+      by_turn.setdefault(turns[(j + 1) % k], []).append(seconds)
+    return {
+        "steps": steps, "step_seconds": device.spread(whole),
+        "images_per_s": self.config.batch * steps / float(took.sum()),
+        "waiting": sum(waits[-steps:]) / float(took.sum()),
+        "turns": [{"players": [self.model.players[i].name for i in turn],
+                   "share": turns.count(turn) / k,
+                   "flops": self.flops[turn],
+                   "seconds": float(np.median(by_turn[turn]))}
+                  for turn in dict.fromkeys(turns)]}
+
+  def time_fixed(self, steps: int) -> dict[str, Any]:
+    """Times steps on one batch that lies on the device: no input."""
+    return self.time(iter(lambda: self.fixed, None), steps)
+
+  def steps_in(self, seconds: float) -> int:
+    """How many steps take about so long, within sensible bounds."""
+    begun, few = time.perf_counter(), self.time_fixed(1)["steps"] + AHEAD + 1
+    pace = (time.perf_counter() - begun) / few
+    return round(min(max(seconds / pace, FEWEST), MOST))
+
+
+def options(config: ConfigDict) -> dict[str, Any]:
+  """What a config says of its stream of batches."""
+  return {"batch": config.batch, "seed": config.seed, "flip": config.data.flip,
+          "workers": config.data.workers, "process": jax.process_index(),
+          "processes": jax.process_count()}
+
+
+def training_speed(
+    config: ConfigDict, steps: int | None = None, seconds: float = 5.,
+    say: Callable[[str], Any] = print) -> dict[str, Any]:
+  """Steps of a config: on real batches, and on one that lies on the device.
+
+  Args:
+    config: Of the experiment.
+    steps: How many to time of either, rounded up to whole cycles of turns;
+      default: as many as take `seconds`.
+    seconds: See `steps`.
+    say: Is told what is being done.
+
+  Returns: What `Training.facts` and, for "real" and "fixed" batches,
+    `Training.time` hold; achieved operations/s and their share of the peaks.
+  """
+  if steps is not None and steps < 1:
+    raise UserError(f"steps={steps}: want at least 1")
+  training = Training(config, say)
+  say("warming up")
+  training.time_fixed(1)
+  steps = steps or training.steps_in(seconds)
+  steps += -steps % training.facts["cycle"]
+  say(f"timing {steps} steps on real batches")
+  real = training.time(training.stream, steps)
+  say(f"timing {steps} steps on a fixed batch")
+  fixed = training.time_fixed(steps)
+  say("measuring the peak of matrix products")
+  dtype = device.matmul_dtype(training.step.jitted, cycle(training.model)[0],
+                              training.state, training.fixed, training.seed)
+  facts = training.facts | {"bytes_in_use": device.memory_in_use()}
+  for row in (real, fixed):
+    row["flops_per_s"] = (
+        facts["flops_per_step"] * row["images_per_s"] / config.batch)
+  peak = device.peaks(dtype)
+  return facts | {"peak": peak, "real": real | device.shares(real, peak),
+                  "fixed": fixed | device.shares(fixed, peak)}
