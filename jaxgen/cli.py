@@ -26,6 +26,13 @@ VERBS = {
 }
 
 
+WANTED = {  # what Python and absl say of a value -> what it should be
+    "invalid literal for int": "a whole number",
+    "could not convert string to float": "a number",
+    r".*Non-boolean argument": "true or false",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
   """The console script: runs a verb and exits with its status."""
   argv = list(sys.argv if argv is None else argv)
@@ -107,6 +114,8 @@ def said(e: Exception) -> str:
   slip = re.search(r'mean "(\w+)" instead of "(\w+)"', text)
   if slip:
     return f"the config has no {slip[2]!r}; did you mean {slip[1]!r}?"
+  for how, want in WANTED.items():
+    text = re.sub(f"(flag [^:]*): {how}.*", rf"\1: want {want}", text)
   if isinstance(e, AttributeError | KeyError):
     text = "the config has no '" + text.strip("\\\"' ") + "'"
   return text

@@ -60,6 +60,8 @@ class Experiment:
     if known not in (0, source.classes):
       raise UserError(f"data.classes={known}, but {source.name} has "
                       f"{source.classes} labels")
+    if config.data.flip and len(source.shape) != 3:
+      raise UserError(f"data.flip mirrors images, and {source.name} holds none")
     if config.model.get("classes", known) != known:
       raise UserError(f"model.classes={config.model.classes}, but "
                       f"data.classes={known}: make them equal")

@@ -14,7 +14,8 @@ from jaxgen.data.sources import Source
 from jaxgen.errors import Diverged, UserError
 from jaxgen.experiment import Experiment, dummy
 from jaxgen.log import Logger
-from jaxgen.sample import draw, portrait
+from jaxgen.sample import portrait
+from jaxgen.sampler import draw
 
 AHEAD = 8  # steps that the host may run ahead of the device
 

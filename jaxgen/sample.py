@@ -7,24 +7,20 @@
   model = jaxgen.load("W")
   x = model.sample(0, 64, labels=3, steps=25, guidance=1.5)
 """
-import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, core, pictures, sharding
-from jaxgen import ema as averages
-from jaxgen.build import build, nearest
+from jaxgen import cli, pictures
 from jaxgen.errors import UserError
+from jaxgen.sampler import Sampler, load
+
+__all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
 
 KNOBS = ("steps", "guidance", "eta", "churn", "temperature", "noise")
 
@@ -50,6 +46,7 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
+  kind_of(values.out)  # before the work, not after it
   model = load(values.workdir, ema=values.ema, step=values.step)
   knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
   labels = model.labels(values.num, parse_labels(values.labels))
@@ -69,214 +66,6 @@ def parse_labels(text: str | None) -> list[int] | None:
   except ValueError:
     raise UserError(f"--labels={text}: want numbers, such as 3 or 0,1,2"
                     ) from None
-
-
-def load(workdir: str, *, ema: str | None = None, step: int | None = None
-         ) -> "Sampler":
-  """A trained model, ready to sample: reads the averaged weights alone.
-
-  Args:
-    workdir: Where it was trained.
-    ema: A profile of the config (default: the first), "none" for the weights
-      themselves, or a relative width such as "0.1", put together from all kept
-      checkpoints' power profiles.
-    step: Of the checkpoint; default: the last good one.
-
-  Raises:
-    UserError: No checkpoint, or no such profile.
-  """
-  meta = checkpoint.latest_meta(workdir)
-  config = ConfigDict(meta["config"])
-  model = build(config.model)
-  data = meta["data"]
-  shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]),
-                                      np.dtype(data["dtype"]))}
-  if data["classes"]:
-    shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-  params, stats, step = weights(workdir, config, model, shapes, ema, step)
-  state = core.State(step=jnp.int32(step), params=params, stats=stats, opt={},
-                     ema={}, skips=jnp.zeros(2, jnp.int32))
-  digest = hashlib.sha256(
-      json.dumps(meta["config"], sort_keys=True).encode()).hexdigest()[:16]
-  return Sampler(model, state, tuple(data["shape"]), np.dtype(data["dtype"]),
-                 data["classes"],
-                 {"workdir": str(workdir), "config": digest, "step": step,
-                  "ema": ema or next(iter(config.ema), "none"),
-                  "dataset": data["name"]})
-
-
-def weights(workdir, config, model, shapes, profile, step):
-  """What sampling reads, and no more: -> params, stats, step."""
-  abstract = abstract_state(config, model, shapes)
-  moved = [g for g in model.sampled if g in abstract.opt]
-  frozen = {g: abstract.params[g] for g in model.sampled if g not in moved}
-  stats = {g: abstract.stats[g] for g in model.sampled if g in abstract.stats}
-  profile = profile or next(iter(config.ema), "none")
-  subset = {"params": frozen, "stats": stats}
-  if profile == "none":
-    subset["params"] = {g: abstract.params[g] for g in model.sampled}
-  elif profile in config.ema:
-    subset["ema"] = {profile: abstract.ema[profile]}
-  else:
-    return _post_hoc(workdir, config, subset, abstract, profile)
-  step, tree, _ = read(workdir, subset, step)
-  return tree["params"] | tree["ema"].get(profile, {}), tree["stats"], step
-
-
-def read(workdir, subset, step):
-  """Like checkpoint.restore_subset, which wants no empty subtrees."""
-  full = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
-  step, tree, meta = checkpoint.restore_subset(workdir, full, step)
-  return step, {"params": {}, "stats": subset["stats"], "ema": {}} | tree, meta
-
-
-def abstract_state(config: ConfigDict, model: core.Model, shapes) -> core.State:
-  """The shapes of a state, without making one."""
-  moved = {p.moves for p in model.players}
-  tx = {g: build(s)(steps=config.steps) for g, s in config.optim.items()
-        if g in moved}
-  init = core.make_init(model, tx, tuple(config.ema))
-  return jax.eval_shape(init, shapes, jax.random.key(0))
-
-
-def _post_hoc(workdir, config, subset, abstract, width):
-  """Averaged weights of any width, from all that the checkpoints hold."""
-  profiles = {p: s["width"] for p, s in config.ema.items()
-              if s["name"] == "ema.power"}
-  try:
-    wanted = float(width)
-  except ValueError:
-    raise UserError(f"ema={width!r}: no such profile"
-                    + nearest(width, [*config.ema, "none"])) from None
-  if not profiles:
-    raise UserError(f"ema={width}: the config has no profile of ema.power to "
-                    "put a new width together from")
-  snapshots, tree = {}, None
-  for step in checkpoint.steps(workdir):
-    want = subset | {"ema": {p: abstract.ema[p] for p in profiles}}
-    step, tree, _ = read(workdir, want, step)
-    for p, own in profiles.items():
-      snapshots[step, own] = jax.device_get(tree["ema"][p])
-  mixed = averages.combine(snapshots, wanted)
-  return tree["params"] | mixed, tree["stats"], step
-
-
-def draw(model: core.Model, profile: str | None, shapes, classes: int,
-         state: core.State, key: core.Key) -> jax.Array:
-  """Samples of `shapes` with default knobs, one key [], labels in turn."""
-  n = shapes["x"].shape[0]
-  batch = {"x": jnp.zeros(shapes["x"].shape)}
-  if "y" in shapes:
-    batch["y"] = jnp.arange(n, dtype=jnp.int32) % classes
-  state = state.averaged(profile) if profile else state
-  return as_data(model.sample(state, batch, core.example_keys(key, n)),
-                 shapes["x"].dtype)
-
-
-def as_data(x: jax.Array, dtype: np.dtype) -> jax.Array:
-  """What a model makes, in the data's own units: [-1, 1] -> rounded bytes."""
-  if dtype != np.uint8:
-    return x
-  return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Sampler:
-  """A trained model with its weights: call `sample`.
-
-  Attributes:
-    model: The game.
-    state: With averaged weights in place of the trained ones.
-    shape: Of one sample.
-    dtype: uint8 for images, float32 for points.
-    classes: Number of labels, or 0.
-    card: Where the weights came from.
-  """
-  model: core.Model
-  state: core.State
-  shape: tuple[int, ...]
-  dtype: np.dtype
-  classes: int
-  card: dict[str, Any]
-
-  def sample(self, key: int | core.Key, num: int,
-             labels: int | Sequence[int] | None = None, *, batch: int = 256,
-             **knobs: float) -> np.ndarray:
-    """Draws samples: uint8 [num, H, W, C], or float32 for points.
-
-    One program is compiled for each `batch`; no knob or label makes another.
-    Sample i depends on the key, i, its label and the knobs alone.
-
-    Args:
-      key: A seed, or a key [].
-      num: How many.
-      labels: One for all, or one each; None: every class in turn. -1 asks a
-        guided diffusion model for "any".
-      batch: How many to draw at once.
-      **knobs: Such as steps, guidance, eta; see `model.knobs`.
-    """
-    if num < 1 or batch < 1:
-      raise UserError(f"num={num}, batch={batch}: want at least 1")
-    key = jax.random.key(key) if isinstance(key, int) else key
-    settings = {k: jnp.float32(v) for k, v in self.settings(knobs).items()}
-    labels = self.labels(num, labels)
-    batch = min(batch, num)
-    batch += -batch % self.mesh.size
-    parts = []
-    for first in range(0, num, batch):
-      i = np.arange(first, first + batch)
-      given = {"i": i.astype(np.int32)}
-      if labels is not None:
-        given["y"] = labels[np.minimum(i, num - 1)]
-      given = sharding.place(given, self.mesh)
-      parts.append(self.program(self.state, given, key, settings))
-    return np.concatenate(jax.device_get(parts))[:num]
-
-  @functools.cached_property
-  def mesh(self) -> jax.sharding.Mesh:
-    """All devices: samples are cut along its `data`."""
-    return sharding.make_mesh()
-
-  @functools.cached_property
-  def program(self):
-    """The one jitted function: (state, {"i", "y"} [B], key, knobs) -> x."""
-    def run(state, given, key, knobs):
-      batch = {"x": jnp.zeros((len(given["i"]), *self.shape)), **given}
-      keys = core.fold(
-          jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
-      return as_data(self.model.sample(state, batch, keys, **knobs), self.dtype)
-    return jax.jit(run, out_shardings=sharding.batched(self.mesh))
-
-  def settings(self, knobs: dict[str, float]) -> dict[str, float]:
-    """All knobs, those given and the defaults; UserError for a strange one."""
-    for name in knobs:
-      if name not in self.model.knobs:
-        raise UserError(
-            f"a {type(self.model).__name__} has no knob {name!r}"
-            + nearest(name, self.model.knobs))
-    settings = self.model.knobs | {k: float(v) for k, v in knobs.items()}
-    if not all(np.isfinite(float(v)) for v in knobs.values()):
-      raise UserError(f"knobs must be finite numbers, got {knobs}")
-    if settings.get("steps", 1) < 1:
-      raise UserError(f"steps={settings['steps']}: want at least 1")
-    return settings
-
-  def labels(self, num: int, labels: int | Sequence[int] | None
-             ) -> np.ndarray | None:
-    """One label for each sample, [num] int32; None without classes."""
-    if not self.classes:
-      if labels is not None:
-        raise UserError("this model was trained without labels")
-      return None
-    if labels is None:
-      return np.arange(num, dtype=np.int32) % self.classes
-    y = np.asarray(labels, np.int32).reshape(-1)
-    if len(y) not in (1, num):
-      y = np.resize(y, num)  # a few labels, in turn
-    if y.max() >= self.classes or y.min() < -1:
-      raise UserError(f"labels run from 0 to {self.classes - 1}, "
-                      f"got {y.max() if y.max() > 0 else y.min()}")
-    return np.broadcast_to(y, (num,))
 
 
 def told(settings: dict[str, float]) -> dict[str, float | None]:
@@ -304,24 +93,31 @@ def portrait(x: np.ndarray, path: pathlib.Path, info: dict[str, Any]
 def write(out: str, x: np.ndarray, labels: np.ndarray | None,
           info: dict[str, Any]) -> None:
   """Samples as one grid, a sample file or a folder of pictures."""
-  path = pathlib.Path(out)
+  path, kind = pathlib.Path(out), kind_of(out)
   try:
-    if path.suffix == ".png":
+    if kind == ".png":
       portrait(x, path, info)
-    elif path.suffix == ".npz":
+    elif kind == ".npz":
       path.parent.mkdir(parents=True, exist_ok=True)
       arrays = [x] if labels is None else [x, labels]
       partial = path.with_suffix(".tmp.npz")
       np.savez(partial, *arrays, info=json.dumps(info))
       partial.replace(path)
-    elif path.suffix:
-      raise UserError(f"--out={out}: want x.png, x.npz or a folder")
     else:
       for i, image in enumerate(x):
         portrait(image[None], path / f"{i:06d}.png", info | {
             "index": i, "label": None if labels is None else int(labels[i])})
   except OSError as e:
-    raise UserError(f"cannot write {out}: {e.strerror or e}") from e
+    raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}"
+                    ) from e
+
+
+def kind_of(out: str) -> str:
+  """".png", ".npz" or "", for a folder; UserError for anything else."""
+  kind = pathlib.Path(out).suffix
+  if kind not in ("", ".png", ".npz"):
+    raise UserError(f"--out={out}: want x.png, x.npz or a folder")
+  return kind
 
 
 if __name__ == "__main__":

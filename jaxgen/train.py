@@ -75,7 +75,7 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
       keep_every=config.checkpoint.keep_every or None,
       log=lambda line: print(line, file=sys.stderr)) as checkpoints:
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
-    if first == config.steps:
+    if first >= config.steps:
       print(f"{workdir} is already trained, to step {first}", file=out)
       return state
     state = experiment.fresh(source, mesh) if state is None else state
