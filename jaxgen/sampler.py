@@ -15,6 +15,7 @@ from jaxgen import checkpoint, core, sharding
 from jaxgen import ema as averages
 from jaxgen.build import build, nearest
 from jaxgen.errors import UserError
+from jaxgen.models.diffusion import LONGEST
 
 
 def load(workdir: str, *, ema: str | None = None, step: int | None = None
@@ -64,7 +65,7 @@ def weights(workdir, config, model, shapes, profile, step):
   elif profile in config.ema:
     subset["ema"] = {profile: abstract.ema[profile]}
   else:
-    return _post_hoc(workdir, config, subset, abstract, profile)
+    return _post_hoc(workdir, config, subset, abstract, profile, step)
   step, tree, _ = read(workdir, subset, step)
   return tree["params"] | tree["ema"].get(profile, {}), tree["stats"], step
 
@@ -85,8 +86,8 @@ def abstract_state(config: ConfigDict, model: core.Model, shapes) -> core.State:
   return jax.eval_shape(init, shapes, jax.random.key(0))
 
 
-def _post_hoc(workdir, config, subset, abstract, width):
-  """Averaged weights of any width, from all that the checkpoints hold."""
+def _post_hoc(workdir, config, subset, abstract, width, last):
+  """Averaged weights of any width, from all checkpoints until `last`."""
   profiles = {p: s["width"] for p, s in config.ema.items()
               if s["name"] == "ema.power"}
   try:
@@ -98,7 +99,12 @@ def _post_hoc(workdir, config, subset, abstract, width):
     raise UserError(f"ema={width}: the config has no profile of ema.power to "
                     "put a new width together from")
   snapshots, tree = {}, None
-  for step in checkpoint.steps(workdir):
+  kept = checkpoint.steps(workdir)
+  if last is not None and last not in kept:
+    raise UserError(f"no checkpoint {last} in {workdir}: there are {kept}")
+  for step in kept:
+    if last is not None and step > last:
+      break
     want = subset | {"ema": {p: abstract.ema[p] for p in profiles}}
     step, tree, _ = read(workdir, want, step)
     for p, own in profiles.items():
@@ -161,9 +167,9 @@ class Sampler:
       batch: How many to draw at once.
       **knobs: Such as steps, guidance, eta; see `model.knobs`.
     """
-    if num < 1 or batch < 1:
-      raise UserError(f"num={num}, batch={batch}: want at least 1")
-    if isinstance(key, int):
+    if batch < 1:
+      raise UserError(f"batch={batch}: want at least 1")
+    if isinstance(key, int | np.integer):
       if key < 0:
         raise UserError(f"seed={key}: want a whole number, at least 0")
       key = jax.random.key(key)
@@ -206,13 +212,15 @@ class Sampler:
     settings = self.model.knobs | {k: float(v) for k, v in knobs.items()}
     if not all(np.isfinite(float(v)) for v in knobs.values()):
       raise UserError(f"knobs must be finite numbers, got {knobs}")
-    if settings.get("steps", 1) < 1:
-      raise UserError(f"steps={settings['steps']}: want at least 1")
+    if not 1 <= settings.get("steps", 1) <= LONGEST:
+      raise UserError(f"steps={settings['steps']}: want 1 to {LONGEST}")
     return settings
 
   def labels(self, num: int, labels: int | Sequence[int] | None
              ) -> np.ndarray | None:
     """One label for each sample, [num] int32; None without classes."""
+    if num < 1:
+      raise UserError(f"num={num}: want at least 1")
     if not self.classes:
       if labels is not None:
         raise UserError("this model was trained without labels")
@@ -222,7 +230,9 @@ class Sampler:
     y = np.asarray(labels, np.int32).reshape(-1)
     if len(y) not in (1, num):
       y = np.resize(y, num)  # a few labels, in turn
-    if y.max() >= self.classes or y.min() < -1:
+    least = -1 if "guidance" in self.model.knobs else 0
+    strange = y[(y < least) | (y >= self.classes)]
+    if len(strange):
       raise UserError(f"labels run from 0 to {self.classes - 1}, "
-                      f"got {y.max() if y.max() > 0 else y.min()}")
+                      f"got {strange[0]}")
     return np.broadcast_to(y, (num,))
