@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen import device, sharding
 
@@ -105,15 +106,15 @@ def alone(call: Call, times: int, batch: int) -> Callable[[], Any]:
 
 
 def _drawn(shapes: Any) -> Any:
-  """Small normal numbers; keys and integers are zeros."""
+  """Small normal numbers, on the host; keys and integers are zeros."""
+  rng = np.random.default_rng(0)
   def draw(s):
     if jnp.issubdtype(s.dtype, jax.dtypes.prng_key):
       return jax.random.split(jax.random.key(0), math.prod(s.shape)
                               ).reshape(s.shape)
     if jnp.issubdtype(s.dtype, jnp.floating):
-      x = jax.random.normal(jax.random.key(0), s.shape) / 16
-      return x.astype(s.dtype)
-    return jnp.zeros(s.shape, s.dtype)
+      return (rng.standard_normal(s.shape, np.float32) / 16).astype(s.dtype)
+    return np.zeros(s.shape, s.dtype)
   return jax.tree.map(draw, shapes)
 
 

@@ -100,7 +100,7 @@ def inputs(sampler: Sampler, batch: int, knobs: dict[str, float]) -> tuple:
 def count_evaluations(sampler: Sampler, batch: int, args: tuple
                       ) -> list[tuple[networks.Call, int]]:
   """The networks behind one batch of samples, and how often each is run."""
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sampler.state)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), sampler.state)
   _, given, key, settings = args
   given = {k: np.zeros(batch, np.int32) for k in given}
   return networks.evaluations(

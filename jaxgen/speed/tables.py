@@ -27,7 +27,6 @@ def train(result: dict[str, Any]) -> str:
        *(seconds(r["step_seconds"]["median"]) for r in both)),
       ("  min", *(seconds(r["step_seconds"]["min"]) for r in both)),
       ("  max", *(seconds(r["step_seconds"]["max"]) for r in both)),
-      *(turn_row(result, i) for i in range(len(both[0]["turns"])) if k > 1),
       ("time spent on getting batches", *(share(r["waiting"]) for r in both)),
       ("images/s", *(number(r["images_per_s"]) for r in both)),
       ("achieved", *(si(r["flops_per_s"], "FLOP/s") for r in both)),
@@ -36,18 +35,18 @@ def train(result: dict[str, Any]) -> str:
   return "\n".join([aligned(rows), "", aligned([
       ("batch", number(result["batch"])),
       ("steps timed", number(both[0]["steps"])),
+      *(turn_row(turn) for turn in result["turns"] if k > 1),
       ("FLOPs per step", si(result["flops_per_step"], "FLOP")),
       (f"compilation of {programs} program{'s' * (programs > 1)}",
        seconds(result["compile_seconds"])),
       *memory_rows(result), *peak_facts(result["peak"])])])
 
 
-def turn_row(result: dict[str, Any], i: int) -> Row:
-  """The i-th turn's median, on real batches and on a fixed one."""
-  turns = [result[k]["turns"][i] for k in ("real", "fixed")]
-  names = " + ".join(turns[0]["players"]) or "nobody"
-  return (f"  {names} ({share(turns[0]['share'])} of steps)",
-          *(seconds(t["seconds"]) for t in turns))
+def turn_row(turn: dict[str, Any]) -> Row:
+  """How long a step takes in which these players move."""
+  names = " + ".join(turn["players"]) or "nobody"
+  return (f"step of {names} ({share(turn['share'])} of steps)",
+          seconds(turn["seconds"]))
 
 
 def sample(result: dict[str, Any]) -> str:
@@ -113,10 +112,9 @@ def peak_facts(peak: dict[str, Any]) -> list[Row]:
 
 def memory_rows(result: dict[str, Any]) -> list[Row]:
   """What the program needs, and what was in use, per device."""
-  rows = [("memory of the program", size(result["peak_bytes"]))]
-  if result["bytes_in_use"]:
-    rows.append(("most memory in use", size(result["bytes_in_use"])))
-  return rows
+  names = {"peak_bytes": "memory of the program, per device",
+           "bytes_in_use": "most memory in use, per device"}
+  return [(name, size(result[k])) for k, name in names.items() if result[k]]
 
 
 def si(x: float, unit: str) -> str:

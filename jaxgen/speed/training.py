@@ -1,5 +1,6 @@
 """Train steps, timed as training takes them."""
 import collections
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -84,37 +85,44 @@ class Training:
 
     Returns: step_seconds: median, min and max over the cycles of a step's
       mean; images_per_s over all; waiting: share of the time that the host
-      spends on getting batches; turns: median seconds of a step by turn.
+      spends on getting batches.
     """
-    turns = cycle(self.model)
-    k = len(turns)
+    k = len(cycle(self.model))
     steps += -steps % k
     queue, marks, waits = collections.deque(), [], []
     for i in range(AHEAD + 1 + steps):
       begun = time.perf_counter()
       batch = next(stream)
       waits.append(time.perf_counter() - begun)
-      self.state, metrics = self.step(i, self.state, batch, self.seed)
-      queue.append(metrics["skips"])
+      queue.append(self.take(i, batch))
       if len(queue) > AHEAD:
         jax.block_until_ready(queue.popleft())  # of step i - AHEAD
         marks.append(time.perf_counter())
     jax.block_until_ready(self.state)
     # marks[j] is when step j was done: the first is the beginning.
     took = np.diff(marks)
-    whole = took.reshape(-1, k).mean(1)
-    by_turn = {}
-    for j, seconds in enumerate(took):
-      by_turn.setdefault(turns[(j + 1) % k], []).append(seconds)
     return {
-        "steps": steps, "step_seconds": device.spread(whole),
+        "steps": steps,
+        "step_seconds": device.spread(took.reshape(-1, k).mean(1)),
         "images_per_s": self.config.batch * steps / float(took.sum()),
-        "waiting": sum(waits[-steps:]) / float(took.sum()),
-        "turns": [{"players": [self.model.players[i].name for i in turn],
-                   "share": turns.count(turn) / k,
-                   "flops": self.flops[turn],
-                   "seconds": float(np.median(by_turn[turn]))}
-                  for turn in dict.fromkeys(turns)]}
+        "waiting": sum(waits[-steps:]) / float(took.sum())}
+
+  def time_turns(self, calls: int, seconds: float) -> list[dict[str, Any]]:
+    """Times every turn for itself, the host waiting for each step."""
+    turns, rows = cycle(self.model), []
+    for turn in dict.fromkeys(turns):
+      step = functools.partial(self.take, turns.index(turn), self.fixed)
+      rows.append({
+          "players": [self.model.players[i].name for i in turn],
+          "share": turns.count(turn) / len(turns), "flops": self.flops[turn],
+          "seconds": float(np.median(
+              device.time_calls(step, calls, seconds)))})
+    return rows
+
+  def take(self, i: int, batch: core.Batch) -> jax.Array:
+    """Takes step i; what is returned is there when it is done."""
+    self.state, metrics = self.step(i, self.state, batch, self.seed)
+    return metrics["skips"]
 
   def time_fixed(self, steps: int) -> dict[str, Any]:
     """Times steps on one batch that lies on the device: no input."""
@@ -160,13 +168,16 @@ def training_speed(
   real = training.time(training.stream, steps)
   say(f"timing {steps} steps on a fixed batch")
   fixed = training.time_fixed(steps)
+  say("timing each turn for itself")
+  turns = training.time_turns(min(steps, 100), seconds)
   say("measuring the peak of matrix products")
   dtype = device.matmul_dtype(training.step.jitted, cycle(training.model)[0],
                               training.state, training.fixed, training.seed)
-  facts = training.facts | {"bytes_in_use": device.memory_in_use()}
-  for row in (real, fixed):
-    row["flops_per_s"] = (
-        facts["flops_per_step"] * row["images_per_s"] / config.batch)
   peak = device.peaks(dtype)
-  return facts | {"peak": peak, "real": real | device.shares(real, peak),
-                  "fixed": fixed | device.shares(fixed, peak)}
+  for row in (real, fixed):
+    row["flops_per_s"] = (training.facts["flops_per_step"]
+                          * row["images_per_s"] / config.batch)
+    row |= device.shares(row, peak)
+  return training.facts | {
+      "turns": turns, "real": real, "fixed": fixed, "peak": peak,
+      "bytes_in_use": device.memory_in_use()}
