@@ -64,7 +64,8 @@ class Checkpoints:
         cleanup_tmp_directories=True,
         atomicity_options=ocp_options.AtomicityOptions(
             mode=ocp_options.AtomicityMode.COMMIT_FILE),
-        async_options=ocp.AsyncOptions(timeout_secs=1800))
+        async_options=ocp.AsyncOptions(  # or failed saves leave threads behind
+            timeout_secs=1800, create_directories_asynchronously=False))
     self._manager = self._watcher = self._failure = None
     _writable(self.root)
     hush()

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxgen.checkpoint import Checkpoints, restore_subset, steps
-from jaxgen.errors import UserError
+from jaxgen.checkpoint import restore_subset, steps
+
 
 def state(step):
   """1.2 MB and more, different in every step."""
@@ -54,10 +54,10 @@ step = 0
 if found is not None:
   step, restored, _ = found
   assert same(restored, step)
-print("training", flush=True)
 while True:
   step += 1
   assert checkpoints.save(step, state(step), {})
+  print("saving", step, flush=True)  # and all those before are saved
 """
 
 
@@ -73,9 +73,9 @@ def test_kill_minus_nine_at_any_moment(tmp_path):
   rng, last = random.Random(0), 0
   for attempt in range(6):
     trainer = start(TRAINER, tmp_path)
-    while trainer.stdout.readline() not in ("training\n", ""):
-      pass
-    time.sleep(rng.uniform(0.1, 0.8))
+    for _ in range(rng.randint(2, 9)):
+      trainer.stdout.readline()
+    time.sleep(rng.uniform(0, 0.05))
     if attempt % 2:  # in the very middle of a save
       while trainer.poll() is None and not unfinished(tmp_path):
         pass
@@ -86,9 +86,8 @@ def test_kill_minus_nine_at_any_moment(tmp_path):
     for step in listed:
       number, tree, _ = restore_subset(tmp_path, abstract(state(0)), step=step)
       assert number == step and same(tree, step)
-    assert not listed or listed[-1] >= last  # nothing is ever lost
-    last = max(listed, default=last)
-  assert last > 6  # it did train
+    assert max(listed) > last  # it trained, and nothing saved is ever lost
+    last = max(listed)
 
 
 FULL = """
@@ -100,18 +99,16 @@ for step in (10, 20):
 assert checkpoints.wait() is None
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 if how == "disk":
-  with open(workdir + "/filler", "wb") as f:
+  with open(workdir + "/filler", "wb", buffering=0) as f:
     try:
       while True:
         f.write(bytes(1 << 16))
-        f.flush()
     except OSError:
       f.truncate(f.tell() - (1 << 20))
 else:
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-whole = lambda: steps(workdir) == [10, 20] and (
-    sorted(os.listdir(workdir + "/checkpoints")) == ["10", "20"])
-assert checkpoints.save(30, state(30), {}) and checkpoints.check() is None
+whole = lambda: steps(workdir) == [10, 20]
+assert checkpoints.save(30, state(30), {})
 while checkpoints.check() is None:  # by itself: no save, no wait
   time.sleep(0.01)
 assert checkpoints.wait() == checkpoints.check() and whole()
@@ -123,6 +120,7 @@ else:
   resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 assert checkpoints.save(40, state(40), {}) and checkpoints.wait() is None
 assert steps(workdir) == [10, 20, 40]
+assert sorted(os.listdir(workdir + "/checkpoints")) == ["10", "20", "40"]
 step, tree, _ = checkpoints.restore(abstract(state(0)))
 assert step == 40 and same(tree, 40) and len(log) == 2
 checkpoints.close()
@@ -147,36 +145,42 @@ def test_full_disk(tmp_path, how, reason):
       for step in (30, 40)]
 
 
-def test_a_folder_that_goes_away_and_comes_back(tmp_path):
-  log = []
-  checkpoints = Checkpoints(tmp_path, every=10, log=log.append)
-  checkpoints.save(10, state(10), {})
-  assert checkpoints.wait() is None
-  root, aside = tmp_path / "checkpoints", tmp_path / "aside"
-  root.rename(aside)
-  root.write_text("in the way")
-  checkpoints.save(20, state(20), {})
-  assert "20 could not be saved" in checkpoints.wait()
+GONE = """
+import pathlib
+from jaxgen.errors import UserError
+log, workdir = [], pathlib.Path(sys.argv[1])
+checkpoints = Checkpoints(workdir, every=10, log=log.append)
+checkpoints.save(10, state(10), {})
+assert checkpoints.wait() is None
+root, aside = workdir / "checkpoints", workdir / "aside"
+root.rename(aside)
+root.write_text("in the way")
+for _ in range(2):
   assert not checkpoints.save(20, state(20), {})
-  assert all("20 could not be saved" in line for line in log) and len(log) == 2
-  with pytest.raises(UserError, match="20 could not be saved"):
-    checkpoints.close()  # what was trained since is not safe
-  root.unlink()
-  aside.rename(root)
-  assert steps(tmp_path) == [10]
-  assert checkpoints.save(20, state(20), {})
-  checkpoints.close()
-  assert same(restore_subset(tmp_path, abstract(state(0)))[1], 20)
+  assert "20 could not be saved" in checkpoints.check()
+assert len(log) == 2 and all("20 could not be saved" in s for s in log), log
+try:
+  with checkpoints:  # an error on its way is not masked by a failed save
+    1 / 0
+except ZeroDivisionError:
+  print("not masked")
+try:
+  checkpoints.close()  # what was trained since is not safe
+except UserError as error:
+  print("told")
+root.unlink()
+aside.rename(root)
+assert steps(workdir) == [10]
+assert checkpoints.save(20, state(20), {})
+checkpoints.close()
+assert same(restore_subset(workdir, abstract(state(0)))[1], 20)
+print("saved")
+"""
 
 
-def test_an_exception_is_not_masked_by_a_failed_save(tmp_path):
-  with (pytest.raises(ZeroDivisionError),
-        Checkpoints(tmp_path, every=10, log=lambda line: None) as checkpoints):
-    (tmp_path / "checkpoints").rmdir()
-    (tmp_path / "checkpoints").write_text("in the way")
-    checkpoints.save(10, state(10), {})
-    assert checkpoints.wait()
-    1 / 0  # noqa: B018
+def test_a_folder_that_goes_away_and_comes_back(tmp_path):
+  out, errors = start(GONE, tmp_path).communicate(timeout=120)
+  assert out == "not masked\ntold\nsaved\n" and errors == "", errors
 
 
 PROCESS = """
