@@ -20,7 +20,12 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from jaxgen import cli, core, sharding
-from jaxgen.checkpoint import Checkpoints, check_config, latest_meta
+from jaxgen.checkpoint import (
+    Checkpoints,
+    check_config,
+    latest_meta,
+    steps,
+)
 from jaxgen.compilation import Compiled
 from jaxgen.data.pipeline import batches
 from jaxgen.data.sources import Source
@@ -43,7 +48,13 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if values.config is None or not values.workdir:
     raise UserError("train needs --config=configs/x.py and --workdir=W")
-  train(values.config, values.workdir)
+  try:
+    train(values.config, values.workdir)
+  except OSError as e:  # a full disk, or data that went away
+    good = max(steps(values.workdir), default="none")
+    raise UserError(
+        f"{e.strerror or e}: {e.filename or values.workdir}; the last good "
+        f"checkpoint is {good}, and the same command goes on from it") from e
 
 
 def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:

@@ -25,17 +25,22 @@ def call(capsys, monkeypatch, *argv):
 
 
 def start(*argv, devices=1, **env):
-  """The console command, in a process of its own."""
+  """The console command, in a process of its own; None unsets a variable."""
   flags = f"--xla_force_host_platform_device_count={devices}"
+  env = os.environ | {"XLA_FLAGS": flags} | env
   return subprocess.Popen(
       [sys.executable, "-m", "jaxgen", *map(str, argv)], cwd=ROOT, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env=os.environ | {"XLA_FLAGS": flags, **env})
+      env={k: v for k, v in env.items() if v is not None})
 
 
 def finish(process):
   """-> status, what it printed, lines on stderr."""
-  out, err = process.communicate(timeout=300)
+  try:
+    out, err = process.communicate(timeout=120)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    pytest.fail(f"hangs: {process.communicate()}")
   return process.returncode, out, err.splitlines()
 
 
