@@ -180,6 +180,14 @@ def test_arrays_that_are_not_what_meta_says(workdir, tmp_path, change):
   recover(workdir, 10)
 
 
+def test_a_config_that_was_edited(workdir):
+  path = workdir / "checkpoints/20/meta/metadata"
+  path.write_text(path.read_text().replace("mlp.MLP", "mlp.MLQ"))
+  with pytest.warns(RuntimeWarning, match="meta is not what was written"):
+    assert latest_meta(workdir)["config"] == CONFIG
+  assert "meta is not what was written" in recover(workdir, 10)[1]
+
+
 def test_a_renamed_step(workdir):
   (workdir / "checkpoints/20").rename(workdir / "checkpoints/30")
   log = []
