@@ -93,7 +93,7 @@ class Checkpoints:
       raise UserError(f"step {step} is not saved, for {bad[0]} holds NaN or "
                       f"infinity: go on from step {self._newest_whole()} with "
                       "a smaller learning rate")
-    meta = snapshot.complete_meta(as_json(meta, "meta"), step, leaves)
+    meta = snapshot.complete_meta(as_json(meta, "meta"), int(step), leaves)
     try:
       if self._manager is None:
         self._manager = ocp.CheckpointManager(
