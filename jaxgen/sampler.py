@@ -43,6 +43,7 @@ def load(workdir: str, *, ema: str | None = None, step: int | None = None
   params, stats, step = weights(workdir, config, model, shapes, ema, step)
   state = core.State(step=jnp.int32(step), params=params, stats=stats, opt={},
                      ema={}, skips=jnp.zeros(2, jnp.int32))
+  state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
   digest = hashlib.sha256(
       json.dumps(meta["config"], sort_keys=True).encode()).hexdigest()[:16]
   return Sampler(model, state, tuple(data["shape"]), np.dtype(data["dtype"]),
@@ -102,9 +103,7 @@ def _post_hoc(workdir, config, subset, abstract, width, last):
   kept = checkpoint.steps(workdir)
   if last is not None and last not in kept:
     raise UserError(f"no checkpoint {last} in {workdir}: there are {kept}")
-  for step in kept:
-    if last is not None and step > last:
-      break
+  for step in [s for s in kept if last is None or s <= last]:
     want = subset | {"ema": {p: abstract.ema[p] for p in profiles}}
     step, tree, _ = read(workdir, want, step)
     for p, own in profiles.items():
