@@ -28,15 +28,23 @@ class Dropout(nn.Module):
 
 
 class GroupNorm(nn.Module):
-  """Group norm with statistics in float32; fewer groups for narrow inputs."""
+  """Group norm with statistics in float32.
+
+  Of `groups` groups, or fewer: at least 4 channels each, and equal parts.
+  """
   groups: int = 32
   eps: float = 1e-5
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    groups = min(self.groups, x.shape[-1] // 4)
+    groups = divisor(x.shape[-1], min(self.groups, x.shape[-1] // 4))
     y = nn.GroupNorm(groups, epsilon=self.eps)(x.astype(jnp.float32))
     return y.astype(x.dtype)
+
+
+def divisor(n: int, most: int) -> int:
+  """The largest divisor of n that is at most `most`; 1 if there is none."""
+  return max((d for d in range(1, most + 1) if n % d == 0), default=1)
 
 
 def sinusoids(t: Array, width: int, period: float = 1e4) -> Array:

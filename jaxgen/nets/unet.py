@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxgen.nets.layers import (
     Dropout,
     GroupNorm,
+    divisor,
     sinusoids,
     upsample,
 )
@@ -39,13 +40,13 @@ class ResBlock(nn.Module):
 
 class Attention(nn.Module):
   """Self-attention over positions, [B, H, W, C]; softmax in float32."""
-  head: int = 64  # channels per head
+  head: int = 64  # channels per head, at least
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     b, h, w, c = x.shape
-    heads = max(c // self.head, 1)
+    heads = divisor(c, c // self.head)
     qkv = nn.Dense(3 * c, dtype=self.dtype)(GroupNorm()(x))
     q, k, v = jnp.split(qkv.reshape(b, h * w, heads, -1), 3, -1)
     y = jax.nn.dot_product_attention(q, k, v).reshape(b, h, w, c)
@@ -57,10 +58,11 @@ class UNet(nn.Module):
 
   Attributes:
     width: Channels of the first level.
-    mults: Channel multipliers, one per level; each level halves H and W.
+    mults: Channel multipliers, one per level; each level halves H and W
+      (rounding up).
     blocks: Residual blocks per level.
     attend: Resolutions (heights) with self-attention.
-    head: Channels per attention head.
+    head: Channels per attention head; more where heads would be unequal.
     dropout: Share of activations dropped when keys are given.
     classes: Number of labels; 0 means unconditional. Label `classes` is "none".
     dtype: Of the computation; parameters, norms and softmax are float32.
@@ -108,6 +110,7 @@ class UNet(nn.Module):
       for _ in range(self.blocks + 1):
         h = level(jnp.concatenate([h, skips.pop()], -1), mult)
       if i:
-        h = conv(h.shape[-1])(upsample(h))
+        _, height, width, _ = skips[-1].shape  # 7 -> 4 on the way down
+        h = conv(h.shape[-1])(upsample(h)[:, :height, :width])
     h = nn.silu(GroupNorm()(h)).astype(jnp.float32)
     return nn.Conv(x.shape[-1], (3, 3), kernel_init=ZERO)(h)
