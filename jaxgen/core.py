@@ -74,7 +74,10 @@ class Model(Protocol):
 def on_device(batch: Batch) -> Batch:
   """Bytes become floats in [-1, 1] here, and not a moment earlier."""
   def scale(x):
-    return x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 else x
+    if x.dtype != jnp.uint8:
+      return x
+    # Not x / 127.5 - 1: by XLA's reciprocal 255 would come out above 1.
+    return (x.astype(jnp.float32) - 127.5) / 127.5
   return jax.tree.map(scale, batch)
 
 
