@@ -155,4 +155,4 @@ class Diffusion:
     knobs = self.knobs | knobs
     evaluations = getattr(self.sampler, "func", self.sampler).nfe
     twice = 2 if knobs.get("guidance", 1.) != 1 else 1
-    return twice * evaluations(int(knobs["steps"]))
+    return twice * evaluations(min(max(int(knobs["steps"]), 1), LONGEST))
