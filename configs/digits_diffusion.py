@@ -7,18 +7,18 @@ from configs import _base
 
 def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""
-  c = _base.base("digits", steps=1500, batch=128, classes=10)
+  c = _base.base("digits", steps=1200, batch=64, classes=10)
   c.model = dict(
       name="models.diffusion.Diffusion",
-      net=dict(name="nets.unet.UNet", width=32, mults=(1, 2), blocks=1,
-               attend=(4,), head=32, dropout=0.0, classes=10),
+      net=dict(name="nets.unet.UNet", width=24, mults=(1, 2), blocks=1,
+               attend=(4,), head=24, dropout=0.0, classes=10),
       process=dict(name="diffusion.process.EDM"),
-      precond=dict(name="diffusion.precond.edm", sigma_data=0.5),
-      draw_t=dict(name="diffusion.times.lognormal", mean=-1.2, std=1.2),
+      precond=dict(name="diffusion.precond.edm", sigma_data=0.75),
+      draw_t=dict(name="diffusion.times.lognormal", mean=-0.6, std=1.0),
       path=dict(name="diffusion.times.karras", lo=0.01, hi=20.0, rho=7.0),
       sampler=dict(name="diffusion.samplers.heun"),
       steps=18, classes=10, label_drop=0.1, bound=1.0)
-  c.optim.net = dict(name="optim.adam", lr=2e-3, warmup=100, clip=1.0,
+  c.optim.net = dict(name="optim.adam", lr=3e-3, warmup=100, clip=1.0,
                      decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   if arg == "debug":

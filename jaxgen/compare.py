@@ -20,12 +20,14 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, health, pictures, sample, train
+from jaxgen import checkpoint, cli, config, health, pictures, train
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from jaxgen.evaluate import Judge, means, open_judge, save_json, spreads
+from jaxgen.evaluate import save_json
+from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.log import read_jsonl
 from jaxgen.report import render
+from jaxgen.sampler import Sampler, load
 
 STEPS = (2, 4, 8, 16, 32)  # of the diffusion model, for quality against cost
 
@@ -92,6 +94,7 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
   """Entries, each trained to its end before the next begins."""
   for path in configs:
     settings = config.load(path)
+    settings.log.pictures = 0  # the report has its own
     name = pathlib.Path(path.partition(":")[0]).stem
     tell(f"{name}: training in {home / name}")
     train.train(settings, str(home / name))
@@ -105,7 +108,7 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
 def row(entry: Entry, judge: Judge, images: dict[str, bytes]
         ) -> dict[str, Any]:
   """All that the report says of one model; its picture goes to `images`."""
-  model = sample.load(entry.workdir)
+  model = load(entry.workdir)
   meta = checkpoint.latest_meta(entry.workdir)
   n = judge.count
   y = model.labels(n, None)
@@ -132,7 +135,7 @@ def row(entry: Entry, judge: Judge, images: dict[str, bytes]
                    for f in health.replay(log)[1]]}
 
 
-def timed(model: sample.Sampler, n: int, y: np.ndarray | None, **knobs):
+def timed(model: Sampler, n: int, y: np.ndarray | None, **knobs):
   """n samples, and how many of them a second makes once it is compiled."""
   batch = min(n, 256)
   fewest = {"steps": 1} if "steps" in model.model.knobs else {}
@@ -143,7 +146,7 @@ def timed(model: sample.Sampler, n: int, y: np.ndarray | None, **knobs):
   return x, n / (time.perf_counter() - begun)
 
 
-def sweep(model: sample.Sampler, judge: Judge) -> list[dict[str, Any]]:
+def sweep(model: Sampler, judge: Judge) -> list[dict[str, Any]]:
   """Quality against cost: by number of steps where there is such a knob."""
   n = max(judge.count // 2, 1)
   y = model.labels(n, None)

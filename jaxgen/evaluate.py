@@ -3,34 +3,23 @@
   jaxgen evaluate --workdir W --num 1000 --out scores.json
   jaxgen evaluate --samples x.npz --data digits
 
-Small images are judged in the features of a classifier that is trained on the
-real training split (the ImageNet features of FID mean nothing there), and the
-name of every number says so: frechet@digits-cnn. Points are judged where their
-modes are known. How real test data score is the floor: nothing beats it but by
-luck or by copying.
+See judge.py for what is measured. How real test data score is the floor:
+nothing beats it but by luck or by copying.
 """
-import dataclasses
 import functools
 import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-import jax
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, sample, train
-from jaxgen.data.points import modes as modes_of
-from jaxgen.data.sources import Source, open_source
+from jaxgen import checkpoint, cli, sample
+from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from jaxgen.metrics.distances import frechet, moments
-from jaxgen.metrics.modes import modes
-from jaxgen.metrics.prdc import prdc
-
-Scores = dict[str, list[float]]  # by name, one for every set of samples
+from jaxgen.judge import means, open_judge, spreads, table
 
 
 def define(values: flags.FlagValues) -> None:
@@ -81,16 +70,6 @@ def main(values: flags.FlagValues) -> None:
         "spread": spreads(scores), "floor": means(floor)})
 
 
-def means(scores: Scores) -> dict[str, float]:
-  """Over the sets of samples."""
-  return {k: float(np.mean(v)) for k, v in scores.items()}
-
-
-def spreads(scores: Scores) -> dict[str, float]:
-  """Standard deviations over the sets, where there are several."""
-  return {k: float(np.std(v)) for k, v in scores.items() if len(v) > 1}
-
-
 def save_json(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
   """Writes JSON whole or not at all."""
   path = pathlib.Path(path)
@@ -98,227 +77,6 @@ def save_json(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
   draft = path.with_name(f".{path.name}.{os.getpid()}")
   draft.write_text(json.dumps(checkpoint.as_json(result), indent=1))
   draft.replace(path)
-
-
-def table(scores: Scores, floor: Scores) -> str:
-  """Scores beside those of real test data, as text."""
-  def say(s, k):
-    if k not in s:
-      return "-"
-    give = f" ± {np.std(s[k]):.2g}" if len(s[k]) > 1 else ""
-    return f"{np.mean(s[k]):.4g}{give}"
-  rows = [("", "samples", "real test data")]
-  rows += [(k, say(scores, k), say(floor, k)) for k in floor | scores]
-  return "\n".join(f"{a:28}{b:>20}{c:>20}" for a, b, c in rows)
-
-
-class Judge(Protocol):
-  """Knows the real data, and says how near samples come."""
-  features: str  # what it looks at
-  count: int     # samples that it likes to see
-  card: dict[str, Any]  # how its numbers come about
-
-  def scores(self, x: np.ndarray, y: np.ndarray | None,
-             cas: bool = True) -> Scores:
-    """Samples [N, ...], their labels [N] -> numbers by name."""
-
-  def floor(self) -> Scores:
-    """The same for real test data."""
-
-
-def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
-  """The judge for a config's data, trained first if it has to be.
-
-  Raises:
-    UserError: images without labels: there is no classifier to train.
-  """
-  if data.source.startswith("points:"):
-    return PointsJudge(data.source)
-  size = data.get("size")
-  real = open_source(data.source, split=data.split, size=size)
-  test = open_source(data.source, split="test", size=size)
-  if not real.classes:
-    raise UserError(
-        f"{real.name} has no labels, and the built-in judge is a classifier")
-  home = pathlib.Path(folder) if folder else cache(real)
-  return ClassifierJudge.of(data, real, test, home)
-
-
-def cache(real: Source) -> pathlib.Path:
-  """Where the judge of a dataset lies when nobody says."""
-  root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return (pathlib.Path(root).expanduser() / "jaxgen" / "judges"
-          / f"{real.name.replace('/', '_').replace(':', '-')}"
-            f"-{real.fingerprint}")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClassifierJudge:
-  """Looks at images through a classifier of the real training split."""
-  data: ConfigDict
-  real: Source
-  test: Source
-  home: pathlib.Path
-  classifier: sample.Sampler
-
-  @classmethod
-  def of(cls, data: ConfigDict, real: Source, test: Source,
-         home: pathlib.Path) -> "ClassifierJudge":
-    """Trains the classifier, or takes it from where it lies."""
-    train.train(judge_config(data, real.classes), home, quiet=True)
-    return cls(data, real, test, home, sample.load(home))
-
-  @property
-  def features(self) -> str:
-    """In the name of every number."""
-    return f"{self.real.name.rpartition('/')[2].replace(':', '-')}-cnn"
-
-  @property
-  def count(self) -> int:
-    """As many as there are to train on."""
-    return len(self.real)
-
-  @property
-  def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
-    return {
-        "features": self.features, "classifier": self.classifier.card,
-        "reference": f"{len(self.real)} real training images of "
-                     f"{self.real.name} ({self.real.fingerprint})",
-        "protocol": f"means over sets of {len(self.test)} samples, as many as "
-                    "there are real test images; precision and recall with "
-                    "k=3, density and coverage with k=5; classification "
-                    "accuracy score: trained on all samples, tested on real"}
-
-  def scores(self, x: np.ndarray, y: np.ndarray | None,
-             cas: bool = True) -> Scores:
-    """See Judge. Fréchet and the like on sets as large as the test split."""
-    self.check(x)
-    f, n = embed(self.classifier, x), min(len(self.test), len(x))
-    # Every number depends on how many samples it is made from, so that
-    # samples are taken in sets of the size that the floor is made from.
-    sets = [self.near(f[i:i + n]) for i in range(0, len(f) - n + 1, n)]
-    result = {f"{k}@{self.features}": [s[k] for s in sets] for k in sets[0]}
-    if cas and y is not None:
-      result[f"cas@{self.features}"] = [self.cas(x, y)]
-    return result
-
-  def check(self, x: np.ndarray) -> None:
-    """UserError unless samples look like the data."""
-    if x.shape[1:] != self.real.shape or x.dtype != self.real.dtype:
-      raise UserError(
-          f"samples are {x.dtype} {list(x.shape[1:])}, but {self.real.name} "
-          f"is {self.real.dtype} {list(self.real.shape)}")
-    if len(x) < 32:
-      raise UserError(f"{len(x)} samples are too few to judge: draw 32 or more")
-
-  def near(self, f: np.ndarray) -> dict[str, float]:
-    """Features [N, D] of samples against those of the real training split."""
-    a, b = moments(f), self.gaussian
-    return {"frechet": frechet(a.mu, a.sigma, b.mu, b.sigma),
-            **prdc(f, self.embedded)._asdict()}
-
-  @functools.cached_property
-  def embedded(self) -> np.ndarray:
-    """Features of the real training split, [N, D]."""
-    return embed(self.classifier, self.real.arrays()[0])
-
-  @functools.cached_property
-  def gaussian(self):
-    """Their mean and covariance."""
-    return moments(self.embedded)
-
-  def floor(self) -> Scores:
-    """Real test data; for the accuracy score, a classifier of real data."""
-    x, _ = self.test.arrays()
-    return self.scores(x, None) | {
-        f"cas@{self.features}": [accuracy(self.classifier, self.test)]}
-
-  def cas(self, x: np.ndarray, y: np.ndarray) -> float:
-    """Classification accuracy score (Ravuri & Vinyals 2019): in [0, 1].
-
-    The judge's own config, trained on samples, tested on real test images.
-    """
-    digest = sample.digest_of(x, y)
-    file = self.home / "cas" / f"{digest}.npz"
-    sample.write(str(file), x, y, {})
-    settings = judge_config(self.data, self.real.classes)
-    with settings.unlocked():
-      settings.data.source, settings.data.split = f"npz:{file}", "train"
-    train.train(settings, self.home / "cas" / digest, quiet=True)
-    return accuracy(sample.load(self.home / "cas" / digest), self.test)
-
-
-def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
-  """configs/judge.py for other data."""
-  c = config.load("configs/judge.py")
-  with c.unlocked():
-    c.data.update(source=data.source, split=data.split, classes=classes)
-    if data.get("size"):
-      c.data.size = data.size
-    c.model.net.classes = classes
-    c.checkpoint.every = c.steps
-  return c
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _embed(model, state, x):
-  x = jax.numpy.asarray(x, np.float32) / 127.5 - 1
-  with jax.default_matmul_precision("highest"):
-    return model.embed(state, {"x": x}), model.logits(state, {"x": x})
-
-
-def in_batches(classifier: sample.Sampler, x: np.ndarray, batch: int = 256):
-  """Features [N, D] and logits [N, classes], from one compiled program."""
-  parts = []
-  for i in range(0, len(x), batch):
-    part = x[i:i + batch]
-    full = np.concatenate([part, np.zeros_like(x[:1]).repeat(
-        batch - len(part), 0)])
-    out = jax.device_get(_embed(classifier.model, classifier.state, full))
-    parts.append([a[:len(part)] for a in out])
-  return [np.concatenate(a) for a in zip(*parts, strict=True)]
-
-
-def embed(classifier: sample.Sampler, x: np.ndarray) -> np.ndarray:
-  """Images uint8 [N, H, W, C] -> features [N, D]."""
-  return in_batches(classifier, x)[0]
-
-
-def accuracy(classifier: sample.Sampler, test: Source) -> float:
-  """Share of a labelled source that a classifier gets right, in [0, 1]."""
-  x, y = test.arrays()
-  return float(np.mean(in_batches(classifier, x)[1].argmax(-1) == y))
-
-
-@dataclasses.dataclass(frozen=True)
-class PointsJudge:
-  """Knows the modes of a mixture."""
-  name: str
-  features: str = "xy"
-  count: int = 10_000
-
-  @property
-  def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
-    return {"features": self.features, "reference": self.name,
-            "protocol": "high quality: within 3 standard deviations of a mode"}
-
-  def scores(self, x: np.ndarray, y: np.ndarray | None,
-             cas: bool = True) -> Scores:
-    """Modes found, share of high-quality samples, Fréchet of coordinates."""
-    del y, cas
-    found = modes(x, *modes_of(self.name))
-    real, _ = open_source(self.name).arrays()
-    a, b = moments(x), moments(real)
-    return {"modes": [found.found], "high_quality": [found.high_quality],
-            "kl": [found.kl],
-            "frechet@xy": [frechet(a.mu, a.sigma, b.mu, b.sigma)]}
-
-  def floor(self) -> Scores:
-    """Real test data."""
-    x, _ = open_source(self.name, split="test").arrays()
-    return self.scores(x[:self.count], None)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,11 @@ class Experiment:
     """The state before the first step, a function of the seed."""
     shapes = dummy(source, self.config.batch)
     zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items()}
-    init = jax.jit(self.init, out_shardings=sharding.replicated(mesh))
+    # Runs once, but compiles for long: on a CPU three times what it need.
+    hasty = jax.default_backend() == "cpu"
+    init = jax.jit(
+        self.init, out_shardings=sharding.replicated(mesh),
+        compiler_options={"xla_backend_optimization_level": 0} if hasty else {})
     return init(zeros, jax.random.key(self.config.seed))
 
 

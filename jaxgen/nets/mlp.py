@@ -20,6 +20,15 @@ class Trunk(nn.Module):
     return h
 
 
+def waves(x: Array, octaves: int = 3) -> Array:
+  """Appends sines and cosines to x [B, D]: nets learn finer shapes by them.
+
+  Tancik et al. 2020, Sec. 6, positional encoding.
+  """
+  return jnp.concatenate([x, *(f(x * 2 ** i * jnp.pi) for i in range(octaves)
+                               for f in (jnp.sin, jnp.cos))], -1)
+
+
 def given(h: Array, y: Array | None, classes: int, width: int) -> Array:
   """Appends the label's embedding to h [B, D]; nothing without classes."""
   if not classes:
@@ -37,10 +46,7 @@ class Denoiser(nn.Module):
   def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
                key: Array | None = None) -> Array:
     del key  # nothing to draw
-    # Fourier features: a mixture has sharper scores than a plain MLP learns.
-    wave = jnp.concatenate([x, *(f(x * 2 ** i * jnp.pi) for i in range(3)
-                                 for f in (jnp.sin, jnp.cos))], -1)
-    h = jnp.concatenate([wave, sinusoids(c_noise, 64)], -1)
+    h = jnp.concatenate([waves(x), sinusoids(c_noise, 64)], -1)
     h = Trunk(self.width, self.depth)(
         given(h, y, self.classes and self.classes + 1, 32))  # the last: none
     return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(h)
@@ -67,7 +73,7 @@ class Discriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, y: Array | None = None) -> Array:
-    h = Trunk(self.width, self.depth)(given(x, y, self.classes, 32))
+    h = Trunk(self.width, self.depth)(given(waves(x), y, self.classes, 32))
     return nn.Dense(1)(h)[:, 0]
 
 
@@ -88,7 +94,7 @@ class Codec(nn.Module):
 
   def encode(self, x: Array, y: Array | None = None) -> tuple[Array, Array]:
     """Means and log variances of q(z | x, y), each [B, Z]."""
-    return tuple(jnp.split(self.encoder(self._given(x, y)), 2, -1))
+    return tuple(jnp.split(self.encoder(self._given(waves(x), y)), 2, -1))
 
   def decode(self, z: Array, y: Array | None = None) -> Array:
     """Mean of p(x | z, y), [B, D]."""

@@ -1,0 +1,132 @@
+"""Judges: what real data, copies, noise and half of the classes score."""
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from jaxgen import judge as judges
+from jaxgen.data.sources import open_source
+from jaxgen.errors import UserError
+from verbs import call
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+  patch = pytest.MonkeyPatch()
+  whole = judges.judge_config
+
+  def short(*args):
+    c = whole(*args)
+    c.steps = c.checkpoint.every = 150
+    return c
+  patch.setattr(judges, "judge_config", short)
+  data = ConfigDict(dict(source="digits", split="train"))
+  yield judges.open_judge(data, str(tmp_path_factory.mktemp("judge")))
+  patch.undo()
+
+
+def test_real_training_images_beat_the_floor(judge):
+  x, y = judge.real.arrays()
+  own, floor = (judges.means(s) for s in (
+      judge.scores(x, y, cas=False), judge.floor()))
+  assert own["frechet@digits-cnn"] < floor["frechet@digits-cnn"]
+  assert own["precision@digits-cnn"] == 1 >= floor["precision@digits-cnn"]
+  assert 0.9 < floor["cas@digits-cnn"] <= 1
+
+
+def test_real_samples_train_as_good_a_classifier(judge):
+  x, y = judge.real.arrays()
+  scores = judges.means(judge.scores(x, y))
+  floor = judges.means(judge.floor())
+  # The same images and the same seed: the same classifier.
+  assert scores["cas@digits-cnn"] == floor["cas@digits-cnn"]
+
+
+def test_wrong_labels_cost_accuracy(judge):
+  x, y = judge.real.arrays()
+  assert judge.cas(x, ((y + 1) % 10).astype(np.int32)) < 0.1
+
+
+def test_noise_is_far_and_false(judge):
+  x = np.random.default_rng(0).integers(0, 256, (720, 8, 8, 1)).astype(np.uint8)
+  scores = judges.means(judge.scores(x, None))
+  floor = judges.means(judge.floor())
+  assert scores["frechet@digits-cnn"] > 20 * floor["frechet@digits-cnn"]
+  assert scores["precision@digits-cnn"] < 0.3
+  assert "cas@digits-cnn" not in scores  # nothing to train on without labels
+
+
+def test_lost_classes_cost_diversity_not_fidelity(judge):
+  x, y = judge.real.arrays()
+  half = x[y < 5][:359]
+  scores = judges.means(judge.scores(half, None))
+  assert scores["precision@digits-cnn"] == 1
+  assert scores["recall@digits-cnn"] < 0.65
+  assert scores["coverage@digits-cnn"] < 0.6
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_order_of_a_file_hardly_matters(judge, labelled):
+  x, y = judge.real.arrays()
+  for order in (np.argsort(y), np.random.default_rng(0).permutation(len(x))):
+    own = judge.scores(x[order], y[order] if labelled else None, cas=False)
+    # A set that lacked classes would be an order of magnitude further off.
+    assert judges.means(own)["frechet@digits-cnn"] < 5
+
+
+def test_scores_are_means_over_sets_as_large_as_the_test_split(judge):
+  x, _ = judge.real.arrays()
+  scores = judge.scores(x, None)
+  assert len(scores["frechet@digits-cnn"]) == len(x) // len(judge.test)
+  few = judge.scores(x[:len(judge.test)], None)
+  assert len(few["frechet@digits-cnn"]) == 1
+
+
+@pytest.mark.parametrize("x, word", [
+    (np.zeros((100, 8, 8, 3), np.uint8), "samples are uint8"),
+    (np.zeros((100, 8, 8, 1), np.float32), "samples are float32"),
+    (np.zeros((9, 8, 8, 1), np.uint8), "too few")])
+def test_strange_samples_are_refused(judge, x, word):
+  with pytest.raises(UserError, match=word):
+    judge.scores(x, None)
+
+
+def test_points_know_their_modes():
+  judge = judges.open_judge(ConfigDict(dict(source="points:grid25")))
+  floor = judges.means(judge.floor())
+  assert floor["modes"] == 25
+  # Within three standard deviations in the plane: 1 - exp(-9 / 2).
+  assert floor["high_quality"] == pytest.approx(0.98889, abs=0.005)
+  x, y = open_source("points:grid25").arrays()
+  assert judges.means(judge.scores(x[y < 7], None))["modes"] == 7
+
+
+def test_images_without_labels_have_no_built_in_judge(tmp_path):
+  file = tmp_path / "x.npz"
+  np.savez(file, np.zeros((40, 8, 8, 1), np.uint8))
+  data = ConfigDict(dict(source=f"npz:{file}", split="train"))
+  with pytest.raises(UserError, match="no labels"):
+    judges.open_judge(data, str(tmp_path))
+
+
+def test_the_verb_judges_a_file(judge, tmp_path, capsys, monkeypatch):
+  x, y = judge.real.arrays()
+  np.savez(tmp_path / "x.npz", x[:400], y[:400])
+  status, out, _ = call(
+      capsys, monkeypatch, "evaluate", "--samples", tmp_path / "x.npz",
+      "--data", "digits", "--judge", judge.home, "--out", tmp_path / "s.json")
+  assert status == 0 and "frechet@digits-cnn" in out
+  import json
+  card = json.loads((tmp_path / "s.json").read_text())
+  assert card["scores"]["precision@digits-cnn"] == 1
+  assert card["judge"]["features"] == "digits-cnn"
+  assert card["made"]["fingerprint"]
+
+
+@pytest.mark.parametrize("flags, word", [
+    ((), "one of --workdir"),
+    (("--samples", "x.npz"), "--data"),
+    (("--samples", "nowhere.npz", "--data", "digits"), "no file"),
+    (("--workdir", "nowhere"), "no folder")])
+def test_mistakes_end_in_a_line(flags, word, capsys, monkeypatch):
+  status, _, err = call(capsys, monkeypatch, "evaluate", *flags)
+  assert status == 2 and len(err) == 1 and word in err[0]
