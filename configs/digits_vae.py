@@ -7,7 +7,7 @@ from configs import _base
 
 def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""
-  c = _base.base("digits", steps=1500, batch=128, classes=10)
+  c = _base.base("digits", steps=1200, batch=128, classes=10)
   c.model = dict(
       name="models.vae.VAE",
       net=dict(name="nets.convs.Codec", size=8, channels=1, z_dim=16, width=32,

@@ -29,7 +29,7 @@ from jaxgen.log import read_jsonl
 from jaxgen.report import render
 from jaxgen.sampler import Sampler, load
 
-STEPS = (2, 4, 8, 16, 32)  # of the diffusion model, for quality against cost
+STEPS = (4, 8, 16, 32)  # of the diffusion model, for quality against cost
 
 
 def define(values: flags.FlagValues) -> None:
@@ -148,7 +148,7 @@ def timed(model: Sampler, n: int, y: np.ndarray | None, **knobs):
 
 def sweep(model: Sampler, judge: Judge) -> list[dict[str, Any]]:
   """Quality against cost: by number of steps where there is such a knob."""
-  n = max(judge.count // 2, 1)
+  n = max(judge.count // 4, 1)
   y = model.labels(n, None)
   stepped = "steps" in model.model.knobs
   knobs = [{"steps": s} for s in STEPS] if stepped else [{}]

@@ -201,7 +201,7 @@ def _cell(
   if not verdict.finite(value):
     return f"<td>{escape(str(value))}</td>"
   mark = ' class="best"' if best else ""
-  give = f"<small>± {escape(form(spread))}</small>" if spread else ""
+  give = f" <small>± {escape(form(spread))}</small>" if spread else ""
   return f'<td{mark} title="{value}">{escape(form(value))}{give}</td>'
 
 
