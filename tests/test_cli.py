@@ -3,11 +3,9 @@ import json
 import pathlib
 
 import pytest
-from verbs import POINTS, ROOT, call, finish, start, tree
+from verbs import POINTS, call, finish, start, tree
 
 from jaxgen import config, train
-
-GAN = (ROOT / "configs" / "points_gan.py").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +74,24 @@ def test_mistake_of_training(case, verb, tmp_path):
   assert not any(tmp_path.iterdir())
 
 
+FILE = """from configs import points_gan
+
+
+def get_config():
+  c = points_gan.get_config("debug")
+  c.{}
+  return c
+"""
 FILES = {
-    "key": (GAN.replace("  adam =", "  c.stpes = 3\n  adam ="),
+    "key": (FILE.format("stpes = 3"),
             "config.stpes means nothing; did you mean 'steps'?"),
-    "deep key": (GAN.replace("  adam =", "  c.log.evry = 3\n  adam ="),
+    "deep key": (FILE.format("log.evry = 3"),
                  "config.log.evry means nothing; did you mean 'every'?"),
-    "argument": (GAN.replace("depth=3", "dpeth=3"), "did you mean 'depth'?"),
-    "type": (GAN.replace("  adam =", "  c.steps = 3.5\n  adam ="),
-             "field 'steps'"),
-    "range": (GAN.replace("  adam =", "  c.log.every = 0\n  adam ="),
-              "config.log.every=0: want"),
-    "group": (GAN.replace("c.optim.gen,", "c.optim.gne,"), "needs optim.gen"),
-    "spec": (GAN.replace("c.ema.main = dict(name=", "c.ema.main = dict(nam="),
-             "config.ema.main must be"),
+    "argument": (FILE.format("model.gen.dpeth = 3"), "did you mean 'depth'?"),
+    "type": (FILE.format("steps = 3.5"), "field 'steps'"),
+    "range": (FILE.format("log.every = 0"), "config.log.every=0: want"),
+    "group": (FILE.format("optim.pop('gen')"), "needs optim.gen"),
+    "spec": (FILE.format("ema.main.pop('name')"), "config.ema.main must be"),
     "syntax": ("def get_config(:\n", "SyntaxError"),
     "function": ("x = 1\n", "get_config"),
     "error": ("def get_config():\n  return 1 / 0\n", "ZeroDivisionError"),
