@@ -79,19 +79,19 @@ FILE = """from configs import points_gan
 
 def get_config():
   c = points_gan.get_config("debug")
-  c.{}
+  {}
   return c
 """
 FILES = {
-    "key": (FILE.format("stpes = 3"),
+    "key": (FILE.format("c.stpes = 3"),
             "config.stpes means nothing; did you mean 'steps'?"),
-    "deep key": (FILE.format("log.evry = 3"),
+    "deep key": (FILE.format("c.log.evry = 3"),
                  "config.log.evry means nothing; did you mean 'every'?"),
-    "argument": (FILE.format("model.gen.dpeth = 3"), "did you mean 'depth'?"),
-    "type": (FILE.format("steps = 3.5"), "field 'steps'"),
-    "range": (FILE.format("log.every = 0"), "config.log.every=0: want"),
-    "group": (FILE.format("optim.pop('gen')"), "needs optim.gen"),
-    "spec": (FILE.format("ema.main.pop('name')"), "config.ema.main must be"),
+    "argument": (FILE.format("c.model.gen.dpeth = 3"), "did you mean 'depth'?"),
+    "type": (FILE.format("c.steps = 3.5"), "field 'steps'"),
+    "range": (FILE.format("c.log.every = 0"), "config.log.every=0: want"),
+    "group": (FILE.format("del c.optim.gen"), "needs optim.gen"),
+    "spec": (FILE.format("del c.ema.main.name"), "config.ema.main must be"),
     "syntax": ("def get_config(:\n", "SyntaxError"),
     "function": ("x = 1\n", "get_config"),
     "error": ("def get_config():\n  return 1 / 0\n", "ZeroDivisionError"),
