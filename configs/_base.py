@@ -2,7 +2,7 @@
 from ml_collections import ConfigDict
 
 
-def base(source: str, *, steps: int, batch: int, size: int | None = None,
+def base(source: str, *, steps: int, batch: int, size: int = 0,
          classes: int = 0) -> ConfigDict:
   """A config without a model: `steps` updates of `batch` examples."""
   c = ConfigDict()
@@ -11,10 +11,10 @@ def base(source: str, *, steps: int, batch: int, size: int | None = None,
   c.batch = batch
   c.accumulate = 1      # equal parts in which a batch is differentiated
   c.patience = 20       # skipped (non-finite) updates in a row, then we stop
-  c.data = dict(source=source, split="train", classes=classes, flip=False,
-                workers=0)
-  if size:
-    c.data.size = size
+  # size: images are cropped and resized to it; 0: as they are stored.
+  # classes: labels that the model is given; 0: none.
+  c.data = dict(source=source, split="train", size=size, classes=classes,
+                flip=False, workers=0)
   c.model = ConfigDict()
   c.optim = ConfigDict()  # an optimiser for every group that a player moves
   c.ema = ConfigDict()    # profiles of averaged weights; "main" is sampled

@@ -174,7 +174,7 @@ def curves(log: list[dict[str, Any]]) -> dict[str, Any]:
 
 def real_samples(data: ConfigDict, n: int = 60):
   """Real training examples to look at, labels in turn -> x, classes."""
-  source = open_source(data.source, split=data.split, size=data.get("size"))
+  source = open_source(data.source, split=data.split, size=data.size or None)
   x, y = source.arrays()
   if not source.classes or x.ndim == 2:
     return x[:2000], 0

@@ -186,7 +186,8 @@ def move(
   state = state.replace(
       params=state.params | {group: optax.apply_updates(theta, updates)},
       opt=state.opt | {group: opt}, stats=stats)
-  ok = jnp.isfinite(loss) & jnp.isfinite(norm)
+  ok = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(
+      optax.tree.norm(updates))
   return state, {"loss": loss, "grad_norm": norm, **info}, ok
 
 

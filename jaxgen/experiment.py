@@ -21,11 +21,11 @@ FIELDS = {
     "log": ("every", "pictures", "histograms"),
     "checkpoint": ("every", "keep", "keep_every"),
 }
-OPTIONAL = ("data.size",)
 AT_LEAST = {
     "seed": 0, "steps": 1, "batch": 1, "accumulate": 1, "patience": 1,
-    "data.classes": 0, "data.workers": 0, "log.every": 1, "log.pictures": 0,
-    "checkpoint.every": 1, "checkpoint.keep": 2, "checkpoint.keep_every": 0,
+    "data.size": 0, "data.classes": 0, "data.workers": 0, "log.every": 1,
+    "log.pictures": 0, "checkpoint.every": 1, "checkpoint.keep": 2,
+    "checkpoint.keep_every": 0,
 }
 
 
@@ -106,7 +106,7 @@ def check_fields(config: ConfigDict) -> None:
         raise UserError(f"config.{dot}{key} means nothing"
                         + nearest(key, known))
     for key in known:
-      if key not in fields and dot + key not in OPTIONAL:
+      if key not in fields:
         raise UserError(
             f"config.{dot}{key} is missing: begin with _base.base(...)")
   for name, least in AT_LEAST.items():
@@ -132,7 +132,7 @@ def field(config: ConfigDict, path: str) -> Any:
 def open_data(config: ConfigDict) -> Source:
   """The source that a config trains on."""
   data = config.data
-  return open_source(data.source, split=data.split, size=data.get("size"))
+  return open_source(data.source, split=data.split, size=data.size or None)
 
 
 def dummy(source: Source, batch: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -6,6 +6,7 @@ that are closed by then, or into futures that nobody waits for any more.
 """
 import logging
 import sys
+import traceback
 import warnings
 
 
@@ -22,11 +23,13 @@ def hush() -> None:
 
 
 def not_an_echo(record: logging.LogRecord) -> bool:
-  """False for tracebacks logged by Orbax, or of errors by TensorStore."""
+  """False for tracebacks logged by Orbax, out of it, or by TensorStore."""
   if not record.exc_info:
     return True
-  return not ("orbax" in record.pathname
-              or "tensorstore_spec" in str(record.exc_info[1]))
+  _, error, trace = record.exc_info
+  places = [frame.filename for frame in traceback.extract_tb(trace)]
+  return not (any("orbax" in place for place in [record.pathname, *places])
+              or "tensorstore_spec" in str(error))
 
 
 class _Hook:

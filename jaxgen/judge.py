@@ -71,7 +71,7 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
   """
   if data.source.startswith("points:"):
     return PointsJudge(data.source)
-  size = data.get("size")
+  size = data.get("size") or None
   real = open_source(data.source, split=data.split, size=size)
   if not real.classes:
     raise UserError(
@@ -194,9 +194,8 @@ def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
   """configs/judge.py for other data."""
   c = config.load("configs/judge.py")
   with c.unlocked():
-    c.data.update(source=data.source, split=data.split, classes=classes)
-    if data.get("size"):
-      c.data.size = data.size
+    c.data.update(source=data.source, split=data.split, classes=classes,
+                  size=data.get("size", 0))
     c.model.net.classes = classes
     c.checkpoint.every = c.steps
   return c

@@ -8,6 +8,7 @@ turns back. A line {"start": k} says that a process took over after step k:
 what an earlier life had logged beyond k counts no more.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -75,6 +76,30 @@ def _mend(path: Path) -> None:
     os.truncate(path, text.rfind(b"\n") + 1)
 
 
+class _Direct:
+  """A writer of events without tensorboardX's thread.
+
+  That thread dies of a full disk, and whoever writes then waits for it for
+  ever. What finds no room here is left out: the log tells of the full disk.
+  """
+
+  def __init__(self, writer):
+    writer._worker.stop()
+    self._file = writer._ev_writer
+
+  def add_event(self, event) -> None:
+    with contextlib.suppress(OSError):
+      self._file.write_event(event)
+
+  def flush(self) -> None:
+    with contextlib.suppress(OSError):
+      self._file.flush()
+
+  def close(self) -> None:
+    with contextlib.suppress(OSError, ValueError):  # at exit once more
+      self._file.close()
+
+
 class Logger:
   """Writes the log, events and a progress line; process 0 only.
 
@@ -112,6 +137,8 @@ class Logger:
     self._events = tensorboardX.SummaryWriter(
       str(workdir / "events"), purge_step=start + 1 if start else None
     )
+    writer = self._events.file_writer
+    writer.event_writer = _Direct(writer.event_writer)
     self._progress = Progress(
       total_steps, batch, unit=unit, stream=stream or sys.stderr
     )
@@ -133,6 +160,7 @@ class Logger:
     for finding in findings:
       self._events.add_text(f"warning/{finding.name}", finding.text, step)
       self._progress.say(f"warning at step {step:,}: {finding.text}")
+    self._events.flush()
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Grids of uint8 images [N, H, W, C], or ready pictures [H, W, C]."""

@@ -66,7 +66,7 @@ def wait_for(it, process):
 
 def test_killed_trainings_end_with_the_same_bits(tmp_path):
   run = subprocess.run(
-      [sys.executable, "benchmarks/kill.py", "--config", f"{GAN}:debug",
+      [sys.executable, "tests/kill.py", "--config", f"{GAN}:debug",
        "--kills", "2", "--set", "steps=40", "--set", "checkpoint.every=4",
        "--set", "log.pictures=0", "--folder", tmp_path], cwd=ROOT, text=True,
       capture_output=True, timeout=300)
@@ -74,7 +74,7 @@ def test_killed_trainings_end_with_the_same_bits(tmp_path):
   assert "all the same, bit by bit" in run.stdout
   assert "while saving" in run.stdout
   # The script can tell: another seed gives other bits.
-  sys.path.insert(0, str(ROOT / "benchmarks"))
+  sys.path.insert(0, str(ROOT / "tests"))
   import kill
   c = settings(steps=4, seed=1)
   train.train(c, str(tmp_path / "other"), quiet=True)
@@ -195,3 +195,48 @@ def test_a_huge_learning_rate_ends_in_one_line(tmp_path, capsys, monkeypatch):
   (line,) = [x for x in lines if x.startswith("jaxgen: ")]
   assert "the last good checkpoint is" in line and "learning rate" in line
   assert not [x for x in lines if "Traceback" in x]
+
+
+@pytest.fixture
+def disk(tmp_path):
+  """A file system of 600 KB."""
+  mount = tmp_path / "disk"
+  mount.mkdir()
+  made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs",
+                         mount], capture_output=True)
+  if made.returncode:
+    pytest.skip("no right to mount a small file system")
+  yield mount
+  subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def test_a_disk_that_fills_up(disk, tmp_path):
+  """It is told at once; nothing old is lost; with room it goes on."""
+  c = settings(steps=40)
+  workdir = disk / "w"
+  status, _, lines = finish(start("train", *flags(c), f"--workdir={workdir}"))
+  told = [x for x in lines if "could not be saved" in x]
+  assert not [x for x in lines if "Traceback" in x or "ERROR" in x]
+  kept = checkpoint.steps(workdir)
+  assert status == 2 and told and kept
+  assert lines[-1].startswith("jaxgen: ") and "No space left" in lines[-1]
+  assert f"the newest is {kept[-1]}" in told[0]
+  checkpoint.latest_meta(workdir)  # and it can be read
+  subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+  after = train.train(c, str(workdir), quiet=True)
+  before = train.train(c, str(tmp_path / "roomy"), quiet=True)
+  assert bits(after) == bits(before)
+
+
+def test_a_disk_that_is_full_at_the_start(disk):
+  filler = disk / "filler"
+  with pytest.raises(OSError, match="No space"), open(filler, "wb",
+                                                      buffering=0) as f:
+    while True:
+      f.write(bytes(4096))
+  before = filler.stat().st_size
+  status, _, lines = finish(start(
+      "train", *flags(settings(steps=2)), f"--workdir={disk / 'w'}"))
+  assert status == 2 and "No space left" in lines[-1]
+  assert lines[-1].startswith("jaxgen: ")
+  assert filler.stat().st_size == before

@@ -1,6 +1,6 @@
 """Kill a training again and again: does it end with the same bits?
 
-  python benchmarks/kill.py --config configs/digits_vae.py:debug --kills 10 \
+  python tests/kill.py --config configs/digits_vae.py:debug --kills 10 \
       --set steps=200 --set checkpoint.every=10
 
 Trains twice by the same command: once in peace, and once with SIGKILL at
