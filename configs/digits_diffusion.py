@@ -7,7 +7,7 @@ from configs import _base
 
 def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""
-  c = _base.base("digits", steps=1200, batch=64, classes=10)
+  c = _base.base("digits", steps=1000, batch=64, classes=10)
   c.model = dict(
       name="models.diffusion.Diffusion",
       net=dict(name="nets.unet.UNet", width=24, mults=(1, 2), blocks=1,

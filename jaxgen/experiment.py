@@ -47,8 +47,8 @@ class Experiment:
       word = "needs" if group in moved else "has no player for"
       raise UserError(f"{config.model.name} {word} optim.{group}; "
                       f"its players move {', '.join(sorted(moved))}")
-    tx = {g: build(s)(steps=config.steps) for g, s in config.optim.items()}
-    ema = {p: build(s)(batch=config.batch) for p, s in config.ema.items()}
+    tx = complete("optim", config.optim, steps=config.steps)
+    ema = complete("ema", config.ema, batch=config.batch)
     return cls(
         config, model, core.make_init(model, tx, tuple(ema)),
         core.make_step(model, tx, ema, config.accumulate))
@@ -92,6 +92,17 @@ class Experiment:
         self.init, out_shardings=sharding.replicated(mesh),
         compiler_options={"xla_backend_optimization_level": 0} if hasty else {})
     return init(zeros, jax.random.key(self.config.seed))
+
+
+def complete(part: str, specs: Mapping[str, Any], **given) -> dict[str, Any]:
+  """Builds each spec of a part and calls it with what the loop knows."""
+  made = {}
+  for name, spec in specs.items():
+    try:
+      made[name] = build(spec)(**given)
+    except TypeError as e:  # an argument is missing, or of the wrong type
+      raise UserError(f"config.{part}.{name}: {e}") from e
+  return made
 
 
 def check_fields(config: ConfigDict) -> None:

@@ -123,9 +123,10 @@ class ClassifierJudge:
         "reference": f"{len(self.real)} real training images of "
                      f"{self.real.name} ({self.real.fingerprint})",
         "protocol": f"means over sets of {len(self.test)} samples, as many as "
-                    "there are real test images, classes alike; precision and recall with "
-                    "k=3, density and coverage with k=5; classification "
-                    "accuracy score: trained on all samples, tested on real"}
+                    "there are real test images, classes alike; precision and "
+                    "recall with k=3, density and coverage with k=5; "
+                    "classification accuracy score: trained on all samples, "
+                    "tested on real"}
 
   def scores(self, x: np.ndarray, y: np.ndarray | None,
              cas: bool = True) -> Scores:

@@ -2,9 +2,9 @@
 import json
 
 import pytest
+from verbs import call
 
 from jaxgen import compare, config
-from verbs import call
 
 NAMES = ("points_diffusion", "points_gan", "points_vae")
 

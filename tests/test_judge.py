@@ -2,11 +2,11 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from verbs import call
 
 from jaxgen import judge as judges
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from verbs import call
 
 
 @pytest.fixture(scope="module")
