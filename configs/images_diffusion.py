@@ -27,6 +27,6 @@ def get_config(arg="32"):
   c.optim.net = dict(name="optim.adam", lr=3e-4, warmup=1000, clip=1.0)
   c.ema.main = dict(name="ema.half_life", images=500_000, ramp=0.05)
   if arg == "debug":
-    c.model.net.width = 16
+    c.model.net.update(width=16, mults=(1, 2), blocks=1)
     return _base.debug(c)
   return c

@@ -34,6 +34,9 @@ def fake_batch(c, n=B):
   rng = np.random.default_rng(0)
   if c.data.source.startswith("points"):
     return {"x": rng.normal(size=(n, 2)).astype(np.float32)}
+  if c.data.source.startswith("folder"):
+    return {"x": rng.integers(
+        0, 256, (n, c.data.size, c.data.size, 3), np.uint8)}
   assert c.data.source == "digits", "say what its batches look like"
   return {"x": rng.integers(0, 256, (n, 8, 8, 1), np.uint8),
           "y": rng.integers(0, c.data.classes, n, np.int32)}
