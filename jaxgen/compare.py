@@ -62,6 +62,11 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str
   """Trains, samples, judges -> the path of the report."""
   home = pathlib.Path(out)
   entries = list(trained(configs, workdirs, home))
+  names = [e.name for e in entries]
+  for name in names:
+    if names.count(name) > 1:
+      raise UserError(f"two models are called {name!r}: rename a workdir, or "
+                      "compare them in two reports")
   data = entries[0].config.data
   for entry in entries[1:]:
     if entry.config.data.source != data.source:
@@ -74,7 +79,10 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str
   rows = []
   for entry in entries:
     tell(f"{entry.name}: sampling and judging")
-    rows.append(row(entry, judge, images))
+    again = (f"jaxgen evaluate --workdir {entry.workdir} "
+             f"--judge {home / 'judge'}")
+    rows.append(row(entry, judge, images) | {
+        "commands": [*entry.commands, again]})
   results = {
       "dataset": data.source, "features": judge.features, "judge": judge.card,
       "created": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
@@ -119,9 +127,6 @@ def row(entry: Entry, judge: Judge, images: dict[str, bytes]
   return {
       "name": entry.name, "family": type(model.model).__name__,
       "config": entry.name, "workdir": str(entry.workdir),
-      "commands": [*entry.commands,
-                   f"jaxgen evaluate --workdir {entry.workdir} "
-                   f"--judge {entry.workdir.parent / 'judge'}"],
       "params": sum(x.size for x in jax.tree.leaves(model.state.params)),
       "train_seconds": meta["seconds"], "step": model.card["step"],
       "train_images": model.card["step"] * entry.config.batch,
