@@ -8,17 +8,19 @@ import ml_collections
 
 from jaxgen.errors import UserError
 
-HERE = pathlib.Path(__file__).parent
+# In a checkout beside the package, in an installed wheel inside of it.
+OURS = next(p for p in (pathlib.Path(__file__).parent / "configs",
+                        pathlib.Path(__file__).parent.parent / "configs")
+            if (p / "_base.py").is_file())
 
 
 def locate(name: str) -> str:
   """The path of "configs/x.py[:arg]", also from outside of the checkout."""
   path, colon, arg = name.partition(":")
-  for place in (path, HERE.parent / path, HERE / path,
-                HERE.parent / "configs" / f"{path}.py"):
+  for place in (path, OURS.parent / path, OURS / f"{path}.py"):
     if pathlib.Path(place).is_file():
       return f"{place}{colon}{arg}"
-  known = sorted(p.stem for p in (HERE.parent / "configs").glob("[!_]*.py"))
+  known = sorted(p.stem for p in OURS.glob("[!_]*.py"))
   raise UserError(f"no config at {path!r}; there are configs/"
                   f"{{{','.join(known)}}}.py")
 
@@ -27,7 +29,7 @@ def share_siblings(path: str) -> None:
   """Lets a config file say `from configs import _base`, wherever it lies."""
   package = types.ModuleType("configs")
   package.__path__ = [str(pathlib.Path(path.partition(":")[0]).parent),
-                      str(HERE.parent / "configs")]
+                      str(OURS)]
   sys.modules["configs"] = package
   sys.modules.pop("configs._base", None)
 

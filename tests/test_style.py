@@ -65,3 +65,12 @@ def test_files_and_functions_are_short(path):
   for node in ast.walk(ast.parse(text)):
     if isinstance(node, FUNCTION):
       assert node.end_lineno - node.lineno < 50, node.name
+
+
+def test_a_wheel_holds_every_package():
+  import tomllib
+  listed = tomllib.loads((ROOT / "pyproject.toml").read_text())
+  listed = set(listed["tool"]["setuptools"]["packages"])
+  there = {".".join(p.parent.relative_to(ROOT).parts)
+           for p in (ROOT / "jaxgen").rglob("__init__.py")}
+  assert listed == there | {"jaxgen.configs"}

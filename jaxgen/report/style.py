@@ -63,7 +63,7 @@ thead .group th { border-bottom: 1px solid var(--rule); text-align: center;
 thead .group th + th { border-left: 1px solid var(--rule); }
 tbody th { text-align: left; font-weight: 600; position: sticky; left: 0;
   background: var(--card); }
-tbody th small, thead small { display: block; font-weight: 400;
+tbody small, thead small { display: block; font-weight: 400;
   color: var(--muted); font-size: 12.5px; }
 tbody tr { border-top: 1px solid var(--rule); }
 tbody tr.real th, tbody tr.real td { background: var(--tint); }
