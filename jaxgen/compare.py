@@ -9,7 +9,6 @@ had to be trained lie in OUT/NAME and go on from there next time.
 import dataclasses
 import datetime
 import pathlib
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import checkpoint, cli, config, health, pictures, train
 from jaxgen.data.sources import open_source
+from jaxgen.device import machine
 from jaxgen.errors import UserError
 from jaxgen.evaluate import save_json
 from jaxgen.judge import Judge, means, open_judge, spreads
@@ -195,13 +195,6 @@ def portrait(x: np.ndarray, classes: int = 0, n: int = 60) -> bytes:
     return pictures.png(pictures.scatter(x[:2000], limit=1.1))
   return pictures.png(pictures.grid(
       x[:n], columns=classes if 1 < classes <= 20 else None))
-
-
-def machine() -> dict[str, Any]:
-  """What the numbers were measured on."""
-  return {"device": jax.devices()[0].device_kind,
-          "devices": jax.device_count(), "cpu": platform.machine(),
-          "system": platform.system(), "python": platform.python_version()}
 
 
 def versions() -> dict[str, str]:

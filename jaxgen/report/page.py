@@ -177,6 +177,11 @@ def _made(results: Mapping) -> str:
       "created",
     )
   ]
+  judge = results.get("judge") or {}
+  facts += [
+    (name.capitalize(), str(judge.get(name) or ""))
+    for name in ("reference", "protocol")
+  ]
   for f in families(results):
     about = {k: f.row.get(k) for k in ("config", "workdir")}
     settings = (f.row.get("settings") or {}).items()
