@@ -31,6 +31,7 @@ def define(values: flags.FlagValues) -> None:
   flag("judge", None, "folder of the judge; default: in the user's cache")
   flag("out", None, "x.json gets the scores")
   flag("ema", None, "profile of averaged weights")
+  flag("sampler", None, "in place of the config's")
   flags.DEFINE_integer("num", None, "samples to draw; default: as many as the "
                        "training split has", flag_values=values)
   flags.DEFINE_integer("seed", 0, "of the samples", flag_values=values)
@@ -52,7 +53,7 @@ def main(values: flags.FlagValues) -> None:
     x, y = source.arrays()
     made = {"samples": values.samples, "fingerprint": source.fingerprint}
   else:
-    model = sample.load(values.workdir, ema=values.ema)
+    model = sample.load(values.workdir, ema=values.ema, sampler=values.sampler)
     data = ConfigDict(checkpoint.latest_meta(values.workdir)["config"]["data"])
     judge = open_judge(data, values.judge)
     n = values.num or judge.count

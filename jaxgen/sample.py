@@ -18,7 +18,7 @@ from absl import flags
 
 from jaxgen import cli, pictures
 from jaxgen.errors import UserError
-from jaxgen.sampler import Sampler, load
+from jaxgen.sampler import SAMPLERS, Sampler, load
 
 __all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
 
@@ -31,6 +31,7 @@ def define(values: flags.FlagValues) -> None:
   flag("workdir", None, "of the trained model")
   flag("out", None, "x.png (one grid), x.npz (arr_0, arr_1) or a folder")
   flag("labels", None, "one or several: 3 or 0,1,2; default: each in turn")
+  flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS))
   flag("ema", None, "profile of averaged weights, or a width such as 0.1")
   for name, text in (("num", "how many"), ("seed", "of all randomness"),
                      ("batch", "samples drawn at once"),
@@ -47,7 +48,8 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
   kind_of(values.out)  # before the work, not after it
-  model = load(values.workdir, ema=values.ema, step=values.step)
+  model = load(values.workdir, ema=values.ema, step=values.step,
+               sampler=values.sampler)
   knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
   labels = model.labels(values.num, parse_labels(values.labels))
   x = model.sample(values.seed, values.num, labels, batch=values.batch, **knobs)

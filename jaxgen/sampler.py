@@ -17,9 +17,11 @@ from jaxgen.build import build, nearest
 from jaxgen.errors import UserError
 from jaxgen.models.diffusion import LONGEST
 
+SAMPLERS = ("ancestral", "dpmpp_2m", "euler", "heun")
 
-def load(workdir: str, *, ema: str | None = None, step: int | None = None
-         ) -> "Sampler":
+
+def load(workdir: str, *, ema: str | None = None, step: int | None = None,
+         sampler: str | None = None) -> "Sampler":
   """A trained model, ready to sample: reads the averaged weights alone.
 
   Args:
@@ -28,12 +30,15 @@ def load(workdir: str, *, ema: str | None = None, step: int | None = None
       themselves, or a relative width such as "0.1", put together from all kept
       checkpoints' power profiles.
     step: Of the checkpoint; default: the last good one.
+    sampler: One of SAMPLERS, in place of the config's; with its own defaults.
 
   Raises:
-    UserError: No checkpoint, or no such profile.
+    UserError: No checkpoint, no such profile, no such sampler.
   """
   meta = checkpoint.latest_meta(workdir)
   config = ConfigDict(meta["config"])
+  if sampler:
+    config.model = with_sampler(config.model, sampler)
   model = build(config.model)
   data = meta["data"]
   shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]),
@@ -50,7 +55,18 @@ def load(workdir: str, *, ema: str | None = None, step: int | None = None
                  data["classes"],
                  {"workdir": str(workdir), "config": digest, "step": step,
                   "ema": ema or next(iter(config.ema), "none"),
+                  "sampler": config.model.get("sampler", {}).get("name"),
                   "dataset": data["name"]})
+
+
+def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
+  """A model's config with another sampler."""
+  if "sampler" not in model:
+    raise UserError(f"{model.name} does not sample in steps: leave --sampler")
+  if name not in SAMPLERS:
+    raise UserError(f"there is no sampler {name!r}" + nearest(name, SAMPLERS))
+  return ConfigDict(model.to_dict() | {
+      "sampler": {"name": f"diffusion.samplers.{name}"}})
 
 
 def weights(workdir, config, model, shapes, profile, step):

@@ -137,7 +137,8 @@ def test_samples_are_finite_and_repeatable(sampled):
 
 def test_knobs_turn_without_compiling(sampled):
   model, sample = sampled.model, sampled.sample
-  args = sampled.state, sampled.given, sampled.keys
+  # Two steps after the start, a net hardly listens to its conditions yet.
+  args = filled(sampled.state), sampled.given, sampled.keys
   x = sample(*args, **knobs(model))
   programs = sample._cache_size()
   for name, value in knobs(model).items():

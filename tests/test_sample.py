@@ -227,3 +227,17 @@ def test_strange_wishes(points, ask, said):
 def test_only_guided_models_know_the_label_any(digits):
   with pytest.raises(UserError, match="got -1"):
     jaxgen.load(digits).sample(0, 2, labels=-1)
+
+
+def test_the_sampler_can_be_changed(points, digits):
+  ours = jaxgen.load(points)
+  ddim, heun = (jaxgen.load(points, sampler=s) for s in ("ancestral", "heun"))
+  assert heun.card["sampler"] == "diffusion.samplers.heun"
+  assert "eta" in ddim.model.knobs and "eta" not in heun.model.knobs
+  x = ours.sample(0, 16, eta=0.)
+  np.testing.assert_array_equal(ddim.sample(0, 16, eta=0.), x)
+  assert not np.array_equal(heun.sample(0, 16), x)
+  with pytest.raises(UserError, match="did you mean 'heun'"):
+    jaxgen.load(points, sampler="huen")
+  with pytest.raises(UserError, match="does not sample in steps"):
+    jaxgen.load(digits, sampler="heun")
