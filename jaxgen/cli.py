@@ -72,8 +72,12 @@ def quiet_and_quick() -> None:
     return  # a verb that computes nothing
   from jaxgen.compilation import forget_damaged, keep_programs
 
+  told = set()
+
   def show(message, *_):
-    if not forget_damaged(str(message)):
+    # Once: what is damaged is met by each who reads it.
+    if str(message) not in told and not forget_damaged(str(message)):
+      told.add(str(message))
       print(f"jaxgen: {message}", file=sys.stderr)
 
   warnings.showwarning = show

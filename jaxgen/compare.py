@@ -61,18 +61,8 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str
             ) -> pathlib.Path:
   """Trains, samples, judges -> the path of the report."""
   home = pathlib.Path(out)
-  entries = list(trained(configs, workdirs, home))
-  names = [e.name for e in entries]
-  for name in names:
-    if names.count(name) > 1:
-      raise UserError(f"two models are called {name!r}: rename a workdir, or "
-                      "compare them in two reports")
+  entries = trained(configs, workdirs, home)
   data = entries[0].config.data
-  for entry in entries[1:]:
-    if entry.config.data.source != data.source:
-      raise UserError(
-          f"{entry.name} was trained on {entry.config.data.source}, but "
-          f"{entries[0].name} on {data.source}: only like can be compared")
   tell(f"judge: features and floor of {data.source}")
   judge = open_judge(data, str(home / "judge"))
   images = {"real": portrait(*real_samples(data))}
@@ -98,19 +88,40 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str
 
 
 def trained(configs: Sequence[str], workdirs: Sequence[str],
-            home: pathlib.Path):
+            home: pathlib.Path) -> list[Entry]:
   """Entries, each trained to its end before the next begins."""
-  for path in configs:
-    settings = config.load(path)
-    settings.log.pictures = 0  # the report has its own
-    name = pathlib.Path(path.partition(":")[0]).stem
-    tell(f"{name}: training in {home / name}")
-    train.train(settings, str(home / name))
-    yield Entry(name, home / name, (
-        f"jaxgen train --config {path} --workdir {home / name}",), settings)
-  for workdir in map(pathlib.Path, workdirs):
-    meta = checkpoint.latest_meta(workdir)
-    yield Entry(workdir.name, workdir, (), ConfigDict(meta["config"]))
+  fresh = [planned(path, home) for path in configs]
+  done = [Entry(w.name, w, (),
+                ConfigDict(checkpoint.latest_meta(w)["config"]))
+          for w in map(pathlib.Path, workdirs)]
+  check_alike(fresh + done)  # before the hours that training takes
+  for entry in fresh:
+    tell(f"{entry.name}: training in {entry.workdir}")
+    train.train(entry.config, str(entry.workdir))
+  return fresh + done
+
+
+def planned(path: str, home: pathlib.Path) -> Entry:
+  """The entry of a config, which need not be trained yet."""
+  settings = config.load(path)
+  settings.log.pictures = 0  # the report has its own
+  name = pathlib.Path(path.partition(":")[0]).stem
+  return Entry(name, home / name, (
+      f"jaxgen train --config {path} --workdir {home / name}",), settings)
+
+
+def check_alike(entries: Sequence[Entry]) -> None:
+  """UserError unless models have names of their own and the same data."""
+  names = [e.name for e in entries]
+  first = entries[0]
+  for entry in entries:
+    if names.count(entry.name) > 1:
+      raise UserError(f"two models are called {entry.name!r}: rename one, or "
+                      "compare them in two reports")
+    if entry.config.data.source != first.config.data.source:
+      raise UserError(
+          f"{entry.name} is of {entry.config.data.source}, but {first.name} "
+          f"of {first.config.data.source}: only like can be compared")
 
 
 def row(entry: Entry, judge: Judge, images: dict[str, bytes]

@@ -85,3 +85,16 @@ def test_unlike_data_are_not_compared(home, tmp_path, capsys, monkeypatch):
 def test_mistakes_end_in_a_line(capsys, monkeypatch, tmp_path):
   status, _, err = call(capsys, monkeypatch, "compare", "--out", tmp_path)
   assert status == 2 and len(err) == 1 and "--configs" in err[0]
+
+
+def test_unlike_configs_are_refused_before_any_is_trained(
+    capsys, monkeypatch, tmp_path):
+  status, _, err = call(
+      capsys, monkeypatch, "compare", "--out", tmp_path / "out", "--configs",
+      "points_vae:debug,digits_vae:debug")
+  assert status == 2 and len(err) == 1 and "only like" in err[0]
+  status, _, err = call(
+      capsys, monkeypatch, "compare", "--out", tmp_path / "out", "--configs",
+      "points_vae:debug,points_vae:debug")
+  assert status == 2 and len(err) == 1 and "two models" in err[0]
+  assert not (tmp_path / "out").exists()
