@@ -26,6 +26,8 @@ def not_an_echo(record: logging.LogRecord) -> bool:
   """False for tracebacks logged by Orbax, out of it, or by TensorStore."""
   if not record.exc_info:
     return True
+  if record.name == "asyncio" and "never retrieved" in record.getMessage():
+    return False  # we have no futures of our own
   _, error, trace = record.exc_info
   places = [frame.filename for frame in traceback.extract_tb(trace)]
   return not (any("orbax" in place for place in [record.pathname, *places])
