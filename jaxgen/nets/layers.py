@@ -30,16 +30,20 @@ class Dropout(nn.Module):
 class GroupNorm(nn.Module):
   """Group norm with statistics in float32.
 
-  Of `groups` groups, or fewer: at least 4 channels each, and equal parts.
+  Of `groups` groups, or fewer: equal parts, of at least `least` channels each.
   """
   groups: int = 32
   eps: float = 1e-5
+  least: int = 4
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    groups = divisor(x.shape[-1], min(self.groups, x.shape[-1] // 4))
-    y = nn.GroupNorm(groups, epsilon=self.eps)(x.astype(jnp.float32))
-    return y.astype(x.dtype)
+    channels = x.shape[-1]
+    norm = nn.GroupNorm(
+        divisor(channels, min(self.groups, channels // self.least)),
+        epsilon=self.eps)
+    nn.share_scope(self, norm)
+    return norm(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def divisor(n: int, most: int) -> int:
@@ -47,11 +51,18 @@ def divisor(n: int, most: int) -> int:
   return max((d for d in range(1, most + 1) if n % d == 0), default=1)
 
 
-def sinusoids(t: Array, width: int, period: float = 1e4) -> Array:
-  """Times [B] -> features [B, width], cosines first (ADM's order)."""
-  w = jnp.exp(-jnp.log(period) * jnp.arange(width // 2) / (width // 2))
+def sinusoids(t: Array, width: int, period: float = 1e4,
+              sine_first: bool = False, ends: bool = False) -> Array:
+  """Times [B] -> features [B, width] of frequencies from 1 to 1 / period.
+
+  By default ADM's: cosines first, and the frequency 1 / period is just not
+  reached. DDPM's and Transformers' have sines first and both ends.
+  """
+  half = width // 2
+  w = jnp.exp(-jnp.log(period) * jnp.arange(half) / (half - ends))
   angle = t.astype(jnp.float32)[:, None] * w
-  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], -1)
+  pair = jnp.cos(angle), jnp.sin(angle)
+  return jnp.concatenate(pair[::-1] if sine_first else pair, -1)
 
 
 def upsample(x: Array) -> Array:

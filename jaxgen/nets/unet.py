@@ -1,116 +1,205 @@
-"""U-Net of diffusion models (Ho et al. 2020; Dhariwal & Nichol 2021)."""
-from collections.abc import Sequence
+"""U-Nets of diffusion models, and the noisy classifier that guides them.
+
+One module is ADM's (Dhariwal & Nichol 2021), DDPM's (Ho et al. 2020) and SR3's
+network; which, is for configs to say. Names of parameters carry the numbers of
+ADM's published checkpoints: in_4_res is `input_blocks.4.0`.
+"""
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.layers import (
-    Dropout,
-    GroupNorm,
-    divisor,
-    sinusoids,
-    upsample,
+from jaxgen.nets.blocks import (
+    TORCH,
+    ZERO,
+    Attention,
+    Down,
+    ResBlock,
+    Up,
+    apart,
+    conv,
+    halve,
 )
+from jaxgen.nets.layers import GroupNorm, sinusoids, upsample
 
 Array = jax.Array
-ZERO = nn.initializers.zeros
 
 
-class ResBlock(nn.Module):
-  """Norm, conv, norm modulated by the embedding, conv; plus the input."""
-  width: int
+def embedding(c_noise: Array, y: Array | None, width: int, labels: int,
+              features: Callable = sinusoids) -> Array:
+  """What all blocks are told: time and label, [B, 4 width], in float32."""
+  dense = functools.partial(nn.Dense, 4 * width, kernel_init=TORCH)
+  emb = dense(name="time_0")(features(c_noise, width))
+  emb = dense(name="time_2")(nn.silu(emb))
+  if labels:
+    emb += nn.Embed(labels, 4 * width, name="label",
+                    embedding_init=nn.initializers.normal(1.))(y)
+  return nn.silu(emb)
+
+
+class Trunk(nn.Module):
+  """The way down and the middle, which U-Net and classifier share.
+
+  Attributes:
+    width: Channels of the first level, before multipliers.
+    mults: Channel multipliers, one per level; each level halves H and W.
+    blocks: Residual blocks per level.
+    attend: Resolutions (heights) with self-attention.
+    heads: Attention heads; None: as many as have `head` channels.
+    head: Channels per attention head; more where heads would be unequal.
+    split_first: Order of channels in attention, see `blocks.Attention`.
+    bias: Attention's `qkv` has one.
+    labels: Rows of the label embedding; 0: no labels. A "none" is one of them.
+    affine: Adaptive group norm, see `blocks.ResBlock`.
+    updown: Residual blocks change the resolution, not convolutions.
+    pad: Of strided convolutions, see `blocks.Down`.
+    dropout: Share of activations dropped when keys are given.
+    groups: Of the norms.
+    least: Channels that a norm's group has at least.
+    eps: Of the norms.
+    embed: (c_noise, y, width, labels) -> embedding, [B, E].
+    dtype: Of the computation; parameters, norms, softmax, the embedding and
+      the last layer are float32.
+  """
+  width: int = 128
+  mults: Sequence[float] = (1, 2, 2, 2)
+  blocks: int = 2
+  attend: Sequence[int] = (16,)
+  heads: int | None = None
+  head: int = 64
+  split_first: bool = False
+  bias: bool = True
+  labels: int = 0
+  affine: bool = True
+  updown: bool = False
+  pad: Sequence[int] = (1, 1)
   dropout: float = 0.
+  groups: int = 32
+  least: int = 1
+  eps: float = 1e-5
+  embed: Callable = embedding
   dtype: Any = jnp.float32
+
+  @property
+  def norm(self) -> Callable[..., nn.Module]:
+    """Makes group norms."""
+    return functools.partial(GroupNorm, self.groups, self.eps, self.least)
+
+  def res(self, h: Array, emb: Array, key: Array | None, name: str,
+          width: int | None = None, resample: Callable | None = None) -> Array:
+    """A residual block of `width` channels, or as many as h has."""
+    return ResBlock(width or h.shape[-1], resample, self.affine, self.dropout,
+                    self.norm, self.dtype, name=name)(h, emb, key)
+
+  def attention(self, h: Array, name: str) -> Array:
+    """Self-attention."""
+    return Attention(self.heads, self.head, self.split_first, self.bias,
+                     self.norm, self.dtype, name=name)(h)
+
+  def level(self, h: Array, emb: Array, key: Array | None, name: str,
+            mult: float) -> Array:
+    """A residual block, with self-attention at the heights that have it."""
+    h = self.res(h, emb, key, f"{name}_res", int(self.width * mult))
+    return self.attention(h, f"{name}_attn") if (
+        h.shape[1] in self.attend) else h
+
+  def descend(self, x: Array, emb: Array, key: Array | None
+              ) -> tuple[Array, list[Array]]:
+    """-> what comes out of the middle, and of every block before it."""
+    least = 2 ** (len(self.mults) - 1)
+    if self.updown and (x.shape[1] % least or x.shape[2] % least):
+      raise ValueError(f"images of {x.shape[1]}x{x.shape[2]} cannot be halved "
+                       f"{len(self.mults) - 1} times: want multiples of {least}")
+    first = conv(int(self.width * self.mults[0]), self.dtype, "in_0")
+    skips = [first(x.astype(self.dtype))]
+    for i, mult in enumerate(self.mults):
+      if i:
+        name, h = f"in_{len(skips)}_down", skips[-1]
+        skips.append(
+            self.res(h, emb, key, name, resample=halve) if self.updown
+            else Down(tuple(self.pad), self.dtype, name=name)(h))
+      for _ in range(self.blocks):
+        name = f"in_{len(skips)}"
+        skips.append(self.level(skips[-1], emb, key, name, mult))
+    h = self.res(skips[-1], emb, key, "mid_0")
+    h = self.res(self.attention(h, "mid_1"), emb, key, "mid_2")
+    return h, skips
+
+
+class UNet(Trunk):
+  """Predicts F(x, c_noise, y), shaped like x [B, H, W, C].
+
+  With `learned`, [B, H, W, 2C]: F and, in [-1, 1] or so, what it says of the
+  variance (Nichol & Dhariwal 2021, Sec. 3.1). With `low_res` [B, h, w, C'],
+  images of any smaller size, it is told what they look like enlarged
+  (bilinearly; Dhariwal & Nichol 2021, Sec. 5).
+  """
+  learned: bool = False
 
   @nn.compact
-  def __call__(self, x: Array, emb: Array, key: Array | None) -> Array:
-    conv = lambda **kw: nn.Conv(self.width, (3, 3), dtype=self.dtype, **kw)
-    h = conv()(nn.silu(GroupNorm()(x)))
-    scale, shift = jnp.split(
-        nn.Dense(2 * self.width, dtype=self.dtype)(nn.silu(emb))
-        [:, None, None], 2, -1)
-    h = GroupNorm()(h) * (1 + scale) + shift  # adaptive norm: ADM, Sec. 3.1
-    h = conv(kernel_init=ZERO)(Dropout(self.dropout)(nn.silu(h), key))
-    if x.shape[-1] != self.width:
-      x = nn.Dense(self.width, dtype=self.dtype)(x)
-    return x + h
+  def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
+               low_res: Array | None = None, key: Array | None = None
+               ) -> Array:
+    emb = self.embed(c_noise, y, self.width, self.labels)
+    channels = x.shape[-1]
+    if low_res is not None:
+      large = (*x.shape[:-1], low_res.shape[-1])
+      x = jnp.concatenate(
+          [x, jax.image.resize(low_res, large, "bilinear")], -1)
+    h, skips = self.descend(x, emb, key)
+    index = 0
+    for i, mult in reversed(list(enumerate(self.mults))):
+      for j in range(self.blocks + 1):
+        h = jnp.concatenate([h, skips.pop()], -1)
+        h = self.level(h, emb, key, f"out_{index}", mult)
+        if i and j == self.blocks:
+          h = self.rise(h, emb, key, f"out_{index}_up", skips[-1])
+        index += 1
+    h = nn.silu(self.norm(name="head_norm")(h.astype(jnp.float32)))
+    return conv(channels * (1 + self.learned), jnp.float32, "head_conv",
+                init=ZERO)(h)
+
+  def rise(self, h: Array, emb: Array, key: Array | None, name: str,
+           like: Array) -> Array:
+    """Doubles H and W, to those of `like` where these are odd."""
+    if self.updown:
+      return self.res(h, emb, key, name, resample=upsample)
+    _, height, width, _ = like.shape
+    return Up(self.dtype, name=name)(h)[:, :height, :width]
 
 
-class Attention(nn.Module):
-  """Self-attention over positions, [B, H, W, C]; softmax in float32."""
-  head: int = 64  # channels per head, at least
-  dtype: Any = jnp.float32
+class Classifier(Trunk):
+  """Logits [B, classes] of noisy images: ADM's half U-Net, attention-pooled.
+
+  Dhariwal & Nichol 2021, Sec. 4 and App. I, Table 12.
+  """
+  classes: int = 1000
+
+  @nn.compact
+  def __call__(self, x: Array, c_noise: Array, key: Array | None = None
+               ) -> Array:
+    emb = self.embed(c_noise, None, self.width, self.labels)
+    h, _ = self.descend(x, emb, key)
+    h = nn.silu(self.norm(name="head_norm")(h.astype(jnp.float32)))
+    return Pool(self.classes, self.head, name="pool")(h)
+
+
+class Pool(nn.Module):
+  """Attention of the mean over all positions (Radford et al. 2021, CLIP)."""
+  out: int
+  head: int = 64
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     b, h, w, c = x.shape
-    heads = divisor(c, c // self.head)
-    qkv = nn.Dense(3 * c, dtype=self.dtype)(GroupNorm()(x))
-    q, k, v = jnp.split(qkv.reshape(b, h * w, heads, -1), 3, -1)
-    y = jax.nn.dot_product_attention(q, k, v).reshape(b, h, w, c)
-    return x + nn.Dense(c, dtype=self.dtype, kernel_init=ZERO)(y)
-
-
-class UNet(nn.Module):
-  """Predicts F(x, c_noise, y), shaped like x [B, H, W, C].
-
-  Attributes:
-    width: Channels of the first level.
-    mults: Channel multipliers, one per level; each level halves H and W
-      (rounding up).
-    blocks: Residual blocks per level.
-    attend: Resolutions (heights) with self-attention.
-    head: Channels per attention head; more where heads would be unequal.
-    dropout: Share of activations dropped when keys are given.
-    classes: Number of labels; 0 means unconditional. Label `classes` is "none".
-    dtype: Of the computation; parameters, norms and softmax are float32.
-  """
-  width: int = 128
-  mults: Sequence[int] = (1, 2, 2, 2)
-  blocks: int = 2
-  attend: Sequence[int] = (16,)
-  head: int = 64
-  dropout: float = 0.
-  classes: int = 0
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
-    dense = lambda n: nn.Dense(n, dtype=self.dtype)
-    conv = lambda n, **kw: nn.Conv(n, (3, 3), dtype=self.dtype, **kw)
-    emb = dense(4 * self.width)(sinusoids(c_noise, self.width))
-    emb = dense(4 * self.width)(nn.silu(emb))
-    if self.classes:
-      emb += nn.Embed(
-          self.classes + 1, 4 * self.width, dtype=self.dtype)(y)
-
-    def level(h, mult):
-      h = ResBlock(round(self.width * mult), self.dropout, self.dtype)(
-          h, emb, key)
-      return attend(h) if h.shape[1] in self.attend else h
-
-    def attend(h):
-      return Attention(self.head, self.dtype)(h)
-
-    skips = [conv(round(self.width * self.mults[0]))(x)]
-    for i, mult in enumerate(self.mults):
-      if i:
-        skips.append(conv(skips[-1].shape[-1], strides=2)(skips[-1]))
-      for _ in range(self.blocks):
-        skips.append(level(skips[-1], mult))
-
-    h = skips[-1]
-    for mix in (lambda h: h, attend):
-      h = ResBlock(h.shape[-1], self.dropout, self.dtype)(mix(h), emb, key)
-
-    for i, mult in reversed(list(enumerate(self.mults))):
-      for _ in range(self.blocks + 1):
-        h = level(jnp.concatenate([h, skips.pop()], -1), mult)
-      if i:
-        _, height, width, _ = skips[-1].shape  # 7 -> 4 on the way down
-        h = conv(h.shape[-1])(upsample(h)[:, :height, :width])
-    h = nn.silu(GroupNorm()(h)).astype(jnp.float32)
-    return nn.Conv(x.shape[-1], (3, 3), kernel_init=ZERO)(h)
+    x = x.reshape(b, h * w, c)
+    x = jnp.concatenate([x.mean(1, keepdims=True), x], 1)
+    x += self.param("positional", nn.initializers.normal(c ** -0.5),
+                    (c, h * w + 1)).T
+    qkv = nn.Dense(3 * c, kernel_init=TORCH, name="qkv")(x)
+    q, k, v = apart(qkv, c // self.head, split_first=True)
+    y = jax.nn.dot_product_attention(q[:, :1], k, v).reshape(b, c)
+    return nn.Dense(self.out, kernel_init=TORCH, name="proj")(y)
