@@ -122,3 +122,10 @@ def test_indices_are_adms():
   t = jnp.arange(1, 1001) / 1000
   for name in (precond.eps, precond.x0, precond.v):
     np.testing.assert_array_equal(name(DDPM()(t))[3], np.arange(1000))
+
+
+def test_indices_are_rescaled():
+  t = jnp.arange(1, 5) / 4000
+  for name in (precond.eps, precond.x0, precond.v):
+    c_noise = name(Linear(4000)(t), steps=4000, scale=1000 / 4000)[3]
+    np.testing.assert_array_equal(c_noise, [0, 0.25, 0.5, 0.75])

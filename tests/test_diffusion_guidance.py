@@ -9,7 +9,8 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from jaxgen.diffusion import guidance, posterior
+from jaxgen.diffusion import guidance, objective, posterior
+from jaxgen.diffusion.estimate import Estimate
 from jaxgen.diffusion.process import DDPM, EDM, VE, VP, Flow
 
 
@@ -126,3 +127,30 @@ def test_normal_kl_by_quadrature():
   want, _ = scipy.integrate.quad(f, -10, 10)
   ours = posterior.normal_kl(0.3, 2 * np.log(0.8), -0.2, 2 * np.log(1.5))
   np.testing.assert_allclose(ours, want, rtol=1e-5)
+
+
+def test_guidance_moves_x_0_and_keeps_the_first_fraction():
+  first = lambda x, t: Estimate(x, jnp.full_like(x, 0.3))
+  other = lambda x, t: Estimate(0 * x, jnp.full_like(x, 0.9))
+  nothing = lambda x, t: 0 * x
+  x, t = jnp.array([-2.0, 1.0]), EDM()(1.0)
+  for w in (1.0, 3.0):
+    for null in (other, nothing):
+      guided = guidance.classifier_free(first, null, w)
+      D = jax.jit(guidance.interval(guided, first, 0.5, 2.0))(x, t)
+      np.testing.assert_allclose(D, (w * x, [0.3, 0.3]), rtol=1e-6)
+  D = guidance.clip(guidance.classifier(first, lambda x, t: x, 0.5))(x, t)
+  np.testing.assert_allclose(D, ([-1, 1], [0.3, 0.3]), rtol=1e-6)
+
+
+def test_objectives():
+  mse, asked = jnp.array([1.0, 2.0]), []
+
+  def vb(stop):
+    asked.append(stop)
+    return jnp.array([0.5, 3.0])
+
+  np.testing.assert_array_equal(objective.simple(mse, vb), mse)
+  np.testing.assert_array_equal(objective.hybrid(mse, vb, 4.0), [3, 14])
+  np.testing.assert_array_equal(objective.bound(mse, vb, 10.0), [5, 30])
+  assert asked == [True, False]

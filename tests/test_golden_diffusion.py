@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgen.diffusion import guidance, posterior, precond, samplers, times
+from jaxgen.diffusion.estimate import Estimate, mean, moved
 from jaxgen.diffusion.process import Cosine, Linear, Noise
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -48,16 +49,15 @@ class Case:
   def denoise(self, x_t, t):
     c_skip, c_out, c_in, _ = precond.eps(t)
     assert c_in == 1
-    return c_skip * x_t + c_out * self["model_output"][:, :3]
+    F, v = np.split(self["model_output"], [3], axis=1)
+    x_0 = c_skip * x_t + c_out * F
+    learned = v.shape[1] == 3  # "learned range", else "fixed large"
+    return Estimate(x_0, (v + 1) / 2) if learned else x_0
 
-  def log_variance(self):
-    small, large = posterior.log_variances(self.path)
-    small, large = (a[self.rows].reshape(-1, 1, 1, 1) for a in (small, large))
-    if self["model_output"].shape[1] == 6:  # "learned range"
-      frac = (self["model_output"][:, 3:] + 1) / 2
-      return frac * large + (1 - frac) * small
-    clean = (self.rows == self.n - 1).reshape(-1, 1, 1, 1)
-    return jnp.where(clean, small, large)  # "fixed large"
+  @property
+  def link(self):
+    links = posterior.links(self.path)
+    return jax.tree.map(lambda a: a[self.rows].reshape(-1, 1, 1, 1), links)
 
 
 @pytest.fixture(params=CASES)
@@ -110,11 +110,12 @@ def test_p_mean_variance(case, clip):
   denoise = case.denoise
   if clip == "clip":
     denoise = guidance.clip(denoise)
-  x_0 = denoise(case["x_t"], case.t)
-  mean, _ = posterior.posterior(case["x_t"], x_0, case.t, case.s)
-  close(x_0, case[f"p_pred_xstart_{clip}"])
-  close(mean, case[f"p_mean_{clip}"])
-  close(case.log_variance(), case[f"p_log_variance_{clip}"])
+  D = denoise(case["x_t"], case.t)
+  mu, _ = posterior.posterior(case["x_t"], mean(D), case.t, case.s)
+  close(mean(D), case[f"p_pred_xstart_{clip}"])
+  close(mu, case[f"p_mean_{clip}"])
+  log_var = posterior.log_variance(D, case.link, frac=1.0)
+  close(log_var, case[f"p_log_variance_{clip}"])
 
 
 def test_mse(case):
@@ -125,15 +126,21 @@ def test_mse(case):
 
 
 def test_bound(case):
-  args = case["x_t"], case.t, case.s
-  true, _ = posterior.posterior(args[0], case.x_0, *args[1:])
-  mean, _ = posterior.posterior(args[0], case.denoise(*args[:2]), *args[1:])
-  small = posterior.log_variances(case.path)[0][case.rows]
-  log_var = case.log_variance()
-  kl = posterior.normal_kl(true, small.reshape(-1, 1, 1, 1), mean, log_var)
-  nll = posterior.byte_nll(case.x_0, mean, log_var)
-  first = (case["t"] == 0).reshape(-1, 1, 1, 1)
-  close(posterior.bits(jnp.where(first, nll, kl)), case["vb_bpd"], 3e-5)
+  D = case.denoise(case["x_t"], case.t)
+  ours = posterior.vb_terms(case.x_0, case["x_t"], D, case.link)
+  close(ours, case["vb_bpd"], 3e-5)
+
+
+def test_links_of_drawn_times_are_those_of_the_whole_path():
+  for process in (Linear(), Cosine(), Cosine(50)):
+    path = process(
+      times.even(process, jnp.arange(process.steps), process.steps)
+    )
+    whole, drawn = posterior.links(path), posterior.link(process, path)
+    for ours, want in zip(
+      jax.tree.leaves(drawn), jax.tree.leaves(whole), strict=True
+    ):
+      np.testing.assert_allclose(ours, want, rtol=1e-6, atol=1e-6)
 
 
 def test_prior(case):
@@ -146,7 +153,11 @@ def test_prior(case):
 def one_step(case, sampler, to, **knobs):
   """One step of a sampler from the golden's levels to `to`, no denoising."""
   denoise = guidance.clip(case.denoise)
-  stop = lambda x, t: jnp.where(t.t == case.t.t, denoise(x, t), x)
+
+  def stop(x, t):
+    D = denoise(x, t)
+    return moved(D, jnp.where(t.t == case.t.t, mean(D), x))
+
   path = jax.tree.map(lambda a, b: jnp.stack([a, b]), case.t, to)
   keys = jax.random.split(jax.random.key(0), 4)
   return sampler(stop, case["x_t"], path, 2, keys, **knobs), keys
@@ -171,11 +182,9 @@ def test_ddim_reverse(case):
 
 
 def test_ancestral_is_the_chain_with_its_guided_mean(case):
-  learned = case["model_output"].shape[1] == 6
-  frac = (case["model_output"][:, 3:] + 1) / 2 if learned else 1.0
   gradient = lambda x_t, t: case["classifier_gradient"]
   ours, keys = one_step(
-    case, samplers.ancestral, case.s, frac=frac, gradient=gradient
+    case, samplers.ancestral, case.s, frac=1.0, gradient=gradient
   )
   z = samplers.noise(
     jax.vmap(jax.random.fold_in, (0, None))(keys, 0), (3, 8, 8)
@@ -189,7 +198,7 @@ def test_classifier_guidance(case):
   assert manifest["source"].startswith("openai/guided-diffusion")
   gradient = lambda x_t, t: case["classifier_gradient"]
   denoise = guidance.clip(case.denoise)
-  ours = guidance.classifier(denoise, gradient, 1.0)(case["x_t"], case.t)
+  ours = mean(guidance.classifier(denoise, gradient, 1.0)(case["x_t"], case.t))
   # The reference goes by eps and back, with errors of the scale sigma / alpha.
   scale = 1 + case.t.sigma / case.t.alpha
   close(ours / scale, case["guided_ddim_pred_xstart"] / scale, 1e-6)

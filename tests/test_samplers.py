@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgen.diffusion import samplers, times
+from jaxgen.diffusion.estimate import Estimate
 from jaxgen.diffusion.process import DDPM, EDM, VE, VP, Flow
 
 MEAN, STD = 0.4, 0.6
@@ -206,3 +207,14 @@ def test_encode_undoes_euler():
       back = samplers.euler(gaussian, x_T, path, n, keys(5))
       errors.append(jnp.abs(back - gaussian(x_1, last)).max())
     assert errors[0] < 0.1 and errors[1] < 0.6 * errors[0]
+
+
+def test_samplers_take_x_0_and_ancestral_the_fraction():
+  path = levels(EDM(), times.karras, 5)
+  x_T = samplers.initial(path, keys(3, seed=1), (2,))
+  learned = lambda x, t: Estimate(gaussian(x, t), 0.25 + 0 * x)
+  for sampler in ALL:
+    knobs = dict(frac=0.25) if sampler is samplers.ancestral else {}
+    ours = sampler(learned, x_T, path, 5, keys(3))
+    want = sampler(gaussian, x_T, path, 5, keys(3), **knobs)
+    np.testing.assert_allclose(ours, want, rtol=1e-6)

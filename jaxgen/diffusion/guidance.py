@@ -1,10 +1,16 @@
-"""Guidance: maps denoisers to a denoiser. Weights may be traced scalars."""
+"""Guidance: maps denoisers to a denoiser. Weights may be traced scalars.
+
+It moves x_0. Of denoisers that learn the variance, the first one's (that which
+knows the condition) fraction is kept, as in GLIDE and DiT.
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from jaxgen.diffusion.estimate import Denoise, Estimate, mean, moved
 from jaxgen.diffusion.process import Noise
-from jaxgen.diffusion.samplers import Denoise
 
 Array = jax.Array
 
@@ -15,14 +21,15 @@ def classifier_free(cond: Denoise, uncond: Denoise, w: Array) -> Denoise:
   w = 1 is no guidance, and then `uncond` is not evaluated at all.
   """
 
-  def denoise(x_t: Array, t: Noise) -> Array:
+  def denoise(x_t: Array, t: Noise) -> Array | Estimate:
     D = cond(x_t, t)
+    x_0 = mean(D)
 
     def guided() -> Array:
-      D_null = uncond(x_t, t)
-      return (D_null + w * (D - D_null)).astype(D.dtype)
+      null = mean(uncond(x_t, t))
+      return (null + w * (x_0 - null)).astype(x_0.dtype)
 
-    return jax.lax.cond(jnp.asarray(w) == 1, lambda: D, guided)
+    return moved(D, jax.lax.cond(jnp.asarray(w) == 1, lambda: x_0, guided))
 
   return denoise
 
@@ -32,7 +39,9 @@ def autoguidance(good: Denoise, bad: Denoise, w: Array) -> Denoise:
   return classifier_free(good, bad, w)
 
 
-def classifier(denoise: Denoise, gradient: Denoise, scale: Array) -> Denoise:
+def classifier(
+  denoise: Denoise, gradient: Callable[[Array, Noise], Array], scale: Array
+) -> Denoise:
   """Dhariwal & Nichol 2021, Alg. 2: eps - scale sigma gradient, said of x_0.
 
   `gradient(x_t, t)` is that of log p(y | x_t) with respect to x_t. Clip the
@@ -40,9 +49,10 @@ def classifier(denoise: Denoise, gradient: Denoise, scale: Array) -> Denoise:
   see `samplers.ancestral`.
   """
 
-  def guided(x_t: Array, t: Noise) -> Array:
+  def guided(x_t: Array, t: Noise) -> Array | Estimate:
     shift = t.sigma**2 / t.alpha * scale * gradient(x_t, t)
-    return denoise(x_t, t) + shift
+    D = denoise(x_t, t)
+    return moved(D, mean(D) + shift)
 
   return guided
 
@@ -52,10 +62,10 @@ def interval(
 ) -> Denoise:
   """`inside` for lo < sigma / alpha <= hi: Kynkaanniemi et al. 2024, Eq. 5.
 
-  Only the one that is asked is evaluated.
+  Only the one that is asked is evaluated. Both or neither learn the variance.
   """
 
-  def denoise(x_t: Array, t: Noise) -> Array:
+  def denoise(x_t: Array, t: Noise) -> Array | Estimate:
     r = t.sigma / t.alpha
     return jax.lax.cond((lo < r) & (r <= hi), inside, outside, x_t, t)
 
@@ -64,4 +74,9 @@ def interval(
 
 def clip(denoise: Denoise, lo: Array = -1.0, hi: Array = 1.0) -> Denoise:
   """Estimates of x_0 in the range of the data."""
-  return lambda x_t, t: jnp.clip(denoise(x_t, t), lo, hi)
+
+  def clipped(x_t: Array, t: Noise) -> Array | Estimate:
+    D = denoise(x_t, t)
+    return moved(D, jnp.clip(mean(D), lo, hi))
+
+  return clipped

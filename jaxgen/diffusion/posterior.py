@@ -4,10 +4,13 @@ Here t is noisier than s. The clean end of the chain is `CLEAN`: with s = CLEAN
 the posterior is x_0 itself, with variance zero.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.process import Noise
+from jaxgen.diffusion.estimate import Estimate, mean
+from jaxgen.diffusion.process import Noise, position
 
 Array = jax.Array
 
@@ -45,6 +48,74 @@ def log_variances(path: Noise) -> tuple[Array, Array]:
   share = jnp.log(_share(path, s))
   small = 2 * jnp.log(s.sigma[:-1]) + share[:-1]
   return jnp.append(small, small[-1]), 2 * jnp.log(path.sigma) + share
+
+
+class Link(NamedTuple):
+  """One link of the chain, from t to the less noisy s, or many of them.
+
+  small, large: log variances of q(x_s | x_t, x_0) and q(x_t | x_s); the former,
+  where s is CLEAN, is that of the link before.
+  """
+
+  t: Noise
+  s: Noise
+  small: Array
+  large: Array
+
+
+def links(path: Noise) -> Link:
+  """The N links of a path [N], the last of which leads to CLEAN."""
+  s = jax.tree.map(lambda a, end: jnp.append(a[1:], end), path, CLEAN)
+  return Link(path, s, *log_variances(path))
+
+
+def link(process, t: Noise) -> Link:
+  """From t, of any shape, one step of a discrete process down.
+
+  `t` lies on the process' grid, as draws of `times.grid` do.
+  """
+  steps = process.steps
+  i = position(t.t, steps)
+  s = process(jnp.maximum(i - 1, 1) / steps)
+  up = process(jnp.maximum(i, 2) / steps)  # the link that lends its variance
+  small = 2 * jnp.log(s.sigma) + jnp.log(_share(up, s))
+  s = jax.tree.map(lambda a, end: jnp.where(i > 1, a, end), s, CLEAN)
+  return Link(t, s, small, 2 * jnp.log(t.sigma) + jnp.log(_share(t, s)))
+
+
+def log_variance(D: Array | Estimate, link: Link, frac: Array = 1.0) -> Array:
+  """Of p(x_s | x_t): D's own (Nichol & Dhariwal 2021, Eq. 15) or a fixed one.
+
+  `frac` serves where D learned none: 0 fixed small, 1 fixed large, but small
+  where s is CLEAN, as in ADM.
+  """
+  if isinstance(D, Estimate):
+    frac = D.frac
+  else:
+    frac = jnp.where(link.s.sigma == 0, 0.0, frac)
+  return frac * link.large + (1 - frac) * link.small
+
+
+def vb_terms(
+  x_0: Array,
+  x_t: Array,
+  D: Array | Estimate,
+  link: Link,
+  frac: Array = 1.0,
+) -> Array:
+  """The bound's terms L_s of these links, [B] bits per dimension.
+
+  Ho et al. 2020, Eq. 5: KL(q(x_s | x_t, x_0) || p(x_s | x_t)), or where s is
+  CLEAN -log p(x_0 | x_t) of x_0 = byte / 127.5 - 1. The model's mean is the
+  posterior's with D's x_0, its variance `log_variance`. `link` is of
+  [B, 1, .., 1] or of scalars.
+  """
+  t, s = link.t, link.s
+  log_var = log_variance(D, link, frac)
+  true, _ = posterior(x_t, x_0, t, s)
+  ours, _ = posterior(x_t, mean(D), t, s)
+  kl = normal_kl(true, link.small, ours, log_var)
+  return bits(jnp.where(s.sigma == 0, byte_nll(x_0, ours, log_var), kl))
 
 
 def bits(nats: Array) -> Array:

@@ -18,21 +18,28 @@ from jaxgen.diffusion.process import Noise, position
 Coefficients = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
-def eps(noise: Noise, steps: int = 1000) -> Coefficients:
-  """F = eps (Ho et al. 2020, Eq. 11). c_noise: ADM's index, 0 .. steps - 1."""
-  c_noise = position(noise.t, steps) - 1
+def eps(noise: Noise, steps: int = 1000, scale: float = 1.0) -> Coefficients:
+  """F = eps (Ho et al. 2020, Eq. 11).
+
+  c_noise = scale * index, where ADM counts 0 .. steps - 1. Its networks with
+  rescaled timesteps take scale = 1000 / steps.
+  """
+  c_noise = _index(noise, steps, scale)
   return 1 / noise.alpha, -noise.sigma / noise.alpha, 1.0, c_noise
 
 
-def x0(noise: Noise, steps: int = 1000) -> Coefficients:
-  """F = x_0. c_noise: ADM's index, 0 .. steps - 1."""
-  return 0.0, 1.0, 1.0, position(noise.t, steps) - 1
+def x0(noise: Noise, steps: int = 1000, scale: float = 1.0) -> Coefficients:
+  """F = x_0. c_noise as in `eps`."""
+  return 0.0, 1.0, 1.0, _index(noise, steps, scale)
 
 
-def v(noise: Noise, steps: int = 1000) -> Coefficients:
-  """F = alpha eps - sigma x_0 (Salimans & Ho 2022, App. D), any process."""
+def v(noise: Noise, steps: int = 1000, scale: float = 1.0) -> Coefficients:
+  """F = alpha eps - sigma x_0 (Salimans & Ho 2022, App. D), any process.
+
+  c_noise as in `eps`.
+  """
   power = noise.alpha**2 + noise.sigma**2
-  c_noise = position(noise.t, steps) - 1
+  c_noise = _index(noise, steps, scale)
   return noise.alpha / power, -noise.sigma / power, 1.0, c_noise
 
 
@@ -68,3 +75,7 @@ def edm(noise: Noise, sigma_data: float = 0.5) -> Coefficients:
     1 / jnp.sqrt(power),
     jnp.log(noise.sigma) / 4,
   )
+
+
+def _index(noise: Noise, steps: int, scale: float) -> jax.Array:
+  return scale * (position(noise.t, steps) - 1)

@@ -1,6 +1,7 @@
 """Samplers: pure functions (denoise, x_T, path, n, key, **knobs) -> x_0.
 
-  denoise   (x_t, t: Noise of scalars) -> an estimate of x_0, shaped like x_t
+  denoise   (x_t, t: Noise of scalars) -> an estimate of x_0, shaped like x_t,
+            or an Estimate, of which all but `ancestral` take x_0 alone
   x_T       [B, ...] noise at the level of path[0], see `initial`
   path      Noise of arrays [N]: point i is to be visited i-th
   n         how many of them, 1 <= n <= N; may be traced: work follows n,
@@ -21,10 +22,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxgen.diffusion.estimate import Denoise, Estimate, mean
 from jaxgen.diffusion.process import EDM, Noise
 
 Array = jax.Array
-Denoise = Callable[[Array, Noise], Array]
 
 
 def noise(key: Array, shape: tuple[int, ...]) -> Array:
@@ -68,13 +69,14 @@ def ancestral(
   key: Array,
   eta: float = 1.0,
   frac: float = 0.0,
-  gradient: Denoise | None = None,
+  gradient: Callable[[Array, Noise], Array] | None = None,
 ) -> Array:
   """From DDIM (eta = 0) to DDPM (eta = 1): Song et al. 2021, Eqs. 12 and 16.
 
   `eta` lies in [0, 1]. `frac` chooses between the variances of Ho et al. 2020,
   Sec. 3.2: 0 is the posterior's ("fixed small"), 1 the forward step's ("fixed
-  large"), the rest their log-interpolation (Nichol & Dhariwal 2021, Eq. 15).
+  large"), the rest their log-interpolation (Nichol & Dhariwal 2021, Eq. 15);
+  a denoiser that learns the variance says its own.
   `gradient(x_t, t)`, if given, shifts the mean by the variance times it, which
   is classifier guidance as in Dhariwal & Nichol 2021, Alg. 1: the scale is
   inside and the gradient at x_t.
@@ -82,17 +84,18 @@ def ancestral(
 
   def step(x: Array, leg: Leg) -> Array:
     t, s = leg.t, leg.s
-    x0 = denoise(x, t)
+    D = denoise(x, t)
+    x0, part = D if isinstance(D, Estimate) else (D, frac)
     eps = (x - t.alpha * x0) / t.sigma
     # Share of s.sigma^2 to draw anew: 1 - SNR_t / SNR_s of it in DDPM.
     fresh = eta**2 * -jnp.expm1(t.logsnr - s.logsnr)
     x_s = s.alpha * x0 + s.sigma * jnp.sqrt(1 - fresh) * eps
-    std = s.sigma * jnp.sqrt(fresh) * (t.sigma / s.sigma) ** frac
+    std = s.sigma * jnp.sqrt(fresh) * (t.sigma / s.sigma) ** part
     if gradient is not None:
       x_s += std**2 * gradient(x, t)
     return x_s + std * noise(leg.key, x.shape[1:])
 
-  return denoise(*walk(step, x_T, path, n, key))
+  return mean(denoise(*walk(step, x_T, path, n, key)))
 
 
 def euler(
@@ -105,10 +108,10 @@ def euler(
   """
 
   def step(x: Array, leg: Leg) -> Array:
-    x0 = denoise(x, leg.t)
+    x0 = mean(denoise(x, leg.t))
     return _move(x, x0, leg.t, leg.s)
 
-  return denoise(*walk(step, x_T, path, n, key))
+  return mean(denoise(*walk(step, x_T, path, n, key)))
 
 
 def encode(
@@ -119,7 +122,7 @@ def encode(
   Euler's steps of the same ODE (Song et al. 2021, Eq. 14); n - 1 evaluations.
   """
   back = jax.tree.map(lambda a: a[n - 1 - jnp.arange(len(a))], path)
-  step = lambda x, leg: _move(x, denoise(x, leg.t), leg.t, leg.s)
+  step = lambda x, leg: _move(x, mean(denoise(x, leg.t)), leg.t, leg.s)
   return walk(step, x_1, back, n, key)[0]
 
 
@@ -155,14 +158,14 @@ def heun(
     t = jax.tree.map(lambda a, b: jnp.where(gamma > 0, a, b), higher, t)
     x = t.sigma * x
 
-    x0 = denoise(x, t)
+    x0 = mean(denoise(x, t))
     eps = (x - t.alpha * x0) / t.sigma  # dy / dr
     x_s = s.alpha * x0 + s.sigma * eps
-    eps_s = (x_s - s.alpha * denoise(x_s, s)) / s.sigma
+    eps_s = (x_s - s.alpha * mean(denoise(x_s, s))) / s.sigma
     bend = (s.sigma - s.alpha * t.sigma / t.alpha) / 2 * (eps_s - eps)
     return x_s + jnp.where(t.alpha > 0, bend, 0)
 
-  return denoise(*walk(step, x_T, path, n, key))
+  return mean(denoise(*walk(step, x_T, path, n, key)))
 
 
 def dpmpp_2m(
@@ -173,7 +176,7 @@ def dpmpp_2m(
   def step(carry: tuple, leg: Leg) -> tuple:
     x, old, last = carry
     t, s = leg.t, leg.s
-    x0, h, h_last = denoise(x, t), half(s) - half(t), half(t) - last
+    x0, h, h_last = mean(denoise(x, t)), half(s) - half(t), half(t) - last
     # First order on the first leg and after a leg of no length.
     lean = jnp.where(h_last > 0, h / (2 * h_last), 0)
     D = x0 + lean * (x0 - old)
@@ -183,7 +186,7 @@ def dpmpp_2m(
   half = lambda t: t.logsnr / 2  # lambda in the paper
   start = x_T, x_T, half(path)[0]
   (x, *_), last = walk(step, start, path, n, key)
-  return denoise(x, last)
+  return mean(denoise(x, last))
 
 
 def _move(x: Array, x0: Array, t: Noise, s: Noise) -> Array:
