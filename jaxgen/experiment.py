@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from jaxgen import core, sharding
 from jaxgen.build import build, nearest
 from jaxgen.checkpoint import as_json
+from jaxgen.data.pipeline import check_crop
 from jaxgen.data.sources import Source, open_source
 from jaxgen.errors import UserError
 
@@ -17,7 +18,8 @@ from jaxgen.errors import UserError
 FIELDS = {
     "": ("seed", "steps", "batch", "accumulate", "patience", "data", "model",
          "optim", "ema", "log", "checkpoint"),
-    "data": ("source", "split", "classes", "flip", "workers", "size"),
+    "data": ("source", "split", "classes", "flip", "crop", "workers",
+             "size"),
     "log": ("every", "pictures", "histograms"),
     "checkpoint": ("every", "keep", "keep_every"),
 }
@@ -62,6 +64,7 @@ class Experiment:
                       f"{source.classes} labels")
     if config.data.flip and len(source.shape) != 3:
       raise UserError(f"data.flip mirrors images, and {source.name} holds none")
+    check_crop(source, config.data.crop)
     if config.model.get("classes", known) != known:
       raise UserError(f"model.classes={config.model.classes}, but "
                       f"data.classes={known}: make them equal")

@@ -120,7 +120,8 @@ def updates(step: Compiled, mesh: jax.sharding.Mesh, source: Source,
   seed = jax.random.key(config.seed)
   with contextlib.closing(batches(
       source, batch=config.batch, seed=config.seed, start=first,
-      flip=config.data.flip, workers=config.data.workers,
+      flip=config.data.flip, crop=config.data.crop,
+      workers=config.data.workers,
       process=jax.process_index(), processes=jax.process_count())) as stream:
     ahead = sharding.prefetch(stream, mesh)
     for i in range(first, config.steps):
@@ -147,6 +148,7 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
       saved = latest_meta(workdir)
   except UserError:
     return  # nothing sound is there
+  saved["config"]["data"].setdefault("crop", 0.)  # runs older than the field
   check_config(saved["config"], meta["config"], MAY_CHANGE)
   if saved["data"]["fingerprint"] != meta["data"]["fingerprint"]:
     raise UserError(

@@ -4,14 +4,18 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
+from jaxgen.data import image
 from jaxgen.errors import UserError
 
 Example = dict[str, np.ndarray]
+Cut = Callable[[int, Image.Image], Image.Image]  # (k, image) -> of x's size
 
 
 class Source(Protocol):
@@ -32,8 +36,11 @@ class Source(Protocol):
   def __len__(self) -> int: ...
   def __getitem__(self, i: int) -> Example: ...
 
-  def read(self, indices: np.ndarray) -> Example:
-    """The examples at `indices`, stacked: a copy the caller may change."""
+  def read(self, indices: np.ndarray, cut: Cut | None = None) -> Example:
+    """The examples at `indices`, stacked: a copy the caller may change.
+
+    With `cut`, x is made by it from the k-th image as it is stored.
+    """
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
     """All of it, (x, y), not to be written to; y is None without labels."""
@@ -50,6 +57,7 @@ class Arrays:
   skipped: tuple[str, ...] = ()
   folder: Path | None = None  # where x is mapped from
   known: str = ""  # the fingerprint, where it is stored
+  whole: Callable[[int], Image.Image] | None = None  # what x[i] was made from
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -80,9 +88,14 @@ class Arrays:
       example["y"] = np.int32(self.y[i])
     return example
 
-  def read(self, indices: np.ndarray) -> Example:
+  def read(self, indices: np.ndarray, cut: Cut | None = None) -> Example:
     """See Source."""
-    batch = {"x": self.x[indices]}
+    if cut is None:
+      batch = {"x": self.x[indices]}
+    else:
+      whole = self.whole or image.Stack(self.x, self.shape[-1])
+      images = (cut(k, whole(i)) for k, i in enumerate(indices))
+      batch = {"x": np.stack([image.pixels(i) for i in images])}
     if self.y is not None:
       batch["y"] = self.y[indices]
     return batch
@@ -93,7 +106,7 @@ class Arrays:
 
   def __reduce__(self):  # to a worker process goes the file's name, not it
     if self.folder:
-      return mapped, (self.folder, self.name)
+      return mapped, (self.folder, self.name, self.whole)
     fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
     return Arrays, tuple(fields)
 
@@ -108,7 +121,9 @@ def digest(x: np.ndarray, y: np.ndarray | None) -> str:
   return h.hexdigest()
 
 
-def mapped(folder: Path, name: str) -> Arrays:
+def mapped(
+  folder: Path, name: str, whole: Callable[[int], Image.Image] | None = None
+) -> Arrays:
   """The packed data set in `folder` (see pack.py), mapped into memory."""
   try:
     meta = json.loads((folder / "meta.json").read_text())
@@ -134,4 +149,5 @@ def mapped(folder: Path, name: str) -> Arrays:
     tuple(meta["skipped"]),
     folder,
     meta["fingerprint"],
+    whole,
   )

@@ -1,14 +1,17 @@
 """Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
 
+import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from jaxgen.data import image, pack
-from jaxgen.data.arrays import Arrays, Example, digest
+from jaxgen.data.arrays import Arrays, Cut, Example, digest
 from jaxgen.errors import UserError
 
 PACK_BELOW = 8 * 2**30  # bytes of raw pixels that are packed, not decoded
@@ -53,16 +56,31 @@ class Records:
     return len(self._records)
 
   def __getitem__(self, i: int) -> Example:
+    size = self.shape[1]
+    return self._example(i, lambda whole: image.crop(whole, size))
+
+  def _example(self, i, cut) -> Example:
     record = self._records[int(i)]
-    size, channels = self.shape[1:]
-    example = {"x": image.decode(record[self._image], size, channels)}
+    whole = image.upright(record[self._image], self.shape[-1])
+    example = {"x": image.pixels(cut(whole))}
     if self._label:
       example["y"] = np.int32(record[self._label])
     return example
 
-  def read(self, indices: np.ndarray) -> Example:
+  def whole(self, i: int) -> Image.Image:
+    """The image as it is stored."""
+    record = self._records[int(i)]
+    return image.upright(record[self._image], self.shape[-1])
+
+  def read(self, indices: np.ndarray, cut: Cut | None = None) -> Example:
     """See Source."""
-    examples = [self[i] for i in indices]
+    if cut is None:
+      examples = [self[i] for i in indices]
+    else:
+      examples = [
+        self._example(i, functools.partial(cut, k))
+        for k, i in enumerate(indices)
+      ]
     return {k: np.stack([e[k] for e in examples]) for k in examples[0]}
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
@@ -109,7 +127,24 @@ def open_tfds(
     / "packed"
     / "".join(c if c.isalnum() or c in "-._" else "_" for c in label)
   )
-  return pack.packed(source.name, target, len(source), load, source.classes)
+  count = len(source)
+  packed = pack.packed(source.name, target, count, load, source.classes)
+  if (height, width) == (size, size):
+    return packed
+  names = [f"example {i}" for i in range(count if packed.skipped else 0)]
+  rows = pack.kept(names, packed.skipped) if names else range(count)
+  return dataclasses.replace(packed, whole=Whole(source, rows))
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Whole:
+  """Images as they are stored, of the examples that were packed."""
+
+  source: Records
+  rows: Sequence[int]
+
+  def __call__(self, i: int) -> Image.Image:
+    return self.source.whole(self.rows[i])
 
 
 def find(name: str, root: Path) -> Path:

@@ -88,4 +88,5 @@ def open_digits(
   examples = [examples[i] for i in range(len(examples))]
   x = np.stack([image.decode(e["image"], None, 1) for e in examples])
   y = np.array([e["label"] for e in examples], np.int32)
-  return Arrays("digits", image.fit(x, size, channels), y, 10)
+  fitted, whole = image.fitted(x, size, channels)
+  return Arrays("digits", fitted, y, 10, whole=whole)

@@ -1,5 +1,6 @@
 """A folder of image files, of all kinds and sizes, some of them broken."""
 
+import dataclasses
 import hashlib
 import os
 from pathlib import Path
@@ -46,9 +47,12 @@ def open_folder(
     stat = (top / name).stat()
     key.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
   label = f"{top.name}-{size}x{channels}-v{pack.VERSION}-{key.hexdigest()}"
-  return pack.packed(
+  source = pack.packed(
     f"folder:{path}", root / "packed" / label, len(names), load, len(classes)
   )
+  read = tuple(names[i] for i in pack.kept(names, source.skipped))
+  whole = image.Files(top, read, channels)
+  return dataclasses.replace(source, whole=whole)
 
 
 def listing(top: Path) -> list[str]:

@@ -1,6 +1,9 @@
 """From an image file to the uint8 pixels that a model is trained on."""
 
+import dataclasses
 import io
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -14,12 +17,22 @@ MODES = {1: "L", 3: "RGB"}
 def decode(
   file: str | Path | IO[bytes] | bytes, size: int | None, channels: int
 ) -> np.ndarray:
-  """Pixels uint8 [size, size, channels] of a stored image.
+  """Pixels uint8 [size, size, channels] of a stored image, see `upright`.
+
+  With `size` None the image stays as it is.
+  """
+  return pixels(crop(upright(file, channels), size))
+
+
+def upright(
+  file: str | Path | IO[bytes] | bytes, channels: int
+) -> Image.Image:
+  """A stored image as 8-bit L or RGB.
 
   Turned upright by its EXIF tag. Transparency is dropped, not composited:
   that is what reference evaluators see when they convert to RGB, and a model
   should be trained on what it is judged by. 16-bit grey is scaled to 8 bits.
-  Of an animation, the first frame. With `size` None the image stays as it is.
+  Of an animation, the first frame.
 
   Raises:
     ValueError, OSError, or what else a broken file may do to the decoder.
@@ -31,8 +44,7 @@ def decode(
     if width * height > MAX_PIXELS:
       raise ValueError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
     image.load()  # all of it: a file that was cut short shows up here
-    image = ImageOps.exif_transpose(image)
-    return pixels(crop(to_mode(image, MODES[channels]), size))
+    return to_mode(ImageOps.exif_transpose(image), MODES[channels])
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -58,21 +70,50 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 def crop(image: Image.Image, size: int | None) -> Image.Image:
   """The middle square, resized to `size`.
 
-  Halves by averaging while the short side is at least 2 size, then resizes
-  bicubically: openai/guided-diffusion, image_datasets.center_crop_arr.
+  openai/guided-diffusion, image_datasets.center_crop_arr.
   """
   if size is None:
     return image
-  while min(image.size) >= 2 * size:
+  image = resize(image, size)
+  left, top = ((side - size) // 2 for side in image.size)
+  return image.crop((left, top, left + size, top + size))
+
+
+def random_crop(
+  image: Image.Image, size: int, share: float, words: np.ndarray
+) -> Image.Image:
+  """A square anywhere, resized to `size`: of `share` to 1 of the short side.
+
+  openai/guided-diffusion, image_datasets.random_crop_arr with min_crop_frac =
+  share: the short side becomes size, .. or ceil(size / share), then the square
+  is cut out. `words`: three of 32 random bits, for that size, top and left.
+  """
+  sizes = math.ceil(size / share) - size + 1
+  image = resize(image, size + _below(sizes, words[0]))
+  width, height = image.size
+  top = _below(height - size + 1, words[1])
+  left = _below(width - size + 1, words[2])
+  return image.crop((left, top, left + size, top + size))
+
+
+def _below(n: int, word: np.ndarray) -> int:
+  """One of 0 .. n - 1, from 32 random bits."""
+  return int(word) * n >> 32
+
+
+def resize(image: Image.Image, side: int) -> Image.Image:
+  """The image, its short side resized to `side`.
+
+  Halves by averaging while that is at least 2 side, then goes bicubically.
+  """
+  while min(image.size) >= 2 * side:
     width, height = image.size
     image = image.resize((width // 2, height // 2), Image.Resampling.BOX)
-  scale = size / min(image.size)
+  scale = side / min(image.size)
   width, height = (round(side * scale) for side in image.size)
   if width * height > MAX_PIXELS:
     raise ValueError(f"{image.size[0]}x{image.size[1]} is too narrow")
-  image = image.resize((width, height), Image.Resampling.BICUBIC)
-  left, top = (width - size) // 2, (height - size) // 2
-  return image.crop((left, top, left + size, top + size))
+  return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def fit(x: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
@@ -82,6 +123,39 @@ def fit(x: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
     return x
   if size is None and channels == x.shape[-1]:
     return x
-  images = (Image.fromarray(i[..., 0] if i.shape[-1] == 1 else i) for i in x)
-  mode = MODES[channels]
-  return np.stack([pixels(crop(i.convert(mode), size)) for i in images])
+  whole = Stack(x, channels)
+  return np.stack([pixels(crop(whole(i), size)) for i in range(len(x))])
+
+
+def fitted(
+  x: np.ndarray, size: int | None, channels: int | None
+) -> tuple[np.ndarray, "Stack | None"]:
+  """`fit`, and the images as they were where they were of another size."""
+  fit_x = fit(x, size, channels)
+  whole = None if fit_x.shape == x.shape else Stack(x, fit_x.shape[-1])
+  return fit_x, whole
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Stack:
+  """Images of an array uint8 [N, H, W, C], by number."""
+
+  x: np.ndarray
+  channels: int
+
+  def __call__(self, i: int) -> Image.Image:
+    x = self.x[i]
+    image = Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x)
+    return image.convert(MODES[self.channels])
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Files:
+  """Images of files below a folder, by number."""
+
+  top: Path
+  names: Sequence[str]
+  channels: int
+
+  def __call__(self, i: int) -> Image.Image:
+    return upright(self.top / self.names[i], self.channels)

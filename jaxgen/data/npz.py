@@ -37,7 +37,8 @@ def open_npz(
       )
     y = y.astype(np.int32)
   classes = 0 if y is None else int(y.max()) + 1
-  return Arrays(f"npz:{path}", image.fit(x, size, channels), y, classes)
+  fitted, whole = image.fitted(x, size, channels)
+  return Arrays(f"npz:{path}", fitted, y, classes, whole=whole)
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

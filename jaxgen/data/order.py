@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-EPOCHS, FLIPS = 1, 2  # what a stream of random words is for
+EPOCHS, FLIPS, CROPS = 1, 2, 3  # what a stream of random words is for
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -59,3 +59,12 @@ def indices(seed: int, n: int, positions: np.ndarray) -> np.ndarray:
 def flips(seed: int, positions: np.ndarray) -> np.ndarray:
   """A fair coin for each position, bool."""
   return words(fold(0, seed, FLIPS), positions) >> np.uint64(63) == 1
+
+
+def crops(seed: int, positions: np.ndarray) -> np.ndarray:
+  """Three independent words for each position, [N, 3]: see image.random_crop.
+
+  Of 32 random bits each, uint64.
+  """
+  streams = [words(fold(0, seed, CROPS, i), positions) for i in range(3)]
+  return np.stack(streams, -1) >> np.uint64(32)

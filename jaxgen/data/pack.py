@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,6 +55,19 @@ def packed(
     more = ", .." if len(source.skipped) > 5 else ""
     _say(f"{name}: {len(source.skipped)} of {count} left out: {shown}{more}")
   return source
+
+
+def kept(names: Sequence[str], skipped: Sequence[str]) -> Sequence[int]:
+  """Which of `names` (all, in order) a packed data set holds: not `skipped`."""
+  if not skipped:
+    return range(len(names))
+  rows, lost = [], 0
+  for i, name in enumerate(names):
+    if lost < len(skipped) and skipped[lost].startswith(f"{name}: "):
+      lost += 1
+    else:
+      rows.append(i)
+  return rows
 
 
 def _pack(name, folder, count, load, classes) -> None:

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxgen.data import order
-from jaxgen.data.arrays import Example, Source
+from jaxgen.data import image, order
+from jaxgen.data.arrays import Cut, Example, Source
 from jaxgen.errors import UserError
+
+LEAST_CROP = 0.1  # images grow by its inverse before they are cut
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -33,6 +35,7 @@ class Batches:
   flip: bool = False
   process: int = 0
   processes: int = 1
+  crop: float = 0.0
 
   def __len__(self) -> int:
     return sys.maxsize
@@ -42,11 +45,17 @@ class Batches:
     first = int(step) * self.batch + self.process * share
     positions = np.arange(first, first + share)
     indices = order.indices(self.seed, len(self.source), positions)
-    batch = self.source.read(indices)
+    batch = self.source.read(indices, self._cut(positions))
     if self.flip:
       mirror = order.flips(self.seed, positions)
       batch["x"][mirror] = batch["x"][mirror, :, ::-1]
     return batch
+
+  def _cut(self, positions: np.ndarray) -> Cut | None:
+    if not self.crop:
+      return None
+    words, size = order.crops(self.seed, positions), self.source.shape[0]
+    return lambda k, x: image.random_crop(x, size, self.crop, words[k])
 
 
 def batches(
@@ -56,6 +65,7 @@ def batches(
   seed: int,
   start: int = 0,
   flip: bool = False,
+  crop: float = 0.0,
   process: int = 0,
   processes: int = 1,
   workers: int = 0,
@@ -66,21 +76,24 @@ def batches(
   Each epoch shows every example once in an order of its own; epochs follow
   each other without a gap, so a batch may hold the end of one and the
   beginning of the next. `batch` counts over all processes. `flip` mirrors
-  every other example left to right by chance.
+  every other example left to right by chance. `crop` > 0 takes random squares
+  of at least that share of the image as it is stored, see image.random_crop;
+  0 takes the middle one.
 
   Args:
     workers: processes that read and decode ahead (they need the main module
       to be importable); 0 for none.
     threads: threads that do so, in each worker or here; 0 reads when asked.
-      By default 0 for what lies in memory and 8 for what must be decoded.
+      By default 0 for what lies in memory and 8 for what must be decoded or
+      cropped.
 
   Raises:
     UserError: for sizes that do not go together.
   """
-  stream = Batches(source, batch, seed, flip, process, processes)
+  stream = Batches(source, batch, seed, flip, process, processes, crop)
   _check(stream, start, workers)
   if threads is None:
-    threads = 0 if source.in_memory else 8
+    threads = 0 if source.in_memory and not crop else 8
   if not workers and not threads:
     return (stream[step] for step in itertools.count(start))
   return _ahead(stream, start, workers, threads)
@@ -130,6 +143,23 @@ def _check(stream: Batches, start: int, workers: int) -> None:
     )
   if stream.flip and len(stream.source.shape) != 3:
     raise UserError(f"flip mirrors images, and {stream.source.name} holds none")
+  check_crop(stream.source, stream.crop)
+
+
+def check_crop(source: Source, crop: float) -> None:
+  """UserError if a source cannot be cropped so."""
+  if not crop:
+    return
+  if len(source.shape) != 3 or source.shape[0] != source.shape[1]:
+    raise UserError(
+      f"crop takes squares of images, and {source.name} holds"
+      f" {list(source.shape)}"
+    )
+  if not LEAST_CROP <= crop <= 1:
+    raise UserError(
+      f"crop={crop}: want 0 (off) or a share from {LEAST_CROP} to 1, such as"
+      " 0.8"
+    )
 
 
 def _ahead(

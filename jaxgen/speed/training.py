@@ -138,8 +138,8 @@ class Training:
 def options(config: ConfigDict) -> dict[str, Any]:
   """What a config says of its stream of batches."""
   return {"batch": config.batch, "seed": config.seed, "flip": config.data.flip,
-          "workers": config.data.workers, "process": jax.process_index(),
-          "processes": jax.process_count()}
+          "crop": config.data.crop, "workers": config.data.workers,
+          "process": jax.process_index(), "processes": jax.process_count()}
 
 
 def training_speed(
