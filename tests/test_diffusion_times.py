@@ -100,6 +100,60 @@ def test_karras_is_edms_equation():
         np.testing.assert_allclose(path.sigma / path.alpha, r, rtol=1e-6)
 
 
+def published_sections(T, counts):
+  """The rule for "10,15,20" in plain words, rounding as Python does."""
+  size, extra = T // len(counts), T % len(counts)
+  start, out = 0, []
+  for section, n in enumerate(counts):
+    length = size + (1 if section < extra else 0)
+    at, stride = 0.0, (length - 1) / (n - 1) if n > 1 else 1
+    for _ in range(n):
+      out.append(start + round(at))
+      at += stride
+    start += length
+  return sorted(set(out))
+
+
+def indices(spacing, process):
+  n = times.count(spacing, process.steps)
+  t = jax.jit(lambda n: times.named(process, jnp.arange(n_max), n, spacing))
+  n_max = n + 3
+  index = np.asarray(precond.eps(Noise(t(n), 1, 1), process.steps)[3])
+  assert np.all(index[n:] == index[n - 1])
+  assert np.all(np.isnan(t(n - 1)))  # it would end in noise
+  return list(index[:n][::-1])
+
+
+@pytest.mark.parametrize("T", [1000, 4000, 50])
+def test_named_spacings_are_the_published_rule(T):
+  process = Linear(T)
+  for counts in ([10, 10, 15, 20], [25], [3, 0, 7], [1, 5], [1], [12] * 3):
+    spacing = ",".join(map(str, counts))
+    if max(counts) > T // len(counts):
+      with pytest.raises(ValueError, match="section of 12 steps"):
+        times.count(spacing, T)
+      continue
+    assert indices(spacing, process) == published_sections(T, counts)
+  for n in (2, 5, 10, 25, 50):
+    want = published_every_kth(T, n)
+    assert indices(f"ddim{n}", process) == want
+
+
+def test_known_spacings():
+  assert indices("ddim25", DDPM()) == list(range(0, 1000, 40))
+  assert times.count("10,10,15,20") == 55 and times.count("250") == 250
+  index = indices("250", DDPM())
+  assert index[0] == 0 and index[-1] == 999
+  assert index == published_both_ends(1000, 250)
+  assert indices("1000", DDPM()) == list(range(1000))
+  for wrong in ("ddim37", "ddim1", "ddim0", "ddim5,5"):
+    with pytest.raises(ValueError, match="no whole stride|want one like"):
+      times.count(wrong)
+  for wrong in ("", "fast", "ddim", "10,", "-5", "0", "1001", "501,1"):
+    with pytest.raises(ValueError, match="spacing"):
+      times.named(DDPM(), jnp.arange(3), 3, wrong)
+
+
 @pytest.mark.parametrize(
   "path", [times.even, times.karras, times.ddim, times.spaced, times.quadratic]
 )

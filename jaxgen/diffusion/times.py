@@ -99,6 +99,67 @@ def quadratic(process, i: Array, n: Array) -> Array:
   return _respaced(_squares, process, i, n)
 
 
+def named(process, i: Array, n: Array, spacing: str = "ddim25") -> Array:
+  """What ADM calls `timestep_respacing`: "250", "ddim25", "10,10,15,20".
+
+  Nichol & Dhariwal 2021, App. C: of sections of equal length, first the least
+  noisy, so many points each, both ends among them; or DDIM's stride. `count`
+  says how many points that makes, and n should be that: with fewer the way
+  would end in noise, so all of it is NaN.
+
+  Raises:
+    ValueError: No such spacing of this process; see `count`.
+  """
+  steps = getattr(process, "steps", 1000)
+  index = jnp.asarray(_published(spacing, steps))
+  t = (index[jnp.minimum(i, len(index) - 1)] + 1).astype(float) / steps
+  return jnp.where(n < len(index), jnp.nan, t)
+
+
+def count(spacing: str, steps: int = 1000) -> int:
+  """How many points `named` has.
+
+  Raises:
+    ValueError: Not a spacing, a section too short for its points, or "ddimN"
+      where no whole stride makes N points.
+  """
+  return len(_published(spacing, steps))
+
+
+@functools.cache
+def _published(spacing: str, steps: int) -> np.ndarray:
+  """Indices, noisiest first."""
+  striding = spacing.startswith("ddim")
+  try:
+    numbers = [int(n) for n in spacing.removeprefix("ddim").split(",")]
+  except ValueError:
+    numbers = []
+  if not numbers or min(numbers) < 0 or not sum(numbers):
+    raise ValueError(
+      f'spacing {spacing!r}: want one like "250", "10,10,15,20" or "ddim25"'
+    )
+  if striding:
+    (n,) = numbers if len(numbers) == 1 else (0,)
+    strides = (np.arange(0, steps, k) for k in range(1, steps))
+    index = next((every for every in strides if len(every) == n), None)
+    if index is None:
+      raise ValueError(
+        f"spacing {spacing!r}: no whole stride makes so many of {steps} steps"
+      )
+    return index[::-1].astype(np.int32)
+  size, longer = divmod(steps, len(numbers))
+  parts, start = [], 0
+  for section, n in enumerate(numbers):
+    length = size + (section < longer)
+    if n > length:
+      raise ValueError(
+        f"spacing {spacing!r}: {n} points in a section of {length} steps"
+      )
+    parts.append(start + _both_ends(length, n))
+    start += length
+  return np.concatenate(parts)[::-1].astype(np.int32)
+
+
 def _every_kth(steps: int, n: int) -> np.ndarray:
   k = -(-steps // n)
   j = np.arange(n)
@@ -107,8 +168,8 @@ def _every_kth(steps: int, n: int) -> np.ndarray:
 
 def _both_ends(steps: int, n: int) -> np.ndarray:
   # A running sum as published: its rounding decides ties such as 499.5.
-  stride = np.full(n, (steps - 1) / (n - 1))
-  stride[0] = 0.0
+  stride = np.full(n, (steps - 1) / max(n - 1, 1))
+  stride[:1] = 0.0
   return np.round(np.cumsum(stride))
 
 
