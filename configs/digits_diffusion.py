@@ -13,7 +13,7 @@ def get_config(arg=None):
   c.model = dict(
       name="models.diffusion.Diffusion",
       net=dict(name="nets.unet.UNet", width=24, mults=(1, 2), blocks=1,
-               attend=(4,), head=24, dropout=0.0, classes=10),
+               attend=(4,), head=24, least=4, labels=11),
       process=dict(name="diffusion.process.EDM"),
       precond=dict(name="diffusion.precond.edm", sigma_data=0.75),
       draw_t=dict(name="diffusion.times.lognormal", mean=-0.6, std=1.0),

@@ -12,7 +12,7 @@ from jaxgen.build import build
 BATCH = 8
 UNET = dict(
     name="nets.unet.UNet", width=8, mults=(1,), blocks=1, attend=(), head=8,
-    dropout=0.3, classes=3)
+    dropout=0.3, labels=4)
 EDM = dict(
     process=dict(name="diffusion.process.EDM"),
     precond=dict(name="diffusion.precond.edm"),

@@ -211,7 +211,7 @@ def test_who_knows_the_truth_has_no_loss(process, precond):
       net=Told(), process=build(dict(name=f"diffusion.process.{process}")),
       precond=build(dict(name=f"diffusion.precond.{precond}")),
       draw_t=lambda key, ndim: t, path=None, sampler=None,
-      cond=("F", "noisy"))
+      cond=dict.fromkeys(("F", "noisy")))
   x = jax.random.uniform(SEED, (B, 2), minval=-1, maxval=1)
   keys = core.example_keys(SEED, B)
   eps = core.normal(core.fold(keys, 1), (2,))

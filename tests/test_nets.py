@@ -34,7 +34,7 @@ def count(tree):
 
 
 TINY = unet.UNet(width=8, mults=(1,), blocks=1, attend=(), head=8,
-                 dropout=0.5, classes=3)
+                 dropout=0.5, labels=4)
 
 
 @functools.cache
@@ -71,6 +71,44 @@ def test_unet_takes_odd_settings(kw, shape):
   assert F.shape == x.shape and F.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("kw", [
+    dict(updown=True), dict(affine=False, pad=(0, 1)),
+    dict(learned=True, updown=True, split_first=True, heads=2)])
+def test_unet_variants(kw):
+  net, x = unet.UNet(width=8, mults=(1, 2, 2), **kw), jnp.zeros((2, 8, 12, 3))
+  F, _ = jax.eval_shape(net.init_with_output, KEY, x, jnp.zeros(2))
+  assert F.shape == (2, 8, 12, 6 if net.learned else 3)
+
+
+def test_averages_cannot_halve_odd_images():
+  net = unet.UNet(width=8, mults=(1, 2, 2), updown=True)
+  with pytest.raises(ValueError, match="10x8 .* multiples of 4"):
+    jax.eval_shape(net.init, KEY, jnp.zeros((2, 10, 8, 3)), jnp.zeros(2))
+
+
+def test_strided_convolutions_pad_as_they_are_told():
+  x = jnp.arange(1., 17).reshape(1, 4, 4, 1)
+  for pad, corner in (((1, 1), 1), ((0, 1), 6)):  # centre of the first window
+    net = unet.Down(pad)
+    params = {"conv": {"kernel": jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.),
+                       "bias": jnp.zeros(1)}}
+    out = net.apply({"params": params}, x)
+    assert out.shape == (1, 2, 2, 1) and out[0, 0, 0, 0] == corner
+
+
+def test_unet_sees_low_resolution_images():
+  net = unet.UNet(width=8, mults=(1,), blocks=1, attend=())
+  x, low = jnp.zeros((2, 8, 8, 3)), jax.random.normal(KEY, (2, 2, 2, 3))
+  params = noisy(shapes(net, x, jnp.zeros(2), low_res=low), 0.3)
+  of = lambda low: net.apply(params, x, jnp.zeros(2), low_res=low)
+  assert params["params"]["in_0"]["kernel"].shape[2] == 6
+  moved = np.abs(of(low.at[0].add(1)) - of(low)).max((1, 2, 3))
+  assert moved[0] > 1e-3 and moved[1] < 1e-5
+  # What it is told is the enlarged image: an enlarged one says the same.
+  large = jax.image.resize(low, (2, 8, 8, 3), "bilinear")
+  np.testing.assert_allclose(of(large), of(low), atol=1e-5)
+
+
 def test_unet_minds_its_conditions():
   x, c, y = inputs()
   F = tiny()(x, c, y)
@@ -86,10 +124,10 @@ def test_no_label_has_an_embedding_of_its_own():
   of = lambda y: np.asarray(tiny()(x, c, jnp.full(4, y)))
   for y in range(3):
     assert np.abs(of(3) - of(y)).max() > 1e-3
-  embed = shapes(TINY, x, c, jnp.zeros(4, jnp.int32))["params"]["Embed_0"]
-  assert embed["embedding"].shape[0] == 4
+  label = shapes(TINY, x, c, jnp.zeros(4, jnp.int32))["params"]["label"]
+  assert label["embedding"].shape == (4, 32)
   no = shapes(unet.UNet(width=8, mults=(1,)), x, c)
-  assert "Embed_0" not in no["params"]
+  assert "label" not in no["params"]
 
 
 def test_dropout_belongs_to_the_example():
@@ -160,6 +198,11 @@ def test_sinusoids_formula():
   expected = np.concatenate([np.cos(t[:, None] * w), np.sin(t[:, None] * w)], 1)
   np.testing.assert_allclose(layers.sinusoids(jnp.array(t), 16), expected,
                              atol=1e-4)
+  w = np.geomspace(1, 1e-4, 8)  # DDPM: both ends, sines first
+  expected = np.concatenate([np.sin(t[:, None] * w), np.cos(t[:, None] * w)], 1)
+  np.testing.assert_allclose(
+      layers.sinusoids(jnp.array(t), 16, sine_first=True, ends=True), expected,
+      atol=1e-4)
 
 
 def test_upsample_by_kron():
@@ -169,21 +212,25 @@ def test_upsample_by_kron():
       np.kron(x[0, ..., 0], np.ones((2, 2))))
 
 
-def test_attention_is_the_formula():
-  net = unet.Attention(head=4)
+@pytest.mark.parametrize("split_first", [False, True])
+def test_attention_is_the_formula(split_first):
+  net = unet.Attention(head=4, split_first=split_first)
   x = jax.random.normal(KEY, (2, 2, 3, 8))
   params = noisy(shapes(net, x), 0.5)
   p = params["params"]
   h = np.asarray(layers.GroupNorm().apply(
-      {"params": p["GroupNorm_0"]}, x), np.float64).reshape(2, 6, 8)
-  qkv = h @ np.asarray(p["Dense_0"]["kernel"]) + np.asarray(
-      p["Dense_0"]["bias"])
-  q, k, v = np.split(qkv.reshape(2, 6, 2, 12), 3, -1)  # heads, then q, k, v
+      {"params": p["norm"]}, x), np.float64).reshape(2, 6, 8)
+  qkv = h @ np.asarray(p["qkv"]["kernel"]) + np.asarray(
+      p["qkv"]["bias"])
+  if split_first:  # q, k, v, then heads
+    q, k, v = np.moveaxis(qkv.reshape(2, 6, 3, 2, 4), 2, 0)
+  else:  # heads, then q, k, v
+    q, k, v = np.split(qkv.reshape(2, 6, 2, 12), 3, -1)
   logits = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(4)
   e = np.exp(logits - logits.max(-1, keepdims=True))
   y = np.einsum("bhqk,bkhd->bqhd", e / e.sum(-1, keepdims=True), v)
-  y = y.reshape(2, 6, 8) @ np.asarray(p["Dense_1"]["kernel"]) + np.asarray(
-      p["Dense_1"]["bias"])
+  y = y.reshape(2, 6, 8) @ np.asarray(p["proj"]["kernel"]) + np.asarray(
+      p["proj"]["bias"])
   np.testing.assert_allclose(
       net.apply(params, x), np.asarray(x) + y.reshape(x.shape), atol=1e-4)
 

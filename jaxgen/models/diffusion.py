@@ -2,7 +2,7 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,10 +20,12 @@ from jaxgen.core import (
     fold,
     normal,
 )
-from jaxgen.diffusion import guidance, samplers
+from jaxgen.diffusion import guidance, objective, posterior, samplers
+from jaxgen.diffusion.estimate import Denoise, Estimate
 from jaxgen.diffusion.process import Noise
 
-LONGEST = 1000  # points of a sampling path at the most
+LONGEST = 4000  # points of a sampling path at the most
+GUIDANCE = {"guidance": 1., "lo": 0., "hi": float("inf")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +33,23 @@ class Diffusion:
   """Learns to denoise x_t = alpha x_0 + sigma eps; samples by undoing it.
 
   Attributes:
-    net: F(c_in x_t, c_noise [B], y=, key=), shaped like x.
+    net: F(c_in x_t, c_noise [B], y=, key=), shaped like x; or with twice the
+      channels, where it learns the variance too.
     process: t -> Noise(t, alpha, sigma).
     precond: Noise -> c_skip, c_out, c_in, c_noise.
-    draw_t: (key [B], ndim) -> t [B, 1, .., 1] to train at.
+    draw_t: (key [B], ndim) -> t [B, 1, .., 1] to train at; or one that learns
+      from the losses, see `diffusion.importance`.
     path: (process, i, n) -> t, the points to sample at; i = 0 is the noisiest.
     sampler: (denoise, x_T, path, n, key, **knobs) -> x_0.
     steps: Points of the path when sampling does not say.
-    classes: Number of labels; the net takes label `classes` for "none".
+    objective: (mean squared errors [B], bound) -> losses [B].
+    classes: Number of labels.
     label_drop: Share of labels dropped in training, for classifier-free
-      guidance (Ho & Salimans 2022, Alg. 1).
+      guidance (Ho & Salimans 2022, Alg. 1). Where it is positive the net takes
+      label `classes` for "none"; else it knows no such label.
     bound: Estimates of x_0 are clipped to [-bound, bound]; None: they are not.
-    cond: Further keys of the batch that the net takes.
+    cond: What else of the batch the net takes: {key: how to make it of x
+      where the batch lacks it, or None}.
   """
   net: nn.Module
   process: Callable
@@ -51,10 +58,12 @@ class Diffusion:
   path: Callable
   sampler: Callable
   steps: int = 50
+  objective: Callable = objective.simple
   classes: int = 0
   label_drop: float = 0.1
   bound: float | None = None
-  cond: Sequence[str] = ()
+  cond: Mapping[str, Callable | None] = dataclasses.field(
+      default_factory=dict)
 
   sampled = ("net",)
 
@@ -64,12 +73,19 @@ class Diffusion:
     return (Player("net", "net", self.loss),)
 
   @property
+  def free(self) -> bool:
+    """Whether it can be guided without a classifier."""
+    return self.classes > 0 and self.label_drop > 0
+
+  @property
   def knobs(self) -> dict[str, float]:
-    """`steps`, `guidance` where there are labels, and those of the sampler."""
-    own = {"steps": self.steps} | ({"guidance": 1.} if self.classes else {})
-    return own | {
-        k: p.default for k, p in inspect.signature(self.sampler).
-        parameters.items() if isinstance(p.default, float)}
+    """`steps`; `guidance` and its interval of sigma / alpha; the sampler's."""
+    own = {"steps": self.steps} | (GUIDANCE if self.free else {})
+    turned = {k: p.default for k, p in inspect.signature(self.sampler).
+              parameters.items() if isinstance(p.default, float)}
+    if getattr(self.net, "learned", False):
+      turned.pop("frac", None)  # the net says it
+    return own | turned
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
@@ -77,21 +93,42 @@ class Diffusion:
     if self.classes and "y" not in given:
       given["y"] = jnp.zeros(len(x), jnp.int32)
     variables = dict(self.net.init(key, x, jnp.zeros(len(x)), **given))
-    return {"net": variables.pop("params")}, {"net": variables}
+    params, stats = {"net": variables.pop("params")}, {"net": variables}
+    if hasattr(self.draw_t, "init"):
+      stats["draw_t"] = self.draw_t.init()
+    return params, stats
 
   def loss(self, state: State, batch: Batch, key: Key
            ) -> tuple[Array, tuple[Groups, Metrics]]:
-    """Mean squared error of F: denoising, in the precond's parametrisation."""
+    """What the objective makes of F's squared error, and of the bound."""
     x = batch["x"]
-    t = self.process(self.draw_t(fold(key, 0), x.ndim))
+    t, weight = self.times(state, fold(key, 0), x.ndim)
+    t = self.process(t)
     eps = normal(fold(key, 1), x.shape[1:])
     x_t = t.alpha * x + t.sigma * eps
     c_skip, c_out, c_in, c_noise = self.precond(t)
-    F = self.F(state, c_in * x_t, c_noise,
-               self.given(self.forget(batch, fold(key, 2))), fold(key, 3))
+    F, frac = self.F(state, c_in * x_t, c_noise,
+                     self.given(self.forget(batch, fold(key, 2))), fold(key, 3))
     target = (x - c_skip * x_t) / c_out
-    loss = jnp.mean((F - target) ** 2)
-    return loss, (state.stats, {})
+    mse = jnp.mean((F - target) ** 2, range(1, x.ndim))
+
+    def vb(stop: bool) -> Array:
+      x_0 = c_skip * x_t + c_out * F
+      x_0 = jax.lax.stop_gradient(x_0) if stop else x_0
+      D = x_0 if frac is None else Estimate(x_0, frac)
+      return posterior.vb_terms(x, x_t, D, posterior.link(self.process, t))
+
+    losses, stats = self.objective(mse, vb), state.stats
+    if "draw_t" in stats:
+      stats = stats | {"draw_t": self.draw_t.update(
+          stats["draw_t"], t.t, jax.lax.stop_gradient(losses))}
+    return jnp.mean(weight * losses), (stats, {"mse": jnp.mean(mse)})
+
+  def times(self, state: State, key: Key, ndim: int) -> tuple[Array, Array]:
+    """t [B, 1, .., 1] to train at, and the weights of its losses [B]."""
+    if "draw_t" in state.stats:
+      return self.draw_t(key, ndim, state.stats["draw_t"])
+    return self.draw_t(key, ndim), jnp.ones(len(key))
 
   def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
     """Keys [B] -> x_0 in [-1, 1], shaped and conditioned like `batch`.
@@ -99,59 +136,78 @@ class Diffusion:
     Labels of -1 (or none at all) ask for unconditional samples.
     """
     knobs = self.knobs | knobs
-    n, w = knobs.pop("steps"), knobs.pop("guidance", None)
-    n = jnp.clip(jnp.asarray(n, jnp.int32), 1, LONGEST)
+    D = self.denoiser(
+        state, batch, *(knobs.pop(k) for k in GUIDANCE if k in knobs))
+    return self.walk(D, batch, key, **knobs)
+
+  def walk(self, D: Denoise, batch: Batch, key: Key, steps: Array,
+           **knobs) -> Array:
+    """Samples by a denoiser, with the knobs of the sampler alone."""
+    n = jnp.clip(jnp.asarray(steps, jnp.int32), 1, LONGEST)
     path = self.process(self.path(self.process, jnp.arange(LONGEST), n))
     x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
     if "process" in inspect.signature(self.sampler).parameters:
       knobs["process"] = self.process  # to churn on it
-    return self.sampler(
-        self.denoiser(state, batch, w), x_T, path, n, fold(key, 1), **knobs)
+    return self.sampler(D, x_T, path, n, fold(key, 1), **knobs)
 
-  def denoiser(self, state: State, batch: Batch, w: Array | None = None
-               ) -> Callable[[Array, Noise], Array]:
-    """D(x_t, t) -> x_0, guided by weight `w` (None: no guidance)."""
+  def denoiser(self, state: State, batch: Batch, w: Array | None = None,
+               lo: Array = 0., hi: Array = float("inf")) -> Denoise:
+    """D(x_t, t), guided by weight `w` where lo < sigma / alpha <= hi.
+
+    With w = None it is not guided at all.
+    """
     given = self.given(batch)
     if self.classes:
       y = given.get("y", jnp.full(len(batch["x"]), -1))
-      y = jnp.where(y < 0, self.classes, y)
-      nobody = jnp.full_like(y, self.classes)
-      D = functools.partial(self.D, state, given | {"y": y})
-      D_null = functools.partial(self.D, state, given | {"y": nobody})
-      D = D if w is None else guidance.classifier_free(D, D_null, w)
-    else:
-      D = functools.partial(self.D, state, given)
+      given["y"] = jnp.where(y < 0, self.classes, y)
+    D = functools.partial(self.D, state, given)
+    if w is not None:
+      nobody = given | {"y": jnp.full(len(batch["x"]), self.classes)}
+      D_null = functools.partial(self.D, state, nobody)
+      D = guidance.interval(
+          guidance.classifier_free(D, D_null, w), D, lo, hi)
     if self.bound is None:
       return D
     return guidance.clip(D, -self.bound, self.bound)
 
   def D(self, state: State, given: dict[str, Any], x_t: Array, t: Noise
-        ) -> Array:
+        ) -> Array | Estimate:
     """Estimates x_0 from x_t (Karras et al. 2022, Eq. 7)."""
     c_skip, c_out, c_in, c_noise = self.precond(t)
-    return c_skip * x_t + c_out * self.F(state, c_in * x_t, c_noise, given)
+    F, frac = self.F(state, c_in * x_t, c_noise, given)
+    x_0 = c_skip * x_t + c_out * F
+    return x_0 if frac is None else Estimate(x_0, frac)
 
   def F(self, state: State, x: Array, c_noise: Array, given: dict[str, Any],
-        key: Key | None = None) -> Array:
-    """The net itself; c_noise is [B, 1, .., 1] or [] for all alike."""
+        key: Key | None = None) -> tuple[Array, Array | None]:
+    """The net itself; c_noise is [B, 1, .., 1] or [] for all alike.
+
+    The second is the fraction of the variance, in [0, 1] or so, if it learns
+    one: (v + 1) / 2 of its v (Nichol & Dhariwal 2021, Eq. 15).
+    """
     c_noise = jnp.broadcast_to(jnp.ravel(c_noise), (len(x),))
-    return self.net.apply(
-        state.variables("net"), x, c_noise, key=key, **given)
+    F = self.net.apply(state.variables("net"), x, c_noise, key=key, **given)
+    if F.shape == x.shape:
+      return F, None
+    F, v = jnp.split(F, 2, -1)
+    return F, (v + 1) / 2
 
   def given(self, batch: Batch) -> dict[str, Any]:
     """The conditions that the net takes."""
+    made = {k: make(batch["x"]) for k, make in self.cond.items()
+            if make and k not in batch}
     known = (("y",) if self.classes else ()) + tuple(self.cond)
-    return {k: batch[k] for k in known if k in batch}
+    return {k: batch[k] for k in known if k in batch} | made
 
   def forget(self, batch: Batch, key: Key) -> Batch:
     """Drops a share of the labels, for guidance without a classifier."""
-    if not self.classes:
+    if not self.free:
       return batch
     lost = jax.vmap(jax.random.bernoulli, (0, None))(key, self.label_drop)
     return batch | {"y": jnp.where(lost, self.classes, batch["y"])}
 
   def nfe(self, **knobs) -> int:
-    """How often the net is evaluated for one sample."""
+    """How often the net is evaluated for one sample, at the most."""
     knobs = self.knobs | knobs
     evaluations = getattr(self.sampler, "func", self.sampler).nfe
     twice = 2 if knobs.get("guidance", 1.) != 1 else 1

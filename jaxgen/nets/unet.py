@@ -111,10 +111,10 @@ class Trunk(nn.Module):
     """-> what comes out of the middle, and of every block before it."""
     least = 2 ** (len(self.mults) - 1)
     if self.updown and (x.shape[1] % least or x.shape[2] % least):
-      raise ValueError(f"images of {x.shape[1]}x{x.shape[2]} cannot be halved "
-                       f"{len(self.mults) - 1} times: want multiples of {least}")
-    first = conv(int(self.width * self.mults[0]), self.dtype, "in_0")
-    skips = [first(x.astype(self.dtype))]
+      raise ValueError(
+          f"images of {x.shape[1]}x{x.shape[2]} cannot be halved "
+          f"{len(self.mults) - 1} times: want multiples of {least}")
+    skips = [conv(int(self.width * self.mults[0]), self.dtype, "in_0")(x)]
     for i, mult in enumerate(self.mults):
       if i:
         name, h = f"in_{len(skips)}_down", skips[-1]
@@ -141,7 +141,7 @@ class UNet(Trunk):
 
   @nn.compact
   def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
-               low_res: Array | None = None, key: Array | None = None
+               key: Array | None = None, low_res: Array | None = None
                ) -> Array:
     emb = self.embed(c_noise, y, self.width, self.labels)
     channels = x.shape[-1]

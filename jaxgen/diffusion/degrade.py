@@ -1,0 +1,18 @@
+"""What upsamplers are given in training: smaller copies of images."""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def area(x: Array, size: int) -> Array:
+  """Means over equal boxes, [B, H, W, C] -> [B, size, size, C].
+
+  ADM's upsamplers are trained with it (Dhariwal & Nichol 2021, Sec. 5).
+  """
+  b, h, w, c = x.shape
+  if h % size or w % size:
+    raise ValueError(f"{h}x{w} cannot be cut into {size}x{size} equal boxes")
+  boxes = x.reshape(b, size, h // size, size, w // size, c)
+  return jnp.mean(boxes, (2, 4))
