@@ -30,8 +30,9 @@ def share_siblings(path: str) -> None:
   package = types.ModuleType("configs")
   package.__path__ = [str(pathlib.Path(path.partition(":")[0]).parent),
                       str(OURS)]
+  for name in [n for n in sys.modules if n.startswith("configs.")]:
+    del sys.modules[name]
   sys.modules["configs"] = package
-  sys.modules.pop("configs._base", None)
 
 
 def load(name: str) -> ml_collections.ConfigDict:

@@ -28,8 +28,8 @@ from jaxgen.nets.layers import GroupNorm, sinusoids, upsample
 Array = jax.Array
 
 
-def embedding(c_noise: Array, y: Array | None, width: int, labels: int,
-              features: Callable = sinusoids) -> Array:
+def time_and_label(c_noise: Array, y: Array | None, width: int, labels: int,
+                   features: Callable = sinusoids) -> Array:
   """What all blocks are told: time and label, [B, 4 width], in float32."""
   dense = functools.partial(nn.Dense, 4 * width, kernel_init=TORCH)
   emb = dense(name="time_0")(features(c_noise, width))
@@ -60,7 +60,7 @@ class Trunk(nn.Module):
     groups: Of the norms.
     least: Channels that a norm's group has at least.
     eps: Of the norms.
-    embed: (c_noise, y, width, labels) -> embedding, [B, E].
+    embedding: (c_noise, y, width, labels) -> what blocks are told, [B, E].
     dtype: Of the computation; parameters, norms, softmax, the embedding and
       the last layer are float32.
   """
@@ -80,7 +80,7 @@ class Trunk(nn.Module):
   groups: int = 32
   least: int = 1
   eps: float = 1e-5
-  embed: Callable = embedding
+  embedding: Callable = time_and_label
   dtype: Any = jnp.float32
 
   @property
@@ -143,7 +143,7 @@ class UNet(Trunk):
   def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
                key: Array | None = None, low_res: Array | None = None
                ) -> Array:
-    emb = self.embed(c_noise, y, self.width, self.labels)
+    emb = self.embedding(c_noise, y, self.width, self.labels)
     channels = x.shape[-1]
     if low_res is not None:
       large = (*x.shape[:-1], low_res.shape[-1])
@@ -179,21 +179,29 @@ class Classifier(Trunk):
   classes: int = 1000
 
   @nn.compact
-  def __call__(self, x: Array, c_noise: Array, key: Array | None = None
-               ) -> Array:
-    emb = self.embed(c_noise, None, self.width, self.labels)
+  def __call__(self, x: Array, c_noise: Array, key: Array | None = None,
+               features: bool = False) -> Array:
+    emb = self.embedding(c_noise, None, self.width, self.labels)
     h, _ = self.descend(x, emb, key)
     h = nn.silu(self.norm(name="head_norm")(h.astype(jnp.float32)))
-    return Pool(self.classes, self.head, name="pool")(h)
+    h, logits = Pool(self.classes, self.head, name="pool")(h)
+    return h if features else logits
+
+  def embed(self, x: Array, c_noise: Array) -> Array:
+    """What the last layer reads, [B, D]."""
+    return self(x, c_noise, features=True)
 
 
 class Pool(nn.Module):
-  """Attention of the mean over all positions (Radford et al. 2021, CLIP)."""
+  """Attention of the mean over all positions (Radford et al. 2021, CLIP).
+
+  [B, H, W, C] -> [B, C] and, by a linear layer, [B, out].
+  """
   out: int
   head: int = 64
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Array) -> tuple[Array, Array]:
     b, h, w, c = x.shape
     x = x.reshape(b, h * w, c)
     x = jnp.concatenate([x.mean(1, keepdims=True), x], 1)
@@ -202,4 +210,4 @@ class Pool(nn.Module):
     qkv = nn.Dense(3 * c, kernel_init=TORCH, name="qkv")(x)
     q, k, v = apart(qkv, c // self.head, split_first=True)
     y = jax.nn.dot_product_attention(q[:, :1], k, v).reshape(b, c)
-    return nn.Dense(self.out, kernel_init=TORCH, name="proj")(y)
+    return y, nn.Dense(self.out, kernel_init=TORCH, name="proj")(y)
