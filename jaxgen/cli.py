@@ -21,6 +21,7 @@ VERBS = {
     "sample": "draw samples from a trained model",
     "evaluate": "judge the samples of a trained model, or a file of samples",
     "compare": "several models side by side: one report",
+    "sweep": "one model under many settings: quality against cost",
     "bench": "measure: train steps, sampling, data",
     "prepare": "bring a dataset of the catalogue into place",
 }

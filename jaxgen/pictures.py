@@ -4,10 +4,11 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import PIL.Image
 import PIL.PngImagePlugin
@@ -78,10 +79,45 @@ def scatter(
   axes.scatter(*points.T, s=4, c="#2b6cb0", alpha=0.6, linewidths=0)
   axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
   axes.spines[:].set_color("#dddddd")
-  buffer = io.BytesIO()
-  figure.savefig(buffer, format="rgba")
-  rgba = np.frombuffer(buffer.getvalue(), np.uint8)
-  return rgba.reshape(pixels, pixels, 4)[..., :3].copy()
+  return _pixels(figure)
+
+
+def curves(
+  series: Mapping[str, Sequence[tuple[float, float]]],
+  *,
+  x: str,
+  y: str,
+  floor: float | None = None,
+) -> np.ndarray:
+  """Named curves on logarithmic axes -> uint8 [H, W, 3]; what is low is good.
+
+  `floor` is drawn as a dotted line: nothing is expected below it.
+  """
+  figure = matplotlib.figure.Figure(figsize=(8, 5), dpi=120)
+  axes = figure.add_axes((0.09, 0.12, 0.6, 0.83))
+  marks = "osD^vPX*<>"
+  for i, (name, points) in enumerate(series.items()):
+    axes.plot(*zip(*sorted(points), strict=True), label=name, linewidth=1.5,
+              marker=marks[i % len(marks)], markersize=5, color=f"C{i % 10}",
+              linestyle=("-", "--", ":")[i // 10 % 3])
+  if floor is not None:
+    axes.axhline(floor, color="#888888", linestyle=":", linewidth=1)
+    axes.text(1, floor, " real test data", transform=(
+      axes.get_yaxis_transform()), va="center", fontsize=8, color="#666666")
+  axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+  axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(
+    sorted({p[0] for points in series.values() for p in points})))
+  axes.yaxis.set_major_locator(
+    matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+  axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+  axes.tick_params(axis="x", labelrotation=45, labelsize=8)
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.legend(loc="upper left", bbox_to_anchor=(1.02, 0.9), frameon=False,
+              fontsize=8)
+  return _pixels(figure)
 
 
 def png(image: np.ndarray, info: Mapping | None = None) -> bytes:
@@ -117,3 +153,12 @@ def read_info(path: str | os.PathLike) -> dict:
     raise UserError(
       f"{path} does not say how it was made: not a PNG written by jaxgen."
     ) from error
+
+
+def _pixels(figure: matplotlib.figure.Figure) -> np.ndarray:
+  """What a figure looks like, uint8 [H, W, 3]."""
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format="rgba")
+  wide, high = (round(n * figure.dpi) for n in figure.get_size_inches())
+  rgba = np.frombuffer(buffer.getvalue(), np.uint8)
+  return rgba.reshape(high, wide, 4)[..., :3].copy()

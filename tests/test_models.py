@@ -165,6 +165,8 @@ def test_classifiers_judge(played):
   assert logits.shape == (B, played.config.data.classes)
   features = played.model.embed(played.state, x)
   assert features.ndim == 2 and len(features) == B
+  if played.model.process:
+    return  # it learns from noisy ones: see test_classifier.py
   loss, (_, m) = played.model.loss(played.state, x, played.keys)
   nll = -np.asarray(jax.nn.log_softmax(logits))[np.arange(B), x["y"]]
   np.testing.assert_allclose(loss, nll.mean(), rtol=1e-5)
