@@ -1,0 +1,170 @@
+"""A diffusion model that a second model guides while it samples."""
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core import Array, Batch, Groups, Key, State
+from jaxgen.diffusion import guidance
+from jaxgen.diffusion.estimate import Denoise, mean, moved
+from jaxgen.diffusion.process import Noise
+from jaxgen.errors import UserError
+from jaxgen.models.classifier import Classifier
+from jaxgen.models.diffusion import GUIDANCE, Diffusion
+
+Gradient = Callable[[Array, Noise], Array]
+When = Callable[[Noise], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Guided:
+  """Samples a diffusion model by the advice of another; both are trained.
+
+  A classifier of x_t pushes towards its labels, by `scale`: with the gradient
+  at x_t, as in ADM's code, which moves the mean in DDPM's steps (Dhariwal &
+  Nichol 2021, Alg. 1: `ancestral` with eta = 1) and x_0 in all others (Alg. 2).
+  From a worse diffusion model it is kept away, by `auto` (Karras et al. 2024,
+  Eq. 3). Both, like `guidance`, where lo < sigma / alpha <= hi. A `scale` of 0
+  and an `auto` of 1 are no guidance; then the guide is not evaluated.
+
+  Attributes:
+    diffusion: What is sampled. Its groups keep their names.
+    guide: The other one; its net is the group "guide".
+  """
+  diffusion: Diffusion
+  guide: Classifier | Diffusion
+
+  players = ()  # nobody moves: it is for sampling alone
+
+  def __post_init__(self):
+    ours, theirs = self.diffusion.process, self.guide.process
+    if theirs is None:
+      raise UserError("the classifier was trained on clean x: to guide, it "
+                      f"has to be trained with the process {ours}")
+    if ours != theirs:
+      raise UserError(f"the guide was trained on the process {theirs}, but the "
+                      f"diffusion model on {ours}: they must be the same")
+
+  @property
+  def sampled(self) -> tuple[str, ...]:
+    """What `sample` reads."""
+    return (*self.diffusion.sampled, "guide")
+
+  @property
+  def classifies(self) -> bool:
+    """Whether the guide is a classifier."""
+    return isinstance(self.guide, Classifier)
+
+  @property
+  def knobs(self) -> dict[str, float]:
+    """Those of the diffusion model, the interval, and `scale` or `auto`."""
+    own = {k: GUIDANCE[k] for k in ("lo", "hi")} | self.diffusion.knobs
+    return own | ({"scale": 1.} if self.classifies else {"auto": 2.})
+
+  @property
+  def free(self) -> bool:
+    """Whether it takes the label -1, "any"."""
+    return self.diffusion.free or not self.diffusion.classes
+
+  @property
+  def cond(self) -> Mapping[str, Callable | None]:
+    """See Diffusion."""
+    return self.diffusion.cond
+
+  def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
+    """One key [] -> params, stats."""
+    ours = self.diffusion.init(batch, key)
+    theirs = self.guide.init(batch, jax.random.fold_in(key, 1))
+    params, stats = (a | {"guide": b["net"]}
+                     for a, b in zip(ours, theirs, strict=True))
+    return params, stats
+
+  def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
+    """Keys [B] -> x_0 in [-1, 1], shaped and conditioned like `batch`."""
+    knobs = self.knobs | knobs
+    given = [knobs.pop(k, None) for k in GUIDANCE]
+    theirs = state.replace(
+        params=state.params | {"net": state.params["guide"]},
+        stats=state.stats | {"net": state.stats.get("guide", {})})
+
+    def within(t: Noise) -> Array:
+      _, lo, hi = given
+      return (lo < t.sigma / t.alpha) & (t.sigma / t.alpha <= hi)
+
+    if self.classifies:
+      y = batch.get("y", jnp.full(len(batch["x"]), -1))
+      D, more = self.pushed(
+          self.diffusion.denoiser(state, batch, *given),
+          self.guide.gradient(theirs, y), within, knobs)
+    else:
+      good, bad = (dataclasses.replace(m, bound=None)
+                   for m in (self.diffusion, self.guide))
+      D, more = self.kept_away(
+          good.denoiser(state, batch, *given), bad.denoiser(theirs, batch),
+          within, knobs)
+    return self.diffusion.walk(D, batch, key, **more)
+
+  def pushed(self, D: Denoise, gradient: Gradient, within: When,
+             knobs: dict[str, Any]) -> tuple[Denoise, dict[str, Any]]:
+    """Towards the gradient -> the guided denoiser, and the sampler's knobs."""
+    knobs = dict(knobs)
+    scale = jnp.asarray(knobs.pop("scale"), jnp.float32)
+    if self.moves_mean:
+      ddpm = jnp.where(knobs["eta"] == 1, scale, 0.)
+      scale = scale - ddpm
+      knobs["gradient"] = _where(
+          lambda t: within(t) & (ddpm != 0),
+          lambda x_t, t: ddpm * gradient(x_t, t))
+    # Of clipped estimates, as ADM's. Where alpha = 0, x_t says nothing of y.
+    shift = _where(lambda t: within(t) & (scale != 0) & (t.alpha > 0),
+                   guidance.classifier(_nothing, gradient, scale))
+
+    def guided(x_t: Array, t: Noise) -> Any:
+      estimate = D(x_t, t)
+      return moved(estimate, mean(estimate) + shift(x_t, t))
+
+    return guided, knobs
+
+  def kept_away(self, good: Denoise, bad: Denoise, within: When,
+                knobs: dict[str, Any]) -> tuple[Denoise, dict[str, Any]]:
+    """Away from the worse -> the guided denoiser, and the sampler's knobs."""
+    knobs, bound = dict(knobs), self.diffusion.bound
+    auto = knobs.pop("auto")
+
+    def guided(x_t: Array, t: Noise) -> Any:
+      w = jnp.where(within(t), auto, 1.)
+      return guidance.autoguidance(good, bad, w)(x_t, t)
+
+    D = guided if bound is None else guidance.clip(guided, -bound, bound)
+    return D, knobs
+
+  @property
+  def moves_mean(self) -> bool:
+    """Whether the sampler can take a gradient to move its mean by."""
+    return "gradient" in inspect.signature(self.diffusion.sampler).parameters
+
+  def nfe(self, **knobs) -> int:
+    """How often networks are evaluated for one sample, at the most.
+
+    A classifier's gradient counts as one.
+    """
+    knobs = self.knobs | knobs
+    ours = {k: v for k, v in knobs.items() if k in self.diffusion.knobs}
+    points = self.diffusion.nfe(**ours | {"guidance": 1.})
+    if not self.classifies:
+      return self.diffusion.nfe(**ours) + points * (knobs["auto"] != 1)
+    # DDPM's last point is denoised alone: there is no mean to move.
+    points -= self.moves_mean and knobs["eta"] == 1
+    return self.diffusion.nfe(**ours) + points * (knobs["scale"] != 0)
+
+
+def _nothing(x_t: Array, t: Noise) -> Array:
+  return jnp.zeros_like(x_t)
+
+
+def _where(on: When, f: Gradient) -> Gradient:
+  """f where `on`; elsewhere zero, and f is not evaluated."""
+  return lambda x_t, t: jax.lax.cond(on(t), f, _nothing, x_t, t)
