@@ -107,8 +107,8 @@ def settings(model: Sampler, nfes: Sequence[float],
   plain = {k: v for k, v in plain.items() if k in model.model.knobs}
   if nfes:
     if "steps" not in model.model.knobs:
-      raise UserError(f"a {type(model.model).__name__} does not sample in steps: "
-                      "leave --nfe")
+      raise UserError(f"a {type(model.model).__name__} does not sample in "
+                      "steps: leave --nfe")
     over = over | {"steps": [longest(model, n, plain) for n in nfes]}
   combinations = [dict(zip(over, values, strict=True))
                   for values in itertools.product(*over.values())]
