@@ -21,6 +21,7 @@ RULES = {
     "data": ({"data", "errors"},
              {"numpy", "grain", "tensorflow_datasets", "PIL", "sklearn",
               "absl"}),  # whose flags grain's worker processes want
+    "interop": ({"interop", "errors"}, {"numpy", "ml_dtypes", "safetensors"}),
     "metrics": ({"metrics", "nets.inception"}, JAX | {"scipy"}),
     "core": (set(), JAX | {"flax.struct", "optax"}),
     "ema": ({"errors"}, JAX),

@@ -1,0 +1,236 @@
+"""Reads the pickles in PyTorch's files, and runs nothing that they ask for.
+
+A pickle is a program for a stack machine. This machine knows the opcodes that
+make plain data; of all names that a pickle may ask for, it knows the few that
+its caller gives it. What else a pickle asks for is refused by name.
+"""
+import pickletools
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+# Bytes of one pickle. Weights lie beside it: it only says what they are.
+LONGEST = 1 << 24
+PUSHED = {  # opcodes whose argument is the value
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT",
+    "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE",
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
+    "SHORT_BINBYTES", "BINBYTES8"}
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False,
+             "EMPTY_TUPLE": ()}
+IDLE = {"PROTO", "FRAME", "STOP"}
+KEYS = str | int | float | bytes | None  # of dicts: they hash in no time
+BROKEN = (AttributeError, EOFError, IndexError, KeyError, OverflowError,
+          TypeError, ValueError, struct.error)
+
+
+class Unreadable(Exception):  # noqa: N818
+  """Why a file is not read, worded to follow the file's name."""
+
+
+class Known(NamedTuple):
+  """What stands for a name that a pickle may ask for."""
+  name: str
+  make: Callable | None  # called in its place; None: it cannot be called
+
+
+class Ordered(dict):
+  """An OrderedDict; attributes that a pickle sets on it are dropped."""
+
+
+class Namespace(dict):
+  """An argparse.Namespace, as no more than its values."""
+
+
+def plain(text: Any) -> str:
+  """A name out of a file, fit for a terminal."""
+  text = str(text)
+  text = text if text.isprintable() else ascii(text)[1:-1]
+  return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def interpret(stream: BinaryIO, names: Mapping[str, Known],
+              persistent: Callable[[Any], Any]) -> Any:
+  """The value that the next pickle in a stream describes.
+
+  Args:
+    stream: Stands after the pickle in the end.
+    names: "module.name" -> what stands for it.
+    persistent: Gives the value for a persistent id: what lies outside.
+
+  Raises:
+    Unreadable: The pickle is damaged, or asks for another name.
+  """
+  machine = Machine(names, persistent)
+  try:
+    for opcode, argument, _ in pickletools.genops(Bounded(stream)):
+      machine.step(opcode.name, argument)
+    value, = machine.stack
+  except BROKEN as e:
+    raise Unreadable(f"is damaged: its index fails by {type(e).__name__}, "
+                     f"{plain(e)}") from e
+  return value
+
+
+class Bounded:
+  """A stream of which no more than LONGEST bytes are read."""
+
+  def __init__(self, stream: BinaryIO):
+    self.stream, self.left, self.tell = stream, LONGEST, stream.tell
+
+  def read(self, n: int) -> bytes:
+    """n bytes, or up to the end."""
+    return self.counted(self.stream.read(min(n, self.left + 1)))
+
+  def readline(self) -> bytes:
+    """Up to the end of a line."""
+    return self.counted(self.stream.readline(self.left + 1))
+
+  def counted(self, data: bytes) -> bytes:
+    """The data, if all that was read is not too much."""
+    self.left -= len(data)
+    if self.left < 0:
+      raise Unreadable(f"has an index of more than {LONGEST >> 20} MB")
+    return data
+
+
+class Machine:
+  """Stack, marks and memo; an `_on_` method for each opcode that it knows."""
+
+  def __init__(self, names: Mapping[str, Known],
+               persistent: Callable[[Any], Any]):
+    self.names, self.persistent = names, persistent
+    self.stack, self.marks, self.memo = [], [], {}
+
+  def step(self, opcode: str, argument: Any) -> None:
+    """Carries out one opcode."""
+    if opcode in PUSHED:
+      self.stack.append(argument)
+    elif opcode in CONSTANTS:
+      self.stack.append(CONSTANTS[opcode])
+    elif opcode not in IDLE:
+      do = getattr(self, f"_on_{opcode.lower()}", None)
+      if do is None:
+        raise Unreadable(f"holds an opcode that PyTorch never writes, {opcode}")
+      do(argument)
+
+  def marked(self) -> list[Any]:
+    """Takes what was pushed since the last mark."""
+    at = self.marks.pop()
+    items = self.stack[at:]
+    del self.stack[at:]
+    return items
+
+  def _on_mark(self, _):
+    self.marks.append(len(self.stack))
+
+  def _on_pop(self, _):
+    self.stack.pop()
+
+  def _on_empty_list(self, _):
+    self.stack.append([])
+
+  def _on_empty_dict(self, _):
+    self.stack.append({})
+
+  def _on_list(self, _):
+    self.stack.append(self.marked())
+
+  def _on_tuple(self, _):
+    self.stack.append(tuple(self.marked()))
+
+  def _on_tuple1(self, _):
+    self.last(1)
+
+  def _on_tuple2(self, _):
+    self.last(2)
+
+  def _on_tuple3(self, _):
+    self.last(3)
+
+  def last(self, n: int) -> None:
+    """A tuple in the place of the last n values."""
+    if len(self.stack) < n:
+      raise IndexError("tuple from an empty stack")
+    self.stack[-n:] = [tuple(self.stack[-n:])]
+
+  def _on_dict(self, _):
+    items = self.marked()
+    self.stack.append({})
+    self.put(items)
+
+  def _on_append(self, _):
+    self.extend([self.stack.pop()])
+
+  def _on_appends(self, _):
+    self.extend(self.marked())
+
+  def extend(self, items: list[Any]) -> None:
+    """Appends to the list on top."""
+    if type(self.stack[-1]) is not list:
+      raise TypeError("append to no list")
+    self.stack[-1].extend(items)
+
+  def _on_setitem(self, _):
+    value = self.stack.pop()
+    self.put([self.stack.pop(), value])
+
+  def _on_setitems(self, _):
+    self.put(self.marked())
+
+  def put(self, items: list[Any]) -> None:
+    """Sets keys and values, in turn, in the dict on top."""
+    if not isinstance(self.stack[-1], dict):
+      raise TypeError("item of no dict")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+      if not isinstance(key, KEYS):
+        raise TypeError(f"{type(key).__name__} as a key")
+      self.stack[-1][key] = value
+
+  def _on_binput(self, argument):
+    self.memo[argument] = self.stack[-1]
+
+  _on_put = _on_long_binput = _on_binput
+
+  def _on_memoize(self, _):
+    self.memo[len(self.memo)] = self.stack[-1]
+
+  def _on_binget(self, argument):
+    self.stack.append(self.memo[argument])
+
+  _on_get = _on_long_binget = _on_binget
+
+  def _on_global(self, argument):
+    self.find(*argument.split(" ", 1))
+
+  def _on_stack_global(self, _):
+    name = self.stack.pop()
+    self.find(self.stack.pop(), name)
+
+  def find(self, module: str, name: str) -> None:
+    """Pushes what stands for a name; no name is ever imported."""
+    known = self.names.get(f"{module}.{name}")
+    if known is None:
+      raise Unreadable(f"asks for {plain(f'{module}.{name}')}: refused, a "
+                       "checkpoint that needs code is not read")
+    self.stack.append(known)
+
+  def _on_reduce(self, _):
+    arguments, known = self.stack.pop(), self.stack.pop()
+    if not isinstance(known, Known) or known.make is None:
+      raise TypeError("call of what is no function")
+    if not isinstance(arguments, tuple):
+      raise TypeError(f"call with {type(arguments).__name__}")
+    self.stack.append(known.make(*arguments))
+
+  _on_newobj = _on_reduce
+
+  def _on_build(self, _):
+    attributes, target = self.stack.pop(), self.stack[-1]
+    if isinstance(target, Namespace) and type(attributes) is dict:
+      target.update(attributes)
+    elif not isinstance(target, Ordered):
+      raise TypeError(f"attributes for {type(target).__name__}")
+
+  def _on_binpersid(self, _):
+    self.stack.append(self.persistent(self.stack.pop()))

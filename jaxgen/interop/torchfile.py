@@ -1,0 +1,241 @@
+"""PyTorch's files, read and written without PyTorch.
+
+Since 1.6 they are zips: NAME/data.pkl says what there is, NAME/data/0.. hold
+the values, uncompressed. Before that: five pickles (a magic number, a version,
+facts of the machine, what there is, keys of storages), then the storages, each
+a count in eight bytes and its values. (torch/serialization.py of PyTorch 2.)
+"""
+import functools
+import math
+import os
+import pathlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from jaxgen.interop.pickles import (
+    KEYS,
+    Known,
+    Namespace,
+    Ordered,
+    Unreadable,
+    interpret,
+    plain,
+)
+from jaxgen.interop.tensors import Tensor
+
+MAGIC = 0x1950A86A20F9469CFC6C
+STORAGES = {
+    "Float": np.float32, "Double": np.float64, "Half": np.float16,
+    "BFloat16": ml_dtypes.bfloat16, "Long": np.int64, "Int": np.int32,
+    "Short": np.int16, "Char": np.int8, "Byte": np.uint8, "Bool": np.bool_,
+    "ComplexFloat": np.complex64, "ComplexDouble": np.complex128}
+DTYPES = ("float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool "
+          "complex64 complex128").split()
+DIMS = 32  # of a tensor, at most
+
+
+class Storage(NamedTuple):
+  """Values that tensors share: `numel` of them, from `start` on."""
+  key: str
+  dtype: np.dtype
+  start: int
+  numel: int
+
+
+class View(NamedTuple):
+  """A tensor, as a pickle describes it."""
+  storage: Storage
+  offset: int
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]  # in elements
+
+
+class Place(NamedTuple):
+  """Where a storage lies in its file, and its CRC-32 if the file tells."""
+  offset: int
+  size: int
+  crc: int | None
+
+
+def read(path: pathlib.Path) -> tuple[Any, dict[str, Place]]:
+  """What a file holds: plain data with a View for each tensor; and storages.
+
+  Raises:
+    Unreadable: The file is damaged, or not made of plain data and tensors.
+  """
+  with path.open("rb") as f:
+    if f.read(4) == b"PK\3\4":
+      return read_zip(f)
+    f.seek(0)
+    return read_legacy(f)
+
+
+def read_zip(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
+  """The format since PyTorch 1.6."""
+  try:
+    entries = zipfile.ZipFile(f).infolist()
+  except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
+    raise Unreadable(f"is damaged or cut short: {plain(e)}") from e
+  found = {e.filename: e for e in entries}
+  indices = [n for n in found if n.endswith("/data.pkl") and n.count("/") == 1]
+  if len(indices) != 1 or len(found) < len(entries):
+    raise Unreadable("is a zip, but not one of PyTorch's")
+  stem = indices[0].removesuffix("data.pkl")
+  if stem + "constants.pkl" in found:
+    raise Unreadable("is a TorchScript program: save its state_dict instead")
+  places = {name.removeprefix(stem): place(f, entry)
+            for name, entry in found.items() if name.startswith(stem)}
+  if "byteorder" in places and contents(f, places["byteorder"]) != b"little":
+    raise Unreadable("was written by a big-endian machine: save it elsewhere")
+  f.seek(places["data.pkl"].offset)
+  root = interpret(f, NAMES, storage)
+  return root, {name.removeprefix("data/"): p for name, p in places.items()
+                if name.startswith("data/")}
+
+
+def place(f: BinaryIO, entry: zipfile.ZipInfo) -> Place:
+  """Where the bytes of a zip's entry begin."""
+  end = os.fstat(f.fileno()).st_size - entry.file_size
+  if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or (
+      entry.file_size != entry.compress_size):
+    raise Unreadable(f"holds {plain(entry.filename)} compressed or encrypted, "
+                     "as PyTorch never does")
+  f.seek(min(max(entry.header_offset, 0), end))
+  header = f.read(30)
+  if len(header) < 30 or header[:4] != b"PK\3\4":
+    raise Unreadable(f"is damaged: {plain(entry.filename)} is not where it "
+                     "should be")
+  offset = f.tell() + sum(struct.unpack("<HH", header[26:]))
+  if offset > end:
+    raise Unreadable(f"is cut short: {plain(entry.filename)} ends after it")
+  return Place(offset, entry.file_size, entry.CRC or None)  # 0: not computed
+
+
+def read_legacy(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
+  """The format before PyTorch 1.6."""
+  met = {}
+
+  def root_storage(identity):
+    *first, view = identity
+    whole = storage(tuple(first))
+    if met.setdefault(whole.key, whole) != whole:
+      raise ValueError(f"storage {whole.key} of two kinds")
+    if view is None:
+      return whole
+    _, start, numel = view
+    if min(start, numel) < 0 or start + numel > whole.numel:
+      raise ValueError(f"view beyond storage {whole.key}")
+    return whole._replace(start=start, numel=numel)
+
+  if interpret(f, {}, storage) != MAGIC or interpret(f, {}, storage) != 1001:
+    raise Unreadable("is a pickle, but not one of PyTorch's")
+  machine = interpret(f, {}, storage)
+  if type(machine) is not dict or machine.get("little_endian") is not True:
+    raise Unreadable("was written by a big-endian machine: save it elsewhere")
+  root, keys = interpret(f, NAMES, root_storage), interpret(f, {}, storage)
+  places, size = {}, os.fstat(f.fileno()).st_size
+  for key in keys if type(keys) is list else ():
+    whole, count = met.get(key), f.read(8)
+    if whole is None or count != struct.pack("<q", whole.numel):
+      raise Unreadable(f"is damaged: storage {plain(key)} is another size")
+    places[key] = Place(f.tell(), whole.numel * whole.dtype.itemsize, None)
+    if sum(places[key][:2]) > size:
+      raise Unreadable(f"is cut short: it ends within storage {plain(key)}")
+    f.seek(places[key].size, os.SEEK_CUR)
+  return root, places
+
+
+def storage(identity: Any) -> Storage:
+  """What a persistent id stands for."""
+  word, kind, key, _, numel = identity
+  if word != "storage" or type(key) is not str or type(numel) is not int or (
+      numel < 0):
+    raise ValueError("persistent id of no storage")
+  return Storage(key, np.dtype(STORAGES[kind.name]), 0, numel)
+
+
+def view(storage: Storage, offset: int, shape: tuple, strides: tuple,
+         *_: Any) -> View:
+  """In the place of torch._utils._rebuild_tensor: a tensor within a storage."""
+  numbers = (offset, *shape, *strides)
+  if not isinstance(storage, Storage) or len(shape) != len(strides) or (
+      len(shape) > DIMS) or any(
+          type(n) is not int or not 0 <= n < 1 << 48 for n in numbers):
+    raise ValueError("tensor of strange shape")
+  count = math.prod(shape)
+  last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+  if count > storage.numel or (count and last >= storage.numel):
+    raise ValueError(f"tensor beyond its storage: {list(shape)} of "
+                     f"{storage.numel}")
+  return View(storage, offset, tuple(shape), tuple(strides))
+
+
+def ordered(items: Any = ()) -> Ordered:
+  """In the place of OrderedDict; Python 2 gave it a list of pairs."""
+  for key, _ in items:
+    if not isinstance(key, KEYS):
+      raise TypeError(f"{type(key).__name__} as a key")
+  return Ordered(items)
+
+
+def parameter(data: View, *_: Any) -> View:
+  """In the place of torch._utils._rebuild_parameter."""
+  if not isinstance(data, View):
+    raise TypeError("parameter of no tensor")
+  return data
+
+
+NAMES = {
+    "collections.OrderedDict": Known("OrderedDict", ordered),
+    "argparse.Namespace": Known("Namespace", lambda: Namespace()),
+    "torch._utils._rebuild_tensor": Known("tensor", view),
+    "torch._utils._rebuild_tensor_v2": Known("tensor", view),
+    "torch._utils._rebuild_parameter": Known("parameter", parameter),
+    "torch.Size": Known("Size", tuple),
+    "torch.device": Known("device", lambda *words: words),
+    **{f"{module}.{name}Storage": Known(name, None)
+       for name in STORAGES for module in ("torch", "torch.cuda")},
+    **{f"torch.{name}": Known(name, None) for name in DTYPES}}
+
+
+def tensors(path: pathlib.Path, views: Mapping[str, View],
+            places: Mapping[str, Place]) -> dict[str, Tensor]:
+  """Tensors that can be read, one storage in memory at a time."""
+  @functools.lru_cache(1)
+  def stored(key):
+    with path.open("rb") as f:
+      return contents(f, places[key])
+
+  def values(view):
+    item = view.storage.dtype.itemsize
+    if 0 in view.shape:
+      return np.zeros(view.shape, view.storage.dtype)
+    return np.ndarray(
+        view.shape, view.storage.dtype, stored(view.storage.key),
+        (view.storage.start + view.offset) * item,
+        [s * item for s in view.strides])
+
+  for name, v in views.items():
+    p, item = places.get(v.storage.key), v.storage.dtype.itemsize
+    if p is None or p.size < (v.storage.start + v.storage.numel) * item:
+      raise Unreadable(f"is damaged: it lacks the values of {plain(name)}")
+  return {name: Tensor(v.shape, v.storage.dtype, functools.partial(values, v))
+          for name, v in views.items()}
+
+
+def contents(f: BinaryIO, place: Place) -> bytes:
+  """The bytes of a storage, if they are what was written."""
+  f.seek(place.offset)
+  data = f.read(place.size)
+  if len(data) < place.size:
+    raise Unreadable("is cut short")
+  if place.crc is not None and zlib.crc32(data) != place.crc:
+    raise Unreadable(f"is damaged: its bytes from {place.offset} on are not "
+                     "those that were written")
+  return data
