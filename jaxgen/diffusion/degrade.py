@@ -16,3 +16,12 @@ def area(x: Array, size: int) -> Array:
     raise ValueError(f"{h}x{w} cannot be cut into {size}x{size} equal boxes")
   boxes = x.reshape(b, size, h // size, size, w // size, c)
   return jnp.mean(boxes, (2, 4))
+
+
+def bicubic(x: Array, size: int) -> Array:
+  """By Keys' kernel without aliasing, [B, H, W, C] -> [B, size, size, C].
+
+  What Pillow's BICUBIC does, but for its rounding to bytes: SR3's choice.
+  """
+  shape = len(x), size, size, x.shape[-1]
+  return jax.image.resize(x, shape, "bicubic", antialias=True)

@@ -43,6 +43,11 @@ def v(noise: Noise, steps: int = 1000, scale: float = 1.0) -> Coefficients:
   return noise.alpha / power, -noise.sigma / power, 1.0, c_noise
 
 
+def sr3(noise: Noise) -> Coefficients:
+  """F = eps; c_noise = alpha (Saharia et al. 2021, Sec. 2.4: sqrt gamma)."""
+  return 1 / noise.alpha, -noise.sigma / noise.alpha, 1.0, noise.alpha
+
+
 def vp(noise: Noise) -> Coefficients:
   """F = eps with score SDE's c_noise = 999 t (Karras et al. 2022, Table 1)."""
   return 1 / noise.alpha, -noise.sigma / noise.alpha, 1.0, 999 * noise.t

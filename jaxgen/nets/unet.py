@@ -40,6 +40,15 @@ def time_and_label(c_noise: Array, y: Array | None, width: int, labels: int,
   return nn.silu(emb)
 
 
+def noise_level(c_noise: Array, y: Array | None, width: int, labels: int
+                ) -> Array:
+  """SR3's: the noise level in (0, 1] itself, [B, width]; no labels."""
+  dense = functools.partial(nn.Dense, kernel_init=TORCH)
+  emb = sinusoids(c_noise, width, sine_first=True)
+  emb = nn.silu(dense(4 * width, name="time_0")(emb))
+  return dense(width, name="time_2")(emb)
+
+
 class Trunk(nn.Module):
   """The way down and the middle, which U-Net and classifier share.
 
@@ -135,9 +144,10 @@ class UNet(Trunk):
   With `learned`, [B, H, W, 2C]: F and, in [-1, 1] or so, what it says of the
   variance (Nichol & Dhariwal 2021, Sec. 3.1). With `low_res` [B, h, w, C'],
   images of any smaller size, it is told what they look like enlarged
-  (bilinearly; Dhariwal & Nichol 2021, Sec. 5).
+  (bilinearly; Dhariwal & Nichol 2021, Sec. 5; SR3 does it bicubically).
   """
   learned: bool = False
+  enlarge: str = "bilinear"
 
   @nn.compact
   def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
@@ -148,7 +158,7 @@ class UNet(Trunk):
     if low_res is not None:
       large = (*x.shape[:-1], low_res.shape[-1])
       x = jnp.concatenate(
-          [x, jax.image.resize(low_res, large, "bilinear")], -1)
+          [x, jax.image.resize(low_res, large, self.enlarge)], -1)
     h, skips = self.descend(x, emb, key)
     index = 0
     for i, mult in reversed(list(enumerate(self.mults))):
