@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.diffusion import samplers, times
+from jaxgen.diffusion import multistep, samplers, sde, times
 from jaxgen.diffusion.estimate import Estimate
 from jaxgen.diffusion.process import DDPM, EDM, VE, VP, Flow
 
@@ -17,6 +17,9 @@ ALL = [
   samplers.euler,
   samplers.heun,
   samplers.dpmpp_2m,
+  multistep.dpmpp_2m_sde,
+  multistep.unipc,
+  sde.pc,
 ]
 
 
@@ -209,12 +212,34 @@ def test_encode_undoes_euler():
     assert errors[0] < 0.1 and errors[1] < 0.6 * errors[0]
 
 
-def test_samplers_take_x_0_and_ancestral_the_fraction():
+@jax.jit
+def all_of(denoise, frac):
   path = levels(EDM(), times.karras, 5)
   x_T = samplers.initial(path, keys(3, seed=1), (2,))
+  knobs = {samplers.ancestral: dict(frac=frac)}
+  return [s(denoise, x_T, path, 5, keys(3), **knobs.get(s, {})) for s in ALL]
+
+
+def test_samplers_take_x_0_and_ancestral_the_fraction():
   learned = lambda x, t: Estimate(gaussian(x, t), 0.25 + 0 * x)
-  for sampler in ALL:
-    knobs = dict(frac=0.25) if sampler is samplers.ancestral else {}
-    ours = sampler(learned, x_T, path, 5, keys(3))
-    want = sampler(gaussian, x_T, path, 5, keys(3), **knobs)
-    np.testing.assert_allclose(ours, want, rtol=1e-6)
+  ours, want = (
+    all_of(jax.tree_util.Partial(f), 0.25 * (f is gaussian))
+    for f in (learned, gaussian)
+  )
+  for a, b in zip(ours, want, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_flow_begins_in_noise_alone_for_every_n():
+  """Also on devices where n / n is not 1: Flow has no time beyond."""
+
+  @jax.jit
+  def sample(n):
+    path = levels(Flow(), times.even, 40, n)
+    return path.alpha[0], samplers.ancestral(
+      gaussian, jnp.ones((1, 2)), path, n, keys(1)
+    )
+
+  for n in range(1, 41):
+    alpha, x_0 = sample(n)
+    assert alpha == 0 and np.all(np.isfinite(x_0)), n

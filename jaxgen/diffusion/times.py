@@ -54,7 +54,9 @@ def logit_normal(
 def even(process, i: Array, n: Array, hi: float = 1.0) -> Array:
   """hi, hi (n - 1) / n, .., hi / n: all of a process of n steps."""
   del process
-  return hi * (n - jnp.minimum(i, n - 1)) / n
+  t = hi * (n - jnp.minimum(i, n - 1)) / n
+  # n / n need not be 1 on a device, and Flow knows no time beyond 1.
+  return jnp.where(i == 0, hi, t)
 
 
 def karras(

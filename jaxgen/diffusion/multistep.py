@@ -1,0 +1,161 @@
+"""Samplers that remember estimates: one evaluation a point, of higher order.
+
+As in `samplers`, whose promises they keep. Their steps are even where those of
+lambda = log(alpha / sigma) are: take `times.karras`, or an even path of a
+process whose lambda is about linear in t.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.diffusion.estimate import Denoise, mean
+from jaxgen.diffusion.process import Noise
+from jaxgen.diffusion.samplers import Leg, noise, walk
+
+Array = jax.Array
+
+
+def dpmpp_2m_sde(
+  denoise: Denoise,
+  x_T: Array,
+  path: Noise,
+  n: Array,
+  key: Array,
+  eta: float = 1.0,
+) -> Array:
+  """SDE-DPM-Solver++(2M): Lu et al. 2022, App. B (Alg. 2 of an SDE).
+
+  `eta` >= 0 scales the share of fresh noise as in k-diffusion: 0 is `dpmpp_2m`,
+  1 the reverse SDE. Its steps are long for the noise: many small ones, or eta
+  below 1, where there are few points.
+  """
+
+  def step(carry: tuple, leg: Leg) -> tuple:
+    x, old, last = carry
+    t, s = leg.t, leg.s
+    x0, h, h_last = mean(denoise(x, t)), half(s) - half(t), half(t) - last
+    eta_h = jnp.where(eta > 0, eta * h, 0.0)  # h may be infinite
+    # First order on the first leg and after a leg of no length.
+    lean = jnp.where(h_last > 0, h / (2 * h_last), 0)
+    D = x0 + lean * (x0 - old)
+    x = s.sigma / t.sigma * jnp.exp(-eta_h) * x
+    x -= s.alpha * jnp.expm1(-h - eta_h) * D
+    std = s.sigma * jnp.sqrt(-jnp.expm1(-2 * eta_h))
+    return x + std * noise(leg.key, x.shape[1:]), x0, half(t)
+
+  half = lambda t: t.logsnr / 2  # lambda in the paper
+  start = x_T, x_T, half(path)[0]
+  (x, *_), last = walk(step, start, path, n, key)
+  return mean(denoise(x, last))
+
+
+def unipc(
+  denoise: Denoise,
+  x_T: Array,
+  path: Noise,
+  n: Array,
+  key: Array,
+  order: int = 2,
+) -> Array:
+  """UniPC: Zhao et al. 2023, Alg. 5-8, predicting x_0, B(h) = e^h - 1 (bh2).
+
+  `order` (static) is 2 or 3 (advised: 2 with guidance, 3 without). A corrector
+  of the same order reuses each estimate, so that the whole is one order better.
+  The first legs have what order they can and, as in the authors' code, the last
+  have less: the very last is denoising.
+  """
+  if order not in (2, 3):
+    raise ValueError(f"unipc has order 2 or 3, not {order}")
+  predict, correct = _weights(path.logsnr / 2, n, order)
+
+  def step(carry: tuple, leg: Leg) -> tuple:
+    x, (D, *older) = carry
+    t, s, i = leg.t, leg.s, leg.i
+    lean = lambda weights, them: sum(
+      w * (other - D) for w, other in zip(weights, them, strict=True)
+    )
+    base = s.sigma / t.sigma * x
+    reach = -s.alpha * jnp.expm1((t.logsnr - s.logsnr) / 2)
+    x = base + reach * (D + lean(predict[i], older))
+    D_s = mean(denoise(x, s))
+    x = base + reach * (D + lean(correct[i], [D_s, *older]))
+    return x, (D_s, D, *older[:-1])
+
+  first = jax.tree.map(lambda a: a[0], path)
+  start = x_T, (mean(denoise(x_T, first)),) * order
+  (_, (x_0, *_)), _ = walk(step, start, path, n, key)
+  return x_0
+
+
+def _weights(lam: Array, n: Array, order: int) -> tuple[Array, Array]:
+  """Of every leg of lambdas [N]: predictor [N - 1, order - 1], corrector
+  [N - 1, order], the weights of differences to the estimate at the leg's start.
+
+  Both interpolate the estimates, at nodes in units of the leg: 1 is its end
+  (the corrector alone knows it), the older ones lie below 0.
+  """
+  h = lam[1:] - lam[:-1]
+  pad = jnp.concatenate([jnp.full(order, -jnp.inf), lam[:-1]])
+  past = lambda j: pad[order - j : len(pad) - j]  # lambda j points before
+  r = [(past(j) - lam[:-1]) / h for j in range(1, order)]
+  leg = jnp.arange(len(h))
+  # Orders that points ahead allow, and points behind, where they differ.
+  most = jnp.where(h > 0, jnp.minimum(n - leg, order), 1)
+  for j in range(order - 1, 0, -1):
+    usable = jnp.isfinite(past(j)) & (past(j) < past(j - 1))
+    most = jnp.where(usable, most, jnp.minimum(most, j))
+  # Nodes that are not to be used get a harmless place.
+  r = [jnp.where(j < most, a, -float(j)) for j, a in enumerate(r, 1)]
+  b, one = _moments(h), jnp.ones_like(h)
+  zeros = [0 * one] * (order - 1)
+  predict, correct = [zeros], [[0.5 * one, *zeros]]
+  for p in range(2, order + 1):
+    nodes, rest = r[: p - 1], zeros[p - 1 :]
+    # The authors' UniP-2 has 1 / 2 for the first moment.
+    ahead = [0.5 / r[0]] if p == 2 else _interpolate(nodes, b)
+    predict.append(ahead + rest)
+    correct.append(_interpolate([one, *nodes], b) + rest)
+  pick = lambda table: jnp.stack(
+    [
+      jnp.choose(most - 1, list(w), mode="clip")
+      for w in zip(*table, strict=True)
+    ],
+    axis=-1,
+  )
+  return pick(predict), pick(correct)
+
+
+def _moments(h: Array) -> list[Array]:
+  """E[u], E[u^2], E[u^3] for u in [0, 1] of density ~ e^(h u)."""
+  u, weight = np.polynomial.legendre.leggauss(8)
+  u, weight = (1 + u) / 2, weight / 2
+  # By parts where h is long, by quadrature where that would cancel.
+  long = jnp.maximum(h, 1.0)
+  density = weight * jnp.exp(jnp.minimum(h, 1.0)[:, None] * (u - 1))
+  total, moment, out = density.sum(1), 1.0, []
+  for i in (1, 2, 3):
+    moment = -1 / jnp.expm1(-long) - i / long * moment
+    short = (density * u**i).sum(1) / total
+    out.append(jnp.where(h < 1, short, moment))
+  return out
+
+
+def _interpolate(nodes: list[Array], b: list[Array]) -> list[Array]:
+  """E[l(u)] for the Lagrange polynomials l of 0 and the nodes, but 0's own."""
+
+  def weight(node: Array, others: list[Array]) -> Array:
+    match others:
+      case []:
+        return b[0] / node
+      case [m]:
+        return (b[1] - m * b[0]) / (node * (node - m))
+      case [m, k]:
+        top = b[2] - (m + k) * b[1] + m * k * b[0]
+        return top / (node * (node - m) * (node - k))
+
+  rest = lambda i: nodes[:i] + nodes[i + 1 :]
+  return [weight(node, rest(i)) for i, node in enumerate(nodes)]
+
+
+dpmpp_2m_sde.nfe = unipc.nfe = lambda n: n
