@@ -61,7 +61,8 @@ def main(values: flags.FlagValues) -> None:
     given = {"classifier": values.classifier} if values.classifier else {}
     model = load(values.workdir, ema=values.ema, sampler=sampler, **given)
     for knobs in settings(model, nfes, over):
-      told = {"card": model.card, "knobs": knobs, "seed": values.seed,
+      card = model.card | {"family": type(model.model).__name__}
+      told = {"card": card, "knobs": knobs, "seed": values.seed,
               "num": values.num or judge.count}
       if any(row["told"] == told for row in rows):
         continue
@@ -147,7 +148,7 @@ def tell(row: Row) -> None:
 def label(row: Row) -> str:
   """What a row has in common with the others of its curve."""
   card, knobs = row["told"]["card"], row["told"]["knobs"]
-  words = [str(card.get("sampler") or "sampler").rpartition(".")[2]]
+  words = [str(card["sampler"] or card["family"]).rpartition(".")[2]]
   words += ["classifier"] if card.get("classifier") else []
   return " ".join(words + [f"{k}={v:g}" for k, v in knobs.items()
                            if k != "steps"])

@@ -1,0 +1,78 @@
+"""Sweeps: every setting once, on top of what is there, or one line."""
+import json
+
+import pytest
+
+from jaxgen import config, pictures, sweep, train
+from verbs import call, tree
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+  """A diffusion model and a GAN of points, hardly trained."""
+  home = tmp_path_factory.mktemp("sweep")
+  for name in ("points_diffusion", "points_gan"):
+    c = config.load(f"configs/{name}.py:debug")
+    c.log.pictures = 0
+    train.train(c, str(home / name), quiet=True)
+  return home
+
+
+@pytest.fixture
+def run(workdirs, tmp_path, capsys, monkeypatch):
+  def verb(*argv, model="points_diffusion"):
+    return call(capsys, monkeypatch, "sweep", f"--workdir={workdirs / model}",
+                f"--out={tmp_path / 'out'}", "--num=64", *argv)
+  return verb
+
+
+def test_every_setting_has_its_row(run, tmp_path):
+  flags = "--samplers=euler,heun", "--nfe=8,5"
+  status, out, lines = run(*flags)
+  assert status == 0 and len([x for x in lines if "[sweep]" in x]) == 4
+  told = json.loads((tmp_path / "out" / "sweep.json").read_text())
+  rows = told["rows"]
+  assert [r["told"]["knobs"]["steps"] for r in rows] == [8, 5, 4, 3]
+  assert [r["nfe"] for r in rows] == [8, 5, 7, 5]  # heun: 2 n - 1
+  assert all(r["scores"] for r in rows)
+  assert "| evaluations | 5 | 7 | 8 |" in out
+  assert (tmp_path / "out" / "sweep.md").read_text() in out + "\n"
+  pictures.read_info(tmp_path / "out" / "sweep.png")
+  # The same again finds all of it there; more is added to it.
+  before = tree(tmp_path / "out")
+  status, _, lines = run(*flags)
+  assert status == 0 and not [x for x in lines if "[sweep]" in x]
+  assert tree(tmp_path / "out") == before
+  status, _, lines = run("--samplers=euler", "--nfe=8,2")
+  assert len([x for x in lines if "[sweep]" in x]) == 1
+  after = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
+  assert after[:4] == rows and len(after) == 5
+
+
+def test_any_knob_of_any_family(run, tmp_path):
+  status, _, lines = run("--over=temperature=0.5,1", model="points_gan")
+  rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
+  assert status == 0 and [sweep.label(r) for r in rows] == [
+      "GAN temperature=0.5", "GAN temperature=1"]
+
+
+@pytest.mark.parametrize("flags, model, says", [
+    (["--nfe=ten"], "points_diffusion", "--nfe=ten: want numbers"),
+    (["--nfe=0"], "points_diffusion", "takes more for a single step"),
+    (["--nfe=5"], "points_gan", "does not sample in steps"),
+    (["--over=eta"], "points_diffusion", "--over=eta: want knob="),
+    (["--over=etta=1"], "points_diffusion", "no knob 'etta'"),
+    (["--samplers=hoin"], "points_diffusion", "no sampler 'hoin'"),
+])
+def test_slips_are_one_line(run, tmp_path, flags, model, says):
+  status, out, lines = run(*flags, model=model)
+  assert status == 2 and lines[-1].startswith("jaxgen: ") and says in lines[-1]
+  assert not (tmp_path / "out").exists()
+
+
+def test_a_strange_file_is_not_overwritten(run, tmp_path):
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out" / "sweep.json").write_text("[]")
+  status, _, lines = run("--nfe=4")
+  assert status == 2 and "no result of a sweep" in lines[-1]
+  assert (tmp_path / "out" / "sweep.json").read_text() == "[]"
