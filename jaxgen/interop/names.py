@@ -35,11 +35,13 @@ class Entry(NamedTuple):
     theirs: Names of the tensors that, one after the other along their first
       axis, are this weight; one, but for q, k and v.
     layout: Shape of each of theirs.
+    first: Input channels that they have before those that we have first.
   """
   ours: str
   shape: tuple[int, ...]
   theirs: tuple[str, ...]
   layout: tuple[int, ...]
+  first: int = 0
 
 
 def entries(tree: Mapping[str, Any], source: str) -> list[Entry]:
@@ -65,9 +67,11 @@ def entries(tree: Mapping[str, Any], source: str) -> list[Entry]:
       raise UserError(f"{source} has no name for this net's {path}")
     theirs = tuple(".".join(filter(None, (place, name))) + LEAVES[leaf]
                    for name in names)
-    shape = tuple(leaves[path].shape)
+    shape, first = tuple(leaves[path].shape), 0
+    if how.low_res_first and path == "in_0/kernel":
+      first = shape[-2] - leaves["head_conv/kernel"].shape[-1]
     made.append(Entry(path, shape, theirs, layout(
-        shape, leaf, how.ones.get(layer, 0), len(theirs))))
+        shape, leaf, how.ones.get(layer, 0), len(theirs)), first))
   return made
 
 
@@ -105,12 +109,15 @@ def to_ours(entry: Entry, pieces: Sequence[np.ndarray]) -> np.ndarray:
   if not entry.ours.endswith("/kernel"):
     return np.asarray(whole, order="C")
   whole = whole.reshape(whole.shape[:len(entry.shape)])
-  return np.ascontiguousarray(np.moveaxis(whole, (1, 0), (-2, -1)))
+  whole = np.moveaxis(whole, (1, 0), (-2, -1))
+  return np.ascontiguousarray(np.roll(whole, -entry.first, -2)
+                              if entry.first else whole)
 
 
 def to_theirs(entry: Entry, ours: np.ndarray) -> list[np.ndarray]:
   """Our weight -> their tensors."""
   if entry.ours.endswith("/kernel"):
+    ours = np.roll(ours, entry.first, -2) if entry.first else ours
     ours = np.moveaxis(ours, (-2, -1), (1, 0))
   return [np.ascontiguousarray(piece).reshape(entry.layout)
           for piece in np.split(ours, len(entry.theirs))]

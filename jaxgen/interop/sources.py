@@ -34,12 +34,14 @@ class Source:
     layers: Our layers within blocks -> theirs, by one name or several.
     ones: Layers that are our Dense but their convolution: how many axes of
       length one their kernels end in.
+    low_res_first: Their net reads the low resolution before x, not after.
     ignored: Names of what is no weight.
     rename: Names of older files -> of today's.
   """
   places: Callable[[Sequence[Block]], Places]
   layers: Mapping[str, str | tuple[str, ...]]
   ones: Mapping[str, int]
+  low_res_first: bool = False
   ignored: frozenset[str] = frozenset()
   rename: Callable[[str], str] = str
 
@@ -167,6 +169,6 @@ SOURCES = {
          "emb": "noise_func.noise_func.0", "norm_2": "block2.block.0",
          "conv_2": "block2.block.3", "skip": "res_conv", "norm": "norm",
          "qkv": "qkv", "proj": "out", "conv": "conv"},
-        {"skip": 2, "qkv": 2, "proj": 2},
+        {"skip": 2, "qkv": 2, "proj": 2}, low_res_first=True,
         ignored=frozenset(sr3_buffers(np.array([0.1])))),
 }
