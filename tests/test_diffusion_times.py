@@ -187,3 +187,10 @@ def test_initial_noise():
   keys = jax.random.split(jax.random.key(0), 3000)
   x_T = np.ravel(samplers.initial(path, keys, (2,)))
   assert scipy.stats.kstest(x_T, scipy.stats.norm(0, 80).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("process", [DDPM(), Cosine(), Linear(100)])
+def test_karras_ends_where_a_discrete_process_does(process):
+  t = np.asarray(times.karras(process, jnp.arange(18), 18, lo=1e-6, hi=1e9))
+  assert t[0] == 1 and t[-1] == pytest.approx(1 / process.steps)
+  assert (np.diff(t) < 0).all()  # none is visited twice

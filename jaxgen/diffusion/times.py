@@ -70,11 +70,12 @@ def karras(
   """r = sigma / alpha from `hi` to `lo`: Karras et al. 2022, Eq. 5.
 
   The path for second-order samplers, and for `heun` the one to take where
-  alpha goes to zero: r stays finite. On EDM, t = r; a process that ends before
-  `hi` or begins after `lo` wants these set to its own ends.
+  alpha goes to zero: r stays finite. On EDM, t = r; a discrete process that
+  ends before `hi` or begins after `lo` is taken from its own end to its own.
   """
   part = jnp.minimum(i, n - 1) / jnp.maximum(n - 1, 1)
-  first, last = hi ** (1 / rho), lo ** (1 / rho)
+  ends = process(process.inverse(-2 * jnp.log(jnp.array([hi, lo], float))))
+  first, last = (ends.sigma / ends.alpha) ** (1 / rho)
   r = (first + part * (last - first)) ** rho
   return process.inverse(-2 * jnp.log(r))
 
