@@ -1,6 +1,9 @@
 """Draw samples from a trained model.
 
   jaxgen sample --workdir W --num 64 --labels 3 --steps 25 --out grid.png
+  jaxgen sample --workdir W --classifier C --scale 2.0 --out guided.png
+  jaxgen sample --workdir W --worse V --auto 1.5 --out guided.png
+  jaxgen sample --workdir U --low_res small.npz --respacing 250 --out large.npz
 
 `--out` is one picture (x.png), a sample file (x.npz) or a folder. From Python:
 
@@ -17,12 +20,26 @@ import numpy as np
 from absl import flags
 
 from jaxgen import cli, pictures
+from jaxgen.choices import SAMPLERS
+from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from jaxgen.sampler import SAMPLERS, Sampler, load
+from jaxgen.sampler import Sampler, load
 
 __all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
 
-KNOBS = ("steps", "guidance", "eta", "churn", "temperature", "noise")
+KNOBS = {
+    "steps": "points of the path",
+    "guidance": "weight of guidance without a classifier; 1: none",
+    "scale": "weight of the classifier's gradient; 0: none",
+    "auto": "weight of guidance away from the worse model; 1: none",
+    "lo": "guide above this sigma / alpha",
+    "hi": "guide up to this sigma / alpha",
+    "eta": "share of fresh noise: 0 DDIM's, 1 DDPM's",
+    "frac": "DDPM's variance: 0 fixed small, 1 fixed large",
+    "churn": "Heun's fresh noise", "s_min": "churn above this sigma / alpha",
+    "s_max": "churn below this sigma / alpha", "s_noise": "churn's noise",
+    "snr": "of the corrector's Langevin steps",
+    "temperature": "of z", "noise": "share of a VAE's own noise"}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -32,14 +49,20 @@ def define(values: flags.FlagValues) -> None:
   flag("out", None, "x.png (one grid), x.npz (arr_0, arr_1) or a folder")
   flag("labels", None, "one or several: 3 or 0,1,2; default: each in turn")
   flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS))
+  flag("respacing", None, "which steps, as ADM says it: 250, ddim25, 10,10,20")
+  flag("classifier", None, "workdir of a noisy classifier to guide with")
+  flag("worse", None, "workdir of a worse model to keep away from")
+  flag("low_res", None, "x.npz of small images (and labels) to enlarge")
   flag("ema", None, "profile of averaged weights, or a width such as 0.1")
-  for name, text in (("num", "how many"), ("seed", "of all randomness"),
-                     ("batch", "samples drawn at once"),
-                     ("step", "of the checkpoint; default: the last")):
-    default = {"num": 64, "seed": 0, "batch": 256, "step": None}[name]
+  flag("guide_ema", None, "the same of the classifier or the worse model")
+  for name, default, text in (
+      ("num", None, "how many; default: 64, or all of low_res"),
+      ("seed", 0, "of all randomness"), ("batch", 256, "samples drawn at once"),
+      ("step", None, "of the checkpoint; default: the last"),
+      ("guide_step", None, "of the classifier's or the worse model's")):
     flags.DEFINE_integer(name, default, text, flag_values=values)
-  for name in KNOBS:
-    flags.DEFINE_float(name, None, "knob of the sampler, where it has it",
+  for name, text in KNOBS.items():
+    flags.DEFINE_float(name, None, f"{text} (where the model has this knob)",
                        flag_values=values)
 
 
@@ -48,13 +71,25 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
   kind_of(values.out)  # before the work, not after it
-  model = load(values.workdir, ema=values.ema, step=values.step,
-               sampler=values.sampler)
+  small, cond, y, num = None, {}, parse_labels(values.labels), values.num
+  if values.low_res:
+    small = open_source(f"npz:{values.low_res}")
+    cond["low_res"], known = small.arrays()
+  model = load(values.workdir, **{k: values[k].value for k in (
+      "ema", "step", "sampler", "respacing", "classifier", "worse",
+      "guide_ema", "guide_step")})
+  if small:
+    num = len(small) if num is None else num
+    y = known if y is None and model.classes else y
+  num = 64 if num is None else num
   knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
-  labels = model.labels(values.num, parse_labels(values.labels))
-  x = model.sample(values.seed, values.num, labels, batch=values.batch, **knobs)
-  info = model.card | {"seed": values.seed, "num": values.num,
+  labels = model.labels(num, y)
+  x = model.sample(values.seed, num, labels, batch=values.batch, **knobs,
+                   **cond)
+  info = model.card | {"seed": values.seed, "num": num,
                        "knobs": told(model.settings(knobs))}
+  if small:
+    info["low_res"] = {"file": values.low_res, "digest": small.fingerprint}
   write(values.out, x, labels, info)
   print(f"{len(x)} samples -> {values.out}")
 

@@ -1,27 +1,27 @@
 """A trained model, ready to sample: from a checkpoint to a jitted function."""
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, core, sharding
-from jaxgen import ema as averages
-from jaxgen.build import build, nearest
+from jaxgen import core, sharding
+from jaxgen.averaged import Trained, trained
+from jaxgen.build import nearest
 from jaxgen.errors import UserError
-from jaxgen.models.diffusion import LONGEST
-
-SAMPLERS = ("ancestral", "dpmpp_2m", "euler", "heun")
+from jaxgen.models.classifier import Classifier
+from jaxgen.models.diffusion import LONGEST, Diffusion
+from jaxgen.models.guided import Guided
 
 
 def load(workdir: str, *, ema: str | None = None, step: int | None = None,
-         sampler: str | None = None) -> "Sampler":
+         sampler: str | None = None, respacing: str | None = None,
+         classifier: str | None = None, worse: str | None = None,
+         guide_ema: str | None = None, guide_step: int | None = None
+         ) -> "Sampler":
   """A trained model, ready to sample: reads the averaged weights alone.
 
   Args:
@@ -30,102 +30,59 @@ def load(workdir: str, *, ema: str | None = None, step: int | None = None,
       themselves, or a relative width such as "0.1", put together from all kept
       checkpoints' power profiles.
     step: Of the checkpoint; default: the last good one.
-    sampler: One of SAMPLERS, in place of the config's; with its own defaults.
+    sampler: One of choices.SAMPLERS, in place of the config's; with its own
+      defaults.
+    respacing: Which steps of its training to visit, as ADM says it: "250",
+      "ddim25", "10,10,15,20"; in place of the config's path and steps.
+    classifier: Workdir of a noisy classifier to guide with: knob `scale`.
+    worse: Workdir of a worse model to keep away from: knob `auto`. The same
+      one at an earlier step will do.
+    guide_ema: Like `ema`, of the classifier or the worse model.
+    guide_step: Like `step`.
 
   Raises:
-    UserError: No checkpoint, no such profile, no such sampler.
+    UserError: No checkpoint, no such profile, no such sampler, or models that
+      do not go together.
   """
-  meta = checkpoint.latest_meta(workdir)
-  config = ConfigDict(meta["config"])
-  if sampler:
-    config.model = with_sampler(config.model, sampler)
-  model = build(config.model)
-  data = meta["data"]
-  shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]),
-                                      np.dtype(data["dtype"]))}
-  if data["classes"]:
-    shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-  params, stats, step = weights(workdir, config, model, shapes, ema, step)
-  state = core.State(step=jnp.int32(step), params=params, stats=stats, opt={},
-                     ema={}, skips=jnp.zeros(2, jnp.int32))
+  ours = trained(workdir, ema, step, sampler, respacing)
+  if classifier and worse:
+    raise UserError("give a classifier or a worse model to guide with, not "
+                    "both")
+  if classifier or worse:
+    guide = trained(classifier or worse, guide_ema, guide_step)
+    ours = guided(ours, guide, "classifier" if classifier else "worse")
+  elif guide_ema or guide_step is not None:
+    raise UserError("guide_ema and guide_step are of a classifier or a worse "
+                    "model, and there is none")
+  state = core.State(
+      step=jnp.int32(ours.step), params=ours.params, stats=ours.stats, opt={},
+      ema={}, skips=jnp.zeros(2, jnp.int32))
   state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
-  digest = hashlib.sha256(
-      json.dumps(meta["config"], sort_keys=True).encode()).hexdigest()[:16]
-  return Sampler(model, state, tuple(data["shape"]), np.dtype(data["dtype"]),
-                 data["classes"],
-                 {"workdir": str(workdir), "config": digest, "step": step,
-                  "ema": ema or next(iter(config.ema), "none"),
-                  "sampler": config.model.get("sampler", {}).get("name"),
-                  "dataset": data["name"]})
+  data = ours.data
+  return Sampler(ours.model, state, tuple(data["shape"]),
+                 np.dtype(data["dtype"]), data["classes"], ours.card)
 
 
-def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
-  """A model's config with another sampler."""
-  if "sampler" not in model:
-    raise UserError(f"{model.name} does not sample in steps: leave --sampler")
-  if name not in SAMPLERS:
-    raise UserError(f"there is no sampler {name!r}" + nearest(name, SAMPLERS))
-  return ConfigDict(model.to_dict() | {
-      "sampler": {"name": f"diffusion.samplers.{name}"}})
-
-
-def weights(workdir, config, model, shapes, profile, step):
-  """What sampling reads, and no more: -> params, stats, step."""
-  abstract = abstract_state(config, model, shapes)
-  moved = [g for g in model.sampled if g in abstract.opt]
-  frozen = {g: abstract.params[g] for g in model.sampled if g not in moved}
-  stats = {g: abstract.stats[g] for g in model.sampled if g in abstract.stats}
-  profile = profile or next(iter(config.ema), "none")
-  subset = {"params": frozen, "stats": stats}
-  if profile == "none":
-    subset["params"] = {g: abstract.params[g] for g in model.sampled}
-  elif profile in config.ema:
-    subset["ema"] = {profile: abstract.ema[profile]}
-  else:
-    return _post_hoc(workdir, config, subset, abstract, profile, step)
-  step, tree, _ = read(workdir, subset, step)
-  return tree["params"] | tree["ema"].get(profile, {}), tree["stats"], step
-
-
-def read(workdir, subset, step):
-  """Like checkpoint.restore_subset, which wants no empty subtrees."""
-  full = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
-  step, tree, meta = checkpoint.restore_subset(workdir, full, step)
-  return step, {"params": {}, "stats": subset["stats"], "ema": {}} | tree, meta
-
-
-def abstract_state(config: ConfigDict, model: core.Model, shapes) -> core.State:
-  """The shapes of a state, without making one."""
-  moved = {p.moves for p in model.players}
-  tx = {g: build(s)(steps=config.steps) for g, s in config.optim.items()
-        if g in moved}
-  init = core.make_init(model, tx, tuple(config.ema))
-  return jax.eval_shape(init, shapes, jax.random.key(0))
-
-
-def _post_hoc(workdir, config, subset, abstract, width, last):
-  """Averaged weights of any width, from all checkpoints until `last`."""
-  profiles = {p: s["width"] for p, s in config.ema.items()
-              if s["name"] == "ema.power"}
-  try:
-    wanted = float(width)
-  except ValueError:
-    raise UserError(f"ema={width!r}: no such profile"
-                    + nearest(width, [*config.ema, "none"])) from None
-  if not profiles:
-    raise UserError(f"ema={width}: the config has no profile of ema.power to "
-                    "put a new width together from")
-  snapshots, tree = {}, None
-  kept = checkpoint.steps(workdir)
-  if last is not None and last not in kept:
-    raise UserError(f"no checkpoint {last} in {workdir}: there are {kept}")
-  for step in [s for s in kept if last is None or s <= last]:
-    want = subset | {"ema": {p: abstract.ema[p] for p in profiles}}
-    step, tree, _ = read(workdir, want, step)
-    for p, own in profiles.items():
-      snapshots[step, own] = jax.device_get(tree["ema"][p])
-  mixed = averages.combine(snapshots, wanted)
-  return tree["params"] | mixed, tree["stats"], step
+def guided(ours: Trained, guide: Trained, role: str) -> Trained:
+  """A diffusion model and its guide, a "classifier" or a "worse" one."""
+  kind = Classifier if role == "classifier" else Diffusion
+  where = guide.card["workdir"]
+  for name, model, want in (("the model", ours, Diffusion),
+                            (f"{role}={where}", guide, kind)):
+    if not isinstance(model.model, want):
+      raise UserError(f"{name} is a {type(model.model).__name__}: to guide "
+                      f"takes a {want.__name__}")
+  mine, theirs = ours.data["classes"], guide.data["classes"]
+  if guide.data["shape"] != ours.data["shape"]:
+    raise UserError(f"{role}={where} was trained on {guide.data['shape']}, "
+                    f"the model on {ours.data['shape']}")
+  if mine != theirs and (mine if kind is Classifier else theirs):
+    raise UserError(f"{role}={where} knows {theirs} classes, the model {mine}")
+  return Trained(
+      Guided(ours.model, guide.model), ours.params | {
+          "guide": guide.params["net"]}, ours.stats | {
+              "guide": guide.stats.get("net", {})}, ours.step,
+      ours.data | {"classes": mine or theirs}, ours.card | {role: guide.card})
 
 
 def draw(model: core.Model, profile: str | None, shapes, classes: int,
@@ -168,11 +125,11 @@ class Sampler:
 
   def sample(self, key: int | core.Key, num: int,
              labels: int | Sequence[int] | None = None, *, batch: int = 256,
-             **knobs: float) -> np.ndarray:
+             **given: float | np.ndarray) -> np.ndarray:
     """Draws samples: uint8 [num, H, W, C], or float32 for points.
 
     One program is compiled for each `batch`; no knob or label makes another.
-    Sample i depends on the key, i, its label and the knobs alone.
+    Sample i depends on the key, i, its conditions and the knobs alone.
 
     Args:
       key: A seed, or a key [].
@@ -180,7 +137,9 @@ class Sampler:
       labels: One for all, or one each; None: every class in turn. -1 asks a
         guided diffusion model for "any".
       batch: How many to draw at once.
-      **knobs: Such as steps, guidance, eta; see `model.knobs`.
+      **given: Knobs such as steps, guidance, eta, see `model.knobs`; and what
+        the model is conditioned on beside labels, see `model.cond`: low_res,
+        small images uint8 [num, h, w, C]. Fewer than `num` come in turn.
     """
     if batch < 1:
       raise UserError(f"batch={batch}: want at least 1")
@@ -188,6 +147,8 @@ class Sampler:
       if key < 0:
         raise UserError(f"seed={key}: want a whole number, at least 0")
       key = jax.random.key(key)
+    cond = self.conditions(given)
+    knobs = {k: v for k, v in given.items() if k not in cond}
     settings = {k: jnp.float32(v) for k, v in self.settings(knobs).items()}
     labels = self.labels(num, labels)
     batch = min(batch, num)
@@ -195,11 +156,12 @@ class Sampler:
     parts = []
     for first in range(0, num, batch):
       i = np.arange(first, first + batch)
-      given = {"i": i.astype(np.int32)}
+      now = {"i": i.astype(np.int32)}
+      now |= {k: v[i % len(v)] for k, v in cond.items()}
       if labels is not None:
-        given["y"] = labels[np.minimum(i, num - 1)]
-      given = sharding.place(given, self.mesh)
-      parts.append(self.program(self.state, given, key, settings))
+        now["y"] = labels[np.minimum(i, num - 1)]
+      now = sharding.place(now, self.mesh)
+      parts.append(self.program(self.state, now, key, settings))
     return np.concatenate(jax.device_get(parts))[:num]
 
   @functools.cached_property
@@ -211,7 +173,8 @@ class Sampler:
   def program(self):
     """The one jitted function: (state, {"i", "y"} [B], key, knobs) -> x."""
     def run(state, given, key, knobs):
-      batch = {"x": jnp.zeros((len(given["i"]), *self.shape)), **given}
+      batch = {"x": jnp.zeros((len(given["i"]), *self.shape)),
+               **core.on_device(given)}
       keys = core.fold(
           jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
       return as_data(self.model.sample(state, batch, keys, **knobs), self.dtype)
@@ -229,7 +192,28 @@ class Sampler:
       raise UserError(f"knobs must be finite numbers, got {knobs}")
     if not 1 <= settings.get("steps", 1) <= LONGEST:
       raise UserError(f"steps={settings['steps']}: want 1 to {LONGEST}")
+    if spacing := self.card.get("respacing"):
+      own = self.model.knobs["steps"]
+      if settings["steps"] != own:
+        raise UserError(f"steps={settings['steps']:g}: respacing={spacing} "
+                        f"makes {own}; leave either")
     return settings
+
+  def conditions(self, given: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What of `given` the model is conditioned on; UserError for a misfit."""
+    found = {}
+    for name, make in getattr(self.model, "cond", {}).items():
+      if name not in given:
+        raise UserError(f"this model makes x from {name}: give it")
+      a = found[name] = np.asarray(given[name])
+      if make:
+        x = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
+        shape = jax.eval_shape(make, x).shape[1:]
+        if a.shape[1:] != shape or a.dtype != self.dtype or not len(a):
+          raise UserError(
+              f"{name} is {a.dtype} {list(a.shape)}: want {self.dtype} "
+              f"[n, {', '.join(map(str, shape))}]")
+    return found
 
   def labels(self, num: int, labels: int | Sequence[int] | None
              ) -> np.ndarray | None:
@@ -245,7 +229,7 @@ class Sampler:
     y = np.asarray(labels, np.int32).reshape(-1)
     if len(y) not in (1, num):
       y = np.resize(y, num)  # a few labels, in turn
-    least = -1 if "guidance" in self.model.knobs else 0
+    least = -1 if getattr(self.model, "free", False) else 0
     strange = y[(y < least) | (y >= self.classes)]
     if len(strange):
       raise UserError(f"labels run from 0 to {self.classes - 1}, "

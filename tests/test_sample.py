@@ -216,7 +216,7 @@ print(x.shape, x.dtype)
     (dict(labels=25), "from 0 to 24, got 25"),
     (dict(labels=[1, -2]), "got -2"),
     (dict(steps=0), "steps=0"),
-    (dict(steps=1001), "1 to 1000"),
+    (dict(steps=4001), "1 to 4000"),
     (dict(guidence=1.0), "did you mean 'guidance'?"),
 ])
 def test_strange_wishes(points, ask, said):

@@ -1,0 +1,112 @@
+"""A trained model with the weights that sampling reads, and no others."""
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxgen import checkpoint, choices, core
+from jaxgen import ema as averages
+from jaxgen.build import build, nearest
+from jaxgen.errors import UserError
+
+
+class Trained(NamedTuple):
+  """What a workdir holds of a model, for sampling."""
+  model: core.Model
+  params: core.Groups
+  stats: core.Groups
+  step: int
+  data: dict[str, Any]  # what it was trained on
+  card: dict[str, Any]  # where all this comes from
+
+
+def trained(workdir: str, ema: str | None = None, step: int | None = None,
+            sampler: str | None = None, respacing: str | None = None
+            ) -> Trained:
+  """Builds a workdir's model and reads its averaged weights.
+
+  See `jaxgen.sampler.load`.
+  """
+  meta = checkpoint.latest_meta(workdir)
+  config = ConfigDict(meta["config"])
+  if sampler:
+    config.model = choices.with_sampler(config.model, sampler)
+  if respacing:
+    config.model = choices.with_respacing(config.model, respacing)
+  model, data = build(config.model), meta["data"]
+  shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]),
+                                      np.dtype(data["dtype"]))}
+  if data["classes"]:
+    shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+  params, stats, step = weights(workdir, config, model, shapes, ema, step)
+  digest = hashlib.sha256(
+      json.dumps(meta["config"], sort_keys=True).encode()).hexdigest()[:16]
+  card = {"workdir": str(workdir), "config": digest, "step": step,
+          "ema": ema or next(iter(config.ema), "none"),
+          "sampler": config.model.get("sampler", {}).get("name"),
+          "dataset": data["name"]}
+  card |= {"respacing": respacing} if respacing else {}
+  return Trained(model, params, stats, step, data, card)
+
+
+def weights(workdir, config, model, shapes, profile, step):
+  """What sampling reads, and no more: -> params, stats, step."""
+  abstract = abstract_state(config, model, shapes)
+  moved = [g for g in model.sampled if g in abstract.opt]
+  frozen = {g: abstract.params[g] for g in model.sampled if g not in moved}
+  stats = {g: abstract.stats[g] for g in model.sampled if g in abstract.stats}
+  profile = profile or next(iter(config.ema), "none")
+  subset = {"params": frozen, "stats": stats}
+  if profile == "none":
+    subset["params"] = {g: abstract.params[g] for g in model.sampled}
+  elif profile in config.ema:
+    subset["ema"] = {profile: abstract.ema[profile]}
+  else:
+    return _post_hoc(workdir, config, subset, abstract, profile, step)
+  step, tree, _ = read(workdir, subset, step)
+  return tree["params"] | tree["ema"].get(profile, {}), tree["stats"], step
+
+
+def read(workdir, subset, step):
+  """Like checkpoint.restore_subset, which wants no empty subtrees."""
+  full = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
+  step, tree, meta = checkpoint.restore_subset(workdir, full, step)
+  return step, {"params": {}, "stats": subset["stats"], "ema": {}} | tree, meta
+
+
+def abstract_state(config: ConfigDict, model: core.Model, shapes) -> core.State:
+  """The shapes of a state, without making one."""
+  moved = {p.moves for p in model.players}
+  tx = {g: build(s)(steps=config.steps) for g, s in config.optim.items()
+        if g in moved}
+  init = core.make_init(model, tx, tuple(config.ema))
+  return jax.eval_shape(init, shapes, jax.random.key(0))
+
+
+def _post_hoc(workdir, config, subset, abstract, width, last):
+  """Averaged weights of any width, from all checkpoints until `last`."""
+  profiles = {p: s["width"] for p, s in config.ema.items()
+              if s["name"] == "ema.power"}
+  try:
+    wanted = float(width)
+  except ValueError:
+    raise UserError(f"ema={width!r}: no such profile"
+                    + nearest(width, [*config.ema, "none"])) from None
+  if not profiles:
+    raise UserError(f"ema={width}: the config has no profile of ema.power to "
+                    "put a new width together from")
+  snapshots, tree = {}, None
+  kept = checkpoint.steps(workdir)
+  if last is not None and last not in kept:
+    raise UserError(f"no checkpoint {last} in {workdir}: there are {kept}")
+  for step in [s for s in kept if last is None or s <= last]:
+    want = subset | {"ema": {p: abstract.ema[p] for p in profiles}}
+    step, tree, _ = read(workdir, want, step)
+    for p, own in profiles.items():
+      snapshots[step, own] = jax.device_get(tree["ema"][p])
+  mixed = averages.combine(snapshots, wanted)
+  return tree["params"] | mixed, tree["stats"], step
