@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from jaxgen.metrics.distances import Moments, frechet, kid, mmd2, moments
+from jaxgen.metrics import distances
+from jaxgen.metrics.distances import (
+  Moments,
+  frechet,
+  frechet_infinity,
+  frechet_rows,
+  general_cross_trace,
+  intercept,
+  moments,
+)
 
 
 def features(n, d, seed, dtype=np.float32):
@@ -96,38 +105,107 @@ def test_moments_need_two_rows():
     moments(features(1, 3, 0))
 
 
-def test_mmd2_is_the_double_sum():
-  x, y = features(9, 4, 9, np.float64), features(7, 4, 10, np.float64)
-  k = lambda a, b: (np.dot(a, b) / 4 + 1) ** 3
-  xx = [k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j]
-  yy = [k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j]
-  xy = [k(a, b) for a in x for b in y]
-  want = np.mean(xx) + np.mean(yy) - 2 * np.mean(xy)
-  np.testing.assert_allclose(mmd2(x, y), want, rtol=1e-12)
+def covariance(d, condition, rng):
+  """A dense covariance with eigenvalues 1 .. 1 / condition; d a power of 2."""
+  sign = np.where(rng.random(d) < 0.5, -1, 1)
+  q = scipy.linalg.hadamard(d) * sign / np.sqrt(d)
+  w = rng.permutation(np.geomspace(1, 1 / condition, d))
+  return (q * w) @ q.T
 
 
-def test_mmd2_is_unbiased_for_equal_distributions():
-  rng = np.random.default_rng(11)
-  values = [mmd2(*rng.standard_normal((2, 20, 3))) for _ in range(2000)]
-  error = np.std(values) / np.sqrt(len(values))
-  assert abs(np.mean(values)) < 4 * error
-  # The biased estimate, which keeps the diagonals, would be far outside.
-  assert error < 0.02
+# Badly conditioned: as the features of few images are, and worse.
+@pytest.mark.parametrize(("d", "condition", "rtol"), [
+  (64, 10, 1e-12), (64, 1e12, 1e-8), (2048, 10, 1e-11), (2048, 1e12, 1e-7),
+])  # fmt: skip
+def test_frechet_is_the_closed_form_where_covariances_do_not_commute(
+  d, condition, rtol
+):
+  # For sigma2 = T sigma1 T, T symmetric and positive, x -> T x is the optimal
+  # map: the distance is |mu1 - mu2|^2 + tr((T - 1) sigma1 (T - 1)). Here
+  # T = 1 + c u u^T, |u| = 1.
+  rng = np.random.default_rng(d)
+  sigma1, c = covariance(d, condition, rng), 30
+  u = rng.standard_normal(d)
+  u /= np.linalg.norm(u)
+  across, along = sigma1 @ u, u @ sigma1 @ u
+  sigma2 = sigma1 + c * (np.outer(u, across) + np.outer(across, u))
+  sigma2 += c**2 * along * np.outer(u, u)
+  mu1, mu2 = rng.standard_normal((2, d)) / np.sqrt(d)
+  want = np.sum((mu1 - mu2) ** 2) + c**2 * along
+  got = frechet(mu1, sigma1, mu2, sigma2)
+  np.testing.assert_allclose(got, want, rtol=rtol)
 
 
-def test_kid_draws_its_subsets_as_documented():
-  x, y = features(40, 6, 12), features(50, 6, 13)
-  rng = np.random.RandomState(3)
-  values = []
-  for _ in range(4):
-    i = rng.choice(40, 15, replace=False)
-    j = rng.choice(50, 15, replace=False)
-    values.append(mmd2(x[i], y[j]))
-  mean, std = kid(x, y, subsets=4, size=15, seed=3)
-  np.testing.assert_allclose(mean, np.mean(values), rtol=1e-12)
-  np.testing.assert_allclose(std, np.std(values), rtol=1e-9)
+@pytest.mark.parametrize("condition", [10, 1e8])
+def test_the_fallback_agrees_and_is_checked(condition, monkeypatch):
+  rng = np.random.default_rng(0)
+  sigma1, sigma2 = (covariance(32, condition, rng) for _ in range(2))
+  zero = np.zeros(32)
+  want = frechet(zero, sigma1, zero, sigma2)
+
+  def fails(a):
+    raise np.linalg.LinAlgError("did not converge")
+
+  monkeypatch.setattr(distances.np.linalg, "eigh", fails)
+  got = frechet(zero, sigma1, zero, sigma2)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  with pytest.raises(ValueError, match="imaginary"):
+    general_cross_trace(-sigma1, sigma2)
 
 
-def test_kid_needs_whole_subsets():
-  with pytest.raises(ValueError, match="smaller subset"):
-    kid(features(10, 3, 0), features(30, 3, 0), size=11)
+def test_frechet_refuses_what_is_not_finite():
+  a, b = moments(features(20, 4, 0)), moments(features(20, 4, 1))
+  b.sigma[1, 2] = np.nan
+  with pytest.raises(ValueError, match="finite"):
+    frechet(a.mu, a.sigma, b.mu, b.sigma)
+
+
+@pytest.mark.parametrize(("n", "m", "rtol"), [(20, 30, 1e-6), (90, 70, 1e-9)])
+def test_frechet_of_rows_is_that_of_their_moments(n, m, rtol):
+  x, y = features(n, 64, 3, np.float64), features(m, 64, 4, np.float64)
+  want = frechet(*moments(x)[:2], *moments(y)[:2])
+  np.testing.assert_allclose(frechet_rows(x, y), want, rtol=rtol)
+  assert abs(frechet_rows(x, x)) < 1e-11
+
+
+@pytest.mark.parametrize("cut", [0, 1, 31, 32, 100])
+def test_interrupted_moments_go_on_bit_for_bit(cut):
+  x = features(130, 5, 9)
+  stream, whole = Moments(block=32), Moments(block=32)
+  whole.add(x)
+  stream.add(x[:cut]) if cut else None
+  stream = Moments.of({k: v.copy() for k, v in stream.state().items()})
+  stream.add(x[cut:])
+  for got, want in zip(stream.result(), whole.result(), strict=True):
+    np.testing.assert_array_equal(got, want)
+
+
+def test_moments_do_not_depend_on_order():
+  x = features(3000, 40, 10) + 3
+  a = moments(x)
+  b = moments(x[np.random.default_rng(0).permutation(len(x))])
+  np.testing.assert_allclose(a.mu, b.mu, rtol=1e-12)
+  np.testing.assert_allclose(a.sigma, b.sigma, rtol=1e-9, atol=1e-14)
+
+
+def test_intercept_is_the_textbooks():
+  x = np.array([0.1, 0.2, 0.3, 0.5])
+  assert intercept(x, 2 + 3 * x)[:2] == pytest.approx((2, 0), abs=1e-12)
+  y = 2 + 3 * x + np.array([0.1, -0.2, 0.1, 0.05])
+  fit, variance = np.polyfit(x, y, 1, cov=True)
+  assert intercept(x, y) == pytest.approx((fit[1], variance[1, 1] ** 0.5))
+
+
+def test_frechet_infinity_takes_the_bias_away():
+  # Samples of the very distribution: its distance is 0, that of 3000 is not.
+  d, biased, limits = 20, [], []
+  real = distances.Gaussian(np.zeros(d), np.eye(d), 10**9)
+  for seed in range(6):
+    x = np.random.default_rng(seed).standard_normal((3000, d))
+    biased.append(frechet(*moments(x)[:2], real.mu, real.sigma))
+    limits.append(frechet_infinity(x, real, least=300))
+    assert abs(limits[-1].value) < 6 * limits[-1].error < min(biased) * 2
+  assert abs(np.mean([a.value for a in limits])) < np.mean(biased) / 4
+  assert frechet_infinity(x, real, least=300) == limits[-1]  # seeded
+  with pytest.raises(ValueError, match="No line"):
+    frechet_infinity(x[:5], real)

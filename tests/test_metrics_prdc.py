@@ -1,10 +1,13 @@
 """PRDC against brute force, hand-made cases and the direction of each."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from jaxgen.metrics import prdc as module
-from jaxgen.metrics.prdc import PRDC, prdc
+from jaxgen.metrics import pairs
+from jaxgen.metrics.copies import copies
+from jaxgen.metrics.prdc import PRDC, half_precision_recall, prdc
 
 
 def brute(fake, real, k=3, k_ball=5):
@@ -32,9 +35,10 @@ def brute(fake, real, k=3, k_ball=5):
   )
 
 
-@pytest.mark.parametrize("block", [1, 100, 1 << 24])
-def test_prdc_is_brute_force_whatever_the_block(block, monkeypatch):
-  monkeypatch.setattr(module, "BLOCK", block)
+@pytest.mark.parametrize("tile", [(1, 2), (7, 1), (16, 20), (2048, 8192)])
+def test_prdc_is_brute_force_whatever_the_tile(tile, monkeypatch):
+  monkeypatch.setattr(pairs, "ROWS", tile[0])
+  monkeypatch.setattr(pairs, "COLUMNS", tile[1])
   rng = np.random.default_rng(0)
   fake = rng.standard_normal((60, 3)) * 0.8 + 0.3
   real = rng.standard_normal((45, 3))
@@ -90,3 +94,73 @@ def test_too_few_rows_are_refused():
     prdc(np.zeros((9, 2)), np.zeros((5, 2)))
   with pytest.raises(ValueError, match="width"):
     prdc(np.zeros((9, 2)), np.zeros((9, 3)))
+
+
+def test_memory_is_bounded_by_the_tile(monkeypatch):
+  # The matrix of distances alone would be 48 MB.
+  monkeypatch.setattr(pairs, "ROWS", 256)
+  monkeypatch.setattr(pairs, "COLUMNS", 512)
+  rng = np.random.default_rng(4)
+  fake = rng.standard_normal((3000, 16), np.float32)
+  real = rng.standard_normal((2000, 16), np.float32)
+  tracemalloc.start()
+  prdc(fake, real)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 12e6
+
+
+def test_progress_is_told_to_the_end():
+  rng = np.random.default_rng(5)
+  told = []
+  prdc(*rng.standard_normal((2, 30, 2)), tick=told.append)
+  assert told == sorted(told) and told[-1] == 90
+
+
+def test_float16_ties_count_as_inside():
+  # Features like Inception's: squared norms of a few hundred, where float16
+  # knows steps of 0.25 alone.
+  rng = np.random.default_rng(6)
+  real = np.abs(rng.standard_normal((150, 256))) + 0.6
+  fake = np.abs(rng.standard_normal((120, 256))) + 0.62
+  exact, half = prdc(fake, real), half_precision_recall(fake, real)
+  assert half[0] >= exact.precision and half[1] >= exact.recall
+  np.testing.assert_allclose(half, exact[:2], atol=0.1)
+  # Where float16 is exact, so are they.
+  lattice = rng.integers(0, 4, (2, 60, 8))
+  np.testing.assert_allclose(
+    half_precision_recall(*lattice), prdc(*lattice)[:2])
+  # And where it overflows, as the evaluator does, float32 steps in.
+  np.testing.assert_allclose(
+    half_precision_recall(fake * 100, real * 100), exact[:2])
+
+
+def test_nearest_is_brute_force(monkeypatch):
+  monkeypatch.setattr(pairs, "ROWS", 8)
+  monkeypatch.setattr(pairs, "COLUMNS", 5)
+  rng = np.random.default_rng(7)
+  x, y = rng.standard_normal((21, 3)), rng.standard_normal((18, 3))
+  d = ((x[:, None] - y) ** 2).sum(-1)
+  got, index = pairs.nearest(x, y, 7)
+  np.testing.assert_array_equal(index, np.argsort(d, 1)[:, :7])
+  np.testing.assert_allclose(got, np.sort(d, 1)[:, :7], atol=1e-12)
+
+
+def test_copies_are_found_and_new_data_are_not():
+  rng = np.random.default_rng(8)
+  real, new = rng.standard_normal((400, 6)), rng.standard_normal((300, 6))
+  own = copies(real[[7, 3, 399]], real, k=3)
+  np.testing.assert_array_equal(own.index[:, 0], [7, 3, 399])
+  assert (own.distance[:, 0] == 0).all() and own.identical == 1
+  assert own.authenticity == 0
+  d = np.sqrt(((new[:, None] - real) ** 2).sum(-1))
+  other = copies(new, real, k=3)
+  np.testing.assert_allclose(other.distance, np.sort(d, 1)[:, :3])
+  among = np.sqrt(((real[:, None] - real) ** 2).sum(-1))
+  np.fill_diagonal(among, np.inf)
+  ratio = d.min(1) / among.min(1)[d.argmin(1)]
+  np.testing.assert_allclose(other.ratio, ratio)
+  assert other.identical == 0 and 0.35 < other.authenticity < 0.75
+  # Training images that occur twice are copied all the same.
+  twice = np.concatenate([real, real])
+  assert copies(real[:5], twice).identical == 1
