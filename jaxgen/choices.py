@@ -11,6 +11,9 @@ SAMPLERS = {
     "euler": dict(name="diffusion.samplers.euler"),
     "heun": dict(name="diffusion.samplers.heun"),
     "dpmpp_2m": dict(name="diffusion.samplers.dpmpp_2m"),
+    "dpmpp_2m_sde": dict(name="diffusion.multistep.dpmpp_2m_sde"),
+    "unipc": dict(name="diffusion.multistep.unipc"),
+    "pc": dict(name="diffusion.sde.pc"),
 }
 
 

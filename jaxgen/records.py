@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core
@@ -124,10 +125,14 @@ class Pictures:
     self.histograms = experiment.config.log.histograms
     self.draw_from = jax.jit(functools.partial(
         draw, experiment.model, profile, dummy(source, n), source.classes))
+    # What is made from other images is shown made from real ones.
+    self.real = (source.read(np.arange(n) % len(source))
+                 if getattr(experiment.model, "cond", None) else None)
 
   def draw(self, done: int, state: core.State) -> None:
     """A grid of samples into the log and the folder `samples`."""
-    x = jax.device_get(self.draw_from(state, jax.random.key(0)))
+    x = jax.device_get(self.draw_from(
+        state, jax.random.key(0), self.real))
     image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})
     self.logger.write_images(done, {"samples": image[None]})
     if self.histograms:

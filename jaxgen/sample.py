@@ -27,6 +27,9 @@ from jaxgen.sampler import Sampler, load
 
 __all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
 
+# What `load` is told by flags.
+CHOICES = ("ema", "step", "sampler", "respacing", "classifier", "worse",
+           "guide_ema", "guide_step")
 KNOBS = {
     "steps": "points of the path",
     "guidance": "weight of guidance without a classifier; 1: none",
@@ -71,27 +74,31 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
   kind_of(values.out)  # before the work, not after it
-  small, cond, y, num = None, {}, parse_labels(values.labels), values.num
-  if values.low_res:
-    small = open_source(f"npz:{values.low_res}")
-    cond["low_res"], known = small.arrays()
-  model = load(values.workdir, **{k: values[k].value for k in (
-      "ema", "step", "sampler", "respacing", "classifier", "worse",
-      "guide_ema", "guide_step")})
-  if small:
-    num = len(small) if num is None else num
-    y = known if y is None and model.classes else y
-  num = 64 if num is None else num
-  knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
+  cond, y, of = small_images(values.low_res)
+  model = load(values.workdir, **{k: values[k].value for k in CHOICES})
+  if values.labels is not None or not model.classes:
+    y = parse_labels(values.labels)
+  num = len(cond.get("low_res", range(64))) if (
+      values.num is None) else values.num
   labels = model.labels(num, y)
+  knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
   x = model.sample(values.seed, num, labels, batch=values.batch, **knobs,
                    **cond)
-  info = model.card | {"seed": values.seed, "num": num,
-                       "knobs": told(model.settings(knobs))}
-  if small:
-    info["low_res"] = {"file": values.low_res, "digest": small.fingerprint}
+  info = model.card | of | {"seed": values.seed, "num": num,
+                            "knobs": told(model.settings(knobs))}
   write(values.out, x, labels, info)
   print(f"{len(x)} samples -> {values.out}")
+
+
+def small_images(path: str | None) -> tuple[
+    dict[str, np.ndarray], np.ndarray | None, dict[str, Any]]:
+  """What a file holds for an upsampler: conditions, labels, what it was."""
+  if path is None:
+    return {}, None, {}
+  source = open_source(f"npz:{path}")
+  x, y = source.arrays()
+  return {"low_res": x}, y, {
+      "low_res": {"file": path, "digest": source.fingerprint}}
 
 
 def parse_labels(text: str | None) -> list[int] | None:

@@ -86,11 +86,17 @@ def guided(ours: Trained, guide: Trained, role: str) -> Trained:
 
 
 def draw(model: core.Model, profile: str | None, shapes, classes: int,
-         state: core.State, key: core.Key) -> jax.Array:
-  """Samples of `shapes` with default knobs, one key [], labels in turn."""
+         state: core.State, key: core.Key,
+         real: core.Batch | None = None) -> jax.Array:
+  """Samples of `shapes` with default knobs, one key [], labels in turn.
+
+  Or with the conditions of a `real` batch, for models that take others.
+  """
   n = shapes["x"].shape[0]
   batch = {"x": jnp.zeros(shapes["x"].shape)}
-  if "y" in shapes:
+  if real is not None:
+    batch = core.on_device(real)
+  elif "y" in shapes:
     batch["y"] = jnp.arange(n, dtype=jnp.int32) % classes
   state = state.averaged(profile) if profile else state
   return as_data(model.sample(state, batch, core.example_keys(key, n)),
