@@ -1,0 +1,145 @@
+"""How likely real data is to a diffusion model, in bits per dimension.
+
+  jaxgen likelihood --workdir W --method bound
+  jaxgen likelihood --workdir W --method ode --steps 64 --num 100
+
+`bound` is the variational bound of the whole chain (Ho et al. 2020, Eq. 5), or
+of `--steps` of it; `ode` follows the probability-flow ODE (Song et al. 2021,
+Sec. 4.3), with the trace of its slope estimated from one random direction.
+"""
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from jaxgen import checkpoint, cli, core
+from jaxgen.data.sources import open_source
+from jaxgen.diffusion import likelihood, times
+from jaxgen.errors import UserError
+from jaxgen.evaluate import save_json
+from jaxgen.models.diffusion import Diffusion
+from jaxgen.sampler import Sampler, load
+
+METHODS = ("bound", "ode")
+
+
+def define(values: flags.FlagValues) -> None:
+  """The verb's flags."""
+  for name, default, text in (
+      ("workdir", None, "of the trained diffusion model"),
+      ("out", None, "x.json gets the result"),
+      ("split", "test", "of the data that the model was trained on"),
+      ("method", "bound", " or ".join(METHODS)),
+      ("ema", None, "profile of averaged weights")):
+    flags.DEFINE_string(name, default, text, flag_values=values)
+  for name, default, text in (
+      ("num", None, "images; default: the whole split"),
+      ("steps", None, "of the chain (default: all) or the ODE (default: 64)"),
+      ("batch", 128, "images at once"), ("seed", 0, "of all randomness")):
+    flags.DEFINE_integer(name, default, text, flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  """The verb."""
+  if not values.workdir:
+    raise UserError("likelihood needs --workdir=W")
+  if values.method not in METHODS:
+    raise UserError(f"--method={values.method}: want {' or '.join(METHODS)}")
+  for name in ("num", "steps", "batch"):
+    if values[name].value is not None and values[name].value < 1:
+      raise UserError(f"--{name}={values[name].value}: want at least 1")
+  model = load(values.workdir, ema=values.ema)
+  if not isinstance(model.model, Diffusion) or model.model.cond:
+    raise UserError("only a diffusion model of whole images knows likelihoods")
+  data = ConfigDict(checkpoint.latest_meta(values.workdir)["config"]["data"])
+  source = open_source(data.source, split=values.split, size=data.size or None)
+  x, y = source.arrays()
+  n = min(values.num or len(x), len(x))
+  if values.method == "bound":
+    run, steps = bound(model, values.steps)
+  else:
+    run, steps = ode(model), values.steps or 64
+  parts = measure(model, run, x[:n], None if y is None else y[:n], values.batch,
+                  values.seed, steps)
+  report(values, parts, model.card | {
+      "split": values.split, "data": source.fingerprint, "seed": values.seed,
+      "num": n, "method": values.method, "steps": steps})
+
+
+def bound(model: Sampler, steps: int | None) -> tuple[Callable, int]:
+  """-> (state, batch, keys, steps) -> {name: [B]}; and the number of steps."""
+  process = model.model.process
+  whole = getattr(process, "steps", None)
+  if whole is None:
+    raise UserError("the bound is of a chain of steps, and this process knows "
+                    "none: --method=ode")
+  if model.dtype != np.uint8:
+    raise UserError("the bound is of bytes, and these data are none: "
+                    "--method=ode")
+  steps = min(steps or whole, whole)
+  path = process(times.spaced(process, np.arange(steps), steps))
+  frac = float(model.model.knobs.get("frac", 1.))
+
+  def run(state, batch, keys, _):
+    D = model.model.denoiser(state, batch)
+    terms = likelihood.bound_bpd(D, batch["x"], path, keys, frac)
+    return {"total": terms["total"], "prior": terms["prior"],
+            "vb": terms["vb"].sum(1)}
+  return run, steps
+
+
+def ode(model: Sampler) -> Callable:
+  """-> (state, batch, keys, steps) -> {"total": [B]}."""
+  smooth = dataclasses.replace(model.model, bound=None)
+  width = 1 / 127.5 if model.dtype == np.uint8 else 0.
+
+  def run(state, batch, keys, steps):
+    D = smooth.denoiser(state, batch)
+    return {"total": likelihood.ode_bpd(
+        D, batch["x"], smooth.process, keys, steps, width=width)}
+  return run
+
+
+def measure(model: Sampler, run: Callable, x: np.ndarray, y: np.ndarray | None,
+            size: int, seed: int, steps: int) -> dict[str, np.ndarray]:
+  """{name: [N]}, batch by batch through one program."""
+  program = jax.jit(lambda state, batch, keys, steps: run(
+      state, core.on_device(batch), keys, steps))
+  parts, size = [], min(size, len(x))
+  for first in range(0, len(x), size):
+    i = np.arange(first, first + size)
+    batch = {"x": x[i % len(x)]}
+    if model.classes:
+      batch["y"] = y[i % len(x)]
+    key = jax.random.key(seed)
+    keys = core.fold(jnp.broadcast_to(key, (size,)), jnp.asarray(i))
+    parts.append(jax.device_get(
+        program(model.state, batch, keys, jnp.int32(steps))))
+    print(f"[likelihood] {min(first + size, len(x))}/{len(x)}",
+          file=sys.stderr, flush=True)
+  return {k: np.concatenate([p[k] for p in parts])[:len(x)] for k in parts[0]}
+
+
+def report(values: flags.FlagValues, parts: dict[str, np.ndarray],
+           made: dict[str, Any]) -> None:
+  """Means over images and their standard errors: printed, and written."""
+  if not all(np.isfinite(v).all() for v in parts.values()):
+    raise UserError("some likelihoods are not finite: the weights are ill, or "
+                    "the path too coarse")
+  result = {k: float(v.mean()) for k, v in parts.items()}
+  errors = {k: float(v.std() / np.sqrt(len(v))) for k, v in parts.items()}
+  for k, mean in result.items():
+    print(f"{k:6} {mean:9.4f} ± {errors[k]:.4f} bits/dim")
+  if values.out:
+    save_json(values.out, {"made": made, "bits_per_dim": result,
+                           "standard_error": errors})
+
+
+if __name__ == "__main__":
+  cli.run("jaxgen.likelihood")
