@@ -86,6 +86,43 @@ def test_interval_asks_one():
     assert calls == [["out", "in"][inside]]
 
 
+def test_guidance_within_an_interval_costs_nothing_outside():
+  """All scales traced; the same as choosing between two denoisers."""
+  calls, traces = [], itertools.count()
+  cond, uncond = counted(calls, "cond", 2.0), counted(calls, "uncond", 1.0)
+
+  @jax.jit
+  def ask(sigma, w, lo, hi):
+    next(traces)
+    weight = guidance.within(w, lo, hi)
+    return guidance.classifier_free(cond, uncond, weight)(
+      jnp.zeros(3), EDM()(sigma)
+    )
+
+  @jax.jit
+  def choose(sigma, w, lo, hi):
+    guided = guidance.classifier_free(cond, uncond, w)
+    D = guidance.interval(guided, cond, lo, hi)
+    return D(jnp.zeros(3), EDM()(sigma))
+
+  for sigma, w, lo, hi in (
+    (1.0, 3.0, 0.5, 2.0),
+    (0.5, 3.0, 0.5, 2.0),
+    (2.0, 3.0, 0.5, 2.0),
+    (3.0, 3.0, 0.5, 2.0),
+    (1.0, 1.0, 0.5, 2.0),
+    (50.0, 4.0, 0.0, np.inf),
+  ):
+    guided = w != 1 and lo < sigma <= hi
+    for asked in (ask, choose):
+      calls.clear()
+      want = 1 + w if guided else 2.0
+      np.testing.assert_allclose(asked(sigma, w, lo, hi), want)
+      jax.effects_barrier()
+      assert sorted(calls) == ["cond", "uncond"][: 1 + guided]
+  assert next(traces) == 1
+
+
 def test_clip():
   D = guidance.clip(lambda x, t: 3 * x, -1, 0.5)
   np.testing.assert_allclose(

@@ -72,6 +72,20 @@ def test_nfe_is_counted(sampler):
   assert samplers.encode.nfe(18) == 17
 
 
+@pytest.mark.parametrize("sampler", [*ALL, samplers.encode])
+def test_the_network_is_in_the_program_once(sampler):
+  """What takes minutes to compile is compiled once."""
+  path = levels(EDM(), times.karras, 12)
+
+  def sample(x, n):
+    net = lambda x, t: x + 0 * jax.lax.lgamma(x)
+    D = guidance.classifier_free(net, gaussian, guidance.within(2.0, 1, 2))
+    return sampler(D, x, path, n, keys(1))
+
+  program = str(jax.make_jaxpr(sample)(jnp.ones((1, 2)), 9))
+  assert program.count("lgamma") == 1
+
+
 @pytest.mark.parametrize("sampler", ALL)
 def test_knobs_recompile_nothing(sampler):
   traces = itertools.count()

@@ -176,3 +176,14 @@ def test_an_examples_bound_is_its_own():
   for name, value in turned.items():
     np.testing.assert_allclose(value[::-1], ours[name], rtol=1e-5, atol=1e-6)
   assert len(set(np.ravel(ours["vb"]))) > 600  # draws of their own
+
+
+def test_the_network_is_in_the_programs_once():
+  net = lambda x, t: x + 0 * jax.lax.lgamma(x)
+  path = EDM()(times.karras(EDM(), jnp.arange(9), 9))
+  for bpd in (
+    lambda x, n: likelihood.ode_bpd(net, x, EDM(), keys(1), n, probes=2),
+    lambda x, n: likelihood.bound_bpd(net, x, path, keys(1)),
+  ):
+    program = str(jax.make_jaxpr(bpd)(jnp.ones((1, 2)), 9))
+    assert program.count("lgamma") == 1

@@ -13,28 +13,39 @@ from jaxgen.diffusion.estimate import Denoise, Estimate, mean, moved
 from jaxgen.diffusion.process import Noise
 
 Array = jax.Array
+Weight = Array | Callable[[Noise], Array]
 
 
-def classifier_free(cond: Denoise, uncond: Denoise, w: Array) -> Denoise:
+def classifier_free(cond: Denoise, uncond: Denoise, w: Weight) -> Denoise:
   """uncond + w (cond - uncond): Ho & Salimans 2022, Eq. 6, where w is 1 + w.
 
-  w = 1 is no guidance, and then `uncond` is not evaluated at all.
+  Where w = 1 there is no guidance, and `uncond` is not evaluated at all. The
+  weight may be a function of the noise level, see `within`.
   """
 
   def denoise(x_t: Array, t: Noise) -> Array | Estimate:
     D = cond(x_t, t)
-    x_0 = mean(D)
+    x_0, now = mean(D), w(t) if callable(w) else w
 
     def guided() -> Array:
       null = mean(uncond(x_t, t))
-      return (null + w * (x_0 - null)).astype(x_0.dtype)
+      return (null + now * (x_0 - null)).astype(x_0.dtype)
 
-    return moved(D, jax.lax.cond(jnp.asarray(w) == 1, lambda: x_0, guided))
+    return moved(D, jax.lax.cond(jnp.asarray(now) == 1, lambda: x_0, guided))
 
   return denoise
 
 
-def autoguidance(good: Denoise, bad: Denoise, w: Array) -> Denoise:
+def within(w: Array, lo: Array, hi: Array) -> Callable[[Noise], Array]:
+  """Weight w for lo < sigma / alpha <= hi, else 1: Kynkaanniemi et al. 2024.
+
+  Their Eq. 5, of classifier-free guidance. Says what `interval` would, but each
+  network is in the program once.
+  """
+  return lambda t: jnp.where(_inside(t, lo, hi), w, 1.0)
+
+
+def autoguidance(good: Denoise, bad: Denoise, w: Weight) -> Denoise:
   """Away from a worse model of the same thing: Karras et al. 2024, Eq. 3."""
   return classifier_free(good, bad, w)
 
@@ -60,16 +71,20 @@ def classifier(
 def interval(
   inside: Denoise, outside: Denoise, lo: Array, hi: Array
 ) -> Denoise:
-  """`inside` for lo < sigma / alpha <= hi: Kynkaanniemi et al. 2024, Eq. 5.
+  """`inside` for lo < sigma / alpha <= hi, of any two denoisers.
 
   Only the one that is asked is evaluated. Both or neither learn the variance.
   """
 
   def denoise(x_t: Array, t: Noise) -> Array | Estimate:
-    r = t.sigma / t.alpha
-    return jax.lax.cond((lo < r) & (r <= hi), inside, outside, x_t, t)
+    return jax.lax.cond(_inside(t, lo, hi), inside, outside, x_t, t)
 
   return denoise
+
+
+def _inside(t: Noise, lo: Array, hi: Array) -> Array:
+  r = t.sigma / t.alpha
+  return (lo < r) & (r <= hi)
 
 
 def clip(denoise: Denoise, lo: Array = -1.0, hi: Array = 1.0) -> Denoise:

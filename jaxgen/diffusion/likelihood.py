@@ -113,18 +113,18 @@ def ode_bpd(
 def _solve(slope: Callable, y: Any, lo: Array, hi: Array, n: Array) -> Any:
   """dy/du = slope(u, y) from lo to hi by n classical Runge-Kutta steps."""
   h = (hi - lo) / n
+  plus = lambda y, by, k: jax.tree.map(lambda a, b: a + by * b, y, k)
+  stages = jnp.array([(0, 1), (1 / 2, 2), (1 / 2, 2), (1, 1)], h.dtype)
 
   def step(i: Array, y: Any) -> Any:
-    u = lo + h * i
-    plus = lambda by, k: jax.tree.map(lambda a, b: a + by * b, y, k)
-    k1 = slope(u, y)
-    k2 = slope(u + h / 2, plus(h / 2, k1))
-    k3 = slope(u + h / 2, plus(h / 2, k2))
-    k4 = slope(u + h, plus(h, k3))
-    total = jax.tree.map(
-      lambda a, b, c, d: a + 2 * b + 2 * c + d, k1, k2, k3, k4
-    )
-    return plus(h / 6, total)
+    def stage(carry: tuple, place: Array) -> tuple:
+      k, total = carry
+      k = slope(lo + h * (i + place[0]), plus(y, h * place[0], k))
+      return (k, plus(total, place[1] / 6, k)), None
+
+    zero = jax.tree.map(jnp.zeros_like, y)
+    (_, total), _ = jax.lax.scan(stage, (zero, zero), stages)
+    return plus(y, h, total)
 
   return jax.lax.fori_loop(0, n, step, y)
 

@@ -42,12 +42,10 @@ def dpmpp_2m_sde(
     x = s.sigma / t.sigma * jnp.exp(-eta_h) * x
     x -= s.alpha * jnp.expm1(-h - eta_h) * D
     std = s.sigma * jnp.sqrt(-jnp.expm1(-2 * eta_h))
-    return x + std * noise(leg.key, x.shape[1:]), x0, half(t)
+    return (x + std * noise(leg.key, x.shape[1:]), x0, half(t)), x0
 
   half = lambda t: t.logsnr / 2  # lambda in the paper
-  start = x_T, x_T, half(path)[0]
-  (x, *_), last = walk(step, start, path, n, key)
-  return mean(denoise(x, last))
+  return walk(step, (x_T, x_T, half(path)[0]), path, n, key)
 
 
 def unipc(
@@ -68,24 +66,24 @@ def unipc(
   if order not in (2, 3):
     raise ValueError(f"unipc has order 2 or 3, not {order}")
   predict, correct = _weights(path.logsnr / 2, n, order)
+  reach = -path.alpha[1:] * jnp.expm1((path.logsnr[:-1] - path.logsnr[1:]) / 2)
+  # Arriving somewhere there has been a leg, but at the first point.
+  arrive, correct = (
+    jnp.concatenate([jnp.zeros_like(a[:1]), a]) for a in (reach, correct)
+  )
 
-  def step(carry: tuple, leg: Leg) -> tuple:
-    x, (D, *older) = carry
-    t, s, i = leg.t, leg.s, leg.i
-    lean = lambda weights, them: sum(
-      w * (other - D) for w, other in zip(weights, them, strict=True)
-    )
-    base = s.sigma / t.sigma * x
-    reach = -s.alpha * jnp.expm1((t.logsnr - s.logsnr) / 2)
-    x = base + reach * (D + lean(predict[i], older))
-    D_s = mean(denoise(x, s))
-    x = base + reach * (D + lean(correct[i], [D_s, *older]))
-    return x, (D_s, D, *older[:-1])
+  def step(state: tuple, leg: Leg) -> tuple:
+    x, base, old = state  # x predicted from base = sigma_s / sigma_t x_t
+    i, x0 = leg.i, mean(denoise(x, leg.t))
+    x = base + arrive[i] * (old[0] + lean(correct[i], [x0, *old[1:]], old[0]))
+    base = leg.s.sigma / leg.t.sigma * x
+    x = base + reach[i] * (x0 + lean(predict[i], old[:-1], x0))
+    return (x, base, (x0, *old[:-1])), x0
 
-  first = jax.tree.map(lambda a: a[0], path)
-  start = x_T, (mean(denoise(x_T, first)),) * order
-  (_, (x_0, *_)), _ = walk(step, start, path, n, key)
-  return x_0
+  lean = lambda weights, them, origin: sum(
+    w * (other - origin) for w, other in zip(weights, them, strict=True)
+  )
+  return walk(step, (x_T, x_T, (x_T,) * order), path, n, key)
 
 
 def _weights(lam: Array, n: Array, order: int) -> tuple[Array, Array]:

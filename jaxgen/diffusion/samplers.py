@@ -42,23 +42,41 @@ def initial(path: Noise, key: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Leg(NamedTuple):
-  """One step of a walk: number i, from t to the less noisy s."""
+  """A visit: of point number i at t, from which to go to the less noisy s."""
 
   i: Array
   t: Noise
-  s: Noise
+  s: Noise  # t itself at the last point
   key: Array  # [B]
 
 
-def walk(
-  step: Callable[[Any, Leg], Any], x: Any, path: Noise, n: Array, key: Array
-) -> tuple[Any, Noise]:
-  """Takes `step` along the n - 1 legs of a path -> x there, the last point."""
+def legs(path: Noise, n: Array, key: Array) -> Callable[[Array], Leg]:
+  """i -> the leg from the i-th of n points."""
   at = lambda i: jax.tree.map(lambda a: a[i], path)
   fold = jax.vmap(jax.random.fold_in, (0, None))
-  leg = lambda i: Leg(i, at(i), at(i + 1), fold(key, i))
-  x = jax.lax.fori_loop(0, n - 1, lambda i, x: step(x, leg(i)), x)
-  return x, at(n - 1)
+  return lambda i: Leg(i, at(i), at(jnp.minimum(i + 1, n - 1)), fold(key, i))
+
+
+def walk(
+  step: Callable[[Any, Leg], tuple[Any, Array]],
+  state: Any,
+  path: Noise,
+  n: Array,
+  key: Array,
+) -> Array:
+  """Visits n points -> the estimate of x_0 at the last of them.
+
+  `step` takes the state along a leg and returns it and the estimate of x_0 at
+  the leg's start. The state's first leaf is x_T. The network is in the program
+  once: programs of large ones take minutes to compile.
+  """
+  leg, x_T = legs(path, n, key), jax.tree.leaves(state)[0]
+
+  def visit(i: Array, carry: tuple) -> tuple:
+    state, x_0 = step(carry[0], leg(i))
+    return state, x_0.astype(x_T.dtype)
+
+  return jax.lax.fori_loop(0, n, visit, (state, x_T))[1]
 
 
 def ancestral(
@@ -82,7 +100,7 @@ def ancestral(
   inside and the gradient at x_t.
   """
 
-  def step(x: Array, leg: Leg) -> Array:
+  def step(x: Array, leg: Leg) -> tuple[Array, Array]:
     t, s = leg.t, leg.s
     D = denoise(x, t)
     x0, part = D if isinstance(D, Estimate) else (D, frac)
@@ -93,9 +111,9 @@ def ancestral(
     std = s.sigma * jnp.sqrt(fresh) * (t.sigma / s.sigma) ** part
     if gradient is not None:
       x_s += std**2 * gradient(x, t)
-    return x_s + std * noise(leg.key, x.shape[1:])
+    return x_s + std * noise(leg.key, x.shape[1:]), x0
 
-  return mean(denoise(*walk(step, x_T, path, n, key)))
+  return walk(step, x_T, path, n, key)
 
 
 def euler(
@@ -107,11 +125,11 @@ def euler(
   2022, Alg. 1, without line 6, on Flow the Euler step of the velocity.
   """
 
-  def step(x: Array, leg: Leg) -> Array:
+  def step(x: Array, leg: Leg) -> tuple[Array, Array]:
     x0 = mean(denoise(x, leg.t))
-    return _move(x, x0, leg.t, leg.s)
+    return _move(x, x0, leg), x0
 
-  return mean(denoise(*walk(step, x_T, path, n, key)))
+  return walk(step, x_T, path, n, key)
 
 
 def encode(
@@ -122,8 +140,9 @@ def encode(
   Euler's steps of the same ODE (Song et al. 2021, Eq. 14); n - 1 evaluations.
   """
   back = jax.tree.map(lambda a: a[n - 1 - jnp.arange(len(a))], path)
-  step = lambda x, leg: _move(x, mean(denoise(x, leg.t)), leg.t, leg.s)
-  return walk(step, x_1, back, n, key)[0]
+  leg = legs(back, n, key)
+  step = lambda x, leg: _move(x, mean(denoise(x, leg.t)), leg)
+  return jax.lax.fori_loop(0, n - 1, lambda i, x: step(x, leg(i)), x_1)
 
 
 def heun(
@@ -146,26 +165,42 @@ def heun(
   goes to zero; take `times.karras`. From alpha = 0 itself it goes by Euler.
   """
 
-  def step(x: Array, leg: Leg) -> Array:
-    t, s = leg.t, leg.s
-    inside = (s_min <= t.sigma / t.alpha) & (t.sigma / t.alpha <= s_max)
+  def step(state: tuple, leg: Leg) -> tuple:
+    x, start, slope = state
+    even = leg.i % 2 == 0
+    # To an even visit x comes afresh, perhaps with more noise; to an odd one
+    # by Euler from there, to be bent.
+    z = s_noise * noise(fold(key, leg.i // 2), x.shape[1:])
+    inside = (s_min <= r(leg.t)) & (r(leg.t) <= s_max) & even
     gamma = jnp.where(inside, jnp.minimum(churn / n, jnp.sqrt(2) - 1), 0)
-    known = jnp.isclose(process(t.t).sigma, t.sigma, rtol=1e-3)
-    gamma = jnp.where((gamma > 0) & ~known, jnp.nan, gamma)
-    z = s_noise * noise(leg.key, x.shape[1:])
-    x = (x / t.sigma + jnp.sqrt((1 + gamma) ** 2 - 1) * z) / (1 + gamma)
-    higher = process(process.inverse(t.logsnr - 2 * jnp.log1p(gamma)))
-    t = jax.tree.map(lambda a, b: jnp.where(gamma > 0, a, b), higher, t)
-    x = t.sigma * x
-
+    x, t = _churned(x, leg.t, gamma, z, process)
     x0 = mean(denoise(x, t))
     eps = (x - t.alpha * x0) / t.sigma  # dy / dr
-    x_s = s.alpha * x0 + s.sigma * eps
-    eps_s = (x_s - s.alpha * mean(denoise(x_s, s))) / s.sigma
-    bend = (s.sigma - s.alpha * t.sigma / t.alpha) / 2 * (eps_s - eps)
-    return x_s + jnp.where(t.alpha > 0, bend, 0)
+    bend = (t.sigma - t.alpha * r(start)) / 2 * (eps - slope)
+    bent = x + jnp.where(start.alpha > 0, bend, 0)
+    x = jnp.where(even, leg.s.alpha * x0 + leg.s.sigma * eps, bent)
+    pick = lambda a, b: jnp.where(even, a, b)
+    return (x, jax.tree.map(pick, t, start), pick(eps, slope)), x0
 
-  return mean(denoise(*walk(step, x_T, path, n, key)))
+  r = lambda t: t.sigma / t.alpha
+  fold = jax.vmap(jax.random.fold_in, (0, None))
+  # Both visits of a point but the first, where the slope at its start bends.
+  twice = jax.tree.map(lambda a: jnp.repeat(a, 2)[1:], path)
+  start = jax.tree.map(lambda a: a[0], path)
+  return walk(step, (x_T, start, x_T), twice, 2 * n - 1, key)
+
+
+def _churned(
+  x: Array, t: Noise, gamma: Array, z: Array, process: Callable
+) -> tuple[Array, Noise]:
+  """More noise z, to r (1 + gamma): Karras et al. 2022, Alg. 2, lines 5-6."""
+  known = jnp.isclose(process(t.t).sigma, t.sigma, rtol=1e-3)
+  gamma = jnp.where((gamma > 0) & ~known, jnp.nan, gamma)
+  y = (x / t.sigma + jnp.sqrt((1 + gamma) ** 2 - 1) * z) / (1 + gamma)
+  higher = process(process.inverse(t.logsnr - 2 * jnp.log1p(gamma)))
+  still = gamma == 0
+  t = jax.tree.map(lambda a, b: jnp.where(still, a, b), t, higher)
+  return jnp.where(still, x, t.sigma * y), t
 
 
 def dpmpp_2m(
@@ -181,16 +216,15 @@ def dpmpp_2m(
     lean = jnp.where(h_last > 0, h / (2 * h_last), 0)
     D = x0 + lean * (x0 - old)
     x = s.sigma / t.sigma * x - s.alpha * jnp.expm1(-h) * D
-    return x, x0, half(t)
+    return (x, x0, half(t)), x0
 
   half = lambda t: t.logsnr / 2  # lambda in the paper
-  start = x_T, x_T, half(path)[0]
-  (x, *_), last = walk(step, start, path, n, key)
-  return mean(denoise(x, last))
+  return walk(step, (x_T, x_T, half(path)[0]), path, n, key)
 
 
-def _move(x: Array, x0: Array, t: Noise, s: Noise) -> Array:
+def _move(x: Array, x0: Array, leg: Leg) -> Array:
   """x_t -> x_s along the straight line (in y and r) through x_0's estimate."""
+  t, s = leg.t, leg.s
   return s.alpha * x0 + s.sigma / t.sigma * (x - t.alpha * x0)
 
 

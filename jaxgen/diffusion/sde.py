@@ -33,9 +33,10 @@ def pc(
   d, tiny = x_T[0].size, jnp.finfo(x_T.dtype).tiny
   norm = lambda x: jnp.sqrt((x**2).sum(range(1, x.ndim), keepdims=True))
 
-  def step(x: Array, leg: Leg) -> Array:
+  def step(x: Array, leg: Leg) -> tuple[Array, Array]:
     t, s, i = leg.t, leg.s, leg.i // 2
-    score = (t.alpha * mean(denoise(x, t)) - x) / t.sigma**2
+    x0 = mean(denoise(x, t))
+    score = (t.alpha * x0 - x) / t.sigma**2
     z = noise(leg.key, x.shape[1:])
     ahead = path.alpha[jnp.minimum(i + 1, n - 1)]
     ahead = jnp.where(i + 1 < n, ahead, 1.0)  # the last: to x_0
@@ -48,11 +49,11 @@ def pc(
     forward = jnp.maximum(t.sigma**2 - (a * s.sigma) ** 2, 0)
     drift = jnp.where(correct, langevin, forward)
     std = jnp.sqrt(jnp.where(correct, 2 * langevin, forward))
-    return (2 - a) * x + drift * score + std * z
+    return (2 - a) * x + drift * score + std * z, x0
 
   # Every point twice: to correct there, and to leave from.
   twice = jax.tree.map(lambda a: jnp.repeat(a, 2), path)
-  return mean(denoise(*walk(step, x_T, twice, 2 * n, key)))
+  return walk(step, x_T, twice, 2 * n, key)
 
 
 pc.nfe = lambda n: 2 * n
