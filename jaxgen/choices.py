@@ -26,11 +26,18 @@ def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
   return ConfigDict(model.to_dict() | {"sampler": SAMPLERS[name]})
 
 
+PATHS = ("even", "karras", "ddim", "spaced", "quadratic")
+
+
 def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:
   """A model's config with the times that ADM calls "ddim25", "250", ...
 
-  See diffusion.times.named; their number becomes that of the steps.
+  See diffusion.times.named; their number becomes that of the steps. Or with one
+  of PATHS, for any number of steps.
   """
+  if spacing in PATHS and "path" in model:
+    path = {"name": f"diffusion.times.{spacing}"}
+    return ConfigDict(model.to_dict() | {"path": path})
   steps = getattr(build(model.get("process", {})), "steps", None)
   if steps is None:
     raise UserError("respacing takes some of the steps that a diffusion model "

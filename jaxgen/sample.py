@@ -52,7 +52,8 @@ def define(values: flags.FlagValues) -> None:
   flag("out", None, "x.png (one grid), x.npz (arr_0, arr_1) or a folder")
   flag("labels", None, "one or several: 3 or 0,1,2; default: each in turn")
   flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS))
-  flag("respacing", None, "which steps, as ADM says it: 250, ddim25, 10,10,20")
+  flag("respacing", None, "which times, as ADM says it (250, ddim25, 10,10,20) "
+       "or by rule: karras, even, ...")
   flag("classifier", None, "workdir of a noisy classifier to guide with")
   flag("worse", None, "workdir of a worse model to keep away from")
   flag("low_res", None, "x.npz of small images (and labels) to enlarge")

@@ -11,6 +11,7 @@ import numpy as np
 from jaxgen import core, sharding
 from jaxgen.averaged import Trained, trained
 from jaxgen.build import nearest
+from jaxgen.choices import PATHS
 from jaxgen.errors import UserError
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import LONGEST, Diffusion
@@ -33,7 +34,8 @@ def load(workdir: str, *, ema: str | None = None, step: int | None = None,
     sampler: One of choices.SAMPLERS, in place of the config's; with its own
       defaults.
     respacing: Which steps of its training to visit, as ADM says it: "250",
-      "ddim25", "10,10,15,20"; in place of the config's path and steps.
+      "ddim25", "10,10,15,20"; in place of the config's path and steps. Or
+      one of choices.PATHS for any number of steps, such as "karras".
     classifier: Workdir of a noisy classifier to guide with: knob `scale`.
     worse: Workdir of a worse model to keep away from: knob `auto`. The same
       one at an earlier step will do.
@@ -198,7 +200,7 @@ class Sampler:
       raise UserError(f"knobs must be finite numbers, got {knobs}")
     if not 1 <= settings.get("steps", 1) <= LONGEST:
       raise UserError(f"steps={settings['steps']}: want 1 to {LONGEST}")
-    if spacing := self.card.get("respacing"):
+    if (spacing := self.card.get("respacing", "")) and spacing not in PATHS:
       own = self.model.knobs["steps"]
       if settings["steps"] != own:
         raise UserError(f"steps={settings['steps']:g}: respacing={spacing} "

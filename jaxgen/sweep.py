@@ -36,6 +36,7 @@ def define(values: flags.FlagValues) -> None:
   flag("workdir", None, "of the trained model")
   flag("out", None, "folder of the results")
   flag("classifier", None, "workdir of a noisy classifier to guide with")
+  flag("respacing", None, "times to visit: karras, ddim, ..., see sample")
   flag("judge", None, "folder of the judge; default: in the user's cache")
   flag("ema", None, "profile of averaged weights")
   lists = functools.partial(flags.DEFINE_list, flag_values=values)
@@ -58,8 +59,8 @@ def main(values: flags.FlagValues) -> None:
   home = pathlib.Path(values.out)
   rows = known(home / "sweep.json")
   for sampler in values.samplers or [None]:
-    given = {"classifier": values.classifier} if values.classifier else {}
-    model = load(values.workdir, ema=values.ema, sampler=sampler, **given)
+    model = load(values.workdir, ema=values.ema, sampler=sampler,
+                 respacing=values.respacing, classifier=values.classifier)
     for knobs in settings(model, nfes, over):
       card = model.card | {"family": type(model.model).__name__}
       told = {"card": card, "knobs": knobs, "seed": values.seed,
@@ -149,7 +150,8 @@ def label(row: Row) -> str:
   """What a row has in common with the others of its curve."""
   card, knobs = row["told"]["card"], row["told"]["knobs"]
   words = [str(card["sampler"] or card["family"]).rpartition(".")[2]]
-  words += ["classifier"] if card.get("classifier") else []
+  words += [w for w in (card.get("respacing"),
+                        "classifier" if card.get("classifier") else "") if w]
   return " ".join(words + [f"{k}={v:g}" for k, v in knobs.items()
                            if k != "steps"])
 

@@ -125,6 +125,15 @@ def test_respacing_is_adms(adm):
       jaxgen.load(adm, respacing=spacing)
 
 
+def test_respacing_by_rule_takes_any_number_of_steps(adm):
+  model = jaxgen.load(adm, respacing="karras")
+  assert model.settings({"steps": 7})["steps"] == 7
+  times = lambda n: np.asarray(model.model.path(
+      model.model.process, np.arange(n), n))
+  np.testing.assert_allclose(times(9)[[0, -1]] > [0.5, 0], True)
+  assert (np.diff(times(9)) < 0).all() and times(9)[-1] == np.float32(1e-3)
+
+
 def test_small_images_are_enlarged(upsampler):
   model = jaxgen.load(upsampler)
   small = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 1), np.uint8)
