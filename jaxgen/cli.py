@@ -24,6 +24,8 @@ VERBS = {
     "sweep": "one model under many settings: quality against cost",
     "bench": "measure: train steps, sampling, data",
     "prepare": "bring a dataset of the catalogue into place",
+    "import": "make a workdir of somebody else's checkpoint",
+    "export": "write trained weights as somebody else's checkpoint",
 }
 
 

@@ -36,6 +36,8 @@ from jaxgen.records import Records
 
 CONFIGS = ("config",)
 MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "data.workers")
+# Of weights that were imported and not trained on: all but the model itself.
+MAY_BEGIN = (*MAY_CHANGE, "seed", "batch", "accumulate", "data", "optim", "ema")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -86,6 +88,7 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
       keep_every=config.checkpoint.keep_every or None,
       log=lambda line: print(line, file=sys.stderr)) as checkpoints:
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
+    meta |= {"import": past["import"]} if "import" in past else {}
     if first >= config.steps:
       print(f"{workdir} is already trained, to step {first}", file=out)
       return state
@@ -149,7 +152,11 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
   except UserError:
     return  # nothing sound is there
   saved["config"]["data"].setdefault("crop", 0.)  # runs older than the field
-  check_config(saved["config"], meta["config"], MAY_CHANGE)
+  fresh = "import" in saved and saved["step"] == 0
+  check_config(saved["config"], meta["config"],
+               MAY_BEGIN if fresh else MAY_CHANGE)
+  if fresh:
+    return
   if saved["data"]["fingerprint"] != meta["data"]["fingerprint"]:
     raise UserError(
         f"{workdir} was trained on other data than {meta['data']['name']} "

@@ -124,14 +124,15 @@ def to_theirs(entry: Entry, ours: np.ndarray) -> list[np.ndarray]:
 
 
 def take(tensors: Mapping[str, Any], tree: Mapping[str, Any], source: str,
-         seen: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
+         seen: Callable[[int, int], None] = lambda n, total: None
+         ) -> dict[str, Any]:
   """Their tensors as a tree like ours, of float32.
 
   Args:
     tensors: By their names: arrays, or Tensors.
     tree: Nested dicts of anything with a shape: what is wanted.
     source: A key of SOURCES.
-    seen: Told how many weights were read.
+    seen: Told how many weights were read, of how many.
 
   Raises:
     UserError: Names or shapes do not match (all that do not, up to a
@@ -145,7 +146,7 @@ def take(tensors: Mapping[str, Any], tree: Mapping[str, Any], source: str,
   for i, entry in enumerate(table):
     pieces = [floats(name, tensors[name].read()) for name in entry.theirs]
     made[entry.ours] = to_ours(entry, pieces)
-    seen(i + 1)
+    seen(i + 1, len(table))
   return nested(made)
 
 

@@ -1,0 +1,227 @@
+"""Other people's weights into a workdir of ours, and ours out of it."""
+import collections
+import dataclasses
+import datetime
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxgen import averaged, config, core, sharding, snapshot
+from jaxgen.build import nearest
+from jaxgen.checkpoint import Checkpoints, latest_meta
+from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment, complete, describe, dummy
+from jaxgen.interop import diffusers, files, names
+from jaxgen.interop.infer import infer
+from jaxgen.interop.sources import SOURCES, Block, sr3_buffers
+from jaxgen.interop.tensors import Tensor, lazy
+
+Tensors = dict[str, Tensor]
+HEAD, FIRST = Block("head", "conv", ""), Block("in", "0", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """In the place of a data source that need not be there."""
+  name: str
+  shape: tuple[int, ...]
+  classes: int
+  dtype: np.dtype = np.dtype(np.uint8)
+  fingerprint: None = None  # any data will do to train on
+
+  def __len__(self) -> int:
+    return 0
+
+
+class Given(NamedTuple):
+  """In the place of a model whose weights are there already."""
+  players: tuple
+  sampled: tuple
+  params: core.Groups
+  stats: core.Groups
+
+  def init(self, batch: core.Batch, key: core.Key
+           ) -> tuple[core.Groups, core.Groups]:
+    """What was given."""
+    return self.params, self.stats
+
+
+def bring(checkpoint: str, workdir: str, source: str,
+          config: ConfigDict | None = None, *, key: str | None = None,
+          size: int = 0, licence: str = "",
+          seen: Callable[[int, int], None] = lambda n, total: None,
+          say: Callable[[str], None] = lambda line: None) -> None:
+  """Makes step 0 of a workdir of somebody's checkpoint.
+
+  The weights and all their averages are those of the file; the optimiser has
+  not begun. From then on it is a workdir like any other.
+
+  Args:
+    checkpoint: The file.
+    workdir: Holds no checkpoints yet.
+    source: A key of SOURCES.
+    config: Of the experiment; None: what the file tells, and what is usual.
+    key: See interop.files.read.
+    size: Height of the images, where the config does not say.
+    licence: A note that stays with the weights.
+    seen: Told how many weights were read, of how many.
+    say: Gets a line on what was assumed.
+  """
+  check_source(source)
+  if found := snapshot.present(snapshot.folder(workdir)):
+    raise UserError(f"{workdir} holds checkpoints already, up to step "
+                    f"{found[-1]}: take a new --workdir")
+  tensors = files.read(checkpoint, key)
+  if config is None:
+    config = usual(tensors, source, size, say)
+  experiment = Experiment.of(config)
+  check_net(experiment, source, checkpoint)
+  data = stand_in(experiment, tensors, source, size)
+  abstract = experiment.abstract(data, sharding.make_mesh())
+  state = begun(experiment, data, abstract, names.take(
+      tensors, abstract.params["net"], source, seen))
+  meta = describe(config, data) | {"import": {
+      "source": source, "file": pathlib.Path(checkpoint).name,
+      "key": key, "sha256": files.sha256(checkpoint), "licence": licence,
+      "date": datetime.datetime.now(datetime.UTC).date().isoformat()}}
+  c = config.checkpoint
+  with Checkpoints(workdir, every=c.every, keep=c.keep,
+                   keep_every=c.keep_every or None, log=say) as checkpoints:
+    checkpoints.save(0, state, meta, force=True)
+
+
+def check_source(source: str) -> None:
+  """UserError for an unknown one."""
+  if source not in SOURCES:
+    raise UserError(f"there is no source {source!r}" + nearest(source, SOURCES))
+
+
+def check_net(experiment: Experiment, source: str,
+              checkpoint: str | None = None) -> None:
+  """UserError if weights of the source would mean something else to our net."""
+  net = experiment.config.model.get("net", {})
+  if source != "diffusers":
+    return
+  if not net.get("split_first") and net.get("heads") != 1:
+    raise UserError("diffusers has q, k and v apart: set heads=1 or "
+                    "split_first=True in config.model.net")
+  if checkpoint and (said := diffusers.facts(checkpoint)):
+    diffusers.check(said, net)
+
+
+def stand_in(experiment: Experiment, tensors: Tensors, source: str, size: int
+             ) -> Data:
+  """The shape of the data, of which nothing needs to be there."""
+  c = experiment.config.data
+  if c.size and size not in (0, c.size):
+    raise UserError(f"--size={size}, but config.data.size={c.size}: leave one")
+  size = size or c.size
+  if not size:
+    raise UserError("neither the file nor the config says how large the images "
+                    "are: give --size, such as --size=32")
+  places = SOURCES[source].places([HEAD, FIRST])
+  head, first = f"{places[HEAD]}.bias", f"{places[FIRST]}.weight"
+  channels = 3
+  if head in tensors:
+    learned = getattr(experiment.model.net, "learned", False)
+    channels = tensors[head].shape[0] // (1 + learned)
+  elif first in tensors:  # a classifier
+    channels = tensors[first].shape[1]
+  return Data(c.source, (size, size, channels), c.classes)
+
+
+def begun(experiment: Experiment, data: Data, abstract: core.State,
+          params: dict[str, Any]) -> core.State:
+  """The state before the first step, with given weights of the net."""
+  whole = sharding.replicated(sharding.make_mesh())
+  leaves, placed = collections.deque(names.flat(params).items()), {}
+  params.clear()
+  while leaves:  # one at a time, so that only one is in memory twice
+    path, leaf = leaves.popleft()
+    placed[path] = jax.device_put(leaf, whole)
+  batch = {k: jnp.zeros(s.shape, s.dtype) for k, s in dummy(data, 1).items()}
+  seed = jax.random.key(experiment.config.seed)
+  stats = abstract.stats
+  if jax.tree.leaves(stats):
+    stats = jax.jit(lambda b, k: experiment.model.init(
+        core.on_device(b), k)[1])(batch, seed)
+  model = Given(experiment.model.players, experiment.model.sampled,
+                {"net": names.nested(placed)}, stats)
+  c = experiment.config
+  state = core.make_init(
+      model, complete("optim", c.optim, steps=c.steps), tuple(c.ema))(
+          batch, seed)
+  return jax.device_put(state, whole)
+
+
+def usual(tensors: Tensors, source: str, size: int, say: Callable[[str], None]
+          ) -> ConfigDict:
+  """A config for what the file tells; the rest as ADM's models have it."""
+  if source != "adm":
+    raise UserError(f"import from {source} needs a --config")
+  found = infer(tensors)
+  if found.low_res:
+    raise UserError("the file does not say what the upsampler enlarges: give "
+                    "a --config, such as configs/adm_upsample256.py")
+  size = found.size or size
+  if not size:
+    raise UserError("the file does not say how large its images are: give "
+                    "--size=64, or a --config")
+  base = {64: "adm_imagenet64"}.get(size, "adm_imagenet256")
+  if found.kind == "Classifier":
+    base = f"adm_classifier:{64 if size == 64 else 256}"
+  file, _, arg = base.partition(":")
+  c = config.load(f"configs/{file}.py" + (f":{arg}" if arg else ""))
+  with c.unlocked():
+    c.data.size = size
+    c.model.net.update(
+        found.net | {"attend": tuple(size >> i for i in found.attend)})
+    classes = found.net.get("labels", found.net.get("classes"))
+    c.data.classes = classes
+    if found.kind == "UNet":
+      c.model.classes = classes
+      if not found.net["learned"]:
+        c.model.objective = {"name": "diffusion.objective.simple"}
+        c.model.sampler = {"name": "diffusion.samplers.ancestral", "frac": 1.}
+  net = c.model.net
+  say("the file does not say, and was assumed: "
+      f"{net.get('head', 64)} channels per head, split_first="
+      f"{net.get('split_first', False)}, {c.model.process.name}, data of "
+      f"{c.data.source}; a --config rules")
+  return c
+
+
+def carry(workdir: str, out: str, source: str | None = None, *,
+          ema: str | None = None, step: int | None = None) -> dict[str, Any]:
+  """Writes a workdir's weights as a checkpoint of somebody else's code.
+
+  Args:
+    workdir: Of the training, or of an import.
+    out: Name of the file, .pt or .safetensors.
+    source: A key of SOURCES; None: where they were imported from.
+    ema: See sampler.load.
+    step: Likewise.
+
+  Returns:
+    What there is to say of it: the step, number of tensors, import.
+  """
+  files.kind_of(out)
+  past = latest_meta(workdir).get("import", {})
+  if source is None and not past:
+    raise UserError("export needs --source, one of " + ", ".join(SOURCES))
+  source = source or past["source"]
+  check_source(source)
+  trained = averaged.trained(workdir, ema, step)
+  check_net(Experiment.of(ConfigDict(latest_meta(workdir)["config"])), source)
+  tensors = names.give(trained.params["net"], source)
+  betas = getattr(getattr(trained.model, "process", None), "betas", None)
+  if source == "sr3" and betas is not None:  # its code wants them
+    tensors |= {k: lazy(v) for k, v in sr3_buffers(betas).items()}
+  files.write(out, tensors)
+  return {"step": trained.step, "tensors": len(tensors), "import": past,
+          "ema": trained.card["ema"]}

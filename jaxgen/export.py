@@ -1,0 +1,41 @@
+"""Write trained weights as a checkpoint of somebody else's code.
+
+  jaxgen export --workdir W --source adm --out x.pt
+  jaxgen export --workdir W --source diffusers --out model.safetensors
+"""
+import functools
+
+from absl import flags
+
+from jaxgen import cli
+from jaxgen.errors import UserError
+from jaxgen.exchange import carry
+from jaxgen.interop.sources import SOURCES
+
+
+def define(values: flags.FlagValues) -> None:
+  """The verb's flags."""
+  flag = functools.partial(flags.DEFINE_string, flag_values=values)
+  flag("workdir", None, "of the trained model")
+  flag("out", None, "x.pt, .pth or .bin (PyTorch), or x.safetensors")
+  flag("source", None, "whose names they get: " + ", ".join(SOURCES)
+       + "; default: those that they were imported by")
+  flag("ema", None, "profile of averaged weights, or none for the last ones")
+  flags.DEFINE_integer("step", None, "of the checkpoint; default: the last",
+                       flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  """The verb."""
+  if not values.workdir or not values.out:
+    raise UserError("export needs --workdir=W and --out=x.pt or .safetensors")
+  made = carry(values.workdir, values.out, values.source, ema=values.ema,
+               step=values.step)
+  print(f"{made['tensors']} tensors of step {made['step']}, averaged by "
+        f"{made['ema']} -> {values.out}")
+  if licence := made["import"].get("licence"):
+    print(f"they come from {made['import']['file']}: {licence}")
+
+
+if __name__ == "__main__":
+  cli.run("jaxgen.export")

@@ -1,0 +1,48 @@
+"""What the config.json of diffusers says that names and shapes do not."""
+import json
+import os
+import pathlib
+from typing import Any
+
+from jaxgen.errors import UserError
+
+
+def facts(checkpoint: str | os.PathLike) -> dict[str, Any]:
+  """The config.json beside a checkpoint; empty if there is none."""
+  path = pathlib.Path(checkpoint).parent / "config.json"
+  try:
+    said = json.loads(path.read_text())
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError) as e:
+    raise UserError(f"{path} cannot be read: {e}") from e
+  return said if isinstance(said, dict) else {}
+
+
+def check(said: dict[str, Any], net: dict[str, Any]) -> None:
+  """UserError if a UNet2DModel of these facts is not our net.
+
+  Args:
+    said: See `facts`; what it does not say is UNet2DModel's default.
+    net: Attributes of nets.unet.UNet, as a config has them.
+  """
+  features = net.get("embedding", {}).get("features", {})
+  heads = said.get("attention_head_dim", 8)
+  ours = {
+      "norm_eps": (said.get("norm_eps", 1e-5), net.get("eps", 1e-5), "eps"),
+      "norm_num_groups": (said.get("norm_num_groups", 32),
+                          net.get("groups", 32), "groups"),
+      "downsample_padding": (said.get("downsample_padding", 1),
+                             net.get("pad", (1, 1))[0], "pad"),
+      "flip_sin_to_cos": (said.get("flip_sin_to_cos", True),
+                          not features.get("sine_first", False),
+                          "embedding.features.sine_first"),
+      "freq_shift": (said.get("freq_shift", 0),
+                     int(features.get("ends", False)),
+                     "embedding.features.ends"),
+      "attention_head_dim": (heads, None if net.get("heads") == 1
+                             else net.get("head", 64), "heads or head")}
+  for name, (theirs, mine, where) in ours.items():
+    if theirs != mine:
+      raise UserError(f"config.json means {name}={theirs}, but by the config it "
+                      f"would be {mine}: see config.model.net's {where}")

@@ -1,0 +1,215 @@
+"""`jaxgen import` and `export`: other people's weights are ours, and back."""
+import hashlib
+import importlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from verbs import call, tree
+
+import jaxgen
+from jaxgen import averaged, config, core, exchange, sharding, train
+from jaxgen.build import build
+from jaxgen.checkpoint import latest_meta, restore_subset
+from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment
+from jaxgen.interop import files, names
+
+ADM = "configs/digits_adm.py:debug"
+SMALLER = "--config.model.net.mults=(1,)"
+
+
+def small(name=ADM):
+  """A config with a net of one level."""
+  c = config.load(name)
+  c.model.net.mults = (1,)
+  if "head" in c.model.net:
+    c.model.net.head = 16
+  return c
+
+
+def written(path, c, source):
+  """A checkpoint of random weights for a config's net -> our tree of them."""
+  model, rng = build(c.model), np.random.default_rng(0)
+  batch = {"x": jax.ShapeDtypeStruct((1, 8, 8, 1), np.uint8)}
+  if c.data.classes:
+    batch["y"] = jax.ShapeDtypeStruct((1,), np.int32)
+  shapes, _ = jax.eval_shape(
+      lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
+  made = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) / 9,
+                      shapes["net"])
+  files.write(path, names.give(made, source))
+  return made
+
+
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory):
+  """-> workdir of an import, its file, and the weights; not to be changed."""
+  folder = tmp_path_factory.mktemp("brought")
+  made = written(folder / "theirs.pt", small(), "adm")
+  exchange.bring(folder / "theirs.pt", folder / "w", "adm", small(), size=8,
+                 licence="MIT, by X")
+  return folder / "w", folder / "theirs.pt", made
+
+
+def test_every_weight_and_average_is_theirs(brought):
+  workdir, file, made = brought
+  like = Experiment.of(small()).abstract(
+      exchange.Data("digits", (8, 8, 1), 10), sharding.make_mesh())
+  step, state, _ = restore_subset(
+      workdir, {"params": like.params, "ema": like.ema, "opt": like.opt})
+  assert step == 0
+  for ours in (state["params"], state["ema"]["main"]):
+    jax.tree.map(np.testing.assert_array_equal, ours["net"], made)
+  begun = jax.tree.leaves(state["opt"])
+  assert begun and not any(map(np.any, begun))
+  meta = latest_meta(workdir)
+  note = meta["import"]
+  assert note["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+  assert (note["source"], note["file"], note["licence"]) == (
+      "adm", "theirs.pt", "MIT, by X")
+  assert meta["data"]["shape"] == [8, 8, 1]
+  assert meta["data"]["fingerprint"] is None
+
+
+def test_an_import_samples(brought):
+  model = jaxgen.load(str(brought[0]))
+  x = model.sample(0, 2, labels=[3, 7], steps=2)
+  assert x.shape == (2, 8, 8, 1) and x.dtype == np.uint8 and x.std() > 0
+
+
+@pytest.mark.parametrize("end", ["pt", "safetensors"])
+def test_out_again_bit_by_bit(end, brought, tmp_path, capsys, monkeypatch):
+  workdir, file, _ = brought
+  before = tree(workdir)
+  status, out, lines = call(capsys, monkeypatch, "export",
+                            f"--workdir={workdir}", f"--out={tmp_path}/x.{end}")
+  assert (status, lines) == (0, [])
+  assert "of step 0" in out and "theirs.pt: MIT, by X" in out
+  theirs, back = files.read(file), files.read(tmp_path / f"x.{end}")
+  assert set(back) == set(theirs)
+  for name, tensor in theirs.items():
+    assert back[name].read().tobytes() == tensor.read().tobytes()
+  if end == "pt":
+    assert (tmp_path / "x.pt").read_bytes() == file.read_bytes()
+  assert tree(workdir) == before
+
+
+def test_fine_tuning_goes_on_from_an_import(brought, tmp_path):
+  """With other settings at first; from then on it is a run like any other."""
+  _, _, made = brought
+  workdir, c = tmp_path / "w", small()
+  shutil.copytree(brought[0], workdir)
+  c.model.bound = 2.
+  with pytest.raises(UserError, match="config.model.bound is 2.0"):
+    train.train(c, str(workdir), quiet=True)
+  c = small()
+  c.steps, c.batch, c.log.pictures = 1, 4, 0
+  c.optim.net.lr, c.data.split = 1e-6, "test"
+  state = train.train(c, str(workdir), quiet=True)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+               state.params["net"], made)
+  meta = latest_meta(workdir)
+  assert meta["step"] == 1 and meta["import"]["licence"] == "MIT, by X"
+  assert meta["data"]["fingerprint"]
+  c.optim.net.lr = 1e-5
+  with pytest.raises(UserError, match="began with"):
+    train.train(c, str(workdir), quiet=True)
+  c.optim.net.lr = 1e-6
+  kept = train.open_data
+  def other(c):
+    c = c.copy_and_resolve_references()
+    c.data.split = "train"
+    return kept(c)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, "open_data", other)
+    with pytest.raises(UserError, match="other data"):
+      train.train(c, str(workdir), quiet=True)
+
+
+def test_classifiers_and_other_sources(tmp_path):
+  """A guide of ADM's kind; SR3, whose code wants its schedule beside."""
+  for name, source, more in (("configs/digits_guide.py:debug", "adm", 0),
+                             ("configs/sr3.py:debug", "sr3", 12)):
+    file, workdir = tmp_path / f"{source}.pt", tmp_path / source
+    made = written(file, small(name), source)
+    exchange.bring(file, workdir, source, small(name), size=8)
+    jax.tree.map(np.testing.assert_array_equal,
+                 averaged.trained(workdir).params["net"], made)
+    done = exchange.carry(workdir, tmp_path / "x.safetensors")
+    theirs, back = files.read(file), files.read(tmp_path / "x.safetensors")
+    assert done["tensors"] == len(back) == len(theirs) + more
+    for key, tensor in theirs.items():
+      assert back[key].read().tobytes() == tensor.read().tobytes()
+
+
+def mistake(capsys, monkeypatch, verb, *argv):
+  """The one line with which a verb ends."""
+  status, out, lines = call(capsys, monkeypatch, verb, *argv)
+  assert (status, out, len(lines)) == (2, "", 1), lines
+  return lines[0]
+
+
+IMPORT = {
+    "nothing": (["--source="], "import needs --source"),
+    "source": (["--source=amd"], "no source 'amd'; did you mean 'adm'?"),
+    "file": (["--checkpoint={}/x.pt"], "there is no file"),
+    "key": (["--key=ema"], "no tensors under --key=ema"),
+    "size": (["--size=0"], "give --size"),
+    "net": (["--config.model.net.width=32"],
+            "time_embed.0.weight: file has [64, 16], config wants [128, 32]; "),
+    "names": (["--source=sr3"], "sr3 has no name for this net's label/embed"),
+    "heads": (["--source=diffusers"], "set heads=1 or split_first=True"),
+    "labels": (["--config.model.classes=9"], "data.classes=10"),
+    "whole": (["--workdir={brought}"], "holds checkpoints already"),
+    "place": (["--workdir={file}/w"], "cannot write"),
+}
+
+
+@pytest.mark.parametrize("case", IMPORT)
+def test_mistake_of_importing(case, brought, tmp_path, capsys, monkeypatch):
+  """One line, and nothing is written."""
+  argv, said = IMPORT[case]
+  workdir, file, _ = brought
+  before = tree(workdir)
+  argv = [a.replace("{}", str(tmp_path)).replace("{brought}", str(workdir))
+          .replace("{file}", str(file)) for a in argv]
+  monkeypatch.setattr("jaxgen.progress.Progress.at", lambda *_: None)
+  line = mistake(capsys, monkeypatch, "import", "--source=adm", "--size=8",
+                 f"--checkpoint={file}", f"--workdir={tmp_path / 'w'}",
+                 f"--config={ADM}", SMALLER, *argv)
+  assert said in line
+  assert not any(tmp_path.iterdir()) and tree(workdir) == before
+
+
+EXPORT = {
+    "nothing": (["--out="], "export needs --workdir"),
+    "workdir": (["--workdir={}/none"], "there is no folder"),
+    "name": (["--out={}/x.npz"], "ends in .bin, .pt"),
+    "source": (["--source=adn"], "did you mean 'adm'?"),
+    "profile": (["--ema=mian"], "did you mean 'main'?"),
+    "step": (["--step=3"], "there are [0]"),
+    "heads": (["--source=diffusers"], "set heads=1"),
+}
+
+
+@pytest.mark.parametrize("case", EXPORT)
+def test_mistake_of_exporting(case, brought, tmp_path, capsys, monkeypatch):
+  argv, said = EXPORT[case]
+  line = mistake(capsys, monkeypatch, "export", f"--workdir={brought[0]}",
+                 f"--out={tmp_path}/x.pt",
+                 *[a.replace("{}", str(tmp_path)) for a in argv])
+  assert said in line and not any(tmp_path.iterdir())
+
+
+def test_a_file_that_wants_code_ends_the_verb(tmp_path, capsys, monkeypatch):
+  module = "tests/golden/torch_module.pt"
+  line = mistake(capsys, monkeypatch, "import", "--source=adm",
+                 f"--checkpoint={module}", f"--workdir={tmp_path / 'w'}")
+  assert "asks for torch.nn.modules.linear.Linear: refused" in line
+
+
+def test_the_verb_is_a_module_though_its_name_is_a_keyword():
+  verb = importlib.import_module("jaxgen.import")
+  assert "--source adm" in verb.__doc__
