@@ -1,64 +1,131 @@
-"""Judge samples: of a trained model, or of a file.
+"""Judge samples: of a trained model, of a file, or of a folder.
 
-  jaxgen evaluate --workdir W --num 1000 --out scores.json
-  jaxgen evaluate --samples x.npz --data digits
+  jaxgen eval --workdir W --num 1000 --out scores.json
+  jaxgen eval --samples x.npz --data digits
+  jaxgen eval --workdir W --protocol adm --ref VIRTUAL_imagenet64_labeled.npz
+  jaxgen eval --samples folder --protocol clean-fid --ref tfds:cifar10
+  jaxgen eval --card a.json --against b.json
 
-See judge.py for what is measured. How real test data score is the floor:
-nothing beats it but by luck or by copying.
+Without --protocol the built-in judge does it, for small data: see judge.py.
+How real test data score is the floor: nothing beats it but by luck or by
+copying. With one, numbers are those of a reference evaluator, see
+evaluation/protocols.py; they come on a card that says how they were made, and
+only cards that were made alike are ranked.
 """
+import dataclasses
 import functools
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import checkpoint, cli, sample
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
+from jaxgen.evaluation import cards
+from jaxgen.evaluation.collect import Extractor
+from jaxgen.evaluation.drawing import Drawn, choose_labels
+from jaxgen.evaluation.images import Dataset, Images
+from jaxgen.evaluation.logs import append, card_name
+from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
+from jaxgen.evaluation.reference import (
+    Reference,
+    open_images,
+    open_reference,
+    save_statistics,
+)
+from jaxgen.evaluation.run import Evaluation
+from jaxgen.evaluation.scores import METRICS, main_tap
 from jaxgen.judge import means, open_judge, spreads, table
 
 
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
+  number = functools.partial(flags.DEFINE_integer, flag_values=values)
   flag("workdir", None, "of the trained model to judge")
-  flag("samples", None, "or a file of samples: x.npz with arr_0, arr_1")
-  flag("data", None, "what the samples of a file imitate, such as digits")
+  flag("samples", None, "or x.npz (arr_0, arr_1), a folder, a data set")
+  flag("data", None, "what samples imitate, such as digits")
   flag("judge", None, "folder of the judge; default: in the user's cache")
-  flag("out", None, "x.json gets the scores")
-  flag("ema", None, "profile of averaged weights")
-  flag("sampler", None, "in place of the config's")
-  flags.DEFINE_integer("num", None, "samples to draw; default: as many as the "
-                       "training split has", flag_values=values)
-  flags.DEFINE_integer("seed", 0, "of the samples", flag_values=values)
-  for name in sample.KNOBS:
-    flags.DEFINE_float(name, None, "knob of the sampler, where it has it",
+  flag("out", None, "x.json gets the scores; default: in WORKDIR/evals")
+  flag("protocol", None, ", ".join(PROTOCOLS) + "; default: the judge's own")
+  flag("ref", None, "statistics or samples x.npz, a folder, a data set such "
+       "as tfds:cifar10; default: what the model was trained on")
+  flag("ref_split", "train", "of a data set")
+  flags.DEFINE_list("metrics", None, "in place of the protocol's own: "
+                    + ", ".join((*METRICS, "cas")), flag_values=values)
+  flag("features", "inception", "inception, dinov2, or judge: the classifier")
+  flag("inception", None, "file of Inception's weights")
+  flag("dinov2", None, "file of DINOv2's weights")
+  flag("floats", None, "what floats of a file mean: signed [-1, 1], unit "
+       "[0, 1] or bytes 0 .. 255")
+  flag("labels", "turn", "of the samples: turn, random, or 0,1,2")
+  flag("card", None, "in place of judging: a card that is there")
+  flag("save_ref", None, "x.npz gets the statistics of the reference")
+  flags.DEFINE_list("against", [], "cards to be ranked with this one",
+                    flag_values=values)
+  flags.DEFINE_bool("convert", False, "make grey and transparent images RGB",
+                    flag_values=values)
+  number("num", None, "samples to judge; default: as many as the protocol "
+         "wants, or as the training split has")
+  number("size", None, "crop and resize images of a data set --ref to this")
+  number("kid_size", None, "images in a subset of KID, in place of 1000")
+  number("seed", 0, "of the samples")
+  number("batch", 256, "samples drawn at once")
+  for name in sample.CHOICES:
+    kind = number if name in ("step", "guide_step") else flag
+    kind(name, None, "as in `jaxgen sample`")
+  for name, text in sample.KNOBS.items():
+    flags.DEFINE_float(name, None, f"{text} (where the model has this knob)",
                        flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
   """The verb."""
-  if bool(values.workdir) == bool(values.samples):
+  against = {path: cards.load(path) for path in values.against}
+  if values.card:
+    print(cards.rank({values.card: cards.load(values.card)} | against))
+  elif bool(values.workdir) == bool(values.samples):
     raise UserError("evaluate wants one of --workdir=W and --samples=x.npz")
+  elif values.protocol:
+    judge_by_protocol(values, against)
+  elif against or values.ref or values.metrics:
+    raise UserError("--against, --ref and --metrics want a --protocol: "
+                    + ", ".join(PROTOCOLS))
+  else:
+    judge_as_ever(values)
+
+
+def open_model(values: flags.FlagValues):
+  """The model of --workdir, and the knobs that were given."""
+  model = sample.load(values.workdir, **{
+      k: values[k].value for k in sample.CHOICES})
+  return model, {k: values[k].value for k in sample.KNOBS
+                 if values[k].value is not None}
+
+
+def judge_as_ever(values: flags.FlagValues) -> None:
+  """By the built-in judge."""
   if values.samples:
     if not values.data:
-      raise UserError("--samples wants --data: what do they imitate?")
+      raise UserError("--samples wants --data: what do they imitate? (Or "
+                      "--protocol and --ref: what are they compared with?)")
     source = open_source(f"npz:{values.samples}")
     data = ConfigDict(dict(source=values.data, split="train"))
     judge = open_judge(data, values.judge)
     x, y = source.arrays()
     made = {"samples": values.samples, "fingerprint": source.fingerprint}
   else:
-    model = sample.load(values.workdir, ema=values.ema, sampler=values.sampler)
+    model, knobs = open_model(values)
     data = ConfigDict(checkpoint.latest_meta(values.workdir)["config"]["data"])
     judge = open_judge(data, values.judge)
     n = values.num or judge.count
-    knobs = {k: values[k].value for k in sample.KNOBS
-             if values[k].value is not None}
     y = model.labels(n, None)
     x = model.sample(values.seed, n, y, **knobs)
     made = model.card | {"seed": values.seed, "num": n,
@@ -69,6 +136,112 @@ def main(values: flags.FlagValues) -> None:
     save_json(values.out, {
         "made": made, "judge": judge.card, "scores": means(scores),
         "spread": spreads(scores), "floor": means(floor)})
+
+
+def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
+                      ) -> None:
+  """As a reference evaluator does."""
+  how = protocol(values.protocol)
+  if values.kid_size:
+    how = dataclasses.replace(how, kid_size=values.kid_size)
+  if values.out and not values.out.endswith(".json"):
+    raise UserError(f"--out={values.out}: want x.json")
+  metrics = values.metrics
+  if metrics == ["cas"]:
+    raise UserError("cas comes with other metrics: --metrics=fid,cas")
+  images, data = open_samples(values, how)
+  reference = open_real(values, how, data)
+  looks = open_features(values, how, data)
+  cas = "cas" in (metrics or ())
+  evaluation = Evaluation(
+      reference, looks, how,
+      tuple(m for m in metrics if m != "cas") if metrics else None)
+  for name, card in against.items():  # before the hours that it takes
+    cards.check_alike({"this evaluation": evaluation.head(images), name: card})
+  out = values.out and pathlib.Path(values.out)
+  if not out and values.workdir:
+    out = pathlib.Path(values.workdir) / "evals" / card_name(
+        images.card["step"], looks.name, how.name, images.count)
+  card = evaluation.run(
+      images, out and out.with_suffix(".partial"),
+      out and "copies" in evaluation.wanted and out.with_suffix(".png"))
+  if cas:
+    card = with_accuracy(card, values, images, data)
+  for line in card["warnings"]:
+    print(f"jaxgen: {line}", file=sys.stderr)
+  if out:
+    cards.save(out, card)
+  if values.save_ref:
+    save_statistics(
+        values.save_ref, evaluation.measure().moments,
+        main_tap(looks.taps, how), {k: card[k] for k in (
+            "protocol", "features", "reference")})
+  if values.workdir:
+    append(values.workdir, images.card["step"], card["scores"])
+  print(cards.table(card))
+  if against:
+    print("\n" + cards.rank({str(out or "this evaluation"): card} | against))
+
+
+def open_samples(values: flags.FlagValues, how: Protocol
+                 ) -> tuple[Images, ConfigDict | None]:
+  """What is judged, and the config of what it imitates, if that is known."""
+  if values.samples:
+    data = values.data and ConfigDict(dict(source=values.data, split="train"))
+    return open_images(values.samples, how, size=values.size,
+                       span=values.floats, convert=values.convert,
+                       num=values.num), data
+  model, knobs = open_model(values)
+  n = how.images if values.num is None else values.num
+  labels = choose_labels(model, values.labels, n, values.seed)
+  data = checkpoint.latest_meta(values.workdir)["config"]["data"]
+  return Drawn(model, n, values.seed, labels, values.labels, how.floats, knobs,
+               values.batch), ConfigDict(data)
+
+
+def open_real(values: flags.FlagValues, how: Protocol,
+              data: ConfigDict | None) -> Reference:
+  """What it is compared with."""
+  if values.ref:
+    return open_reference(values.ref, how, split=values.ref_split,
+                          size=values.size, convert=values.convert)
+  if data is None:
+    raise UserError("--protocol wants --ref: statistics, samples, a folder or "
+                    "a data set to compare with")
+  size = data.get("size") or None
+  images = Dataset(open_source(data.source, split=data.split, size=size),
+                   data.split)
+  return Reference(images.card, {}, images)
+
+
+def open_features(values: flags.FlagValues, how: Protocol,
+                  data: ConfigDict | None) -> Extractor:
+  """What looks at images."""
+  from jaxgen.evaluation import extract, judging  # networks: not for all
+  if values.features != "judge":
+    return extract.open_extractor(
+        values.features, weights=values.dinov2 if values.features == "dinov2"
+        else values.inception, resize=how.resize)
+  if data is None:
+    raise UserError("--features=judge is a classifier of --data: name that")
+  judge = open_judge(data, values.judge)
+  if not hasattr(judge, "classifier"):
+    raise UserError("the judge of points has no features: leave --protocol")
+  return judging.judge_features(judge.features, judge.classifier)
+
+
+def with_accuracy(card: dict[str, Any], values: flags.FlagValues,
+                  images: Images, data: ConfigDict | None) -> dict[str, Any]:
+  """The card, with the classification accuracy score of judge.py."""
+  if data is None or images.labels is None:
+    raise UserError("cas wants labelled samples, and --data that they imitate")
+  judge = open_judge(data, values.judge)
+  x = np.concatenate(list(images.read(0, images.count)))
+  x = x[..., :judge.real.shape[-1]]
+  judge.check(x)
+  name = f"cas@{judge.features}"
+  return card | {"scores": card["scores"] | {name: judge.cas(x, images.labels)},
+                 "cas": judge.card}
 
 
 def save_json(path: str | os.PathLike, result: Mapping[str, Any]) -> None:

@@ -23,6 +23,9 @@ RULES = {
               "absl"}),  # whose flags grain's worker processes want
     "interop": ({"interop", "errors"}, {"numpy", "ml_dtypes", "safetensors"}),
     "metrics": ({"metrics", "nets.inception"}, JAX | {"scipy"}),
+    "evaluation": ({"evaluation", "metrics", "nets", "interop", "data",
+                    "sampler", "core", "sharding", "fingerprint", "pictures",
+                    "progress", "errors"}, JAX | {"PIL"}),
     "core": (set(), JAX | {"flax.struct", "optax"}),
     "ema": ({"errors"}, JAX),
     "optim": ({"errors"}, {"optax"}),

@@ -1,0 +1,165 @@
+"""Cards: a number, how it was made, and with which others it may be ranked."""
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.evaluation.protocols import Protocol
+from jaxgen.evaluation.scores import HIGHER, LOWER
+
+KIND = "jaxgen evaluation 1"
+# What must be alike before numbers are ranked. Everything else on a card (the
+# model, its sampler, seed and step, the machine) is what may be compared.
+ALIKE = ("protocol", "features", "reference", "samples.images")
+# Names of files may differ; what is in them may not.
+APART = ("reference.name", "reference.kind", "reference.statistics")
+
+
+def versions() -> dict[str, str]:
+  """Of what numbers depend on."""
+  names = ("jaxgen", "jax", "jaxlib", "numpy", "scipy", "pillow")
+  return {n: importlib.metadata.version(n) for n in names}
+
+
+def head(protocol: Protocol, features: Mapping[str, Any],
+         reference: Mapping[str, Any], samples: Mapping[str, Any]
+         ) -> dict[str, Any]:
+  """What is known of a card before anything is measured."""
+  device = jax.devices()[0]
+  how = dataclasses.asdict(protocol)
+  del how["metrics"]  # which are made changes none of them
+  return as_json({
+      "kind": KIND, "protocol": how,
+      "features": features, "reference": reference, "samples": samples,
+      "device": {"platform": device.platform, "kind": device.device_kind,
+                 "count": jax.device_count()},
+      "versions": versions()})
+
+
+def key_of(card: Mapping[str, Any]) -> str:
+  """Sixteen hex digits that identify a head."""
+  return hashlib.sha256(json.dumps(card, sort_keys=True).encode()
+                        ).hexdigest()[:16]
+
+
+def as_json(value: Any) -> Any:
+  """Nested values as JSON can say them."""
+  if isinstance(value, Mapping):
+    return {str(k): as_json(v) for k, v in value.items()}
+  if isinstance(value, list | tuple | np.ndarray):
+    return [as_json(v) for v in value]
+  if isinstance(value, np.generic):
+    value = value.item()
+  if isinstance(value, float) and not np.isfinite(value):
+    return str(value)
+  return value
+
+
+def save(path: str | os.PathLike, card: Mapping[str, Any]) -> None:
+  """Writes a card whole or not at all."""
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  draft = path.with_name(f".{path.name}.{os.getpid()}")
+  try:
+    draft.write_text(json.dumps(as_json(card), indent=1) + "\n")
+    draft.replace(path)
+  finally:
+    draft.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike) -> dict[str, Any]:
+  """A card; UserError if the file is none."""
+  try:
+    card = json.loads(Path(path).expanduser().read_text())
+    if card["kind"] != KIND:
+      raise ValueError
+    return card
+  except FileNotFoundError as e:
+    raise UserError(f"there is no card {path}") from e
+  except (ValueError, KeyError, TypeError, UnicodeDecodeError) as e:
+    raise UserError(f"{path} is no card of `jaxgen eval --protocol`") from e
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+  """Fields that must be alike and are not: "reference.sha256: x, not y"."""
+  one, two = _flat(a), _flat(b)
+  found = []
+  for field in sorted(one.keys() | two.keys()):
+    wanted = any(f"{field}.".startswith(f"{alike}.") for alike in ALIKE)
+    if wanted and field not in APART and one.get(field) != two.get(field):
+      found.append(f"{field} is {json.dumps(one.get(field))} in one and "
+                   f"{json.dumps(two.get(field))} in the other")
+  return found
+
+
+def check_alike(cards: Mapping[str, Mapping[str, Any]]) -> None:
+  """UserError naming what differs, unless all may be ranked."""
+  (first, card), *others = cards.items()
+  for name, other in others:
+    if wrong := differences(card, other):
+      more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+      raise UserError(f"{first} and {name} cannot be ranked: {wrong[0]}{more}")
+
+
+def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
+  """A table of cards side by side, the best of each line marked.
+
+  Raises:
+    UserError: the cards are not alike.
+  """
+  check_alike(cards)
+  names = list(cards)
+  metrics = list(dict.fromkeys(m for c in cards.values() for m in c["scores"]))
+  rows = [["", *names]]
+  for metric in metrics:
+    values = [cards[n]["scores"].get(metric) for n in names]
+    numbers = [v for v in values if isinstance(v, float | int)]
+    kind = metric.partition("@")[0]
+    best = None
+    if kind.startswith(LOWER):
+      best = min(numbers, default=None)
+    elif kind.startswith(HIGHER):
+      best = max(numbers, default=None)
+    rows.append([metric] + [
+        "-" if v is None else f"{v:.6g}" + ("*" if v == best else " ")
+        for v in values])
+  return columns(rows) + "\n* the best"
+
+
+def table(card: Mapping[str, Any]) -> str:
+  """The numbers of a card, as text."""
+  spread = card["spread"]
+  rows = [[name, f"{value:.6g}" + (
+      f" ± {spread[name]:.2g}" if name in spread else "")]
+      for name, value in card["scores"].items()]
+  n, reference = card["samples"]["images"], card["reference"]["name"]
+  return columns(rows) + (f"\n{n:,} images against {reference}, protocol "
+                          f"{card['protocol']['name']}")
+
+
+def columns(rows: list[list[str]]) -> str:
+  """Text in columns: the first to the left, the others to the right."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return "\n".join(
+      "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+      .rstrip() for row in rows)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """{dotted path: leaf}."""
+  found = {}
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      found |= _flat(value, f"{prefix}{key}.")
+    else:
+      found[f"{prefix}{key}"] = value
+  return found

@@ -1,0 +1,223 @@
+"""From images to what metrics want of their features; can be interrupted.
+
+Moments stream in float64, block by block of the same rows, so that they are
+bit for bit the same however images were batched and how often all was killed.
+"""
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.evaluation.images import Images
+from jaxgen.metrics.distances import Gaussian, Moments
+
+CHUNK = 256        # images between two moments at which all can be saved
+SAVE_SECONDS = 30  # at least, between saves
+
+
+class Extractor(Protocol):
+  """A network that looks at images.
+
+  Attributes:
+    name: goes into the names of metrics.
+    sha256: of its weights.
+    taps: the features it has; the first are those of Fréchet distances.
+  """
+  name: str
+  sha256: str
+  taps: tuple[str, ...]
+
+  def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]
+               ) -> dict[str, np.ndarray]:
+    """Batches uint8 [n, H, W, 3] -> float32 [N, D] by tap, rows in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What to keep of the features.
+
+  Attributes:
+    moments: taps whose mean and covariance are wanted.
+    rows: taps whose rows are wanted.
+    kept: which rows, ascending; None: all.
+  """
+  moments: tuple[str, ...]
+  rows: tuple[str, ...] = ()
+  kept: np.ndarray | None = None
+
+  @property
+  def taps(self) -> tuple[str, ...]:
+    """All of them, once."""
+    return tuple(dict.fromkeys(self.moments + self.rows))
+
+
+@dataclasses.dataclass
+class Collected:
+  """What came of it: `colour` is the mean of each channel, in 0 .. 255."""
+  n: int
+  moments: dict[str, Gaussian]
+  rows: dict[str, np.ndarray]
+  colour: np.ndarray
+
+
+def collect(images: Images, extractor: Extractor, plan: Plan, *,
+            key: str = "", folder: Path | None = None,
+            tick: Callable[[int], object] = lambda done: None) -> Collected:
+  """Looks at all images.
+
+  Args:
+    images: at least two of them.
+    extractor: what looks.
+    plan: what is wanted.
+    key: whose work lies in `folder`; that of others is thrown away.
+    folder: for what is done so far, so that a killed process goes on there
+      next time. None: it does not.
+    tick: is told how many images are done.
+
+  Raises:
+    UserError: images that cannot be read, or features that are not finite.
+  """
+  if images.count < 2:
+    raise UserError(f"{images.card['name']}: {images.count} images are too few")
+  work = Work(images.count, plan, key, folder)
+  tick(work.done)
+  stream = chunks(images.read(work.done, images.count), CHUNK)
+  with ThreadPoolExecutor(1) as pool:  # sums while the next chunk is looked at
+    summed = pool.submit(lambda: None)
+    for batches in stream:
+      f = extractor.features(iter(batches), plan.taps)
+      summed.result()
+      check(images, extractor, f, batches, work.done)
+      start, work.done = work.done, work.done + sum(map(len, batches))
+      summed = pool.submit(work.absorb, f, batches, start)
+      tick(work.done)
+    summed.result()
+  return work.result()
+
+
+def chunks(batches: Iterator[np.ndarray], size: int
+           ) -> Iterator[list[np.ndarray]]:
+  """Regroups batches of any length: lists that hold `size` images together."""
+  held, n = [], 0
+  for batch in batches:
+    while len(batch):
+      part, batch = batch[:size - n], batch[size - n:]
+      held.append(part)
+      n += len(part)
+      if n == size:
+        yield held
+        held, n = [], 0
+  if held:
+    yield held
+
+
+def check(images: Images, extractor: Extractor, f: Mapping[str, np.ndarray],
+          batches: list[np.ndarray], start: int) -> None:
+  """UserError unless there is a finite row for each image."""
+  n = sum(map(len, batches))
+  for tap, rows in f.items():
+    if len(rows) != n:
+      raise ValueError(f"{len(rows)} rows of {tap} for {n} images")
+    bad = np.flatnonzero(~np.isfinite(rows).all(1))
+    if len(bad):
+      raise UserError(
+          f"features of {extractor.name} are not finite for image "
+          f"{start + bad[0]} of {images.card['name']}: are the weights whole?")
+
+
+class Work:
+  """What is done so far: in memory, and now and then in a folder."""
+
+  def __init__(self, count: int, plan: Plan, key: str, folder: Path | None):
+    self.plan, self.folder = plan, folder
+    self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows])
+    self.done, self.colour, self.pixels = 0, np.zeros(3), 0
+    self.moments = {tap: Moments(CHUNK) for tap in plan.moments}
+    self.rows: dict[str, np.ndarray] = {}
+    self.kept = np.arange(count) if plan.kept is None else plan.kept
+    self.saved, self.safe = time.monotonic(), 0  # `safe` rows are on disk
+    if folder:
+      self._resume()
+
+  def absorb(self, f: Mapping[str, np.ndarray], batches: list[np.ndarray],
+             start: int) -> None:
+    """Takes in the features and the images of one chunk."""
+    for x in batches:
+      self.colour += x.sum((0, 1, 2), dtype=np.int64)
+      self.pixels += x.size // 3
+    for tap in self.plan.moments:
+      self.moments[tap].add(f[tap])
+    stop = start + sum(map(len, batches))
+    first, last = np.searchsorted(self.kept, [start, stop])
+    for tap in self.plan.rows:
+      if tap not in self.rows:
+        self.rows[tap] = np.empty((len(self.kept), f[tap].shape[1]), np.float32)
+      self.rows[tap][first:last] = f[tap][self.kept[first:last] - start]
+    if self.folder and time.monotonic() - self.saved >= SAVE_SECONDS:
+      self.save(stop)
+
+  def save(self, done: int) -> None:
+    """All of it, whole or not at all: rows first, then what counts them."""
+    self.folder.mkdir(parents=True, exist_ok=True)
+    written = int(np.searchsorted(self.kept, done))
+    state = {"key": np.array(self.key), "done": np.int64(done),
+             "colour": self.colour, "pixels": np.int64(self.pixels)}
+    for tap, rows in self.rows.items():
+      path, width = self.folder / f"{tap}.rows", rows.shape[1]
+      state[f"{tap}#"] = np.int64(width)
+      with open(path, "r+b" if path.exists() else "w+b") as file:
+        file.seek(self.safe * width * 4)
+        file.write(np.ascontiguousarray(rows[self.safe:written]).data)
+        file.flush()
+        os.fsync(file.fileno())
+    for tap, moments in self.moments.items():
+      state |= {f"{tap}/{k}": v for k, v in moments.state().items()}
+    draft = self.folder / f".state.{os.getpid()}.npz"
+    with open(draft, "wb") as file:
+      np.savez(file, **state)
+      file.flush()
+      os.fsync(file.fileno())
+    draft.replace(self.folder / "state.npz")
+    self.safe, self.saved = written, time.monotonic()
+
+  def _resume(self) -> None:
+    """Takes what lies in the folder, if it is whole and ours."""
+    try:
+      with np.load(self.folder / "state.npz", allow_pickle=False) as file:
+        state = dict(file)
+      if str(state["key"]) != self.key:
+        raise ValueError("of other work")
+      done = int(state["done"])
+      written = int(np.searchsorted(self.kept, done))
+      rows = {}
+      for tap in self.plan.rows:
+        width = int(state[f"{tap}#"])
+        held = np.fromfile(self.folder / f"{tap}.rows", np.float32)
+        whole = np.empty((len(self.kept), width), np.float32)
+        whole[:written] = held[:written * width].reshape(written, width)
+        rows[tap] = whole
+      moments = {tap: Moments.of({
+          k.partition("/")[2]: v for k, v in state.items()
+          if k.startswith(f"{tap}/")}) for tap in self.plan.moments}
+    except FileNotFoundError:
+      return
+    except Exception:  # torn by whatever killed it, or of other work
+      shutil.rmtree(self.folder, ignore_errors=True)
+      return
+    self.done, self.safe = done, written
+    self.colour, self.pixels = state["colour"], int(state["pixels"])
+    self.rows, self.moments = rows, moments
+
+  def result(self) -> Collected:
+    """At the end."""
+    return Collected(
+        self.done, {k: m.result() for k, m in self.moments.items()}, self.rows,
+        self.colour / self.pixels)

@@ -1,0 +1,120 @@
+"""Evaluation while training: the same code, every so many steps."""
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen import core
+from jaxgen.data.sources import Source
+from jaxgen.errors import UserError
+from jaxgen.evaluation import cards
+from jaxgen.evaluation.collect import Extractor
+from jaxgen.evaluation.drawing import Drawn, choose_labels
+from jaxgen.evaluation.images import Dataset
+from jaxgen.evaluation.logs import card_name
+from jaxgen.evaluation.protocols import Protocol, protocol
+from jaxgen.evaluation.reference import Reference, open_reference
+from jaxgen.evaluation.run import Evaluation
+from jaxgen.sampler import Sampler
+
+DEFAULTS = dict(every=0, num=10_000, protocol="adm", ref="", metrics=(),
+                features="inception", weights="", seed=0, batch=256)
+
+
+def settings(given: Mapping[str, Any]) -> dict[str, Any]:
+  """config.log.eval with defaults; UserError for a field that is none."""
+  for name, value in given.items():
+    if name not in DEFAULTS:
+      raise UserError(f"config.log.eval.{name} means nothing: there are "
+                      f"{', '.join(DEFAULTS)}")
+    if name in ("every", "num", "seed", "batch") and (
+        type(value) is not int or value < (name in ("num", "batch"))):
+      raise UserError(f"config.log.eval.{name}={value!r}: want a whole number, "
+                      f"at least {int(name in ('num', 'batch'))}")
+  return DEFAULTS | dict(given)
+
+
+class Periodic:
+  """Judges the averaged weights of a state, as `jaxgen eval` does later.
+
+  Cards go to WORKDIR/evals; the reference is looked at once.
+  """
+
+  def __init__(self, given: Mapping[str, Any], config: Mapping[str, Any],
+               model: core.Model, source: Source, workdir: str,
+               open_features: Callable[[str, str, Protocol], Extractor]):
+    """Opens what is needed, so that mistakes come before the training.
+
+    Args:
+      given: config.log.eval, see DEFAULTS.
+      config: the whole config as JSON (`checkpoint.as_json`).
+      model: what is trained.
+      source: what it is trained on; the reference, if `ref` says no other.
+      workdir: of the training.
+      open_features: (features, weights, protocol) -> what looks.
+
+    Raises:
+      UserError: something does not fit.
+    """
+    self.how = settings(given)
+    self.config, self.model = config, model
+    self.source, self.workdir = source, Path(workdir)
+    self.every, self.drawn = self.how["every"], None
+    if not self.every:
+      return
+    if jax.process_count() > 1:
+      raise UserError("log.eval works in one process: set log.eval.every=0, "
+                      "and run `jaxgen eval` beside the training")
+    how = protocol(self.how["protocol"])
+    if self.how["ref"]:
+      reference = open_reference(self.how["ref"], how)
+    else:
+      images = Dataset(source, config["data"]["split"])
+      reference = Reference(images.card, {}, images)
+    self.evaluation = Evaluation(
+        reference, open_features(
+            self.how["features"], self.how["weights"], how), how,
+        tuple(self.how["metrics"]) or None)
+
+  def due(self, done: int) -> bool:
+    """Whether it is time, after so many steps."""
+    return bool(self.every) and done % self.every == 0
+
+  def run(self, done: int, state: core.State) -> dict[str, float]:
+    """Judges -> scores for the log; writes their card."""
+    sampler = self.sampler(done, state)
+    if self.drawn is None:
+      how, n = self.how, self.how["num"]
+      labels = choose_labels(sampler, "turn", n, how["seed"])
+      self.drawn = Drawn(sampler, n, how["seed"], labels, "turn",
+                         self.evaluation.protocol.floats, {}, how["batch"])
+    else:
+      self.drawn = self.drawn.of(sampler)
+    card = self.evaluation.run(self.drawn)
+    name = card_name(done, self.evaluation.extractor.name,
+                     self.evaluation.protocol.name, self.how["num"])
+    cards.save(self.workdir / "evals" / name, card)
+    return card["scores"]
+
+  def sampler(self, done: int, state: core.State) -> Sampler:
+    """What `jaxgen.load` would give of this state's checkpoint."""
+    config, groups = self.config, self.model.sampled
+    profile = next(iter(config["ema"]), "none")
+    if profile != "none":
+      state = state.averaged(profile)
+    own = core.State(
+        step=jnp.int32(done), params={g: state.params[g] for g in groups},
+        stats={g: state.stats[g] for g in groups if g in state.stats}, opt={},
+        ema={}, skips=jnp.zeros(2, jnp.int32))
+    digest = hashlib.sha256(
+        json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+    classes = config["data"]["classes"]
+    return Sampler(
+        self.model, own, self.source.shape, self.source.dtype, classes,
+        {"workdir": str(self.workdir), "config": digest, "step": done,
+         "ema": profile, "dataset": self.source.name,
+         "sampler": config["model"].get("sampler", {}).get("name")})

@@ -1,0 +1,35 @@
+"""Where the numbers of a training's checkpoints go."""
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+FILE = "metrics.jsonl"  # see jaxgen/log.py
+
+
+def append(workdir: str | os.PathLike, step: int,
+           scores: Mapping[str, float]) -> None:
+  """Adds a line to a run's log, which may be that of a running training.
+
+  One write of one line: nobody's lines are torn. A torn last line, of a
+  process that was killed, is cut off, as the log itself does.
+  """
+  path = Path(workdir) / FILE
+  text = path.read_bytes() if path.exists() else b""
+  if text and not text.endswith(b"\n"):
+    os.truncate(path, text.rfind(b"\n") + 1)
+  row = {"step": int(step)} | {
+      k: float(v) if np.isfinite(v) else str(float(v))
+      for k, v in scores.items()}
+  line = json.dumps(row | {"time": round(time.time(), 3)}, allow_nan=False)
+  with open(path, "ab", buffering=0) as file:
+    file.write(line.encode() + b"\n")
+
+
+def card_name(step: int, features: str, protocol: str, num: int) -> str:
+  """Of the card of a model's step, in WORKDIR/evals."""
+  own = "" if features == "inception" else f"-{features}"
+  return f"{step:08d}-{protocol}{own}-{num}.json"

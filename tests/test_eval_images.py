@@ -1,0 +1,208 @@
+"""Images from anywhere: the same bytes in order, or a line that says why."""
+import io
+import zipfile
+
+import looks
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxgen.errors import UserError
+from jaxgen.evaluation.images import Folder, quantise
+from jaxgen.evaluation.protocols import PROTOCOLS
+from jaxgen.evaluation.reference import open_images
+from jaxgen.evaluation.samplefile import SampleFile
+
+
+def everything(images, start=0, stop=None):
+  stop = images.count if stop is None else stop
+  return np.concatenate(list(images.read(start, stop)))
+
+
+def save_folder(path, x, kind="png"):
+  path.mkdir(parents=True, exist_ok=True)
+  for i, a in enumerate(x):
+    Image.fromarray(a).save(path / f"{i:04}.{kind}")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_sample_file_is_streamed_from_anywhere(save, tmp_path, monkeypatch):
+  x, y = looks.pictures(50), np.arange(50) % 4
+  save(tmp_path / "x.npz", x, y)
+  images = SampleFile.open(str(tmp_path / "x.npz"), "round")
+  np.testing.assert_array_equal(images.labels, y)
+  for start, stop in ((0, 50), (17, 50), (3, 9), (49, 50)):
+    np.testing.assert_array_equal(everything(images, start, stop),
+                                  x[start:stop])
+  few = list(images._raw(0, 50, most=5 * x[0].nbytes))
+  assert [len(a) for a in few] == [5] * 10
+  np.testing.assert_array_equal(np.concatenate(few), x)
+  assert SampleFile.open(str(tmp_path / "x.npz"), "round", num=7).count == 7
+
+
+def test_a_folder_is_read_in_order_of_names(tmp_path):
+  x = looks.pictures(30)
+  save_folder(tmp_path / "f", x[::-1])
+  images = Folder.open(str(tmp_path / "f"), mixed=False, convert=False)
+  np.testing.assert_array_equal(everything(images), x[::-1])
+  np.testing.assert_array_equal(everything(images, 28, 30), x[1::-1])
+  assert images.labels is None
+  before = images.card["sha256"]
+  save_folder(tmp_path / "f", x[:1])
+  again = Folder.open(str(tmp_path / "f"), mixed=False, convert=False)
+  assert again.card["sha256"] != before
+
+
+def test_folders_of_classes_are_labelled(tmp_path):
+  x = looks.pictures(5)
+  save_folder(tmp_path / "f" / "cat", x[:2])
+  save_folder(tmp_path / "f" / "ant", x[2:])
+  images = Folder.open(str(tmp_path / "f"), mixed=False, convert=False)
+  assert images.labels.tolist() == [0, 0, 0, 1, 1]
+  np.testing.assert_array_equal(everything(images), x[[2, 3, 4, 0, 1]])
+
+
+def test_sizes_may_differ_where_the_protocol_resizes_each(tmp_path):
+  save_folder(tmp_path, looks.pictures(3))
+  Image.fromarray(looks.pictures(1, size=12)[0]).save(tmp_path / "0001.png")
+  clean = open_images(str(tmp_path), PROTOCOLS["clean-fid"])
+  assert [x.shape for x in clean.read(0, 3)] == [
+      (1, 8, 8, 3), (1, 12, 12, 3), (1, 8, 8, 3)]
+  with pytest.raises(UserError, match="0001.png is 12x12, others are 8x8"):
+    everything(open_images(str(tmp_path), PROTOCOLS["adm"]))
+
+
+def test_what_references_convert_is_converted_if_asked(tmp_path):
+  rgb = looks.pictures(1)[0]
+  for name, image in {
+      "a": Image.fromarray(rgb[..., 0]),
+      "b": Image.fromarray(np.dstack([rgb, rgb[..., :1]])),
+      "c": Image.fromarray(rgb).quantize(256)}.items():
+    image.save(tmp_path / f"{name}.png")
+  with pytest.raises(UserError, match=r"a.png is grey \(L\).*--convert"):
+    everything(Folder.open(str(tmp_path), False, False))
+  x = everything(Folder.open(str(tmp_path), False, True))
+  np.testing.assert_array_equal(x[0], rgb[..., :1].repeat(3, -1))
+  np.testing.assert_array_equal(x[1], rgb)  # alpha dropped, not composited
+  (tmp_path / "a.png").unlink()
+  with pytest.raises(UserError, match=r"b.png is transparent \(RGBA\)"):
+    everything(Folder.open(str(tmp_path), False, False))
+  (tmp_path / "b.png").unlink()
+  Folder.open(str(tmp_path), False, False)  # a palette of colours is RGB
+
+
+def test_jpeg_is_told_of(tmp_path):
+  save_folder(tmp_path, looks.pictures(2), "jpg")
+  images = Folder.open(str(tmp_path), False, False)
+  assert "compression" in images.warnings[0] and len(everything(images)) == 2
+
+
+@pytest.mark.parametrize("cut", [0, 20, 60, -1])
+def test_a_truncated_picture_is_named(cut, tmp_path):
+  save_folder(tmp_path, looks.pictures(3))
+  whole = (tmp_path / "0001.png").read_bytes()
+  cut = len(whole) - 30 if cut < 0 else cut
+  (tmp_path / "0001.png").write_bytes(whole[:cut])
+  with pytest.raises(UserError, match="0001.png cannot be read"):
+    everything(Folder.open(str(tmp_path), False, False))
+
+
+def test_bytes_are_made_of_floats_as_the_references_do():
+  x = np.linspace(-1.2, 1.2, 4001).astype(np.float32)
+  # guided-diffusion: ((x + 1) * 127.5).clamp(0, 255).to(uint8)
+  want = np.clip((x + np.float32(1)) * np.float32(127.5), 0, 255)
+  np.testing.assert_array_equal(quantise(x, "truncate"), np.floor(want))
+  # EDM: (x * 127.5 + 128).clip(0, 255).to(uint8)
+  want = np.clip(x * np.float32(127.5) + np.float32(128), 0, 255)
+  np.testing.assert_array_equal(quantise(x, "round"), np.floor(want))
+  # torchvision's save_image: mul(255).add(0.5).clamp(0, 255), of [0, 1].
+  u = np.linspace(0, 1, 511, dtype=np.float32)
+  np.testing.assert_array_equal(
+      quantise(u, "round", "unit"), np.floor(u * 255 + 0.5))
+  every = np.arange(256)
+  for rule in ("round", "truncate"):  # bytes come back as they were
+    np.testing.assert_array_equal(
+        quantise(every.astype(np.float32), rule, "bytes"), every)
+  assert (quantise(every / 127.5 - 1, "round") == every).all()
+  assert quantise(np.array([-9.0, 9.0]), "round").tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(("span", "scale", "shift"), [
+    ("signed", 1 / 127.5, -1), ("unit", 1 / 255, 0), ("bytes", 1, 0)])
+def test_floats_need_to_be_told_apart(span, scale, shift, tmp_path):
+  x = looks.pictures(9)
+  np.savez(tmp_path / "x.npz", (x * scale + shift).astype(np.float32))
+  with pytest.raises(UserError, match=f"looks like.*--floats={span}"):
+    SampleFile.open(str(tmp_path / "x.npz"), "round")
+  images = SampleFile.open(str(tmp_path / "x.npz"), "round", span)
+  np.testing.assert_array_equal(everything(images), x)
+  assert images.card["floats"] == span
+  if span == "bytes":
+    with pytest.raises(UserError, match="--floats=unit cannot be"):
+      SampleFile.open(str(tmp_path / "x.npz"), "round", "unit")
+
+
+def pickled(path, x):
+  np.savez(path, np.array([{"x": 1}], object))
+
+
+def torn(path, x):
+  np.savez(path, x)
+  path.write_bytes(path.read_bytes()[:-200])
+
+
+def short(path, x):
+  """A header that promises more than there is."""
+  data = io.BytesIO()
+  np.save(data, x)
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("arr_0.npy", data.getvalue()[:-50])
+
+
+def flipped(path, x):
+  np.savez(path, x)
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 4
+  path.write_bytes(data)
+
+
+SAVED = {
+    "pickles": (pickled, "pickled Python objects"),
+    "torn": (torn, "cannot be read"),
+    "short": (short, "ends after image 8"),
+    "a flipped bit": (flipped, "CRC"),
+    "no file": (lambda p, x: None, "there is no file"),
+    "other arrays": (lambda p, x: np.savez(p, images=x), "arr_0, but images"),
+    "text": (lambda p, x: p.write_text("hello"), "cannot be read"),
+    "float64": (lambda p, x: np.savez(p, x / 255.0), "float64, not uint8"),
+    "int64": (lambda p, x: np.savez(p, x.astype(int)), "wanted are bytes"),
+    "NCHW": (lambda p, x: np.savez(p, x.transpose(0, 3, 1, 2)),
+             "channels come first"),
+    "grey": (lambda p, x: np.savez(p, x[..., :1]), "grey, not RGB; --convert"),
+    "RGBA": (lambda p, x: np.savez(p, x[..., [0, 1, 2, 0]]), "transparent"),
+    "flat": (lambda p, x: np.savez(p, x[0]), "wanted are images"),
+    "none": (lambda p, x: np.savez(p, x[:0]), "wanted are images"),
+    "Fortran": (lambda p, x: np.savez(p, np.asfortranarray(x)), "Fortran"),
+    "NaN": (lambda p, x: np.savez(p, np.where(x > 200, np.nan, x / 255.0)),
+            "NaN"),
+    "labels": (lambda p, x: np.savez(p, x, np.arange(3)), "labels of its 9"),
+}
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_files_that_are_not_samples(case, tmp_path):
+  save, said = SAVED[case]
+  path = tmp_path / "x.npz"
+  save(path, looks.pictures(9))
+  with pytest.raises(UserError, match=said) as error:
+    everything(SampleFile.open(str(path), "round"))
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("{}/x.pkl", "may be a pickle"), ("{}/x.pt", "may be a pickle"),
+    ("{}/none", "no file, folder or data set"), ("{}", "there are no images"),
+    ("tfsd:cifar10", "tfds:NAME")])
+def test_names_of_nothing(name, said, tmp_path):
+  with pytest.raises(UserError, match=said):
+    open_images(name.format(tmp_path), PROTOCOLS["adm"])
