@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import averaged, config, core, sharding, snapshot
+from jaxgen import averaged, core, sharding, snapshot
+from jaxgen import config as configs
 from jaxgen.build import nearest
 from jaxgen.checkpoint import Checkpoints, latest_meta
 from jaxgen.errors import UserError
@@ -80,7 +81,7 @@ def bring(checkpoint: str, workdir: str, source: str,
   if config is None:
     config = usual(tensors, source, size, say)
   experiment = Experiment.of(config)
-  check_net(experiment, source, checkpoint)
+  check_net(config, source, checkpoint)
   data = stand_in(experiment, tensors, source, size)
   abstract = experiment.abstract(data, sharding.make_mesh())
   state = begun(experiment, data, abstract, names.take(
@@ -101,10 +102,10 @@ def check_source(source: str) -> None:
     raise UserError(f"there is no source {source!r}" + nearest(source, SOURCES))
 
 
-def check_net(experiment: Experiment, source: str,
-              checkpoint: str | None = None) -> None:
+def check_net(config: ConfigDict, source: str, checkpoint: str | None = None
+              ) -> None:
   """UserError if weights of the source would mean something else to our net."""
-  net = experiment.config.model.get("net", {})
+  net = config.model.get("net", {})
   if source != "diffusers":
     return
   if not net.get("split_first") and net.get("heads") != 1:
@@ -176,7 +177,7 @@ def usual(tensors: Tensors, source: str, size: int, say: Callable[[str], None]
   if found.kind == "Classifier":
     base = f"adm_classifier:{64 if size == 64 else 256}"
   file, _, arg = base.partition(":")
-  c = config.load(f"configs/{file}.py" + (f":{arg}" if arg else ""))
+  c = configs.load(f"configs/{file}.py" + (f":{arg}" if arg else ""))
   with c.unlocked():
     c.data.size = size
     c.model.net.update(
@@ -211,13 +212,14 @@ def carry(workdir: str, out: str, source: str | None = None, *,
     What there is to say of it: the step, number of tensors, import.
   """
   files.kind_of(out)
-  past = latest_meta(workdir).get("import", {})
+  meta = latest_meta(workdir)
+  past = meta.get("import", {})
   if source is None and not past:
     raise UserError("export needs --source, one of " + ", ".join(SOURCES))
   source = source or past["source"]
   check_source(source)
+  check_net(ConfigDict(meta["config"]), source)
   trained = averaged.trained(workdir, ema, step)
-  check_net(Experiment.of(ConfigDict(latest_meta(workdir)["config"])), source)
   tensors = names.give(trained.params["net"], source)
   betas = getattr(getattr(trained.model, "process", None), "betas", None)
   if source == "sr3" and betas is not None:  # its code wants them

@@ -1,4 +1,6 @@
 """What a checkpoint's names and shapes tell of its network."""
+import functools
+import hashlib
 import json
 import pathlib
 from types import SimpleNamespace
@@ -23,9 +25,11 @@ def shapes_of(case):
   return {k: SimpleNamespace(shape=s) for k, s in manifest["state_dict"]}
 
 
+@functools.cache
 def published(name):
-  """-> a config, and its net's weights as ADM would save them."""
-  c = config.load(f"configs/{name}")
+  """-> a config, and its net's weights as their code would save them."""
+  file, _, arg = name.partition(":")
+  c = config.load(f"configs/{file}.py" + (f":{arg}" if arg else ""))
   size = c.data.size
   batch = {"x": jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)}
   if c.data.classes:
@@ -33,7 +37,20 @@ def published(name):
   model = build(c.model)
   params, _ = jax.eval_shape(
       lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
-  return c, names.give(params["net"], "adm")
+  source = {"ddpm": "diffusers", "sr3": "sr3"}.get(
+      file.partition("_")[0], "adm")
+  return c, names.give(params["net"], source)
+
+
+@pytest.mark.parametrize("name", [
+    "adm_imagenet64", "adm_imagenet512", "adm_upsample512", "adm_classifier:64",
+    "ddpm_256", "sr3:512"])
+def test_published_networks_have_the_names_that_their_codes_give(name):
+  """Of all tensors, as counted and digested there."""
+  known = json.loads((GOLDEN / "torch_names.json").read_text())["networks"]
+  lines = sorted(f"{k} {list(t.shape)}" for k, t in published(name)[1].items())
+  digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+  assert [len(lines), digest] == known[name]
 
 
 @pytest.mark.parametrize(("case", "want", "attend", "low_res", "size"), [
@@ -57,7 +74,7 @@ def test_golden_networks(case, want, attend, low_res, size):
 
 
 @pytest.mark.parametrize("name", [
-    "adm_imagenet512.py", "adm_upsample512.py", "adm_classifier.py:64"])
+    "adm_imagenet512", "adm_upsample512", "adm_classifier:64"])
 def test_published_networks(name):
   c, tensors = published(name)
   found, want = infer(tensors), c.model.net
@@ -69,7 +86,7 @@ def test_published_networks(name):
 
 
 def test_without_a_config_the_usual_one_is_taken_and_said():
-  c, tensors = published("adm_imagenet64.py")
+  c, tensors = published("adm_imagenet64")
   said = []
   made = usual(tensors, "adm", 64, said.append)
   same = made.model.net.to_dict()

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from jaxgen.errors import UserError
+from jaxgen.interop.pickles import plain
 
 
 def facts(checkpoint: str | os.PathLike) -> dict[str, Any]:
@@ -44,5 +45,5 @@ def check(said: dict[str, Any], net: dict[str, Any]) -> None:
                              else net.get("head", 64), "heads or head")}
   for name, (theirs, mine, where) in ours.items():
     if theirs != mine:
-      raise UserError(f"config.json means {name}={theirs}, but by the config it "
-                      f"would be {mine}: see config.model.net's {where}")
+      raise UserError(f"config.json means {name}={plain(theirs)}, the config "
+                      f"{mine}: see {where} of config.model.net")
