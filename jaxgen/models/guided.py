@@ -85,27 +85,25 @@ class Guided:
   def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
     """Keys [B] -> x_0 in [-1, 1], shaped and conditioned like `batch`."""
     knobs = self.knobs | knobs
-    given = [knobs.pop(k, None) for k in GUIDANCE]
+    w, lo, hi = (knobs.pop(k, None) for k in GUIDANCE)
     theirs = state.replace(
         params=state.params | {"net": state.params["guide"]},
         stats=state.stats | {"net": state.stats.get("guide", {})})
-
-    def within(t: Noise) -> Array:
-      _, lo, hi = given
-      return (lo < t.sigma / t.alpha) & (t.sigma / t.alpha <= hi)
-
     if self.classifies:
       y = batch.get("y", jnp.full(len(batch["x"]), -1))
-      D, more = self.pushed(
-          self.diffusion.denoiser(state, batch, *given),
+      within = lambda t: (lo < t.sigma / t.alpha) & (t.sigma / t.alpha <= hi)
+      D, knobs = self.pushed(
+          self.diffusion.denoiser(state, batch, w, lo, hi),
           self.guide.gradient(theirs, y), within, knobs)
     else:
       good, bad = (dataclasses.replace(m, bound=None)
                    for m in (self.diffusion, self.guide))
-      D, more = self.kept_away(
-          good.denoiser(state, batch, *given), bad.denoiser(theirs, batch),
-          within, knobs)
-    return self.diffusion.walk(D, batch, key, **more)
+      D = guidance.autoguidance(
+          good.denoiser(state, batch, w, lo, hi), bad.denoiser(theirs, batch),
+          guidance.within(knobs.pop("auto"), lo, hi))
+      if (bound := self.diffusion.bound) is not None:
+        D = guidance.clip(D, -bound, bound)
+    return self.diffusion.walk(D, batch, key, **knobs)
 
   def pushed(self, D: Denoise, gradient: Gradient, within: When,
              knobs: dict[str, Any]) -> tuple[Denoise, dict[str, Any]]:
@@ -128,19 +126,6 @@ class Guided:
 
     return guided, knobs
 
-  def kept_away(self, good: Denoise, bad: Denoise, within: When,
-                knobs: dict[str, Any]) -> tuple[Denoise, dict[str, Any]]:
-    """Away from the worse -> the guided denoiser, and the sampler's knobs."""
-    knobs, bound = dict(knobs), self.diffusion.bound
-    auto = knobs.pop("auto")
-
-    def guided(x_t: Array, t: Noise) -> Any:
-      w = jnp.where(within(t), auto, 1.)
-      return guidance.autoguidance(good, bad, w)(x_t, t)
-
-    D = guided if bound is None else guidance.clip(guided, -bound, bound)
-    return D, knobs
-
   @property
   def moves_mean(self) -> bool:
     """Whether the sampler can take a gradient to move its mean by."""
@@ -154,11 +139,8 @@ class Guided:
     knobs = self.knobs | knobs
     ours = {k: v for k, v in knobs.items() if k in self.diffusion.knobs}
     points = self.diffusion.nfe(**ours | {"guidance": 1.})
-    if not self.classifies:
-      return self.diffusion.nfe(**ours) + points * (knobs["auto"] != 1)
-    # DDPM's last point is denoised alone: there is no mean to move.
-    points -= self.moves_mean and knobs["eta"] == 1
-    return self.diffusion.nfe(**ours) + points * (knobs["scale"] != 0)
+    guides = knobs["scale"] != 0 if self.classifies else knobs["auto"] != 1
+    return self.diffusion.nfe(**ours) + points * guides
 
 
 def _nothing(x_t: Array, t: Noise) -> Array:
