@@ -143,6 +143,11 @@ def test_links_of_drawn_times_are_those_of_the_whole_path():
       np.testing.assert_allclose(ours, want, rtol=1e-6, atol=1e-6)
 
 
+def test_a_chain_of_one_link():
+  link = posterior.links(Linear()(jnp.array([0.5])))
+  assert link.small == link.large == 2 * jnp.log(link.t.sigma)
+
+
 def test_prior(case):
   T = jax.tree.map(lambda a: a[0], case.path)
   ours = posterior.prior_bpd(case.x_0, T)

@@ -38,7 +38,7 @@ def log_variances(path: Noise) -> tuple[Array, Array]:
   """Log variances [N] of q(x_s | x_t, x_0) and q(x_t | x_s) along a path [N].
 
   s is the path's next point and at its end the clean one, where the former
-  variance is zero; there, as in ADM, it is that of the point before (N >= 2).
+  variance is zero; there, as in ADM, it is that of the point before, if any.
   Ho et al. 2020, Sec. 3.2, call the two beta-tilde and beta; a network that
   learns `frac` in [0, 1] has (Nichol & Dhariwal 2021, Eq. 15)
 
@@ -47,7 +47,8 @@ def log_variances(path: Noise) -> tuple[Array, Array]:
   s = jax.tree.map(lambda a, end: jnp.append(a[1:], end), path, CLEAN)
   share = jnp.log(_share(path, s))
   small = 2 * jnp.log(s.sigma[:-1]) + share[:-1]
-  return jnp.append(small, small[-1]), 2 * jnp.log(path.sigma) + share
+  large = 2 * jnp.log(path.sigma) + share
+  return jnp.append(small, small[-1] if len(small) else large), large
 
 
 class Link(NamedTuple):
