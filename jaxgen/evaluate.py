@@ -227,7 +227,7 @@ def open_features(values: flags.FlagValues, how: Protocol,
   judge = open_judge(data, values.judge)
   if not hasattr(judge, "classifier"):
     raise UserError("the judge of points has no features: leave --protocol")
-  return judging.judge_features(judge.features, judge.classifier)
+  return judging.JudgeFeatures(judge.features, judge.classifier)
 
 
 def with_accuracy(card: dict[str, Any], values: flags.FlagValues,

@@ -70,6 +70,7 @@ class Collected:
 
 def collect(images: Images, extractor: Extractor, plan: Plan, *,
             key: str = "", folder: Path | None = None,
+            widths: Mapping[str, int] | None = None,
             tick: Callable[[int], object] = lambda done: None) -> Collected:
   """Looks at all images.
 
@@ -80,10 +81,12 @@ def collect(images: Images, extractor: Extractor, plan: Plan, *,
     key: whose work lies in `folder`; that of others is thrown away.
     folder: for what is done so far, so that a killed process goes on there
       next time. None: it does not.
+    widths: what some taps must have, to be compared later.
     tick: is told how many images are done.
 
   Raises:
-    UserError: images that cannot be read, or features that are not finite.
+    UserError: images that cannot be read, or features that are not finite, or
+      of another width.
   """
   if images.count < 2:
     raise UserError(f"{images.card['name']}: {images.count} images are too few")
@@ -96,6 +99,7 @@ def collect(images: Images, extractor: Extractor, plan: Plan, *,
       f = extractor.features(iter(batches), plan.taps)
       summed.result()
       check(images, extractor, f, batches, work.done)
+      check_widths(extractor, f, widths or {})
       start, work.done = work.done, work.done + sum(map(len, batches))
       summed = pool.submit(work.absorb, f, batches, start)
       tick(work.done)
@@ -131,6 +135,16 @@ def check(images: Images, extractor: Extractor, f: Mapping[str, np.ndarray],
       raise UserError(
           f"features of {extractor.name} are not finite for image "
           f"{start + bad[0]} of {images.card['name']}: are the weights whole?")
+
+
+def check_widths(extractor: Extractor, f: Mapping[str, np.ndarray],
+                 widths: Mapping[str, int]) -> None:
+  """UserError unless features are as wide as those of the reference."""
+  for tap, width in widths.items():
+    if tap in f and f[tap].shape[1] != width:
+      raise UserError(
+          f"the reference's statistics are of {width} features, and "
+          f"{extractor.name} has {f[tap].shape[1]}: these are others")
 
 
 class Work:

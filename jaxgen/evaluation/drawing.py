@@ -63,7 +63,8 @@ class Drawn:
             "images": self.count, "knobs": {
                 k: v if np.isfinite(v) else None
                 for k, v in self._settings.items()},
-            **{k: v for k, v in self.sampler.card.items() if k != "workdir"}}
+            **{k: v for k, v in sorted(self.sampler.card.items())
+               if k != "workdir"}}
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images."""

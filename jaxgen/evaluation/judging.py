@@ -1,6 +1,5 @@
 """The classifier of the built-in judge, as features for any protocol."""
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,20 +9,28 @@ from jaxgen.evaluation.drawing import weights_hash
 from jaxgen.sampler import Sampler
 
 
-def judge_features(name: str, classifier: Sampler) -> extract.Extractor:
-  """Looks at small images [H, W, 3] through a classifier, maybe of grey ones.
+class JudgeFeatures:
+  """Looks at small images [n, H, W, 3] through a classifier, maybe of grey.
 
-  Raises, when it looks, UserError: images are not of the classifier's size.
+  See collect.Extractor.
   """
-  height, width, channels = classifier.shape
 
-  def prepare(images: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    for x in images:
-      if x.shape[:2] != (height, width):
-        raise UserError(f"{name} looks at images of {width}x{height}, not "
-                        f"{x.shape[1]}x{x.shape[0]}")
-    return (np.stack([x[..., :channels] for x in images]),)
+  def __init__(self, name: str, classifier: Sampler):
+    self.name, self.shape = name, classifier.shape
+    self.sha256 = weights_hash(classifier.state)
+    self.looks = extract.classifier(
+        classifier.model, classifier.state, name, self.sha256)
+    self.taps, self.card = self.looks.taps, self.looks.card
 
-  looks = extract.classifier(classifier.model, classifier.state, name,
-                             weights_hash(classifier.state))
-  return dataclasses.replace(looks, prepare=prepare)
+  def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]
+               ) -> dict[str, np.ndarray]:
+    """See collect.Extractor; UserError for images of another size."""
+    return self.looks.features(map(self.fit, images), taps)
+
+  def fit(self, x: np.ndarray) -> np.ndarray:
+    """Of three channels, as many as the classifier knows."""
+    height, width, channels = self.shape
+    if x.shape[1:3] != (height, width):
+      raise UserError(f"{self.name} looks at images of {width}x{height}, not "
+                      f"{x.shape[2]}x{x.shape[1]}")
+    return x[..., :channels]

@@ -94,7 +94,7 @@ def _statistics(path: Path, entries: set[str], protocol: Protocol,
   statistics = {}
   for tap, end in ("", ""), ("spatial", "_s"):
     pair = [arrays.get(f"{k}{end}") for k in ("mu", "sigma")]
-    if pair == [None, None]:
+    if all(a is None for a in pair):
       continue
     check_gaussian(path, *pair, end)
     mu, sigma = (np.asarray(a, np.float64) for a in pair)

@@ -49,6 +49,7 @@ class Evaluation:
 
   def __post_init__(self):
     self.strict = self.metrics is not None
+    self.main = main_tap(self.extractor.taps, self.protocol)
     images, most = self.reference.images, self.protocol.manifold
     self.warnings = list(images.warnings if images else ())
     if made := self.reference.made:
@@ -88,7 +89,7 @@ class Evaluation:
       raise UserError(f"there is no metric {metric!r}; {guess}There are "
                       f"{', '.join(METRICS)}")
     tap, wants = tap_of(metric, taps, self.protocol), METRICS[metric]
-    key = "" if tap == main_tap(taps, self.protocol) else tap
+    key = "" if tap == self.main else tap
     why = None
     if tap is None:
       why = f"{self.extractor.name} has no features '{wants.tap}'"
@@ -129,7 +130,9 @@ class Evaluation:
     try:
       own = collect(
           images, self.extractor, self.plan_own, key=key,
-          folder=folder and folder / "samples",
+          folder=folder and folder / "samples", widths={
+              k or self.main: len(v.mu)
+              for k, v in self.reference.statistics.items()},
           tick=self.bars.of("images", images.count))
       real = self.measure(key, folder)
       given = Given(own, real, self.extractor.taps, self.protocol, (
@@ -169,8 +172,7 @@ class Evaluation:
             images, self.extractor, plan, key=key,
             folder=folder and folder / "reference",
             tick=self.bars.of("reference images", images.count))
-      main = main_tap(self.extractor.taps, self.protocol)
-      real.moments |= {k or main: v for k, v in statistics.items()}
+      real.moments |= {k or self.main: v for k, v in statistics.items()}
       self.measured = real
     return self.measured
 

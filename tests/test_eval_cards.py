@@ -1,0 +1,84 @@
+"""Cards: what they say, and which may stand side by side."""
+import copy
+import json
+
+import pytest
+
+from jaxgen.errors import UserError
+from jaxgen.evaluation import cards
+from jaxgen.evaluation.protocols import PROTOCOLS
+
+
+@pytest.fixture
+def card():
+  head = cards.head(
+      PROTOCOLS["adm"], {"name": "inception", "sha256": "ab"},
+      {"kind": "file", "name": "r.npz", "sha256": "cd", "images": 10},
+      {"kind": "model", "name": "W", "images": 9, "seed": 0, "step": 5,
+       "ema": "main", "knobs": {"steps": 25}})
+  return head | {"scores": {"fid@adm": 3.5, "is@adm": 9.0}, "warnings": [],
+                 "spread": {"is@adm": 0.25}}
+
+
+def changed(card, path, value):
+  other = copy.deepcopy(card)
+  *parents, last = path.split(".")
+  node = other
+  for parent in parents:
+    node = node[parent]
+  node[last] = value
+  return other
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("protocol.name", "edm"), ("protocol.floats", "round"),
+    ("protocol.kid_size", 50), ("features.sha256", "xy"),
+    ("features.name", "dinov2"), ("reference.sha256", "ef"),
+    ("reference.images", 11), ("samples.images", 8)])
+def test_unlike_cards_are_not_ranked_and_the_field_is_named(
+    card, field, value):
+  other = changed(card, field, value)
+  with pytest.raises(UserError, match=f"a and b cannot be ranked: {field} is"):
+    cards.rank({"a": card, "b": other})
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("samples.seed", 1), ("samples.step", 6), ("samples.knobs.steps", 50),
+    ("samples.ema", "none"), ("device.kind", "TPU"),
+    ("reference.name", "q.npz"), ("samples.name", "V")])
+def test_what_is_compared_may_differ(card, field, value):
+  cards.check_alike({"a": card, "b": changed(card, field, value)})
+
+
+def test_the_best_of_each_line_is_marked(card):
+  other = changed(card, "scores", {"fid@adm": 3.25, "is@adm": 8.0})
+  lines = cards.rank({"a": card, "b": other}).splitlines()
+  assert lines[1].split() == ["fid@adm", "3.5", "3.25*"]
+  assert lines[2].split() == ["is@adm", "9*", "8"]
+
+
+def test_a_table_has_spreads(card):
+  text = cards.table(card)
+  assert "is@adm   9 ± 0.25" in text and "9 images against r.npz" in text
+
+
+def test_cards_are_files(card, tmp_path):
+  cards.save(tmp_path / "deep" / "c.json", card)
+  assert cards.load(tmp_path / "deep" / "c.json") == card
+  assert [p.name for p in (tmp_path / "deep").iterdir()] == ["c.json"]
+
+
+@pytest.mark.parametrize("text", [
+    "", "{}", "[1]", '"x"', json.dumps({"kind": "other"}), "\xff"])
+def test_other_files_are_no_cards(text, tmp_path):
+  (tmp_path / "c.json").write_text(text, encoding="latin-1")
+  with pytest.raises(UserError, match="is no card"):
+    cards.load(tmp_path / "c.json")
+  with pytest.raises(UserError, match="there is no card"):
+    cards.load(tmp_path / "none.json")
+
+
+def test_a_head_has_a_key_of_its_own(card):
+  key = cards.key_of(card)
+  assert key == cards.key_of(copy.deepcopy(card))
+  assert key != cards.key_of(changed(card, "samples.seed", 1))
