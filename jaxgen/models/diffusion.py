@@ -164,8 +164,7 @@ class Diffusion:
     if w is not None:
       nobody = given | {"y": jnp.full(len(batch["x"]), self.classes)}
       D_null = functools.partial(self.D, state, nobody)
-      D = guidance.interval(
-          guidance.classifier_free(D, D_null, w), D, lo, hi)
+      D = guidance.classifier_free(D, D_null, guidance.within(w, lo, hi))
     if self.bound is None:
       return D
     return guidance.clip(D, -self.bound, self.bound)
