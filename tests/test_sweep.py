@@ -2,9 +2,9 @@
 import json
 
 import pytest
+from verbs import call, tree
 
 from jaxgen import config, pictures, sweep, train
-from verbs import call, tree
 
 
 @pytest.fixture(scope="module")
