@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+LARGE = 2**18  # elements: from here on a leaf is summed on its own
 PACKED = {"int2", "uint2", "int4", "uint4", "float4_e2m1fn"}
 WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
@@ -33,7 +34,7 @@ def describe(leaf: jax.Array | jax.ShapeDtypeStruct) -> dict[str, Any]:
 def fingerprint(tree: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
   """Leaves by path, and the paths of those that hold NaN or infinity.
 
-  One jitted program, equal on every process; five bytes per leaf leave the
+  The same jitted programs on every process; five bytes per leaf leave the
   device.
 
   Args:
@@ -51,16 +52,25 @@ def fingerprint(tree: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
       raise TypeError(f"{path} is a {type(leaf).__name__}, not a jax array")
     if str(leaf.dtype) in PACKED:
       raise TypeError(f"{path} is {leaf.dtype}: keep it as int8")
-  sums, finite = jax.device_get(_summary(list(leaves.values())))
-  found = {path: describe(leaf) | {"sum": int(n)}
-           for (path, leaf), n in zip(leaves.items(), sums, strict=True)}
-  return found, [path for path, ok in zip(leaves, finite, strict=True)
-                 if not ok]
+  # Large leaves one by one: those of a shape share a program, and need no more
+  # memory than one of them. Small ones at once, for there are many shapes.
+  few = {path: x for path, x in leaves.items() if x.size < LARGE}
+  parts = {path: _summary({path: x})[path] for path, x in leaves.items()
+           if path not in few}
+  parts = jax.device_get(parts | _summary(few))
+  found = {path: describe(leaf) | {"sum": int(parts[path][0])}
+           for path, leaf in leaves.items()}
+  return found, [path for path in leaves if not parts[path][1]]
+
+
+def _summary(leaves: dict[str, jax.Array]) -> dict[str, tuple]:
+  """By path, but programs do not depend on the paths."""
+  return dict(zip(leaves, _summaries(list(leaves.values())), strict=True))
 
 
 @jax.jit
-def _summary(leaves):
-  return [_sum(x) for x in leaves], [_finite(x) for x in leaves]
+def _summaries(leaves):
+  return [(_sum(x), _finite(x)) for x in leaves]
 
 
 def _finite(x):
