@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": "judge the samples of a trained model, or a file of samples",
     "compare": "several models side by side: one report",
     "sweep": "one model under many settings: quality against cost",
+    "likelihood": "bits per dimension of real data, by a diffusion model",
     "bench": "measure: train steps, sampling, data",
     "prepare": "bring a dataset of the catalogue into place",
     "import": "make a workdir of somebody else's checkpoint",
