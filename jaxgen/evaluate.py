@@ -1,16 +1,14 @@
 """Judge samples: of a trained model, of a file, or of a folder.
 
-  jaxgen eval --workdir W --num 1000 --out scores.json
-  jaxgen eval --samples x.npz --data digits
+  jaxgen eval --workdir W --num 1000         (or --samples x.npz --data digits)
   jaxgen eval --workdir W --protocol adm --ref VIRTUAL_imagenet64_labeled.npz
   jaxgen eval --samples folder --protocol clean-fid --ref tfds:cifar10
   jaxgen eval --card a.json --against b.json
 
 Without --protocol the built-in judge does it, for small data: see judge.py.
-How real test data score is the floor: nothing beats it but by luck or by
-copying. With one, numbers are those of a reference evaluator, see
-evaluation/protocols.py; they come on a card that says how they were made, and
-only cards that were made alike are ranked.
+How real test data score is the floor: nothing beats it but by luck or copying.
+With one, numbers are those of a reference evaluator, on a card that says how
+they were made; only cards that were made alike are ranked.
 """
 import dataclasses
 import functools
@@ -41,7 +39,7 @@ from jaxgen.evaluation.reference import (
     save_statistics,
 )
 from jaxgen.evaluation.run import Evaluation
-from jaxgen.evaluation.scores import METRICS, main_tap
+from jaxgen.evaluation.scores import METRICS
 from jaxgen.judge import means, open_judge, spreads, table
 
 
@@ -72,15 +70,13 @@ def define(values: flags.FlagValues) -> None:
                     flag_values=values)
   flags.DEFINE_bool("convert", False, "make grey and transparent images RGB",
                     flag_values=values)
-  number("num", None, "samples to judge; default: as many as the protocol "
-         "wants, or as the training split has")
+  number("num", None, "samples; default: the protocol's, the training split's")
   number("size", None, "crop and resize images of a data set --ref to this")
   number("kid_size", None, "images in a subset of KID, in place of 1000")
   number("seed", 0, "of the samples")
   number("batch", 256, "samples drawn at once")
   for name in sample.CHOICES:
-    kind = number if name in ("step", "guide_step") else flag
-    kind(name, None, "as in `jaxgen sample`")
+    (number if "step" in name else flag)(name, None, "as in `jaxgen sample`")
   for name, text in sample.KNOBS.items():
     flags.DEFINE_float(name, None, f"{text} (where the model has this knob)",
                        flag_values=values)
@@ -114,11 +110,11 @@ def judge_as_ever(values: flags.FlagValues) -> None:
   """By the built-in judge."""
   if values.samples:
     if not values.data:
-      raise UserError("--samples wants --data: what do they imitate? (Or "
-                      "--protocol and --ref: what are they compared with?)")
+      raise UserError("--samples wants --data, or --protocol and --ref: what "
+                      "are they compared with?")
     source = open_source(f"npz:{values.samples}")
-    data = ConfigDict(dict(source=values.data, split="train"))
-    judge = open_judge(data, values.judge)
+    judge = open_judge(ConfigDict(dict(source=values.data, split="train")),
+                       values.judge)
     x, y = source.arrays()
     made = {"samples": values.samples, "fingerprint": source.fingerprint}
   else:
@@ -141,43 +137,40 @@ def judge_as_ever(values: flags.FlagValues) -> None:
 def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
                       ) -> None:
   """As a reference evaluator does."""
-  how = protocol(values.protocol)
+  how, metrics = protocol(values.protocol), values.metrics
   if values.kid_size:
     how = dataclasses.replace(how, kid_size=values.kid_size)
   if values.out and not values.out.endswith(".json"):
     raise UserError(f"--out={values.out}: want x.json")
-  metrics = values.metrics
   if metrics == ["cas"]:
     raise UserError("cas comes with other metrics: --metrics=fid,cas")
   images, data = open_samples(values, how)
-  reference = open_real(values, how, data)
-  looks = open_features(values, how, data)
-  cas = "cas" in (metrics or ())
   evaluation = Evaluation(
-      reference, looks, how,
+      open_real(values, how, data), open_features(values, how, data), how,
       tuple(m for m in metrics if m != "cas") if metrics else None)
-  for name, card in against.items():  # before the hours that it takes
-    cards.check_alike({"this evaluation": evaluation.head(images), name: card})
+  if values.save_ref and not evaluation.plan_real.moments:
+    raise UserError("--save_ref wants a metric of statistics, such as fid")
+  head = evaluation.head(images)  # before the hours that it takes
+  cards.check_alike({"this evaluation": head} | against)
+  features = evaluation.extractor.name
   out = values.out and pathlib.Path(values.out)
   if not out and values.workdir:
     out = pathlib.Path(values.workdir) / "evals" / card_name(
-        images.card["step"], looks.name, how.name, images.count)
+        images.card["step"], features, how.name, images.count)
   card = evaluation.run(
       images, out and out.with_suffix(".partial"),
       out and "copies" in evaluation.wanted and out.with_suffix(".png"))
-  if cas:
+  if "cas" in (metrics or ()):
     card = with_accuracy(card, values, images, data)
-  for line in card["warnings"]:
-    print(f"jaxgen: {line}", file=sys.stderr)
   if out:
     cards.save(out, card)
   if values.save_ref:
-    save_statistics(
-        values.save_ref, evaluation.measure().moments,
-        main_tap(looks.taps, how), {k: card[k] for k in (
-            "protocol", "features", "reference")})
+    save_statistics(values.save_ref, evaluation.measure().moments,
+                    evaluation.main, card)
   if values.workdir:
     append(values.workdir, images.card["step"], card["scores"])
+  for line in card["warnings"]:
+    print(f"jaxgen: {line}", file=sys.stderr)
   print(cards.table(card))
   if against:
     print("\n" + cards.rank({str(out or "this evaluation"): card} | against))
@@ -194,9 +187,10 @@ def open_samples(values: flags.FlagValues, how: Protocol
   model, knobs = open_model(values)
   n = how.images if values.num is None else values.num
   labels = choose_labels(model, values.labels, n, values.seed)
-  data = checkpoint.latest_meta(values.workdir)["config"]["data"]
-  return Drawn(model, n, values.seed, labels, values.labels, how.floats, knobs,
-               values.batch), ConfigDict(data)
+  return Drawn(
+      model, n, values.seed, labels, values.labels, how.floats, knobs,
+      values.batch), ConfigDict(
+          checkpoint.latest_meta(values.workdir)["config"]["data"])
 
 
 def open_real(values: flags.FlagValues, how: Protocol,
@@ -204,13 +198,12 @@ def open_real(values: flags.FlagValues, how: Protocol,
   """What it is compared with."""
   if values.ref:
     return open_reference(values.ref, how, split=values.ref_split,
-                          size=values.size, convert=values.convert)
+                          size=values.size, span=values.floats,
+                          convert=values.convert)
   if data is None:
-    raise UserError("--protocol wants --ref: statistics, samples, a folder or "
-                    "a data set to compare with")
-  size = data.get("size") or None
-  images = Dataset(open_source(data.source, split=data.split, size=size),
-                   data.split)
+    raise UserError("--protocol wants --ref: what are samples compared with?")
+  images = Dataset(open_source(data.source, split=data.split,
+                               size=data.get("size") or None), data.split)
   return Reference(images.card, {}, images)
 
 
@@ -236,8 +229,8 @@ def with_accuracy(card: dict[str, Any], values: flags.FlagValues,
   if data is None or images.labels is None:
     raise UserError("cas wants labelled samples, and --data that they imitate")
   judge = open_judge(data, values.judge)
-  x = np.concatenate(list(images.read(0, images.count)))
-  x = x[..., :judge.real.shape[-1]]
+  x = np.concatenate([x[..., :judge.real.shape[-1]] for x in images.read(
+      0, images.count)])
   judge.check(x)
   name = f"cas@{judge.features}"
   return card | {"scores": card["scores"] | {name: judge.cas(x, images.labels)},

@@ -25,7 +25,7 @@ RULES = {
     "metrics": ({"metrics", "nets.inception"}, JAX | {"scipy"}),
     "evaluation": ({"evaluation", "metrics", "nets", "interop", "data",
                     "sampler", "core", "sharding", "fingerprint", "pictures",
-                    "progress", "errors"}, JAX | {"PIL"}),
+                    "progress", "errors"}, JAX | {"PIL", "flax", "scipy"}),
     "core": (set(), JAX | {"flax.struct", "optax"}),
     "ema": ({"errors"}, JAX),
     "optim": ({"errors"}, {"optax"}),

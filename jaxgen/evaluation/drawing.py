@@ -39,6 +39,9 @@ class Drawn:
     if self.sampler.dtype != np.uint8 or len(self.sampler.shape) != 3:
       raise UserError("this model makes points: FID and its relatives are of "
                       "images; leave --protocol")
+    if cond := getattr(self.sampler.model, "cond", None):
+      raise UserError(f"this model makes x from {', '.join(cond)}: draw with "
+                      "`jaxgen sample`, and judge the file by --samples")
     if jax.process_count() > 1:
       raise UserError("evaluate runs in one process: start it on one host")
     if self.batch < 1 or self.seed < 0:

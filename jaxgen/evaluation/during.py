@@ -16,7 +16,7 @@ from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.drawing import Drawn, choose_labels
 from jaxgen.evaluation.images import Dataset
 from jaxgen.evaluation.logs import card_name
-from jaxgen.evaluation.protocols import Protocol, protocol
+from jaxgen.evaluation.protocols import protocol
 from jaxgen.evaluation.reference import Reference, open_reference
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.sampler import Sampler
@@ -46,7 +46,7 @@ class Periodic:
 
   def __init__(self, given: Mapping[str, Any], config: Mapping[str, Any],
                model: core.Model, source: Source, workdir: str,
-               open_features: Callable[[str, str, Protocol], Extractor]):
+               open_features: Callable[..., Extractor] | None = None):
     """Opens what is needed, so that mistakes come before the training.
 
     Args:
@@ -55,7 +55,8 @@ class Periodic:
       model: what is trained.
       source: what it is trained on; the reference, if `ref` says no other.
       workdir: of the training.
-      open_features: (features, weights, protocol) -> what looks.
+      open_features: (name, weights, resize) -> what looks; default:
+        extract.open_extractor.
 
     Raises:
       UserError: something does not fit.
@@ -75,10 +76,12 @@ class Periodic:
     else:
       images = Dataset(source, config["data"]["split"])
       reference = Reference(images.card, {}, images)
+    if open_features is None:
+      from jaxgen.evaluation.extract import open_extractor as open_features
+    looks = open_features(self.how["features"], self.how["weights"] or None,
+                          how.resize)
     self.evaluation = Evaluation(
-        reference, open_features(
-            self.how["features"], self.how["weights"], how), how,
-        tuple(self.how["metrics"]) or None)
+        reference, looks, how, tuple(self.how["metrics"]) or None)
 
   def due(self, done: int) -> bool:
     """Whether it is time, after so many steps."""

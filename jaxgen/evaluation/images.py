@@ -54,6 +54,13 @@ def quantise(x: np.ndarray, rule: str, span: str = "signed") -> np.ndarray:
   return np.clip(x, 0, 255).astype(np.uint8)  # floor, as it is not negative
 
 
+def first(name: object, there: int, num: int | None) -> int:
+  """How many of the images that are `there` to take: `num`, or all."""
+  if num is not None and not 1 <= num <= there:
+    raise UserError(f"num={num}, but {name} holds {there:,} images")
+  return there if num is None else num
+
+
 def three(x: np.ndarray) -> np.ndarray:
   """Grey images [n, H, W, 1] -> [n, H, W, 3], each channel alike, as EDM."""
   return np.repeat(x, 3, -1) if x.shape[-1] == 1 else x
@@ -108,7 +115,8 @@ class Folder:
       UserError: there are no images.
     """
     top = Path(path).expanduser()
-    names = listing(top)[:num]
+    names = listing(top)
+    names = names[:first(path, len(names), num)]
     parents = [n.rpartition("/")[0] for n in names]
     classes = sorted(set(parents))
     labels = None
@@ -198,11 +206,7 @@ class Dataset:
       self.warnings.append(
           f"{len(self.source.skipped)} files of {self.source.name} could not "
           f"be read, such as {self.source.skipped[0]}")
-
-  @property
-  def count(self) -> int:
-    """How many."""
-    return min(len(self.source), self.num or len(self.source))
+    self.count = first(self.source.name, len(self.source), self.num)
 
   @property
   def labels(self) -> np.ndarray | None:

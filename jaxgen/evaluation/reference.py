@@ -142,13 +142,14 @@ def check_gaussian(path: Path, mu: np.ndarray | None, sigma: np.ndarray | None,
 
 
 def save_statistics(path: str | os.PathLike, moments: dict[str, Gaussian],
-                    main: str, info: dict[str, Any]) -> None:
+                    main: str, card: dict[str, Any]) -> None:
   """Statistics of a reference, for next time: mu, sigma, mu_s, sigma_s.
 
-  `info` says how they were made: "protocol", "features" and "reference".
+  Of the `card` of an evaluation goes with them what says how they were made.
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  info = {k: card[k] for k in ("protocol", "features", "reference")}
   arrays = {"info": np.array(json.dumps(info)),
             "count": np.int64(moments[main].n),
             "mu": moments[main].mu, "sigma": moments[main].sigma}
@@ -156,5 +157,8 @@ def save_statistics(path: str | os.PathLike, moments: dict[str, Gaussian],
     arrays |= {"mu_s": moments["spatial"].mu,
                "sigma_s": moments["spatial"].sigma}
   draft = path.with_name(f".{path.name}.{os.getpid()}.npz")
-  np.savez(draft, **arrays)
-  draft.replace(path)
+  try:
+    np.savez(draft, **arrays)
+    draft.replace(path)
+  finally:
+    draft.unlink(missing_ok=True)

@@ -127,38 +127,43 @@ class Evaluation:
     """
     card = self.head(images)
     key = cards.key_of(card | {"metrics": self.wanted})
+    widths = {k or self.main: len(v.mu)
+              for k, v in self.reference.statistics.items()}
     try:
       own = collect(
-          images, self.extractor, self.plan_own, key=key,
-          folder=folder and folder / "samples", widths={
-              k or self.main: len(v.mu)
-              for k, v in self.reference.statistics.items()},
+          images, self.extractor, self.plan_own, key=key, widths=widths,
+          folder=folder and folder / "samples",
           tick=self.bars.of("images", images.count))
       real = self.measure(key, folder)
-      given = Given(own, real, self.extractor.taps, self.protocol, (
-          images.labels, self.reference.images and (
-              self.reference.images.labels)), self.manifold, self.bars)
-      values, missing = score(
-          given, self.wanted, self.extractor.name, self.strict)
-      if not values:
-        raise UserError("; ".join(missing))
+      there = self.reference.images
+      given = Given(own, real, self.extractor.taps, self.protocol,
+                    (images.labels, there and there.labels), self.manifold,
+                    self.bars)
+      card |= self.scored(given, images)
+      if given.copies is not None:
+        card["copies"] = self.told(given, images, picture)
     except UserError:
       if folder:
         shutil.rmtree(folder, ignore_errors=True)
       raise
     finally:
       self.bars.end()
-    card |= {"scores": {k: v for k, (v, _) in values.items()},
-             "spread": {k: v for k, (_, v) in values.items() if v is not None},
-             "warnings": [*images.warnings, *self.warnings, *missing,
-                          *self.doubts(own, real)]}
-    if given.by_class:
-      card["by_class"] = given.by_class
-    if given.copies is not None:
-      card["copies"] = self.told(given, images, picture)
     if folder:
       shutil.rmtree(folder, ignore_errors=True)
     return cards.as_json(card)
+
+  def scored(self, given: Given, images: Images) -> dict[str, Any]:
+    """What a card says beside its head."""
+    values, missing = score(
+        given, self.wanted, self.extractor.name, self.strict)
+    if not values:
+      raise UserError("; ".join(missing))
+    found = {
+        "scores": {k: v for k, (v, _) in values.items()},
+        "spread": {k: v for k, (_, v) in values.items() if v is not None},
+        "warnings": [*images.warnings, *self.warnings, *missing,
+                     *self.doubts(given.own, given.real)]}
+    return found | ({"by_class": given.by_class} if given.by_class else {})
 
   def measure(self, key: str = "", folder: Path | None = None) -> Collected:
     """What is to be known of the reference; looked at once."""
@@ -179,6 +184,9 @@ class Evaluation:
   def doubts(self, own: Collected, real: Collected) -> list[str]:
     """What a reader of the numbers should know."""
     found = []
+    if not getattr(self.extractor, "card", {}).get("published", True):
+      found.append(f"the weights of {self.extractor.name} are not those that "
+                   "were published")
     if own.n < self.protocol.images:
       found.append(f"{own.n:,} images: protocol {self.protocol.name} counts "
                    f"{self.protocol.images:,}, and fewer raise FID")

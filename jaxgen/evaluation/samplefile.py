@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.evaluation.images import quantise, three
+from jaxgen.evaluation.images import first, quantise, three
 
 SPANS = ("signed", "unit", "bytes")
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile,
@@ -103,9 +103,9 @@ class SampleFile:
       raise UserError(
           f"arr_1 of {path} is {labels.dtype} {list(labels.shape)}; wanted are "
           f"labels of its {shape[0]} images")
-    count = min(shape[0], num or shape[0])
+    count = first(path, shape[0], num)
     self = cls(path, shape, dtype, None if labels is None else labels[:count],
-               count, rule, span)
+               count, rule, None if dtype == np.uint8 else span)
     if dtype != np.uint8:
       self._check_span(next(self._raw(0, min(count, 64))))
     return self

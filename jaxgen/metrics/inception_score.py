@@ -25,26 +25,35 @@ def inception_score(
   Raises:
     ValueError: fewer rows than splits.
   """
-  if (splits is None) == (size is None):
-    raise ValueError("Give one of splits and size.")
   n = len(logits)
-  if n < (splits or 1):
-    raise ValueError(f"{n} rows do not make {splits or 1} splits.")
+  edges = cuts(n, splits, size)
   order = np.arange(n)
   if shuffle is not None:
     order = np.random.RandomState(shuffle).permutation(n)
-  if splits is not None:
-    edges = [i * n // splits for i in range(splits + 1)]
-  else:
-    edges = [*range(0, n, size), n]
-  scores = []
-  for first, last in zip(edges[:-1], edges[1:], strict=True):
-    log_p = np.asarray(logits[order[first:last]], np.float64)
-    log_p = log_p - log_p.max(1, keepdims=True)
-    log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
-    p = np.exp(log_p)
-    marginal = p.mean(0)
-    # Where a class is never met p is 0, and 0 log 0 = 0.
-    log_q = np.log(np.maximum(marginal, np.finfo(np.float64).tiny))
-    scores.append(np.exp((p * (log_p - log_q)).sum(1).mean()))
+  scores = [
+    score_of(logits[order[first:last]])
+    for first, last in zip(edges[:-1], edges[1:], strict=True)
+  ]
   return float(np.mean(scores)), float(np.std(scores))
+
+
+def cuts(n: int, splits: int | None, size: int | None) -> list[int]:
+  """Where splits of n rows begin, and n."""
+  if (splits is None) == (size is None):
+    raise ValueError("Give one of splits and size.")
+  if n < (splits or 1):
+    raise ValueError(f"{n} rows do not make {splits or 1} splits.")
+  if splits is not None:
+    return [i * n // splits for i in range(splits + 1)]
+  return [*range(0, n, size), n]
+
+
+def score_of(logits: np.ndarray) -> float:
+  """Of one split [n, classes]."""
+  log_p = np.asarray(logits, np.float64)
+  log_p = log_p - log_p.max(1, keepdims=True)
+  log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
+  p = np.exp(log_p)
+  # Where a class is never met p is 0, and 0 log 0 = 0.
+  log_q = np.log(np.maximum(p.mean(0), np.finfo(np.float64).tiny))
+  return float(np.exp((p * (log_p - log_q)).sum(1).mean()))

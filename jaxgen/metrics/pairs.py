@@ -9,6 +9,14 @@ ROWS, COLUMNS = 2048, 8192  # of a tile of distances: 128 MiB
 Tick = Callable[[int], object]  # is told how many rows are done
 
 
+def check_widths(x: np.ndarray, y: np.ndarray) -> None:
+  """ValueError unless rows of both are of one length."""
+  if x.shape[1:] != y.shape[1:]:
+    raise ValueError(
+      f"Features of different width: {x.shape[1:]} and {y.shape[1:]}."
+    )
+
+
 def tiles(
   x: np.ndarray, y: np.ndarray
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -17,10 +25,7 @@ def tiles(
   All tiles of some rows follow each other. Only a tile and what it is made of
   are float64 at a time, so memory does not grow with N or M.
   """
-  if x.shape[1:] != y.shape[1:]:
-    raise ValueError(
-      f"Features of different width: {x.shape[1:]} and {y.shape[1:]}."
-    )
+  check_widths(x, y)
   for i in range(0, len(x), ROWS):
     rows = slice(i, min(i + ROWS, len(x)))
     a = np.asarray(x[rows], np.float64)

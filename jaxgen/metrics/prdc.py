@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxgen.metrics.pairs import Tick, radii, tiles
+from jaxgen.metrics.pairs import Tick, check_widths, radii, tiles
 
 
 class PRDC(NamedTuple):
@@ -44,11 +44,7 @@ def prdc(
   Raises:
     ValueError: fewer rows than neighbours, or features of different width.
   """
-  fake, real = np.asarray(fake), np.asarray(real)
-  if fake.shape[1:] != real.shape[1:]:
-    raise ValueError(
-      f"Features of different width: {fake.shape[1:]} and {real.shape[1:]}."
-    )
+  check_widths(fake, real)
   real_k, real_ball = radii(real, (k, k_ball), tick)
   (fake_k,) = radii(fake, (k,), lambda done: tick(len(real) + done))
   inside, balls = np.zeros(len(fake), bool), 0
@@ -83,6 +79,7 @@ def half_precision_recall(
   Raises:
     ValueError: fewer rows than neighbours, or features of different width.
   """
+  check_widths(fake, real)
   if min(len(fake), len(real)) <= k:
     raise ValueError(f"{k} neighbours need more than {k} rows.")
   kth = lambda x: np.partition(half_distances(x, x), k, 1)[:, k]
