@@ -50,6 +50,13 @@ def test_what_is_compared_may_differ(card, field, value):
   cards.check_alike({"a": card, "b": changed(card, field, value)})
 
 
+def test_the_manifold_matters_where_there_are_two(card):
+  a, b, none = (changed(card, "reference.manifold", n) for n in (10, 20, 0))
+  cards.check_alike({"a": a, "none": none, "card": card})
+  with pytest.raises(UserError, match="reference.manifold is 10"):
+    cards.check_alike({"a": a, "b": b})
+
+
 def test_the_best_of_each_line_is_marked(card):
   other = changed(card, "scores", {"fid@adm": 3.25, "is@adm": 8.0})
   lines = cards.rank({"a": card, "b": other}).splitlines()

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxgen.errors import UserError
+from jaxgen.evaluation import cards
 from jaxgen.evaluation import run as module
 from jaxgen.evaluation.protocols import PROTOCOLS
 from jaxgen.evaluation.reference import open_reference, save_statistics
@@ -89,6 +90,7 @@ def test_our_own_statistics_are_what_they_were_made_of(own, tmp_path):
   for name in ("fid@adm", "sfid@adm"):
     assert again["scores"][name] == card["scores"][name]
   assert again["reference"]["sha256"] == card["reference"]["sha256"]
+  cards.check_alike({"a": card, "b": again})
   with pytest.raises(UserError, match="was made with resize tf, and this is "
                      "half_pixel"):
     evaluate(own, tmp_path / "stats.npz", "pytorch-fid")

@@ -69,7 +69,7 @@ class Evaluation:
     self.plan_own, self.plan_real = plans(
         self.wanted, self.extractor.taps, self.protocol,
         None if whole else near)
-    self.near = 0 if images is None else min(images.count, most)
+    self.near = min(images.count, most) if self.plan_real.rows else 0
 
   def _check_made(self, made: Mapping[str, Any]) -> None:
     """UserError if our own statistics were made in another way."""
