@@ -31,6 +31,7 @@ class Killed(Exception):
 @pytest.fixture
 def small(monkeypatch):
   monkeypatch.setattr(module, "CHUNK", 16)
+  monkeypatch.setattr(module, "BLOCK", 32)
   monkeypatch.setattr(module, "SAVE_SECONDS", 0)
 
 
@@ -55,6 +56,20 @@ def test_batches_change_no_bit(batch, small):
   np.testing.assert_allclose(whole.moments["spatial"].sigma, want.sigma,
                              rtol=1e-9, atol=1e-15)
   np.testing.assert_allclose(whole.colour, x.mean((0, 1, 2)))
+
+
+def test_chunks_are_whole_batches_of_the_network(small):
+  class Counted(looks.Stub):
+    batch, lengths = 12, []
+
+    def features(self, images, taps):
+      f = super().features(images, taps)
+      self.lengths.append(len(f[taps[0]]))
+      return f
+  x = looks.pictures(70)
+  same(collect(Given(x), Counted(), PLAN), collect(
+      Given(x), looks.Stub(), PLAN))
+  assert Counted.lengths == [24, 24, 22]
 
 
 def test_order_changes_moments_by_round_off_alone(small):

@@ -19,7 +19,8 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.images import Images
 from jaxgen.metrics.distances import Gaussian, Moments
 
-CHUNK = 256        # images between two moments at which all can be saved
+CHUNK = 64         # images, or more, after which progress is told and saved
+BLOCK = 256        # rows that are summed together, whatever the chunks
 SAVE_SECONDS = 30  # at least, between saves
 
 
@@ -92,7 +93,9 @@ def collect(images: Images, extractor: Extractor, plan: Plan, *,
     raise UserError(f"{images.card['name']}: {images.count} images are too few")
   work = Work(images.count, plan, key, folder)
   tick(work.done)
-  stream = chunks(images.read(work.done, images.count), CHUNK)
+  batch = getattr(extractor, "batch", 1)
+  size = -(-CHUNK // batch) * batch  # else some would be padded
+  stream = chunks(images.read(work.done, images.count), size)
   with ThreadPoolExecutor(1) as pool:  # sums while the next chunk is looked at
     summed = pool.submit(lambda: None)
     for batches in stream:
@@ -154,7 +157,7 @@ class Work:
     self.plan, self.folder = plan, folder
     self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows])
     self.done, self.colour, self.pixels = 0, np.zeros(3), 0
-    self.moments = {tap: Moments(CHUNK) for tap in plan.moments}
+    self.moments = {tap: Moments(BLOCK) for tap in plan.moments}
     self.rows: dict[str, np.ndarray] = {}
     self.kept = np.arange(count) if plan.kept is None else plan.kept
     self.saved, self.safe = time.monotonic(), 0  # `safe` rows are on disk
