@@ -19,7 +19,9 @@ def base(source: str, *, steps: int, batch: int, size: int = 0,
   c.model = ConfigDict()
   c.optim = ConfigDict()  # an optimiser for every group that a player moves
   c.ema = ConfigDict()    # profiles of averaged weights; "main" is sampled
-  c.log = dict(every=100, pictures=1000, histograms=False)
+  # eval: like `jaxgen eval --protocol`, every so many steps; 0: never.
+  c.log = dict(every=100, pictures=1000, histograms=False, eval=dict(
+      every=0, num=10_000, protocol="adm", ref=""))
   c.checkpoint = dict(every=1000, keep=3, keep_every=0)
   return c
 

@@ -20,7 +20,7 @@ FIELDS = {
          "optim", "ema", "log", "checkpoint"),
     "data": ("source", "split", "classes", "flip", "crop", "workers",
              "size"),
-    "log": ("every", "pictures", "histograms"),
+    "log": ("every", "pictures", "histograms", "eval"),
     "checkpoint": ("every", "keep", "keep_every"),
 }
 AT_LEAST = {

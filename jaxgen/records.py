@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core
-from jaxgen.checkpoint import Checkpoints, steps
+from jaxgen.checkpoint import Checkpoints, as_json, steps
 from jaxgen.data.sources import Source
 from jaxgen.errors import Diverged, UserError
 from jaxgen.experiment import Experiment, dummy
@@ -33,6 +33,11 @@ class Records:
     self.begun = time.perf_counter() - seconds
     self.watch = Watch(self.config, logger)
     self.pictures = Pictures(experiment, source, logger, workdir)
+    self.judge = None
+    if self.config.log.eval.every:
+      from jaxgen.evaluation.during import Periodic
+      self.judge = Periodic(self.config.log.eval, as_json(self.config),
+                            experiment.model, source, workdir)
 
   def keep(self, done: int, state: core.State, metrics: core.Metrics,
            facts: dict[str, Any], last: bool) -> None:
@@ -46,6 +51,10 @@ class Records:
       self.watch.see(done, metrics)
       if every and done % every == 0:
         self.pictures.draw(done, state)
+      if self.judge and self.judge.due(done):
+        scores = self.judge.run(done, state)
+        self.logger.write_scalars(
+            done, {f"eval/{k}": v for k, v in scores.items()})
       if last or done % self.config.checkpoint.every == 0:
         self.watch.catch_up()
         if last or not self.watch.ill:  # the ill must not push out the well
