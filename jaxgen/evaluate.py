@@ -152,11 +152,10 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
     raise UserError("--save_ref wants a metric of statistics, such as fid")
   head = evaluation.head(images)  # before the hours that it takes
   cards.check_alike({"this evaluation": head} | against)
-  features = evaluation.extractor.name
   out = values.out and pathlib.Path(values.out)
   if not out and values.workdir:
     out = pathlib.Path(values.workdir) / "evals" / card_name(
-        images.card["step"], features, how.name, images.count)
+        images.card["step"], evaluation.extractor.name, how.name, images.count)
   card = evaluation.run(
       images, out and out.with_suffix(".partial"),
       out and "copies" in evaluation.wanted and out.with_suffix(".png"))
@@ -168,7 +167,8 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
     save_statistics(values.save_ref, evaluation.measure().moments,
                     evaluation.main, card)
   if values.workdir:
-    append(values.workdir, images.card["step"], card["scores"])
+    append(values.workdir, images.card["step"], {
+        f"eval/{k}": v for k, v in card["scores"].items()})
   for line in card["warnings"]:
     print(f"jaxgen: {line}", file=sys.stderr)
   print(cards.table(card))

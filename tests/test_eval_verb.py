@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import looks
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_a_model_is_judged_and_the_log_knows(verb, trained, tmp_path):
   assert card["reference"]["name"] == "digits"
   row = read_jsonl(workdir / "metrics.jsonl")[-1]
   assert row["step"] == 4 and "net/loss" in row
-  assert row["fid@edm"] == card["scores"]["fid@edm"]
+  assert row["eval/fid@edm"] == card["scores"]["fid@edm"]
   after = tree(workdir)
   changed = {str(k) for k in after if after[k] != before.get(k)}
   assert {k for k in changed if not k.startswith("evals")} == {"metrics.jsonl"}
@@ -128,6 +129,9 @@ def test_training_judges_as_the_verb_does(verb, trained):
   scores = periodic.run(4, state)
   card = (workdir / "evals" / "00000004-adm-48.json").read_bytes()
   assert periodic.run(4, state) == scores  # the second time, too
+  ill = state.replace(ema=jax.tree.map(lambda a: a * np.nan, state.ema))
+  with pytest.warns(RuntimeWarning, match="not judged at step 4: samples 0 to"):
+    assert periodic.run(4, ill) == {}
   verb("--workdir", workdir, "--protocol=adm", "--num=48", "--batch=16")
   now = (workdir / "evals" / "00000004-adm-48.json").read_bytes()
   assert now == card and json.loads(card)["scores"] == scores

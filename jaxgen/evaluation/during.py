@@ -1,6 +1,7 @@
 """Evaluation while training: the same code, every so many steps."""
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,24 @@ class Periodic:
     return bool(self.every) and done % self.every == 0
 
   def run(self, done: int, state: core.State) -> dict[str, float]:
-    """Judges -> scores for the log; writes their card."""
+    """Judges -> scores for the log; writes their card.
+
+    What cannot be judged, such as samples that are not finite, ends no
+    training: there is a warning, and no score.
+    """
+    try:
+      card = self.judged(done, state)
+    except UserError as e:
+      warnings.warn(f"not judged at step {done}: {e}", RuntimeWarning,
+                    stacklevel=2)
+      return {}
+    name = card_name(done, self.evaluation.extractor.name,
+                     self.evaluation.protocol.name, self.how["num"])
+    cards.save(self.workdir / "evals" / name, card)
+    return card["scores"]
+
+  def judged(self, done: int, state: core.State) -> dict[str, Any]:
+    """The card of a state."""
     sampler = self.sampler(done, state)
     if self.drawn is None:
       how, n = self.how, self.how["num"]
@@ -97,11 +115,7 @@ class Periodic:
                          self.evaluation.protocol.floats, {}, how["batch"])
     else:
       self.drawn = self.drawn.of(sampler)
-    card = self.evaluation.run(self.drawn)
-    name = card_name(done, self.evaluation.extractor.name,
-                     self.evaluation.protocol.name, self.how["num"])
-    cards.save(self.workdir / "evals" / name, card)
-    return card["scores"]
+    return self.evaluation.run(self.drawn)
 
   def sampler(self, done: int, state: core.State) -> Sampler:
     """What `jaxgen.load` would give of this state's checkpoint."""
