@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from inception_weights import golden, saved, state_dict
+from jax.extend import core
 from PIL import Image
 
 from jaxgen.errors import UserError
 from jaxgen.evaluation import entry, extract
 from jaxgen.evaluation import weights as published
 from jaxgen.evaluation.extractor import batch_size, early
-from jaxgen.nets import inception, resize
+from jaxgen.nets import dinov2, inception, resize
 
 TAPS = ("pool3", "64", "192", "768", "spatial", "logits", "logits_unbiased")
 
@@ -172,6 +173,26 @@ def test_names_that_there_are_not(of):
     extract.open_extractor("vgg")
 
 
+def precisions(jaxpr):
+  """Of all matrix products and convolutions, to any depth."""
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+      yield eqn.params["precision"]
+    for inner in core.jaxprs_in_params(eqn.params):
+      yield from precisions(inner)
+
+
+@pytest.mark.parametrize("net, size, least", [
+    (inception.Inception(), 299, 96), (dinov2.DINOv2(depth=2), 28, 15)])
+def test_matrix_products_keep_all_digits(net, size, least):
+  # TPUs and GPUs drop some unless they are told.
+  x = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+  params = jax.eval_shape(net.init, jax.random.key(0), x)
+  found = list(precisions(jax.make_jaxpr(net.apply)(params, x).jaxpr))
+  highest = jax.lax.Precision.HIGHEST
+  assert len(found) >= least and set(found) == {(highest, highest)}
+
+
 class Mean:
   """A classifier whose features are easy to tell."""
 
@@ -253,7 +274,7 @@ def test_every_device_looks_at_its_share():
       [sys.executable, "-c", FOUR], check=True, timeout=200, cwd=root,
       env=os.environ | {
           "XLA_FLAGS": "--xla_force_host_platform_device_count=4"})
-  assert batch_size(10) == 10 and batch_size(None) == 32
+  assert batch_size(10) == 10 and batch_size(None) == 16
 
 
 def test_cards_are_json(of):
