@@ -134,6 +134,19 @@ def test_resizes_by_their_definition(way, grid, h, w):
     np.testing.assert_array_equal(found, x)
 
 
+def test_sizes_that_differ_share_programs():
+  way = entry.bilinear(resize.tf1, 13)
+  enter, rng = jax.jit(way.enter), np.random.default_rng(0)
+  for _ in range(5):
+    images = [rng.integers(0, 256, (*hw, 3)).astype(np.uint8)
+              for hw in rng.integers(17, 33, (4, 2))]
+    found = enter(*way.prepare(images))
+    for y, x in zip(found, images, strict=True):
+      alone, = enter(*way.prepare([x]))
+      np.testing.assert_allclose(y, alone, atol=1e-3)
+    assert way.prepare(images)[0].shape == (4, 32, 32, 3)
+
+
 def test_clean_resizes_are_pils_of_floats():
   x = np.random.default_rng(0).integers(0, 2, (20, 30, 3)).astype(np.uint8)
   x *= 255  # cubic curves overshoot
