@@ -21,7 +21,8 @@ def base(source: str, *, steps: int, batch: int, size: int = 0,
   c.ema = ConfigDict()    # profiles of averaged weights; "main" is sampled
   # eval: like `jaxgen eval --protocol`, every so many steps; 0: never.
   c.log = dict(every=100, pictures=1000, histograms=False, eval=dict(
-      every=0, num=10_000, protocol="adm", ref=""))
+      every=0, num=10_000, protocol="adm", ref="", metrics=(),
+      features="inception", weights="", seed=0, batch=256))
   c.checkpoint = dict(every=1000, keep=3, keep_every=0)
   return c
 

@@ -2,6 +2,7 @@
 
   jaxgen compare --configs digits_diffusion,digits_gan,digits_vae --out demo
   jaxgen compare --workdirs W1,W2 --out report
+  jaxgen compare --cards a.json,b.json      (cards of `jaxgen eval --protocol`)
 
 Writes OUT/report.html (one file, no network) and OUT/report.json; models that
 had to be trained lie in OUT/NAME and go on from there next time.
@@ -24,6 +25,7 @@ from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import UserError
 from jaxgen.evaluate import save_json
+from jaxgen.evaluation import cards
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.log import read_jsonl
 from jaxgen.report import render
@@ -37,11 +39,16 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_list("configs", [], "to train first where need be",
                     flag_values=values)
   flags.DEFINE_list("workdirs", [], "already trained", flag_values=values)
+  flags.DEFINE_list("cards", [], "of evaluations, to be ranked",
+                    flag_values=values)
   flags.DEFINE_string("out", None, "folder of the report", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
   """The verb."""
+  if values.cards:
+    print(cards.rank({path: cards.load(path) for path in values.cards}))
+    return
   if not values.out or not values.configs + values.workdirs:
     raise UserError("compare needs --out=FOLDER and --configs=a.py,b.py or "
                     "--workdirs=V,W")
