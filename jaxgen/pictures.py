@@ -108,8 +108,11 @@ def curves(
   for axis in (axes.xaxis, axes.yaxis):
     axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-  axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(
-    sorted({p[0] for points in series.values() for p in points})))
+  ticks = []
+  for at in sorted({p[0] for points in series.values() for p in points}):
+    if not ticks or at >= 1.2 * ticks[-1]:  # or their labels overlap
+      ticks.append(at)
+  axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
   axes.yaxis.set_major_locator(
     matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
   axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
