@@ -30,6 +30,10 @@ CONFIGS = sorted({
     .glob("[!_]*.py")} - ALIKE)
 SEED = jax.random.key(7)
 B = 8
+# Games here are compiled more often than they are played.
+jit = functools.partial(jax.jit, compiler_options={
+    "xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes":
+    True})
 
 
 def fake_batch(c, n=B):
@@ -54,13 +58,13 @@ def played(request):
   assert set(c.optim) == moved
   tx = {g: build(s)(steps=100) for g, s in c.optim.items()}
   ema = {p: build(s)(batch=B) for p, s in c.ema.items()}
-  first = jax.jit(core.make_init(model, tx, tuple(ema)))(batch, SEED)
-  step = jax.jit(core.make_step(model, tx, ema), static_argnums=0)
+  first = jit(core.make_init(model, tx, tuple(ema)))(batch, SEED)
+  step = jit(core.make_step(model, tx, ema), static_argnums=0)
   state, seen = first, []
   for i in range(2 * math.lcm(*(p.every for p in model.players))):
     state, metrics = step(core.turn(model, i), state, batch, SEED)
     seen.append(metrics)
-  sample = jax.jit(model.sample) if hasattr(model, "sample") else None
+  sample = jit(model.sample) if hasattr(model, "sample") else None
   given = core.on_device(batch) | {"x": jnp.zeros(batch["x"].shape)}
   keys = core.example_keys(SEED, B)
   return types.SimpleNamespace(
@@ -292,6 +296,13 @@ def test_label_minus_one_is_nobody():
   # Guidance: null + w (cond - null); nothing pushes those without a label.
   got = sample({"x": x, "y": y}, keys, guidance=2.)
   np.testing.assert_allclose(got[:, 0], [3, -3, 1, 3], atol=1e-5)
+
+
+def test_who_never_dropped_labels_wants_one():
+  model, state = labelled("euler", steps=4, label_drop=0.)
+  assert "guidance" not in model.knobs
+  with pytest.raises(ValueError, match="give it batch"):
+    model.sample(state, {"x": jnp.zeros((2, 2))}, core.example_keys(SEED, 2))
 
 
 def test_bound_clips_the_estimate():

@@ -133,7 +133,8 @@ class Diffusion:
   def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
     """Keys [B] -> x_0 in [-1, 1], shaped and conditioned like `batch`.
 
-    Labels of -1 (or none at all) ask for unconditional samples.
+    Labels of -1 (or none at all) ask for unconditional samples, where labels
+    were dropped in training.
     """
     knobs = self.knobs | knobs
     D = self.denoiser(
@@ -158,6 +159,8 @@ class Diffusion:
     """
     given = self.given(batch)
     if self.classes:
+      if "y" not in given and not self.free:
+        raise ValueError("this model always had labels: give it batch['y']")
       y = given.get("y", jnp.full(len(batch["x"]), -1))
       given["y"] = jnp.where(y < 0, self.classes, y)
     D = functools.partial(self.D, state, given)
