@@ -13,7 +13,8 @@ def get_config(arg=None):
       gen=dict(name="nets.mlp.Generator", width=128, depth=3),
       disc=dict(name="nets.mlp.Discriminator", width=128, depth=3),
       rule=dict(name="adversarial.losses.wasserstein"),
-      penalty=dict(name="adversarial.penalties.gradient_penalty", weight=0.1),
+      penalties=[dict(name="models.gan.Penalty", fn=dict(
+          name="adversarial.penalties.gradient_penalty", weight=0.1))],
       gen_every=2, z_dim=2)
   adam = dict(name="optim.adam", b1=0.0, b2=0.9, decay="linear")
   c.optim.gen = dict(adam, lr=5e-4)

@@ -36,7 +36,8 @@ SPECS = {
                 gen=dict(name="nets.mlp.Generator", **MLP),
                 disc=dict(name="nets.mlp.Discriminator", **MLP),
                 rule=dict(name="adversarial.losses.nonsaturating"),
-                penalty=dict(name="adversarial.penalties.gradient_penalty")),
+                penalties=[dict(name="models.gan.Penalty", fn=dict(
+                    name="adversarial.penalties.gradient_penalty"))]),
     "norms": dict(name="models.gan.GAN", gen=DCGAN, classes=3, z_dim=4,
                   disc=dict(name="nets.dcgan.Discriminator", width=4,
                             classes=3, norm=dict(name="nets.dcgan.spectral")),

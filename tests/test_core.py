@@ -144,11 +144,11 @@ def test_turns_of_critics_and_lazy_players():
 
 def test_lazy_penalty_weighs_what_the_eager_one_does():
   every, lr = 4, 1.
-  spec = games.SPECS["gan"] | dict(
-      penalty=dict(name="adversarial.penalties.r1", gamma=3.0))
+  r1 = dict(name="adversarial.penalties.r1", gamma=3.0)
   total = {}
   for k in (1, every):
-    model = build(spec | dict(penalty_every=k, gen_every=every))
+    model = build(games.SPECS["gan"] | dict(gen_every=every, penalties=[
+        dict(name="models.gan.Penalty", fn=r1, every=k)]))
     tx = {g: optax.sgd(lr) for g in ("gen", "disc")}
     batch = games.batch("gan")
     state = games.filled(

@@ -398,7 +398,8 @@ def test_gan_losses_are_the_rules_of_its_logits():
       gen=dict(name="nets.mlp.Generator", **spec),
       disc=dict(name="nets.mlp.Discriminator", **spec),
       rule=dict(name="adversarial.losses.hinge"),
-      penalty=dict(name="adversarial.penalties.r1", gamma=2.)))
+      penalties=[dict(name="models.gan.Penalty", fn=dict(
+          name="adversarial.penalties.r1", gamma=2.))]))
   assert isinstance(model, GAN)
   batch, keys = {"x": jnp.ones((4, 2))}, core.example_keys(SEED, 4)
   params, stats = jax.eval_shape(model.init, batch, SEED)
@@ -411,7 +412,7 @@ def test_gan_losses_are_the_rules_of_its_logits():
   slope = jax.vmap(jax.grad(lambda x: D(x[None])[0]))(batch["x"])
   r1 = np.sum(np.asarray(slope) ** 2, -1).mean()
   np.testing.assert_allclose(loss, hinge + r1, rtol=1e-5)
-  np.testing.assert_allclose(m["penalty"], r1, rtol=1e-5)
+  np.testing.assert_allclose(m["r1"], r1, rtol=1e-5)
   higher = np.asarray(D(batch["x"]))[:, None] > np.asarray(D(fake))
   assert m["accuracy"] == pytest.approx(higher.mean())
   loss, _ = model.gen_loss(state, batch, keys)

@@ -13,9 +13,16 @@ Array = jax.Array
 
 
 class Rule(NamedTuple):
-  """What each side minimises, from logits [B]."""
+  """What each side minimises, from logits [B].
+
+  Attributes:
+    d_loss: (real, fake) -> [].
+    g_loss: (fake) -> []; or (real, fake) -> [] where the rule is `relative`.
+    relative: The generator's loss takes the real data's logits, too.
+  """
   d_loss: Callable[[Array, Array], Array]
-  g_loss: Callable[[Array], Array]
+  g_loss: Callable[..., Array]
+  relative: bool = False
 
 
 def nonsaturating() -> Rule:

@@ -1,6 +1,8 @@
-"""GANs: DCGAN, WGAN-GP, SNGAN, BigGAN: other nets, rules and penalties."""
+"""GANs: DCGAN, WGAN, SNGAN, BigGAN, StyleGAN2, R3GAN: other nets and rules."""
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +19,36 @@ from jaxgen.core import (
     fold,
     normal,
 )
+from jaxgen.errors import UserError
+from jaxgen.models.gan_parts import (
+    keyed,
+    latents,
+    mix,
+    sigmas,
+    spread,
+    train,
+)
+
+INF = float("inf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+  """A penalty on the discriminator.
+
+  Attributes:
+    fn: (D, real, fake, key [B]) -> [], where D is x [B, ...] -> logits [B].
+    every: 1: in every loss. k > 1: a move of its own on every k-th batch,
+      weighted by k (lazy regularisation: Karras et al. 2020, Sec. 3.1; the
+      optimiser should know, see `optim.adam`).
+  """
+  fn: Callable
+  every: int = 1
+
+  @property
+  def name(self) -> str:
+    """That of its function."""
+    return getattr(self.fn, "func", self.fn).__name__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +56,16 @@ class GAN:
   """A generator and a discriminator against each other.
 
   Attributes:
-    gen: (z [B, Z], y=) -> x.
-    disc: (x, y=) -> logits [B].
-    rule: () -> (d_loss(real, fake), g_loss(fake)).
-    penalty: (D, real, fake, key) -> [], added to the discriminator's loss.
-    penalty_every: 1: in every loss. k > 1: a move of its own on every k-th
-      batch, weighted by k (lazy regularisation: Karras et al. 2020, Sec. 3.1).
+    gen: (z [B, Z], y=, key=) -> x; or `synthesize(map(z, y), key)` -> x.
+    disc: (x, y=, key=) -> logits [B]; `embed` gives features [B, D].
+    rule: () -> adversarial.losses.Rule.
+    penalties: On the discriminator.
+    gen_penalty: The generator's parameters -> [], added to its loss.
+    path: adversarial.path.PathLength, a move of its own of the generator.
+    mixing: Share of fakes made of two styles (Karras et al. 2019, Sec. 3.1).
+    augment: What the discriminator sees of an image, real or fake: an object
+      with init() -> stats, (x, key, stats) -> x and update(stats, logits of
+      real [B], step, batch size) -> stats.
     gen_every: Batches per move of the generator (n_critic).
     z_dim: Length of z.
     classes: Number of labels that both nets take; 0 for none.
@@ -37,26 +73,40 @@ class GAN:
   gen: nn.Module
   disc: nn.Module
   rule: Callable
-  penalty: Callable | None = None
-  penalty_every: int = 1
+  penalties: Sequence[Penalty] = ()
+  gen_penalty: Callable | None = None
+  path: Any = None
+  mixing: float = 0.
+  augment: Any = None
   gen_every: int = 1
   z_dim: int = 128
   classes: int = 0
 
   sampled = ("gen",)
 
+  def __post_init__(self):
+    names = [p.name for p in self.penalties]
+    if len(set(names)) < len(names):
+      raise UserError(f"penalties={', '.join(names)}: each function once")
+    if (self.mixing or self.path) and not hasattr(self.gen, "map"):
+      raise UserError(f"mixing and path want a generator that maps z to "
+                      f"styles; {type(self.gen).__name__} has no `map`")
+
   @property
   def players(self) -> Sequence[Player]:
-    """Discriminator, its lazy penalty if it has one, generator."""
-    lazy = (Player("penalty", "disc", self.penalty_loss, self.penalty_every),)
-    return (Player("disc", "disc", self.disc_loss),
-            *(lazy if self.penalty and self.penalty_every > 1 else ()),
-            Player("gen", "gen", self.gen_loss, self.gen_every))
+    """Discriminator, its lazy penalties, generator, its path lengths."""
+    lazy = (Player(p.name, "disc", functools.partial(self.lazy_loss, p),
+                   p.every) for p in self.penalties if p.every > 1)
+    path = self.path and Player("path", "gen", self.path_loss, self.path.every)
+    return (Player("disc", "disc", self.disc_loss), *lazy,
+            Player("gen", "gen", self.gen_loss, self.gen_every),
+            *([path] if path else ()))
 
   @property
   def knobs(self) -> dict[str, float]:
-    """`temperature` scales z."""
-    return {"temperature": 1.}
+    """`temperature` scales z, `truncation` bounds it; the generator's own."""
+    return {"temperature": 1., "truncation": INF} | dict(
+        getattr(self.gen, "knobs", {}))
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
@@ -65,62 +115,139 @@ class GAN:
     gen = dict(self.gen.init(k_gen, jnp.zeros((len(x), self.z_dim)), **y))
     disc = dict(self.disc.init(k_disc, x, **y))
     params = {"gen": gen.pop("params"), "disc": disc.pop("params")}
-    return params, {"gen": gen, "disc": disc}
+    parts = {"augment": self.augment, "path": self.path}
+    return params, {"gen": gen, "disc": disc} | {
+        k: part.init() for k, part in parts.items() if part}
 
   def disc_loss(self, state: State, batch: Batch, key: Key
                 ) -> tuple[Array, tuple[Groups, Metrics]]:
     """How badly real and fake are told apart, and how steep D is."""
-    real, y = batch["x"], self.given(batch)
     fake, _ = self.generate(state, batch, fold(key, 0))
-    both = jnp.concatenate([real, fake])
-    logits, stats = train(
-        self.disc, state, "disc", both,
-        **jax.tree.map(lambda y: jnp.concatenate([y, y]), y))
-    on_real, on_fake = jnp.split(logits, 2)
-    loss, info = self.rule().d_loss(on_real, on_fake), {}
-    if self.penalty and self.penalty_every == 1:
-      info["penalty"] = self.slope_penalty(state, batch, fake, key)
-      loss += info["penalty"]
+    x = [self.seen(state, x, fold(key, 2 + i))
+         for i, x in enumerate((batch["x"], fake))]
+    # Two batches, not one: minibatch deviation and batch norm compare.
+    on_real, stats = self.judge(state, batch, x[0], fold(key, 4))
+    on_fake, stats = self.judge(
+        state.replace(stats=stats), batch, x[1], fold(key, 5))
+    loss = self.rule().d_loss(on_real, on_fake)
+    info = {"real": jnp.mean(on_real), "fake": jnp.mean(on_fake)}
     # Share of pairs ranked rightly: 1/2 cannot tell, 1 is saturated. Unlike
     # the sign of a logit it means the same under every rule.
     info["accuracy"] = jnp.mean(on_real[:, None] > on_fake)
-    return loss, (stats, info)
+    for penalty in self.penalties:
+      if penalty.every == 1:
+        info[penalty.name] = self.penalise(penalty, state, batch, fake, key)
+        loss += info[penalty.name]
+    if self.augment:
+      stats |= {"augment": self.augment.update(
+          stats["augment"], jax.lax.stop_gradient(on_real), state.step,
+          len(on_real))}
+      info |= {k: stats["augment"][k] for k in ("p",) if k in stats["augment"]}
+    if hasattr(self.disc, "embed"):
+      real, fake = (spread(self.features(state, batch, x)) for x in x)
+      info["diversity"] = fake / (real + 1e-8)
+    return loss, (stats, info | sigmas(stats["disc"]))
 
-  def penalty_loss(self, state: State, batch: Batch, key: Key
-                   ) -> tuple[Array, tuple[Groups, Metrics]]:
-    """The penalty as a move of its own."""
+  def lazy_loss(self, penalty: Penalty, state: State, batch: Batch, key: Key
+                ) -> tuple[Array, tuple[Groups, Metrics]]:
+    """A penalty as a move of its own."""
     fake, _ = self.generate(state, batch, fold(key, 0))
-    loss = self.slope_penalty(state, batch, fake, key)
-    return self.penalty_every * loss, (state.stats, {})
+    loss = self.penalise(penalty, state, batch, fake, key)
+    return penalty.every * loss, (state.stats, {})
 
-  def slope_penalty(self, state: State, batch: Batch, fake: Array, key: Key
-                    ) -> Array:
-    """The configured penalty, with running statistics held fixed."""
-    D = lambda x: self.disc.apply(
-        state.variables("disc"), x, **self.given(batch))
-    return self.penalty(D, batch["x"], fake, fold(key, 1))
+  def penalise(self, penalty: Penalty, state: State, batch: Batch,
+               fake: Array, key: Key) -> Array:
+    """A penalty's value; no statistics move."""
+    D = self.D(state, batch, fold(key, 6))
+    return penalty.fn(D, batch["x"], fake, fold(key, 1))
 
   def gen_loss(self, state: State, batch: Batch, key: Key
                ) -> tuple[Array, tuple[Groups, Metrics]]:
     """How badly D is fooled."""
     fake, stats = self.generate(state, batch, fold(key, 0))
-    logits = self.disc.apply(
-        state.variables("disc"), fake, **self.given(batch))
-    spread = lambda x: jnp.mean(jnp.abs(x - jnp.roll(x, 1, 0)))
-    diversity = spread(fake) / (spread(batch["x"]) + 1e-8)
-    return self.rule().g_loss(logits), (stats, {"diversity": diversity})
+    D, rule = self.D(state, batch, fold(key, 2)), self.rule()
+    loss = (rule.g_loss(D(batch["x"]), D(fake)) if rule.relative
+            else rule.g_loss(D(fake)))
+    pixels = lambda x: jnp.mean(jnp.abs(x - jnp.roll(x, 1, 0)))
+    info = {"diversity": pixels(fake) / (pixels(batch["x"]) + 1e-8)}
+    if self.gen_penalty:
+      info["penalty"] = self.gen_penalty(state.params["gen"])
+      loss += info["penalty"]
+    return loss, (stats, info | sigmas(stats["gen"]))
+
+  def path_loss(self, state: State, batch: Batch, key: Key
+                ) -> tuple[Array, tuple[Groups, Metrics]]:
+    """How uneven the generator's steps are, on a share of the batch."""
+    # Every so many, not the first ones: that leaves shards where they are.
+    batch = {k: v[::self.path.shrink] for k, v in batch.items()}
+    key = key[::self.path.shrink]
+    ws, _ = self.styles(state, batch, fold(key, 0))
+    noise = keyed(self.gen, fold(key, 1))
+    synthesize = lambda ws: train(
+        self.gen, state, "gen", ws, method="synthesize", **noise)[0]
+    loss, stats = self.path(synthesize, ws, fold(key, 2), state.stats["path"])
+    return self.path.every * loss, (state.stats | {"path": stats}, stats)
 
   def generate(self, state: State, batch: Batch, key: Key
                ) -> tuple[Array, Groups]:
     """Fakes as in training: norms see this batch. -> x, stats."""
-    z = normal(key, (self.z_dim,))
-    return train(self.gen, state, "gen", z, **self.given(batch))
+    noise = keyed(self.gen, fold(key, 1))
+    if not self.mixing:
+      z = normal(key, (self.z_dim,))
+      return train(self.gen, state, "gen", z, **self.given(batch), **noise)
+    ws, stats = self.styles(state, batch, key)
+    return train(self.gen, state.replace(stats=stats), "gen", ws,
+                 method="synthesize", **noise)
+
+  def styles(self, state: State, batch: Batch, key: Key
+             ) -> tuple[Array, Groups]:
+    """What synthesis is made from, mixed as in training -> [B, L, W], stats."""
+    y, z = self.given(batch), lambda key: normal(key, (self.z_dim,))
+    ws, stats = train(self.gen, state, "gen", z(key), method="map", **y)
+    if self.mixing:  # one average of styles: the other's do not count
+      other, _ = train(self.gen, state, "gen", z(fold(key, 2)), method="map",
+                       **y)
+      ws = mix(ws, other, fold(key, 3), self.mixing)
+    return ws, stats
+
+  def D(self, state: State, batch: Batch, key: Key
+        ) -> Callable[[Array], Array]:
+    """x -> logits [B] as in training, with the same draws for every x."""
+    return lambda x: self.judge(
+        state, batch, self.seen(state, x, fold(key, 0)), fold(key, 1))[0]
+
+  def seen(self, state: State, x: Array, key: Key) -> Array:
+    """What of an image reaches the discriminator."""
+    if self.augment is None:
+      return x
+    return self.augment(x, key, state.stats["augment"])
+
+  def judge(self, state: State, batch: Batch, x: Array, key: Key
+            ) -> tuple[Array, Groups]:
+    """Logits [B] as in training, stats."""
+    return train(self.disc, state, "disc", x, **self.given(batch),
+                 **keyed(self.disc, key))
+
+  def features(self, state: State, batch: Batch, x: Array) -> Array:
+    """What the discriminator makes of x before the last layer, [B, D]."""
+    return train(self.disc, jax.lax.stop_gradient(state), "disc",
+                 jax.lax.stop_gradient(x), method="embed",
+                 **self.given(batch))[0]
 
   def sample(self, state: State, batch: Batch, key: Key, *,
-             temperature: Array | float = 1.) -> Array:
-    """Keys [B] -> x, shaped and conditioned like `batch`."""
-    z = temperature * normal(key, (self.z_dim,))
-    return self.gen.apply(state.variables("gen"), z, **self.given(batch))
+             temperature: Array | float = 1., truncation: Array | float = INF,
+             **controls: Array | float) -> Array:
+    """Keys [B] -> x, shaped and conditioned like `batch`.
+
+    Where the batch has latents "z" [B, Z], they are taken as they are; labels
+    "y" may be weights, float32 [B, classes].
+    """
+    z = batch.get("z")
+    if z is None:
+      z = temperature * latents(key, self.z_dim, truncation)
+    return self.gen.apply(
+        state.variables("gen"), z, **self.given(batch),
+        **keyed(self.gen, fold(key, 1)), **controls)
 
   def nfe(self, **knobs) -> int:
     """One pass of the generator."""
@@ -130,12 +257,3 @@ class GAN:
   def given(self, batch: Batch) -> dict[str, Array]:
     """The label, where the nets take one."""
     return {"y": batch["y"]} if self.classes else {}
-
-
-def train(net: nn.Module, state: State, group: str, *args, **kw
-          ) -> tuple[Array, Groups]:
-  """Applies a net whose statistics may move -> output, all stats."""
-  carried = state.stats.get(group, {})
-  out, moved = net.apply(
-      state.variables(group), *args, mutable=list(carried), **kw)
-  return out, state.stats | {group: dict(moved)}
