@@ -7,12 +7,13 @@ from jaxgen.data import cache
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import open_folder
 from jaxgen.data.npz import open_npz
+from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
 from jaxgen.errors import UserError
 
 NAMES = (
-  "digits", "points:ring8", "points:grid25", "tfds:NAME", "folder:PATH",
-  "npz:PATH",
+  "digits", "photos", "points:ring8", "points:grid25", "tfds:NAME",
+  "folder:PATH", "npz:PATH",
 )  # fmt: skip
 
 
@@ -29,7 +30,8 @@ def open_source(
     name: one of NAMES.
     split: "train" or "test" where the data set has them.
     size: images are resized and cropped to size x size (see image.crop); by
-      default as stored. Folders need one.
+      default as stored. Folders need one. Digits at 4 and photos at 32 or 16
+      are box means of those as stored, so cascades can be made of them.
     data_dir: where prepared data lies; by default $JAXGEN_DATA, or else
       ~/.cache/jaxgen/data.
     channels: 1 or 3; by default as stored, and 3 for folders.
@@ -57,6 +59,8 @@ def open_source(
       from jaxgen.data.digits import open_digits
 
       return open_digits(split, size, channels, root)
+    case "photos" if not rest:
+      return open_photos(split, size, channels)
     case "tfds" if rest:
       from jaxgen.data.catalogue import open_tfds
 
