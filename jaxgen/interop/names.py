@@ -35,12 +35,15 @@ class Entry(NamedTuple):
     theirs: Names of the tensors that, one after the other along their first
       axis, are this weight; one, but for q, k and v.
     layout: Shape of each of theirs.
+    axes: Of ours, in their order; their axes of length one do not count, and
+      several of ours may be one of theirs.
     first: Input channels that they have before those that we have first.
   """
   ours: str
   shape: tuple[int, ...]
   theirs: tuple[str, ...]
   layout: tuple[int, ...]
+  axes: tuple[int, ...]
   first: int = 0
 
 
@@ -71,7 +74,8 @@ def entries(tree: Mapping[str, Any], source: str) -> list[Entry]:
     if how.low_res_first and path == "in_0/kernel":
       first = shape[-2] - leaves["head_conv/kernel"].shape[-1]
     made.append(Entry(path, shape, theirs, layout(
-        shape, leaf, how.ones.get(layer, 0), len(theirs)), first))
+        shape, leaf, how.ones.get(layer, 0), len(theirs)),
+        axes(leaf, len(shape)), first))
   return made
 
 
@@ -103,24 +107,29 @@ def layout(shape: tuple[int, ...], leaf: str, ones: int, pieces: int
   return (shape[0] // pieces, *shape[1:])
 
 
+def axes(leaf: str, rank: int) -> tuple[int, ...]:
+  """Kernels have their channels first: out, in; the rest is alike."""
+  order = tuple(range(rank))
+  return (*order[:-3:-1], *order[:-2]) if leaf == "kernel" else order
+
+
 def to_ours(entry: Entry, pieces: Sequence[np.ndarray]) -> np.ndarray:
   """Their tensors -> our weight."""
   whole = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
-  if not entry.ours.endswith("/kernel"):
-    return np.asarray(whole, order="C")
-  whole = whole.reshape(whole.shape[:len(entry.shape)])
-  whole = np.moveaxis(whole, (1, 0), (-2, -1))
-  return np.ascontiguousarray(np.roll(whole, -entry.first, -2)
-                              if entry.first else whole)
+  whole = whole.reshape([entry.shape[i] for i in entry.axes])
+  whole = whole.transpose(np.argsort(entry.axes))
+  if entry.first:
+    whole = np.roll(whole, -entry.first, -2)
+  return np.asarray(whole, order="C")
 
 
 def to_theirs(entry: Entry, ours: np.ndarray) -> list[np.ndarray]:
   """Our weight -> their tensors."""
-  if entry.ours.endswith("/kernel"):
-    ours = np.roll(ours, entry.first, -2) if entry.first else ours
-    ours = np.moveaxis(ours, (-2, -1), (1, 0))
-  return [np.ascontiguousarray(piece).reshape(entry.layout)
-          for piece in np.split(ours, len(entry.theirs))]
+  ours = np.roll(ours, entry.first, -2) if entry.first else ours
+  ours = ours.transpose(entry.axes)
+  pieces = np.split(ours, len(entry.theirs)) if len(entry.theirs) > 1 else (
+      [ours])
+  return [np.ascontiguousarray(p).reshape(entry.layout) for p in pieces]
 
 
 def take(tensors: Mapping[str, Any], tree: Mapping[str, Any], source: str,
@@ -138,9 +147,18 @@ def take(tensors: Mapping[str, Any], tree: Mapping[str, Any], source: str,
     UserError: Names or shapes do not match (all that do not, up to a
       screenful), or values are no finite floats.
   """
-  how, table = SOURCES[source], entries(tree, source)
-  tensors = {how.rename(k): v if isinstance(v, Tensor) else lazy(np.asarray(v))
-             for k, v in tensors.items() if k not in how.ignored}
+  how = SOURCES[source]
+  return fill(entries(tree, source), {
+      how.rename(k): v for k, v in tensors.items() if k not in how.ignored},
+      seen)
+
+
+def fill(table: Sequence[Entry], tensors: Mapping[str, Any],
+         seen: Callable[[int, int], None] = lambda n, total: None
+         ) -> dict[str, Any]:
+  """Their tensors as a tree like ours; see `take`."""
+  tensors = {k: v if isinstance(v, Tensor) else lazy(np.asarray(v))
+             for k, v in tensors.items()}
   check(table, tensors)
   made = {}
   for i, entry in enumerate(table):
@@ -152,8 +170,14 @@ def take(tensors: Mapping[str, Any], tree: Mapping[str, Any], source: str,
 
 def give(tree: Mapping[str, Any], source: str) -> dict[str, Tensor]:
   """Our weights as their tensors; a weight is converted when it is read."""
+  return spell(entries(tree, source), tree)
+
+
+def spell(table: Sequence[Entry], tree: Mapping[str, Any]
+          ) -> dict[str, Tensor]:
+  """Our weights by a table, as `give` gives them."""
   leaves, made = flat(tree), {}
-  for entry in entries(tree, source):
+  for entry in table:
     for i, name in enumerate(entry.theirs):
       def read(entry=entry, i=i):
         return to_theirs(entry, np.asarray(leaves[entry.ours]))[i]
