@@ -1,0 +1,245 @@
+"""A folder of images of any size, enlarged by a model of one size.
+
+One program runs, on a fixed number of tiles at once, taken from as many images
+as it needs.
+"""
+import dataclasses
+import itertools
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxgen.core import Key
+from jaxgen.data.folder import listing
+from jaxgen.data.image import MAX_PIXELS, MODES, pixels, to_mode
+from jaxgen.errors import UserError
+from jaxgen.progress import Progress
+from jaxgen.sampler import Sampler
+from jaxgen.tiles import Canvas, begins, cells
+
+
+@dataclasses.dataclass
+class Report:
+  """What became of a folder: names written, and why others were not."""
+  done: list[str] = dataclasses.field(default_factory=list)
+  skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  def check(self) -> None:
+    """UserError in one line if anything was skipped."""
+    if self.skipped:
+      name, why = next(iter(self.skipped.items()))
+      n, total = len(self.skipped), len(self.skipped) + len(self.done)
+      raise UserError(f"{n} of {total} images were skipped, such as {name}: "
+                      f"{why}")
+
+
+def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
+                   key: Key, batch: int = 16, overlap: int | None = None,
+                   labels: int | None = None,
+                   knobs: Mapping[str, float] | None = None) -> Report:
+  """Enlarges every image below `src` into a PNG of its name below `out`.
+
+  An image that cannot be read is named on stderr and in the report, and the
+  others come out. With a deterministic sampler a result depends on its image,
+  the key and the knobs alone; one that draws fresh noise on its way (eta > 0)
+  also makes it depend on which tiles were drawn together.
+
+  Args:
+    model: An upsampler of images, its shape [S, S, C], C 1 or 3.
+    src: Folder of images of any size, in subfolders too.
+    out: Folder for the results, which is made.
+    factor: S / s, the enlargement that the model was trained for.
+    key: Of all noise, [].
+    batch: Tiles drawn at once.
+    overlap: Small pixels that neighbouring tiles share at the least, below s;
+      default: s // 4.
+    labels: One for all, where the model wants labels.
+    knobs: Of the sampler.
+
+  Raises:
+    UserError: The model cannot do it, or results would overwrite images.
+  """
+  s, overlap, labels = settled(model, factor, overlap, labels)
+  if batch < 1:
+    raise UserError(f"batch={batch}: want at least 1")
+  jobs = planned(Path(src).expanduser(), Path(out).expanduser())
+  k_noise, k_sample = (jax.random.fold_in(key, i) for i in range(2))
+  total = sum(count(job.source, s, overlap) for job in jobs)
+  progress = Progress(total, 1, unit="tiles", stream=sys.stderr)
+  report, drawn = Report(), 0
+  stream = tiles(jobs, model.shape[-1], (s, factor, overlap), report, progress)
+  for n in itertools.count():
+    group = list(itertools.islice(stream, batch))
+    if not group:
+      break
+    full = [group[i % len(group)] for i in range(batch)]
+    corners = factor * np.array([corner for *_, corner in full], np.int32)
+    x = model.sample(
+        jax.random.fold_in(k_sample, n), batch, labels, batch=batch,
+        low_res=np.stack([tile for _, tile, _ in full]),
+        noise=np.asarray(cells(k_noise, jnp.asarray(corners), model.shape)),
+        **(knobs or {}))
+    for (work, *_), tile in zip(group, x, strict=False):
+      if work.canvas.add(tile):
+        save(work.job.target, finished(work), work.picture.profile)
+        report.done.append(work.job.name)
+    drawn += len(group)
+    progress.at(drawn)
+  progress.end()
+  return report
+
+
+class Job(NamedTuple):
+  """A file to be enlarged."""
+  name: str  # below the folder
+  source: Path
+  target: Path
+
+
+class Picture(NamedTuple):
+  """A file as a model takes it: x uint8 [h, w, C], and what to put back."""
+  x: np.ndarray
+  grey: bool
+  alpha: np.ndarray | None  # uint8 [h, w]
+  profile: bytes | None     # of its colours (ICC)
+
+
+class Work(NamedTuple):
+  """A file that is under way."""
+  job: Job
+  picture: Picture
+  canvas: Canvas
+
+
+def tiles(jobs: list[Job], channels: int, layout: tuple[int, int, int],
+          report: Report, progress: Progress
+          ) -> Iterator[tuple[Work, np.ndarray, tuple[int, int]]]:
+  """Small tiles of all images in turn, and the pixel where each begins."""
+  for job in jobs:
+    try:
+      picture = opened(job.source, channels)
+    except Exception as e:  # a broken file may fail anywhere in a decoder
+      why = (str(e) or type(e).__name__).splitlines()[0].split(" '/")[0]
+      report.skipped[job.name] = why
+      progress.say(f"jaxgen: {job.name} is skipped: {why}")
+      continue
+    work = Work(job, picture, Canvas(picture.x, *layout))
+    for tile, corner in work.canvas.tiles():
+      yield work, tile, corner
+
+
+def settled(model: Sampler, factor: int, overlap: int | None,
+            labels: int | None) -> tuple[int, int, int | None]:
+  """Side of a small tile, overlap and label; UserError for a misfit."""
+  shape = tuple(model.shape)
+  if len(shape) != 3 or shape[0] != shape[1] or shape[2] not in MODES:
+    raise UserError(f"this model makes {list(shape)}: to enlarge images takes "
+                    "one of square images, grey or RGB")
+  if factor < 1 or shape[0] % factor:
+    raise UserError(f"factor={factor}: does not divide the model's "
+                    f"{shape[0]} pixels")
+  s = shape[0] // factor
+  overlap = s // 4 if overlap is None else overlap
+  if not 0 <= overlap < s:
+    raise UserError(f"overlap={overlap}: want 0 to {s - 1}, as tiles have {s}")
+  if model.classes and labels is None:
+    if not getattr(model.model, "free", False):
+      raise UserError("this model wants a label for your images: give one of "
+                      f"0 to {model.classes - 1}")
+    labels = -1  # any
+  return s, overlap, labels
+
+
+def planned(src: Path, out: Path) -> list[Job]:
+  """Where the result of each image goes; UserError if it must not."""
+  if not src.is_dir():
+    raise UserError(f"there is no folder {src}")
+  home, away = src.resolve(), out.resolve()
+  if away == home or home in away.parents:
+    raise UserError(f"results in {out} would mix with the images of {src}: "
+                    "give another folder")
+  if out.exists() and not out.is_dir():
+    raise UserError(f"{out} is a file: want a folder for the results")
+  names = listing(src)
+  stems = Counter(name.rpartition(".")[0] for name in names)
+  jobs = []
+  for name in names:  # a.jpg -> a.png; beside an a.bmp, a.jpg.png
+    stem = name.rpartition(".")[0]
+    kept = stem if stems[stem] == 1 else name
+    jobs.append(Job(name, src / name, out / f"{kept}.png"))
+  inputs = {job.source.resolve() for job in jobs}
+  for target, n in Counter(job.target for job in jobs).items():
+    if n > 1:
+      raise UserError(f"two images would become {target}: rename one")
+    if target.resolve() in inputs:
+      raise UserError(f"the result {target} would overwrite one of the images")
+  return jobs
+
+
+def count(path: Path, s: int, overlap: int) -> int:
+  """How many tiles cover a file, told by its head; 0 if it is broken."""
+  try:
+    with Image.open(path) as image:
+      return int(np.prod([len(begins(max(n, s), s, overlap))
+                          for n in image.size]))
+  except Exception:  # named when its turn comes
+    return 0
+
+
+def opened(path: Path, channels: int) -> Picture:
+  """A stored image, turned upright by its EXIF tag, in 8 bits a channel.
+
+  Raises:
+    ValueError, OSError, or what else a broken file may do to the decoder.
+  """
+  with Image.open(path) as image:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a photograph and its preview
+      raise ValueError(f"holds {frames} pictures: save the one you want")
+    if image.width * image.height > MAX_PIXELS:
+      raise ValueError(f"{image.width}x{image.height} is more than "
+                       f"{MAX_PIXELS} pixels")
+    profile = image.info.get("icc_profile")
+    image.load()  # all of it: a file that was cut short shows up here
+    image = ImageOps.exif_transpose(image)
+  alpha = None
+  if image.has_transparency_data:
+    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+  grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+  if not grey and channels == 1:
+    raise ValueError("is in colour, and this model makes grey images")
+  x = pixels(to_mode(image, "L" if grey else "RGB"))
+  x = np.repeat(x, channels, -1) if grey else x
+  return Picture(x, grey, alpha, None if image.mode == "CMYK" else profile)
+
+
+def finished(work: Work) -> Image.Image:
+  """The result, in the mode of its source."""
+  x = work.canvas.image
+  image = Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x)
+  image = image.convert("L") if work.picture.grey else image
+  if work.picture.alpha is not None:
+    image.putalpha(Image.fromarray(work.picture.alpha).resize(
+        image.size, Image.Resampling.BICUBIC))
+  return image
+
+
+def save(path: Path, image: Image.Image, profile: bytes | None) -> None:
+  """Writes a PNG whole or not at all."""
+  draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(draft, "PNG", icc_profile=profile)
+    draft.replace(path)
+  except OSError as e:
+    raise UserError(f"cannot write {path}: {e.strerror or e}") from e
+  finally:
+    draft.unlink(missing_ok=True)
