@@ -17,6 +17,8 @@ def adam(
     clip: float | None = None,
     warmup: int = 0,
     decay: str = "constant",
+    every: int = 1,
+    lazy: int = 0,
     *,
     steps: int,
 ) -> optax.GradientTransformation:
@@ -30,14 +32,61 @@ def adam(
     weight_decay: Decoupled decay, multiplied by the learning rate.
     clip: Gradients are scaled to at most this global norm.
     warmup: Updates over which the rate rises linearly from zero.
-    decay: What follows: "constant", "linear" or "cosine", to zero at `steps`.
-    steps: Length of the run in updates; given by the train loop.
+    decay: What follows: "constant", "linear" or "cosine", to zero at the end.
+    every: Batches per update: the player's `every`.
+    lazy: Batches per move of a lazy penalty on the same group; 0: none. Its
+      moves are updates more, so that lr * c, b1^c and b2^c with
+      c = lazy / (lazy + every) go as far in a batch as without (Karras et al.
+      2020, Sec. 3.1).
+    steps: Length of the run in batches; given by the train loop.
   """
-  rule = optax.adamw(
-      schedule(lr, warmup, decay, steps), b1=b1, b2=b2, eps=eps,
-      weight_decay=weight_decay)
+  c = lazy / (lazy + every) if lazy else 1.
+  rate = schedule(lr * c, warmup, decay, updates(steps, every, lazy))
+  rule = optax.adamw(rate, b1=b1 ** c, b2=b2 ** c, eps=eps,
+                     weight_decay=weight_decay)
   return rule if clip is None else optax.chain(
       optax.clip_by_global_norm(clip), rule)
+
+
+def rmsprop(
+    lr: float,
+    b2: float = 0.99,
+    eps: float = 1e-8,
+    clip_weights: float | None = None,
+    warmup: int = 0,
+    decay: str = "constant",
+    every: int = 1,
+    *,
+    steps: int,
+) -> optax.GradientTransformation:
+  """RMSProp, by which WGAN was trained (Arjovsky et al. 2017, Alg. 1).
+
+  Args:
+    lr: Peak learning rate.
+    b2: Decay of the second moment.
+    eps: Added to its root.
+    clip_weights: Weights stay in [-clip_weights, clip_weights].
+    warmup: As for `adam`, like the rest.
+    decay: See there.
+    every: See there.
+    steps: See there.
+  """
+  rate = schedule(lr, warmup, decay, updates(steps, every))
+  rule = optax.rmsprop(rate, decay=b2, eps=eps, eps_in_sqrt=False)
+  return rule if clip_weights is None else optax.chain(
+      rule, in_box(clip_weights))
+
+
+def in_box(most: float) -> optax.GradientTransformation:
+  """Cuts updates, so that no weight leaves [-most, most]."""
+  edge = most * (1 - 1e-6)  # a hair inside: w + (edge - w) is rounded
+  return optax.stateless_with_tree_map(
+      lambda update, w: (w + update).clip(-edge, edge) - w)
+
+
+def updates(steps: int, every: int = 1, lazy: int = 0) -> int:
+  """Updates of a group in so many batches, its lazy penalty's among them."""
+  return -(-steps // every) + (-(-steps // lazy) if lazy else 0)
 
 
 def schedule(lr: float, warmup: int, decay: str, steps: int) -> Schedule:

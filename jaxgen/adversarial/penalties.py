@@ -1,5 +1,9 @@
-"""Penalties on the discriminator's slope: (D, real, fake, key [B]) -> []."""
+"""Penalties: on the discriminator's slope, (D, real, fake, key [B]) -> [].
+
+And one on weights: (params) -> [].
+"""
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +19,56 @@ def r1(D: Disc, real: Array, fake: Array, key: Array, gamma: float = 10.
   return gamma / 2 * jnp.mean(squared_slope(D, real))
 
 
+def r2(D: Disc, real: Array, fake: Array, key: Array, gamma: float = 10.
+       ) -> Array:
+  """Zero-centred, at fakes (Mescheder et al. 2018, Eq. 10)."""
+  del real, key
+  return gamma / 2 * jnp.mean(squared_slope(D, fake))
+
+
 def gradient_penalty(D: Disc, real: Array, fake: Array, key: Array,
                      weight: float = 10.) -> Array:
   """One-centred, between real and fake (Gulrajani et al. 2017, Eq. 3)."""
-  u = jax.vmap(jax.random.uniform)(key).reshape(-1, *[1] * (real.ndim - 1))
-  square = squared_slope(D, u * real + (1 - u) * fake)
-  # The root has no derivative at 0: take a subgradient of 0 there.
-  norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.)), 0.)
+  norm = root(squared_slope(D, between(real, fake, key)))
   return weight * jnp.mean((norm - 1) ** 2)
+
+
+def one_sided(D: Disc, real: Array, fake: Array, key: Array,
+              weight: float = 10.) -> Array:
+  """The same for slopes above 1 alone (Gulrajani et al. 2017, Sec. 4)."""
+  norm = root(squared_slope(D, between(real, fake, key)))
+  return weight * jnp.mean(jax.nn.relu(norm - 1) ** 2)
+
+
+def orthogonal(params: Any, weight: float = 1e-4) -> Array:
+  """Filters of a layer at right angles (Brock et al. 2019, Eq. 3).
+
+  weight * |W'W * (1 - I)|^2, summed over kernels; norms of filters are free,
+  and so are embeddings and biases.
+  """
+  def one(W: Array) -> Array:
+    W = W.reshape(-1, W.shape[-1])
+    gram = jnp.matmul(W.T, W, precision="highest")
+    return jnp.sum((gram - jnp.diag(jnp.diag(gram))) ** 2)
+
+  kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+             if path[-1].key == "kernel"]
+  return weight * sum(map(one, kernels), jnp.float32(0))
+
+
+def between(real: Array, fake: Array, key: Array) -> Array:
+  """A place drawn on the line from each fake to its real example."""
+  u = jax.vmap(jax.random.uniform)(key).reshape(-1, *[1] * (real.ndim - 1))
+  return u * real + (1 - u) * fake
 
 
 def squared_slope(D: Disc, x: Array) -> Array:
   """Squared norm of D's gradient at every example: [B, ...] -> [B]."""
   g = jax.grad(lambda x: jnp.sum(D(x)))(x)
   return jnp.sum(g ** 2, axis=range(1, g.ndim))
+
+
+def root(square: Array) -> Array:
+  """Square root, whose missing derivative at 0 is taken to be 0."""
+  some = square > 0
+  return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.)), 0.)
