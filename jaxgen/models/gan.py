@@ -20,14 +20,9 @@ from jaxgen.core import (
     normal,
 )
 from jaxgen.errors import UserError
-from jaxgen.models.gan_parts import (
-    keyed,
-    latents,
-    mix,
-    sigmas,
-    spread,
-    train,
-)
+from jaxgen.models.gan_parts import keyed, latents, mix, sigmas, spread, train
+from jaxgen.models.gan_probe import probe
+from jaxgen.models.gan_settle import settle
 
 INF = float("inf")
 
@@ -83,6 +78,7 @@ class GAN:
   classes: int = 0
 
   sampled = ("gen",)
+  settle, probe = settle, probe  # methods, each in a file of its own
 
   def __post_init__(self):
     names = [p.name for p in self.penalties]
@@ -123,12 +119,12 @@ class GAN:
                 ) -> tuple[Array, tuple[Groups, Metrics]]:
     """How badly real and fake are told apart, and how steep D is."""
     fake, _ = self.generate(state, batch, fold(key, 0))
-    x = [self.seen(state, x, fold(key, 2 + i))
-         for i, x in enumerate((batch["x"], fake))]
     # Two batches, not one: minibatch deviation and batch norm compare.
-    on_real, stats = self.judge(state, batch, x[0], fold(key, 4))
-    on_fake, stats = self.judge(
-        state.replace(stats=stats), batch, x[1], fold(key, 5))
+    real = self.seen(state, batch["x"], fold(key, 2))
+    on_real, stats = self.judge(state, batch, real, fold(key, 4))
+    then = state.replace(stats=stats)
+    shown = self.seen(state, fake, fold(key, 3))
+    on_fake, stats = self.judge(then, batch, shown, fold(key, 5))
     loss = self.rule().d_loss(on_real, on_fake)
     info = {"real": jnp.mean(on_real), "fake": jnp.mean(on_fake)}
     # Share of pairs ranked rightly: 1/2 cannot tell, 1 is saturated. Unlike
@@ -142,10 +138,11 @@ class GAN:
       stats |= {"augment": self.augment.update(
           stats["augment"], jax.lax.stop_gradient(on_real), state.step,
           len(on_real))}
-      info |= {k: stats["augment"][k] for k in ("p",) if k in stats["augment"]}
+      info |= {k: v for k, v in stats["augment"].items() if k == "p"}
     if hasattr(self.disc, "embed"):
-      real, fake = (spread(self.features(state, batch, x)) for x in x)
-      info["diversity"] = fake / (real + 1e-8)
+      spreads = [spread(self.features(state, batch, real)),
+                 spread(self.features(then, batch, shown))]
+      info["diversity"] = spreads[1] / (spreads[0] + 1e-8)
     return loss, (stats, info | sigmas(stats["disc"]))
 
   def lazy_loss(self, penalty: Penalty, state: State, batch: Batch, key: Key

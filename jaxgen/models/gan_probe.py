@@ -1,0 +1,78 @@
+"""Does the discriminator know its data by heart? Who has lost diversity?"""
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core import Array, Batch, Key, Metrics, State, fold
+from jaxgen.models.gan_parts import spread
+
+
+def probe(gan: Any, state: State, batch: Batch, held: Batch, key: Key
+          ) -> Metrics:
+  """Does D know its data by heart, and are the classes diverse?
+
+  Args:
+    gan: models.gan.GAN.
+    state: Of training: D's weights, and those of G to judge.
+    batch: Of training data, [B]; floats, as losses see them.
+    held: Of as many real examples that are not trained on.
+    key: [B].
+
+  Returns:
+    What `overfitting` and `class_diversity` say.
+  """
+  fake = gan.sample(state, batch, fold(key, 0))
+  logits = [gan.judge(state, given, x, fold(key, 1))[0] for given, x in (
+      (batch, batch["x"]), (held, held["x"]), (batch, fake))]
+  info = overfitting(*logits)
+  if hasattr(gan.disc, "embed"):
+    real, fake = (gan.features(state, batch, x) for x in (batch["x"], fake))
+    info["diversity"] = spread(fake) / (spread(real) + 1e-8)
+    if gan.classes:
+      info |= class_diversity(real, fake, batch["y"], gan.classes)
+  return info
+
+
+def overfitting(train: Array, held: Array, fake: Array) -> Metrics:
+  """From logits [B] of training data, of real data held back, and of fakes.
+
+  `rank` is the share of pairs whose training example is ranked higher: 1/2
+  where D cannot tell, 1 where it knows by heart. `overfit` is where held-back
+  data lie between training data (0) and fakes (1): r_v of Karras et al.
+  (2020b), Eq. 1; noise where D tells nothing.
+  """
+  gap = jnp.mean(train) - jnp.mean(fake)
+  gap = jnp.where(jnp.abs(gap) < 1e-6, 1e-6, gap)
+  return {
+      "real": jnp.mean(train), "held": jnp.mean(held), "fake": jnp.mean(fake),
+      "sign_real": jnp.mean(jnp.sign(train)),
+      "sign_held": jnp.mean(jnp.sign(held)),
+      "rank": jnp.mean(jnp.where(train[:, None] == held, 0.5,
+                                 train[:, None] > held)),
+      "overfit": (jnp.mean(train) - jnp.mean(held)) / gap}
+
+
+def class_diversity(real: Array, fake: Array, y: Array, classes: int
+                    ) -> Metrics:
+  """Spread of fakes over that of real ones, within classes.
+
+  Features [B, D] and labels [B]: roots of mean squared distances from the
+  class' mean. Of classes with two examples or more: the least, and the mean;
+  1 where there is none.
+  """
+  member = jax.nn.one_hot(y, classes)  # [B, K]
+  count = jnp.sum(member, 0)
+
+  def deviation(x):
+    mean = member.T @ x / jnp.maximum(count, 1)[:, None]
+    square = jnp.sum((x - mean[y]) ** 2, -1)
+    return jnp.sqrt(square @ member / jnp.maximum(count, 1))
+
+  ratio = deviation(fake) / (deviation(real) + 1e-8)
+  some = count > 1
+  least = jnp.min(jnp.where(some, ratio, jnp.inf))
+  mean = jnp.sum(jnp.where(some, ratio, 0)) / jnp.maximum(jnp.sum(some), 1)
+  none = ~jnp.any(some)
+  return {"class_diversity_min": jnp.where(none, 1., least),
+          "class_diversity": jnp.where(none, 1., mean)}
