@@ -16,7 +16,7 @@ def get_config(arg=None):
       gen=dict(name="nets.dcgan.Generator", size=8, channels=1, width=32,
                classes=10),
       disc=dict(name="nets.dcgan.Discriminator", width=32, classes=10,
-                norm=dict(name="nets.dcgan.spectral")),
+                norm=dict(name="nets.spectral.spectral")),
       rule=dict(name="adversarial.losses.hinge"),
       gen_every=1, z_dim=32, classes=10)
   adam = dict(name="optim.adam", b1=0.0, b2=0.9, decay="linear")

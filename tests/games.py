@@ -40,7 +40,8 @@ SPECS = {
                     name="adversarial.penalties.gradient_penalty"))]),
     "norms": dict(name="models.gan.GAN", gen=DCGAN, classes=3, z_dim=4,
                   disc=dict(name="nets.dcgan.Discriminator", width=4,
-                            classes=3, norm=dict(name="nets.dcgan.spectral")),
+                            classes=3,
+                            norm=dict(name="nets.spectral.spectral")),
                   rule=dict(name="adversarial.losses.hinge")),
 }
 

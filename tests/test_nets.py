@@ -12,7 +12,7 @@ import pytest
 
 from jaxgen import config
 from jaxgen.build import build
-from jaxgen.nets import convs, dcgan, layers, mlp, unet
+from jaxgen.nets import convs, dcgan, layers, mlp, spectral, unet
 
 KEY = jax.random.key(0)
 
@@ -238,17 +238,17 @@ def test_attention_is_the_formula(split_first):
 @pytest.mark.parametrize("layer, shape", [
     (nn.Dense(5), (4, 7)), (nn.Conv(6, (3, 3)), (2, 5, 5, 3))])
 def test_spectral_norm_by_singular_values(layer, shape):
-  net = dcgan.spectral(layer)
+  net = spectral.spectral(layer)
   x = jax.random.normal(KEY, shape)
   variables = net.init(KEY, x)
   kernel = [v for v in jax.tree.leaves(variables["params"]) if v.ndim > 1][0]
   update = jax.jit(lambda stats: net.apply(
-      {"params": variables["params"], "batch_stats": stats}, x,
-      mutable=["batch_stats"])[1]["batch_stats"])
-  stats = variables["batch_stats"]
+      {"params": variables["params"], "spectral": stats}, x,
+      mutable=["spectral"])[1]["spectral"])
+  stats = variables["spectral"]
   for _ in range(50):
     stats = update(stats)
-  state = {"params": variables["params"], "batch_stats": stats}
+  state = {"params": variables["params"], "spectral": stats}
   # The layer is affine, and where nothing may move so are its statistics: its
   # matrix is what unit inputs become. Largest singular value by LAPACK.
   if len(shape) == 2:
@@ -317,7 +317,7 @@ def test_convolutional_nets_fit_every_size(size):
   gen = dcgan.Generator(size=size, width=8, classes=5)
   out, _ = jax.eval_shape(gen.init_with_output, KEY, jnp.zeros((2, 7)), y)
   assert out.shape == x.shape
-  for norm in (dcgan.spectral, dcgan.plain):
+  for norm in (spectral.spectral, spectral.plain):
     disc = dcgan.Discriminator(width=8, classes=5, norm=norm)
     assert jax.eval_shape(disc.init_with_output, KEY, x, y)[0].shape == (2,)
   codec = convs.Codec(size=size, width=8, z_dim=6, classes=5)

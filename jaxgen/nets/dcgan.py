@@ -6,33 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxgen.nets.labels import LabelEmbed
 from jaxgen.nets.layers import upsample
+from jaxgen.nets.spectral import plain
 
 Array = jax.Array
 NORMAL = nn.initializers.normal(0.02)  # Radford et al. 2016, Sec. 4
-
-
-class Spectral(nn.Module):
-  """A layer whose kernel has spectral norm 1 (Miyato et al. 2018, Eq. 8).
-
-  The power iteration moves on where "batch_stats" may change: in training.
-  """
-  layer: nn.Module
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    moving = self.is_mutable_collection("batch_stats")
-    return nn.SpectralNorm(self.layer)(x, update_stats=moving)
-
-
-def spectral(layer: nn.Module) -> nn.Module:
-  """For `norm`: divides every kernel by its largest singular value."""
-  return Spectral(layer)
-
-
-def plain(layer: nn.Module) -> nn.Module:
-  """For `norm`: leaves a layer as it is (WGAN-GP wants no norm)."""
-  return layer
 
 
 class BatchNorm(nn.Module):
@@ -68,7 +47,8 @@ class Generator(nn.Module):
     levels = (self.size // 4).bit_length() - 1
     width = lambda i: min(self.width * 2 ** i, 512)
     if self.classes:
-      z = jnp.concatenate([z, nn.Embed(self.classes, 64)(y)], -1)
+      row = LabelEmbed(self.classes, 64, name="Embed_0")(y)
+      z = jnp.concatenate([z, row], -1)
     h = nn.Dense(16 * width(levels), dtype=self.dtype, kernel_init=NORMAL)(z)
     h = h.reshape(-1, 4, 4, width(levels))
     h = nn.relu(BatchNorm()(h))
@@ -86,7 +66,7 @@ class Discriminator(nn.Module):
   Attributes:
     width: Channels at full size; they double with every halving, up to 512.
     classes: Number of labels; 0 means unconditional.
-    norm: What wraps every layer: `spectral` or `plain`.
+    norm: What wraps every layer: `nets.spectral.spectral` or `plain`.
     dtype: Of the computation.
   """
   width: int = 64
@@ -109,6 +89,6 @@ class Discriminator(nn.Module):
     h = nn.leaky_relu(self.norm(nn.Dense(4 * self.width))(h), 0.2)
     logit = self.norm(nn.Dense(1))(h)[:, 0]
     if self.classes:
-      row = nn.Embed(self.classes, h.shape[-1])(y)
+      row = LabelEmbed(self.classes, h.shape[-1], name="Embed_0")(y)
       logit += jnp.sum(row * h, -1) / jnp.sqrt(h.shape[-1])
     return logit
