@@ -1,55 +1,26 @@
 """Other people's weights into a workdir of ours, and ours out of it."""
-import collections
-import dataclasses
 import datetime
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import averaged, core, sharding, snapshot
+from jaxgen import averaged, core, exchange_gan, sharding, snapshot
 from jaxgen import config as configs
+from jaxgen.begin import Data, Weights, begun
 from jaxgen.build import nearest
 from jaxgen.checkpoint import Checkpoints, latest_meta
 from jaxgen.errors import UserError
-from jaxgen.experiment import Experiment, complete, describe, dummy
+from jaxgen.experiment import Experiment, describe
 from jaxgen.interop import diffusers, files, names
+from jaxgen.interop.gans import GANS
 from jaxgen.interop.infer import infer
 from jaxgen.interop.sources import SOURCES, Block, sr3_buffers
 from jaxgen.interop.tensors import Tensor, lazy
 
 Tensors = dict[str, Tensor]
 HEAD, FIRST = Block("head", "conv", ""), Block("in", "0", "")
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-  """In the place of a data source that need not be there."""
-  name: str
-  shape: tuple[int, ...]
-  classes: int
-  dtype: np.dtype = np.dtype(np.uint8)
-  fingerprint: None = None  # any data will do to train on
-
-  def __len__(self) -> int:
-    return 0
-
-
-class Given(NamedTuple):
-  """In the place of a model whose weights are there already."""
-  players: tuple
-  sampled: tuple
-  params: core.Groups
-  stats: core.Groups
-
-  def init(self, batch: core.Batch, key: core.Key
-           ) -> tuple[core.Groups, core.Groups]:
-    """What was given."""
-    return self.params, self.stats
 
 
 def bring(checkpoint: str, workdir: str, source: str,
@@ -65,9 +36,9 @@ def bring(checkpoint: str, workdir: str, source: str,
   Args:
     checkpoint: The file.
     workdir: Holds no checkpoints yet.
-    source: A key of SOURCES.
+    source: A key of SOURCES or GANS.
     config: Of the experiment; None: what the file tells, and what is usual.
-    key: See interop.files.read.
+    key: See interop.files.read; of GANs all sets are taken.
     size: Height of the images, where the config does not say.
     licence: A note that stays with the weights.
     seen: Told how many weights were read, of how many.
@@ -77,15 +48,11 @@ def bring(checkpoint: str, workdir: str, source: str,
   if found := snapshot.present(snapshot.folder(workdir)):
     raise UserError(f"{workdir} holds checkpoints already, up to step "
                     f"{found[-1]}: take a new --workdir")
-  tensors = files.read(checkpoint, key)
-  if config is None:
-    config = usual(tensors, source, size, say)
-  experiment = Experiment.of(config)
-  check_net(config, source, checkpoint)
-  data = stand_in(experiment, tensors, source, size)
-  abstract = experiment.abstract(data, sharding.make_mesh())
-  state = begun(experiment, data, abstract, names.take(
-      tensors, abstract.params["net"], source, seen))
+  way = exchange_gan.opened if is_gan(config) else opened
+  experiment, data, abstract, weights = way(
+      checkpoint, source, config, key=key, size=size, seen=seen, say=say)
+  config = experiment.config
+  state = begun(experiment, data, abstract, weights)
   meta = describe(config, data) | {"import": {
       "source": source, "file": pathlib.Path(checkpoint).name,
       "key": key, "sha256": files.sha256(checkpoint), "licence": licence,
@@ -96,16 +63,41 @@ def bring(checkpoint: str, workdir: str, source: str,
     checkpoints.save(0, state, meta, force=True)
 
 
+def is_gan(config: ConfigDict | None) -> bool:
+  """Whether a config is of a model with a generator."""
+  return config is not None and "gen" in config.model
+
+
+def opened(checkpoint: str, source: str, config: ConfigDict | None, *,
+           key: str | None, size: int, seen: Callable[[int, int], None],
+           say: Callable[[str], None]
+           ) -> tuple[Experiment, Data, core.State, Weights]:
+  """The experiment, its data, the shapes of its state, the file's weights."""
+  tensors = files.read(checkpoint, key)
+  if config is None:
+    config = usual(tensors, source, size, say)
+  experiment = Experiment.of(config)
+  check_net(config, source, checkpoint)
+  data = stand_in(experiment, tensors, source, size)
+  abstract = experiment.abstract(data, sharding.make_mesh())
+  return experiment, data, abstract, Weights({"net": names.take(
+      tensors, abstract.params["net"], source, seen)})
+
+
 def check_source(source: str) -> None:
   """UserError for an unknown one."""
-  if source not in SOURCES:
-    raise UserError(f"there is no source {source!r}" + nearest(source, SOURCES))
+  known = SOURCES | GANS
+  if source not in known:
+    raise UserError(f"there is no source {source!r}" + nearest(source, known))
 
 
 def check_net(config: ConfigDict, source: str, checkpoint: str | None = None
               ) -> None:
   """UserError if weights of the source would mean something else to our net."""
   net = config.model.get("net", {})
+  if source not in SOURCES:
+    raise UserError(f"{source} has checkpoints of GANs; the config is of "
+                    f"{config.model.name}")
   if source != "diffusers":
     return
   if not net.get("split_first") and net.get("heads") != 1:
@@ -134,30 +126,6 @@ def stand_in(experiment: Experiment, tensors: Tensors, source: str, size: int
   elif first in tensors:  # a classifier
     channels = tensors[first].shape[1]
   return Data(c.source, (size, size, channels), c.classes)
-
-
-def begun(experiment: Experiment, data: Data, abstract: core.State,
-          params: dict[str, Any]) -> core.State:
-  """The state before the first step, with given weights of the net."""
-  whole = sharding.replicated(sharding.make_mesh())
-  leaves, placed = collections.deque(names.flat(params).items()), {}
-  params.clear()
-  while leaves:  # one at a time, so that only one is in memory twice
-    path, leaf = leaves.popleft()
-    placed[path] = jax.device_put(leaf, whole)
-  batch = {k: jnp.zeros(s.shape, s.dtype) for k, s in dummy(data, 1).items()}
-  seed = jax.random.key(experiment.config.seed)
-  stats = abstract.stats
-  if jax.tree.leaves(stats):
-    stats = jax.jit(lambda b, k: experiment.model.init(
-        core.on_device(b), k)[1])(batch, seed)
-  model = Given(experiment.model.players, experiment.model.sampled,
-                {"net": names.nested(placed)}, stats)
-  c = experiment.config
-  state = core.make_init(
-      model, complete("optim", c.optim, steps=c.steps), tuple(c.ema))(
-          batch, seed)
-  return jax.device_put(state, whole)
 
 
 def usual(tensors: Tensors, source: str, size: int, say: Callable[[str], None]
@@ -204,7 +172,7 @@ def carry(workdir: str, out: str, source: str | None = None, *,
   Args:
     workdir: Of the training, or of an import.
     out: Name of the file, .pt or .safetensors.
-    source: A key of SOURCES; None: where they were imported from.
+    source: A key of SOURCES or GANS; None: where they were imported from.
     ema: See sampler.load.
     step: Likewise.
 
@@ -215,15 +183,26 @@ def carry(workdir: str, out: str, source: str | None = None, *,
   meta = latest_meta(workdir)
   past = meta.get("import", {})
   if source is None and not past:
-    raise UserError("export needs --source, one of " + ", ".join(SOURCES))
+    raise UserError("export needs --source, one of "
+                    + ", ".join(SOURCES | GANS))
   source = source or past["source"]
   check_source(source)
-  check_net(ConfigDict(meta["config"]), source)
+  config = ConfigDict(meta["config"])
+  if is_gan(config):
+    trained, tensors = exchange_gan.given(workdir, source, config, ema, step)
+    return written(out, trained, tensors, past)
+  check_net(config, source)
   trained = averaged.trained(workdir, ema, step)
   tensors = names.give(trained.params["net"], source)
   betas = getattr(getattr(trained.model, "process", None), "betas", None)
   if source == "sr3" and betas is not None:  # its code wants them
     tensors |= {k: lazy(v) for k, v in sr3_buffers(betas).items()}
+  return written(out, trained, tensors, past)
+
+
+def written(out: str, trained: averaged.Trained, tensors: dict[str, Any],
+            past: dict[str, Any]) -> dict[str, Any]:
+  """Writes the file; what there is to say of it."""
   files.write(out, tensors)
-  return {"step": trained.step, "tensors": len(tensors), "import": past,
-          "ema": trained.card["ema"]}
+  return {"step": trained.step, "tensors": len(names.flat(tensors)),
+          "import": past, "ema": trained.card["ema"]}

@@ -10,6 +10,7 @@ from absl import flags
 from jaxgen import cli
 from jaxgen.errors import UserError
 from jaxgen.exchange import carry
+from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
 
 
@@ -18,7 +19,7 @@ def define(values: flags.FlagValues) -> None:
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("workdir", None, "of the trained model")
   flag("out", None, "x.pt, .pth or .bin (PyTorch), or x.safetensors")
-  flag("source", None, "whose names they get: " + ", ".join(SOURCES)
+  flag("source", None, "whose names they get: " + ", ".join(SOURCES | GANS)
        + "; default: those that they were imported by")
   flag("ema", None, "profile of averaged weights, or none for the last ones")
   flags.DEFINE_integer("step", None, "of the checkpoint; default: the last",

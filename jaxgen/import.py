@@ -15,6 +15,7 @@ from absl import flags
 from jaxgen import cli
 from jaxgen.errors import UserError
 from jaxgen.exchange import bring
+from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
 from jaxgen.progress import Progress
 
@@ -24,7 +25,7 @@ CONFIGS = ("config",)
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
-  flag("source", None, "whose code it is of: " + ", ".join(SOURCES))
+  flag("source", None, "whose code it is of: " + ", ".join(SOURCES | GANS))
   flag("checkpoint", None, "x.pt, .pth, .bin or .safetensors")
   flag("workdir", None, "to be made")
   flag("key", None, "which of several sets of weights: ema, state_dict, ...")

@@ -50,13 +50,22 @@ def read(name: str | os.PathLike, key: str | None = None) -> dict[str, Tensor]:
       holds several sets and `key` names none of them.
   """
   path = pathlib.Path(name)
+  return select(path, sets(path), key)
+
+
+def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
+  """All sets of tensors of a file, by where they are: "", "ema", ...
+
+  UserError if it cannot be read, or is not made of plain data and tensors.
+  """
+  path = pathlib.Path(name)
   if not path.is_file():
     raise UserError(f"there is no file {path}")
   try:
     with path.open("rb") as f:
       head = f.read(300)
     if is_safetensors(head):
-      return without_prefix(select(path, {"": from_safetensors(path)}, key))
+      return {"": without_prefix(from_safetensors(path))}
     for begin, why in STRANGERS.items():
       if head.lstrip().startswith(begin):
         raise Unreadable(why)
@@ -66,13 +75,13 @@ def read(name: str | os.PathLike, key: str | None = None) -> dict[str, Tensor]:
                        if tar else "is empty" if not head else
                        "is no file of PyTorch or safetensors")
     root, places = torchfile.read(path)
-    views = select(path, groups(root), key)
-    found = torchfile.tensors(path, views, places)
+    found = {k: torchfile.tensors(path, views, places)
+             for k, views in groups(root).items()}
   except Unreadable as e:
     raise UserError(f"{path} {e}") from e
-  return without_prefix(
-      {k: t._replace(read=functools.partial(tell, path, t)) for k, t in
-       found.items()})
+  return {at: without_prefix({
+      k: t._replace(read=functools.partial(tell, path, t))
+      for k, t in one.items()}) for at, one in found.items()}
 
 
 def tell(path: pathlib.Path, tensor: Tensor) -> np.ndarray:
@@ -161,14 +170,19 @@ def from_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     raise Unreadable(f"is damaged: {plain(e)}") from e
 
 
-def write(name: str | os.PathLike, tensors: Mapping[str, Tensor]) -> None:
+def write(name: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
   """Writes tensors by name, all or nothing: PyTorch's zip, or safetensors.
+
+  PyTorch's may hold several sets, {"g_ema": {"conv1.weight": ..}}.
 
   Raises:
     UserError: For another ending of the name.
   """
   path = pathlib.Path(name)
   kind = kind_of(path)
+  if kind != "torch" and any(isinstance(t, Mapping) for t in tensors.values()):
+    raise UserError(f"{path}: these are several sets of tensors, for which "
+                    "there is PyTorch's format alone: want x.pt")
   path.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=path.parent, prefix=".jaxgen-") as tmp:
     draft = pathlib.Path(tmp) / "draft"

@@ -3,6 +3,7 @@ import pathlib
 import struct
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,16 @@ from jaxgen.interop.torchfile import STORAGES
 ALIGNED = 64  # bytes, so that values can be mapped into memory
 
 
-def write(path: pathlib.Path, tensors: Mapping[str, Tensor]) -> None:
-  """A state_dict, one tensor in memory at a time. Equal input, equal bytes."""
+def write(path: pathlib.Path, tensors: Mapping[str, Any]) -> None:
+  """A state_dict, or a dict of such; one tensor in memory at a time.
+
+  Equal input, equal bytes.
+  """
+  order = []
   with zipfile.ZipFile(path, "w") as f:
-    entry(f, "data.pkl", index(tensors))
+    entry(f, "data.pkl", b"\x80\2" + index(tensors, order) + b".")
     entry(f, "byteorder", b"little")
-    for i, tensor in enumerate(tensors.values()):
+    for i, tensor in enumerate(order):
       values = np.ascontiguousarray(tensor.read())
       entry(f, f"data/{i}", values.reshape(-1).view(np.uint8))
     entry(f, "version", b"3\n")
@@ -34,11 +39,20 @@ def entry(f: zipfile.ZipFile, name: str, data: bytes | np.ndarray) -> None:
     out.write(data)
 
 
-def index(tensors: Mapping[str, Tensor]) -> bytes:
-  """The pickle (protocol 2) of an OrderedDict of tensors in C order."""
-  items = b"".join(text(name) + rebuilt(str(i), t.shape, t.dtype)
-                   for i, (name, t) in enumerate(tensors.items()))
-  return b"\x80\2" + ORDERED + b"(" + items + b"u."
+def index(tensors: Mapping[str, Any], order: list[Tensor]) -> bytes:
+  """What pickles (protocol 2) an OrderedDict of tensors in C order.
+
+  `order` gets the tensors in the order of their storages.
+  """
+  items = b""
+  for name, t in tensors.items():
+    items += text(name)
+    if isinstance(t, Mapping):
+      items += index(t, order)
+    else:
+      items += rebuilt(str(len(order)), t.shape, t.dtype)
+      order.append(t)
+  return ORDERED + b"(" + items + b"u"
 
 
 def rebuilt(key: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:

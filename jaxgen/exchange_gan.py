@@ -1,0 +1,112 @@
+"""Other people's GANs into a workdir of ours, and ours out of it."""
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxgen import averaged, core, sharding
+from jaxgen.begin import Data, Weights
+from jaxgen.checkpoint import restore_subset
+from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment
+from jaxgen.interop import files, gans
+from jaxgen.interop.gans import GANS
+
+LATENTS = 4096  # whose mean style is that of a file that does not tell it
+GROUPS = ("gen", "disc")
+
+
+def opened(checkpoint: str, source: str, config: ConfigDict, *,
+           key: str | None, size: int, seen: Callable[[int, int], None],
+           say: Callable[[str], None]
+           ) -> tuple[Experiment, Data, core.State, Weights]:
+  """Like exchange.opened, of a GAN: all sets of the file are taken."""
+  check_net(config, source)
+  if key is not None:
+    raise UserError("--key is for a network by itself: of a GAN's file all "
+                    "that is there is taken")
+  sets = files.sets(checkpoint)
+  experiment = Experiment.of(config)
+  gen, c = experiment.model.gen, config.data
+  known = c.size or getattr(gen, "size", 0)
+  if size not in (0, known):
+    raise UserError(f"--size={size}, but the config makes images of {known}")
+  data = Data(c.source, (known, known, getattr(gen, "channels", 3)), c.classes)
+  abstract = experiment.abstract(data, sharding.make_mesh())
+  parts = gans.take(sets, {g: collections(abstract, g) for g in GROUPS},
+                    source, seen)
+  if "disc" not in parts:
+    say("the file holds no discriminator: it begins at random")
+  return experiment, data, abstract, weights(experiment.model, parts, say)
+
+
+def check_net(config: ConfigDict, source: str) -> None:
+  """UserError if the source has no such nets."""
+  name = config.model.get("gen", {}).get("name", config.model.name)
+  if source not in GANS or not name.startswith(GANS[source].nets):
+    fit = [k for k, how in GANS.items() if name.startswith(how.nets)]
+    raise UserError(f"{source} has no checkpoints of {name}"
+                    + (f": try {' or '.join(fit)}" if fit else ""))
+
+
+def collections(state: core.State, group: str) -> dict[str, Any]:
+  """Of a group: {"params": .., "average": .., ..}."""
+  return {"params": state.params[group]} | state.stats.get(group, {})
+
+
+def weights(model: core.Model, parts: dict[str, dict[str, Any]],
+            say: Callable[[str], None]) -> Weights:
+  """What was taken, by group; averages serve where the weights are missing."""
+  averages = parts.get("ema", parts.get("gen"))
+  raw = parts.get("gen", averages)
+  if hasattr(model.gen, "num_ws") and "average" not in averages:
+    say(f"the file does not tell the mean style: taken of {LATENTS} latents")
+    averages["average"] = {"w_avg": mean_style(model, averages)}
+  stats = {"gen": {k: v for k, v in averages.items() if k != "params"}}
+  params = {"gen": raw["params"]}
+  if "disc" in parts:
+    disc = dict(parts["disc"])
+    params["disc"], stats["disc"] = disc.pop("params"), disc
+  ema = {"gen": averages["params"]} if averages is not raw else {}
+  return Weights(params, stats, ema)
+
+
+def mean_style(model: core.Model, variables: Mapping[str, Any]) -> np.ndarray:
+  """Mean of w, over random z, [W]."""
+  zero = jnp.zeros(model.gen.w_dim)
+  z = jax.random.normal(jax.random.key(0), (LATENTS, model.z_dim))
+  ws = model.gen.apply(dict(variables) | {"average": {"w_avg": zero}}, z,
+                       method="map")
+  return np.asarray(ws[:, 0].mean(0))
+
+
+def given(workdir: str, source: str, config: ConfigDict, ema: str | None,
+          step: int | None) -> tuple[averaged.Trained, dict[str, Any]]:
+  """A workdir's GAN, and its sets of tensors as the source has them."""
+  check_net(config, source)
+  trained = averaged.trained(workdir, ema, step)
+  stats = trained.stats.get("gen", {})
+  parts = {"ema": {"params": trained.params["gen"]} | stats}
+  if "gen" in GANS[source].sets:
+    shapes = abstract(trained)
+    wanted = {"params": {g: shapes.params[g] for g in GROUPS},
+              "stats": {"disc": shapes.stats.get("disc", {})}}
+    wanted = {k: v for k, v in wanted.items() if jax.tree.leaves(v)}
+    _, tree, _ = restore_subset(workdir, wanted, trained.step)
+    parts["gen"] = {"params": tree["params"]["gen"]} | stats
+    parts["disc"] = {"params": tree["params"]["disc"]} | tree.get(
+        "stats", {}).get("disc", {})
+  return trained, gans.give(parts, source)
+
+
+def abstract(trained: averaged.Trained) -> core.State:
+  """Shapes of its groups."""
+  data = trained.data
+  batch = {"x": jax.ShapeDtypeStruct((1, *data["shape"]), jnp.float32)}
+  if data["classes"]:
+    batch["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+  params, stats = jax.eval_shape(trained.model.init, batch, jax.random.key(0))
+  return core.State(0, params, stats, {}, {}, None)
