@@ -1,0 +1,175 @@
+"""The networks through which perceptual distances look, and their weights.
+
+LPIPS wants two files that a user supplies: torchvision's AlexNet or VGG16, and
+the linear weights that come with the package `lpips`. Nothing in them is run.
+"""
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen import core
+from jaxgen.errors import UserError
+from jaxgen.evaluation.drawing import weights_hash
+from jaxgen.evaluation.weights import tensors
+from jaxgen.interop import files
+from jaxgen.metrics.perceptual import distance
+from jaxgen.nets import convs, trunks
+from jaxgen.nets.layers import GroupNorm
+from jaxgen.sampler import Sampler
+
+Array = jax.Array
+FLAGS = {"net": "lpips_net", "lin": "lpips_lin"}
+VARIABLES = {"net": "JAXGEN_LPIPS_NET", "lin": "JAXGEN_LPIPS_LIN"}
+# How the checksums of the published files begin: torchvision's (that are in
+# their names; AlexNet's had two), and version 0.1 of the linear weights.
+PUBLISHED = {
+    "alex": (("7be5be79", "4df8aa71"), "df73285e"),
+    "vgg": (("397923af",), "a78928a0")}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Perceptual:
+  """Says how far apart images look.
+
+  Attributes:
+    name: Of its numbers.
+    card: How they come about, as JSON.
+    features: (params, x [B, H, W, C] in [-1, 1]) -> features of its layers.
+    params: Its weights.
+    linear: The weights of channels; None: none.
+    fit: (shape of images [H, W, C]) -> what is wrong with it, or "".
+    batch: Pairs at a time.
+  """
+  name: str
+  card: dict[str, Any]
+  features: Callable[[Any, Array], Sequence[Array]]
+  params: Any
+  linear: Sequence[Array] | None
+  fit: Callable[[tuple[int, ...]], str]
+  batch: int = 32
+
+  def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of images uint8 [N, H, W, C] from others, float64 [N].
+
+    Raises:
+      UserError: The network cannot look at such images.
+    """
+    if why := self.fit(x.shape[1:]):
+      raise UserError(f"{self.name} {why}")
+    found = []
+    for i in range(0, len(x), self.batch):
+      pair = [a[i:i + self.batch] for a in (x, y)]
+      full = [np.concatenate([a, np.repeat(a[-1:], self.batch - len(a), 0)])
+              for a in pair]
+      d = self._program(self.params, self.linear, *full)
+      found.append(np.asarray(d, np.float64)[:len(pair[0])])
+    return np.concatenate(found)
+
+  @functools.cached_property
+  def _program(self):
+    def run(params, linear, x, y):
+      with jax.default_matmul_precision("highest"):
+        a, b = (self.features(params, core.on_device(i)) for i in (x, y))
+        return distance(a, b, linear)
+    return jax.jit(run)
+
+
+def open_lpips(net: str | None = None, lin: str | None = None) -> Perceptual:
+  """LPIPS, version 0.1, of files or of those that the environment names.
+
+  Args:
+    net: torchvision's weights of AlexNet or VGG16, a .pth; or
+      $JAXGEN_LPIPS_NET.
+    lin: The linear weights of the same network from the package lpips,
+      lpips/weights/v0.1/alex.pth or vgg.pth; or $JAXGEN_LPIPS_LIN.
+
+  Raises:
+    UserError: One is missing, or does not hold such weights.
+  """
+  paths = {}
+  for what, given in (("net", net), ("lin", lin)):
+    given = given or os.environ.get(VARIABLES[what])
+    if not given:
+      raise UserError(f"LPIPS takes --{FLAGS['net']}=FILE and "
+                      f"--{FLAGS['lin']}=FILE, and there is no "
+                      f"--{FLAGS[what]} (nor ${VARIABLES[what]})")
+    paths[what] = pathlib.Path(given).expanduser()
+  trunk, params = read(paths["net"], "torchvision's weights of AlexNet or "
+                       "VGG16", trunks.converted)
+  linear = read(paths["lin"], f"the linear weights of LPIPS for {trunk.name}",
+                functools.partial(trunks.linear, trunk))
+  sha256 = {what: files.sha256(path) for what, path in paths.items()}
+  nets, lins = PUBLISHED[trunk.name]
+  card = {"network": trunk.name, "version": "0.1", "linear": True,
+          "net": {"file": paths["net"].name, "sha256": sha256["net"]},
+          "lin": {"file": paths["lin"].name, "sha256": sha256["lin"]},
+          "published": sha256["net"].startswith(nets) and (
+              sha256["lin"].startswith(lins))}
+  def features(params, x):
+    x = jnp.repeat(x, 3, -1) if x.shape[-1] == 1 else x
+    return trunks.features(trunk, params, x)
+  def fit(shape):
+    return "" if min(shape[:2]) >= trunk.least and shape[2] in (1, 3) else (
+        f"looks at images of {trunk.least}x{trunk.least} or more, grey or "
+        f"RGB, not {list(shape)}")
+  return Perceptual(f"lpips@{trunk.name}", card, features, params, linear, fit)
+
+
+def given() -> bool:
+  """Whether the environment names files for LPIPS."""
+  return any(os.environ.get(v) for v in VARIABLES.values())
+
+
+def read(path: pathlib.Path, what: str, convert: Callable) -> Any:
+  """Reads a file's tensors and makes weights of them; UserError if it can't."""
+  found = tensors(path)
+  try:
+    return convert(found)
+  except KeyError as e:
+    raise UserError(f"{path} does not hold {what}: there is no {e.args[0]}"
+                    ) from e
+  except ValueError as e:
+    raise UserError(f"{path} does not hold {what}: {e}") from e
+
+
+def of_classifier(sampler: Sampler) -> Perceptual:
+  """The same distance by the features of a classifier that was trained here.
+
+  What every normalised convolution of `nets.convs.Classifier` hands on, from
+  the images' own size down to 4 x 4; nobody has weighed its channels. Such
+  numbers rank what was judged by the same classifier, and nothing else.
+
+  Raises:
+    UserError: The model is no such classifier, or one of noisy images.
+  """
+  model, where = sampler.model, sampler.card["workdir"]
+  net = getattr(model, "net", None)
+  if not isinstance(net, convs.Classifier):
+    raise UserError(f"{where} is no classifier of nets.convs: perceptual "
+                    "distances look through one, see configs/photos_judge.py")
+  if getattr(model, "process", None) is not None:
+    raise UserError(f"{where} is a classifier of noisy images: want one of "
+                    "clean ones, see configs/photos_judge.py")
+  data = sampler.card["dataset"].rpartition("/")[2].replace(":", "-")
+  card = {"network": f"{data}-cnn", "linear": False,
+          "classifier": sampler.card, "weights": weights_hash(sampler.state)}
+  def features(state, x):
+    _, seen = net.apply(
+        state.variables("net"), x, method="embed", mutable=["intermediates"],
+        capture_intermediates=lambda module, _: isinstance(module, GroupNorm))
+    norms = seen["intermediates"]["encoder"]
+    order = sorted(norms, key=lambda name: int(name.rpartition("_")[2]))
+    return [nn.silu(norms[name]["__call__"][0]) for name in order]
+  def fit(shape):
+    return "" if tuple(shape) == tuple(sampler.shape) else (
+        f"looks at images {list(sampler.shape)}, not {list(shape)}")
+  return Perceptual(f"perceptual@{data}-cnn", card, features, sampler.state,
+                    None, fit)
