@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxgen.errors import UserError
-from jaxgen.interop import torchfile, torchwrite
+from jaxgen.interop import nvlabs, torchfile, torchwrite
 from jaxgen.interop.pickles import Unreadable, plain
 from jaxgen.interop.tensors import Tensor
 
@@ -41,7 +41,8 @@ def read(name: str | os.PathLike, key: str | None = None) -> dict[str, Tensor]:
   training gave to all names is taken off.
 
   Args:
-    name: Of a .pt, .pth, .bin or .ckpt of PyTorch, or of a .safetensors.
+    name: Of a .pt, .pth, .bin or .ckpt of PyTorch, a .safetensors, or a .pkl
+      of NVLabs.
     key: Where a file holds several sets of tensors, such as a model and its
       average: "ema", or "state/ema" for what lies deeper.
 
@@ -74,7 +75,8 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
       raise Unreadable("is a tar file: load it with PyTorch and save it anew"
                        if tar else "is empty" if not head else
                        "is no file of PyTorch or safetensors")
-    root, places = torchfile.read(path)
+    form = nvlabs if path.suffix == ".pkl" else torchfile
+    root, places = form.read(path)
     found = {k: torchfile.tensors(path, views, places)
              for k, views in groups(root).items()}
   except Unreadable as e:
@@ -94,7 +96,9 @@ def tell(path: pathlib.Path, tensor: Tensor) -> np.ndarray:
 
 def groups(root: Any) -> dict[str, dict[str, torchfile.View]]:
   """All sets of tensors in plain data, by where they are: "", "ema", ..."""
-  found, todo, met = {}, collections.deque([((), root)]), 0
+  found, todo, met = {}, collections.deque(), 0
+  if isinstance(root, dict | list | tuple):
+    todo.append(((), root))
   while todo:
     path, node = todo.popleft()
     if len(path) > DEEPEST:

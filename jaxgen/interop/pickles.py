@@ -34,12 +34,26 @@ class Known(NamedTuple):
   make: Callable | None  # called in its place; None: it cannot be called
 
 
+class Nothing:
+  """Of no interest: sets, numpy's scalars."""
+
+  def build(self, attributes: dict) -> None:
+    """Attributes that a pickle sets are dropped."""
+
+
 class Ordered(dict):
-  """An OrderedDict; attributes that a pickle sets on it are dropped."""
+  """An OrderedDict."""
+
+  def build(self, attributes: dict) -> None:
+    """Attributes that a pickle sets are dropped."""
 
 
 class Namespace(dict):
   """An argparse.Namespace, as no more than its values."""
+
+  def build(self, attributes: dict) -> None:
+    """Its attributes are its values."""
+    self.update(attributes)
 
 
 def plain(text: Any) -> str:
@@ -50,20 +64,23 @@ def plain(text: Any) -> str:
 
 
 def interpret(stream: BinaryIO, names: Mapping[str, Known],
-              persistent: Callable[[Any], Any]) -> Any:
+              persistent: Callable[[Any], Any],
+              bounded: Callable[[BinaryIO], Any] | None = None) -> Any:
   """The value that the next pickle in a stream describes.
 
   Args:
     stream: Stands after the pickle in the end.
     names: "module.name" -> what stands for it.
     persistent: Gives the value for a persistent id: what lies outside.
+    bounded: Limits what is read of the stream; None: `Bounded`.
 
   Raises:
     Unreadable: The pickle is damaged, or asks for another name.
   """
   machine = Machine(names, persistent)
   try:
-    for opcode, argument, _ in pickletools.genops(Bounded(stream)):
+    for opcode, argument, _ in pickletools.genops(
+        (bounded or Bounded)(stream)):
       machine.step(opcode.name, argument)
     value, = machine.stack
   except BROKEN as e:
@@ -73,10 +90,11 @@ def interpret(stream: BinaryIO, names: Mapping[str, Known],
 
 
 class Bounded:
-  """A stream of which no more than LONGEST bytes are read."""
+  """A stream of which no more than `longest` bytes are read."""
+  longest = LONGEST
 
   def __init__(self, stream: BinaryIO):
-    self.stream, self.left, self.tell = stream, LONGEST, stream.tell
+    self.stream, self.left, self.tell = stream, self.longest, stream.tell
 
   def read(self, n: int) -> bytes:
     """n bytes, or up to the end."""
@@ -90,7 +108,7 @@ class Bounded:
     """The data, if all that was read is not too much."""
     self.left -= len(data)
     if self.left < 0:
-      raise Unreadable(f"has an index of more than {LONGEST >> 20} MB")
+      raise Unreadable(f"has an index of more than {self.longest >> 20} MB")
     return data
 
 
@@ -126,6 +144,12 @@ class Machine:
 
   def _on_pop(self, _):
     self.stack.pop()
+
+  def _on_empty_set(self, _):
+    self.stack.append(Nothing())
+
+  def _on_additems(self, _):
+    self.marked()
 
   def _on_empty_list(self, _):
     self.stack.append([])
@@ -227,10 +251,10 @@ class Machine:
 
   def _on_build(self, _):
     attributes, target = self.stack.pop(), self.stack[-1]
-    if isinstance(target, Namespace) and type(attributes) is dict:
-      target.update(attributes)
-    elif not isinstance(target, Ordered):
+    if not hasattr(type(target), "build") or not (
+        isinstance(attributes, dict) or type(target) in (Ordered, Nothing)):
       raise TypeError(f"attributes for {type(target).__name__}")
+    target.build(attributes)
 
   def _on_binpersid(self, _):
     self.stack.append(self.persistent(self.stack.pop()))

@@ -139,7 +139,9 @@ def read_legacy(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
   if type(machine) is not dict or machine.get("little_endian") is not True:
     raise Unreadable("was written by a big-endian machine: save it elsewhere")
   root, keys = interpret(f, NAMES, root_storage), interpret(f, {}, storage)
-  places, size = {}, os.fstat(f.fileno()).st_size
+  places, at = {}, f.tell()
+  size = f.seek(0, os.SEEK_END)
+  f.seek(at)
   for key in keys if type(keys) is list else ():
     whole, count = met.get(key), f.read(8)
     if whole is None or count != struct.pack("<q", whole.numel):

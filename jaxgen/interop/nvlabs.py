@@ -1,0 +1,178 @@
+"""NVLabs' pickles of networks, read without the code that they carry.
+
+StyleGAN2-ADA, StyleGAN3 and EDM save whole modules, with the source of their
+classes beside (torch_utils/persistence.py); whoever unpickles them runs that.
+Here the source is a string like any other. Of a module we take the tensors, by
+the names that its state_dict would give them. The values stand within the
+pickle, each as a file of PyTorch of old; they stay in the file until wanted.
+"""
+import io
+import pathlib
+from typing import Any, BinaryIO, NamedTuple
+
+from jaxgen.interop import torchfile
+from jaxgen.interop.pickles import (
+    Bounded,
+    Known,
+    Nothing,
+    Unreadable,
+    interpret,
+)
+from jaxgen.interop.torchfile import MAGIC, Place, Storage, View
+
+LARGE = 1 << 20  # bytes that are not read at once
+WORD = 64        # bytes that cannot be a file
+MOST, LONGEST_NAME = 100_000, 500  # tensors of a module, letters of a name
+
+
+class Module(dict):
+  """A torch.nn.Module, as its tensors and those of all below it, by name."""
+
+  def build(self, attributes: dict) -> None:
+    """Takes a module's __dict__."""
+    for kind in ("_parameters", "_buffers"):
+      self.take({k: v for k, v in branch(attributes, kind).items()
+                 if isinstance(v, View)})
+    for name, child in branch(attributes, "_modules").items():
+      if isinstance(child, Module):
+        self.take({f"{name}.{k}": v for k, v in child.items()})
+
+  def take(self, tensors: dict[str, View]) -> None:
+    """Some more, but no more than any network has."""
+    self.update(tensors)
+    if len(self) > MOST or any(len(str(k)) > LONGEST_NAME for k in tensors):
+      raise Unreadable("holds a larger module than any network is")
+
+
+class Bytes(bytes):
+  """Bytes that know where in the file they begin."""
+  offset = 0
+
+
+class Stretch(NamedTuple):
+  """In the place of many bytes: where they are."""
+  offset: int
+  length: int
+
+  def __len__(self) -> int:
+    return self.length
+
+
+class Stream(Bounded):
+  """A stream that does not read what is large."""
+  longest = 1 << 28
+
+  def __init__(self, stream: BinaryIO):
+    super().__init__(stream)
+    at = stream.tell()
+    self.size = stream.seek(0, io.SEEK_END)
+    stream.seek(at)
+
+  def read(self, n: int) -> Any:
+    """Bytes, or where they are."""
+    at = self.tell()
+    if n < LARGE:
+      data = super().read(n)
+      if n > WORD:
+        data = Bytes(data)
+        data.offset = at
+      return data
+    if at + n > self.size:
+      raise EOFError("it ends too early")
+    self.stream.seek(n, io.SEEK_CUR)
+    return Stretch(at, n)
+
+
+class Part(io.RawIOBase):
+  """A file that is part of another."""
+
+  def __init__(self, f: BinaryIO, offset: int, size: int):
+    self.f, self.offset, self.size, self.at = f, offset, size, 0
+
+  def readable(self) -> bool:
+    """Yes."""
+    return True
+
+  def seekable(self) -> bool:
+    """Yes."""
+    return True
+
+  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    """As files do it."""
+    self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at,
+                        io.SEEK_END: self.size}[whence]
+    return self.at
+
+  def tell(self) -> int:
+    """As files do it."""
+    return self.at
+
+  def readinto(self, buffer: memoryview) -> int:
+    """As files do it."""
+    self.f.seek(self.offset + self.at)
+    data = self.f.read(max(min(len(buffer), self.size - self.at), 0))
+    buffer[:len(data)] = data
+    self.at += len(data)
+    return len(data)
+
+
+def read(path: pathlib.Path) -> tuple[Any, dict[str, Place]]:
+  """Like torchfile.read: what a pickle holds, with a View for each tensor.
+
+  Raises:
+    Unreadable: It is damaged, or not made of plain data, tensors and modules.
+  """
+  places = {}
+  with path.open("rb") as f:
+    def load(data: Bytes | Stretch) -> Storage:
+      if not isinstance(data, Bytes | Stretch):
+        raise TypeError("storage of no bytes")
+      at = f.tell()
+      part = io.BufferedReader(Part(f, data.offset, len(data)))
+      stored, found = torchfile.read_legacy(part)
+      f.seek(at)
+      if not isinstance(stored, Storage) or stored.key not in found:
+        raise ValueError("storage without its values")
+      place, key = found[stored.key], f"{data.offset}/{stored.key}"
+      places[key] = place._replace(offset=place.offset + data.offset)
+      return stored._replace(key=key)
+
+    names = NAMES | {"torch.storage._load_from_bytes": Known("storage", load)}
+    root = interpret(f, names, outside, Stream)
+  return torchfile.read(path) if root == MAGIC else (root, places)
+
+
+def outside(identity: Any) -> Any:
+  """There is nothing outside of these pickles."""
+  raise ValueError("persistent id in a pickle by itself")
+
+
+def persistent(meta: dict) -> Module:
+  """In the place of _reconstruct_persistent_obj: its state, not its source."""
+  made = Module()
+  made.build(branch(meta, "state"))
+  return made
+
+
+def branch(tree: dict, name: str) -> dict:
+  """What stands there, if it is a dict."""
+  found = tree.get(name)
+  return found if isinstance(found, dict) else {}
+
+
+def nothing(*_: Any) -> Nothing:
+  """In the place of what no tensor depends on."""
+  return Nothing()
+
+
+NAMES = torchfile.NAMES | {
+    "torch_utils.persistence._reconstruct_persistent_obj":
+        Known("module", persistent),
+    **{f"torch.nn.modules.container.{name}": Known(name, lambda: Module())
+       for name in ("ModuleDict", "ModuleList", "Sequential")},
+    "dnnlib.util.EasyDict": Known("EasyDict", torchfile.ordered),
+    "numpy.dtype": Known("dtype", nothing),
+    **{f"numpy.{core}.multiarray.scalar": Known("scalar", nothing)
+       for core in ("core", "_core")},
+    **{f"{module}.set": Known("set", nothing)
+       for module in ("builtins", "__builtin__")}}
