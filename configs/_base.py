@@ -27,6 +27,15 @@ def base(source: str, *, steps: int, batch: int, size: int = 0,
   return c
 
 
+def cascade(*stages: str) -> ConfigDict:
+  """A config of several: models that are trained apart and sampled as one.
+
+  Each is a config, "configs/x.py:arg", or the workdir of a trained model.
+  """
+  return ConfigDict(dict(stages=tuple(
+      dict(config=s) if ".py" in s else dict(workdir=s) for s in stages)))
+
+
 def debug(c: ConfigDict) -> ConfigDict:
   """The same experiment, a few minutes long on a laptop."""
   c.steps, c.batch = 20, 16

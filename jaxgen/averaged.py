@@ -25,14 +25,17 @@ class Trained(NamedTuple):
 
 
 def trained(workdir: str, ema: str | None = None, step: int | None = None,
-            sampler: str | None = None, respacing: str | None = None
-            ) -> Trained:
+            sampler: str | None = None, respacing: str | None = None,
+            any_kind: bool = False) -> Trained:
   """Builds a workdir's model and reads its averaged weights.
 
-  See `jaxgen.sampler.load`.
+  See `jaxgen.sampler.load`. With `any_kind`, a model that does not sample in
+  steps leaves sampler and respacing be.
   """
   meta = checkpoint.latest_meta(workdir)
   config = ConfigDict(meta["config"])
+  if any_kind and "sampler" not in config.model:
+    sampler = respacing = None
   if sampler:
     config.model = choices.with_sampler(config.model, sampler)
   if respacing:

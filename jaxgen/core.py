@@ -81,6 +81,13 @@ def on_device(batch: Batch) -> Batch:
   return jax.tree.map(scale, batch)
 
 
+def as_data(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  """What a model makes, in the data's own units: [-1, 1] -> rounded bytes."""
+  if dtype != jnp.uint8:
+    return x
+  return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
 def example_keys(key: Key, n: int) -> Key:
   """One key [] -> one key per example, [n]."""
   return fold(jnp.broadcast_to(key, (n,)), jnp.arange(n))

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, core
+from jaxgen import cli, core
+from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError
@@ -57,7 +57,7 @@ def main(values: flags.FlagValues) -> None:
   model = load(values.workdir, ema=values.ema)
   if not isinstance(model.model, Diffusion) or model.model.cond:
     raise UserError("only a diffusion model of whole images knows likelihoods")
-  data = ConfigDict(checkpoint.latest_meta(values.workdir)["config"]["data"])
+  data = data_of(values.workdir)
   source = open_source(data.source, split=values.split, size=data.size or None)
   x, y = source.arrays()
   n = min(values.num or len(x), len(x))

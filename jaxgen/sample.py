@@ -4,6 +4,7 @@
   jaxgen sample --workdir W --classifier C --scale 2.0 --out guided.png
   jaxgen sample --workdir W --worse V --auto 1.5 --out guided.png
   jaxgen sample --workdir U --low_res small.npz --respacing 250 --out large.npz
+  jaxgen sample --workdir BASE,UP --knobs steps_1=10,level_1=0.2 --out x.png
 
 `--out` is one picture (x.png), a sample file (x.npz) or a folder. From Python:
 
@@ -42,6 +43,9 @@ KNOBS = {
     "churn": "Heun's fresh noise", "s_min": "churn above this sigma / alpha",
     "s_max": "churn below this sigma / alpha", "s_noise": "churn's noise",
     "snr": "of the corrector's Langevin steps",
+    "level": "an upsampler's noise on its small images, 0 to 1",
+    "first": "noisiest time of --respacing warped",
+    "bend": "its power: above 1 there are more points at low noise",
     "temperature": "of z", "noise": "share of a VAE's own noise"}
 
 
@@ -59,6 +63,8 @@ def define(values: flags.FlagValues) -> None:
   flag("low_res", None, "x.npz of small images (and labels) to enlarge")
   flag("ema", None, "profile of averaged weights, or a width such as 0.1")
   flag("guide_ema", None, "the same of the classifier or the worse model")
+  flag("knobs", None, "any others, such as those of a cascade's stages: "
+       "steps_1=10,level_1=0.2")
   for name, default, text in (
       ("num", None, "how many; default: 64, or all of low_res"),
       ("seed", 0, "of all randomness"), ("batch", 256, "samples drawn at once"),
@@ -82,13 +88,26 @@ def main(values: flags.FlagValues) -> None:
   num = len(cond.get("low_res", range(64))) if (
       values.num is None) else values.num
   labels = model.labels(num, y)
-  knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
+  knobs = turned(values)
   x = model.sample(values.seed, num, labels, batch=values.batch, **knobs,
                    **cond)
   info = model.card | of | {"seed": values.seed, "num": num,
                             "knobs": told(model.settings(knobs))}
   write(values.out, x, labels, info)
   print(f"{len(x)} samples -> {values.out}")
+
+
+def turned(values: flags.FlagValues) -> dict[str, float]:
+  """The knobs that were given, by flags of their own and in --knobs."""
+  knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
+  for word in (values.knobs or "").split(",") if values.knobs else ():
+    name, _, value = word.partition("=")
+    try:
+      knobs[name] = float(value)
+    except ValueError:
+      raise UserError(f"--knobs={word}: want knob=number, with commas between"
+                      ) from None
+  return knobs
 
 
 def small_images(path: str | None) -> tuple[

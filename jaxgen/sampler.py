@@ -11,6 +11,7 @@ import numpy as np
 from jaxgen import core, sharding
 from jaxgen.averaged import Trained, trained
 from jaxgen.build import nearest
+from jaxgen.chain import chained, stages_of
 from jaxgen.choices import PATHS
 from jaxgen.errors import UserError
 from jaxgen.models.classifier import Classifier
@@ -18,15 +19,17 @@ from jaxgen.models.diffusion import LONGEST, Diffusion
 from jaxgen.models.guided import Guided
 
 
-def load(workdir: str, *, ema: str | None = None, step: int | None = None,
-         sampler: str | None = None, respacing: str | None = None,
+def load(workdir: str | Sequence[str], *, ema: str | None = None,
+         step: int | None = None, sampler: str | None = None,
+         respacing: str | None = None,
          classifier: str | None = None, worse: str | None = None,
          guide_ema: str | None = None, guide_step: int | None = None
          ) -> "Sampler":
   """A trained model, ready to sample: reads the averaged weights alone.
 
   Args:
-    workdir: Where it was trained.
+    workdir: Where it was trained. Of a cascade, or several: the stages of
+      one. What follows then holds for all stages that have it.
     ema: A profile of the config (default: the first), "none" for the weights
       themselves, or a relative width such as "0.1", put together from all kept
       checkpoints' power profiles.
@@ -46,7 +49,10 @@ def load(workdir: str, *, ema: str | None = None, step: int | None = None,
     UserError: No checkpoint, no such profile, no such sampler, or models that
       do not go together.
   """
-  ours = trained(workdir, ema, step, sampler, respacing)
+  stages = stages_of(workdir)
+  parts = [trained(w, ema, step, sampler, respacing, any_kind=len(stages) > 1)
+           for w in stages]
+  ours = parts[0] if len(parts) == 1 else chained(parts)
   if classifier and worse:
     raise UserError("give a classifier or a worse model to guide with, not "
                     "both")
@@ -101,15 +107,8 @@ def draw(model: core.Model, profile: str | None, shapes, classes: int,
   elif "y" in shapes:
     batch["y"] = jnp.arange(n, dtype=jnp.int32) % classes
   state = state.averaged(profile) if profile else state
-  return as_data(model.sample(state, batch, core.example_keys(key, n)),
+  return core.as_data(model.sample(state, batch, core.example_keys(key, n)),
                  shapes["x"].dtype)
-
-
-def as_data(x: jax.Array, dtype: np.dtype) -> jax.Array:
-  """What a model makes, in the data's own units: [-1, 1] -> rounded bytes."""
-  if dtype != np.uint8:
-    return x
-  return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,7 +146,8 @@ class Sampler:
       batch: How many to draw at once.
       **given: Knobs such as steps, guidance, eta, see `model.knobs`; and what
         the model is conditioned on beside labels, see `model.cond`: low_res,
-        small images uint8 [num, h, w, C]. Fewer than `num` come in turn.
+        small images uint8 [num, h, w, C]. `noise`, float32 [num, H, W, C] of
+        unit variance, is where diffusion begins. Fewer than `num` come in turn.
     """
     if batch < 1:
       raise UserError(f"batch={batch}: want at least 1")
@@ -185,11 +185,14 @@ class Sampler:
                **core.on_device(given)}
       keys = core.fold(
           jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
-      return as_data(self.model.sample(state, batch, keys, **knobs), self.dtype)
+      x = self.model.sample(state, batch, keys, **knobs)
+      return core.as_data(x, self.dtype)
     return jax.jit(run, out_shardings=sharding.batched(self.mesh))
 
   def settings(self, knobs: dict[str, float]) -> dict[str, float]:
     """All knobs, those given and the defaults; UserError for a strange one."""
+    if hasattr(self.model, "expand"):  # one name for all stages
+      knobs = self.model.expand(knobs)
     for name in knobs:
       if name not in self.model.knobs:
         raise UserError(
@@ -198,8 +201,9 @@ class Sampler:
     settings = self.model.knobs | {k: float(v) for k, v in knobs.items()}
     if not all(np.isfinite(float(v)) for v in knobs.values()):
       raise UserError(f"knobs must be finite numbers, got {knobs}")
-    if not 1 <= settings.get("steps", 1) <= LONGEST:
-      raise UserError(f"steps={settings['steps']}: want 1 to {LONGEST}")
+    for name, value in settings.items():
+      if name.partition("_")[0] == "steps" and not 1 <= value <= LONGEST:
+        raise UserError(f"{name}={value:g}: want 1 to {LONGEST}")
     if (spacing := self.card.get("respacing", "")) and spacing not in PATHS:
       own = self.model.knobs["steps"]
       if settings["steps"] != own:
@@ -210,6 +214,11 @@ class Sampler:
   def conditions(self, given: dict[str, Any]) -> dict[str, np.ndarray]:
     """What of `given` the model is conditioned on; UserError for a misfit."""
     found = {}
+    if "noise" in given:
+      a = found["noise"] = np.asarray(given["noise"], np.float32)
+      if a.shape[1:] != self.shape or not len(a):
+        raise UserError(f"noise is {list(a.shape)}: want [n, "
+                        f"{', '.join(map(str, self.shape))}]")
     for name, make in getattr(self.model, "cond", {}).items():
       if name not in given:
         raise UserError(f"this model makes x from {name}: give it")

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, pictures
+from jaxgen import cli, pictures
+from jaxgen.chain import data_of
 from jaxgen.device import machine
 from jaxgen.errors import UserError
 from jaxgen.evaluate import save_json
@@ -54,7 +54,7 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sweep needs --workdir=W and --out=FOLDER")
   nfes, over = numbers("nfe", values.nfe), dict(map(parse, values.over))
-  data = ConfigDict(checkpoint.latest_meta(values.workdir)["config"]["data"])
+  data = data_of(values.workdir)
   judge = open_judge(data, values.judge)
   home = pathlib.Path(values.out)
   rows = known(home / "sweep.json")

@@ -1,6 +1,7 @@
 """Train the model of a config, or go on where it stopped.
 
   jaxgen train --config configs/digits_diffusion.py --workdir W
+  jaxgen train --config configs/photos.py --workdir C [--stage 1]  (a cascade)
 
 One loop for every family: read a batch, take the step, write down what came
 of it. Whatever stops it, the same command continues from the last checkpoint
@@ -19,7 +20,7 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxgen import cli, core, sharding
+from jaxgen import chain, cli, core, sharding
 from jaxgen.checkpoint import (
     Checkpoints,
     check_config,
@@ -44,6 +45,8 @@ def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flags.DEFINE_string("workdir", None, "where checkpoints and logs go",
                       flag_values=values)
+  flags.DEFINE_integer("stage", None, "of a cascade: train this one alone",
+                       flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -51,7 +54,13 @@ def main(values: flags.FlagValues) -> None:
   if values.config is None or not values.workdir:
     raise UserError("train needs --config=configs/x.py and --workdir=W")
   try:
-    train(values.config, values.workdir)
+    if chain.is_cascade(values.config):
+      chain.train_stages(values.config, values.workdir, values.stage)
+    elif values.stage is not None:
+      raise UserError("--stage is of a cascade, and this config is of one "
+                      "model")
+    else:
+      train(values.config, values.workdir)
   except OSError as e:  # a full disk, or data that went away
     good = max(steps(values.workdir), default="none")
     raise UserError(

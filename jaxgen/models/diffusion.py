@@ -50,6 +50,8 @@ class Diffusion:
     bound: Estimates of x_0 are clipped to [-bound, bound]; None: they are not.
     cond: What else of the batch the net takes: {key: how to make it of x
       where the batch lacks it, or None}.
+    augment: Of upsamplers: noise on `low_res`, see `diffusion.augment`. The
+      net is told its `level` [B]; a knob when sampling.
   """
   net: nn.Module
   process: Callable
@@ -64,6 +66,7 @@ class Diffusion:
   bound: float | None = None
   cond: Mapping[str, Callable | None] = dataclasses.field(
       default_factory=dict)
+  augment: Callable | None = None
 
   sampled = ("net",)
 
@@ -79,19 +82,31 @@ class Diffusion:
 
   @property
   def knobs(self) -> dict[str, float]:
-    """`steps`; `guidance` and its interval of sigma / alpha; the sampler's."""
+    """`steps`; `guidance` and its interval of sigma / alpha; the sampler's.
+
+    `level` of augmentation, and what the path lets one turn.
+    """
     own = {"steps": self.steps} | (GUIDANCE if self.free else {})
-    turned = {k: p.default for k, p in inspect.signature(self.sampler).
-              parameters.items() if isinstance(p.default, float)}
+    own |= {"level": 0.} if self.augment else {}
+    turned = defaults(self.sampler)
+    path = defaults(self.path)
+    own |= {k: path[k] for k in self.path_knobs}
     if getattr(self.net, "learned", False):
       turned.pop("frac", None)  # the net says it
     return own | turned
+
+  @property
+  def path_knobs(self) -> Sequence[str]:
+    """Arguments of the path that can be turned."""
+    return getattr(getattr(self.path, "func", self.path), "knobs", ())
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
     x, given = batch["x"], self.given(batch)
     if self.classes and "y" not in given:
       given["y"] = jnp.zeros(len(x), jnp.int32)
+    if self.augment:
+      given["level"] = jnp.zeros(len(x))
     variables = dict(self.net.init(key, x, jnp.zeros(len(x)), **given))
     params, stats = {"net": variables.pop("params")}, {"net": variables}
     if hasattr(self.draw_t, "init"):
@@ -107,8 +122,10 @@ class Diffusion:
     eps = normal(fold(key, 1), x.shape[1:])
     x_t = t.alpha * x + t.sigma * eps
     c_skip, c_out, c_in, c_noise = self.precond(t)
-    F, frac = self.F(state, c_in * x_t, c_noise,
-                     self.given(self.forget(batch, fold(key, 2))), fold(key, 3))
+    given = self.given(self.forget(batch, fold(key, 2)))
+    if self.augment:
+      given |= self.augment(fold(key, 4), given["low_res"])
+    F, frac = self.F(state, c_in * x_t, c_noise, given, fold(key, 3))
     target = (x - c_skip * x_t) / c_out
     mse = jnp.mean((F - target) ** 2, range(1, x.ndim))
 
@@ -136,19 +153,62 @@ class Diffusion:
     Labels of -1 (or none at all) ask for unconditional samples, where labels
     were dropped in training.
     """
-    knobs = self.knobs | knobs
-    D = self.denoiser(
-        state, batch, *(knobs.pop(k) for k in GUIDANCE if k in knobs))
+    D, batch, knobs = self.prepared(state, batch, key, knobs)
     return self.walk(D, batch, key, **knobs)
 
-  def walk(self, D: Denoise, batch: Batch, key: Key, steps: Array,
-           **knobs) -> Array:
-    """Samples by a denoiser, with the knobs of the sampler alone."""
-    n = jnp.clip(jnp.asarray(steps, jnp.int32), 1, LONGEST)
-    path = self.process(self.path(self.process, jnp.arange(LONGEST), n))
-    x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
+  def until(self, state: State, batch: Batch, key: Key, stop: Array, **knobs
+            ) -> tuple[Array, Noise]:
+    """`sample` that ends early: -> x_t where logsnr = `stop`, and t.
+
+    At the last point of the path that is at least as noisy. Where `stop` is
+    infinite it goes all the way, to x_0.
+    """
+    D, batch, knobs = self.prepared(state, batch, key, knobs)
+    path, n = self.points(knobs)
+    D, path, n, t = samplers.stopped(D, path, n, stop)
+    return self.along(D, path, n, batch, key, knobs), t
+
+  def prepared(self, state: State, batch: Batch, key: Key,
+               knobs: dict[str, Any]) -> tuple[Denoise, Batch, dict[str, Any]]:
+    """The denoiser of `sample`, with the knobs that are left for `walk`."""
+    knobs = self.knobs | knobs
+    batch = self.augmented(batch, key, knobs)
+    D = self.denoiser(
+        state, batch, *(knobs.pop(k) for k in GUIDANCE if k in knobs))
+    return D, batch, knobs
+
+  def augmented(self, batch: Batch, key: Key, knobs: dict[str, Any]) -> Batch:
+    """`low_res` spoilt to the knob `level`, which is taken out of knobs.
+
+    A batch that has a level already is left as it is.
+    """
+    level = knobs.pop("level", 0.)
+    if not self.augment or "level" in batch:
+      return batch
+    level = jnp.full(len(batch["x"]), level, jnp.float32)
+    z_0 = self.given(batch)["low_res"]
+    return batch | self.augment(fold(key, 2), z_0, level)
+
+  def walk(self, D: Denoise, batch: Batch, key: Key, **knobs) -> Array:
+    """Samples by a denoiser, with the knobs of path and sampler alone."""
+    return self.along(D, *self.points(knobs), batch, key, knobs)
+
+  def points(self, knobs: dict[str, Any]) -> tuple[Noise, Array]:
+    """The path and its length; takes the knobs that say them out of knobs."""
+    n = jnp.clip(jnp.asarray(knobs.pop("steps"), jnp.int32), 1, LONGEST)
+    turned = {k: knobs.pop(k) for k in self.path_knobs}
+    t = self.path(self.process, jnp.arange(LONGEST), n, **turned)
+    return self.process(t), n
+
+  def along(self, D: Denoise, path: Noise, n: Array, batch: Batch, key: Key,
+            knobs: dict[str, Any]) -> Array:
+    """Samples along a path, from noise or from batch["noise"] ~ N(0, 1)."""
+    if "noise" in batch:
+      x_T = path.sigma[0] * batch["noise"]
+    else:
+      x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
     if "process" in inspect.signature(self.sampler).parameters:
-      knobs["process"] = self.process  # to churn on it
+      knobs = knobs | {"process": self.process}  # to churn on it
     return self.sampler(D, x_T, path, n, fold(key, 1), **knobs)
 
   def denoiser(self, state: State, batch: Batch, w: Array | None = None,
@@ -198,7 +258,8 @@ class Diffusion:
     """The conditions that the net takes."""
     made = {k: make(batch["x"]) for k, make in self.cond.items()
             if make and k not in batch}
-    known = (("y",) if self.classes else ()) + tuple(self.cond)
+    known = (("y",) if self.classes else ()) + tuple(self.cond) + (
+        ("level",) if self.augment else ())
     return {k: batch[k] for k in known if k in batch} | made
 
   def forget(self, batch: Batch, key: Key) -> Batch:
@@ -214,3 +275,10 @@ class Diffusion:
     evaluations = getattr(self.sampler, "func", self.sampler).nfe
     twice = 2 if knobs.get("guidance", 1.) != 1 else 1
     return twice * evaluations(min(max(int(knobs["steps"]), 1), LONGEST))
+
+
+def defaults(f: Callable) -> dict[str, float]:
+  """The arguments of f that default to a float."""
+  parameters = inspect.signature(f).parameters
+  return {k: p.default for k, p in parameters.items()
+          if isinstance(p.default, float)}

@@ -85,6 +85,7 @@ class Guided:
   def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
     """Keys [B] -> x_0 in [-1, 1], shaped and conditioned like `batch`."""
     knobs = self.knobs | knobs
+    batch = self.diffusion.augmented(batch, key, knobs)
     w, lo, hi = (knobs.pop(k, None) for k in GUIDANCE)
     theirs = state.replace(
         params=state.params | {"net": state.params["guide"]},

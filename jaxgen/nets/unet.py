@@ -29,7 +29,8 @@ Array = jax.Array
 
 
 def time_and_label(c_noise: Array, y: Array | None, width: int, labels: int,
-                   features: Callable = sinusoids) -> Array:
+                   features: Callable = sinusoids, level: Array | None = None
+                   ) -> Array:
   """What all blocks are told: time and label, [B, 4 width], in float32."""
   dense = functools.partial(nn.Dense, 4 * width, kernel_init=TORCH)
   emb = dense(name="time_0")(features(c_noise, width))
@@ -37,16 +38,32 @@ def time_and_label(c_noise: Array, y: Array | None, width: int, labels: int,
   if labels:
     emb += nn.Embed(labels, 4 * width, name="label",
                     embedding_init=nn.initializers.normal(1.))(y)
+  if level is not None:
+    emb += told(level, width, 4 * width)
   return nn.silu(emb)
 
 
-def noise_level(c_noise: Array, y: Array | None, width: int, labels: int
-                ) -> Array:
+def noise_level(c_noise: Array, y: Array | None, width: int, labels: int,
+                level: Array | None = None) -> Array:
   """SR3's: the noise level in (0, 1] itself, [B, width]; no labels."""
   dense = functools.partial(nn.Dense, kernel_init=TORCH)
   emb = sinusoids(c_noise, width, sine_first=True)
   emb = nn.silu(dense(4 * width, name="time_0")(emb))
-  return dense(width, name="time_2")(emb)
+  emb = dense(width, name="time_2")(emb)
+  return emb if level is None else emb + told(level, width, width)
+
+
+def level_and_label(c_noise: Array, y: Array | None, width: int, labels: int,
+                    level: Array | None = None) -> Array:
+  """As `time_and_label`, of a noise level in (0, 1] in place of the time."""
+  return time_and_label(1000 * c_noise, y, width, labels, level=level)
+
+
+def told(level: Array, width: int, out: int) -> Array:
+  """A level of augmentation [B] in [0, 1], as the time is told: [B, out]."""
+  emb = nn.Dense(4 * width, kernel_init=TORCH, name="level_0")(
+      sinusoids(1000 * level, width))
+  return nn.Dense(out, kernel_init=TORCH, name="level_2")(nn.silu(emb))
 
 
 class Trunk(nn.Module):
@@ -144,16 +161,18 @@ class UNet(Trunk):
   With `learned`, [B, H, W, 2C]: F and, in [-1, 1] or so, what it says of the
   variance (Nichol & Dhariwal 2021, Sec. 3.1). With `low_res` [B, h, w, C'],
   images of any smaller size, it is told what they look like enlarged
-  (bilinearly; Dhariwal & Nichol 2021, Sec. 5; SR3 does it bicubically).
+  (bilinearly; Dhariwal & Nichol 2021, Sec. 5; SR3 does it bicubically). With
+  `level` [B] in [0, 1], how much noise is on them (Ho et al. 2022, Sec. 4.2),
+  which joins what blocks are told as the time does.
   """
   learned: bool = False
   enlarge: str = "bilinear"
 
   @nn.compact
   def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
-               key: Array | None = None, low_res: Array | None = None
-               ) -> Array:
-    emb = self.embedding(c_noise, y, self.width, self.labels)
+               key: Array | None = None, low_res: Array | None = None,
+               level: Array | None = None) -> Array:
+    emb = self.embedding(c_noise, y, self.width, self.labels, level=level)
     channels = x.shape[-1]
     if low_res is not None:
       large = (*x.shape[:-1], low_res.shape[-1])

@@ -1,0 +1,160 @@
+"""Cascades on disk: which workdirs are the stages, and how they are trained.
+
+A cascade's config lists its stages, each by a config or by the workdir of what
+is trained already:
+
+  c.stages = (dict(config="photos.py:16"), dict(workdir="/runs/up64"))
+
+Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. what was trained of
+it. A workdir may also be said as a list, "BASE,UP": those workdirs in turn.
+"""
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxgen import checkpoint, config
+from jaxgen.averaged import Trained
+from jaxgen.errors import UserError
+from jaxgen.models.cascade import Cascade
+
+LIST = "cascade.json"
+
+
+def is_cascade(settings: ConfigDict) -> bool:
+  """Whether a config lists stages."""
+  return "stages" in settings
+
+
+def planned(settings: ConfigDict, workdir: str) -> list[tuple[str, Any]]:
+  """The stages of a config: where each lies, and its own config or None.
+
+  Raises:
+    UserError: A stage is not given by either of config and workdir.
+  """
+  stages = []
+  for i, stage in enumerate(settings.stages):
+    if set(stage) == {"workdir"}:
+      stages.append((str(stage["workdir"]), None))
+    elif set(stage) == {"config"}:
+      own = config.load(stage["config"])
+      if is_cascade(own):
+        raise UserError(f"stage {i}, {stage['config']}, is a cascade itself: "
+                        "list its stages here")
+      stages.append((str(pathlib.Path(workdir) / str(i)), own))
+    else:
+      raise UserError(f"stage {i} is {dict(stage)}: want dict(config=...) or "
+                      "dict(workdir=...)")
+  if not stages:
+    raise UserError("config.stages is empty: a cascade has at least one")
+  return stages
+
+
+def note(settings: ConfigDict, workdir: str) -> None:
+  """Writes down what the stages of a cascade's workdir are."""
+  path = pathlib.Path(workdir) / LIST
+  where = [{"workdir": place} if own is None else {"stage": str(i)}
+           for i, (place, own) in enumerate(planned(settings, workdir))]
+  told = json.dumps({"stages": where}, indent=1)
+  if path.exists() and path.read_text() != told:
+    raise UserError(f"{workdir} holds a cascade of other stages: take a new "
+                    "--workdir")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  draft = path.with_suffix(".tmp")
+  draft.write_text(told)
+  draft.replace(path)
+
+
+def stages_of(workdir: str | Sequence[str]) -> list[str]:
+  """The workdirs of a cascade's stages, or the one of a single model.
+
+  Args:
+    workdir: Of a model or a cascade; or several, in a list or with commas.
+  """
+  if not isinstance(workdir, str | pathlib.Path):
+    return [str(w) for w in workdir]
+  path = pathlib.Path(workdir)
+  try:
+    stages = json.loads((path / LIST).read_text())["stages"]
+    return [str(path / s["stage"] if "stage" in s else s["workdir"])
+            for s in stages]
+  except OSError:
+    pass
+  except (ValueError, KeyError, TypeError) as e:
+    raise UserError(f"{path / LIST} is damaged ({e}): the command that trained "
+                    "the cascade writes it again once it is gone") from e
+  if "," in str(workdir) and not path.exists():
+    return [w for w in str(workdir).split(",") if w]
+  return [str(workdir)]
+
+
+def data_of(workdir: str | Sequence[str]) -> ConfigDict:
+  """config.data of a trained model; of a cascade, that of its last stage."""
+  meta = checkpoint.latest_meta(stages_of(workdir)[-1])
+  return ConfigDict(meta["config"]["data"])
+
+
+def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
+                 ) -> None:
+  """Trains the stages of a cascade that have a config, or one of them.
+
+  Stages know nothing of each other: with `only` each can be trained on a
+  machine of its own, at the same time.
+  """
+  from jaxgen import train
+  stages = planned(settings, workdir)
+  if only is not None and not 0 <= only < len(stages):
+    raise UserError(f"stage={only}: this cascade has stages 0 to "
+                    f"{len(stages) - 1}")
+  note(settings, workdir)
+  for i, (place, own) in enumerate(stages):
+    if only in (None, i) and own is not None:
+      print(f"[cascade] stage {i} of {len(stages)}: {place}", file=sys.stderr)
+      train.train(own, place)
+
+
+def chained(parts: Sequence[Trained]) -> Trained:
+  """Trained stages -> the cascade that they are.
+
+  Raises:
+    UserError: They do not fit on each other.
+  """
+  for below, stage in zip(parts[:-1], parts[1:], strict=True):
+    check_fit(below, stage)
+  many = {p.data["classes"] for p in parts} - {0}
+  if len(many) > 1:
+    raise UserError(f"the stages know {sorted(many)} classes: they were "
+                    "trained on different data")
+  last, together = parts[-1], lambda field: {
+      f"{i}.{g}": v for i, p in enumerate(parts)
+      for g, v in getattr(p, field).items()}
+  cascade = Cascade(
+      tuple(p.model for p in parts),
+      tuple(tuple(p.data["shape"]) for p in parts),
+      tuple(p.data["classes"] for p in parts), np.dtype(last.data["dtype"]))
+  card = {"workdir": ",".join(p.card["workdir"] for p in parts),
+          "step": last.step, "ema": last.card["ema"], "sampler": None,
+          "dataset": last.data["name"], "stages": [p.card for p in parts]}
+  return Trained(cascade, together("params"), together("stats"), last.step,
+                 last.data | {"classes": max(many, default=0)}, card)
+
+
+def check_fit(below: Trained, stage: Trained) -> None:
+  """UserError unless `stage` enlarges what `below` makes."""
+  where, cond = stage.card["workdir"], getattr(stage.model, "cond", {})
+  make = cond.get("low_res")
+  if set(cond) != {"low_res"} or make is None:
+    raise UserError(f"{where} is no upsampler: it does not make x from low_res "
+                    "alone, and only the first stage may do so")
+  x = jax.ShapeDtypeStruct((1, *stage.data["shape"]), jnp.float32)
+  want, got = jax.eval_shape(make, x).shape[1:], tuple(below.data["shape"])
+  if want != got:
+    raise UserError(
+        f"{where} enlarges images of {'x'.join(map(str, want))}, but "
+        f"{below.card['workdir']} makes {'x'.join(map(str, got))}")

@@ -1,0 +1,84 @@
+"""Conditioning augmentation: upsamplers that forgive their small images.
+
+An upsampler in a cascade is trained on real small images and is given made
+ones. So it is trained on spoiled ones: with Gaussian noise, of a level that it
+is told and that is chosen when it is sampled (Ho et al. 2022, Secs. 4.1, 4.2),
+and blurred (Sec. 4.3).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Noisy:
+  """z_s ~ q(z_s | z_0) in place of the small image z_0, and s for the network.
+
+  Attributes:
+    process: s in [0, 1] -> its alpha and sigma. To be given chains that stop
+      early ("truncated"), any process whose noise levels the chain passes.
+    hi: In training s ~ U[0, hi].
+    blur: Share of training images that are blurred: none are when sampling.
+    widths: Standard deviations of the blur in pixels, drawn evenly between.
+  """
+
+  process: Callable
+  hi: float = 1.0
+  blur: float = 0.0
+  widths: tuple[float, float] = (0.4, 0.6)
+
+  def __call__(
+    self, key: Array, z_0: Array, s: Array | None = None
+  ) -> dict[str, Array]:
+    """Keys [B], small images -> what the network gets, low_res and level.
+
+    Of levels s [B]; without them as in training, drawn and with blur.
+    """
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    if s is None:
+      s, z_0 = self.draw(fold(key, 1)), self.soften(fold(key, 2), z_0)
+    return {"low_res": self.spoil(fold(key, 0), z_0, s), "level": s}
+
+  def draw(self, key: Array) -> Array:
+    """Keys [B] -> levels s [B] to train at."""
+    return jax.vmap(lambda k: jax.random.uniform(k, maxval=self.hi))(key)
+
+  def spoil(self, key: Array, z_0: Array, s: Array) -> Array:
+    """Keys [B], images [B, h, w, C], levels [B] -> z_s; z_0 itself at s = 0."""
+    t = self.process(s.reshape(-1, *[1] * (z_0.ndim - 1)))
+    eps = jax.vmap(lambda k: jax.random.normal(k, z_0.shape[1:]))(key)
+    return jnp.where(t.t > 0, t.alpha * z_0 + t.sigma * eps, z_0)
+
+  def soften(self, key: Array, z_0: Array) -> Array:
+    """Blurs a share of images [B, h, w, C] by a 3x3 Gaussian, edges mirrored.
+
+    The paper blurs "half of the training images" with sigma ~ U(0.4, 0.6);
+    that it is the small images, and before the noise, is our reading.
+    """
+    if not self.blur:
+      return z_0
+
+    def one(k: Array, z: Array) -> Array:
+      whether, width = jax.random.split(k)
+      sigma = jax.random.uniform(
+        width, minval=self.widths[0], maxval=self.widths[1]
+      )
+      side = jnp.exp(-0.5 / sigma**2)
+      side, middle = side / (1 + 2 * side), 1 / (1 + 2 * side)
+      soft = z
+      for axis in (0, 1):
+        pad = [(1, 1) if a == axis else (0, 0) for a in range(z.ndim)]
+        wide = jnp.pad(soft, pad, mode="reflect")
+        a, b, c = (
+          jax.lax.slice_in_dim(wide, i, i + z.shape[axis], axis=axis)
+          for i in range(3)
+        )
+        soft = middle * b + side * (a + c)
+      return jnp.where(jax.random.bernoulli(whether, self.blur), soft, z)
+
+    return jax.vmap(one)(key, z_0)
