@@ -23,6 +23,7 @@ VERBS = {
     "compare": "several models side by side: one report",
     "sweep": "one model under many settings: quality against cost",
     "likelihood": "bits per dimension of real data, by a diffusion model",
+    "study": "ask people which of two images a camera took",
     "bench": "measure: train steps, sampling, data",
     "prepare": "bring a dataset of the catalogue into place",
     "import": "make a workdir of somebody else's checkpoint",

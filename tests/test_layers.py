@@ -26,6 +26,8 @@ RULES = {
     "evaluation": ({"evaluation", "metrics", "nets", "interop", "data",
                     "sampler", "core", "sharding", "fingerprint", "pictures",
                     "progress", "errors"}, JAX | {"PIL", "flax", "scipy"}),
+    "study_page": ({"study_page", "report", "data", "errors"},
+                   {"numpy", "PIL"}),
     "core": (set(), JAX | {"flax.struct", "optax"}),
     "ema": ({"errors"}, JAX),
     "optim": ({"errors"}, {"optax"}),
@@ -80,7 +82,7 @@ def test_imports_stay_within_the_rule(path):
 def test_what_verbs_share_imports_no_verb():
   # (`sample` is not among them: it is where Python's `load` lives too.)
   verbs = {"train", "evaluate", "compare", "bench", "demo", "prepare", "cli",
-           "sweep", "likelihood", "import", "export"}
+           "sweep", "likelihood", "import", "export", "study"}
   # Judges are trained: they stand between `train` and those who ask them.
   on_top = verbs | {"__main__", "sample", "judge"}
   for path in FILES:

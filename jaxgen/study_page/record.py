@@ -1,0 +1,105 @@
+"""The file of a study: one line says what is asked, the others what was chosen.
+
+A choice is on the disk before its visitor sees the next pair.
+"""
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxgen.errors import UserError
+
+FIELDS = {"visitor": str, "trial": int, "real": str, "fake": str, "left": str,
+          "choice": str, "fooled": bool, "ms": (int, float)}
+
+HEAD = b'{"study": '
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
+  """What a study asked, its choices, and the bytes that hold them.
+
+  A last line that was cut off while it was written is not counted.
+
+  Raises:
+    UserError: no such file, or not that of a study.
+  """
+  try:
+    data = Path(path).read_bytes()
+  except OSError as e:
+    raise UserError(f"cannot read {path}: {e.strerror}") from e
+  whole = data[:data.rfind(b"\n") + 1]
+  rows = []
+  for i, line in enumerate(whole.splitlines(), 1):
+    try:
+      row = json.loads(line)
+      good = isinstance(row["study"], dict) if i == 1 else all(
+          isinstance(row[k], kind) for k, kind in FIELDS.items())
+    except (ValueError, KeyError, TypeError):
+      good = False
+    if not good:
+      raise UserError(f"{path}, line {i}: not what a study writes")
+    rows.append(row)
+  if not rows:
+    raise UserError(f"{path} holds no study")
+  return rows[0]["study"], rows[1:], len(whole)
+
+
+class Record:
+  """An open file of a study, of this process alone.
+
+  Attributes:
+    rows: The choices so far.
+  """
+
+  def __init__(self, path: str | Path, study: dict[str, Any]):
+    """Begins a file, or goes on with one that asks the same.
+
+    Raises:
+      UserError: cannot be written, is in use, or asks something else.
+    """
+    path = Path(path)
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      self.file = open(path, "ab", buffering=0)
+    except OSError as e:
+      raise UserError(f"cannot write {path}: {e.strerror}") from e
+    try:
+      fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+      raise UserError(f"{path} is in use by another study") from e
+    self.rows: list[dict[str, Any]] = []
+    start = path.read_bytes()[:len(HEAD)]
+    if HEAD.startswith(start) and b"\n" not in path.read_bytes():
+      self.file.truncate(0)  # a first line that was cut off
+      self.write({"study": study})
+      return
+    begun, self.rows, size = read(path)
+    for name in study.keys() | begun.keys():
+      if study.get(name) != begun.get(name):
+        raise UserError(
+            f"{path} was begun with {name}={begun.get(name)}, not "
+            f"{study.get(name)}: give another --out")
+    self.file.truncate(size)
+
+  def append(self, row: dict[str, Any]) -> None:
+    """Adds a choice."""
+    self.write(row)
+    self.rows.append(row)
+
+  def write(self, row: dict[str, Any]) -> None:
+    """A line, on the disk when this returns; or nothing of it."""
+    size = os.fstat(self.file.fileno()).st_size
+    line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    try:
+      if self.file.write(line) < len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+      os.fsync(self.file.fileno())
+    except OSError:
+      self.file.truncate(size)
+      raise
+
+  def close(self) -> None:
+    """Lets others have the file."""
+    self.file.close()

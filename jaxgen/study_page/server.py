@@ -1,0 +1,140 @@
+"""The study over HTTP, to this machine alone."""
+import http.server
+import json
+import re
+import socketserver
+from http import HTTPStatus
+from typing import Any
+
+from jaxgen.errors import UserError
+from jaxgen.study_page import page
+from jaxgen.study_page.desk import Desk, Refusal
+from jaxgen.study_page.score import score
+
+HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?")
+IMAGE = re.compile(r"/image/([0-9a-f]{32})")
+LARGEST = 4096  # bytes of a request's body
+HEADERS = {
+    "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY",
+    "Content-Security-Policy":
+        "default-src 'none'; img-src 'self' data:; style-src 'self'; "
+        "script-src 'self'; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'"}
+
+
+class Server(http.server.ThreadingHTTPServer):
+  """Answers for its `desk`, on 127.0.0.1."""
+  daemon_threads = True
+  desk: Desk
+
+  def __init__(self, port: int):
+    try:
+      super().__init__(("127.0.0.1", port), Handler)
+    except (OSError, OverflowError) as e:
+      why = getattr(e, "strerror", None) or "want 0 to 65535"
+      raise UserError(f"--port={port}: {why}; 0 takes any free one") from e
+
+  def server_bind(self):
+    """Without HTTPServer's own, which asks the network for a name."""
+    socketserver.TCPServer.server_bind(self)
+    self.server_name, self.server_port = self.server_address[:2]
+
+  def handle_error(self, request, client_address):
+    """A browser that went away is no news."""
+
+  @property
+  def url(self) -> str:
+    """Where it is."""
+    return f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+  """Knows a few routes; paths are compared, never opened."""
+  protocol_version = "HTTP/1.1"
+  server_version, sys_version = "jaxgen", ""
+  timeout = 60  # of a connection that says nothing
+  disable_nagle_algorithm = True  # or each reply waits 40 ms for the last one
+
+  def do_GET(self):
+    desk, path = self.server.desk, self.path.partition("?")[0]
+    if token := IMAGE.fullmatch(path):
+      self.reply("image/png", lambda: desk.image(token[1]))
+    elif path == "/":
+      self.reply("text/html", lambda: page.study(
+          desk.num, desk.seconds, desk.pairs.matched, bool(desk.pairs.lows)))
+    elif path == "/result":
+      self.reply("text/html", lambda: page.result(
+          score(list(desk.record.rows)), desk.seconds))
+    elif path in page.FILES:
+      self.reply(*page.FILES[path])
+    else:
+      self.reply(*self.unknown())
+
+  def do_POST(self):
+    desk = self.server.desk
+    routes = {"/visit": (desk.visit, "visitor"),
+              "/trial": (desk.trial, "visitor", "trial"),
+              "/choice": (desk.choice, "visitor", "trial", "choice", "ms")}
+    if self.path not in routes:
+      self.close_connection = True  # its body was not read
+      self.reply(*self.unknown())
+      return
+    answer, *names = routes[self.path]
+
+    def call():
+      given = self.body()
+      return json.dumps(answer(*(given.get(name) for name in names)))
+    self.reply("application/json", call)
+
+  def unknown(self):
+    def refuse():
+      raise Refusal(404, "there is no such page")
+    return "text/plain", refuse
+
+  def body(self) -> dict[str, Any]:
+    """The JSON object of a request."""
+    size = self.headers.get("Content-Length", "")
+    if not re.fullmatch(r"\d{1,9}", size) or int(size) > LARGEST:
+      self.close_connection = True
+      raise Refusal(413, f"want at most {LARGEST} bytes")
+    data = self.rfile.read(int(size))
+    # No form on another site can say so.
+    if self.headers.get_content_type() != "application/json":
+      raise Refusal(415, "want application/json")
+    try:
+      given = json.loads(data)
+    except (ValueError, RecursionError):
+      given = None
+    if not isinstance(given, dict):
+      raise Refusal(400, "want a JSON object")
+    return given
+
+  def reply(self, kind: str, make) -> None:
+    """Sends what `make` makes, or why it does not."""
+    status = 200
+    try:
+      # A name that merely points here is another site's (DNS rebinding).
+      if not HOST.fullmatch(self.headers.get("Host", "")):
+        self.close_connection = True
+        raise Refusal(403, "this study is for its own machine")
+      data = make()
+    except Refusal as e:
+      status, kind, data = e.status, "application/json", json.dumps(e.reply)
+    except OSError as e:  # the disk is full: the choice is not recorded
+      status, kind = 500, "application/json"
+      data = json.dumps({"error": f"cannot record: {e.strerror}"})
+    data = data.encode() if isinstance(data, str) else data
+    self.send_response(status, HTTPStatus(status).phrase)
+    charset = "" if kind == "image/png" else "; charset=utf-8"
+    self.send_header("Content-Type", kind + charset)
+    self.send_header("Content-Length", str(len(data)))
+    for name, value in HEADERS.items():
+      self.send_header(name, value)
+    if self.close_connection:
+      self.send_header("Connection", "close")
+    self.end_headers()
+    self.wfile.write(data)
+
+  def log_message(self, *_):
+    """The file says all that matters."""
