@@ -1,0 +1,48 @@
+"""A cascade on real photographs, 16 -> 32 -> 64, that a laptop trains.
+
+Patches of the photographs that scikit-learn and scikit-image ship: seven to
+train on, three to test on. A base of 16x16 and two upsamplers with
+conditioning augmentation (Ho et al. 2022); small networks, half an hour in all.
+
+  jaxgen train --config configs/photos.py --workdir C
+  jaxgen sample --workdir C --knobs level_1=0.1,level_2=0.1 --out x.png
+  jaxgen evaluate --workdir C/1,C/2 --picture up.png     (test photographs, 4x)
+  jaxgen sample --workdir C/1,C/2 --low_res folder --out larger
+"""
+from configs import _base
+
+SIZES = ("16", "32", "64")
+
+
+def get_config(arg=None):
+  """`arg`: one of the stages 16, 32, 64; or `debug`, a few steps of 32."""
+  if arg is None:
+    return _base.cascade(*(f"configs/photos.py:{size}" for size in SIZES))
+  size = 32 if arg == "debug" else int(arg)
+  net, steps = {
+      16: (dict(width=64, mults=(1, 2), blocks=2, attend=(8,)), 3000),
+      32: (dict(width=48, mults=(1, 2), blocks=1, attend=()), 2000),
+      64: (dict(width=32, mults=(1, 2, 2), blocks=1, attend=()), 1500),
+  }[size]
+  c = _base.base("photos", steps=steps, batch=32, size=size)
+  c.data.flip = True
+  process = dict(name="diffusion.process.Cosine")
+  c.model = dict(
+      name="models.diffusion.Diffusion",
+      net=dict(name="nets.unet.UNet", head=32, least=4, updown=True, **net),
+      process=process, precond=dict(name="diffusion.precond.v"),
+      draw_t=dict(name="diffusion.times.uniform"),
+      path=dict(name="diffusion.times.karras"),
+      sampler=dict(name="diffusion.samplers.dpmpp_2m"), steps=20, bound=1.0)
+  if size > 16:
+    c.model.cond = dict(
+        low_res=dict(name="diffusion.degrade.area", size=size // 2))
+    c.model.augment = dict(name="diffusion.augment.Noisy", process=process,
+                           blur=0.5 if size == 64 else 0.0)
+  c.optim.net = dict(name="optim.adam", lr=1e-3, warmup=100, clip=1.0,
+                     decay="cosine")
+  c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
+  if arg == "debug":
+    c.model.net.update(width=16)
+    return _base.debug(c)
+  return c
