@@ -5,22 +5,22 @@ as it needs.
 """
 import dataclasses
 import itertools
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from jaxgen.core import Key
 from jaxgen.data.folder import listing
-from jaxgen.data.image import MAX_PIXELS, MODES, pixels, to_mode
+from jaxgen.data.image import MODES
 from jaxgen.errors import UserError
+from jaxgen.originals import Picture, finished, opened, save
 from jaxgen.progress import Progress
 from jaxgen.sampler import Sampler
 from jaxgen.tiles import Canvas, begins, cells
@@ -44,7 +44,8 @@ class Report:
 def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
                    key: Key, batch: int = 16, overlap: int | None = None,
                    labels: int | None = None,
-                   knobs: Mapping[str, float] | None = None) -> Report:
+                   knobs: Mapping[str, float] | None = None,
+                   info: Mapping[str, Any] | None = None) -> Report:
   """Enlarges every image below `src` into a PNG of its name below `out`.
 
   An image that cannot be read is named on stderr and in the report, and the
@@ -58,11 +59,12 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
     out: Folder for the results, which is made.
     factor: S / s, the enlargement that the model was trained for.
     key: Of all noise, [].
-    batch: Tiles drawn at once.
+    batch: Tiles drawn at once, at the most.
     overlap: Small pixels that neighbouring tiles share at the least, below s;
       default: s // 4.
     labels: One for all, where the model wants labels.
     knobs: Of the sampler.
+    info: How they were made, for the PNG files, as JSON.
 
   Raises:
     UserError: The model cannot do it, or results would overwrite images.
@@ -73,6 +75,7 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
   jobs = planned(Path(src).expanduser(), Path(out).expanduser())
   k_noise, k_sample = (jax.random.fold_in(key, i) for i in range(2))
   total = sum(count(job.source, s, overlap) for job in jobs)
+  batch = min(batch, max(total, 1))
   progress = Progress(total, 1, unit="tiles", stream=sys.stderr)
   report, drawn = Report(), 0
   stream = tiles(jobs, model.shape[-1], (s, factor, overlap), report, progress)
@@ -89,7 +92,8 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
         **(knobs or {}))
     for (work, *_), tile in zip(group, x, strict=False):
       if work.canvas.add(tile):
-        save(work.job.target, finished(work), work.picture.profile)
+        save(work.job.target, finished(work.canvas.image, work.picture),
+             work.picture.profile, (info or {}) | {"source": work.job.name})
         report.done.append(work.job.name)
     drawn += len(group)
     progress.at(drawn)
@@ -102,14 +106,6 @@ class Job(NamedTuple):
   name: str  # below the folder
   source: Path
   target: Path
-
-
-class Picture(NamedTuple):
-  """A file as a model takes it: x uint8 [h, w, C], and what to put back."""
-  x: np.ndarray
-  grey: bool
-  alpha: np.ndarray | None  # uint8 [h, w]
-  profile: bytes | None     # of its colours (ICC)
 
 
 class Work(NamedTuple):
@@ -134,6 +130,16 @@ def tiles(jobs: list[Job], channels: int, layout: tuple[int, int, int],
     work = Work(job, picture, Canvas(picture.x, *layout))
     for tile, corner in work.canvas.tiles():
       yield work, tile, corner
+
+
+def factor_of(model: Sampler) -> int:
+  """How much an upsampler enlarges; UserError for what is none."""
+  make = getattr(model.model, "cond", {}).get("low_res")
+  if make is None:
+    raise UserError(f"a {type(model.model).__name__} that was trained without "
+                    "low_res enlarges nothing: want an upsampler")
+  x = jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)
+  return model.shape[0] // jax.eval_shape(make, x).shape[1]
 
 
 def settled(model: Sampler, factor: int, overlap: int | None,
@@ -192,54 +198,3 @@ def count(path: Path, s: int, overlap: int) -> int:
                           for n in image.size]))
   except Exception:  # named when its turn comes
     return 0
-
-
-def opened(path: Path, channels: int) -> Picture:
-  """A stored image, turned upright by its EXIF tag, in 8 bits a channel.
-
-  Raises:
-    ValueError, OSError, or what else a broken file may do to the decoder.
-  """
-  with Image.open(path) as image:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # a photograph and its preview
-      raise ValueError(f"holds {frames} pictures: save the one you want")
-    if image.width * image.height > MAX_PIXELS:
-      raise ValueError(f"{image.width}x{image.height} is more than "
-                       f"{MAX_PIXELS} pixels")
-    profile = image.info.get("icc_profile")
-    image.load()  # all of it: a file that was cut short shows up here
-    image = ImageOps.exif_transpose(image)
-  alpha = None
-  if image.has_transparency_data:
-    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-  grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
-  if not grey and channels == 1:
-    raise ValueError("is in colour, and this model makes grey images")
-  x = pixels(to_mode(image, "L" if grey else "RGB"))
-  x = np.repeat(x, channels, -1) if grey else x
-  return Picture(x, grey, alpha, None if image.mode == "CMYK" else profile)
-
-
-def finished(work: Work) -> Image.Image:
-  """The result, in the mode of its source."""
-  x = work.canvas.image
-  image = Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x)
-  image = image.convert("L") if work.picture.grey else image
-  if work.picture.alpha is not None:
-    image.putalpha(Image.fromarray(work.picture.alpha).resize(
-        image.size, Image.Resampling.BICUBIC))
-  return image
-
-
-def save(path: Path, image: Image.Image, profile: bytes | None) -> None:
-  """Writes a PNG whole or not at all."""
-  draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(draft, "PNG", icc_profile=profile)
-    draft.replace(path)
-  except OSError as e:
-    raise UserError(f"cannot write {path}: {e.strerror or e}") from e
-  finally:
-    draft.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from verbs import tree
 
 from jaxgen.enlarge import enlarge_folder
 from jaxgen.errors import UserError
+from jaxgen.pictures import read_info
 from jaxgen.tiles import Canvas, begins, cells, shares
 
 KEY = jax.random.key(3)
@@ -94,6 +95,7 @@ def test_tiles_make_what_the_whole_makes(overlap, src, tmp_path):
         np.asarray(read(tmp_path / "out" / name)), want, name)
   # One program's worth of shapes: small images share their draws.
   assert {low.shape for low, *_ in model.calls} == {(3, 8, 8, 3)}
+  assert read_info(tmp_path / "out" / "0.png") == {"source": "0.bmp"}
 
 
 def test_noise_is_a_function_of_the_place():
