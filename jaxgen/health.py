@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 WINDOW = 5  # rows of the log that a warning looks at: one odd batch is none
-EARLY = 10  # rows that say what a normal gradient is
+EARLY = 10  # rows that say what is normal
+FEW = 3  # rows that are enough where each one costs a look at more data
 
 
 class Health(NamedTuple):
   """What to remember between rows."""
 
   recent: dict[str, tuple[float, ...]] = {}  # the last WINDOW values by key
-  early: tuple[float, ...] = ()  # the first EARLY of gen/grad_norm
+  early: dict[str, tuple[float, ...]] = {}  # the first EARLY of some keys
   active: dict[str, int] = {}  # raised and not cleared: rows since it held
 
 
@@ -38,13 +39,13 @@ def check(
   after WINDOW rows in which it did not hold. Scalars that are
   absent or not finite say nothing.
   """
-  recent, early = dict(health.recent), health.early
+  recent, early = dict(health.recent), dict(health.early)
   for key in KEYS & scalars.keys():
     value = float(scalars[key])
     if math.isfinite(value):
       recent[key] = (*recent.get(key, ()), value)[-WINDOW:]
-      if key == "gen/grad_norm" and len(early) < EARLY:
-        early = (*early, value)
+      if key in NORMAL and len(early.get(key, ())) < EARLY:
+        early[key] = (*early.get(key, ()), value)
   health = Health(recent, early, health.active)
   found = {name: rule(health) for name, rule in RULES.items()}
   found = {name: text for name, text in found.items() if text}
@@ -67,10 +68,16 @@ def replay(rows: Iterable[Mapping[str, float]]) -> tuple[Health, list[Finding]]:
   return health, findings
 
 
-def _typical(health: Health, key: str) -> float | None:
-  """The median of the last WINDOW values; None until there are as many."""
-  values = health.recent.get(key, ())
-  return statistics.median(values) if len(values) == WINDOW else None
+def _typical(health: Health, key: str, rows: int = WINDOW) -> float | None:
+  """The median of the last `rows` values; None until there are as many."""
+  values = health.recent.get(key, ())[-rows:]
+  return statistics.median(values) if len(values) == rows else None
+
+
+def _normal(health: Health, key: str) -> float | None:
+  """The median of the first EARLY values; None until there are as many."""
+  values = health.early.get(key, ())
+  return statistics.median(values) if len(values) == EARLY else None
 
 
 def _saturated(health: Health) -> str | None:
@@ -86,10 +93,8 @@ def _saturated(health: Health) -> str | None:
 
 def _vanished(health: Health) -> str | None:
   norm = _typical(health, "gen/grad_norm")
-  if norm is None or len(health.early) < EARLY:
-    return None
-  normal = statistics.median(health.early)
-  if norm >= max(1e-6, 1e-3 * normal):
+  normal = _normal(health, "gen/grad_norm")
+  if norm is None or normal is None or norm >= max(1e-6, 1e-3 * normal):
     return None
   return (
     f"The generator's gradient has vanished (norm {norm:.1e}, {normal:.1e} at "
@@ -109,6 +114,55 @@ def _collapsed(health: Health) -> str | None:
   )
 
 
+def _by_heart(health: Health) -> str | None:
+  rank = _typical(health, "probe/rank", FEW)
+  if rank is None or rank < 0.8:
+    return None
+  return (
+    "The discriminator knows its training data by heart: it ranks them above "
+    f"real data held back in {rank:.0%} of pairs (50% is even). Try more data, "
+    "augmentation (adversarial.ada.ADA), a stronger r1, or an earlier "
+    "checkpoint."
+  )
+
+
+def _narrow(health: Health) -> str | None:
+  ratio = _typical(health, "probe/class_diversity_min", FEW)
+  if ratio is None or ratio >= 0.2:
+    return None
+  return (
+    "At least one class has lost its diversity: within it, samples spread "
+    f"{ratio:.2f} times as much as real data do. Try a larger batch, a lower "
+    "generator learning rate, or an earlier checkpoint."
+  )
+
+
+def _exploding(health: Health) -> str | None:
+  for group, net in (("gen", "generator"), ("disc", "discriminator")):
+    key = f"{group}/sigma_max"
+    sigma, normal = _typical(health, key), _normal(health, key)
+    if sigma is not None and normal is not None and sigma > 10 * normal:
+      return (
+        f"The {net}'s largest singular value explodes ({sigma:.1f}, "
+        f"{normal:.1f} at the start), as it does before a collapse. Go back to "
+        "an earlier checkpoint; try a lower learning rate, a stronger r1, or "
+        "more steps of the discriminator."
+      )
+  return None
+
+
+def _leaking(health: Health) -> str | None:
+  p = _typical(health, "disc/p")
+  if p is None or p < 0.8:
+    return None
+  return (
+    f"Augmentation is at p = {p:.2f}: the discriminator overfits for all it "
+    "does, and above 0.8 samples begin to look augmented. Data are too few for "
+    "this model: try more of them (data.flip), a stronger r1, or smaller "
+    "networks."
+  )
+
+
 def _skipping(health: Health) -> str | None:
   counts = health.recent.get("skips", (0,))
   if counts[-1] <= (counts[0] if len(counts) == WINDOW else 0):
@@ -124,6 +178,18 @@ RULES = {
   "saturation": _saturated,
   "vanishing": _vanished,
   "collapse": _collapsed,
+  "overfitting": _by_heart,
+  "class_collapse": _narrow,
+  "singular": _exploding,
+  "leaking": _leaking,
   "skips": _skipping,
 }
-KEYS = {"disc/accuracy", "gen/grad_norm", "gen/diversity", "skips"}
+NORMAL = {"gen/grad_norm", "gen/sigma_max", "disc/sigma_max"}
+KEYS = NORMAL | {
+  "disc/accuracy",
+  "disc/p",
+  "gen/diversity",
+  "probe/rank",
+  "probe/class_diversity_min",
+  "skips",
+}

@@ -1,13 +1,19 @@
 """Rules and penalties against closed forms."""
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.adversarial import losses, penalties
+from jaxgen.adversarial import consistency, losses, penalties
+from jaxgen.adversarial.path import PathLength
 
 REAL, FAKE = np.array([-2., 0., 0.5, 3.]), np.array([-1.5, 1., 0., 0.25])
 KEYS = jax.random.split(jax.random.key(0), 64)
+jit = functools.partial(jax.jit, compiler_options={
+    "xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes":
+    True})
 
 
 def log_sigmoid(x):
@@ -37,6 +43,37 @@ def test_wasserstein_by_hand():
   rule = losses.wasserstein()
   assert float(rule.d_loss(REAL, FAKE)) == (-0.25 - 1.5) / 4
   assert float(rule.g_loss(FAKE)) == 0.25 / 4
+
+
+def test_minimax_is_what_it_undoes():
+  rule = losses.minimax()
+  # Eq. 1: both play for one number, -d_loss, of which g_loss is a part.
+  assert float(rule.d_loss(REAL, FAKE)) == float(
+      losses.nonsaturating().d_loss(REAL, FAKE))
+  np.testing.assert_allclose(
+      rule.g_loss(FAKE), np.mean(log_sigmoid(-FAKE)), rtol=1e-6)
+  # It saturates: no slope where the discriminator is sure.
+  assert abs(jax.grad(rule.g_loss)(jnp.array([-50.]))) < 1e-20
+
+
+def test_least_squares_by_hand():
+  rule = losses.least_squares()
+  # (real - 1)^2: 9, 1, 0.25, 4; fake^2: 2.25, 1, 0, 0.0625.
+  assert float(rule.d_loss(REAL, FAKE)) == (14.25 + 3.3125) / 8
+  # (fake - 1)^2: 6.25, 0, 1, 0.5625.
+  assert float(rule.g_loss(FAKE)) == 7.8125 / 8
+
+
+def test_relativistic_compares_pairs():
+  rule = losses.relativistic()
+  assert rule.relative and not losses.hinge().relative
+  np.testing.assert_allclose(
+      rule.d_loss(REAL, FAKE), -np.mean(log_sigmoid(REAL - FAKE)), rtol=1e-6)
+  np.testing.assert_allclose(
+      rule.g_loss(REAL, FAKE), -np.mean(log_sigmoid(FAKE - REAL)), rtol=1e-6)
+  # Only the difference counts: who adds to all logits changes nothing.
+  assert float(rule.d_loss(REAL + 4, FAKE + 4)) == float(
+      rule.d_loss(REAL, FAKE))
 
 
 @pytest.mark.parametrize("p, q", [
@@ -120,3 +157,103 @@ def test_squared_slope_of_images():
   np.testing.assert_allclose(
       penalties.squared_slope(D, x), np.sum(np.cos(x) ** 2, (1, 2, 3)),
       rtol=1e-5)
+
+
+def seeded():
+  """Two small networks and their data; the same in PyTorch, see NUMBERS."""
+  rng = np.random.RandomState(0)
+  draw = lambda *shape: jnp.float32(rng.standard_normal(shape))
+  real, fake = draw(6, 2, 2, 3), draw(6, 2, 2, 3)
+  D = lambda W, x: jnp.tanh(x.reshape(len(x), -1) @ W[0]) @ W[1] * 0.3
+  W = draw(12, 8), draw(8)
+  G = lambda A, ws: jnp.tanh(ws.reshape(6, -1) @ A / 4).reshape(6, 2, 2, 3)
+  ws, A = draw(6, 2, 4), draw(8, 12)
+  return real, fake, D, W, G, ws, A, jax.random.split(jax.random.key(5), 6)
+
+
+# Values, and norms of their gradients by the weights, as float64 autograd of
+# PyTorch 2.13 has them for these weights and these draws.
+NUMBERS = {
+    "r1": (1.7221586776508002, 4.282630063920479),
+    "r2": (0.9214271891674728, 2.615839795369604),
+    "gradient_penalty": (2.6506212917308187, 8.178939402738559),
+    "one_sided": (0.5281547404023882, 6.7243861461197145),
+    "path": (0.1703016788531525, 0.11990051476264321),
+    "orthogonal": (7.629833689937396, 4.22035413971728)}
+MEAN = 0.6987424515516067
+
+
+def agrees(name, loss, theta):
+  value, slope = jit(jax.value_and_grad(loss))(theta)
+  norm = jnp.sqrt(sum(jnp.sum(g ** 2) for g in jax.tree.leaves(slope)))
+  np.testing.assert_allclose((value, norm), NUMBERS[name], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name, kw", [
+    ("r1", dict(gamma=3.)), ("r2", dict(gamma=3.)), ("gradient_penalty", {}),
+    ("one_sided", {})])
+def test_slopes_are_those_of_autograd(name, kw):
+  real, fake, D, W, *_, keys = seeded()
+  penalty = getattr(penalties, name)
+  agrees(name, lambda W: penalty(
+      lambda x: D(W, x), real, fake, keys, **kw), W)
+
+
+def test_path_lengths_are_those_of_autograd():
+  *_, G, ws, A, keys = seeded()
+  path = PathLength(weight=2., decay=0.01)
+  loss = lambda A: path(
+      lambda ws: G(A, ws), ws, keys, {"mean": jnp.float32(0.7)})
+  agrees("path", lambda A: loss(A)[0], A)
+  np.testing.assert_allclose(jit(loss)(A)[1]["mean"], MEAN, rtol=1e-5)
+  assert path.init() == {"mean": 0}
+
+
+def test_orthogonal_minds_angles_alone():
+  *_, A, _ = seeded()
+  kernel = A.reshape(2, 2, 2, 12)
+  agrees("orthogonal", lambda k: penalties.orthogonal(
+      {"a": {"kernel": k, "bias": k[0, 0, 0]}, "e": {"embedding": k}}, 1e-2),
+      kernel)
+  q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 5)))
+  right = {"kernel": jnp.float32(q * np.arange(1, 6))}  # of any length
+  assert penalties.orthogonal(right, 1.) < 1e-10
+
+
+def test_one_sided_lets_be_what_is_flat():
+  flat = lambda x: linear(x) / 10
+  assert penalties.one_sided(flat, X, Y, KEYS) == 0
+  np.testing.assert_allclose(
+      penalties.one_sided(linear, X, Y, KEYS),
+      penalties.gradient_penalty(linear, X, Y, KEYS), rtol=1e-6)
+  assert penalties.gradient_penalty(flat, X, Y, KEYS) > 1
+
+
+def test_r2_is_r1_of_fakes():
+  assert float(penalties.r2(quadratic, X, Y, KEYS)) == float(
+      penalties.r1(quadratic, Y, X, KEYS))
+
+
+def test_flips_and_shifts_are_some_of_all_that_there_are():
+  x = np.random.default_rng(0).normal(size=(5, 6, 1)).astype(np.float32)
+  padded = {f: np.pad(x[:, ::-1] if f else x, [(1, 1), (2, 2), (0, 0)],
+                      "reflect") for f in (0, 1)}
+  all_of = {padded[f][i:i + 5, j:j + 6].tobytes()
+            for f in (0, 1) for i in range(3) for j in range(5)}
+  got = jit(functools.partial(consistency.flip_and_shift, share=0.35))(
+      jnp.repeat(x[None], 500, 0), jax.random.split(jax.random.key(2), 500))
+  assert {np.asarray(y).tobytes() for y in got} == all_of
+  assert len(all_of) == 30
+
+
+def test_consistency_by_hand():
+  change = lambda x, key: x + 1.  # logits move by sum(w) = 7
+  np.testing.assert_allclose(consistency.consistency(
+      linear, X, Y, KEYS, weight=2., change=change), 2 * 49, rtol=1e-5)
+  np.testing.assert_allclose(consistency.balanced(
+      linear, X, Y, KEYS, weight=2., weight_fake=3., change=change),
+      5 * 49, rtol=1e-5)
+  still = lambda x: jnp.sum(x, (1, 2, 3))  # a sum minds no flip
+  x = jax.random.normal(jax.random.key(0), (64, 4, 4, 1))
+  flip = jit(functools.partial(consistency.flip_and_shift, share=0.))
+  assert consistency.consistency(still, x, x, KEYS, change=flip) < 1e-8

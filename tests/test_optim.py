@@ -95,3 +95,53 @@ def test_warmup_longer_than_the_run():
 def test_unknown_decay():
   with pytest.raises(UserError, match="'cosin'.*constant, linear, cosine"):
     optim.adam(1e-3, decay="cosin", steps=10)
+
+
+def test_lazy_adam_goes_as_far():
+  # Karras et al. 2020, Sec. 3.1: c = k / (k + 1) with k = 16.
+  c, kw = 16 / 17, dict(eps=1e-8)
+  got = run(optim.adam(0.1, b1=0.5, b2=0.99, lazy=16, steps=12), THETA, GRADS)
+  expected = adam_by_hand(THETA, GRADS, lambda i: 0.1 * c, b1=0.5 ** c,
+                          b2=0.99 ** c, **kw)
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_schedules_end_with_the_run():
+  assert optim.updates(100) == 100 and optim.updates(100, every=5) == 20
+  assert optim.updates(100, lazy=16) == 107  # at batches 0, 16, .. 96
+  assert optim.updates(96, every=2, lazy=4) == 48 + 24
+  grads = np.ones((40, 1))
+  last = lambda steps, n, **kw: np.diff([run(optim.adam(
+      0.1, decay="linear", steps=steps, **kw), [0.], grads[:i])[0]
+      for i in (n, n + 1)])[0]
+  assert abs(last(40, 30)) > 1e-2 and abs(last(40, 20, every=2)) < 1e-7
+  assert abs(last(16, 20, lazy=4)) < 1e-7 < 1e-4 < abs(last(16, 19, lazy=4))
+
+
+def rmsprop_by_hand(theta, grads, lr, b2=0.99, eps=1e-8, most=np.inf):
+  """Tieleman & Hinton 2012, and a box (Arjovsky et al. 2017, Alg. 1)."""
+  v = 0.
+  for g in grads:
+    v = b2 * v + (1 - b2) * g ** 2
+    theta = np.clip(theta - lr * g / (np.sqrt(v) + eps), -most, most)
+  return theta
+
+
+def test_rmsprop_is_the_published_rule():
+  got = run(optim.rmsprop(0.01, b2=0.9, eps=1e-3, steps=12), THETA, GRADS)
+  expected = rmsprop_by_hand(THETA, GRADS, 0.01, b2=0.9, eps=1e-3)
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("most", [0.01, 0.3, 1 / 3])
+def test_clipped_weights_stay_in_their_box(most):
+  tx = optim.rmsprop(0.02, clip_weights=most, steps=12)
+  theta = np.random.default_rng(1).normal(size=1000)  # most begin outside
+  grads = np.random.default_rng(2).normal(size=(12, 1000))
+  for n in (1, 2, 12):
+    got = run(tx, theta, grads[:n])
+    assert np.abs(got).max() <= np.float32(most)  # not by a last digit more
+    np.testing.assert_allclose(
+        got, rmsprop_by_hand(theta, grads[:n], 0.02, most=most), atol=1e-6)
+  assert (np.abs(got) > 0.999 * most).any()
+  assert most < 0.1 or (np.abs(got) < 0.9 * most).any()

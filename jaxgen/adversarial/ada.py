@@ -12,6 +12,7 @@ from jaxgen.adversarial import color, warp
 
 Array = jax.Array
 Stats = dict[str, Array]
+ALL = (*warp.BLIT, *warp.GEOMETRY, *color.NAMES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +60,10 @@ class ADA:
     if x.shape[1] != x.shape[2] and self.rotate90:
       raise ValueError(f"images of {x.shape[1:3]} are not square: set "
                        "augment.rotate90=0")
-    return jax.vmap(self.one, (0, 0, None))(x, key, stats["p"])
-
-  def one(self, x: Array, key: Array, p: Array) -> Array:
-    """One image [H, W, C], key [], p [] -> image."""
-    k_blit, k_geometry, k_color = jax.random.split(key, 3)
-    by = dataclasses.asdict(self)
-    chance = lambda names: {n: p * by[n] for n in names}
-    blit = warp.blit(k_blit, chance(warp.BLIT), x.shape)
-    geometry, bent = warp.geometry(
-        k_geometry, chance(warp.GEOMETRY), x.shape)
-    exact = warp.gather(x, blit)
-    if any(by[n] for n in warp.GEOMETRY):
-      exact = jnp.where(
-          bent, warp.resample(x, warp.dot(blit, geometry)), exact)
-    C, coloured = color.matrix(k_color, chance(color.NAMES), x.shape[-1])
-    return jnp.where(coloured, color.apply(C, exact), exact)
+    chance = {n: stats["p"] * v for n, v in dataclasses.asdict(self).items()
+              if n in ALL}
+    bend = any(getattr(self, n) for n in warp.GEOMETRY)
+    return jax.vmap(lambda x, k: pipeline(x, k, chance, bend))(x, key)
 
   def update(self, stats: Stats, real_logits: Array, step: Array, batch: int
              ) -> Stats:
@@ -91,3 +80,19 @@ class ADA:
     p = jnp.clip(stats["p"] + jnp.where(now, move, 0), 0, 1)
     keep = 1 - now.astype(jnp.float32)
     return {"p": p, "signs": keep * signs, "seen": keep * seen}
+
+
+def pipeline(x: Array, key: Array, chance: dict[str, Array], bend: bool = True
+             ) -> Array:
+  """One image [H, W, C], key [], chances [] of each transform -> image.
+
+  Without `bend` there is no program for what resamples: it is the costly part.
+  """
+  k_blit, k_geometry, k_color = jax.random.split(key, 3)
+  blit = warp.blit(k_blit, chance, x.shape)
+  y = warp.gather(x, blit)
+  if bend:
+    geometry, bent = warp.geometry(k_geometry, chance, x.shape)
+    y = jnp.where(bent, warp.resample(x, warp.dot(blit, geometry)), y)
+  C, coloured = color.matrix(k_color, chance, x.shape[-1])
+  return jnp.where(coloured, color.apply(C, y), y)
