@@ -4,6 +4,7 @@
   jaxgen sample --workdir W --classifier C --scale 2.0 --out guided.png
   jaxgen sample --workdir W --worse V --auto 1.5 --out guided.png
   jaxgen sample --workdir U --low_res small.npz --respacing 250 --out large.npz
+  jaxgen sample --workdir U --low_res photos/ --sampler ddim --out large/
   jaxgen sample --workdir BASE,UP --knobs steps_1=10,level_1=0.2 --out x.png
 
 `--out` is one picture (x.png), a sample file (x.npz) or a folder. From Python:
@@ -17,12 +18,14 @@ import json
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 
 from jaxgen import cli, pictures
 from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
+from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError
 from jaxgen.sampler import Sampler, load
 
@@ -60,7 +63,8 @@ def define(values: flags.FlagValues) -> None:
        "or by rule: karras, even, ...")
   flag("classifier", None, "workdir of a noisy classifier to guide with")
   flag("worse", None, "workdir of a worse model to keep away from")
-  flag("low_res", None, "x.npz of small images (and labels) to enlarge")
+  flag("low_res", None, "x.npz of small images (and labels) to enlarge; or a "
+       "folder of images of any size, enlarged into the folder --out")
   flag("ema", None, "profile of averaged weights, or a width such as 0.1")
   flag("guide_ema", None, "the same of the classifier or the worse model")
   flag("knobs", None, "any others, such as those of a cascade's stages: "
@@ -80,7 +84,9 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
-  kind_of(values.out)  # before the work, not after it
+  kind = kind_of(values.out)  # before the work, not after it
+  if values.low_res and pathlib.Path(values.low_res).expanduser().is_dir():
+    return enlarge(values, kind)
   cond, y, of = small_images(values.low_res)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
   if values.labels is not None or not model.classes:
@@ -95,6 +101,28 @@ def main(values: flags.FlagValues) -> None:
                             "knobs": told(model.settings(knobs))}
   write(values.out, x, labels, info)
   print(f"{len(x)} samples -> {values.out}")
+
+
+def enlarge(values: flags.FlagValues, kind: str) -> None:
+  """Images of a folder, of any size -> another folder; see jaxgen.enlarge."""
+  labels = parse_labels(values.labels)
+  if kind:
+    raise UserError(f"--low_res={values.low_res} is a folder: --out must be "
+                    "one, too")
+  if values.num is not None or labels and len(labels) > 1:
+    raise UserError("all images of a folder are enlarged, with one label for "
+                    "all: leave --num, and give one --labels")
+  if values.seed < 0:
+    raise UserError(f"seed={values.seed}: want a whole number, at least 0")
+  model = load(values.workdir, **{k: values[k].value for k in CHOICES})
+  knobs = turned(values)
+  report = enlarge_folder(
+      model, values.low_res, values.out, factor=factor_of(model),
+      key=jax.random.key(values.seed), batch=values.batch, knobs=knobs,
+      labels=labels and labels[0], info=model.card | {
+          "seed": values.seed, "knobs": told(model.settings(knobs))})
+  print(f"{len(report.done)} images -> {values.out}")
+  report.check()
 
 
 def turned(values: flags.FlagValues) -> dict[str, float]:

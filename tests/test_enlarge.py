@@ -6,11 +6,16 @@ import types
 import jax
 import numpy as np
 import pytest
+from games import filled
 from PIL import Image
-from verbs import tree
+from verbs import call, tree
 
-from jaxgen.enlarge import enlarge_folder
+import jaxgen
+from jaxgen import config, sharding
+from jaxgen.checkpoint import Checkpoints
+from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.pictures import read_info
 from jaxgen.tiles import Canvas, begins, cells, shares
 
@@ -310,3 +315,64 @@ def test_memory_of_a_large_image(shape):
   assert peak < result + 2.1 * band + 2**20
   np.testing.assert_array_equal(
       canvas.image, x.repeat(factor, 0).repeat(factor, 1))
+
+
+@pytest.fixture(scope="module")
+def upsampler(tmp_path_factory):
+  """4x4 grey to 8x8, with labels; its weights away from zero."""
+  folder = tmp_path_factory.mktemp("up")
+  c = config.load("configs/adm_upsample256.py:debug")
+  with c.unlocked():
+    c.model.net.update(width=8, mults=(1,), head=8)
+    c.model.steps = 3
+  source = open_data(c)
+  state = filled(Experiment.of(c).abstract(source, sharding.make_mesh()))
+  with Checkpoints(str(folder), every=1, keep=3) as checkpoints:
+    checkpoints.save(0, state, describe(c, source), force=True)
+  return folder
+
+
+def test_the_verb_enlarges_a_folder(
+    upsampler, src, tmp_path, capsys, monkeypatch):
+  """By a diffusion model: alike whatever else is there, even broken files."""
+  sizes = {"a": (4, 4), "b": (3, 9), "c": (11, 6)}
+  for i, (name, (h, w)) in enumerate(sizes.items()):
+    Image.fromarray(image(h, w, 1, seed=i)[..., 0]).save(src / f"{name}.png")
+  argv = ["sample", f"--workdir={upsampler}", f"--low_res={src}", "--seed=1",
+          "--sampler=ddim", "--labels=3", "--batch=2"]
+  out = tmp_path / "out"
+  status, said, lines = call(capsys, monkeypatch, *argv, f"--out={out}")
+  assert (status, said) == (0, f"3 images -> {out}\n"), lines
+  x = {name: np.asarray(read(out / f"{name}.png")) for name in sizes}
+  assert {k: v.shape for k, v in x.items()} == {
+      "a": (8, 8), "b": (6, 18), "c": (22, 12)}
+  info = read_info(out / "b.png")
+  assert info["source"] == "b.png" and info["seed"] == 1
+  assert info["workdir"] == str(upsampler)
+  # One tile alone is what the model makes of it.
+  model = jaxgen.load(str(upsampler), sampler="ddim")
+  noise = cells(jax.random.fold_in(jax.random.key(1), 0),
+                np.zeros((1, 2), int), (8, 8, 1))
+  want = model.sample(0, 2, 3, low_res=image(4, 4, 1)[None],
+                      noise=np.asarray(noise))
+  np.testing.assert_array_equal(x["a"], want[0, ..., 0])
+  (src / "bad.png").write_bytes(b"broken")
+  (src / "0.png").write_bytes((src / "b.png").read_bytes())  # moves the others
+  status, said, lines = call(capsys, monkeypatch, *argv, f"--out={out}")
+  assert status == 2 and said == f"4 images -> {out}\n"
+  assert any("bad.png is skipped" in line for line in lines)
+  assert "1 of 5 images were skipped, such as bad.png" in lines[-1]
+  for name in "abc":
+    np.testing.assert_array_equal(np.asarray(read(out / f"{name}.png")),
+                                  x[name])
+  for more, said in ((["--out=x.npz"], "must be one, too"),
+                     (["--num=3"], "leave --num"), (["--labels=1,2"], "one"),
+                     (["--seed=-1"], "seed=-1"), ([f"--out={src}"], "mix"),
+                     (["--labels=10"], "0 to 9"), (["--eta=nan"], "finite")):
+    status, _, lines = call(capsys, monkeypatch, *argv, f"--out={out}", *more)
+    assert (status, len(lines)) == (2, 1) and said in lines[0], lines
+
+
+def test_only_an_upsampler_enlarges():
+  with pytest.raises(UserError, match="want an upsampler"):
+    factor_of(Fake())
