@@ -4,6 +4,7 @@
   jaxgen eval --workdir W --protocol adm --ref VIRTUAL_imagenet64_labeled.npz
   jaxgen eval --samples folder --protocol clean-fid --ref tfds:cifar10
   jaxgen eval --card a.json --against b.json
+  jaxgen eval --workdir U --picture u.png  (U enlarges images: restoration.py)
 
 Without --protocol the built-in judge does it, for small data: see judge.py.
 How real test data score is the floor: nothing beats it but by luck or copying.
@@ -23,7 +24,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, sample
+from jaxgen import checkpoint, cli, restoration, sample
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
@@ -75,6 +76,7 @@ def define(values: flags.FlagValues) -> None:
   number("kid_size", None, "images in a subset of KID, in place of 1000")
   number("seed", 0, "of the samples")
   number("batch", 256, "samples drawn at once")
+  restoration.define(values)
   for name in sample.CHOICES:
     (number if "step" in name else flag)(name, None, "as in `jaxgen sample`")
   for name, text in sample.KNOBS.items():
@@ -84,6 +86,8 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
   """The verb."""
+  if values.card or values.samples or values.protocol:
+    restoration.check_flags(values)
   against = {path: cards.load(path) for path in values.against}
   if values.card:
     print(cards.rank({values.card: cards.load(values.card)} | against))
@@ -120,6 +124,9 @@ def judge_as_ever(values: flags.FlagValues) -> None:
   else:
     model, knobs = open_model(values)
     data = ConfigDict(checkpoint.latest_meta(values.workdir)["config"]["data"])
+    if restoration.enlarges(model.model):
+      return restoration.judge(values, model, knobs, data)
+    restoration.check_flags(values)
     judge = open_judge(data, values.judge)
     n = values.num or judge.count
     y = model.labels(n, None)

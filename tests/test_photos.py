@@ -97,12 +97,10 @@ def test_sizes_are_the_same_patches(size):
   assert abs((np.asarray(on_device) + 1) * 127.5 - z[:64]).max() < 0.5001
 
 
-def test_digits_of_four_pixels_are_box_means(tmp_path):
+def test_digits_of_four_pixels_are_box_means():
   # The base of a cascade on digits. PIL makes them, which rounds twice: each
   # row's pairs, then the pairs of these; ties up.
-  root = str(tmp_path)
-  x, z = (open_source("digits", size=s, data_dir=root).arrays()[0]
-          for s in (None, 4))
+  x, z = (open_source("digits", size=s).arrays()[0] for s in (None, 4))
   assert z.shape[1:] == (4, 4, 1)
   x = np.float64(x).reshape(-1, 8, 4, 2)
   rows = np.floor(x.mean(-1) + 0.5).reshape(-1, 4, 2, 4)

@@ -1,9 +1,25 @@
-"""PSNR, SSIM and consistency are scikit-image's and the paper's."""
+"""PSNR, SSIM and consistency; and the verb that judges upsamplers by them."""
+import functools
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
+from PIL import Image
 from skimage import metrics as reference
+from verbs import call
 
+from jaxgen import core, evaluate, pictures, restoration, sample
+from jaxgen.data.sources import open_source
+from jaxgen.diffusion import degrade
+from jaxgen.evaluation import perceptual
+from jaxgen.evaluation.perceptual import Perceptual
+from jaxgen.evaluation.restored import Case
 from jaxgen.metrics.restoration import consistency, psnr, ssim
+from jaxgen.sampler import Sampler
 
 
 def pair(channels=3, shape=(24, 31), n=4, seed=0):
@@ -103,3 +119,156 @@ def test_images_smaller_than_the_window():
   assert ssim(x, y, "uniform7").shape == (4,)
   with pytest.raises(ValueError, match="gauss11 or uniform7"):
     ssim(x, y, "gauss7")
+
+
+class Nearest:
+  """A "model" that repeats pixels; knob `shift` adds that many levels."""
+  cond = {"low_res": functools.partial(degrade.area, size=4)}
+  knobs = {"shift": 0.}
+  players = sampled = ()
+
+  def sample(self, state, batch, key, shift):
+    return batch["low_res"].repeat(2, 1).repeat(2, 2) + shift / 127.5
+
+
+def sampler(model=None, shape=(8, 8, 1), classes=0):
+  state = core.State(step=jnp.int32(0), params={"net": {"w": jnp.ones(3)}},
+                     stats={}, opt={}, ema={}, skips=jnp.zeros(2, jnp.int32))
+  return Sampler(model or Nearest(), state, shape, np.dtype("uint8"), classes,
+                 {"workdir": "U", "dataset": "digits"})
+
+
+@pytest.fixture
+def verb(capsys, monkeypatch):
+  """evaluate of a workdir U, that holds what `model` is set to."""
+  def run(*argv, model=None, **data):
+    data = ConfigDict({"source": "digits", "split": "train", "size": 0} | data)
+    monkeypatch.setattr(evaluate, "open_model", lambda values: (
+        model or sampler(), sample.turned(values)))
+    monkeypatch.setattr(evaluate, "data_of", lambda workdir: data)
+    return call(capsys, monkeypatch, "evaluate", "--workdir=U", *argv)
+  return run
+
+
+def test_the_verb(verb, tmp_path):
+  out, picture = tmp_path / "u.json", tmp_path / "u.png"
+  status, printed, err = verb(
+      "--out", out, "--picture", picture, "--knobs=shift=3", "--seed=5")
+  assert status == 0 and not err
+  card = json.loads(out.read_text())
+  test = open_source("digits", "test")
+  x = test.arrays()[0]
+  low = np.float64(x).reshape(-1, 4, 2, 4, 2, 1).mean((2, 4))
+  rounded = np.round(low)  # where a mean ends in a half, either way
+  # What the model makes is known, so that all of its numbers are.
+  made = np.clip(rounded + 3, 0, 255).repeat(2, 1).repeat(2, 2)
+  scores, errors = card["scores"]["model"], card["errors"]["model"]
+  theirs = [reference.peak_signal_noise_ratio(
+      a, b, data_range=255) for a, b in zip(np.float64(x), made, strict=True)]
+  assert scores["psnr"] == pytest.approx(np.mean(theirs), abs=0.02)
+  assert errors["psnr"] == pytest.approx(
+      np.std(theirs, ddof=1) / len(x) ** 0.5, rel=0.01)
+  theirs = [reference.structural_similarity(a, b, data_range=255,
+                                            channel_axis=-1)
+            for a, b in zip(np.float64(x), made, strict=True)]
+  assert scores["ssim@uniform7"] == pytest.approx(np.mean(theirs), abs=1e-3)
+  shift = np.minimum(3, 255 - rounded)
+  assert scores["consistency"] == pytest.approx(
+      1e5 * np.mean(shift ** 2) / 255**2, rel=0.01)
+  assert "ssim@gauss11" not in scores  # larger than the images
+  assert card["data"] == {
+      "name": "digits", "fingerprint": test.fingerprint, "images": 359,
+      "of": 359, "shape": [8, 8, 1], "low_res": [4, 4, 1]}
+  assert card["made"]["seed"] == 5 and card["made"]["knobs"] == {"shift": 3}
+  assert card["made"]["workdir"] == "U" and card["made"]["weights"]
+  assert set(card["scores"]) == {"model", "bicubic", "bilinear"}
+  assert f"{scores['psnr']:.4g} ± {errors['psnr']:.2g}" in printed
+  assert "359 test images of digits, 4x4 -> 8x8" in printed
+  # Columns of the picture, its first row: 16 pixels each, enlarged.
+  seen = np.asarray(Image.open(picture))[:128:16, :, 0]
+  columns = [seen[:, i * 132:i * 132 + 128:16] for i in range(4)]
+  near = lambda a, b: abs(np.float64(a) - b).max()
+  assert near(columns[0], made[0, ..., 0] - 3) <= 1
+  assert near(columns[2], made[0, ..., 0]) <= 1
+  np.testing.assert_array_equal(columns[3], x[0, ..., 0])
+  assert pictures.read_info(picture)["card"] == card
+
+
+def test_interpolations_are_pillows():
+  x, _ = pair(3, (24, 24), 3)
+  small = functools.partial(degrade.area, size=6)
+  case = Case(None, x, None, small)
+  for how, filter_ in (("bicubic", Image.Resampling.BICUBIC),
+                       ("bilinear", Image.Resampling.BILINEAR)):
+    ours = case.interpolated(how)
+    theirs = np.stack([[  # in floats: of bytes it rounds twice
+        np.asarray(Image.fromarray(np.float32(a[..., c])).resize(
+            (24, 24), filter_)) for c in range(3)] for a in case.low_res])
+    theirs = np.clip(theirs.transpose(0, 2, 3, 1), 0, 255)
+    assert abs(ours - theirs).max() < 0.5 + 1e-3
+
+
+def test_some_images_labels_and_networks(verb, tmp_path, monkeypatch):
+  seen = {}
+  class Labelled(Nearest):
+    def sample(self, state, batch, key, shift):
+      jax.debug.callback(lambda y: seen.setdefault("y", np.array(y)),
+                         batch["y"])
+      return super().sample(state, batch, key, shift)
+  class Differs(Perceptual):
+    def distances(self, x, y):
+      return np.float64(x[:, 0, 0, 0]) - y[:, 0, 0, 0]
+  look = Differs("lpips@stub", {"sha256": "0"}, None, None, None, None)
+  monkeypatch.setattr(perceptual, "open_lpips", lambda net, lin: look)
+  out = tmp_path / "u.json"
+  status, printed, _ = verb(
+      "--num=16", "--out", out, "--lpips_net=n.pth", "--lpips_lin=l.pth",
+      model=sampler(Labelled(), classes=10))
+  assert status == 0 and "lpips@stub" in printed
+  card = json.loads(out.read_text())
+  assert card["perceptual"] == {"lpips@stub": {"sha256": "0"}}
+  x, y = open_source("digits", "test").arrays()
+  i = np.arange(16) * 359 // 16
+  np.testing.assert_array_equal(seen["y"], y[i])
+  assert card["data"]["images"] == 16
+  corner = np.float64(x[i]).reshape(-1, 4, 2, 4, 2).mean((2, 4))[:, 0, 0]
+  assert card["scores"]["model"]["lpips@stub"] == pytest.approx(
+      np.mean(np.round(corner) - x[i, 0, 0, 0]), abs=0.5)
+
+
+def test_a_chain_of_upsamplers():
+  first = Nearest()
+  chain = SimpleNamespace(
+      stages=(first, None), shapes=((8, 8, 1), (32, 32, 1)),
+      cond={"low_res": None})
+  x = np.random.default_rng(0).normal(size=(2, 32, 32, 1))
+  made = restoration.shrink(SimpleNamespace(model=chain))(jnp.float32(x))
+  np.testing.assert_allclose(
+      made, x.reshape(2, 4, 8, 4, 8, 1).mean((2, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--picture=u.jpg"], "want x.png"),
+    (["--num=1"], "num=1: want 2 to 359"),
+    (["--num=360"], "num=360: want 2 to 359"),
+    (["--lpips_net=a.pth"], "there is no --lpips_lin"),
+    (["--perceptual=nowhere"], "no folder nowhere"),
+    (["--protocol=adm", "--picture=u.png"], "without --protocol")])
+def test_mistakes(verb, argv, message):
+  status, printed, err = verb(*argv)
+  assert status == 2 and message in err[0] and not printed
+
+
+def test_models_that_cannot_be_judged(verb):
+  other = Nearest()
+  other.cond = Nearest.cond | {"mask": None}
+  for model, data, message in (
+      (sampler(shape=(16, 16, 1)), {}, "this model makes [16, 16, 1]"),
+      (sampler(other), {}, "makes x from low_res, mask"),
+      (sampler(classes=3), {"source": "npz:none.npz"}, "one split")):
+    status, _, err = verb(model=model, **data)
+    assert status == 2 and message in err[0]
+  plain = Nearest()
+  plain.cond = {}
+  status, _, err = verb("--picture=u.png", model=sampler(plain))
+  assert status == 2 and "--picture is for" in err[0]

@@ -1,0 +1,115 @@
+"""Judging super-resolution: what a model makes of the small test images.
+
+  jaxgen evaluate --workdir U --num 256 --steps 50 --out u.json --picture u.png
+  jaxgen evaluate --workdir U --perceptual J
+  jaxgen evaluate --workdir U --lpips_net alexnet-owt-7be5be79.pth \
+    --lpips_lin alex.pth
+
+The test split of the model's own data is made small as it was in training,
+rounded to bytes, and enlarged by the model and by interpolation. All three are
+held against the originals. Higher is better for psnr and ssim, lower for the
+others. Standard errors take images for independent: where they overlap, as
+patches of photographs do, the true ones are larger.
+"""
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from jaxgen import pictures, sample
+from jaxgen.data.sources import open_source
+from jaxgen.diffusion import degrade
+from jaxgen.errors import UserError
+from jaxgen.evaluation import cards, perceptual
+from jaxgen.evaluation.drawing import weights_hash
+from jaxgen.evaluation.restored import Case, table
+from jaxgen.sampler import Sampler, load
+
+FLAGS = {
+    "perceptual": "workdir of a classifier whose features tell images apart",
+    "lpips_net": "AlexNet's or VGG16's weights, for LPIPS",
+    "lpips_lin": "LPIPS' linear weights for that network",
+    "picture": "x.png gets small images, bicubic, the model's, originals"}
+
+
+def define(values: flags.FlagValues) -> None:
+  """The flags of `evaluate` that are for models which enlarge images."""
+  for name, text in FLAGS.items():
+    flags.DEFINE_string(name, None, f"of an upsampler: {text}",
+                        flag_values=values)
+
+
+def check_flags(values: flags.FlagValues) -> None:
+  """UserError if flags of an upsampler are given for something else."""
+  for name in FLAGS:
+    if values[name].value is not None:
+      raise UserError(f"--{name} is for a --workdir of a model that makes x "
+                      "from small images, without --protocol")
+
+
+def enlarges(model: Any) -> bool:
+  """Whether a model makes x from small images."""
+  return "low_res" in getattr(model, "cond", {})
+
+
+def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
+          data: ConfigDict) -> None:
+  """What `evaluate` does with such a model: prints, and writes files.
+
+  Args:
+    values: Of the verb.
+    model: From --workdir.
+    knobs: Of sampling, that were given.
+    data: The config of what it was trained on.
+
+  Raises:
+    UserError: It wants more than small images, other images than the test
+      split has, or labels where there are none; or weights do not fit.
+  """
+  if jax.process_count() > 1:
+    raise UserError("evaluate runs in one process: start it on one host")
+  if values.picture and not values.picture.endswith(".png"):
+    raise UserError(f"--picture={values.picture}: want x.png")
+  if set(model.model.cond) != {"low_res"}:
+    raise UserError(f"this model makes x from {', '.join(model.model.cond)}: "
+                    "only those of low_res alone are judged")
+  test = open_source(data.source, split="test", size=data.get("size") or None)
+  if test.shape != tuple(model.shape) or test.dtype != np.uint8:
+    raise UserError(f"this model makes {list(model.shape)}, but {test.name} "
+                    f"holds {test.dtype} {list(test.shape)}")
+  looks, case = networks(values), Case.of(test, values.num, shrink(model))
+  made = case.enlarged(model, values.seed, values.batch, knobs)
+  card = case.card(looks, {k: case.scores(x, looks) for k, x in made.items()})
+  card["made"] = model.card | {
+      "weights": weights_hash(model.state), "seed": values.seed,
+      "num": len(case.x), "knobs": sample.told(model.settings(dict(knobs)))}
+  print(table(card))
+  if values.out:
+    cards.save(values.out, card)
+  if values.picture:
+    pictures.save_png(values.picture, case.picture(made), {
+        "columns": "small, bicubic, the model's, original", "card": card})
+
+
+def networks(values: flags.FlagValues) -> list[perceptual.Perceptual]:
+  """What looks at images, as flags and the environment say."""
+  found = []
+  if values.perceptual:
+    found.append(perceptual.of_classifier(load(values.perceptual)))
+  if values.lpips_net or values.lpips_lin or perceptual.given():
+    found.append(perceptual.open_lpips(values.lpips_net, values.lpips_lin))
+  return found
+
+
+def shrink(model: Sampler) -> Callable[[jax.Array], jax.Array]:
+  """How the model's small images are made of x in [-1, 1].
+
+  For a chain of upsamplers: of x shrunk to what the first of them makes.
+  """
+  if not hasattr(model.model, "stages"):
+    return model.model.cond["low_res"]
+  make, size = model.model.stages[0].cond["low_res"], model.model.shapes[0][0]
+  return lambda x: make(degrade.area(x, size))
