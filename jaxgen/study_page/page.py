@@ -93,6 +93,8 @@ def result(s: Score | None, seconds: float) -> str:
                       f"{s.ms / 1000:.1f} s"),
         ("Left chosen", f"{percent(s.left)} of the time; sides are drawn at "
                         "random")]
+    bands = " The taller, lighter band is that over visitors." if (
+        s.clustered) else ""
     listed = "".join(
         f"<dt>{k}</dt><dd>{v}</dd>" for k, v in terms)
     body = (
@@ -100,7 +102,7 @@ def result(s: Score | None, seconds: float) -> str:
         f"photograph in {percent(s.rate)} of trials.</p>"
         f'<div class="card"><div class="wide">{chart(s, 620)}</div>'
         f'<div class="narrow">{chart(s, 320)}</div></div>'
-        f'<p class="note">Where nobody sees a difference, it is 50%.</p>'
+        f'<p class="note">Where nobody sees a difference, it is 50%.{bands}</p>'
         f"<dl>{listed}</dl>")
   return (HEAD.format("Fool rate") + '<body><div></div><main class="page '
           f'result">{body}</main></body></html>\n')

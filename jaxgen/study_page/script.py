@@ -14,7 +14,8 @@ const is = (...names) => names.includes(document.body.dataset.phase);
 async function post(path, data) {
   const reply = await fetch(path, {
     method: "POST", headers: {"Content-Type": "application/json"},
-    body: JSON.stringify(data)});
+    body: JSON.stringify(data)}).catch(() => {
+      throw new Error("The study does not answer: it may have ended."); });
   const told = await reply.json();
   // 409: another window went ahead; the reply says what is next.
   if (!reply.ok && reply.status !== 409) throw new Error(told.error);
