@@ -20,16 +20,16 @@ def get_config(arg=None):
     return _base.cascade(*(f"configs/photos.py:{size}" for size in SIZES))
   size = 32 if arg == "debug" else int(arg)
   net, steps = {
-      16: (dict(width=64, mults=(1, 2), blocks=2, attend=(8,)), 3000),
-      32: (dict(width=48, mults=(1, 2), blocks=1, attend=()), 2000),
-      64: (dict(width=32, mults=(1, 2, 2), blocks=1, attend=()), 1500),
+      16: (dict(width=48, mults=(1, 2), blocks=1, attend=(8,)), 2000),
+      32: (dict(width=32, mults=(1, 2), blocks=1, attend=()), 800),
+      64: (dict(width=24, mults=(1, 2, 2), blocks=1, attend=()), 600),
   }[size]
-  c = _base.base("photos", steps=steps, batch=32, size=size)
+  c = _base.base("photos", steps=steps, batch=16, size=size)
   c.data.flip = True
   process = dict(name="diffusion.process.Cosine")
   c.model = dict(
       name="models.diffusion.Diffusion",
-      net=dict(name="nets.unet.UNet", head=32, least=4, updown=True, **net),
+      net=dict(name="nets.unet.UNet", head=24, least=4, updown=True, **net),
       process=process, precond=dict(name="diffusion.precond.v"),
       draw_t=dict(name="diffusion.times.uniform"),
       path=dict(name="diffusion.times.karras"),

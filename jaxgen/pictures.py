@@ -88,10 +88,12 @@ def curves(
   x: str,
   y: str,
   floor: float | None = None,
+  floor_name: str = "real test data",
 ) -> np.ndarray:
-  """Named curves on logarithmic axes -> uint8 [H, W, 3]; what is low is good.
+  """Named curves -> uint8 [H, W, 3].
 
-  `floor` is drawn as a dotted line: nothing is expected below it.
+  An axis is logarithmic where its values are positive and span a factor of 3.
+  `floor` is drawn as a dotted line.
   """
   figure = matplotlib.figure.Figure(figsize=(8, 5), dpi=120)
   axes = figure.add_axes((0.09, 0.12, 0.6, 0.83))
@@ -102,19 +104,24 @@ def curves(
               linestyle=("-", "--", ":")[i // 10 % 3])
   if floor is not None:
     axes.axhline(floor, color="#888888", linestyle=":", linewidth=1)
-    axes.text(1, floor, " real test data", transform=(
+    axes.text(1, floor, f" {floor_name}", transform=(
       axes.get_yaxis_transform()), va="center", fontsize=8, color="#666666")
-  axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+  values = [p for points in series.values() for p in points]
+  wide = [min(v) > 0 and max(v) >= 3 * min(v)
+          for v in zip(*values, strict=True)]
+  scale = {True: "log", False: "linear"}
+  axes.set(xscale=scale[wide[0]], yscale=scale[wide[1]], xlabel=x, ylabel=y)
   for axis in (axes.xaxis, axes.yaxis):
     axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
   ticks = []
-  for at in sorted({p[0] for points in series.values() for p in points}):
-    if not ticks or at >= 1.2 * ticks[-1]:  # or their labels overlap
+  for at in sorted({p[0] for p in values}):
+    if not ticks or not wide[0] or at >= 1.2 * ticks[-1]:  # labels overlap
       ticks.append(at)
   axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
-  axes.yaxis.set_major_locator(
-    matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+  if wide[1]:
+    axes.yaxis.set_major_locator(
+      matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
   axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
   axes.tick_params(axis="x", labelrotation=45, labelsize=8)
   axes.spines[["top", "right"]].set_visible(False)

@@ -11,6 +11,8 @@ held against the originals. Higher is better for psnr and ssim, lower for the
 others. Standard errors take images for independent: where they overlap, as
 patches of photographs do, the true ones are larger.
 """
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,6 +75,26 @@ def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
     raise UserError("evaluate runs in one process: start it on one host")
   if values.picture and not values.picture.endswith(".png"):
     raise UserError(f"--picture={values.picture}: want x.png")
+  looks, case = networks(values), case_of(model, data, values.num)
+  made = case.enlarged(model, values.seed, values.batch, knobs)
+  card = case.card(looks, {k: case.scores(x, looks) for k, x in made.items()})
+  card["made"] = cards.as_json(model.card | {
+      "weights": weights_hash(model.state), "seed": values.seed,
+      "num": len(case.x), "knobs": sample.told(model.settings(dict(knobs)))})
+  print(table(card))
+  if values.out:
+    cards.save(values.out, card)
+  if values.picture:
+    pictures.save_png(values.picture, case.picture(made), {
+        "columns": "small, bicubic, the model's, original", "card": card})
+
+
+def case_of(model: Sampler, data: ConfigDict, num: int | None) -> Case:
+  """The test images that a model's own small images are made of.
+
+  Raises:
+    UserError: It wants more than small images, or others than those.
+  """
   if set(model.model.cond) != {"low_res"}:
     raise UserError(f"this model makes x from {', '.join(model.model.cond)}: "
                     "only those of low_res alone are judged")
@@ -80,18 +102,7 @@ def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
   if test.shape != tuple(model.shape) or test.dtype != np.uint8:
     raise UserError(f"this model makes {list(model.shape)}, but {test.name} "
                     f"holds {test.dtype} {list(test.shape)}")
-  looks, case = networks(values), Case.of(test, values.num, shrink(model))
-  made = case.enlarged(model, values.seed, values.batch, knobs)
-  card = case.card(looks, {k: case.scores(x, looks) for k, x in made.items()})
-  card["made"] = model.card | {
-      "weights": weights_hash(model.state), "seed": values.seed,
-      "num": len(case.x), "knobs": sample.told(model.settings(dict(knobs)))}
-  print(table(card))
-  if values.out:
-    cards.save(values.out, card)
-  if values.picture:
-    pictures.save_png(values.picture, case.picture(made), {
-        "columns": "small, bicubic, the model's, original", "card": card})
+  return Case.of(test, num, shrink(model))
 
 
 def networks(values: flags.FlagValues) -> list[perceptual.Perceptual]:
@@ -113,3 +124,55 @@ def shrink(model: Sampler) -> Callable[[jax.Array], jax.Array]:
     return model.model.cond["low_res"]
   make, size = model.model.stages[0].cond["low_res"], model.model.shapes[0][0]
   return lambda x: make(degrade.area(x, size))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
+  """A judge (see judge.py) of what models make of small test images.
+
+  Its floor is what bicubic interpolation does.
+  """
+  case: Case
+  looks: list[perceptual.Perceptual]
+
+  floor_name = "bicubic"
+
+  @classmethod
+  def of(cls, model: Sampler, data: ConfigDict, values: flags.FlagValues
+         ) -> "Pairs":
+    """For a model that enlarges images, and the flags of its verb."""
+    return cls(case_of(model, data, values.num), networks(values))
+
+  @property
+  def features(self) -> str:
+    """What it looks at."""
+    return ", ".join(["pixels", *(look.name for look in self.looks)])
+
+  @property
+  def count(self) -> int:
+    """Pairs."""
+    return len(self.case.x)
+
+  @property
+  def card(self) -> dict[str, Any]:
+    """How the numbers come about."""
+    return {"features": self.features, "reference": self.case.test.name,
+            "fingerprint": self.case.test.fingerprint, "images": self.count}
+
+  def conditions(self, n: int) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """Labels and small images of n pairs, all of them."""
+    if n != self.count:
+      raise UserError(f"num={n}: there are {self.count} pairs")
+    return self.case.y, {"low_res": self.case.low_res}
+
+  def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True
+             ) -> dict[str, list[float]]:
+    """Images [N, H, W, C] against the originals."""
+    del y, cas
+    found = self.case.scores(x, self.looks)
+    return {k: [float(np.mean(v))] for k, v in found.items()}
+
+  @functools.cache  # noqa: B019 (frozen, and one of it)
+  def floor(self) -> dict[str, list[float]]:
+    """Bicubic interpolation."""
+    return self.scores(self.case.interpolated("bicubic"), None)

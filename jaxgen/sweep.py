@@ -3,10 +3,15 @@
   jaxgen sweep --workdir W --out sweep
   jaxgen sweep --workdir W --samplers heun,unipc --nfe 50,25 --out sweep
   jaxgen sweep --workdir W --over guidance=1,1.5,2 --over eta=0,1 --out sweep
+  jaxgen sweep --workdir G --over truncation=0.3,0.6,1,2 \
+    --metrics precision,recall --out sweep
+  jaxgen sweep --workdir U --respacing warped --nfe 8 --over bend=1,2,3 --out s
 
 Every sampler at every number of network evaluations and every value that is
-swept over, judged alike. Writes OUT/sweep.json (which further runs add to, and
-which a killed one goes on from), OUT/sweep.md and OUT/sweep.png.
+swept over, judged alike; a model that enlarges images, on small test images
+(restoration.py). Writes OUT/sweep.json (which further runs add to, and which a
+killed one goes on from), OUT/sweep.md and OUT/sweep.png. Where all take as many
+evaluations, what is swept over first is drawn to the right.
 """
 import functools
 import itertools
@@ -14,12 +19,13 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, pictures
+from jaxgen import cli, pictures, restoration
+from jaxgen.build import nearest
 from jaxgen.chain import data_of
 from jaxgen.device import machine
 from jaxgen.errors import UserError
@@ -40,6 +46,7 @@ def define(values: flags.FlagValues) -> None:
   flag("judge", None, "folder of the judge; default: in the user's cache")
   flag("ema", None, "profile of averaged weights")
   lists = functools.partial(flags.DEFINE_list, flag_values=values)
+  lists("metrics", [], "to show, such as precision,recall; default: the first")
   lists("samplers", [], "by name; default: the config's")
   lists("nfe", [], "network evaluations of an unguided sample, at the most")
   flags.DEFINE_multi_string("over", [], "knob=value,value,...; repeatable",
@@ -54,13 +61,13 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sweep needs --workdir=W and --out=FOLDER")
   nfes, over = numbers("nfe", values.nfe), dict(map(parse, values.over))
-  data = data_of(values.workdir)
-  judge = open_judge(data, values.judge)
+  data, judge = data_of(values.workdir), None
   home = pathlib.Path(values.out)
   rows = known(home / "sweep.json")
   for sampler in values.samplers or [None]:
     model = load(values.workdir, ema=values.ema, sampler=sampler,
                  respacing=values.respacing, classifier=values.classifier)
+    judge = judge or judge_of(model, data, values)
     for knobs in settings(model, nfes, over):
       card = model.card | {"family": type(model.model).__name__}
       told = {"card": card, "knobs": knobs, "seed": values.seed,
@@ -72,7 +79,27 @@ def main(values: flags.FlagValues) -> None:
       save_json(home / "sweep.json", {
           "machine": machine(), "judge": judge.card,
           "floor": means(judge.floor()), "rows": rows})
-  publish(home, rows, means(judge.floor()))
+  publish(home, rows, means(judge.floor()), chosen(
+      values.metrics, means(judge.floor())), judge)
+
+
+def judge_of(model: Sampler, data: Any, values: flags.FlagValues) -> Judge:
+  """Of samples; or of what becomes of small test images."""
+  if restoration.enlarges(model.model):
+    return restoration.Pairs.of(model, data, values)
+  return open_judge(data, values.judge)
+
+
+def chosen(wanted: Sequence[str], known: Iterable[str]) -> list[str]:
+  """Metrics by name, or by the part of it before "@"; the first by default."""
+  known = list(known)
+  found = [next((k for k in known if w in (k, k.partition("@")[0])), None)
+           for w in wanted]
+  for name, metric in zip(wanted, found, strict=True):
+    if metric is None:
+      raise UserError(f"--metrics={name}: there is no such metric here"
+                      + nearest(name, known))
+  return found or known[:1]
 
 
 def known(path: pathlib.Path) -> list[Row]:
@@ -129,9 +156,12 @@ def longest(model: Sampler, nfe: float, plain: dict[str, float]) -> float:
 
 def judged(model: Sampler, judge: Judge, told: dict[str, Any]) -> Row:
   """Samples and their scores."""
-  y = model.labels(told["num"], None)
+  given, n = {}, told["num"]
+  y = model.labels(n, None)
+  if isinstance(judge, restoration.Pairs):
+    y, given = judge.conditions(n)
   begun = time.perf_counter()
-  x = model.sample(told["seed"], told["num"], y, **told["knobs"])
+  x = model.sample(told["seed"], n, y, **told["knobs"], **given)
   took = time.perf_counter() - begun
   scores = judge.scores(x, y, cas=False)
   return {"nfe": model.model.nfe(**told["knobs"]), "seconds": took,
@@ -146,47 +176,66 @@ def tell(row: Row) -> None:
         file=sys.stderr, flush=True)
 
 
-def label(row: Row) -> str:
+def label(row: Row, axis: str = "steps") -> str:
   """What a row has in common with the others of its curve."""
   card, knobs = row["told"]["card"], row["told"]["knobs"]
   words = [str(card["sampler"] or card["family"]).rpartition(".")[2]]
   words += [w for w in (card.get("respacing"),
                         "classifier" if card.get("classifier") else "") if w]
   return " ".join(words + [f"{k}={v:g}" for k, v in knobs.items()
-                           if k != "steps"])
+                           if k not in ("steps", axis)])
 
 
-def publish(home: pathlib.Path, rows: Sequence[Row], floor: dict[str, float]
-            ) -> None:
+def axis_of(rows: Sequence[Row]) -> str:
+  """What is drawn to the right: "steps", as evaluations, or another knob."""
+  if len({row["nfe"] for row in rows}) > 1:
+    return "steps"
+  for knob in rows[0]["told"]["knobs"]:
+    if len({row["told"]["knobs"].get(knob) for row in rows} - {None}) > 1:
+      return knob
+  return "steps"
+
+
+def publish(home: pathlib.Path, rows: Sequence[Row], floor: dict[str, float],
+            metrics: Sequence[str], judge: Judge) -> None:
   """The table, also on stdout, and the plot."""
-  metric = next(iter(floor))
-  curves: dict[str, dict[int, str]] = {}
+  axis = axis_of(rows)
+  right = "evaluations" if axis == "steps" else axis
+  curves: dict[str, dict[float, str]] = {}
   points: dict[str, list[tuple[float, float]]] = {}
-  for row in rows:
+  for row, metric in itertools.product(rows, metrics):
+    at = row["nfe"] if axis == "steps" else row["told"]["knobs"].get(axis)
+    if at is None or metric not in row["scores"]:
+      continue
     spread = row["spread"].get(metric)
     text = f"{row['scores'][metric]:.3g}" + (
         f" ± {spread:.1g}" if spread else "")
-    curves.setdefault(label(row), {})[row["nfe"]] = text
-    points.setdefault(label(row), []).append(
-        (row["nfe"], row["scores"][metric]))
-  columns = rounded({n for curve in curves.values() for n in curve})
-  lines = [["evaluations", *map(str, sorted({*columns.values()}))],
-           ["---", *["---:"] * len({*columns.values()})]]
+    name = label(row, axis) + (f" {metric}" if len(metrics) > 1 else "")
+    curves.setdefault(name, {})[at] = text
+    points.setdefault(name, []).append((at, row["scores"][metric]))
+  columns = {n: n for curve in curves.values() for n in curve}
+  if axis == "steps":
+    columns = rounded(set(columns))
+  order = sorted({*columns.values()})
+  lines = [[right, *(f"{n:g}" for n in order)], ["---", *["---:"] * len(order)]]
   for name, curve in curves.items():
     cells = {columns[n]: text for n, text in curve.items()}
-    lines.append([name, *(cells.get(n, "")
-                          for n in sorted({*columns.values()}))])
+    lines.append([name, *(cells.get(n, "") for n in order)])
   text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-  text = f"{metric} (real test data: {floor[metric]:.3g})\n\n{text}\n"
+  named = getattr(judge, "floor_name", "real test data")
+  real = ", ".join(f"{m} {floor[m]:.3g}" for m in metrics)
+  text = f"{', '.join(metrics)} ({named}: {real})\n\n{text}\n"
   (home / "sweep.md").write_text(text)
   pictures.save_png(home / "sweep.png", pictures.curves(
-      points, x="network evaluations", y=metric, floor=floor[metric]))
+      points, x="network evaluations" if axis == "steps" else axis,
+      y=", ".join(metrics), floor=floor[metrics[0]] if len(metrics) == 1
+      else None, floor_name=named))
   print(text)
 
 
-def rounded(numbers: set[int]) -> dict[int, int]:
+def rounded(numbers: set[float]) -> dict[float, float]:
   """{n: its column}: Heun's 49 evaluations stand in the column of 50."""
-  columns: dict[int, int] = {}
+  columns: dict[float, float] = {}
   for n in sorted(numbers, reverse=True):
     last = min(columns.values(), default=0)
     columns[n] = last if n >= 0.95 * last > 0 else n
