@@ -48,7 +48,8 @@ def test_a_stopped_chain_has_the_law_of_x_t(sampler):
     return sampler(D, x_T, held, n, KEYS), t
 
   whole = jax.jit(lambda n: sampler(gaussian, x_T, path, n, KEYS))
-  assert same(run(jnp.inf)[0], whole(jnp.int32(100)))
+  # Two programs: the same but for rounding.
+  np.testing.assert_allclose(run(jnp.inf)[0], whole(jnp.int32(100)), atol=1e-5)
   for logsnr in (-3.0, 0.0, 2.0):
     x, t = run(logsnr)
     at = int(np.sum(path.logsnr <= logsnr)) - 1
@@ -104,13 +105,13 @@ def test_training_levels_and_blur():
   x, y = np.asarray(draw[i], np.float64), np.asarray(soft[i])
   wide = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="reflect")
   errors = []
-  for sigma in np.linspace(0.4, 0.6, 401):
+  for sigma in np.linspace(0.4, 0.6, 2001):
     k = np.exp(-np.arange(-1, 2) ** 2 / (2 * sigma**2))
     k = np.outer(k, k) / k.sum() ** 2
     blurred = sum(k[a, b] * wide[a:a + 5, b:b + 6]
                   for a in range(3) for b in range(3))
     errors.append(np.abs(blurred - y).max())
-  assert min(errors) < 2e-4 < max(errors)
+  assert min(errors) < 1e-4 < 1e-2 < max(errors)
   np.testing.assert_array_equal(soft[~changed], draw[~changed])
 
 
@@ -260,7 +261,7 @@ def test_noise_of_smaller_stages_is_of_the_same_places():
   small = shrunk(noise, 4)
   np.testing.assert_allclose(small.std(), 1, atol=0.02)
   np.testing.assert_allclose(
-      small[:, 1, 2, 0], noise[:, 4:8, 8:12, 0].sum((1, 2)) / 4, rtol=1e-5)
+      small[:, 1, 2, 0], noise[:, 4:8, 8:12, 0].sum((1, 2)) / 4, atol=1e-6)
 
 
 # On disk.
