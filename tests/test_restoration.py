@@ -19,6 +19,7 @@ from jaxgen.evaluation import perceptual
 from jaxgen.evaluation.perceptual import Perceptual
 from jaxgen.evaluation.restored import Case
 from jaxgen.metrics.restoration import consistency, psnr, ssim
+from jaxgen.models.cascade import Cascade
 from jaxgen.sampler import Sampler
 
 
@@ -237,14 +238,21 @@ def test_some_images_labels_and_networks(verb, tmp_path, monkeypatch):
 
 
 def test_a_chain_of_upsamplers():
-  first = Nearest()
-  chain = SimpleNamespace(
-      stages=(first, None), shapes=((8, 8, 1), (32, 32, 1)),
-      cond={"low_res": None})
-  x = np.random.default_rng(0).normal(size=(2, 32, 32, 1))
-  made = restoration.shrink(SimpleNamespace(model=chain))(jnp.float32(x))
-  np.testing.assert_allclose(
-      made, x.reshape(2, 4, 8, 4, 8, 1).mean((2, 4)), atol=1e-6)
+  # 4 -> 8 -> 16: small images are those of the first, of x made small.
+  chain = sampler(Cascade(
+      (Nearest(), Nearest()), ((8, 8, 1), (16, 16, 1)), (0, 0),
+      np.dtype("uint8")), shape=(16, 16, 1))
+  assert restoration.enlarges(chain.model)
+  x, _ = pair(1, (16, 16))
+  case = Case(SimpleNamespace(name="pair"), x, None, restoration.shrink(chain))
+  low = np.float64(x).reshape(-1, 4, 4, 4, 4, 1).mean((2, 4))
+  assert abs(case.low_res - low).max() <= 0.5 + 1e-4
+  made = case.enlarged(chain, 0, 4, {})
+  np.testing.assert_array_equal(
+      made["model"], case.low_res.repeat(4, 1).repeat(4, 2))
+  found = case.scores(made["model"], [])
+  np.testing.assert_allclose(found["consistency"], 0, atol=1e-3)
+  assert set(found) == {"psnr", "ssim@gauss11", "ssim@uniform7", "consistency"}
 
 
 @pytest.mark.parametrize("argv, message", [
