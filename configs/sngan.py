@@ -59,10 +59,11 @@ def model(c, gen, disc, halvings, z_dim, gen_every=5, **kw):
 def digits(debug):
   """The same rules on real digits of 8x8."""
   c = _base.base("digits", steps=1500, batch=64, classes=10)
-  wide = 8 if debug else 32
-  model(c, (wide,) * 3, (wide,) * 3, 1, z_dim=32, gen_every=2, channels=1,
-        bottom=2)
+  nets = ((8, 8), (8, 8)) if debug else ((32,) * 3, (32,) * 3)
+  every = 1 if debug else 2
+  model(c, *nets, 1, z_dim=32, gen_every=every, channels=1,
+        bottom=4 if debug else 2)
   adam = dict(name="optim.adam", lr=1e-3, b1=0.0, b2=0.9, decay="linear")
-  c.optim.gen, c.optim.disc = dict(adam, every=2), adam
+  c.optim.gen, c.optim.disc = dict(adam, every=every), adam
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   return _base.debug(c) if debug else c
