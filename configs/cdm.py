@@ -86,7 +86,8 @@ def of_steps(c, steps, blur):
 
 def digits(size, low_res=0, noisy=True):
   """Class-conditional digits of 4x4, or 4 -> 8."""
-  c = _base.base("digits", steps=2000, batch=64, classes=10, size=size)
+  c = _base.base("digits", steps=2000, batch=64, classes=10,
+                 size=0 if size == 8 else size)
   process = dict(name="diffusion.process.Cosine")
   c.model = dict(
       name="models.diffusion.Diffusion",

@@ -10,6 +10,7 @@ import pytest
 
 from jaxgen import config, core
 from jaxgen.build import build
+from jaxgen.models.cascade import Cascade, view
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Parameters of the reference codes' networks, counted there.
@@ -170,6 +171,29 @@ def test_networks_answer_as_the_reference(published):
     return near(out, golden["output"])
   step = 4 if "upsampler" in name else 1  # every 4th pixel was kept
   near(jnp.moveaxis(out, -1, 1)[:, :, ::step, ::step], golden["output"])
+
+
+def test_the_upsampler_answers_alike_inside_a_cascade(published):
+  """As its second stage: what D(x_t) is made of is the reference's output."""
+  name, net, ((x, t), given), params, golden = published
+  if name != "adm_upsampler_16_64":
+    pytest.skip("not an upsampler")
+  stage = build(dict(
+      name="models.diffusion.Diffusion", net=net, classes=1000,
+      process=dict(name="diffusion.process.Linear"), label_drop=0.0,
+      precond=dict(name="diffusion.precond.eps"), draw_t=None, path=None,
+      sampler=dict(name="diffusion.samplers.ancestral"),
+      cond=dict(low_res=dict(name="diffusion.degrade.area", size=16))))
+  chain = Cascade((stage, stage), ((64, 64, 3),) * 2, (1000, 1000),
+                  np.dtype("uint8"))
+  state = core.State(0, {"0.net": None, "1.net": params}, {}, {}, {}, None)
+  t = jnp.float32(t).reshape(-1, 1, 1, 1)
+  noise = stage.process((t + 1) / 1000)  # ADM counts indices from 0
+  D = jax.jit(lambda x: chain.stages[1].denoiser(
+      view(state, 1), {"x": x, **given})(x, noise))(x)
+  eps = (x - noise.alpha * D.x_0) / noise.sigma
+  learned = jnp.concatenate([eps, 2 * D.frac - 1], -1)
+  near(jnp.moveaxis(learned, -1, 1)[:, :, ::4, ::4], golden["output"], 2e-5)
 
 
 def test_the_classifiers_gradient_is_the_references(published):
