@@ -264,3 +264,38 @@ def test_dcgans_critic_may_compare():
   params = {"params": random(tree["params"]), "batch_stats": ones}
   assert net.apply(params, x, method="embed").shape == (4, 2 * 2 * 8 + 3)
   assert np.abs(net.apply(params, x)[:1] - net.apply(params, x[:1])) > 1e-4
+
+
+def test_layer_norm_is_over_all_of_an_example():
+  x = np.random.default_rng(1).normal(2, 3, (2, 4, 4, 6)).astype(np.float32)
+  net = resgan.Down(6, spectral.plain, resgan.layer_norm, resgan.nothing,
+                    jnp.float32)
+  tree = jax.eval_shape(net.init, KEY, x)["params"]
+  assert tree["GroupNorm_0"]["scale"].shape == (6,)
+  # Centres alone pass the convolutions, so that y = x + relu(LN(relu(LN x))).
+  eye = jnp.zeros((3, 3, 6, 6)).at[1, 1].set(jnp.eye(6))
+  params = {k: {"kernel": eye, "bias": jnp.zeros(6)} if k.startswith("conv")
+            else {"scale": jnp.ones(6), "bias": jnp.zeros(6)} for k in tree}
+  def norm(h):
+    mean, var = (f(h, axis=(1, 2, 3), keepdims=True) for f in (np.mean, np.var))
+    return np.maximum((h - mean) / np.sqrt(var + 1e-5), 0)
+  np.testing.assert_allclose(
+      net.apply({"params": params}, x), x + norm(norm(x)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sngan_128_class", "r3gan_16_class"])
+def test_labels_may_be_weights(name):
+  net, variables, x, y, _ = published(name, "discriminator")
+  of = jit(lambda y: net.apply(variables, x, y=y))
+  near(of(jax.nn.one_hot(y["y"], 5)), of(y["y"]))
+
+
+def test_blocks_of_r3gan_begin_as_nothing():
+  x = np.random.default_rng(1).normal(size=(2, 4, 4, 64)).astype(np.float32)
+  y, params = r3gan.Block(groups=8, depth=16).init_with_output(KEY, x)
+  np.testing.assert_array_equal(y, x)
+  # Huang et al. 2024: gain L^(-1/(2m - 2)) of He's, m = 3 layers, L blocks.
+  for layer, fan_in in (("conv_1", 64), ("conv_2", 9 * 128 / 8)):
+    std = np.std(params["params"][layer]["kernel"])
+    expected = np.sqrt(2 / 1.04) * 16 ** -0.25 / np.sqrt(fan_in)
+    np.testing.assert_allclose(std, expected, rtol=0.03)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxgen.nets.blocks import halve
 from jaxgen.nets.condnorm import CondNorm
 from jaxgen.nets.labels import LabelEmbed, Projection
-from jaxgen.nets.layers import upsample
+from jaxgen.nets.layers import GroupNorm, upsample
 from jaxgen.nets.spectral import spectral
 
 Array = jax.Array
@@ -40,7 +40,7 @@ def layer_norm(h: Array) -> Array:
 
   To be called within a module, whose parameters these become.
   """
-  return nn.GroupNorm(1, epsilon=1e-5)(h.astype(jnp.float32)).astype(h.dtype)
+  return GroupNorm(1)(h)
 
 
 def nothing(h: Array) -> Array:
