@@ -13,6 +13,7 @@ patches of photographs do, the true ones are larger.
 """
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,6 +82,10 @@ def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
   card["made"] = cards.as_json(model.card | {
       "weights": weights_hash(model.state), "seed": values.seed,
       "num": len(case.x), "knobs": sample.told(model.settings(dict(knobs)))})
+  for look in looks:
+    if not look.card.get("published", True):
+      print(f"jaxgen: the weights of {look.name} are not those that were "
+            "published", file=sys.stderr)
   print(table(card))
   if values.out:
     cards.save(values.out, card)

@@ -219,15 +219,18 @@ def test_some_images_labels_and_networks(verb, tmp_path, monkeypatch):
   class Differs(Perceptual):
     def distances(self, x, y):
       return np.float64(x[:, 0, 0, 0]) - y[:, 0, 0, 0]
-  look = Differs("lpips@stub", {"sha256": "0"}, None, None, None, None)
+  told = {"sha256": "0", "published": False}
+  look = Differs("lpips@stub", told, None, None, None, None)
   monkeypatch.setattr(perceptual, "open_lpips", lambda net, lin: look)
   out = tmp_path / "u.json"
-  status, printed, _ = verb(
+  status, printed, err = verb(
       "--num=16", "--out", out, "--lpips_net=n.pth", "--lpips_lin=l.pth",
       model=sampler(Labelled(), classes=10))
   assert status == 0 and "lpips@stub" in printed
   card = json.loads(out.read_text())
-  assert card["perceptual"] == {"lpips@stub": {"sha256": "0"}}
+  assert card["perceptual"] == {"lpips@stub": told}
+  assert err == ["jaxgen: the weights of lpips@stub are not those that were "
+                 "published"]
   x, y = open_source("digits", "test").arrays()
   i = np.arange(16) * 359 // 16
   np.testing.assert_array_equal(seen["y"], y[i])
