@@ -5,7 +5,8 @@
   jaxgen compare --cards a.json,b.json      (cards of `jaxgen eval --protocol`)
 
 Writes OUT/report.html (one file, no network) and OUT/report.json; models that
-had to be trained lie in OUT/NAME and go on from there next time.
+had to be trained lie in OUT/NAME and go on from there next time. With --seeds
+every config is trained so often, and numbers are means over the trainings.
 """
 import dataclasses
 import datetime
@@ -42,6 +43,8 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_list("cards", [], "of evaluations, to be ranked",
                     flag_values=values)
   flags.DEFINE_string("out", None, "folder of the report", flag_values=values)
+  flags.DEFINE_integer("seeds", 1, "trainings of each config, with seeds 0, 1, "
+                       ".. and the spread between them", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -52,7 +55,9 @@ def main(values: flags.FlagValues) -> None:
   if not values.out or not values.configs + values.workdirs:
     raise UserError("compare needs --out=FOLDER and --configs=a.py,b.py or "
                     "--workdirs=V,W")
-  compare(values.configs, values.workdirs, values.out)
+  if values.seeds < 1:
+    raise UserError(f"seeds={values.seeds}: want at least 1")
+  compare(values.configs, values.workdirs, values.out, values.seeds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +67,14 @@ class Entry:
   workdir: pathlib.Path
   commands: tuple[str, ...]
   config: ConfigDict
+  twins: tuple[pathlib.Path, ...] = ()  # the same with other seeds
 
 
-def compare(configs: Sequence[str], workdirs: Sequence[str], out: str
-            ) -> pathlib.Path:
+def compare(configs: Sequence[str], workdirs: Sequence[str], out: str,
+            seeds: int = 1) -> pathlib.Path:
   """Trains, samples, judges -> the path of the report."""
   home = pathlib.Path(out)
-  entries = trained(configs, workdirs, home)
+  entries = trained(configs, workdirs, home, seeds)
   data = entries[0].config.data
   tell(f"judge: features and floor of {data.source}")
   judge = open_judge(data, str(home / "judge"))
@@ -84,7 +90,7 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str
       "dataset": data.source, "features": judge.features, "judge": judge.card,
       "created": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
       "machine": machine(), "versions": versions(),
-      "counts": {"samples": judge.count, "real": judge.count},
+      "counts": {"samples": judge.count, "real": judge.count, "seeds": seeds},
       "real": {"grid": "real", "metrics": means(judge.floor())}, "rows": rows}
   save_json(home / "report.json", results)
   for name, picture in images.items():
@@ -95,26 +101,30 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str
 
 
 def trained(configs: Sequence[str], workdirs: Sequence[str],
-            home: pathlib.Path) -> list[Entry]:
+            home: pathlib.Path, seeds: int = 1) -> list[Entry]:
   """Entries, each trained to its end before the next begins."""
-  fresh = [planned(path, home) for path in configs]
+  fresh = [planned(path, home, seeds) for path in configs]
   done = [Entry(w.name, w, (),
                 ConfigDict(checkpoint.latest_meta(w)["config"]))
           for w in map(pathlib.Path, workdirs)]
   check_alike(fresh + done)  # before the hours that training takes
   for entry in fresh:
-    tell(f"{entry.name}: training in {entry.workdir}")
-    train.train(entry.config, str(entry.workdir))
+    for seed, workdir in enumerate((entry.workdir, *entry.twins)):
+      tell(f"{entry.name}: training in {workdir}")
+      settings = entry.config.copy_and_resolve_references()
+      settings.seed += seed
+      train.train(settings, str(workdir))
   return fresh + done
 
 
-def planned(path: str, home: pathlib.Path) -> Entry:
+def planned(path: str, home: pathlib.Path, seeds: int = 1) -> Entry:
   """The entry of a config, which need not be trained yet."""
   settings = config.load(path)
   settings.log.pictures = 0  # the report has its own
   name = pathlib.Path(path.partition(":")[0]).stem
   return Entry(name, home / name, (
-      f"jaxgen train --config {path} --workdir {home / name}",), settings)
+      f"jaxgen train --config {path} --workdir {home / name}",), settings,
+      tuple(home / f"{name}-seed{i}" for i in range(1, seeds)))
 
 
 def check_alike(entries: Sequence[Entry]) -> None:
@@ -141,6 +151,13 @@ def row(entry: Entry, judge: Judge, images: dict[str, bytes]
   x, speed = timed(model, n, y)
   images[entry.name] = portrait(x, model.classes)
   scores = judge.scores(x, y)
+  metrics, spread = means(scores), spreads(scores)
+  if entry.twins:
+    every = [metrics] + [means(judge.scores(load(w).sample(0, n, y), y))
+                         for w in entry.twins]
+    both = {k: [m[k] for m in every] for k in metrics}
+    metrics = means(both)
+    spread = {k: float(np.std(v, ddof=1)) for k, v in both.items()}
   log = read_jsonl(entry.workdir / "metrics.jsonl")
   return {
       "name": entry.name, "family": type(model.model).__name__,
@@ -151,7 +168,7 @@ def row(entry: Entry, judge: Judge, images: dict[str, bytes]
       "peak_memory": meta.get("peak_bytes"), "grid": entry.name,
       "settings": {k: v for k, v in model.model.knobs.items()
                    if k in ("steps", "guidance", "eta")},
-      "metrics": means(scores), "spread": spreads(scores),
+      "metrics": metrics, "spread": spread,
       "samples_per_second": speed, "nfe": model.model.nfe(),
       "sampling": sweep(model, judge), "curves": curves(log),
       "warnings": [f"Step {f.step:,}: {f.text}"

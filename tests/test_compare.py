@@ -1,10 +1,13 @@
 """The comparison, from configs to the page, on points and a few steps."""
 import json
 
+import numpy as np
 import pytest
 from verbs import call
 
 from jaxgen import compare, config
+from jaxgen.judge import open_judge
+from jaxgen.sampler import load
 
 NAMES = ("points_diffusion", "points_gan", "points_vae")
 
@@ -14,7 +17,6 @@ def home(tmp_path_factory):
   home = tmp_path_factory.mktemp("compare")
   patch = pytest.MonkeyPatch()
   patch.setattr(compare, "STEPS", (2, 4))
-  patch.setattr("jaxgen.judge.PointsJudge.count", 500, raising=False)
   compare.compare([f"configs/{n}.py:debug" for n in NAMES], (), str(home))
   yield home
   patch.undo()
@@ -98,3 +100,20 @@ def test_unlike_configs_are_refused_before_any_is_trained(
       "points_vae:debug,points_vae:debug")
   assert status == 2 and len(err) == 1 and "two models" in err[0]
   assert not (tmp_path / "out").exists()
+
+
+def test_seeds_are_trainings_of_their_own(tmp_path):
+  home = tmp_path / "seeds"
+  compare.compare(["configs/points_gan.py:debug"], (), str(home), 3)
+  results = json.loads((home / "report.json").read_text())
+  row = results["rows"][0]
+  judge = open_judge(config.load("configs/points_gan.py").data)
+  every = []
+  for name in ("points_gan", "points_gan-seed1", "points_gan-seed2"):
+    x = load(home / name).sample(0, judge.count)
+    every.append(judge.scores(x, None)["frechet@xy"][0])
+  assert len(set(every)) == 3
+  assert row["metrics"]["frechet@xy"] == pytest.approx(np.mean(every))
+  assert row["spread"]["frechet@xy"] == pytest.approx(np.std(every, ddof=1))
+  assert "3 trainings with different seeds" in (
+      home / "report.html").read_text()

@@ -140,10 +140,16 @@ def numbers(results: Mapping) -> str:
   groups = (verdict.QUALITY, verdict.DIVERSITY, verdict.SPEED, verdict.OTHER)
   main = [c for group in groups for c in columns if c.group == group]
   cost = [c for c in columns if c.group == COST]
+  seeds = (results.get("counts") or {}).get("seeds") or 1
+  over = (
+    f"{seeds} trainings with different seeds: means and standard deviations"
+    if seeds > 1
+    else "one training each, ± the standard deviation over sets of samples"
+  )
   return (
     '<section><h2>Quality, diversity, speed</h2><p class="note">↑ more is '
     "better, ↓ less is better. The best model of each column is marked; real "
-    "data, scored like a model, show what can be reached.</p>"
+    f"data, scored like a model, show what can be reached. Of {over}.</p>"
     f"{_table(results, main, True)}{_table(results, cost, False)}"
     f"{_settings(results)}</section>"
   )
