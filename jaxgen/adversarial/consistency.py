@@ -12,8 +12,8 @@ Change = Callable[[Array, Array], Array]  # (x [B, ...], keys [B]) -> x
 def flip_and_shift(x: Array, key: Array, share: float = 0.125) -> Array:
   """Mirrors half of the images [B, H, W, C] and shifts all, reflecting.
 
-  By up to `share` of height and width each way: 4 of 32 pixels (Zhang et al.
-  2020, Sec. 3.1 and App. D).
+  By up to `share` of height and width each way: 4 of 32 pixels, as Zhang et
+  al. (2020) do on CIFAR-10.
   """
   def one(x, key):
     k_flip, *k_shift = jax.random.split(key, 3)
@@ -28,7 +28,7 @@ def flip_and_shift(x: Array, key: Array, share: float = 0.125) -> Array:
 
 def consistency(D: Disc, real: Array, fake: Array, key: Array,
                 weight: float = 10., change: Change = flip_and_shift) -> Array:
-  """CR: mean of (D(x) - D(T(x)))^2 at real data (Zhang et al. 2020, Eq. 3)."""
+  """CR: mean of (D(x) - D(T(x)))^2 at real data (Zhang et al. 2020)."""
   del fake
   return weight * distance(D, real, key, change)
 
