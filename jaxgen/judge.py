@@ -2,8 +2,8 @@
 
 Small images are judged in the features of a classifier that is trained on the
 real training split (the ImageNet features of FID mean nothing there), and the
-name of every number says so: frechet@digits-cnn. Points are judged where their
-modes are known.
+name of every number says so: frechet@digits-cnn. Points and stacked digits are
+judged by their modes, which are known: see modes_judge.py.
 """
 import dataclasses
 import functools
@@ -16,12 +16,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import config, sample, train
-from jaxgen.data.points import modes as modes_of
 from jaxgen.data.sources import Source, open_source
 from jaxgen.errors import UserError
 from jaxgen.metrics.distances import frechet, moments
-from jaxgen.metrics.modes import modes
 from jaxgen.metrics.prdc import prdc
+from jaxgen.modes_judge import PointsJudge, StackedJudge
 from jaxgen.sampler import Sampler, load
 
 Scores = dict[str, list[float]]  # by name, one for every set of samples
@@ -72,6 +71,12 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
   if data.source.startswith("points:"):
     return PointsJudge(data.source)
   size = data.get("size") or None
+  if data.source == "stacked_digits":
+    one = open_judge(ConfigDict(dict(
+        source="digits", split="train", size=size or 0)), folder)
+    return StackedJudge(
+        open_source(data.source, split="test", size=size),
+        lambda x: in_batches(one.classifier, x)[1], one.classifier.card)
   real = open_source(data.source, split=data.split, size=size)
   if not real.classes:
     raise UserError(
@@ -230,33 +235,3 @@ def accuracy(classifier: Sampler, test: Source) -> float:
   """Share of a labelled source that a classifier gets right, in [0, 1]."""
   x, y = test.arrays()
   return float(np.mean(in_batches(classifier, x)[1].argmax(-1) == y))
-
-
-@dataclasses.dataclass(frozen=True)
-class PointsJudge:
-  """Knows the modes of a mixture."""
-  name: str
-  features: str = "xy"
-  count: int = 10_000
-
-  @property
-  def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
-    return {"features": self.features, "reference": self.name,
-            "protocol": "high quality: within 3 standard deviations of a mode"}
-
-  def scores(self, x: np.ndarray, y: np.ndarray | None,
-             cas: bool = True) -> Scores:
-    """Modes found, share of high-quality samples, Fréchet of coordinates."""
-    del y, cas
-    found = modes(x, *modes_of(self.name))
-    real, _ = open_source(self.name).arrays()
-    a, b = moments(x), moments(real)
-    return {"modes": [found.found], "high_quality": [found.high_quality],
-            "kl": [found.kl],
-            "frechet@xy": [frechet(a.mu, a.sigma, b.mu, b.sigma)]}
-
-  def floor(self) -> Scores:
-    """Real test data."""
-    x, _ = open_source(self.name, split="test").arrays()
-    return self.scores(x[:self.count], None)

@@ -12,8 +12,8 @@ from jaxgen.data.points import open_points
 from jaxgen.errors import UserError
 
 NAMES = (
-  "digits", "photos", "points:ring8", "points:grid25", "tfds:NAME",
-  "folder:PATH", "npz:PATH",
+  "digits", "stacked_digits", "photos", "points:ring8", "points:grid25",
+  "tfds:NAME", "folder:PATH", "npz:PATH",
 )  # fmt: skip
 
 
@@ -59,6 +59,10 @@ def open_source(
       from jaxgen.data.digits import open_digits
 
       return open_digits(split, size, channels, root)
+    case "stacked_digits" if not rest:
+      from jaxgen.data.stacked import open_stacked
+
+      return open_stacked(split, size, channels, root)
     case "photos" if not rest:
       return open_photos(split, size, channels)
     case "tfds" if rest:

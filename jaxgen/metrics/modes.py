@@ -1,4 +1,4 @@
-"""Mode collapse where the modes are known: mixtures of Gaussians in 2-D."""
+"""Mode collapse where the modes are known, as those of 2-D mixtures are."""
 
 from typing import NamedTuple
 
@@ -40,10 +40,18 @@ def modes(
   d2 = ((finite[:, None] - centres) ** 2).sum(-1)
   nearest = d2.argmin(1)
   good = d2.min(1) <= (radius * std) ** 2
-  q = np.bincount(nearest, minlength=len(centres)) / len(finite)
-  seen = q[q > 0]
   return Modes(
     found=len(np.unique(nearest[good])),
     high_quality=float(good.sum() / len(samples)),
-    kl=float(np.sum(seen * np.log(seen * len(centres)))),
+    kl=kl_to_uniform(nearest, len(centres)),
   )
+
+
+def kl_to_uniform(modes: np.ndarray, count: int) -> float:
+  """KL(histogram of `modes`, ints [N] in 0..count-1, || uniform), in nats.
+
+  From 0 to log(count). N even draws have about (count - 1) / (2 N) by chance.
+  """
+  q = np.bincount(modes, minlength=count) / len(modes)
+  seen = q[q > 0]
+  return float(np.sum(seen * np.log(seen * count)))

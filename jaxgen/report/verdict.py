@@ -54,7 +54,8 @@ METRICS = {
     "High quality",
     QUALITY,
     1,
-    "share of samples within 3 standard deviations of a mode",
+    "share of samples near a mode: within 3 standard deviations, or"
+    " recognised for sure",
   ),
   "recall": Metric(
     "Recall",
@@ -72,7 +73,7 @@ METRICS = {
     "Modes",
     DIVERSITY,
     1,
-    "modes of the data that at least one high-quality sample falls on",
+    "modes of the data that at least one sample falls on",
   ),
   "kl": Metric(
     "KL",
