@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": "judge the samples of a trained model, or a file of samples",
     "compare": "several models side by side: one report",
     "sweep": "one model under many settings: quality against cost",
+    "modes": "which rules lose modes: GANs, diffusion and VAE side by side",
     "likelihood": "bits per dimension of real data, by a diffusion model",
     "study": "ask people which of two images a camera took",
     "bench": "measure: train steps, sampling, data",

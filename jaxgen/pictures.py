@@ -130,6 +130,30 @@ def curves(
   return _pixels(figure)
 
 
+def panels(
+  rows: Mapping[str, Mapping[str, np.ndarray]], columns: Sequence[str]
+) -> np.ndarray:
+  """Pictures by row and column -> one, with titles, uint8 [H, W, 3].
+
+  What is missing of `columns` in a row stays blank.
+  """
+  wide, high = 0.3 + 1.7 * len(columns), 0.3 + 1.7 * len(rows)
+  figure = matplotlib.figure.Figure(figsize=(wide, high), dpi=120)
+  for i, (row, images) in enumerate(rows.items()):
+    for j, column in enumerate(columns):
+      place = (0.3 + 1.7 * j) / wide, 1 - (1.95 + 1.7 * i) / high
+      axes = figure.add_axes((*place, 1.65 / wide, 1.65 / high))
+      axes.set(xticks=[], yticks=[])
+      axes.spines[:].set_visible(False)
+      if column in images:
+        axes.imshow(images[column], interpolation="antialiased")
+      if not i:
+        axes.set_title(column, fontsize=9, pad=4)
+      if not j:
+        axes.set_ylabel(row, fontsize=9)
+  return _pixels(figure)
+
+
 def png(image: np.ndarray, info: Mapping | None = None) -> bytes:
   """A picture uint8 [H, W, 3] as PNG; `info` goes in as JSON text."""
   chunks = PIL.PngImagePlugin.PngInfo()

@@ -44,6 +44,9 @@ def fake_batch(c, n=B):
   if c.data.source.startswith("folder"):
     return {"x": rng.integers(
         0, 256, (n, c.data.size, c.data.size, 3), np.uint8)}
+  if c.data.source == "stacked_digits":
+    return {"x": rng.integers(0, 256, (n, 8, 8, 3), np.uint8),
+            "y": rng.integers(0, 1000, n, np.int32)}
   assert c.data.source == "digits", "say what its batches look like"
   return {"x": rng.integers(0, 256, (n, 8, 8, 1), np.uint8),
           "y": rng.integers(0, 10, n, np.int32)}
