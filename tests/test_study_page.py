@@ -1,0 +1,254 @@
+"""The fool-rate study on its page: its routes, and a browser that plays."""
+import http.client
+import io
+import json
+import re
+import socket
+
+import numpy as np
+import pytest
+from browser import PATH, Browser
+from PIL import Image
+from studies import SIZE, ask, folders, pixels, post, study
+
+from jaxgen.study_page import score
+
+
+def test_a_visit_from_beginning_to_end(tmp_path):
+  folders(tmp_path)
+  with study(tmp_path, num=4) as (server, record):
+    told = post(server, "/visit")
+    visitor = told["visitor"]
+    assert told == {"visitor": visitor, "trial": 0, "trials": 4, "seconds": 3}
+    assert re.fullmatch(r"[\w-]{12}", visitor)
+    for trial in range(4):
+      asked = post(server, "/trial", visitor=visitor, trial=trial)
+      assert set(asked) == {"left", "right"}
+      bright = {place: pixels(server, address)[0].mean() > 120
+                for place, address in asked.items()}
+      assert sorted(bright.values()) == [False, True]
+      real = max(bright, key=bright.get)
+      told = post(server, "/choice", visitor=visitor, trial=trial,
+                  choice="right", ms=700 + trial)
+      row = record.rows[-1]
+      assert row["left"] == ("real" if real == "left" else "fake")
+      assert row["fooled"] == (real == "left") and row["ms"] == 700 + trial
+      assert row["shown"] == 1
+      # It is in the file by now.
+      assert json.loads((tmp_path / "study.jsonl").read_text().splitlines()[
+          -1]) == row
+    fooled = sum(row["fooled"] for row in record.rows)
+    assert told["trial"] == 4 and told["fooled"] == fooled
+    status, _, reply = ask(server, "POST", "/choice", {
+        "visitor": visitor, "trial": 4, "choice": "left", "ms": 1})
+    assert status == 409 and reply["fooled"] == fooled
+    assert f"{fooled / 4:.1%}" in ask(server, "GET", "/result")[2].decode()
+
+
+def test_a_visitor_goes_on_after_a_restart(tmp_path):
+  folders(tmp_path)
+  with study(tmp_path) as (server, record):
+    for trial in range(3):
+      post(server, "/choice", visitor="anna", trial=trial, choice="left", ms=1)
+    first = [row["real"] for row in record.rows]
+  with study(tmp_path) as (server, record):
+    assert post(server, "/visit", visitor="anna")["trial"] == 3
+    assert post(server, "/visit", visitor="bert")["trial"] == 0
+    for trial in range(3, 8):
+      post(server, "/choice", visitor="anna", trial=trial, choice="left", ms=1)
+    names = [row["real"] for row in record.rows]
+    assert names[:3] == first and len(set(names)) == 8
+
+
+def test_nothing_tells_which_is_real(tmp_path):
+  folders(tmp_path)
+  folders(tmp_path, size=6, kinds=["low"])
+  for i in range(12):  # one kind grey, with a note in it
+    with Image.open(tmp_path / "real" / f"scene{i}.png") as image:
+      grey = image.convert("L")
+    grey.save(tmp_path / "real" / f"scene{i}.png", dpi=(300, 300))
+  with study(tmp_path, low=True) as (server, _):
+    seen = set()
+    for visitor in ("anna", "bert"):
+      asked = post(server, "/trial", visitor=visitor, trial=0)
+      assert list(asked) == ["left", "right", "low"]
+      assert all(re.fullmatch("/image/[0-9a-f]{32}", a) for a in asked.values())
+      seen |= set(asked.values())
+      (a, x), (b, y) = (pixels(server, asked[k]) for k in ("left", "right"))
+      assert a.shape == b.shape == (SIZE, SIZE, 3)
+      assert len(x) == len(y) and x[:43] == y[:43] and b"pHYs" not in x + y
+      heads = [dict(ask(server, "GET", asked[k])[1]) for k in ("left", "right")]
+      for head in heads:
+        head.pop("Date")
+      assert heads[0] == heads[1] and heads[0]["Cache-Control"] == "no-store"
+    assert len(seen) == 6
+    texts = b"".join(ask(server, "GET", path)[2] for path in (
+        "/", "/script.js", "/style.css")).decode()
+    told = post(server, "/visit", visitor="anna")
+    for text in (texts, json.dumps(told), json.dumps(asked)):
+      assert "scene" not in text.replace("same scene", "")
+      assert str(tmp_path) not in text
+    assert "Both show the same scene." in texts
+    assert "the small image" in texts
+
+
+def test_what_is_not_answered(tmp_path):
+  folders(tmp_path)
+  (tmp_path / "secret.png").write_bytes(
+      (tmp_path / "real" / "scene0.png").read_bytes())
+  with study(tmp_path) as (server, record):
+    for path in ("/../study.jsonl", "/image/../../study.jsonl", "/study.jsonl",
+                 "/image/" + "0" * 32, "/image/%2e%2e%2fsecret.png",
+                 "/real/scene0.png", "/visit", "/image/"):
+      assert ask(server, "GET", path)[0] == 404, path
+    assert ask(server, "POST", "/")[0] == 404
+    for method in ("PUT", "DELETE", "OPTIONS", "HEAD"):
+      assert ask(server, method, "/")[0] == 501
+    good = {"visitor": "anna", "trial": 0, "choice": "left", "ms": 5}
+    for wrong in ({"visitor": "../x"}, {"visitor": 7}, {"visitor": "a" * 65},
+                  {"choice": "real"}, {"choice": None}, {"ms": -1},
+                  {"ms": "5"}, {"ms": True}, {"ms": float("nan")},
+                  {"ms": 1e300}):
+      assert ask(server, "POST", "/choice", good | wrong)[0] == 400, wrong
+    for wrong in ({"trial": 1}, {"trial": -1}, {"trial": "0"}, {"trial": 0.},
+                  {"trial": True}):
+      assert ask(server, "POST", "/choice", good | wrong)[0] == 409, wrong
+    for body in (b"{", b"[]", b"\xff", b"[" * 4000):
+      assert ask(server, "POST", "/choice", body)[0] == 400
+    assert ask(server, "POST", "/choice", b" " * 5000)[0] == 413
+    # Other sites: a form of theirs, and a name of theirs that points here.
+    assert ask(server, "POST", "/choice", good,
+               **{"Content-Type": "text/plain"})[0] == 415
+    for host in ("evil.example", "127.0.0.1.evil.example", "127.0.0.1:8 x"):
+      assert ask(server, "POST", "/choice", good, host=host)[0] == 403
+      assert ask(server, "GET", "/", host=host)[0] == 403
+    assert ask(server, "GET", "/", host="localhost:9")[0] == 200
+    assert record.rows == []
+    # Twice the same answer, as when a key is hit twice: one is recorded.
+    assert ask(server, "POST", "/choice", good)[0] == 200
+    assert ask(server, "POST", "/choice", good)[0] == 409
+    assert len(record.rows) == 1
+    with pytest.raises(OSError):  # on other addresses of this machine
+      socket.create_connection(("127.0.0.2", server.server_port), 2)
+
+
+def test_a_choice_that_cannot_be_written_is_not_counted(tmp_path, monkeypatch):
+  folders(tmp_path)
+  with study(tmp_path) as (server, record):
+    good = {"visitor": "anna", "trial": 0, "choice": "left", "ms": 5}
+
+    def full(_):
+      raise OSError(28, "No space left on device")
+    with monkeypatch.context() as patch:
+      patch.setattr("os.fsync", full)
+      status, _, reply = ask(server, "POST", "/choice", good)
+    assert status == 500 and "No space left" in reply["error"]
+    assert post(server, "/choice", **good)["trial"] == 1
+    assert len(record.rows) == 1
+    assert len((tmp_path / "study.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_interval_holds_a_scripted_visitors_rate(tmp_path):
+  """Six visitors who are fooled with p = 0.3, through the door."""
+  folders(tmp_path, 60)
+  rng, p = np.random.default_rng(7), 0.3
+  with study(tmp_path, num=60) as (server, record):
+    link = http.client.HTTPConnection("127.0.0.1", server.server_port)
+
+    def say(path, **data):
+      link.request("POST", path, json.dumps(data), {
+          "Content-Type": "application/json"})
+      return json.loads(link.getresponse().read())
+
+    for i in range(6):
+      for trial in range(60):
+        asked = say("/trial", visitor=f"visitor{i}", trial=trial)
+        link.request("GET", asked["left"])
+        x = np.asarray(Image.open(io.BytesIO(link.getresponse().read())))
+        real, fake = ("left", "right") if x.mean() > 120 else ("right", "left")
+        say("/choice", visitor=f"visitor{i}", trial=trial, ms=9,
+            choice=fake if rng.random() < p else real)
+    link.close()
+    s = score.score(record.rows)
+  assert (s.trials, s.visitors) == (360, 6)
+  assert s.interval[0] < p < s.interval[1] < s.interval[0] + 0.1
+  assert s.clustered[0] < p < s.clustered[1]
+
+
+needs_browser = pytest.mark.skipif(PATH is None, reason="there is no browser")
+
+
+@needs_browser
+def test_a_visitor_in_a_browser(tmp_path):
+  """Presses keys on pairs; the file records them; 400 pixels are enough."""
+  folders(tmp_path)
+  folders(tmp_path, size=6, kinds=["low"])
+  keys = ["ArrowLeft", "ArrowRight", "f", "j", "j", "ArrowLeft"]
+  with study(tmp_path, num=6, seconds=0.25, low=True) as (server, record):
+    with Browser() as browser:
+      browser.look(400, 780, dark=True)
+      browser.go(server.url)
+      browser.wait("document.body.dataset.phase === 'start'")
+      assert browser.run("getComputedStyle(document.body).backgroundColor"
+                         ) == "rgb(21, 23, 27)"
+      browser.press("ArrowLeft")  # too early
+      browser.press("Enter")
+      for trial, key in enumerate(keys):
+        play(browser, trial, key)
+        if trial == 2:  # leaves and comes back
+          browser.wait("visit.trial === 3")
+          browser.go(server.url)
+          browser.wait("document.body.dataset.phase === 'start' && visit")
+          assert browser.run("document.getElementById('so-far').innerText"
+                             ) == "3"
+          browser.press("Enter")
+      browser.wait("document.body.dataset.phase === 'end'")
+      told = browser.run("document.getElementById('end').innerText")
+      assert f"In {sum(r['fooled'] for r in record.rows)} of 6" in told
+      browser.go(server.url + "result")
+      browser.wait("document.querySelector('svg')")
+      assert browser.run("document.documentElement.scrollWidth") == 400
+  assert [r["choice"] for r in record.rows] == [
+      "left" if key in ("ArrowLeft", "f") else "right" for key in keys]
+  assert [r["trial"] for r in record.rows] == list(range(6))
+  assert len({r["visitor"] for r in record.rows}) == 1
+  assert all(r["ms"] >= 0 for r in record.rows)
+  assert all(r["ms"] >= 250 for r in record.rows[::2])  # those that waited
+
+
+def play(browser, trial, key):
+  """One pair: seen, on even trials waited for until it is gone, answered."""
+  browser.wait("['shown', 'asked'].includes(document.body.dataset.phase) && "
+               f"visit.trial === {trial}")
+  text = browser.run("document.getElementById('pair').innerText")
+  assert f"{trial + 1} of 6" in text
+  page_ = browser.run("document.documentElement.outerHTML")
+  assert "scene" not in page_.replace("same scene", "")
+  assert browser.run("document.documentElement.scrollWidth") == 400
+  if trial % 2 == 0:
+    browser.wait("document.body.dataset.phase === 'asked'")
+    assert browser.run("document.querySelectorAll('img[src]').length") == 0
+  browser.press(key)
+
+
+@needs_browser
+def test_pairs_are_seen_and_side_by_side_alike(tmp_path):
+  folders(tmp_path)
+  with study(tmp_path, num=2, seconds=60) as (server, record):
+    with Browser() as browser:
+      browser.look(1200, 800)
+      browser.go(server.url + "?visitor=anna")
+      browser.wait("document.body.dataset.phase === 'start'")
+      browser.run("document.getElementById('begin').click()")
+      browser.wait("document.body.dataset.phase === 'shown'")
+      boxes = browser.run("""[...document.querySelectorAll('.side img')].map(
+          i => [i.naturalWidth, i.width, i.height, i.y,
+                getComputedStyle(i).visibility])""")
+      assert boxes[0] == boxes[1] and boxes[0][0] == SIZE
+      assert boxes[0][1] == boxes[0][2] == 256
+      assert boxes[0][4] == "visible"
+      browser.run("document.getElementById('right').click()")
+      browser.wait("visit.trial === 1")
+      (tmp_path / "real" / "scene0.png").unlink()
+  assert [(r["visitor"], r["choice"]) for r in record.rows] == [
+      ("anna", "right")]
