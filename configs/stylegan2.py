@@ -45,9 +45,11 @@ def get_config(arg="256"):
   model(c, size=32 if cifar else int(arg), base=base, layers=layers,
         group=group, gamma=gamma, dtype="bfloat16", clamp=256.)
   if cifar:
-    c.model.update(path=None, mixing=0.0,
-                   augment=dict(name="adversarial.ada.ADA"))
+    c.model.augment = dict(name="adversarial.ada.ADA")
     c.model.disc.arch = "orig"
+  else:
+    c.model.path = dict(name="adversarial.path.PathLength")
+    c.model.mixing = 0.9
   optimisers(c, lr)
   c.ema.main = dict(name="ema.half_life", images=life, ramp=ramp)
   c.log.pictures = 5000
@@ -56,7 +58,7 @@ def get_config(arg="256"):
 
 
 def model(c, *, size, group, gamma, layers, channels=3, wide=512, **kw):
-  """The pair, R1 on every 16th batch, path lengths on every 4th."""
+  """The pair, and R1 on every 16th batch."""
   kw["classes"] = classes = c.data.classes
   c.model = dict(
       name="models.gan.GAN",
@@ -67,23 +69,22 @@ def model(c, *, size, group, gamma, layers, channels=3, wide=512, **kw):
       rule=dict(name="adversarial.losses.nonsaturating"),
       penalties=[dict(name="models.gan.Penalty", every=16, fn=dict(
           name="adversarial.penalties.r1", gamma=gamma))],
-      path=dict(name="adversarial.path.PathLength"), mixing=0.9,
       z_dim=wide, classes=classes)
 
 
 def optimisers(c, lr):
-  """Of both, as lazy penalties want them; see `optim.adam`."""
+  """Of both, for lazy penalties, even where path lengths have no weight."""
   adam = dict(name="optim.adam", lr=lr, b1=0.0, b2=0.99)
   c.optim.gen, c.optim.disc = dict(adam, lazy=4), dict(adam, lazy=16)
 
 
 def digits(debug):
-  """The same rules on real digits of 8x8, but for path lengths."""
+  """Those of `cifar` on real digits of 8x8; styles are mixed, too."""
   c = _base.base("digits", steps=1200, batch=32, classes=10)
   wide = 16 if debug else 64
   model(c, size=8, channels=1, wide=wide, base=4 * wide, layers=2, group=4,
         gamma=0.05)
-  c.model.path = None
+  c.model.mixing = 0.9
   optimisers(c, 0.0025)
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   return _base.debug(c) if debug else c
