@@ -75,7 +75,8 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
       raise Unreadable("is a tar file: load it with PyTorch and save it anew"
                        if tar else "is empty" if not head else
                        "is no file of PyTorch or safetensors")
-    form = nvlabs if path.suffix == ".pkl" else torchfile
+    alone = path.suffix == ".pkl" and head.startswith(b"\x80")
+    form = nvlabs if alone else torchfile
     root, places = form.read(path)
     found = {k: torchfile.tensors(path, views, places)
              for k, views in groups(root).items()}
