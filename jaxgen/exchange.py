@@ -25,7 +25,7 @@ HEAD, FIRST = Block("head", "conv", ""), Block("in", "0", "")
 
 def bring(checkpoint: str, workdir: str, source: str,
           config: ConfigDict | None = None, *, key: str | None = None,
-          size: int = 0, licence: str = "",
+          size: int = 0, licence: str = "", disc: str | None = None,
           seen: Callable[[int, int], None] = lambda n, total: None,
           say: Callable[[str], None] = lambda line: None) -> None:
   """Makes step 0 of a workdir of somebody's checkpoint.
@@ -41,6 +41,7 @@ def bring(checkpoint: str, workdir: str, source: str,
     key: See interop.files.read; of GANs all sets are taken.
     size: Height of the images, where the config does not say.
     licence: A note that stays with the weights.
+    disc: The file of a GAN's discriminator, where it is another.
     seen: Told how many weights were read, of how many.
     say: Gets a line on what was assumed.
   """
@@ -50,12 +51,14 @@ def bring(checkpoint: str, workdir: str, source: str,
                     f"{found[-1]}: take a new --workdir")
   way = exchange_gan.opened if is_gan(config) else opened
   experiment, data, abstract, weights = way(
-      checkpoint, source, config, key=key, size=size, seen=seen, say=say)
+      checkpoint, source, config, key=key, size=size, disc=disc, seen=seen,
+      say=say)
   config = experiment.config
   state = begun(experiment, data, abstract, weights)
   meta = describe(config, data) | {"import": {
       "source": source, "file": pathlib.Path(checkpoint).name,
       "key": key, "sha256": files.sha256(checkpoint), "licence": licence,
+      **({"disc": files.sha256(disc)} if disc else {}),
       "date": datetime.datetime.now(datetime.UTC).date().isoformat()}}
   c = config.checkpoint
   with Checkpoints(workdir, every=c.every, keep=c.keep,
@@ -69,10 +72,12 @@ def is_gan(config: ConfigDict | None) -> bool:
 
 
 def opened(checkpoint: str, source: str, config: ConfigDict | None, *,
-           key: str | None, size: int, seen: Callable[[int, int], None],
-           say: Callable[[str], None]
+           key: str | None, size: int, disc: str | None,
+           seen: Callable[[int, int], None], say: Callable[[str], None]
            ) -> tuple[Experiment, Data, core.State, Weights]:
   """The experiment, its data, the shapes of its state, the file's weights."""
+  if disc:
+    raise UserError("--disc is a GAN's, and wants its --config")
   tensors = files.read(checkpoint, key)
   if config is None:
     config = usual(tensors, source, size, say)
@@ -166,7 +171,8 @@ def usual(tensors: Tensors, source: str, size: int, say: Callable[[str], None]
 
 
 def carry(workdir: str, out: str, source: str | None = None, *,
-          ema: str | None = None, step: int | None = None) -> dict[str, Any]:
+          ema: str | None = None, step: int | None = None,
+          disc: str | None = None) -> dict[str, Any]:
   """Writes a workdir's weights as a checkpoint of somebody else's code.
 
   Args:
@@ -175,6 +181,7 @@ def carry(workdir: str, out: str, source: str | None = None, *,
     source: A key of SOURCES or GANS; None: where they were imported from.
     ema: See sampler.load.
     step: Likewise.
+    disc: Name of a file for a GAN's discriminator, where that is another.
 
   Returns:
     What there is to say of it: the step, number of tensors, import.
@@ -189,7 +196,14 @@ def carry(workdir: str, out: str, source: str | None = None, *,
   check_source(source)
   config = ConfigDict(meta["config"])
   if is_gan(config):
+    if disc:
+      exchange_gan.check_disc(source, "--disc")
+      files.kind_of(disc)
     trained, tensors = exchange_gan.given(workdir, source, config, ema, step)
+    if exchange_gan.apart(source):
+      if disc:
+        files.write(disc, tensors["disc"])
+      tensors = tensors[""]
     return written(out, trained, tensors, past)
   check_net(config, source)
   trained = averaged.trained(workdir, ema, step)

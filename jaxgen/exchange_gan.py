@@ -20,8 +20,8 @@ GROUPS = ("gen", "disc")
 
 
 def opened(checkpoint: str, source: str, config: ConfigDict, *,
-           key: str | None, size: int, seen: Callable[[int, int], None],
-           say: Callable[[str], None]
+           key: str | None, size: int, disc: str | None,
+           seen: Callable[[int, int], None], say: Callable[[str], None]
            ) -> tuple[Experiment, Data, core.State, Weights]:
   """Like exchange.opened, of a GAN: all sets of the file are taken."""
   check_net(config, source)
@@ -29,6 +29,9 @@ def opened(checkpoint: str, source: str, config: ConfigDict, *,
     raise UserError("--key is for a network by itself: of a GAN's file all "
                     "that is there is taken")
   sets = files.sets(checkpoint)
+  if disc:
+    check_disc(source, "--disc")
+    sets |= {GANS[source].sets["disc"]: files.read(disc)}
   experiment = Experiment.of(config)
   gen, c = experiment.model.gen, config.data
   known = c.size or getattr(gen, "size", 0)
@@ -50,6 +53,19 @@ def check_net(config: ConfigDict, source: str) -> None:
     fit = [k for k, how in GANS.items() if name.startswith(how.nets)]
     raise UserError(f"{source} has no checkpoints of {name}"
                     + (f": try {' or '.join(fit)}" if fit else ""))
+  GANS[source].check(config.model.get("gen", {}))
+
+
+def check_disc(source: str, flag: str) -> None:
+  """UserError if the source has no discriminators in files of their own."""
+  if not apart(source) or "disc" not in GANS[source].sets:
+    raise UserError(f"{source} has no files of discriminators alone: leave "
+                    f"{flag}")
+
+
+def apart(source: str) -> bool:
+  """Whether a file of the source holds one network."""
+  return GANS[source].sets["ema"] == ""
 
 
 def collections(state: core.State, group: str) -> dict[str, Any]:
@@ -90,15 +106,15 @@ def given(workdir: str, source: str, config: ConfigDict, ema: str | None,
   trained = averaged.trained(workdir, ema, step)
   stats = trained.stats.get("gen", {})
   parts = {"ema": {"params": trained.params["gen"]} | stats}
-  if "gen" in GANS[source].sets:
+  groups = [g for g in GROUPS if g in GANS[source].sets]
+  if groups:
     shapes = abstract(trained)
-    wanted = {"params": {g: shapes.params[g] for g in GROUPS},
+    wanted = {"params": {g: shapes.params[g] for g in groups},
               "stats": {"disc": shapes.stats.get("disc", {})}}
     wanted = {k: v for k, v in wanted.items() if jax.tree.leaves(v)}
     _, tree, _ = restore_subset(workdir, wanted, trained.step)
-    parts["gen"] = {"params": tree["params"]["gen"]} | stats
-    parts["disc"] = {"params": tree["params"]["disc"]} | tree.get(
-        "stats", {}).get("disc", {})
+    stats = {"gen": stats, "disc": tree.get("stats", {}).get("disc", {})}
+    parts |= {g: {"params": tree["params"][g]} | stats[g] for g in groups}
   return trained, gans.give(parts, source)
 
 

@@ -22,6 +22,7 @@ def define(values: flags.FlagValues) -> None:
   flag("source", None, "whose names they get: " + ", ".join(SOURCES | GANS)
        + "; default: those that they were imported by")
   flag("ema", None, "profile of averaged weights, or none for the last ones")
+  flag("disc", None, "a GAN's discriminator, where that is another file: D.pth")
   flags.DEFINE_integer("step", None, "of the checkpoint; default: the last",
                        flag_values=values)
 
@@ -31,7 +32,7 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("export needs --workdir=W and --out=x.pt or .safetensors")
   made = carry(values.workdir, values.out, values.source, ema=values.ema,
-               step=values.step)
+               step=values.step, disc=values.disc)
   print(f"{made['tensors']} tensors of step {made['step']}, averaged by "
         f"{made['ema']} -> {values.out}")
   if licence := made["import"].get("licence"):

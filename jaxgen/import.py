@@ -29,6 +29,7 @@ def define(values: flags.FlagValues) -> None:
   flag("checkpoint", None, "x.pt, .pth, .bin or .safetensors")
   flag("workdir", None, "to be made")
   flag("key", None, "which of several sets of weights: ema, state_dict, ...")
+  flag("disc", None, "a GAN's discriminator, where it is another file: D.pth")
   flag("licence", "", "a note that stays with the weights")
   flags.DEFINE_integer("size", 0, "height of images, if the config does not "
                        "say", flag_values=values)
@@ -48,7 +49,8 @@ def main(values: flags.FlagValues) -> None:
       bars[0].end()
 
   bring(values.checkpoint, values.workdir, values.source, values.config,
-        key=values.key, size=values.size, licence=values.licence, seen=seen,
+        key=values.key, size=values.size, licence=values.licence,
+        disc=values.disc, seen=seen,
         say=lambda line: print(f"jaxgen: {line}", file=sys.stderr))
   print(f"{pathlib.Path(values.checkpoint).name} -> {values.workdir}, step 0")
 

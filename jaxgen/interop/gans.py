@@ -2,6 +2,8 @@
 
     stylegan2  rosinality/stylegan2-pytorch: g, d and g_ema of one file
     nvlabs     NVlabs/stylegan2-ada-pytorch: G, D and G_ema of one pickle
+    biggan     ajbrock/BigGAN-PyTorch: G_ema.pth or G.pth, and D.pth
+    biggan_hub huggingface/pytorch-pretrained-BigGAN: BigGAN-deep's generator
 
 A group of ours is here the dict of all its linen collections: {"params": ..}.
 """
@@ -9,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxgen.errors import UserError
-from jaxgen.interop import names, stylegan2
+from jaxgen.interop import biggan, names, stylegan2
 from jaxgen.interop.pickles import plain
 from jaxgen.interop.tensors import Tensor
 
@@ -22,12 +24,15 @@ class Layout(NamedTuple):
 
   Attributes:
     nets: How the names of the generators that it may be of begin.
-    sets: "gen", "ema" and "disc" -> where their tensors are.
+    sets: "gen", "ema" and "disc" -> where their tensors are. Where the
+      generator's are "", a file is one network, and "disc" another file.
     entries: (group, its collections) -> the table of names.
     rest: Tensors -> those that are weights.
     more: (group, their names) -> what a file of theirs holds beside weights.
     root: Names that lie beside the sets; a file may lack them.
     write: Whether files like theirs are written.
+    last: Weights by their names -> what is written.
+    check: Of a config's generator; UserError if weights would mean another.
   """
   nets: str
   sets: Mapping[str, str]
@@ -36,6 +41,8 @@ class Layout(NamedTuple):
   more: Callable[[str, set[str]], dict[str, Tensor]] = lambda group, names: {}
   root: tuple[str, ...] = ()
   write: bool = True
+  last: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+  check: Callable[[Mapping[str, Any]], None] = lambda gen: None
 
 
 GANS = {
@@ -46,6 +53,13 @@ GANS = {
     "nvlabs": Layout(
         "nets.stylegan2.", {"gen": "G", "ema": "G_ema", "disc": "D"},
         stylegan2.entries, stylegan2.without_filters, write=False),
+    "biggan": Layout(
+        "nets.biggan", {"ema": "", "disc": "disc"}, biggan.entries,
+        biggan.incoming, last=biggan.outgoing),
+    "biggan_hub": Layout(
+        "nets.biggan_deep.", {"ema": ""}, biggan.hub_entries,
+        biggan.hub_incoming, last=biggan.hub_outgoing,
+        check=biggan.hub_check),
 }
 
 
@@ -96,7 +110,7 @@ def give(parts: Mapping[str, Mapping[str, Any]], source: str
                     "export to another source")
   made = {}
   for part, tree in parts.items():
-    tensors = names.spell(how.entries(GROUP[part], tree), tree)
+    tensors = how.last(names.spell(how.entries(GROUP[part], tree), tree))
     tensors |= how.more(GROUP[part], set(tensors))
     made |= {k: tensors.pop(k) for k in how.root if k in tensors}
     made[how.sets[part]] = tensors

@@ -21,6 +21,7 @@ from jaxgen.nets.biggan_parts import (
     halve,
     halves,
     linear,
+    nominal,
     resolution,
     up_mults,
 )
@@ -68,7 +69,8 @@ class Generator(nn.Module):
                key: Array | None = None) -> Array:
     mults = up_mults(self.size)
     conv = functools.partial(convolve, norm=self.norm, dtype=self.dtype)
-    gains = (functools.partial(LabelEmbed, self.classes, init=ORTHOGONAL)
+    gains = (functools.partial(LabelEmbed, self.classes,
+                               embedding_init=ORTHOGONAL)
              if self.classes and not self.embed else
              functools.partial(linear, norm=self.norm))
     norm = functools.partial(CondNorm, gains, eps=self.eps)
@@ -124,7 +126,7 @@ class Discriminator(nn.Module):
   def embed(self, x: Array, y: Array | None = None) -> Array:
     """Features [B, D] before the last layer: sums over all places."""
     conv = functools.partial(convolve, norm=self.norm, dtype=self.dtype)
-    size = x.shape[1]
+    size = nominal(x.shape[1])
     for i, mult in enumerate(down_mults(size)):
       out = mult * self.width
       x = DownBlock(out, out if self.wide else x.shape[-1], conv,

@@ -21,6 +21,7 @@ from jaxgen.nets.biggan_parts import (
     halve,
     halves,
     linear,
+    nominal,
     resolution,
     up_mults,
 )
@@ -126,7 +127,7 @@ class Discriminator(nn.Module):
   def embed(self, x: Array, y: Array | None = None) -> Array:
     """Features [B, D] before the last layer: sums over all places."""
     conv = functools.partial(convolve, norm=self.norm, dtype=self.dtype)
-    size = x.shape[1]
+    size = nominal(x.shape[1])
     stem, *mults = down_mults(size)
     x = conv(stem * self.width, name="stem")(x)
     for i, mult in enumerate(mults):

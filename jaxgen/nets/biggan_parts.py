@@ -64,6 +64,11 @@ def levels(size: int) -> int:
   return (size // 4).bit_length() - 1
 
 
+def nominal(height: int) -> int:
+  """The 4 * 2^k whose blocks images have: 128's if they grew from 6 to 192."""
+  return 4 << levels(height)
+
+
 def up_mults(size: int) -> tuple[int, ...]:
   """Multiples of `width` that a generator's resolutions have, 8 x 8 first.
 

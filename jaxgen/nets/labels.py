@@ -17,11 +17,12 @@ class LabelEmbed(nn.Module):
   """
   classes: int
   width: int
-  init: Callable[..., Array] = USUAL
+  embedding_init: Callable[..., Array] = USUAL
 
   @nn.compact
   def __call__(self, y: Array) -> Array:
-    table = self.param("embedding", self.init, (self.classes, self.width))
+    table = self.param("embedding", self.embedding_init,
+                       (self.classes, self.width))
     if jnp.issubdtype(y.dtype, jnp.integer):
       return jnp.take(table, y, axis=0)
     return jnp.dot(y, table, precision=jax.lax.Precision.HIGHEST)
@@ -33,17 +34,18 @@ class Projection(nn.Module):
   Attributes:
     classes: Number of labels; 0: features alone decide.
     norm: What wraps each layer, such as nets.spectral.spectral.
-    init: Of both layers.
+    kernel_init: Of both layers.
   """
   classes: int
   norm: Callable[[nn.Module], nn.Module]
-  init: Callable[..., Array] = nn.initializers.orthogonal()
+  kernel_init: Callable[..., Array] = nn.initializers.orthogonal()
 
   @nn.compact
   def __call__(self, h: Array, y: Array | None = None) -> Array:
-    logit = self.norm(nn.Dense(1, kernel_init=self.init, name="linear"))(h)
+    logit = self.norm(nn.Dense(
+        1, kernel_init=self.kernel_init, name="linear"))(h)
     if not self.classes:
       return logit[:, 0]
     row = self.norm(LabelEmbed(
-        self.classes, h.shape[-1], self.init, name="label"))(y)
+        self.classes, h.shape[-1], self.kernel_init, name="label"))(y)
     return logit[:, 0] + jnp.sum(row * h, -1)

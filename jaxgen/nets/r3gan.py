@@ -45,7 +45,7 @@ class Generator(nn.Module):
     del key
     if self.classes:
       z = jnp.concatenate([z, LabelEmbed(
-          self.classes, self.embedding, init=scaled(self.classes),
+          self.classes, self.embedding, scaled(self.classes),
           name="label")(y)], -1)
     basis = self.param("basis", nn.initializers.normal(1.),
                        (4, 4, self.widths[0]))
@@ -98,7 +98,7 @@ class Discriminator(nn.Module):
     if not self.classes:
       return dense(1, name="logit")(h)[:, 0]
     width = self.embedding or self.widths[-1]
-    row = LabelEmbed(self.classes, width, init=scaled(self.classes * width),
+    row = LabelEmbed(self.classes, width, scaled(self.classes * width),
                      name="label")(y)
     return jnp.sum(row * dense(width, name="logit")(h), -1)
 
