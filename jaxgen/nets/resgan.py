@@ -97,7 +97,7 @@ class Up(nn.Module):
   @nn.compact
   def __call__(self, x: Array, y: Array | None) -> Array:
     table = functools.partial(
-        LabelEmbed, self.classes, init=nn.initializers.zeros)
+        LabelEmbed, self.classes, embedding_init=nn.initializers.zeros)
     norm = lambda name: CondNorm(table, name=name)
     y = y if self.classes else None
     h = self.enlarge(nn.relu(norm("norm_1")(x, y)))
