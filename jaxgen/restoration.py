@@ -79,6 +79,7 @@ def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
   looks, case = networks(values), case_of(model, data, values.num)
   made = case.enlarged(model, values.seed, values.batch, knobs)
   card = case.card(looks, {k: case.scores(x, looks) for k, x in made.items()})
+  card["data"]["split"] = "test"
   card["made"] = cards.as_json(model.card | {
       "weights": weights_hash(model.state), "seed": values.seed,
       "num": len(case.x), "knobs": sample.told(model.settings(dict(knobs)))})

@@ -178,8 +178,9 @@ def test_the_verb(verb, tmp_path):
       1e5 * np.mean(shift ** 2) / 255**2, rel=0.01)
   assert "ssim@gauss11" not in scores  # larger than the images
   assert card["data"] == {
-      "name": "digits", "fingerprint": test.fingerprint, "images": 359,
-      "of": 359, "shape": [8, 8, 1], "low_res": [4, 4, 1]}
+      "name": "digits", "split": "test",
+      "fingerprint": test.fingerprint, "images": 359, "of": 359,
+      "shape": [8, 8, 1], "low_res": [4, 4, 1]}
   assert card["made"]["seed"] == 5 and card["made"]["knobs"] == {"shift": 3}
   assert card["made"]["workdir"] == "U" and card["made"]["weights"]
   assert set(card["scores"]) == {"model", "bicubic", "bilinear"}
