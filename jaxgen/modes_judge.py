@@ -72,9 +72,11 @@ class StackedJudge:
     """How the numbers come about."""
     return {"features": self.features, "classifier": self.about,
             "reference": f"{self.test.name} ({self.test.fingerprint})",
-            "protocol": "found: a number that one sample or more is read as; "
-                        "KL of all samples' numbers; high quality: every "
-                        f"digit is read with a probability of {SURE} or more"}
+            "protocol": "found: a number that one sample or more is read as "
+                        "(papers count so), for sure: one of high quality; KL "
+                        "of all samples' numbers; high "
+                        "quality: every digit is read with a probability of "
+                        f"{SURE} or more"}
 
   def read(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [N, H, W, 3] -> numbers 0..999, least sureness in [0, 1]."""
@@ -87,6 +89,9 @@ class StackedJudge:
              cas: bool = True) -> Scores:
     """Modes found of 1,000, share of recognisable samples, KL to uniform.
 
+    Whatever a classifier sees, it reads as some number: of an untrained net's
+    samples as hundreds. So `modes_sure` counts what is found by high quality.
+
     Raises:
       UserError: samples do not look like the data.
     """
@@ -96,8 +101,10 @@ class StackedJudge:
           f"samples are {x.dtype} {list(x.shape[1:])}, but {self.test.name} "
           f"is {self.test.dtype} {list(self.test.shape)}")
     number, sure = self.read(x)
+    good = sure >= SURE
     return {"modes": [len(np.unique(number))],
-            "high_quality": [float(np.mean(sure >= SURE))],
+            "modes_sure": [len(np.unique(number[good]))],
+            "high_quality": [float(np.mean(good))],
             "kl": [kl_to_uniform(number, self.test.classes)]}
 
   def floor(self) -> Scores:

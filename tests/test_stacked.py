@@ -121,7 +121,7 @@ def test_what_is_painted_is_scored(reader):
   np.testing.assert_allclose(one["kl"], np.log(1000))
   half = np.concatenate([painted(range(250)), painted(range(500), False)])
   got = score(half)
-  assert got["modes"] == 500
+  assert got["modes"] == 500 and got["modes_sure"] == 250
   np.testing.assert_allclose(got["high_quality"], 1 / 3)
   q = np.repeat([2, 1], 250) / 750
   np.testing.assert_allclose(got["kl"], q @ np.log(q * 1000))
