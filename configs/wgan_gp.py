@@ -60,8 +60,8 @@ def model(c, gen, disc, halvings, z_dim, gen_every=5, norm="nothing", **kw):
 
 def digits(debug):
   """The same rules on real digits of 8x8, with labels."""
-  c = _base.base("digits", steps=1200, batch=64, classes=10)
-  nets = ((8, 8), (8, 8)) if debug else ((32,) * 3, (32,) * 3)
+  c = _base.base("digits", steps=2000, batch=64, classes=10)
+  nets = ((8, 8), (8, 8)) if debug else ((48,) * 3, (32,) * 3)
   every = 1 if debug else 2
   model(c, *nets, 1, z_dim=32, gen_every=every, channels=1,
         bottom=4 if debug else 2)
