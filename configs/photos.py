@@ -26,20 +26,25 @@ def get_config(arg=None):
   }[size]
   c = _base.base("photos", steps=steps, batch=16, size=size)
   c.data.flip = True
-  process = dict(name="diffusion.process.Cosine")
+  up = size > 16
+  spread = 0.1 if up else 0.5  # of what is left to say, in units of x
   c.model = dict(
       name="models.diffusion.Diffusion",
       net=dict(name="nets.unet.UNet", head=24, least=4, updown=True, **net),
-      process=process, precond=dict(name="diffusion.precond.v"),
-      draw_t=dict(name="diffusion.times.uniform"),
-      path=dict(name="diffusion.times.karras"),
+      process=dict(name="diffusion.process.EDM"),
+      precond=dict(name="diffusion.precond.edm", sigma_data=spread),
+      draw_t=dict(name="diffusion.times.lognormal",
+                  mean=-2.8 if up else -1.2, std=1.2),
+      path=dict(name="diffusion.times.karras", hi=10. if up else 80.),
       sampler=dict(name="diffusion.samplers.dpmpp_2m"), steps=20, bound=1.0)
-  if size > 16:
+  if up:
     c.model.cond = dict(
         low_res=dict(name="diffusion.degrade.area", size=size // 2))
-    c.model.augment = dict(name="diffusion.augment.Noisy", process=process,
-                           blur=0.5 if size == 64 else 0.0)
-  c.optim.net = dict(name="optim.adam", lr=1e-3, warmup=100, clip=1.0,
+    c.model.augment = dict(
+        name="diffusion.augment.Noisy", hi=0.15, blur=0.5 if size == 64 else 0.,
+        process=dict(name="diffusion.process.EDM"))
+    c.model.around = dict(name="diffusion.degrade.enlarged")
+  c.optim.net = dict(name="optim.adam", lr=2e-3, warmup=50, clip=1.0,
                      decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   if arg == "debug":

@@ -29,6 +29,7 @@ from jaxgen.errors import UserError
 from jaxgen.experiment import open_data
 from jaxgen.speed import tables
 from jaxgen.speed.sampling import fresh_sampler, sampling_speed
+from jaxgen.speed.stages import time_stages
 from jaxgen.speed.training import Training, options, training_speed
 
 CONFIGS = ("config",)
@@ -127,7 +128,9 @@ def bench_sample(values: flags.FlagValues, say) -> dict[str, Any]:
   batch = 64 if values.batch is None else values.batch
   speed = sampling_speed(sampler, num=100 * batch, batch=batch, say=say,
                          seconds=values.seconds, **knobs)
-  return {"model": type(sampler.model).__name__, **sampler.card, **speed}
+  stages = time_stages(sampler, batch, 100, values.seconds, **knobs)
+  return {"model": type(sampler.model).__name__, **sampler.card, **speed} | (
+      {"stages": stages} if stages else {})
 
 
 def bench_data(values: flags.FlagValues, say) -> dict[str, Any]:

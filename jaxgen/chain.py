@@ -10,7 +10,6 @@ it. A workdir may also be said as a list, "BASE,UP": those workdirs in turn.
 """
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,25 +97,6 @@ def data_of(workdir: str | Sequence[str]) -> ConfigDict:
   """config.data of a trained model; of a cascade, that of its last stage."""
   meta = checkpoint.latest_meta(stages_of(workdir)[-1])
   return ConfigDict(meta["config"]["data"])
-
-
-def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
-                 ) -> None:
-  """Trains the stages of a cascade that have a config, or one of them.
-
-  Stages know nothing of each other: with `only` each can be trained on a
-  machine of its own, at the same time.
-  """
-  from jaxgen import train
-  stages = planned(settings, workdir)
-  if only is not None and not 0 <= only < len(stages):
-    raise UserError(f"stage={only}: this cascade has stages 0 to "
-                    f"{len(stages) - 1}")
-  note(settings, workdir)
-  for i, (place, own) in enumerate(stages):
-    if only in (None, i) and own is not None:
-      print(f"[cascade] stage {i} of {len(stages)}: {place}", file=sys.stderr)
-      train.train(own, place)
 
 
 def chained(parts: Sequence[Trained]) -> Trained:

@@ -25,6 +25,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import checkpoint, cli, restoration, sample
+from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
@@ -79,6 +80,7 @@ def define(values: flags.FlagValues) -> None:
   restoration.define(values)
   for name in sample.CHOICES:
     (number if "step" in name else flag)(name, None, "as in `jaxgen sample`")
+  flag("knobs", None, "as in `jaxgen sample`")
   for name, text in sample.KNOBS.items():
     flags.DEFINE_float(name, None, f"{text} (where the model has this knob)",
                        flag_values=values)
@@ -106,8 +108,7 @@ def open_model(values: flags.FlagValues):
   """The model of --workdir, and the knobs that were given."""
   model = sample.load(values.workdir, **{
       k: values[k].value for k in sample.CHOICES})
-  return model, {k: values[k].value for k in sample.KNOBS
-                 if values[k].value is not None}
+  return model, sample.turned(values)
 
 
 def judge_as_ever(values: flags.FlagValues) -> None:
@@ -123,7 +124,7 @@ def judge_as_ever(values: flags.FlagValues) -> None:
     made = {"samples": values.samples, "fingerprint": source.fingerprint}
   else:
     model, knobs = open_model(values)
-    data = ConfigDict(checkpoint.latest_meta(values.workdir)["config"]["data"])
+    data = data_of(values.workdir)
     if restoration.enlarges(model.model):
       return restoration.judge(values, model, knobs, data)
     restoration.check_flags(values)
@@ -196,8 +197,7 @@ def open_samples(values: flags.FlagValues, how: Protocol
   labels = choose_labels(model, values.labels, n, values.seed)
   return Drawn(
       model, n, values.seed, labels, values.labels, how.floats, knobs,
-      values.batch), ConfigDict(
-          checkpoint.latest_meta(values.workdir)["config"]["data"])
+      values.batch), data_of(values.workdir)
 
 
 def open_real(values: flags.FlagValues, how: Protocol,

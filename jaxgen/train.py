@@ -55,7 +55,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("train needs --config=configs/x.py and --workdir=W")
   try:
     if chain.is_cascade(values.config):
-      chain.train_stages(values.config, values.workdir, values.stage)
+      train_stages(values.config, values.workdir, values.stage)
     elif values.stage is not None:
       raise UserError("--stage is of a cascade, and this config is of one "
                       "model")
@@ -66,6 +66,24 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(
         f"{e.strerror or e}: {e.filename or values.workdir}; the last good "
         f"checkpoint is {good}, and the same command goes on from it") from e
+
+
+def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
+                 ) -> None:
+  """Trains the stages of a cascade that have a config, or one of them.
+
+  Stages know nothing of each other: with `only` each can be trained on a
+  machine of its own, at the same time.
+  """
+  stages = chain.planned(settings, workdir)
+  if only is not None and not 0 <= only < len(stages):
+    raise UserError(f"stage={only}: this cascade has stages 0 to "
+                    f"{len(stages) - 1}")
+  chain.note(settings, workdir)
+  for i, (place, own) in enumerate(stages):
+    if only in (None, i) and own is not None:
+      print(f"[cascade] stage {i} of {len(stages)}: {place}", file=sys.stderr)
+      train(own, place)
 
 
 def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:

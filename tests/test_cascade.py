@@ -12,9 +12,10 @@ import pytest
 import jaxgen
 from jaxgen import config, core, train
 from jaxgen.build import build
-from jaxgen.diffusion import multistep, process, samplers, times
+from jaxgen.diffusion import multistep, process, samplers, times, truncation
 from jaxgen.diffusion.augment import Noisy
 from jaxgen.errors import UserError
+from jaxgen.models import walking
 from jaxgen.models.cascade import Cascade, shrunk, view
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -44,7 +45,7 @@ def test_a_stopped_chain_has_the_law_of_x_t(sampler):
 
   @jax.jit
   def run(logsnr):
-    D, held, n, t = samplers.stopped(gaussian, path, jnp.int32(400), logsnr)
+    D, held, n, t = truncation.stopped(gaussian, path, jnp.int32(400), logsnr)
     return sampler(D, x_T, held, n, KEYS), t
 
   whole = jax.jit(lambda n: sampler(gaussian, x_T, path, n, KEYS))
@@ -63,7 +64,7 @@ def test_a_stopped_chain_has_the_law_of_x_t(sampler):
 def test_stopping_is_where_euler_is_then():
   path = P(times.even(P, jnp.arange(20), 20))
   x = x_T = samplers.initial(path, KEYS[:4], (3,))
-  D, held, n, t = samplers.stopped(
+  D, held, n, t = truncation.stopped(
       gaussian, path, jnp.int32(20), path.logsnr[7])
   got = samplers.euler(D, x_T, held, n, KEYS[:4])
   at = lambda i: jax.tree.map(lambda a: a[i], path)
@@ -74,7 +75,7 @@ def test_stopping_is_where_euler_is_then():
   np.testing.assert_allclose(got, x, rtol=2e-5, atol=1e-6)
   assert t.t == path.t[7]
   # Noisier than the path begins: nothing is done.
-  D, held, n, t = samplers.stopped(gaussian, path, jnp.int32(20), -1e9)
+  D, held, n, t = truncation.stopped(gaussian, path, jnp.int32(20), -1e9)
   assert same(samplers.euler(D, x_T, held, n, KEYS[:4]), x_T)
   assert t.t == path.t[0]
 
@@ -238,7 +239,7 @@ def test_truncated_gives_what_the_chain_was_then():
                    None)
   now = batch | {"low_res": low, "level": jnp.zeros(6)}
   two.sample(one, now, keys, steps_0=6, level_1=0.5, truncate_1=1.0)
-  path, n = below.points({"steps": 6})
+  path, n, _ = walking.points(below, {"steps": 6})
   at = max(i for i in range(6) if path.t[i] >= 0.5)
   np.testing.assert_allclose(seen["level"], path.t[at], rtol=1e-3)
   # The same leg by leg: dpmpp_2m over the first points alone, without bytes.
@@ -326,14 +327,14 @@ def test_a_cascades_config(trained, tmp_path, capsys, monkeypatch):
       f"{str(trained / 'digits8')!r})\n")
   from jaxgen import chain as chains
   home = str(tmp_path / "C")
-  chains.train_stages(config.load(str(path)), home)
+  train.train_stages(config.load(str(path)), home)
   listed = json.loads((tmp_path / "C" / "cascade.json").read_text())
   assert [list(s) for s in listed["stages"]] == [["workdir"], ["workdir"]]
   x = jaxgen.load(home).sample(0, 2)
   assert same(x, jaxgen.load([str(trained / "digits4"),
                               str(trained / "digits8")]).sample(0, 2))
   with pytest.raises(UserError, match="stages 0 to 1"):
-    chains.train_stages(config.load(str(path)), home, 2)
+    train.train_stages(config.load(str(path)), home, 2)
   other = config.load("configs/cdm.py:digits")
   with pytest.raises(UserError, match="holds a cascade of other stages"):
     chains.note(other, home)

@@ -25,3 +25,12 @@ def bicubic(x: Array, size: int) -> Array:
   """
   shape = len(x), size, size, x.shape[-1]
   return jax.image.resize(x, shape, "bicubic", antialias=True)
+
+
+def enlarged(given: dict[str, Array], shape: tuple[int, ...],
+             how: str = "bicubic") -> Array:
+  """Conditions -> their `low_res` enlarged to `shape`, for `around`.
+
+  As it is, with the noise of its augmentation: that should be low, then.
+  """
+  return jax.image.resize(given["low_res"], shape, how)

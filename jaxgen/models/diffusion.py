@@ -1,7 +1,6 @@
 """Diffusion: DDPM, ADM, EDM, SR3, CDM stages and DiT are one model."""
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,11 +19,12 @@ from jaxgen.core import (
     fold,
     normal,
 )
-from jaxgen.diffusion import guidance, objective, posterior, samplers
+from jaxgen.diffusion import guidance, objective, posterior
 from jaxgen.diffusion.estimate import Denoise, Estimate
 from jaxgen.diffusion.process import Noise
+from jaxgen.models import walking
+from jaxgen.models.walking import LONGEST
 
-LONGEST = 4000  # points of a sampling path at the most
 GUIDANCE = {"guidance": 1., "lo": 0., "hi": float("inf")}
 
 
@@ -52,6 +52,9 @@ class Diffusion:
       where the batch lacks it, or None}.
     augment: Of upsamplers: noise on `low_res`, see `diffusion.augment`. The
       net is told its `level` [B]; a knob when sampling.
+    around: (conditions, shape of x) -> what x is expected to be, [B, ...]. The
+      net then sees and predicts the rest alone, as SRDiff does (Li et al. 2022,
+      Sec. 3.2): so a small net need not learn to copy.
   """
   net: nn.Module
   process: Callable
@@ -67,6 +70,7 @@ class Diffusion:
   cond: Mapping[str, Callable | None] = dataclasses.field(
       default_factory=dict)
   augment: Callable | None = None
+  around: Callable | None = None
 
   sampled = ("net",)
 
@@ -88,17 +92,11 @@ class Diffusion:
     """
     own = {"steps": self.steps} | (GUIDANCE if self.free else {})
     own |= {"level": 0.} if self.augment else {}
-    turned = defaults(self.sampler)
-    path = defaults(self.path)
-    own |= {k: path[k] for k in self.path_knobs}
+    own |= walking.path_knobs(self.path)
+    turned = walking.defaults(self.sampler)
     if getattr(self.net, "learned", False):
       turned.pop("frac", None)  # the net says it
     return own | turned
-
-  @property
-  def path_knobs(self) -> Sequence[str]:
-    """Arguments of the path that can be turned."""
-    return getattr(getattr(self.path, "func", self.path), "knobs", ())
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
@@ -116,15 +114,15 @@ class Diffusion:
   def loss(self, state: State, batch: Batch, key: Key
            ) -> tuple[Array, tuple[Groups, Metrics]]:
     """What the objective makes of F's squared error, and of the bound."""
-    x = batch["x"]
+    given = self.given(self.forget(batch, fold(key, 2)))
+    if self.augment:
+      given |= self.augment(fold(key, 4), given["low_res"])
+    x = batch["x"] - self.expected(given, batch["x"])
     t, weight = self.times(state, fold(key, 0), x.ndim)
     t = self.process(t)
     eps = normal(fold(key, 1), x.shape[1:])
     x_t = t.alpha * x + t.sigma * eps
     c_skip, c_out, c_in, c_noise = self.precond(t)
-    given = self.given(self.forget(batch, fold(key, 2)))
-    if self.augment:
-      given |= self.augment(fold(key, 4), given["low_res"])
     F, frac = self.F(state, c_in * x_t, c_noise, given, fold(key, 3))
     target = (x - c_skip * x_t) / c_out
     mse = jnp.mean((F - target) ** 2, range(1, x.ndim))
@@ -156,18 +154,6 @@ class Diffusion:
     D, batch, knobs = self.prepared(state, batch, key, knobs)
     return self.walk(D, batch, key, **knobs)
 
-  def until(self, state: State, batch: Batch, key: Key, stop: Array, **knobs
-            ) -> tuple[Array, Noise]:
-    """`sample` that ends early: -> x_t where logsnr = `stop`, and t.
-
-    At the last point of the path that is at least as noisy. Where `stop` is
-    infinite it goes all the way, to x_0.
-    """
-    D, batch, knobs = self.prepared(state, batch, key, knobs)
-    path, n = self.points(knobs)
-    D, path, n, t = samplers.stopped(D, path, n, stop)
-    return self.along(D, path, n, batch, key, knobs), t
-
   def prepared(self, state: State, batch: Batch, key: Key,
                knobs: dict[str, Any]) -> tuple[Denoise, Batch, dict[str, Any]]:
     """The denoiser of `sample`, with the knobs that are left for `walk`."""
@@ -191,25 +177,8 @@ class Diffusion:
 
   def walk(self, D: Denoise, batch: Batch, key: Key, **knobs) -> Array:
     """Samples by a denoiser, with the knobs of path and sampler alone."""
-    return self.along(D, *self.points(knobs), batch, key, knobs)
-
-  def points(self, knobs: dict[str, Any]) -> tuple[Noise, Array]:
-    """The path and its length; takes the knobs that say them out of knobs."""
-    n = jnp.clip(jnp.asarray(knobs.pop("steps"), jnp.int32), 1, LONGEST)
-    turned = {k: knobs.pop(k) for k in self.path_knobs}
-    t = self.path(self.process, jnp.arange(LONGEST), n, **turned)
-    return self.process(t), n
-
-  def along(self, D: Denoise, path: Noise, n: Array, batch: Batch, key: Key,
-            knobs: dict[str, Any]) -> Array:
-    """Samples along a path, from noise or from batch["noise"] ~ N(0, 1)."""
-    if "noise" in batch:
-      x_T = path.sigma[0] * batch["noise"]
-    else:
-      x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
-    if "process" in inspect.signature(self.sampler).parameters:
-      knobs = knobs | {"process": self.process}  # to churn on it
-    return self.sampler(D, x_T, path, n, fold(key, 1), **knobs)
+    path, n, knobs = walking.points(self, knobs)
+    return walking.along(self, D, path, n, batch, key, knobs)
 
   def denoiser(self, state: State, batch: Batch, w: Array | None = None,
                lo: Array = 0., hi: Array = float("inf")) -> Denoise:
@@ -236,8 +205,10 @@ class Diffusion:
         ) -> Array | Estimate:
     """Estimates x_0 from x_t (Karras et al. 2022, Eq. 7)."""
     c_skip, c_out, c_in, c_noise = self.precond(t)
+    mean = self.expected(given, x_t)
+    x_t -= t.alpha * mean
     F, frac = self.F(state, c_in * x_t, c_noise, given)
-    x_0 = c_skip * x_t + c_out * F
+    x_0 = mean + c_skip * x_t + c_out * F
     return x_0 if frac is None else Estimate(x_0, frac)
 
   def F(self, state: State, x: Array, c_noise: Array, given: dict[str, Any],
@@ -262,6 +233,10 @@ class Diffusion:
         ("level",) if self.augment else ())
     return {k: batch[k] for k in known if k in batch} | made
 
+  def expected(self, given: dict[str, Any], x: Array) -> Array | float:
+    """What x is expected to be, where the model knows."""
+    return self.around(given, x.shape) if self.around else 0.
+
   def forget(self, batch: Batch, key: Key) -> Batch:
     """Drops a share of the labels, for guidance without a classifier."""
     if not self.free:
@@ -276,9 +251,3 @@ class Diffusion:
     twice = 2 if knobs.get("guidance", 1.) != 1 else 1
     return twice * evaluations(min(max(int(knobs["steps"]), 1), LONGEST))
 
-
-def defaults(f: Callable) -> dict[str, float]:
-  """The arguments of f that default to a float."""
-  parameters = inspect.signature(f).parameters
-  return {k: p.default for k, p in parameters.items()
-          if isinstance(p.default, float)}

@@ -93,6 +93,11 @@ def inputs(sampler: Sampler, batch: int, knobs: dict[str, float]) -> tuple:
   labels = sampler.labels(batch, None)
   if labels is not None:
     given["y"] = labels
+  like = jax.ShapeDtypeStruct((batch, *sampler.shape), jnp.float32)
+  for name, make in getattr(sampler.model, "cond", {}).items():
+    if make:  # small images: what they show does not matter
+      shape = jax.eval_shape(make, like).shape
+      given[name] = np.full(shape, 128, sampler.dtype)
   given = sharding.place(given, sampler.mesh)
   return sampler.state, given, jax.random.key(0), settings
 
@@ -102,7 +107,7 @@ def count_evaluations(sampler: Sampler, batch: int, args: tuple
   """The networks behind one batch of samples, and how often each is run."""
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), sampler.state)
   _, given, key, settings = args
-  given = {k: np.zeros(batch, np.int32) for k in given}
+  given = {k: np.zeros(v.shape, v.dtype) for k, v in given.items()}
   return networks.evaluations(
       sampler.program.__wrapped__, zeros, given, key, settings)
 

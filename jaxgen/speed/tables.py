@@ -61,12 +61,24 @@ def sample(result: dict[str, Any]) -> str:
       ("  all beside them", share(result["overhead"])),
       ("network evaluations per sample", number(result["evaluations"])),
       ("batches timed", number(result["batches"])),
+      *stage_rows(result.get("stages")),
       ("FLOPs per batch", si(result["flops"], "FLOP")),
       ("achieved", si(result["flops_per_s"], "FLOP/s")),
       *peak_rows(result["peak"], [result]),
       ("compilation", seconds(result["compile_seconds"])),
       *memory_rows(result), *peak_facts(result["peak"]),
   ]) + f"\nknobs: {knobs}"
+
+
+def stage_rows(stages: dict[str, Any] | None) -> list[Row]:
+  """Of `stages.time_stages`."""
+  if not stages:
+    return []
+  each = [(f"  stage {i} alone", seconds(s))
+          for i, s in enumerate(stages["stage_seconds"])]
+  return [(f"the chain, in turn with its stages, {stages['rounds']} rounds",
+           seconds(stages["chain_seconds"])), *each,
+          ("  the chain beside their sum", f"{stages['added']:+.2%}")]
 
 
 def data(result: dict[str, Any]) -> str:
