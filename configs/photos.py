@@ -21,8 +21,8 @@ def get_config(arg=None):
   size = 32 if arg == "debug" else int(arg)
   net, steps = {
       16: (dict(width=48, mults=(1, 2), blocks=1, attend=(8,)), 2000),
-      32: (dict(width=32, mults=(1, 2), blocks=1, attend=()), 800),
-      64: (dict(width=24, mults=(1, 2, 2), blocks=1, attend=()), 600),
+      32: (dict(width=32, mults=(1, 2), blocks=1, attend=()), 2000),
+      64: (dict(width=24, mults=(1, 2, 2), blocks=1, attend=()), 1200),
   }[size]
   c = _base.base("photos", steps=steps, batch=16, size=size)
   c.data.flip = True
