@@ -87,7 +87,7 @@ def take(sets: Sets, groups: Mapping[str, Mapping[str, Any]], source: str,
   for part, at in there.items():
     tensors = how.rest(sets[at])
     table = how.entries(GROUP[part], groups[GROUP[part]])
-    for name in how.root:
+    for name in (n for n in how.root if any(e.theirs == (n,) for e in table)):
       if name in sets.get("", {}):
         tensors[name] = flattened(sets[""][name])
       else:
