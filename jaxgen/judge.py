@@ -82,16 +82,19 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
     raise UserError(
         f"{real.name} has no labels, and the built-in judge is a classifier")
   test = open_source(data.source, split="test", size=size)
-  home = pathlib.Path(folder) if folder else cache(real)
+  home = pathlib.Path(folder) if folder else cache(real, size)
   return ClassifierJudge.of(data, real, test, home)
 
 
-def cache(real: Source) -> pathlib.Path:
-  """Where the judge of a dataset lies when nobody says."""
+def cache(real: Source, size: int | None = None) -> pathlib.Path:
+  """Where the judge of a dataset lies when nobody says.
+
+  `size` is the config's: a judge belongs to its config.
+  """
   root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   return (pathlib.Path(root).expanduser() / "jaxgen" / "judges"
           / f"{real.name.replace('/', '_').replace(':', '-')}"
-            f"-{real.fingerprint}")
+            f"{f'-{size}' if size else ''}-{real.fingerprint}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

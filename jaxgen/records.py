@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import core
 from jaxgen.checkpoint import Checkpoints, as_json, steps
-from jaxgen.data.sources import Source
+from jaxgen.data.sources import Source, open_source
 from jaxgen.errors import Diverged, UserError
 from jaxgen.experiment import Experiment, dummy
 from jaxgen.log import Logger
@@ -33,6 +33,8 @@ class Records:
     self.begun = time.perf_counter() - seconds
     self.watch = Watch(self.config, logger)
     self.pictures = Pictures(experiment, source, logger, workdir)
+    self.probe = (Probe(experiment, source, logger)
+                  if hasattr(experiment.model, "probe") else None)
     self.judge = None
     if self.config.log.eval.every:
       from jaxgen.evaluation.during import Periodic
@@ -51,6 +53,8 @@ class Records:
       self.watch.see(done, metrics)
       if every and done % every == 0:
         self.pictures.draw(done, state)
+        if self.probe:
+          self.probe.look(done, state)
       if self.judge and self.judge.due(done):
         scores = self.judge.run(done, state)
         self.logger.write_scalars(
@@ -148,3 +152,37 @@ class Pictures:
       flat = jax.tree_util.tree_leaves_with_path(state.params)
       self.logger.write_histograms(
           done, {jax.tree_util.keystr(k): jax.device_get(v) for k, v in flat})
+
+
+class Probe:
+  """What a model says of itself beside data that it was not trained on.
+
+  With pictures, as `probe/...`; see `models.gan_probe` and `health`. Data
+  without a test split are not probed.
+  """
+
+  def __init__(self, experiment: Experiment, source: Source, logger: Logger,
+               n: int = 128):
+    self.logger, self.batches = logger, None
+    data = experiment.config.data
+    try:
+      held = open_source(data.source, split="test", size=data.size or None)
+    except UserError:
+      return
+    n = min(n, len(source), len(held))
+    some = lambda s: s.read(np.arange(n) * len(s) // n)
+    self.batches = some(source), some(held)
+
+    def look(state, batches, key):
+      batch, held = map(core.on_device, batches)
+      return experiment.model.probe(
+          state, batch, held, core.example_keys(key, n))
+
+    self.program = jax.jit(look)
+
+  def look(self, done: int, state: core.State) -> None:
+    """Into the log."""
+    if self.batches:
+      scalars = self.program(state, self.batches, jax.random.key(done))
+      self.logger.write_scalars(done, {
+          f"probe/{k}": float(v) for k, v in jax.device_get(scalars).items()})
