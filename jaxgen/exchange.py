@@ -13,7 +13,7 @@ from jaxgen.build import nearest
 from jaxgen.checkpoint import Checkpoints, latest_meta
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe
-from jaxgen.interop import diffusers, files, names
+from jaxgen.interop import diffusers, edm, files, names
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.infer import infer
 from jaxgen.interop.sources import SOURCES, Block, sr3_buffers
@@ -82,6 +82,11 @@ def opened(checkpoint: str, source: str, config: ConfigDict | None, *,
   if config is None:
     config = usual(tensors, source, size, say)
   experiment = Experiment.of(config)
+  if source == "nvlabs":  # EDM's: ADM's network by other names
+    if config.model.get("net", {}).get("split_first"):
+      raise UserError("EDM's q, k and v want split_first=False in "
+                      "config.model.net")
+    tensors, source = edm.as_adm(tensors), "adm"
   check_net(config, source, checkpoint)
   data = stand_in(experiment, tensors, source, size)
   abstract = experiment.abstract(data, sharding.make_mesh())

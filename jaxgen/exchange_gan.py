@@ -103,6 +103,9 @@ def given(workdir: str, source: str, config: ConfigDict, ema: str | None,
           step: int | None) -> tuple[averaged.Trained, dict[str, Any]]:
   """A workdir's GAN, and its sets of tensors as the source has them."""
   check_net(config, source)
+  if not GANS[source].write:
+    raise UserError(f"{source} keeps its code in its files: none are written; "
+                    "export to another source")
   trained = averaged.trained(workdir, ema, step)
   stats = trained.stats.get("gen", {})
   parts = {"ema": {"params": trained.params["gen"]} | stats}

@@ -1,0 +1,97 @@
+"""EDM's ADM network (NVlabs/edm, DhariwalUNet) by the names of ADM's own.
+
+It is the same network with attention inside of blocks, blocks named by their
+height, and channels of q, k and v in an order of its own: they come out in the
+older one of ADM's (`split_first=False`).
+"""
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.interop.tensors import Tensor
+
+HEAD = 64  # channels of an attention head
+LAYERS = {"norm0": "in_layers.0", "conv0": "in_layers.2",
+          "affine": "emb_layers.1", "norm1": "out_layers.0",
+          "conv1": "out_layers.3", "skip": "skip_connection"}
+ATTENTION = {"norm2": "norm", "qkv": "qkv", "proj": "proj_out"}
+OUTER = {"map_layer0": "time_embed.0", "map_layer1": "time_embed.2",
+         "map_label": "label_emb", "out_norm": "out.0", "out_conv": "out.2"}
+BLOCK = re.compile(r"((?:enc|dec)\.\d+x\d+_(conv|down|up|in\d|block\d+))\.(.+)")
+
+
+def as_adm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+  """Tensors of an EDM pickle's `ema` -> those of ADM's checkpoints.
+
+  UserError for EDM's other network, SongUNet, which is another than ours.
+  """
+  tensors = {k.removeprefix("model."): t for k, t in tensors.items()
+             if not k.endswith("resample_filter")}
+  if "out_conv.weight" not in tensors:
+    raise UserError("this is no pickle of EDM's DhariwalUNet, the one network "
+                    "of EDM's that is known here")
+  places = places_of(tensors)
+  made = {}
+  for name, tensor in tensors.items():
+    found = BLOCK.fullmatch(name)
+    if found is None:
+      layer, _, leaf = name.rpartition(".")
+      if layer not in OUTER:
+        raise UserError(f"EDM's {name} has no place in ADM's network")
+      if layer == "map_label":
+        tensor = changed(tensor, tensor.shape[::-1], np.transpose)
+      made[f"{OUTER[layer]}.{leaf}"] = tensor
+      continue
+    block, kind, rest = found.groups()
+    place, beside = places[block]
+    layer, _, leaf = rest.rpartition(".")
+    if layer in ATTENTION:
+      made[f"{beside}.{ATTENTION[layer]}.{leaf}"] = attention(layer, tensor)
+    else:
+      stem = "" if kind == "conv" else f".{LAYERS[layer]}"
+      made[f"{place}{stem}.{leaf}"] = tensor
+  return made
+
+
+def places_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
+  """Blocks in their order -> ADM's places of block and attention."""
+  found = [BLOCK.fullmatch(name) for name in tensors]
+  blocks = dict.fromkeys((m[1], m[2]) for m in found if m)
+  attends = {m[1] for m in found if m and m[3].startswith("qkv.")}
+  places, down, up, last = {}, 0, 0, ""
+  for block, kind in blocks:
+    if block.startswith("enc."):
+      place, down = f"input_blocks.{down}", down + 1
+    elif kind.startswith("in"):
+      number = 2 * int(kind == "in1")
+      places[block] = f"middle_block.{number}", "middle_block.1"
+      continue
+    elif kind == "up":  # with the last block of the level below
+      places[block] = f"output_blocks.{up - 1}.{1 + (last in attends)}", ""
+      continue
+    else:
+      place, up = f"output_blocks.{up}", up + 1
+    places[block], last = (f"{place}.0", f"{place}.1"), block
+  return places
+
+
+def attention(layer: str, tensor: Tensor) -> Tensor:
+  """One-dimensional convolutions; q, k and v of a head one after the other."""
+  shape = tensor.shape[:3]
+
+  def values(x):
+    x = x.reshape(shape)
+    if layer != "qkv":
+      return x
+    heads = shape[0] // 3 // HEAD
+    return x.reshape(heads, HEAD, 3, *shape[1:]).swapaxes(1, 2).reshape(shape)
+
+  return changed(tensor, shape, values)
+
+
+def changed(tensor: Tensor, shape: tuple[int, ...],
+            how: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+  """The same by a function of its values."""
+  return Tensor(shape, tensor.dtype, lambda: how(tensor.read()))
