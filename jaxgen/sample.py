@@ -6,8 +6,10 @@
   jaxgen sample --workdir U --low_res small.npz --respacing 250 --out large.npz
   jaxgen sample --workdir U --low_res photos/ --sampler ddim --out large/
   jaxgen sample --workdir BASE,UP --knobs steps_1=10,level_1=0.2 --out x.png
+  jaxgen sample --workdir G --truncation 0.5 --interpolate 8 --out walk.png
 
-`--out` is one picture (x.png), a sample file (x.npz) or a folder. From Python:
+`--out` is one picture (x.png), a sample file (x.npz) or a folder. Walks, mixed
+styles and found latents of GANs: see jaxgen/controls.py. From Python:
 
   model = jaxgen.load("W")
   x = model.sample(0, 64, labels=3, steps=25, guidance=1.5)
@@ -22,7 +24,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from jaxgen import cli, pictures
+from jaxgen import cli, controls, pictures
 from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
 from jaxgen.enlarge import enlarge_folder, factor_of
@@ -49,7 +51,8 @@ KNOBS = {
     "level": "an upsampler's noise on its small images, 0 to 1",
     "first": "noisiest time of --respacing warped",
     "bend": "its power: above 1 there are more points at low noise",
-    "temperature": "of z", "noise": "share of a VAE's own noise"}
+    "temperature": "of z", "noise": "share of a VAE's own noise",
+    **controls.KNOBS}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -69,6 +72,7 @@ def define(values: flags.FlagValues) -> None:
   flag("guide_ema", None, "the same of the classifier or the worse model")
   flag("knobs", None, "any others, such as those of a cascade's stages: "
        "steps_1=10,level_1=0.2")
+  controls.define(values)
   for name, default, text in (
       ("num", None, "how many; default: 64, or all of low_res"),
       ("seed", 0, "of all randomness"), ("batch", 256, "samples drawn at once"),
@@ -85,21 +89,28 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
   kind = kind_of(values.out)  # before the work, not after it
+  asked = controls.asked(values)
   if values.low_res and pathlib.Path(values.low_res).expanduser().is_dir():
     return enlarge(values, kind)
   cond, y, of = small_images(values.low_res)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
   if values.labels is not None or not model.classes:
     y = parse_labels(values.labels)
-  num = len(cond.get("low_res", range(64))) if (
-      values.num is None) else values.num
-  labels = model.labels(num, y)
   knobs = turned(values)
-  x = model.sample(values.seed, num, labels, batch=values.batch, **knobs,
-                   **cond)
-  info = model.card | of | {"seed": values.seed, "num": num,
-                            "knobs": told(model.settings(knobs))}
-  write(values.out, x, labels, info)
+  model = controls.settled(model, values.standing, knobs)
+  if asked:
+    made = controls.made(asked, values, model, y, knobs)
+  else:
+    num = len(cond.get("low_res", range(64))) if (
+        values.num is None) else values.num
+    labels = model.labels(num, y)
+    x = model.sample(values.seed, num, labels, batch=values.batch, **knobs,
+                     **cond)
+    made = controls.Made(x, labels)
+  x = made.x
+  info = model.card | of | {"seed": values.seed, "num": len(x),
+                            "knobs": told(model.settings(knobs))} | made.info
+  write(values.out, x, made.labels, info, made.columns, made.arrays)
   print(f"{len(x)} samples -> {values.out}")
 
 
@@ -173,27 +184,37 @@ def digest_of(*arrays: np.ndarray) -> str:
   return h.hexdigest()[:16]
 
 
-def portrait(x: np.ndarray, path: pathlib.Path, info: dict[str, Any]
-             ) -> np.ndarray:
+def portrait(x: np.ndarray, path: pathlib.Path, info: dict[str, Any],
+             columns: int | None = None) -> np.ndarray:
   """One picture of samples, written to `path` with how it was made."""
-  image = pictures.scatter(x) if x.ndim == 2 else pictures.grid(x)
+  image = pictures.scatter(x) if x.ndim == 2 else pictures.grid(x, columns)
   path.parent.mkdir(parents=True, exist_ok=True)
   pictures.save_png(path, image, info)
   return image
 
 
 def write(out: str, x: np.ndarray, labels: np.ndarray | None,
-          info: dict[str, Any]) -> None:
-  """Samples as one grid, a sample file or a folder of pictures."""
+          info: dict[str, Any], columns: int | None = None,
+          more: dict[str, np.ndarray] | None = None) -> None:
+  """Samples as one grid, a sample file or a folder of pictures.
+
+  Args:
+    out: x.png, x.npz or a folder.
+    x: uint8 [N, H, W, C], or points.
+    labels: [N].
+    info: How they were made.
+    columns: Of the grid.
+    more: Further arrays for the sample file.
+  """
   path, kind = pathlib.Path(out), kind_of(out)
   try:
     if kind == ".png":
-      portrait(x, path, info)
+      portrait(x, path, info, columns)
     elif kind == ".npz":
       path.parent.mkdir(parents=True, exist_ok=True)
       arrays = [x] if labels is None else [x, labels]
       partial = path.with_suffix(".tmp.npz")
-      np.savez(partial, *arrays, info=json.dumps(info))
+      np.savez(partial, *arrays, info=json.dumps(info), **more or {})
       partial.replace(path)
     else:
       for i, image in enumerate(x):
