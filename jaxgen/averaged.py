@@ -1,6 +1,4 @@
 """A trained model with the weights that sampling reads, and no others."""
-import hashlib
-import json
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +10,10 @@ from jaxgen import checkpoint, choices, core
 from jaxgen import ema as averages
 from jaxgen.build import build, nearest
 from jaxgen.errors import UserError
+from jaxgen.jsonfile import digest
+from jaxgen.models.classifier import Classifier
+from jaxgen.models.diffusion import Diffusion
+from jaxgen.models.guided import Guided
 
 
 class Trained(NamedTuple):
@@ -46,14 +48,42 @@ def trained(workdir: str, ema: str | None = None, step: int | None = None,
   if data["classes"]:
     shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
   params, stats, step = weights(workdir, config, model, shapes, ema, step)
-  digest = hashlib.sha256(
-      json.dumps(meta["config"], sort_keys=True).encode()).hexdigest()[:16]
-  card = {"workdir": str(workdir), "config": digest, "step": step,
+  card = {"workdir": str(workdir), "config": digest(meta["config"]),
+          "step": step,
           "ema": ema or next(iter(config.ema), "none"),
           "sampler": config.model.get("sampler", {}).get("name"),
           "dataset": data["name"]}
   card |= {"respacing": respacing} if respacing else {}
   return Trained(model, params, stats, step, data, card)
+
+
+def bare(step: int, params: core.Groups, stats: core.Groups) -> core.State:
+  """A state of what sampling reads, and nothing of training."""
+  return core.State(
+      step=jnp.int32(step), params=params, stats=stats, opt={}, ema={},
+      skips=jnp.zeros(2, jnp.int32))
+
+
+def guided(ours: Trained, guide: Trained, role: str) -> Trained:
+  """A diffusion model and its guide, a "classifier" or a "worse" one."""
+  kind = Classifier if role == "classifier" else Diffusion
+  where = guide.card["workdir"]
+  for name, model, want in (("the model", ours, Diffusion),
+                            (f"{role}={where}", guide, kind)):
+    if not isinstance(model.model, want):
+      raise UserError(f"{name} is a {type(model.model).__name__}: to guide "
+                      f"takes a {want.__name__}")
+  mine, theirs = ours.data["classes"], guide.data["classes"]
+  if guide.data["shape"] != ours.data["shape"]:
+    raise UserError(f"{role}={where} was trained on {guide.data['shape']}, "
+                    f"the model on {ours.data['shape']}")
+  if mine != theirs and (mine if kind is Classifier else theirs):
+    raise UserError(f"{role}={where} knows {theirs} classes, the model {mine}")
+  return Trained(
+      Guided(ours.model, guide.model), ours.params | {
+          "guide": guide.params["net"]}, ours.stats | {
+              "guide": guide.stats.get("net", {})}, ours.step,
+      ours.data | {"classes": mine or theirs}, ours.card | {role: guide.card})
 
 
 def weights(workdir, config, model, shapes, profile, step):

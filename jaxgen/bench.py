@@ -9,9 +9,6 @@ weights. `data` with --config also times the train step that is to be fed.
 """
 import contextlib
 import functools
-import json
-import os
-import pathlib
 import sys
 import threading
 import time
@@ -21,7 +18,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from jaxgen import cli, device, sample, sharding
+from jaxgen import cli, device, jsonfile, sample, sharding
 from jaxgen.build import nearest
 from jaxgen.data import pipeline
 from jaxgen.data.sources import Source, open_source
@@ -81,7 +78,8 @@ def bench(values: flags.FlagValues) -> None:
   print("\n".join([tables.machine(machine), "",
                    getattr(tables, values.what)(result)]))
   if values.json:
-    save(values.json, {"bench": values.what, "machine": machine, **result})
+    jsonfile.write(values.json, {
+        "bench": values.what, "machine": machine, **result})
 
 
 def check(values: flags.FlagValues) -> None:
@@ -206,26 +204,6 @@ def telling(stream, every: float = 10.) -> Iterator[Any]:
     over.set()
     news.set()
     thread.join()
-
-
-def save(path: str, result: dict[str, Any]) -> None:
-  """Writes JSON whole or not at all; it knows no infinity: that is "inf"."""
-  file = pathlib.Path(path)
-  file.parent.mkdir(parents=True, exist_ok=True)
-  draft = file.with_name(f".{file.name}.{os.getpid()}")
-  draft.write_text(json.dumps(finite(result), indent=1) + "\n")
-  draft.replace(file)
-
-
-def finite(x: Any) -> Any:
-  """Numbers that JSON does not know become strings."""
-  if isinstance(x, dict):
-    return {k: finite(v) for k, v in x.items()}
-  if isinstance(x, list):
-    return [finite(v) for v in x]
-  if isinstance(x, float) and x - x != 0:
-    return str(x)
-  return x
 
 
 if __name__ == "__main__":

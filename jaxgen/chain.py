@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, config
+from jaxgen import checkpoint, config, jsonfile
 from jaxgen.averaged import Trained
 from jaxgen.errors import UserError
 from jaxgen.models.cascade import Cascade
@@ -60,14 +60,10 @@ def note(settings: ConfigDict, workdir: str) -> None:
   path = pathlib.Path(workdir) / LIST
   where = [{"workdir": place} if own is None else {"stage": str(i)}
            for i, (place, own) in enumerate(planned(settings, workdir))]
-  told = json.dumps({"stages": where}, indent=1)
-  if path.exists() and path.read_text() != told:
+  if path.exists() and json.loads(path.read_text())["stages"] != where:
     raise UserError(f"{workdir} holds a cascade of other stages: take a new "
                     "--workdir")
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_suffix(".tmp")
-  draft.write_text(told)
-  draft.replace(path)
+  jsonfile.write(path, {"stages": where})
 
 
 def stages_of(workdir: str | Sequence[str]) -> list[str]:

@@ -21,11 +21,10 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, health, pictures, train
+from jaxgen import checkpoint, cli, config, health, jsonfile, pictures, train
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import UserError
-from jaxgen.evaluate import save_json
 from jaxgen.evaluation import cards
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.log import read_jsonl
@@ -92,7 +91,7 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str,
       "machine": machine(), "versions": versions(),
       "counts": {"samples": judge.count, "real": judge.count, "seeds": seeds},
       "real": {"grid": "real", "metrics": means(judge.floor())}, "rows": rows}
-  save_json(home / "report.json", results)
+  jsonfile.write(home / "report.json", results)
   for name, picture in images.items():
     (home / f"{name}.png").write_bytes(picture)
   (home / "report.html").write_text(render(results, images))

@@ -13,18 +13,15 @@ they were made; only cards that were made alike are ranked.
 """
 import dataclasses
 import functools
-import json
-import os
 import pathlib
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, restoration, sample
+from jaxgen import cli, jsonfile, restoration, sample
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
@@ -35,10 +32,10 @@ from jaxgen.evaluation.images import Dataset, Images
 from jaxgen.evaluation.logs import append, card_name
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
 from jaxgen.evaluation.reference import (
-    Reference,
-    open_images,
-    open_reference,
-    save_statistics,
+  Reference,
+  open_images,
+  open_reference,
+  save_statistics,
 )
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import METRICS
@@ -137,7 +134,7 @@ def judge_as_ever(values: flags.FlagValues) -> None:
   scores, floor = judge.scores(x, y), judge.floor()
   print(table(scores, floor))
   if values.out:
-    save_json(values.out, {
+    jsonfile.write(values.out, {
         "made": made, "judge": judge.card, "scores": means(scores),
         "spread": spreads(scores), "floor": means(floor)})
 
@@ -170,7 +167,7 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
   if "cas" in (metrics or ()):
     card = with_accuracy(card, values, images, data)
   if out:
-    cards.save(out, card)
+    jsonfile.write(out, card)
   if values.save_ref:
     save_statistics(values.save_ref, evaluation.measure().moments,
                     evaluation.main, card)
@@ -242,15 +239,6 @@ def with_accuracy(card: dict[str, Any], values: flags.FlagValues,
   name = f"cas@{judge.features}"
   return card | {"scores": card["scores"] | {name: judge.cas(x, images.labels)},
                  "cas": judge.card}
-
-
-def save_json(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
-  """Writes JSON whole or not at all."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(f".{path.name}.{os.getpid()}")
-  draft.write_text(json.dumps(checkpoint.as_json(result), indent=1))
-  draft.replace(path)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jaxgen import cli, core
+from jaxgen import cli, core, jsonfile
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError
-from jaxgen.evaluate import save_json
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.sampler import Sampler, load
 
@@ -137,8 +136,8 @@ def report(values: flags.FlagValues, parts: dict[str, np.ndarray],
   for k, mean in result.items():
     print(f"{k:6} {mean:9.4f} ± {errors[k]:.4f} bits/dim")
   if values.out:
-    save_json(values.out, {"made": made, "bits_per_dim": result,
-                           "standard_error": errors})
+    jsonfile.write(values.out, {"made": made, "bits_per_dim": result,
+                                "standard_error": errors})
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def _json(value) -> float | int | str:
   return value if math.isfinite(value) else str(value)
 
 
-def _mend(path: Path) -> None:
+def mend(path: Path) -> None:
   """Cuts off a torn last line, or the next row would be glued to it."""
   text = path.read_bytes() if path.exists() else b""
   if text and not text.endswith(b"\n"):
@@ -129,7 +129,7 @@ class Logger:
       return
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    _mend(workdir / FILE)
+    mend(workdir / FILE)
     past = [r for r in read_jsonl(workdir / FILE) if r["step"] <= start]
     self._health, _ = health.replay(past)
     self._file = open(workdir / FILE, "a")  # noqa: SIM115

@@ -21,12 +21,11 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, pictures, sample, train
+from jaxgen import checkpoint, cli, config, jsonfile, pictures, sample, train
 from jaxgen.build import nearest
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import Diverged, UserError
-from jaxgen.evaluate import save_json
 from jaxgen.judge import Judge, means, open_judge
 from jaxgen.sampler import load
 
@@ -87,7 +86,7 @@ def main(values: flags.FlagValues) -> None:
         results["rows"] = [*(r for r in results["rows"]
                              if name(r) != name(row)), row]
         tell(row)
-        save_json(home / "modes.json", results | {"machine": machine()})
+        jsonfile.write(home / "modes.json", results | {"machine": machine()})
   publish(home, results)
 
 

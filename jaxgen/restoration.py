@@ -22,13 +22,14 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import pictures, sample
+from jaxgen import jsonfile, pictures, sample
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import degrade
 from jaxgen.errors import UserError
-from jaxgen.evaluation import cards, perceptual
+from jaxgen.evaluation import perceptual
 from jaxgen.evaluation.drawing import weights_hash
 from jaxgen.evaluation.restored import Case, table
+from jaxgen.jsonfile import plain
 from jaxgen.sampler import Sampler, load
 
 FLAGS = {
@@ -80,7 +81,7 @@ def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
   made = case.enlarged(model, values.seed, values.batch, knobs)
   card = case.card(looks, {k: case.scores(x, looks) for k, x in made.items()})
   card["data"]["split"] = "test"
-  card["made"] = cards.as_json(model.card | {
+  card["made"] = plain(model.card | {
       "weights": weights_hash(model.state), "seed": values.seed,
       "num": len(case.x), "knobs": sample.told(model.settings(dict(knobs)))})
   for look in looks:
@@ -89,7 +90,7 @@ def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
             "published", file=sys.stderr)
   print(table(card))
   if values.out:
-    cards.save(values.out, card)
+    jsonfile.write(values.out, card)
   if values.picture:
     pictures.save_png(values.picture, case.picture(made), {
         "columns": "small, bicubic, the model's, original", "card": card})

@@ -1,7 +1,7 @@
 """A trained model, ready to sample: from a checkpoint to a jitted function."""
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core, sharding
-from jaxgen.averaged import Trained, trained
+from jaxgen.averaged import bare, guided, trained
 from jaxgen.build import nearest
 from jaxgen.chain import chained, stages_of
 from jaxgen.choices import PATHS
 from jaxgen.errors import UserError
-from jaxgen.models.classifier import Classifier
-from jaxgen.models.diffusion import LONGEST, Diffusion
-from jaxgen.models.guided import Guided
+from jaxgen.models.diffusion import LONGEST
 
 
 def load(workdir: str | Sequence[str], *, ema: str | None = None,
@@ -62,35 +60,11 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
   elif guide_ema or guide_step is not None:
     raise UserError("guide_ema and guide_step are of a classifier or a worse "
                     "model, and there is none")
-  state = core.State(
-      step=jnp.int32(ours.step), params=ours.params, stats=ours.stats, opt={},
-      ema={}, skips=jnp.zeros(2, jnp.int32))
+  state = bare(ours.step, ours.params, ours.stats)
   state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
   data = ours.data
   return Sampler(ours.model, state, tuple(data["shape"]),
                  np.dtype(data["dtype"]), data["classes"], ours.card)
-
-
-def guided(ours: Trained, guide: Trained, role: str) -> Trained:
-  """A diffusion model and its guide, a "classifier" or a "worse" one."""
-  kind = Classifier if role == "classifier" else Diffusion
-  where = guide.card["workdir"]
-  for name, model, want in (("the model", ours, Diffusion),
-                            (f"{role}={where}", guide, kind)):
-    if not isinstance(model.model, want):
-      raise UserError(f"{name} is a {type(model.model).__name__}: to guide "
-                      f"takes a {want.__name__}")
-  mine, theirs = ours.data["classes"], guide.data["classes"]
-  if guide.data["shape"] != ours.data["shape"]:
-    raise UserError(f"{role}={where} was trained on {guide.data['shape']}, "
-                    f"the model on {ours.data['shape']}")
-  if mine != theirs and (mine if kind is Classifier else theirs):
-    raise UserError(f"{role}={where} knows {theirs} classes, the model {mine}")
-  return Trained(
-      Guided(ours.model, guide.model), ours.params | {
-          "guide": guide.params["net"]}, ours.stats | {
-              "guide": guide.stats.get("net", {})}, ours.step,
-      ours.data | {"classes": mine or theirs}, ours.card | {role: guide.card})
 
 
 def draw(model: core.Model, profile: str | None, shapes, classes: int,
@@ -157,20 +131,32 @@ class Sampler:
       key = jax.random.key(key)
     cond = self.conditions(given)
     knobs = {k: v for k, v in given.items() if k not in cond}
-    settings = {k: jnp.float32(v) for k, v in self.settings(knobs).items()}
-    labels = self.labels(num, labels)
-    batch = min(batch, num)
+    settings, labels = self.settings(knobs), self.labels(num, labels)
+    if labels is not None:
+      cond["y"] = labels
+    parts = self.stream(key, range(num), min(batch, num), cond, settings)
+    return np.concatenate(jax.device_get(list(parts)))[:num]
+
+  def stream(self, key: core.Key, which: range, batch: int,
+             given: Mapping[str, np.ndarray], settings: Mapping[str, float],
+             state: core.State | None = None) -> Iterator[jax.Array]:
+    """Samples number `which`, `batch` at once; the last ones may be too many.
+
+    Args:
+      key: [].
+      which: Consecutive numbers.
+      batch: Rounded up to a multiple of the devices.
+      given: Conditions and labels of each sample, or fewer, in turn.
+      settings: All knobs.
+      state: In place of the sampler's own.
+    """
+    settings = {k: jnp.float32(v) for k, v in settings.items()}
     batch += -batch % self.mesh.size
-    parts = []
-    for first in range(0, num, batch):
+    for first in which[::batch]:
       i = np.arange(first, first + batch)
-      now = {"i": i.astype(np.int32)}
-      now |= {k: v[i % len(v)] for k, v in cond.items()}
-      if labels is not None:
-        now["y"] = labels[np.minimum(i, num - 1)]
-      now = sharding.place(now, self.mesh)
-      parts.append(self.program(self.state, now, key, settings))
-    return np.concatenate(jax.device_get(parts))[:num]
+      now = {k: v[i % len(v)] for k, v in given.items()}
+      now = sharding.place({"i": i.astype(np.int32)} | now, self.mesh)
+      yield self.program(state or self.state, now, key, settings)
 
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:

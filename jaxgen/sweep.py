@@ -24,12 +24,11 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, pictures, restoration
+from jaxgen import cli, jsonfile, pictures, restoration
 from jaxgen.build import nearest
 from jaxgen.chain import data_of
 from jaxgen.device import machine
 from jaxgen.errors import UserError
-from jaxgen.evaluate import save_json
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.sampler import Sampler, load
 
@@ -76,7 +75,7 @@ def main(values: flags.FlagValues) -> None:
         continue
       rows.append({"told": told} | judged(model, judge, told))
       tell(rows[-1])
-      save_json(home / "sweep.json", {
+      jsonfile.write(home / "sweep.json", {
           "machine": machine(), "judge": judge.card,
           "floor": means(judge.floor()), "rows": rows})
   publish(home, rows, means(judge.floor()), chosen(

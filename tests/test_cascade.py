@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,7 @@ from jaxgen.diffusion.augment import Noisy
 from jaxgen.errors import UserError
 from jaxgen.models import walking
 from jaxgen.models.cascade import Cascade, shrunk, view
+from jaxgen.speed import stages, tables
 
 sys.path.insert(0, os.path.dirname(__file__))
 from games import filled, same  # noqa: E402
@@ -311,6 +313,50 @@ def test_a_chain_on_four_devices(trained, tmp_path):
   assert np.abs(got.astype(int) - want).max() <= 1  # rounding, at the most
 
 
+def test_a_chain_is_timed_beside_its_stages(trained):
+  model = jaxgen.load([str(trained / "digits4"), str(trained / "digits8")])
+  small, large = stages.alone(model)
+  x = small.sample(0, 4, steps=2)
+  assert x.shape == (4, 4, 4, 1)
+  assert large.sample(0, 4, low_res=x, steps=2).shape == (4, 8, 8, 1)
+  told = stages.time_stages(model, 4, 3, 60., steps=2)
+  assert told["rounds"] == 3 and len(told["stage_seconds"]) == 2
+  rows = dict(tables.stage_rows(told))
+  assert list(rows)[-1] == "  the chain beside their sum"
+  assert rows["  the chain beside their sum"].endswith("%")
+  assert stages.time_stages(small, 4, 3, 60.) is None
+
+
+def test_what_is_expected_is_added_and_taken_away():
+  """With `around`, an exact net knows the rest alone, and D is unchanged."""
+  class Rest(nn.Module):
+    @nn.compact
+    def __call__(self, x, c_noise, key=None, low_res=None):
+      self.param("w", nn.initializers.zeros, ())
+      return jnp.full_like(x, 0.25)
+
+  model = build(dict(
+      name="models.diffusion.Diffusion", net=Rest(),
+      process=dict(name="diffusion.process.Cosine"),
+      precond=dict(name="diffusion.precond.x0"),
+      draw_t=dict(name="diffusion.times.uniform"),
+      path=dict(name="diffusion.times.karras"),
+      sampler=dict(name="diffusion.samplers.euler"), steps=5,
+      cond=dict(low_res=dict(name="diffusion.degrade.area", size=4)),
+      around=dict(name="diffusion.degrade.enlarged", how="nearest")))
+  low = jax.random.uniform(jax.random.key(0), (3, 4, 4, 1))
+  x = jnp.repeat(jnp.repeat(low, 2, 1), 2, 2) + 0.25
+  state = core.State(0, {"net": {"w": jnp.zeros(())}}, {"net": {}}, {}, {},
+                     None)
+  batch, keys = {"x": x, "low_res": low}, core.example_keys(KEYS[0], 3)
+  assert model.loss(state, batch, keys)[0] < 1e-10
+  np.testing.assert_allclose(
+      model.sample(state, batch, keys), x, atol=1e-5)
+  # Without it in the batch, the small image is made of x.
+  made = model.given({"x": x})["low_res"]
+  np.testing.assert_allclose(made, low + 0.25, atol=1e-6)
+
+
 def test_stages_that_do_not_fit(trained):
   low, up = str(trained / "digits4"), str(trained / "digits8")
   with pytest.raises(UserError, match="enlarges images of 4x4x1, but .*8x8x1"):
@@ -349,11 +395,14 @@ def test_a_cascades_config(trained, tmp_path, capsys, monkeypatch):
 
 
 def test_the_cascades_that_come_along_fit():
-  """Full-size stages, by their shapes alone."""
-  for arg, sizes in (("256", (32, 64, 256)), ("128", (32, 64, 128))):
-    stages = [config.load(s["config"])
-              for s in config.load(f"configs/cdm.py:{arg}").stages]
-    assert [c.data.size for c in stages] == list(sizes)
-    for below, c in zip(stages[:-1], stages[1:], strict=True):
+  """Full-size stages, by their configs alone."""
+  for name, sizes in (("cdm.py", (32, 64, 256)), ("cdm.py:128", (32, 64, 128)),
+                      ("photos.py", (16, 32, 64))):
+    listed = [config.load(s["config"])
+              for s in config.load(f"configs/{name}").stages]
+    assert [c.data.size for c in listed] == list(sizes)
+    for below, c in zip(listed[:-1], listed[1:], strict=True):
       assert c.model.cond.low_res.size == below.data.size
-      assert c.model.augment.process == c.model.process
+      # What a stopped chain has left is noise that the upsampler knows.
+      assert c.model.augment.process == below.model.process or (
+          name == "cdm.py" and c.data.size == 256)

@@ -96,7 +96,6 @@ def test_order_of_convergence(sampler, order, process, path):
     (samplers.heun, dict(churn=40.0)),
     (samplers.heun, dict(churn=40.0, s_min=0.1, s_max=2.0)),
   ],
-  ids=repr,
 )
 def test_stochastic_samplers_have_the_datas_law(sampler, knobs, process):
   if sampler is samplers.heun:

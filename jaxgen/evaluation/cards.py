@@ -1,6 +1,5 @@
 """Cards: a number, how it was made, and with which others it may be ranked."""
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -9,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.scores import HIGHER, LOWER
+from jaxgen.jsonfile import digest, plain
 
 KIND = "jaxgen evaluation 1"
 # What must be alike before numbers are ranked. Everything else on a card (the
@@ -36,7 +35,7 @@ def head(protocol: Protocol, features: Mapping[str, Any],
   device = jax.devices()[0]
   how = dataclasses.asdict(protocol)
   del how["metrics"]  # which are made changes none of them
-  return as_json({
+  return plain({
       "kind": KIND, "protocol": how,
       "features": features, "reference": reference, "samples": samples,
       "device": {"platform": device.platform, "kind": device.device_kind,
@@ -46,33 +45,7 @@ def head(protocol: Protocol, features: Mapping[str, Any],
 
 def key_of(card: Mapping[str, Any]) -> str:
   """Sixteen hex digits that identify a head."""
-  return hashlib.sha256(json.dumps(card, sort_keys=True).encode()
-                        ).hexdigest()[:16]
-
-
-def as_json(value: Any) -> Any:
-  """Nested values as JSON can say them."""
-  if isinstance(value, Mapping):
-    return {str(k): as_json(v) for k, v in value.items()}
-  if isinstance(value, list | tuple | np.ndarray):
-    return [as_json(v) for v in value]
-  if isinstance(value, np.generic):
-    value = value.item()
-  if isinstance(value, float) and not np.isfinite(value):
-    return str(value)
-  return value
-
-
-def save(path: str | os.PathLike, card: Mapping[str, Any]) -> None:
-  """Writes a card whole or not at all."""
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(f".{path.name}.{os.getpid()}")
-  try:
-    draft.write_text(json.dumps(as_json(card), indent=1) + "\n")
-    draft.replace(path)
-  finally:
-    draft.unlink(missing_ok=True)
+  return digest(card)
 
 
 def load(path: str | os.PathLike) -> dict[str, Any]:

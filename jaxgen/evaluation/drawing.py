@@ -1,19 +1,17 @@
 """Images that a trained model draws while they are judged."""
 import copy
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import core, sharding
+from jaxgen import core
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import quantise, three
 from jaxgen.fingerprint import fingerprint
+from jaxgen.jsonfile import digest
 from jaxgen.sampler import Sampler
 
 
@@ -72,29 +70,23 @@ class Drawn:
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images."""
     key = jax.random.key(self.seed)
-    settings = {k: jnp.float32(v) for k, v in self._settings.items()}
-    mesh = self._floats.mesh
-    size = min(self.batch, self.count)
-    size += -size % mesh.size
-    for first in range(start, stop, size):
-      i = np.arange(first, first + size)
-      given = {"i": i.astype(np.int32)}
-      if self.labels is not None:
-        given["y"] = self.labels[np.minimum(i, self.count - 1)]
-      x = self._floats.program(
-          self.sampler.state, sharding.place(given, mesh), key, settings)
+    given = {} if self.labels is None else {"y": self.labels}
+    first = start
+    for x in self._floats.stream(
+        key, range(start, stop), min(self.batch, self.count), given,
+        self._settings, self.sampler.state):
       x = jax.device_get(x)[:stop - first]
       if not np.isfinite(x).all():
         raise UserError(f"samples {first} to {first + len(x)} of "
                         f"{self.card['name']} hold NaN or infinity")
       yield three(quantise(x, self.rule))
+      first += len(x)
 
 
 def weights_hash(state: core.State) -> str:
   """Sixteen hex digits of the weights that are sampled from."""
   leaves, _ = fingerprint({"params": state.params, "stats": state.stats})
-  return hashlib.sha256(
-      json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:16]
+  return digest(leaves)
 
 
 def choose_labels(sampler: Sampler, how: str, count: int, seed: int

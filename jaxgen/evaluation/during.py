@@ -1,18 +1,15 @@
 """Evaluation while training: the same code, every so many steps."""
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxgen import core
+from jaxgen import core, jsonfile
+from jaxgen.averaged import bare
 from jaxgen.data.sources import Source
 from jaxgen.errors import UserError
-from jaxgen.evaluation import cards
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.drawing import Drawn, choose_labels
 from jaxgen.evaluation.images import Dataset
@@ -20,6 +17,7 @@ from jaxgen.evaluation.logs import card_name
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.evaluation.reference import Reference, open_reference
 from jaxgen.evaluation.run import Evaluation
+from jaxgen.jsonfile import digest
 from jaxgen.sampler import Sampler
 
 DEFAULTS = dict(every=0, num=10_000, protocol="adm", ref="", metrics=(),
@@ -102,7 +100,7 @@ class Periodic:
       return {}
     name = card_name(done, self.evaluation.extractor.name,
                      self.evaluation.protocol.name, self.how["num"])
-    cards.save(self.workdir / "evals" / name, card)
+    jsonfile.write(self.workdir / "evals" / name, card)
     return card["scores"]
 
   def judged(self, done: int, state: core.State) -> dict[str, Any]:
@@ -123,15 +121,11 @@ class Periodic:
     profile = next(iter(config["ema"]), "none")
     if profile != "none":
       state = state.averaged(profile)
-    own = core.State(
-        step=jnp.int32(done), params={g: state.params[g] for g in groups},
-        stats={g: state.stats[g] for g in groups if g in state.stats}, opt={},
-        ema={}, skips=jnp.zeros(2, jnp.int32))
-    digest = hashlib.sha256(
-        json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+    own = bare(done, {g: state.params[g] for g in groups},
+               {g: state.stats[g] for g in groups if g in state.stats})
     classes = config["data"]["classes"]
     return Sampler(
         self.model, own, self.source.shape, self.source.dtype, classes,
-        {"workdir": str(self.workdir), "config": digest, "step": done,
+        {"workdir": str(self.workdir), "config": digest(config), "step": done,
          "ema": profile, "dataset": self.source.name,
          "sampler": config["model"].get("sampler", {}).get("name")})

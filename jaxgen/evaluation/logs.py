@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-FILE = "metrics.jsonl"  # see jaxgen/log.py
+from jaxgen.log import FILE, mend
 
 
 def append(workdir: str | os.PathLike, step: int,
@@ -18,9 +18,7 @@ def append(workdir: str | os.PathLike, step: int,
   process that was killed, is cut off, as the log itself does.
   """
   path = Path(workdir) / FILE
-  text = path.read_bytes() if path.exists() else b""
-  if text and not text.endswith(b"\n"):
-    os.truncate(path, text.rfind(b"\n") + 1)
+  mend(path)
   row = {"step": int(step)} | {
       k: float(v) if np.isfinite(v) else str(float(v))
       for k, v in scores.items()}

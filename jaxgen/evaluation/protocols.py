@@ -5,6 +5,7 @@ images under these protocols are up to a fifth apart (the resize alone).
 """
 import dataclasses
 
+from jaxgen.build import nearest
 from jaxgen.errors import UserError
 
 RESIZES = {  # to the network's 299 x 299
@@ -80,9 +81,6 @@ PROTOCOLS = {p.name: p for p in (
 def protocol(name: str) -> Protocol:
   """The protocol of a name; UserError with a guess if there is none."""
   if name not in PROTOCOLS:
-    import difflib
-    near = difflib.get_close_matches(name, PROTOCOLS, 1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"there is no protocol {name!r}{guess} There are "
-                    f"{', '.join(PROTOCOLS)}")
+    raise UserError(f"there is no protocol {name!r}"
+                    + nearest(name, PROTOCOLS))
   return PROTOCOLS[name]

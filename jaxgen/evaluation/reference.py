@@ -13,7 +13,8 @@ from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import Dataset, Folder, Images
 from jaxgen.evaluation.protocols import Protocol
-from jaxgen.evaluation.samplefile import SampleFile, hash_file, refuse
+from jaxgen.evaluation.samplefile import SampleFile, refuse
+from jaxgen.interop import files
 from jaxgen.metrics.distances import Gaussian
 
 WIDTHS = {64: "64", 192: "192", 768: "768"}  # else those of the main tap
@@ -100,7 +101,7 @@ def _statistics(path: Path, entries: set[str], protocol: Protocol,
     mu, sigma = (np.asarray(a, np.float64) for a in pair)
     statistics[tap or WIDTHS.get(len(mu), "")] = Gaussian(mu, sigma, n)
   images, card = None, {"kind": "statistics", "name": path.name,
-                        "sha256": hash_file(path), "images": n or None}
+                        "sha256": files.sha256(path), "images": n or None}
   if "arr_0" in entries:
     how = {k: how[k] for k in ("span", "convert") if k in how}
     images = SampleFile.open(str(path), protocol.floats, **how)

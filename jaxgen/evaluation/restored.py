@@ -12,6 +12,7 @@ from jaxgen.data.arrays import Source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
 from jaxgen.evaluation.perceptual import Perceptual
+from jaxgen.jsonfile import plain
 from jaxgen.metrics import restoration as metrics
 from jaxgen.sampler import Sampler
 
@@ -101,7 +102,7 @@ class Case:
     mean = lambda s: {k: np.mean(v) for k, v in s.items()}
     error = lambda s: {k: np.std(v, ddof=1) / len(v) ** 0.5
                        for k, v in s.items() if np.isfinite(v).all()}
-    return cards.as_json({
+    return plain({
         "kind": KIND,
         "data": {"name": self.test.name, "fingerprint": self.test.fingerprint,
                  "images": len(self.x), "of": len(self.test),

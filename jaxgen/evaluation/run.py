@@ -1,6 +1,5 @@
 """One evaluation, from images to a card."""
 import dataclasses
-import difflib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxgen import pictures
+from jaxgen.build import nearest
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
 from jaxgen.evaluation.bars import Bars
@@ -19,13 +19,14 @@ from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.reference import Reference
 from jaxgen.evaluation.samplefile import SampleFile
 from jaxgen.evaluation.scores import (
-    METRICS,
-    Given,
-    main_tap,
-    plans,
-    score,
-    tap_of,
+  METRICS,
+  Given,
+  main_tap,
+  plans,
+  score,
+  tap_of,
 )
+from jaxgen.jsonfile import plain
 
 
 @dataclasses.dataclass
@@ -84,10 +85,8 @@ class Evaluation:
     """Whether a metric can be made; UserError if it was asked for."""
     taps, statistics = self.extractor.taps, self.reference.statistics
     if metric not in METRICS:
-      near = difflib.get_close_matches(metric, METRICS, 1)
-      guess = f"did you mean {near[0]}? " if near else ""
-      raise UserError(f"there is no metric {metric!r}; {guess}There are "
-                      f"{', '.join(METRICS)}")
+      raise UserError(f"there is no metric {metric!r}"
+                      + nearest(metric, METRICS))
     tap, wants = tap_of(metric, taps, self.protocol), METRICS[metric]
     key = "" if tap == self.main else tap
     why = None
@@ -150,7 +149,7 @@ class Evaluation:
       self.bars.end()
     if folder:
       shutil.rmtree(folder, ignore_errors=True)
-    return cards.as_json(card)
+    return plain(card)
 
   def scored(self, given: Given, images: Images) -> dict[str, Any]:
     """What a card says beside its head."""

@@ -5,7 +5,6 @@ is read out of the archive as it is needed.
 """
 import contextlib
 import dataclasses
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,16 +15,11 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import first, quantise, three
+from jaxgen.interop import files
 
 SPANS = ("signed", "unit", "bytes")
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile,
           zlib.error, NotImplementedError)
-
-
-def hash_file(path: Path) -> str:
-  """sha256 of a file, as sha256sum says it."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -113,7 +107,7 @@ class SampleFile:
   @property
   def card(self) -> dict[str, Any]:
     """Identified by the sha256 of the file."""
-    self._hash = self._hash or hash_file(self.path)
+    self._hash = self._hash or files.sha256(self.path)
     return {"kind": "file", "name": self.path.name, "sha256": self._hash,
             "images": self.count} | ({"floats": self.span} if self.span else {})
 

@@ -23,7 +23,7 @@ from jaxgen.nets.blocks import (
     conv,
     halve,
 )
-from jaxgen.nets.layers import GroupNorm, sinusoids, upsample
+from jaxgen.nets.layers import GroupNorm, divisor, sinusoids, upsample
 
 Array = jax.Array
 
@@ -237,6 +237,7 @@ class Pool(nn.Module):
     x += self.param("positional", nn.initializers.normal(c ** -0.5),
                     (c, h * w + 1)).T
     qkv = nn.Dense(3 * c, kernel_init=TORCH, name="qkv")(x)
-    q, k, v = apart(qkv, c // self.head, split_first=True)
+    heads = divisor(c, max(c // self.head, 1))
+    q, k, v = apart(qkv, heads, split_first=True)
     y = jax.nn.dot_product_attention(q[:, :1], k, v).reshape(b, c)
     return y, nn.Dense(self.out, kernel_init=TORCH, name="proj")(y)
