@@ -26,7 +26,7 @@ def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
   return ConfigDict(model.to_dict() | {"sampler": SAMPLERS[name]})
 
 
-PATHS = ("even", "karras", "ddim", "spaced", "quadratic")
+PATHS = ("even", "karras", "ddim", "spaced", "quadratic", "warped")
 
 
 def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:

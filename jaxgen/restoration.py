@@ -39,11 +39,12 @@ FLAGS = {
     "picture": "x.png gets small images, bicubic, the model's, originals"}
 
 
-def define(values: flags.FlagValues) -> None:
-  """The flags of `evaluate` that are for models which enlarge images."""
+def define(values: flags.FlagValues, picture: bool = True) -> None:
+  """The flags of a verb that are for models which enlarge images."""
   for name, text in FLAGS.items():
-    flags.DEFINE_string(name, None, f"of an upsampler: {text}",
-                        flag_values=values)
+    if picture or name != "picture":
+      flags.DEFINE_string(name, None, f"of an upsampler: {text}",
+                          flag_values=values)
 
 
 def check_flags(values: flags.FlagValues) -> None:

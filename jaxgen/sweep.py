@@ -44,6 +44,7 @@ def define(values: flags.FlagValues) -> None:
   flag("respacing", None, "times to visit: karras, ddim, ..., see sample")
   flag("judge", None, "folder of the judge; default: in the user's cache")
   flag("ema", None, "profile of averaged weights")
+  restoration.define(values, picture=False)
   lists = functools.partial(flags.DEFINE_list, flag_values=values)
   lists("metrics", [], "to show, such as precision,recall; default: the first")
   lists("samplers", [], "by name; default: the config's")
