@@ -167,11 +167,13 @@ class Pairs:
     return {"features": self.features, "reference": self.case.test.name,
             "fingerprint": self.case.test.fingerprint, "images": self.count}
 
-  def conditions(self, n: int) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """Labels and small images of n pairs, all of them."""
+  def conditions(self, model: Sampler, n: int
+                 ) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """Labels, if the model wants them, and small images: all n pairs."""
     if n != self.count:
       raise UserError(f"num={n}: there are {self.count} pairs")
-    return self.case.y, {"low_res": self.case.low_res}
+    labels = self.case.y if model.classes else None
+    return labels, {"low_res": self.case.low_res}
 
   def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True
              ) -> dict[str, list[float]]:

@@ -159,7 +159,7 @@ def judged(model: Sampler, judge: Judge, told: dict[str, Any]) -> Row:
   given, n = {}, told["num"]
   y = model.labels(n, None)
   if isinstance(judge, restoration.Pairs):
-    y, given = judge.conditions(n)
+    y, given = judge.conditions(model, n)
   begun = time.perf_counter()
   x = model.sample(told["seed"], n, y, **told["knobs"], **given)
   took = time.perf_counter() - begun
