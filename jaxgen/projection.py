@@ -90,7 +90,7 @@ def checked(sampler: Sampler, images: np.ndarray) -> np.ndarray:
 def _descend(gan, features, starts, dtype, state, key, rates, given):
   """-> latents, images, losses of one batch."""
   x = core.on_device({"x": given["x"]})["x"]
-  make, begin = _maker(gan, state, gan.given(given))
+  make, begin = _maker(gan, state, {k: given[k] for k in ("y",) if k in given})
   distance = _distance(x, features)
   if begin is None:
     begin = _best(lambda z: distance(make(z)), starts, gan.z_dim, core.fold(

@@ -51,8 +51,12 @@ def norms():
 
 @pytest.fixture(scope="module")
 def styles():
-  """StyleGAN2 with labels."""
-  return sampler(build(STYLES))
+  """StyleGAN2 with labels, its styles far from each other."""
+  one = sampler(build(STYLES))
+  gen = one.state.params["gen"]  # layers of the mapping multiply by 0.01
+  mapping = jax.tree.map(lambda x: 100 * x, gen["mapping"])
+  return dataclasses.replace(one, state=one.state.replace(
+      params={"gen": gen | {"mapping": mapping}}))
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,9 @@ def test_nothing_is_compiled_anew(norms, styles):
 
 
 def test_standing_statistics(norms):
+  gen = norms.state.params["gen"]  # latents alone shall vary
+  norms = dataclasses.replace(norms, state=norms.state.replace(params={
+      "gen": gen | {"Embed_0": jax.tree.map(jnp.zeros_like, gen["Embed_0"])}}))
   inf, tight = (latents.settle(norms, t, 4, 64) for t in (np.inf, 0.1))
   old, new = (s.state.stats["gen"] for s in (norms, tight))
   assert same({k: v for k, v in old.items() if k != "batch_stats"},
