@@ -210,6 +210,15 @@ def test_knobs_of_stages():
   assert same(zero, x)
 
 
+def test_nothing_goes_to_the_host_between_stages():
+  model, state, sample = chain()
+  batch, keys = given()
+  program = sample.lower(state, batch, keys, **model.knobs).compile().as_text()
+  for word in ("callback", "infeed", "outfeed", "send(", "recv("):
+    assert word not in program
+  assert program.count("ENTRY") == 1
+
+
 def test_a_chain_does_not_depend_on_how_it_is_split():
   model, state, sample = chain()
   batch, keys = given()
