@@ -209,7 +209,8 @@ def _between(gan, dtype, state, key, given, knobs):
   keys = lambda i: core.fold(jnp.broadcast_to(key, i.shape), i)
   own = {k: v for k, v in knobs.items() if k not in (
       "temperature", "truncation")}
-  z = [knobs["temperature"] * latents(keys(i), gan.z_dim, knobs["truncation"])
+  warmth = knobs.get("temperature", 1.)
+  z = [warmth * latents(keys(i), gan.z_dim, knobs["truncation"])
        for i in given["i"].T]
   y = ([{"y": y} for y in given["y"].swapaxes(0, 1)] if gan.classes
        else [{}, {}])

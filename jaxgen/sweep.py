@@ -67,7 +67,9 @@ def main(values: flags.FlagValues) -> None:
   for sampler in values.samplers or [None]:
     model = load(values.workdir, ema=values.ema, sampler=sampler,
                  respacing=values.respacing, classifier=values.classifier)
-    judge = judge or judge_of(model, data, values)
+    if judge is None:
+      judge = judge_of(model, data, values)
+      metrics = chosen(values.metrics, means(judge.floor()))
     for knobs in settings(model, nfes, over):
       card = model.card | {"family": type(model.model).__name__}
       told = {"card": card, "knobs": knobs, "seed": values.seed,
@@ -79,8 +81,7 @@ def main(values: flags.FlagValues) -> None:
       jsonfile.write(home / "sweep.json", {
           "machine": machine(), "judge": judge.card,
           "floor": means(judge.floor()), "rows": rows})
-  publish(home, rows, means(judge.floor()), chosen(
-      values.metrics, means(judge.floor())), judge)
+  publish(home, rows, means(judge.floor()), metrics, judge)
 
 
 def judge_of(model: Sampler, data: Any, values: flags.FlagValues) -> Judge:

@@ -200,7 +200,7 @@ def test_metrics_need_features(own, tmp_path):
   reference = open_reference(str(tmp_path / "real.npz"), how)
   with pytest.raises(UserError, match="dinov2 has no features 'spatial'"):
     Evaluation(reference, Other("dinov2"), how, ("sfid",))
-  with pytest.raises(UserError, match="did you mean fid"):
+  with pytest.raises(UserError, match="did you mean 'fid'"):
     Evaluation(reference, Other("dinov2"), how, ("fidd",))
   some = Evaluation(reference, Other("dinov2"), how)
   assert some.wanted == ("fid", "pr")  # and no Inception score

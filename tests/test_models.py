@@ -47,6 +47,10 @@ def fake_batch(c, n=B):
   if c.data.source == "stacked_digits":
     return {"x": rng.integers(0, 256, (n, 8, 8, 3), np.uint8),
             "y": rng.integers(0, 1000, n, np.int32)}
+  if c.data.source == "photos":
+    return {"x": rng.integers(
+        0, 256, (n, c.data.size, c.data.size, 3), np.uint8),
+            "y": rng.integers(0, 7, n, np.int32)}
   assert c.data.source == "digits", "say what its batches look like"
   return {"x": rng.integers(0, 256, (n, 8, 8, 1), np.uint8),
           "y": rng.integers(0, 10, n, np.int32)}
@@ -175,7 +179,9 @@ def test_classifiers_judge(played):
   if played.model.process:
     return  # it learns from noisy ones: see test_classifier.py
   loss, (_, m) = played.model.loss(played.state, x, played.keys)
-  nll = -np.asarray(jax.nn.log_softmax(logits))[np.arange(B), x["y"]]
+  log_p, share = np.asarray(jax.nn.log_softmax(logits)), played.model.smoothing
+  nll = -log_p[np.arange(B), x["y"]]
+  nll = (1 - share) * nll - share * log_p.mean(1)
   np.testing.assert_allclose(loss, nll.mean(), rtol=1e-5)
   assert m["accuracy"] == np.mean(np.argmax(logits, -1) == x["y"])
 

@@ -100,9 +100,12 @@ class GAN:
 
   @property
   def knobs(self) -> dict[str, float]:
-    """`temperature` scales z, `truncation` bounds it; the generator's own."""
-    return {"temperature": 1., "truncation": INF} | dict(
-        getattr(self.gen, "knobs", {}))
+    """`temperature` scales z, `truncation` bounds it; the generator's own.
+
+    Generators that map z to styles make its length one first: no temperature.
+    """
+    own = {} if hasattr(self.gen, "map") else {"temperature": 1.}
+    return own | {"truncation": INF} | dict(getattr(self.gen, "knobs", {}))
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
