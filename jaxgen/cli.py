@@ -31,6 +31,8 @@ VERBS = {
     "export": "write trained weights as somebody else's checkpoint",
 }
 
+MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate",
+              "jaxgen.bench"}  # started alike on all of them, they join
 
 WANTED = {  # what Python and absl say of a value -> what it should be
     "invalid literal for int": "a whole number",
@@ -61,6 +63,9 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     verb = importlib.import_module(module)
     values = parse(verb, argv)
     quiet_and_quick()
+    if module in MANY_HOSTS:
+      from jaxgen import processes
+      processes.join()
     status = verb.main(values) or 0
   except UserError as e:
     fail(str(e), e.status)
