@@ -104,7 +104,8 @@ def weights(workdir, config, model, shapes, profile, step):
   return tree["params"] | tree["ema"].get(profile, {}), tree["stats"], step
 
 
-def read(workdir, subset, step):
+def read(workdir: str, subset: dict[str, Any], step: int | None
+         ) -> tuple[int, dict[str, Any], dict[str, Any]]:
   """Like checkpoint.restore_subset, which wants no empty subtrees."""
   full = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
   step, tree, meta = checkpoint.restore_subset(workdir, full, step)

@@ -3,7 +3,7 @@
 A cascade's config lists its stages, each by a config or by the workdir of what
 is trained already:
 
-  c.stages = (dict(config="photos.py:16"), dict(workdir="/runs/up64"))
+  c.stages = (dict(config="configs/photos.py:16"), dict(workdir="/runs/up64"))
 
 Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. what was trained of
 it. A workdir may also be said as a list, "BASE,UP": those workdirs in turn.
@@ -60,7 +60,7 @@ def note(settings: ConfigDict, workdir: str) -> None:
   path = pathlib.Path(workdir) / LIST
   where = [{"workdir": place} if own is None else {"stage": str(i)}
            for i, (place, own) in enumerate(planned(settings, workdir))]
-  if path.exists() and json.loads(path.read_text())["stages"] != where:
+  if listed(workdir) not in (None, where):
     raise UserError(f"{workdir} holds a cascade of other stages: take a new "
                     "--workdir")
   jsonfile.write(path, {"stages": where})
@@ -74,19 +74,28 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
   """
   if not isinstance(workdir, str | pathlib.Path):
     return [str(w) for w in workdir]
-  path = pathlib.Path(workdir)
-  try:
-    stages = json.loads((path / LIST).read_text())["stages"]
+  path, stages = pathlib.Path(workdir), listed(workdir)
+  if stages is not None:
     return [str(path / s["stage"] if "stage" in s else s["workdir"])
             for s in stages]
-  except OSError:
-    pass
-  except (ValueError, KeyError, TypeError) as e:
-    raise UserError(f"{path / LIST} is damaged ({e}): the command that trained "
-                    "the cascade writes it again once it is gone") from e
   if "," in str(workdir) and not path.exists():
     return [w for w in str(workdir).split(",") if w]
   return [str(workdir)]
+
+
+def listed(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
+  """What a cascade's workdir says of its stages; None where nothing does."""
+  path = pathlib.Path(workdir) / LIST
+  try:
+    stages = json.loads(path.read_text())["stages"]
+    for stage in stages:
+      stage.get("stage") or stage["workdir"]
+    return stages
+  except OSError:
+    return None
+  except (ValueError, KeyError, TypeError, AttributeError) as e:
+    raise UserError(f"{path} is damaged ({e}): the command that trained the "
+                    "cascade writes it again once it is gone") from e
 
 
 def data_of(workdir: str | Sequence[str]) -> ConfigDict:

@@ -233,6 +233,9 @@ def with_accuracy(card: dict[str, Any], values: flags.FlagValues,
   if data is None or images.labels is None:
     raise UserError("cas wants labelled samples, and --data that they imitate")
   judge = open_judge(data, values.judge)
+  if not hasattr(judge, "cas"):
+    raise UserError(f"cas is of images with one label each: {data.source} is "
+                    "judged by its modes")
   x = np.concatenate([x[..., :judge.real.shape[-1]] for x in images.read(
       0, images.count)])
   judge.check(x)

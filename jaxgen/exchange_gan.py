@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from jaxgen import averaged, core, sharding
 from jaxgen.begin import Data, Weights
-from jaxgen.checkpoint import restore_subset
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import files, gans
@@ -114,9 +113,8 @@ def given(workdir: str, source: str, config: ConfigDict, ema: str | None,
     shapes = abstract(trained)
     wanted = {"params": {g: shapes.params[g] for g in groups},
               "stats": {"disc": shapes.stats.get("disc", {})}}
-    wanted = {k: v for k, v in wanted.items() if jax.tree.leaves(v)}
-    _, tree, _ = restore_subset(workdir, wanted, trained.step)
-    stats = {"gen": stats, "disc": tree.get("stats", {}).get("disc", {})}
+    _, tree, _ = averaged.read(workdir, wanted, trained.step)
+    stats = {"gen": stats, "disc": tree["stats"]["disc"]}
     parts |= {g: {"params": tree["params"][g]} | stats[g] for g in groups}
   return trained, gans.give(parts, source)
 

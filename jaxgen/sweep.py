@@ -3,7 +3,7 @@
   jaxgen sweep --workdir W --out sweep
   jaxgen sweep --workdir W --samplers heun,unipc --nfe 50,25 --out sweep
   jaxgen sweep --workdir W --over guidance=1,1.5,2 --over eta=0,1 --out sweep
-  jaxgen sweep --workdir G --over truncation=0.3,0.6,1,2 \
+  jaxgen sweep --workdir G --over truncation=0.3,0.6,1,2 --standing 16 \
     --metrics precision,recall --out sweep
   jaxgen sweep --workdir U --respacing warped --nfe 8 --over bend=1,2,3 --out s
 
@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, jsonfile, pictures, restoration
+from jaxgen import cli, controls, jsonfile, pictures, restoration
 from jaxgen.build import nearest
 from jaxgen.chain import data_of
 from jaxgen.device import machine
@@ -54,6 +54,9 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_integer("num", None, "samples for each row; default: as many as "
                        "the training split has", flag_values=values)
   flags.DEFINE_integer("seed", 0, "of the samples", flag_values=values)
+  flags.DEFINE_integer("standing", None, "GANs: batches of 256 that settle "
+                       "batch norm's statistics anew for every truncation",
+                       flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -69,19 +72,21 @@ def main(values: flags.FlagValues) -> None:
                  respacing=values.respacing, classifier=values.classifier)
     if judge is None:
       judge = judge_of(model, data, values)
-      metrics = chosen(values.metrics, means(judge.floor()))
+      floor = means(judge.floor())
+      metrics = chosen(values.metrics, floor)
     for knobs in settings(model, nfes, over):
-      card = model.card | {"family": type(model.model).__name__}
+      settled = controls.settled(model, values.standing, knobs)
+      card = settled.card | {"family": type(model.model).__name__}
       told = {"card": card, "knobs": knobs, "seed": values.seed,
               "num": values.num or judge.count}
       if any(row["told"] == told for row in rows):
         continue
-      rows.append({"told": told} | judged(model, judge, told))
+      rows.append({"told": told} | judged(settled, judge, told))
       tell(rows[-1])
       jsonfile.write(home / "sweep.json", {
           "machine": machine(), "judge": judge.card,
-          "floor": means(judge.floor()), "rows": rows})
-  publish(home, rows, means(judge.floor()), metrics, judge)
+          "floor": floor, "rows": rows})
+  publish(home, rows, floor, metrics, judge)
 
 
 def judge_of(model: Sampler, data: Any, values: flags.FlagValues) -> Judge:

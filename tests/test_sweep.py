@@ -6,15 +6,15 @@ import pytest
 from verbs import call, tree
 
 import jaxgen
-from jaxgen import config, pictures, sweep, train
+from jaxgen import config, latents, pictures, sweep, train
 from jaxgen.data.sources import open_source
 
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory):
-  """A diffusion model and a GAN of points, hardly trained."""
+  """A diffusion model and GANs, hardly trained."""
   home = tmp_path_factory.mktemp("sweep")
-  for name in ("points_diffusion", "points_gan"):
+  for name in ("points_diffusion", "points_gan", "digits_gan"):
     c = config.load(f"configs/{name}.py:debug")
     c.log.pictures = 0
     train.train(c, str(home / name), quiet=True)
@@ -50,6 +50,35 @@ def test_every_setting_has_its_row(run, tmp_path):
   assert len([x for x in lines if "[sweep]" in x]) == 1
   after = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
   assert after[:4] == rows and len(after) == 5
+
+
+class Brightness:
+  """A judge of one number that needs no training."""
+  features, count, card = "pixels", 64, {"features": "pixels"}
+
+  def scores(self, x, y, cas=True):
+    return {"mean": [float(np.mean(x, dtype=np.float64))]}
+
+  def floor(self):
+    return {"mean": [0.]}
+
+
+def test_every_truncation_has_statistics_of_its_own(
+    run, workdirs, tmp_path, monkeypatch):
+  """The very samples of a sampler that was settled for it."""
+  monkeypatch.setattr(sweep, "open_judge", lambda *_: Brightness())
+  status, _, lines = run("--over=truncation=0.5,2", "--standing=2",
+                         model="digits_gan")
+  assert status == 0, lines
+  rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
+  model = jaxgen.load(workdirs / "digits_gan")
+  for row, bound in zip(rows, (.5, 2), strict=True):
+    assert row["told"]["card"]["standing"]["truncation"] == bound
+    x = latents.settle(model, bound, 2).sample(0, 64, truncation=bound)
+    assert row["scores"]["mean"] == np.mean(x, dtype=np.float64)
+  status, _, (line,) = run("--over=temperature=1", "--standing=2",
+                           model="points_gan")
+  assert status == 2 and "has no statistics to settle" in line
 
 
 def test_any_knob_of_any_family(run, tmp_path):

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxgen.diffusion.samplers import noise
+
 Array = jax.Array
 
 
@@ -51,7 +53,7 @@ class Noisy:
   def spoil(self, key: Array, z_0: Array, s: Array) -> Array:
     """Keys [B], images [B, h, w, C], levels [B] -> z_s; z_0 itself at s = 0."""
     t = self.process(s.reshape(-1, *[1] * (z_0.ndim - 1)))
-    eps = jax.vmap(lambda k: jax.random.normal(k, z_0.shape[1:]))(key)
+    eps = noise(key, z_0.shape[1:])
     return jnp.where(t.t > 0, t.alpha * z_0 + t.sigma * eps, z_0)
 
   def soften(self, key: Array, z_0: Array) -> Array:
