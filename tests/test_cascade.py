@@ -336,34 +336,66 @@ def test_a_chain_is_timed_beside_its_stages(trained):
   assert stages.time_stages(small, 4, 3, 60.) is None
 
 
+class Rest(nn.Module):
+  """An exact net: what x has beyond `plus` times its enlarged small image."""
+  plus: float = 0.
+
+  @nn.compact
+  def __call__(self, x, c_noise, key=None, low_res=None):
+    self.param("w", nn.initializers.zeros, ())
+    whole = jnp.repeat(jnp.repeat(low_res, 2, 1), 2, 2)
+    return self.plus * whole + jnp.full_like(x, 0.25)
+
+
+def expecting(net, **fields):
+  """A model of 8x8 from 4x4 with this net, and a state for it."""
+  model = build(dict(
+      name="models.diffusion.Diffusion", net=net,
+      precond=dict(name="diffusion.precond.x0"),
+      sampler=dict(name="diffusion.samplers.euler"), steps=5,
+      cond=dict(low_res=dict(name="diffusion.degrade.area", size=4)), **fields))
+  return model, core.State(0, {"net": {"w": jnp.zeros(())}}, {"net": {}}, {},
+                           {}, None)
+
+
+AROUND = dict(name="diffusion.degrade.enlarged", how="nearest")
+
+
+def expected_batch(n, plus):
+  """Small images, and big ones `plus` brighter."""
+  low = jax.random.uniform(jax.random.key(0), (n, 4, 4, 1))
+  x = jnp.repeat(jnp.repeat(low, 2, 1), 2, 2) + plus
+  return {"x": x, "low_res": low}, core.example_keys(KEYS[0], n)
+
+
 def test_what_is_expected_is_added_and_taken_away():
   """With `around`, an exact net knows the rest alone, and D is unchanged."""
-  class Rest(nn.Module):
-    @nn.compact
-    def __call__(self, x, c_noise, key=None, low_res=None):
-      self.param("w", nn.initializers.zeros, ())
-      return jnp.full_like(x, 0.25)
-
-  model = build(dict(
-      name="models.diffusion.Diffusion", net=Rest(),
-      process=dict(name="diffusion.process.Cosine"),
-      precond=dict(name="diffusion.precond.x0"),
+  model, state = expecting(
+      Rest(), process=dict(name="diffusion.process.Cosine"),
       draw_t=dict(name="diffusion.times.uniform"),
-      path=dict(name="diffusion.times.karras"),
-      sampler=dict(name="diffusion.samplers.euler"), steps=5,
-      cond=dict(low_res=dict(name="diffusion.degrade.area", size=4)),
-      around=dict(name="diffusion.degrade.enlarged", how="nearest")))
-  low = jax.random.uniform(jax.random.key(0), (3, 4, 4, 1))
-  x = jnp.repeat(jnp.repeat(low, 2, 1), 2, 2) + 0.25
-  state = core.State(0, {"net": {"w": jnp.zeros(())}}, {"net": {}}, {}, {},
-                     None)
-  batch, keys = {"x": x, "low_res": low}, core.example_keys(KEYS[0], 3)
+      path=dict(name="diffusion.times.karras"), around=AROUND)
+  batch, keys = expected_batch(3, 0.25)
   assert model.loss(state, batch, keys)[0] < 1e-10
   np.testing.assert_allclose(
-      model.sample(state, batch, keys), x, atol=1e-5)
+      model.sample(state, batch, keys), batch["x"], atol=1e-5)
   # Without it in the batch, the small image is made of x.
-  made = model.given({"x": x})["low_res"]
-  np.testing.assert_allclose(made, low + 0.25, atol=1e-6)
+  made = model.given({"x": batch["x"]})["low_res"]
+  np.testing.assert_allclose(made, batch["low_res"] + 0.25, atol=1e-6)
+
+
+def test_what_is_expected_leaves_the_bound_alone():
+  """L_vlb is of x, whatever the net sees of it: its last term has bytes."""
+  fields = dict(
+      process=dict(name="diffusion.process.DDPM", steps=4, beta_1=.1,
+                   beta_T=.5),
+      draw_t=dict(name="diffusion.times.grid", steps=4),
+      path=dict(name="diffusion.times.even"),
+      objective=dict(name="diffusion.objective.bound", weight=1.))
+  batch, keys = expected_batch(64, 0.2)
+  losses = [jax.jit(model.loss)(state, batch, keys)[0] for model, state in (
+      expecting(Rest(), around=AROUND, **fields),
+      expecting(Rest(plus=1.), **fields))]
+  np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_stages_that_do_not_fit(trained):

@@ -117,18 +117,20 @@ class Diffusion:
     given = self.given(self.forget(batch, fold(key, 2)))
     if self.augment:
       given |= self.augment(fold(key, 4), given["low_res"])
-    x = batch["x"] - self.expected(given, batch["x"])
+    x = batch["x"]
+    mean = self.expected(given, x)
     t, weight = self.times(state, fold(key, 0), x.ndim)
     t = self.process(t)
     eps = normal(fold(key, 1), x.shape[1:])
     x_t = t.alpha * x + t.sigma * eps
     c_skip, c_out, c_in, c_noise = self.precond(t)
-    F, frac = self.F(state, c_in * x_t, c_noise, given, fold(key, 3))
-    target = (x - c_skip * x_t) / c_out
+    rest = x_t - t.alpha * mean  # what D sees, too
+    F, frac = self.F(state, c_in * rest, c_noise, given, fold(key, 3))
+    target = (x - mean - c_skip * rest) / c_out
     mse = jnp.mean((F - target) ** 2, range(1, x.ndim))
 
     def vb(stop: bool) -> Array:
-      x_0 = c_skip * x_t + c_out * F
+      x_0 = mean + c_skip * rest + c_out * F
       x_0 = jax.lax.stop_gradient(x_0) if stop else x_0
       D = x_0 if frac is None else Estimate(x_0, frac)
       return posterior.vb_terms(x, x_t, D, posterior.link(self.process, t))
@@ -206,9 +208,9 @@ class Diffusion:
     """Estimates x_0 from x_t (Karras et al. 2022, Eq. 7)."""
     c_skip, c_out, c_in, c_noise = self.precond(t)
     mean = self.expected(given, x_t)
-    x_t -= t.alpha * mean
-    F, frac = self.F(state, c_in * x_t, c_noise, given)
-    x_0 = mean + c_skip * x_t + c_out * F
+    rest = x_t - t.alpha * mean
+    F, frac = self.F(state, c_in * rest, c_noise, given)
+    x_0 = mean + c_skip * rest + c_out * F
     return x_0 if frac is None else Estimate(x_0, frac)
 
   def F(self, state: State, x: Array, c_noise: Array, given: dict[str, Any],
