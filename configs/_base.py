@@ -11,6 +11,9 @@ def base(source: str, *, steps: int, batch: int, size: int = 0,
   c.batch = batch
   c.accumulate = 1      # equal parts in which a batch is differentiated
   c.patience = 20       # skipped (non-finite) updates in a row, then we stop
+  # Devices: those along data hold the same state, those along fsdp a part of
+  # it each; batches are cut over all. 0: what is left.
+  c.mesh = dict(data=0, fsdp=1)
   # size: images are cropped and resized to it; 0: as they are stored.
   # classes: labels that the model is given; 0: none.
   # crop: 0.8 takes random squares of 0.8 to 1 of an image; 0: the middle one.

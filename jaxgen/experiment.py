@@ -16,8 +16,9 @@ from jaxgen.errors import UserError
 
 # The fixed part of a config: model, optim and ema are for `build` to judge.
 FIELDS = {
-    "": ("seed", "steps", "batch", "accumulate", "patience", "data", "model",
-         "optim", "ema", "log", "checkpoint"),
+    "": ("seed", "steps", "batch", "accumulate", "patience", "mesh", "data",
+         "model", "optim", "ema", "log", "checkpoint"),
+    "mesh": ("data", "fsdp"),
     "data": ("source", "split", "classes", "flip", "crop", "workers",
              "size"),
     "log": ("every", "pictures", "histograms", "eval"),
@@ -25,9 +26,9 @@ FIELDS = {
 }
 AT_LEAST = {
     "seed": 0, "steps": 1, "batch": 1, "accumulate": 1, "patience": 1,
-    "data.size": 0, "data.classes": 0, "data.workers": 0, "log.every": 1,
-    "log.pictures": 0, "checkpoint.every": 1, "checkpoint.keep": 2,
-    "checkpoint.keep_every": 0,
+    "mesh.data": 0, "mesh.fsdp": 0, "data.size": 0, "data.classes": 0,
+    "data.workers": 0, "log.every": 1, "log.pictures": 0, "checkpoint.every": 1,
+    "checkpoint.keep": 2, "checkpoint.keep_every": 0,
 }
 
 

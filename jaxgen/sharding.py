@@ -1,5 +1,11 @@
-"""Where arrays live: one mesh, replicated states, batches cut along `data`."""
-from collections.abc import Iterator
+"""Where arrays live: one mesh, batches cut over all of it.
+
+The mesh has two axes. Along `data` every device has all of the state, along
+`fsdp` each has its part. All samples, steps and states are the same programs
+on any mesh, to float tolerance.
+"""
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,11 +15,35 @@ from jax.sharding import PartitionSpec as P
 
 from jaxgen.errors import UserError
 
+AXES = "data", "fsdp"
 
-def make_mesh() -> Mesh:
-  """All devices of all processes on one axis, `data`."""
-  return jax.make_mesh((jax.device_count(),), ("data",),
-                       axis_types=(AxisType.Auto,))
+
+def make_mesh(shape: Mapping[str, int] | None = None,
+              devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """All devices of all processes, by default with the batch alone cut.
+
+  Args:
+    shape: {"data": n, "fsdp": m}, as `config.mesh`; 0 is what is left.
+    devices: Those of another machine, to compile for it; default: our own.
+
+  Raises:
+    UserError: The shape wants another number of devices.
+  """
+  # By process, and not as they are wired: the rows that a process reads are
+  # then those of its devices, whatever the machine.
+  devices = sorted(devices or jax.devices(), key=lambda d: (
+      getattr(d, "slice_index", 0), d.process_index, d.id))
+  sizes = dict(data=0, fsdp=1) if shape is None else dict(shape)
+  known = math.prod(size for size in sizes.values() if size)
+  left = [axis for axis, size in sizes.items() if not size]
+  if len(left) == 1:
+    sizes[left[0]] = len(devices) // known
+  if math.prod(sizes.values()) != len(devices):
+    asked = " x ".join(f"mesh.{k}={v}" for k, v in (shape or {}).items())
+    raise UserError(f"{asked} does not fit {len(devices)} devices: their "
+                    "product must be that; one may be 0, which is what is left")
+  return Mesh(np.array(devices).reshape(sizes["data"], sizes["fsdp"]), AXES,
+              axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -22,8 +52,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batched(mesh: Mesh) -> NamedSharding:
-  """First axis cut over the devices."""
-  return NamedSharding(mesh, P("data"))
+  """First axis cut over all devices, in their order."""
+  return NamedSharding(mesh, P(mesh.axis_names))
 
 
 def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:

@@ -36,7 +36,8 @@ from jaxgen.log import Logger
 from jaxgen.records import Records
 
 CONFIGS = ("config",)
-MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "data.workers")
+MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh",
+              "data.workers")
 # Of weights that were imported and not trained on: all but the model itself.
 MAY_BEGIN = (*MAY_CHANGE, "seed", "batch", "accumulate", "data", "optim", "ema")
 
@@ -106,7 +107,7 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
   """
   out = io.StringIO() if quiet else sys.stderr
   experiment = Experiment.of(config)
-  mesh, source = sharding.make_mesh(), open_data(config)
+  mesh, source = sharding.make_mesh(config.mesh), open_data(config)
   abstract = experiment.abstract(source, mesh)
   meta = describe(config, source)
   check_same(workdir, meta)

@@ -54,7 +54,7 @@ class Training:
     self.config = config
     self.experiment = Experiment.of(config)
     self.model = self.experiment.model
-    self.mesh = sharding.make_mesh()
+    self.mesh = sharding.make_mesh(config.mesh)
     say("opening the data")
     self.source = open_data(config)
     self.experiment.abstract(self.source, self.mesh)  # do they fit?
