@@ -133,22 +133,23 @@ def spread(seconds) -> dict[str, float]:
           "max": float(np.max(seconds))}
 
 
-def flops(program: Any, *args: Any) -> float:
+def flops(program: Any, *args: Any, turns: int = 1) -> float:
   """Floating-point operations of one call, on all devices together.
 
   As XLA counts them in the program before it is optimised, lowered for the CPU
   whatever the machine: so the number is the model's, not the compiler's. Every
-  turn of a `scan` counts; of a loop whose length is not known beforehand, one.
+  turn of a `scan` counts.
 
   Args:
     program: Jitted; or `jax.stages.Lowered`, where a scan counts once.
     *args: Of the jitted function: arrays, or their shapes.
+    turns: Of a loop whose length is not known beforehand.
   """
   if hasattr(program, "cost_analysis"):
     return _cost(program)
   with on_cpu():
     traced = program.trace(*_abstract(args))
-    return _cost(traced.lower()) + _further_turns(traced.jaxpr.jaxpr)
+    return _cost(traced.lower()) + _further_turns(traced.jaxpr.jaxpr, turns)
 
 
 def matmul_dtype(jitted: Any, *args: Any) -> np.dtype:
@@ -187,12 +188,17 @@ def _cost(lowered: jax.stages.Lowered) -> float:
   return float((lowered.cost_analysis() or {}).get("flops", 0.))
 
 
-def _further_turns(jaxpr) -> float:
+def _further_turns(jaxpr, turns_of_while: int) -> float:
   """What XLA leaves out: it counts a loop's body once, turns it how it may."""
   total = 0.
   for equation in jaxpr.eqns:
-    inner = sum(_further_turns(j) for j in _inside(equation))
-    if equation.primitive.name == "scan":
+    inner = sum(_further_turns(j, turns_of_while) for j in _inside(equation))
+    if equation.primitive.name == "while" and turns_of_while > 1:
+      body = equation.params["body_jaxpr"]
+      once = jax.jit(jax.extend.core.jaxpr_as_fun(body)).lower(*body.in_avals)
+      inner = (turns_of_while * inner
+               + (turns_of_while - 1) * _cost(once))
+    elif equation.primitive.name == "scan":
       body, turns, unroll = (
           equation.params[k] for k in ("jaxpr", "length", "unroll"))
       once = jax.jit(jax.extend.core.jaxpr_as_fun(body)).lower(*body.in_avals)

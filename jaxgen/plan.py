@@ -1,0 +1,76 @@
+"""Ask the compiler: does it fit, how fast would it be, what must be sent?
+
+  jaxgen plan --config configs/adm_imagenet64.py --topology v5e:16x16
+  jaxgen plan --config configs/adm_imagenet256.py --topology v5p:8x8x8 \\
+    --per_chip 4 --config.mesh.fsdp=8 --json plan.json
+  jaxgen plan --config configs/biggan_deep.py --topology v5e:16x16:2
+  jaxgen plan --config configs/digits_adm.py --sample --batch 64
+
+Nothing is run and no data are opened; no TPU need be there, but its compiler:
+pip install 'jaxgen[tpu]'. `--topology here`, the default, compiles for this
+machine's own devices. See launch/PLANS.md for what the numbers mean.
+"""
+import functools
+import sys
+
+from absl import flags
+
+from jaxgen import cli, jsonfile
+from jaxgen.bench import telling
+from jaxgen.errors import UserError
+from jaxgen.planning import planner, tables
+from jaxgen.planning.standin import parse_shape
+
+CONFIGS = ("config",)
+
+
+def define(values: flags.FlagValues) -> None:
+  """The verb's flags."""
+  flag = functools.partial(flags.DEFINE_string, flag_values=values)
+  flag("topology", "here", "kind:shape, such as v5e:16x16; kind:shape:slices, "
+       "such as v5e:16x16:2; or here")
+  flag("shape", None, "of an example, where the config cannot say: 32,32,3")
+  flag("json", None, "write the numbers to this file, too")
+  for name, text in (("batch", "examples of a step, in all; of --sample, those "
+                               "drawn at once"),
+                     ("per_chip", "the same for each chip")):
+    flags.DEFINE_integer(name, None, text, flag_values=values)
+  flags.DEFINE_float("steps", None, "of --sample: points of the path",
+                     flag_values=values)
+  for name, text in (("sample", "the sampler in place of the train step"),
+                     ("largest", "look for the largest batch that fits"),
+                     ("profile", "what the cycles are spent on")):
+    flags.DEFINE_bool(name, False, text, flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  """The verb."""
+  if values.config is None:
+    raise UserError("plan needs --config=configs/x.py")
+  if "stages" in values.config:
+    raise UserError("a cascade's stages are planned one by one: give their "
+                    "configs")
+  if values.batch is not None and values.per_chip is not None:
+    raise UserError("give either --batch or --per_chip")
+  for name in ("batch", "per_chip"):
+    if values[name].value is not None and values[name].value < 1:
+      raise UserError(f"{name}={values[name].value}: want at least 1")
+  if values.steps is not None and not values.sample:
+    raise UserError("--steps goes with --sample")
+  asked = planner.Asked(
+      values.config, values.topology, values.sample, values.batch,
+      values.per_chip, parse_shape(values.shape),
+      {} if values.steps is None else {"steps": values.steps})
+  with telling(sys.stderr) as say:
+    result = planner.plan(asked, say)
+    if values.largest:
+      result["largest"] = planner.largest(asked, result, say)
+  print(tables.plan(result))
+  if values.profile:
+    print("\n" + tables.profile(result))
+  if values.json:
+    jsonfile.write(values.json, result)
+
+
+if __name__ == "__main__":
+  cli.run("jaxgen.plan")

@@ -1,0 +1,1 @@
+"""What a program would need on a machine that need not be there."""

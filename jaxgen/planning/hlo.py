@@ -1,0 +1,152 @@
+"""The compiler's own text of a program: what runs, how often, at what cost.
+
+XLA prints a module as computations of instructions, one a line:
+
+  %fusion.3 = bf16[8,64]{1,0:T(8,128)} fusion(%a, %b), kind=kOutput,
+    calls=%fused.5, metadata={op_name="jit(f)/dot"}, backend_config={...}
+
+For TPUs most lines hold "estimated_cycles", the compiler's guess of how long a
+core is busy with them; what moves between chips has none.
+"""
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
+LINE = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\]")
+CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+NAMED = re.compile(r'op_name="([^"]*)"')
+CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|"
+                    r"false_computation)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+FLOW = {"while", "call", "conditional", "async-start"}
+
+
+class Instruction(NamedTuple):
+  """One line.
+
+  Attributes:
+    name: As other lines call it.
+    opcode: "fusion", "all-reduce-start", ..
+    shape: Its result's, as printed.
+    cycles: As estimated; 0 where the compiler says nothing.
+    op_name: Where in the traced function it comes from.
+    calls: Names of the computations it runs.
+    turns: How often it runs them; None: not known to the compiler.
+    operands: Names of its operands.
+    text: The whole line.
+  """
+  name: str
+  opcode: str
+  shape: str
+  cycles: int
+  op_name: str
+  calls: tuple[str, ...]
+  turns: int | None
+  operands: tuple[str, ...]
+  text: str
+
+  @property
+  def bytes(self) -> int:
+    """Of the result, without padding."""
+    return size(self.shape)
+
+
+class Module(NamedTuple):
+  """A program: its computations by name, and the one that runs first."""
+  computations: dict[str, list[Instruction]]
+  entry: str
+
+  def running(self, turns: int = 1, name: str | None = None, times: int = 1
+              ) -> Iterator[tuple[Instruction, int]]:
+    """(instruction, how often it runs), those in fusions left out.
+
+    Args:
+      turns: Of loops whose number of turns the compiler does not know.
+      name: The computation to begin with; default: the entry.
+      times: How often that one runs.
+    """
+    for i in self.computations[name or self.entry]:
+      yield i, times
+      if i.opcode in FLOW:
+        n = (turns if i.turns is None else i.turns) if (
+            i.opcode == "while") else 1
+        for called in i.calls:
+          yield from self.running(turns, called, times * n)
+
+  def inside(self, instruction: Instruction) -> Iterator[Instruction]:
+    """The instruction, and all that is fused into it."""
+    yield instruction
+    if instruction.opcode == "fusion":
+      for name in instruction.calls:
+        for i in self.computations.get(name, ()):
+          yield from self.inside(i)
+
+  def cycles(self, turns: int = 1) -> int:
+    """The sum of all estimates; `turns` as for `running`."""
+    return sum(i.cycles * times for i, times in self.running(turns))
+
+
+def parse(text: str) -> Module:
+  """Reads what `jax.stages.Compiled.as_text` gives."""
+  computations, entry, lines = {}, "", None
+  for line in text.splitlines():
+    if head := HEAD.match(line):
+      lines = computations[head[2]] = []
+      entry = head[2] if head[1] else entry
+    elif line.startswith("}"):
+      lines = None
+    elif lines is not None and (found := LINE.match(line)):
+      lines.append(instruction(found[1], found[2]))
+  return Module(computations, entry)
+
+
+def instruction(name: str, rest: str) -> Instruction:
+  """What stands right of "name = "."""
+  end = closing(rest, 0) if rest.startswith("(") else rest.find(" ")
+  shape, rest = rest[:end], rest[end:].lstrip()
+  opcode, _, _ = rest.partition("(")
+  start = len(opcode)
+  stop = closing(rest, start) if start < len(rest) else start
+  calls = tuple(CALLED.findall(rest, stop))
+  if branches := BRANCHES.search(rest, stop):
+    calls += tuple(b.strip(" %") for b in branches[1].split(","))
+  cycles, turns = CYCLES.search(rest, stop), TURNS.search(rest, stop)
+  named = NAMED.search(rest, stop)
+  return Instruction(
+      name, opcode, shape, int(cycles[1]) if cycles else 0,
+      named[1] if named else "", calls, int(turns[1]) if turns else None,
+      tuple(re.findall(r"%([\w.\-]+)", rest[start:stop])), rest)
+
+
+def closing(text: str, start: int) -> int:
+  """Behind the bracket that closes the one at `start`."""
+  depth = 0
+  for k in range(start, len(text)):
+    depth += (text[k] == "(") - (text[k] == ")")
+    if not depth:
+      return k + 1
+  return len(text)
+
+
+def size(shape: str) -> int:
+  """Bytes of "bf16[8,64]{1,0}" or of a tuple of such."""
+  return sum(arrays(shape))
+
+
+def arrays(shape: str) -> list[int]:
+  """Bytes of each array of a shape."""
+  return [math.ceil(width(dtype) * math.prod(
+      int(d.lstrip("<=")) for d in dims.split(",") if d))
+          for dtype, dims in ARRAY.findall(shape)]
+
+
+def width(dtype: str) -> float:
+  """Bytes of one element; 0 for what is no number, such as a token."""
+  if dtype == "pred":
+    return 1
+  bits = re.match(r"(?:bf|[sufc])(\d+)", dtype)
+  return int(bits[1]) / 8 if bits else 0

@@ -1,0 +1,122 @@
+"""Programs made of shapes alone: train steps and samplers, for any mesh."""
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxgen import core, device, sharding
+from jaxgen.begin import Data
+from jaxgen.compilation import Compiled
+from jaxgen.experiment import Experiment, dummy
+from jaxgen.sampler import Sampler
+from jaxgen.speed.training import cycle
+
+KINDS = {"params": "parameters", "opt": "optimiser", "ema": "averages",
+         "stats": "statistics"}
+
+
+class Program(NamedTuple):
+  """Something that can be compiled.
+
+  Attributes:
+    name: Which players move, or that samples are drawn.
+    share: Of all steps, those that take this program.
+    lower: Makes what the compiler gets.
+    flops: Operations of one run, on all devices together.
+    arguments: Bytes per device of what goes in, by kind.
+    turns: How often loops turn whose length is given when it runs.
+  """
+  name: str
+  share: float
+  lower: Callable[[], jax.stages.Lowered]
+  flops: float
+  arguments: dict[str, int]
+  turns: int = 1
+
+
+def train(config: ConfigDict, data: Data, mesh: Mesh) -> list[Program]:
+  """The train step, for every turn that players take."""
+  experiment = Experiment.of(config)
+  state = experiment.abstract(data, mesh)
+  batch = on(sharding.batched(mesh), dummy(data, config.batch))
+  seed = on(sharding.replicated(mesh), key())
+  step = Compiled(experiment, mesh)
+  plain = jax.jit(experiment.step, static_argnums=0)
+  turns = cycle(experiment.model)
+  return [Program(
+      " + ".join(experiment.model.players[i].name for i in turn) or "nobody",
+      turns.count(turn) / len(turns),
+      functools.partial(step.lower, turn, state, batch, seed),
+      device.flops(plain, turn, state, batch, seed),
+      by_kind(state, batch)) for turn in dict.fromkeys(turns)]
+
+
+def sample(config: ConfigDict, data: Data, mesh: Mesh, batch: int,
+           knobs: Mapping[str, float]) -> list[Program]:
+  """The sampler, as `jaxgen sample` would run it with averaged weights."""
+  experiment = Experiment.of(config)
+  state = experiment.abstract(data, mesh).replace(opt={}, ema={})
+  sampler = Sampler(experiment.model, state, data.shape, data.dtype,
+                    config.data.classes, {})
+  vars(sampler)["mesh"] = mesh  # in place of our own devices'
+  settings = sampler.settings(dict(knobs))
+  given = on(sharding.batched(mesh), conditions(sampler, batch))
+  whole = sharding.replicated(mesh)
+  args = (state, given, on(whole, key()),
+          on(whole, {k: jax.ShapeDtypeStruct((), jnp.float32)
+                     for k in settings}))
+  turns = int(settings.get("steps", 1))
+  return [Program(
+      "sampling", 1., functools.partial(sampler.program.lower, *args),
+      device.flops(jax.jit(sampler.program.__wrapped__), *args, turns=turns),
+      by_kind(state, given), turns)]
+
+
+def conditions(sampler: Sampler, batch: int) -> dict[str, Any]:
+  """Shapes of what a sampler is given for each sample."""
+  shapes = {"i": jax.ShapeDtypeStruct((batch,), np.int32)}
+  if sampler.classes:
+    shapes["y"] = jax.ShapeDtypeStruct((batch,), np.int32)
+  like = jax.ShapeDtypeStruct((batch, *sampler.shape), jnp.float32)
+  for name, make in getattr(sampler.model, "cond", {}).items():
+    if make:
+      shapes[name] = jax.ShapeDtypeStruct(
+          jax.eval_shape(make, like).shape, sampler.dtype)
+  return shapes
+
+
+def key() -> jax.ShapeDtypeStruct:
+  """The shape of a seed."""
+  return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def on(where: jax.sharding.Sharding, shapes: Any) -> Any:
+  """The same shapes, placed."""
+  return jax.tree.map(lambda s: jax.ShapeDtypeStruct(
+      s.shape, s.dtype, sharding=where), shapes)
+
+
+def by_kind(state: core.State, batch: core.Batch) -> dict[str, int]:
+  """Bytes per device."""
+  kinds = {word: getattr(state, name) for name, word in KINDS.items()}
+  return {word: per_device(tree)
+          for word, tree in (kinds | {"batch": batch}).items()}
+
+
+def per_device(tree: Any) -> int:
+  """Bytes of a device's part of all leaves, without padding."""
+  return sum(math.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize
+             for s in jax.tree.leaves(tree))
+
+
+def with_batch(config: ConfigDict, batch: int) -> ConfigDict:
+  """The same config, of another batch."""
+  config = config.copy_and_resolve_references()
+  config.batch = batch
+  return config

@@ -1,0 +1,119 @@
+"""A plan as plain text."""
+from typing import Any
+
+from jaxgen.planning.planner import fits
+from jaxgen.speed.tables import aligned, number, seconds, share, si, size
+
+
+def plan(result: dict[str, Any]) -> str:
+  """Of `planner.plan`."""
+  return "\n\n".join(part for part in (
+      headline(result), memory(result), speed(result), network(result)) if part)
+
+
+def headline(r: dict[str, Any]) -> str:
+  """What it is, and the answer."""
+  what = "sampling" if r["what"] == "sample" else "a train step"
+  mesh = " x ".join(f"{k}={v}" for k, v in r["mesh"].items() if v > 1)
+  versions = ", ".join(f"{k} {v}" for k, v in r["versions"].items())
+  example = " x ".join(map(str, r["example"]))
+  lines = [
+      f"{what} of {r['model']} on {r['chips']} x {r['device_kind']}"
+      f" ({r['topology']}), batch {r['batch']:,} of {example}: "
+      f"{number(r['per_chip'])} per chip" + (f"; mesh {mesh}" if mesh else ""),
+      f"compiled by {versions}, optimisation level {r['level']}, in "
+      f"{seconds(r['compile_seconds'])}", answer(r)]
+  if "largest" in r:
+    lines.append(f"largest batch that fits: {r['largest']} per chip, "
+                 f"{r['largest'] * r['chips']:,} in all")
+  return "\n".join(lines)
+
+
+def answer(r: dict[str, Any]) -> str:
+  """Does it fit?"""
+  needs, ok = gib(r["memory"]["total"]), fits(r)
+  if ok is None:
+    return f"needs {needs} per device; what there is is not known"
+  if ok:
+    return f"fits: needs {needs} of {gib(r['hbm'])} per chip"
+  return f"does not fit: needs {needs} of {gib(r['hbm'])} per chip"
+
+
+def memory(r: dict[str, Any]) -> str:
+  """By kind, of the program that needs most."""
+  rows = [("memory per chip", "")]
+  rows += [(f"  {kind}", size(n)) for kind, n in r["memory"].items()]
+  return aligned(rows)
+
+
+def speed(r: dict[str, Any]) -> str:
+  """Operations, and how long they take."""
+  of = "batch" if r["what"] == "sample" else "step"
+  rows = [(f"FLOPs of a {of}", si(r["flops"], "FLOP"))]
+  rows.append(("  per chip", si(r["flops"] / r["chips"], "FLOP")))
+  if r["least_seconds"]:
+    rows.append(("at the published peak it would take",
+                 seconds(r["least_seconds"])))
+  if r["seconds"]:
+    rows += [
+        ("the compiler's estimate", seconds(r["seconds"])),
+        ("  cycles", number(r["cycles"])),
+        ("  share of the published peak", share(r["share_of_peak"])),
+        ("network, at best", seconds(r["network_seconds"])),
+        ("  not hidden behind other work", seconds(r["exposed_seconds"])),
+        ("both together", seconds(r["step_seconds"])),
+        ("  share of the published peak", share(r["share_with_network"])),
+        ("  images/s", number(r["batch"] / r["step_seconds"]))]
+    if r["level"] != "O2":
+      rows.append((f"(cycles at {r['level']} mean little)", ""))
+  if len(r["programs"]) > 1:
+    rows += [turn(row) for row in r["programs"]]
+  return aligned(rows)
+
+
+def turn(row: dict[str, Any]) -> tuple[str, str]:
+  """One of several programs."""
+  said = [si(row["flops"], "FLOP"), size(row["memory"]["total"])]
+  if row.get("seconds"):
+    said += [seconds(row["seconds"]), share(row["share_of_peak"])]
+  return f"{row['name']} ({share(row['share'])} of steps)", ", ".join(said)
+
+
+def network(r: dict[str, Any]) -> str:
+  """What is sent, by kind, of each program."""
+  rows = [("sent, per chip", "arrays", "bytes", "at best", "not hidden")]
+  for program in r["programs"]:
+    if len(r["programs"]) > 1:
+      rows.append((program["name"], "", "", "", ""))
+    for row in program.get("network", ()):
+      times = [seconds(row[k]) if row[k] is not None else "not known"
+               for k in ("seconds", "exposed_seconds")]
+      rows.append((f"  {row['kind']}", number(row["count"]),
+                   size(row["bytes"]), *times))
+  return aligned(rows) if any(row[1] for row in rows[1:]) else ""
+
+
+def profile(r: dict[str, Any]) -> str:
+  """Where the cycles go, of each program."""
+  parts = []
+  for program in r["programs"]:
+    found = program.get("profile")
+    if not found or not program["cycles"]:
+      continue
+    whole = program["cycles"]
+    rows = [(f"{program['name']}, cycles by", number(whole), "")]
+    for title in ("kinds", "places", "directions"):
+      rows.append((title, "", ""))
+      rows += [(f"  {name}", number(n), share(n / whole))
+               for name, n in found[title].items()]
+    rows.append(("longest", "", ""))
+    rows += [(f"  {line['name']} {line['op_name'][-60:]}",
+              number(line["cycles"]), share(line["cycles"] / whole))
+             for line in found["top"]]
+    parts.append(aligned(rows))
+  return "\n\n".join(parts) or "the compiler tells no cycles here"
+
+
+def gib(n: int) -> str:
+  """Bytes -> "15.75 GiB"."""
+  return f"{n / 2 ** 30:.4g} GiB" if n >= 2 ** 28 else size(n)

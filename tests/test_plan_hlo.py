@@ -1,0 +1,185 @@
+"""The reader of the compiler's text, on lines as XLA prints them."""
+import types
+
+import pytest
+
+from jaxgen.errors import UserError
+from jaxgen.planning import estimate, hlo, network, planner, profile, topology
+
+TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=16
+
+%add.1 (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[]{:T(256)} parameter(0)
+  %y = f32[]{:T(256)} parameter(1)
+  ROOT %add.2 = f32[]{:T(256)} add(%x, %y)
+}
+
+%fused.1 (p0: bf16[16,8], p1: bf16[8,4]) -> bf16[16,4] {
+  %p0 = bf16[16,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %p1 = bf16[8,4]{1,0:T(8,128)(2,1)} parameter(1)
+  ROOT %conv.1 = bf16[16,4]{1,0:T(8,128)(2,1)} convolution(%p0, %p1), dim_labels=bf_io->bf, metadata={op_name="jit(step)/jvp(UNet)/in_1/conv/dot" stack_frame_id=4}
+}
+
+%fused.2 (p2: bf16[16,4]) -> bf16[4,16] {
+  %p2 = bf16[16,4]{1,0} parameter(0)
+  ROOT %transpose.1 = bf16[4,16]{1,0} transpose(%p2), dimensions={1,0}
+}
+
+%body.1 (arg: (s32[], f32[100])) -> (s32[], f32[100]) {
+  %arg = (s32[], f32[100]{0}) parameter(0)
+  %gte.1 = f32[100]{0} get-tuple-element(%arg), index=1
+  %all-gather.1 = f32[400]{0} all-gather(%gte.1), channel_id=3, replica_groups=[4,4]<=[16], dimensions={0}, use_global_device_ids=true
+  ROOT %tuple.1 = (s32[], f32[100]{0}) tuple(%gte.1, %gte.1), backend_config={"window_config":{"estimated_cycles":"10"}}
+}
+
+%cond.1 (arg.1: (s32[], f32[100])) -> pred[] {
+  %arg.1 = (s32[], f32[100]{0}) parameter(0)
+  ROOT %lt = pred[]{:T(512)} constant(true), backend_config={"window_config":{"estimated_cycles":"1"}}
+}
+
+ENTRY %main.1_spmd (a: bf16[16,8], b: bf16[8,4], c: (s32[], f32[100])) -> bf16[4,16] {
+  %a = bf16[16,8]{1,0:T(8,128)(2,1)} parameter(0), metadata={op_name="state"}
+  %b = bf16[8,4]{1,0:T(8,128)(2,1)S(1)} parameter(1)
+  %c = (s32[], /*index=1*/f32[100]{0}) parameter(2)
+  %fusion.1 = bf16[16,4]{1,0:T(8,128)(2,1)} fusion(%a, %b), kind=kOutput, calls=%fused.1, metadata={op_name="jit(step)/transpose(jvp(UNet))/in_1/conv/dot" stack_frame_id=4}, backend_config={"flag_configs":[],"window_config":{"estimated_cycles":"5000","iteration_bounds":["4","15"]}}
+  %all-reduce-start.1 = (f32[300]{0}, f32[2,5]{1,0:T(2,128)}) all-reduce-start(%x.1, %y.1), channel_id=2, replica_groups={{0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}}, use_global_device_ids=true, to_apply=%add.1, metadata={op_name="jit(step)/transpose(jvp(UNet))/norm/reduce"}
+  %fusion.2 = bf16[4,16]{1,0} fusion(%fusion.1), kind=kLoop, calls=%fused.2, metadata={op_name="jit(step)/jvp(UNet)/mid/norm/mul"}, backend_config={"window_config":{"estimated_cycles":"700"}}
+  %all-reduce-done.1 = (f32[300]{0}, f32[2,5]{1,0}) all-reduce-done(%all-reduce-start.1)
+  %while.1 = (s32[], f32[100]{0}) while(%c), condition=%cond.1, body=%body.1, backend_config={"known_trip_count":{"n":"12"},"known_init_step":{"init":"0","step":"1"}}
+  %while.2 = (s32[], f32[100]{0}) while(%while.1), condition=%cond.1, body=%body.1
+  %permute = f32[64]{0} collective-permute(%e), channel_id=9, source_target_pairs={{0,1},{1,2},{2,3}}
+  %scatter.1 = f32[25]{0} reduce-scatter(%f), channel_id=11, replica_groups=[1,16]<=[16], dimensions={0}, to_apply=%add.1
+  %gather-start = ((f32[10]{0}, bf16[3]{0}), (f32[40]{0}, bf16[12]{0})) all-gather-start(%g, %h), channel_id=12, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  %send = (bf16[1024,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) send(%i, %after-all), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_target="{1,2}x{0:15}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %bitcast = bf16[4,16]{1,0} bitcast(%fusion.2)
+}
+"""  # noqa: E501
+MODULE = hlo.parse(TEXT)
+POD = topology.parse("v5e:16x16")
+
+
+def named(name):
+  return next(i for lines in MODULE.computations.values() for i in lines
+              if i.name == name)
+
+
+def test_what_an_instruction_is():
+  fusion = named("fusion.1")
+  assert fusion.opcode == "fusion" and fusion.cycles == 5000
+  assert fusion.calls == ("fused.1",) and fusion.operands == ("a", "b")
+  assert fusion.bytes == 16 * 4 * 2
+  loop = named("while.1")
+  assert loop.turns == 12 and set(loop.calls) == {"cond.1", "body.1"}
+  assert named("c").bytes == 4 + 400 and MODULE.entry == "main.1_spmd"
+
+
+@pytest.mark.parametrize("shape, want", [
+    ("bf16[8,64]{1,0:T(8,128)(2,1)}", 1024), ("f32[]", 4), ("pred[7]", 7),
+    ("(s32[], (u8[3]{0}, f64[2]))", 4 + 3 + 16), ("s4[3]", 2), ("token[]", 0),
+    ("f8e4m3fn[5]", 5), ("c64[2]", 16), ("f32[<=16,2]{1,0}", 128)])
+def test_sizes_of_shapes(shape, want):
+  assert hlo.size(shape) == want
+
+
+def test_loops_turn_as_often_as_the_compiler_knows_or_we_do():
+  # A turn of a loop: 10 cycles of its body, one of its condition.
+  assert MODULE.cycles() == 5000 + 700 + 12 * 11 + 1 * 11
+  assert MODULE.cycles(turns=50) == 5000 + 700 + 12 * 11 + 50 * 11
+
+
+def test_what_is_sent():
+  found = {t.kind: t for t in network.transfers(MODULE)}
+  total = {r["kind"]: r for r in network.summary(network.transfers(MODULE),
+                                                 None)}
+  assert found["all-reduce"][1:5] == (300 * 4 + 40, 16, 1, 700)
+  # In the loops 12 + 1 times 400 numbers, once 40 and 12 small ones.
+  assert total["all-gather"]["count"] == 14
+  assert total["all-gather"]["bytes"] == 13 * 1600 + 160 + 24
+  assert found["reduce-scatter"].bytes == 25 * 4 * 16
+  assert found["collective-permute"].bytes == 256
+  assert found[network.SENT].bytes == 2 ** 21
+  assert total["all-reduce"]["seconds"] is None  # no topology, no speed
+
+
+def test_how_long_sending_takes_by_hand():
+  gigabyte = network.Transfer("all-reduce", 10 ** 9, 256, 1, 0, "")
+  # Four links of 45 GB/s, each way once, 255 of 256 parts; eight hops along
+  # either axis, both ways.
+  want = 2 * 255 / 256 / 180 + 2 * 16 * 1e-6
+  assert network.seconds(gigabyte, POD) == pytest.approx(want)
+  # A slice of four by four has no rings: half the speed, three hops an axis.
+  small = topology.parse("v5e:4x4")
+  want = 2 * 15 / 16 / 90 + 2 * 6 * 1e-6
+  assert network.seconds(gigabyte._replace(group=16), small) == (
+      pytest.approx(want))
+  # One axis of the pod alone; and 1/16 of a gigabyte to the other slice.
+  gather = gigabyte._replace(kind="all-gather", group=16)
+  assert network.seconds(gather, POD) == pytest.approx(
+      15 / 16 / 90 + 8 * 1e-6)
+  two = topology.parse("v5e:16x16:2")
+  sent = network.Transfer(network.SENT, 10 ** 9 // 16, 2, 1, 0, "")
+  assert network.seconds(sent, two) == pytest.approx(1 / 16 / 3.125)
+  assert network.seconds(gigabyte._replace(group=1), POD) == 0
+
+
+def test_work_hides_what_is_sent_meanwhile():
+  [row] = [r for r in network.summary(network.transfers(MODULE), POD)
+           if r["kind"] == "all-reduce"]
+  hidden = 700 / POD.chip.clock
+  assert row["exposed_seconds"] == pytest.approx(row["seconds"] - hidden)
+
+
+def test_what_cycles_are_spent_on():
+  found = profile.shares(MODULE)
+  assert found["kinds"]["convolutions and products"] == 5000
+  assert found["kinds"]["copies and layouts"] == 700 + 13 * 11
+  assert found["places"]["convolution"] == 5000
+  assert found["places"]["normalisation"] == 700
+  assert found["directions"] == {
+      "backward": 5000, "forward": 700, "beside": 13 * 11}
+  assert [line["name"] for line in found["top"][:2]] == [
+      "fusion.1", "fusion.2"]
+
+
+@pytest.mark.parametrize("message, want", [
+    ("RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, "
+     "the total memory required for HLO temporaries (78.37G) exceeds available "
+     "HBM (15.75G). HLO module: jit_step.", int(78.37 * 2 ** 30)),
+    ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in"
+     " memory space hbm. Used 1.56T of 15.75G hbm.", int(1.56 * 2 ** 40)),
+    ("INTERNAL: something (3G) exceeds", None)])
+def test_a_refusal_is_an_answer(message, want):
+  assert estimate.refused(message) == want
+
+
+def test_topologies_by_name():
+  pods = topology.parse("v5p:8x8x16:3")
+  assert (pods.kind, pods.edges, pods.slices) == ("v5p", (8, 8, 16), 3)
+  assert topology.parse("v5e:16x8").rings == [(16, True), (8, False)]
+  # What the matrix units of a chip do in a cycle, at the published clock.
+  assert topology.CHIPS["v5e"].clock == pytest.approx(1.5e9, rel=0.01)
+  assert topology.CHIPS["v5p"].clock == pytest.approx(1.75e9, rel=0.01)
+
+
+@pytest.mark.parametrize("name, line", [
+    ("v5e", "kind:shape"), ("v5:4x4", "did you mean"), ("v5e:4x4x4", "2 edges"),
+    ("v5p:4x4", "3 edges"), ("v5e:0x4", "whole numbers"),
+    ("v5e:4x4:0", "whole numbers")])
+def test_a_strange_topology_is_a_users_mistake(name, line):
+  with pytest.raises(UserError, match=line):
+    topology.parse(name)
+
+
+@pytest.mark.parametrize("fixed, slope, room", [(100, 7, 1000), (0, 3, 10),
+                                                (500, 1, 512)])
+def test_the_search_finds_the_largest_batch(fixed, slope, room, monkeypatch):
+  def plan(asked, say):
+    need = fixed + slope * asked.per_chip
+    return {"hbm": room, "per_chip": asked.per_chip,
+            "memory": {"total": need}, "programs": [{"refused": need > room}]}
+  monkeypatch.setattr(planner, "plan", plan)
+  asked = planner.Asked(types.SimpleNamespace(accumulate=1), per_chip=8)
+  tried = []
+  got = planner.largest(asked, plan(asked, None), tried.append)
+  assert got == (room - fixed) // slope and len(tried) <= planner.TRIES
+
