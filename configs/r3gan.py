@@ -80,9 +80,9 @@ def digits(debug):
 
   In one group: XLA has no fast gradient of grouped convolutions for CPUs.
   """
-  c = _base.base("digits", steps=1000, batch=64, classes=10)
+  c = _base.base("digits", steps=1500, batch=64, classes=10)
   wide = 8 if debug else 32
-  model(c, (wide,) * 2, (1,) * 2, 0.05, z_dim=16, channels=1, blocks=1)
+  model(c, (wide,) * 2, (1,) * 2, 0.3, z_dim=16, channels=1, blocks=1)
   adam = dict(name="optim.adam", lr=2e-3, b1=0.0, b2=0.95, decay="linear")
   c.optim.gen, c.optim.disc = adam, adam
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)

@@ -89,11 +89,12 @@ def curves(
   y: str,
   floor: float | None = None,
   floor_name: str = "real test data",
+  shares: bool = False,
 ) -> np.ndarray:
   """Named curves -> uint8 [H, W, 3].
 
-  An axis is logarithmic where its values are positive and span a factor of 3.
-  `floor` is drawn as a dotted line.
+  An axis is logarithmic where its values are positive and span a factor of 3;
+  that of `shares` goes from 0 to 1. `floor` is drawn as a dotted line.
   """
   figure = matplotlib.figure.Figure(figsize=(8, 5), dpi=120)
   axes = figure.add_axes((0.09, 0.12, 0.6, 0.83))
@@ -109,8 +110,11 @@ def curves(
   values = [p for points in series.values() for p in points]
   wide = [min(v) > 0 and max(v) >= 3 * min(v)
           for v in zip(*values, strict=True)]
+  wide[1] &= not shares
   scale = {True: "log", False: "linear"}
   axes.set(xscale=scale[wide[0]], yscale=scale[wide[1]], xlabel=x, ylabel=y)
+  if shares:
+    axes.set_ylim(0, 1)
   for axis in (axes.xaxis, axes.yaxis):
     axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())

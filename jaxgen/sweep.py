@@ -33,6 +33,7 @@ from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.sampler import Sampler, load
 
 Row = dict[str, Any]
+SHARES = ("precision", "recall", "coverage", "cas", "high_quality")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -235,7 +236,8 @@ def publish(home: pathlib.Path, rows: Sequence[Row], floor: dict[str, float],
   pictures.save_png(home / "sweep.png", pictures.curves(
       points, x="network evaluations" if axis == "steps" else axis,
       y=", ".join(metrics), floor=floor[metrics[0]] if len(metrics) == 1
-      else None, floor_name=named))
+      else None, floor_name=named, shares=all(
+          m.partition("@")[0] in SHARES for m in metrics)))
   print(text)
 
 
