@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import options as ocp_options
 
-from jaxgen import snapshot
+from jaxgen import processes, snapshot
 from jaxgen.errors import UserError
 from jaxgen.fingerprint import fingerprint
 from jaxgen.hush import hush
@@ -130,6 +130,8 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind, error, trace) -> None:
+    if error and processes.joined():
+      return  # others may be gone, and a save waits for them
     with contextlib.suppress(UserError) if error else contextlib.nullcontext():
       self.close()
 
@@ -220,8 +222,8 @@ class Checkpoints:
       if not (half / snapshot.COMMIT).exists():
         half.rmtree()  # a full disk needs the room
     self.log(f"{self._failure}; the newest is {self._newest_whole()}")
-    if jax.process_count() > 1:  # the others wait for us in Orbax's barriers
-      os._exit(SAVE_FAILED)
+    if processes.joined():  # the others wait for us in Orbax's barriers
+      processes.leave(SAVE_FAILED, self._failure)
     self._shut()  # a manager forgets neither errors nor steps that failed
 
   def _newest_whole(self):

@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import sys
+import types
 import warnings
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ VERBS = {
     "likelihood": "bits per dimension of real data, by a diffusion model",
     "study": "ask people which of two images a camera took",
     "bench": "measure: train steps, sampling, data",
+    "plan": "what a machine would make of it, by its compiler alone",
     "prepare": "bring a dataset of the catalogue into place",
     "import": "make a workdir of somebody else's checkpoint",
     "export": "write trained weights as somebody else's checkpoint",
@@ -67,14 +69,26 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
       from jaxgen import processes
       processes.join()
     status = verb.main(values) or 0
+    if together := others():
+      together.part()
   except UserError as e:
     fail(str(e), e.status)
   except OSError as e:  # a full disk, a folder that may not be read
     fail(f"{e.strerror or e}: {e.filename or 'while writing'}", 2)
   except KeyboardInterrupt:
     fail("interrupted", 130)
+  except Exception as e:
+    if together := others():
+      together.broken(e)
+    raise
   sys.stdout.flush()
   sys.exit(status)
+
+
+def others() -> types.ModuleType | None:
+  """`jaxgen.processes`, if this is one of several."""
+  module = sys.modules.get("jaxgen.processes")
+  return module if module and module.joined() else None
 
 
 def quiet_and_quick() -> None:
@@ -137,7 +151,9 @@ def said(e: Exception) -> str:
 
 
 def fail(line: str, status: int) -> None:
-  """One line, and out."""
+  """One line, and out; together with all others, if there are any."""
+  if together := others():
+    together.leave(status, line)
   print(f"jaxgen: {' '.join(line.split())}", file=sys.stderr, flush=True)
   sys.stdout.flush()
   # Not sys.exit: it would wait for background saves and loader threads.

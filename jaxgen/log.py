@@ -32,28 +32,38 @@ FILE = "metrics.jsonl"
 def read_jsonl(path: str | os.PathLike) -> list[dict[str, float]]:
   """The log, one row per step in order; of each (step, key) the last counts.
 
+  Raises:
+    UserError: see `read_rows`.
+  """
+  rows: dict[int, dict[str, float]] = {}
+  for row in read_rows(path):
+    if "start" in row:
+      rows = {k: v for k, v in rows.items() if k <= row["start"]}
+    if "step" in row:
+      rows.setdefault(row["step"], {}).update(row)
+  return [rows[step] for step in sorted(rows)]
+
+
+def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
+  """Every row as it was written, those of `start` and of lost steps too.
+
   One torn last line is dropped. A missing file is an empty log.
 
   Raises:
     UserError: a line other than the last is not a JSON object.
   """
   path = Path(path)
-  lines = path.read_bytes().splitlines() if path.exists() else []
-  rows: dict[int, dict[str, float]] = {}
+  lines, rows = path.read_bytes().splitlines() if path.exists() else [], []
   for i, line in enumerate(lines):
     try:
-      row = {k: _number(v) for k, v in json.loads(line).items()}
+      rows.append({k: _number(v) for k, v in json.loads(line).items()})
     except (ValueError, AttributeError) as error:
       if i == len(lines) - 1:
         break
       raise UserError(
         f"{path}, line {i + 1} is damaged; delete the line."
       ) from error
-    if "start" in row:
-      rows = {k: v for k, v in rows.items() if k <= row["start"]}
-    if "step" in row:
-      rows.setdefault(row["step"], {}).update(row)
-  return [rows[step] for step in sorted(rows)]
+  return rows
 
 
 def _number(value):

@@ -1,53 +1,163 @@
-"""Many processes as one: joining them.
+"""Many processes as one: joining, meeting and parting.
 
 Started as one of several processes, a verb joins the others before it touches
-a device; started alone, nothing happens. Who the others are is read from the
-environment, see `found`.
+a device, see `launchers`. Started alone, nothing here does anything, and no
+port is opened. Environment variables say how patient the processes are:
+
+  JAXGEN_HEARTBEAT_SECONDS  30: who is silent for so long is dead
+  JAXGEN_STALL_SECONDS      45: a step that takes so long, and 10 times the
+                            mean, hangs; all else may take 40 times that
 """
 import os
-from collections.abc import Mapping
-from typing import NamedTuple
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
 
 import jax
 
+from jaxgen import guard
 from jaxgen.errors import UserError
+from jaxgen.launchers import ASK, Place, found
 
-COORDINATOR, COUNT, INDEX = (
-    "JAXGEN_COORDINATOR", "JAXGEN_PROCESSES", "JAXGEN_PROCESS_ID")
-HEARTBEAT = "JAXGEN_HEARTBEAT_SECONDS"  # silent for so long: dead
+COME = 300  # seconds until all have to be there
+MEET = 600  # seconds that one may be later than another
 
-
-class Place(NamedTuple):
-  """Which of how many processes this is, and where they meet."""
-  coordinator: str  # host:port, of process 0
-  processes: int
-  index: int
+_guard: guard.Guard | None = None  # of this process, if there are others
 
 
-def found(env: Mapping[str, str]) -> Place | None:
-  """This process's place among others; None if there are no others.
+def patience(name: str, default: int) -> int:
+  """Seconds, from the environment."""
+  text = os.environ.get(name) or str(default)
+  if not text.isdigit() or text == "0":
+    raise UserError(f"{name}={text}: want a whole number of seconds")
+  return int(text)
 
-  Raises:
-    UserError: the environment says half of what it takes.
-  """
-  said = {name: env[name] for name in (COORDINATOR, COUNT, INDEX)
-          if env.get(name)}
-  if not said:
-    return None
-  if len(said) < 3:
-    raise UserError(f"{', '.join(said)} without the rest: set {COORDINATOR}="
-                    f"host:port, {COUNT} and {INDEX} (from 0)")
-  processes, index = int(said[COUNT]), int(said[INDEX])
-  return Place(said[COORDINATOR], processes, index) if processes > 1 else None
+
+def stall() -> int:
+  """Seconds after which a step is taken to hang."""
+  return patience("JAXGEN_STALL_SECONDS", 45)
 
 
 def join() -> None:
-  """Joins the other processes, if there are any; call before all of jax."""
-  place = found(os.environ)
-  if place is None:
+  """Joins the other processes, if there are any; call before all of jax.
+
+  Raises:
+    UserError: The environment says half of what it takes.
+  """
+  global _guard
+  from jax._src import cloud_tpu_init, distributed
+
+  place = found(os.environ, cloud_tpu_init.running_in_cloud_tpu_vm)
+  if place is None or alone(place):
     return
+  silence = patience("JAXGEN_HEARTBEAT_SECONDS", 30)
+  known = [None if part == ASK else part for part in place]
+  processes, index, coordinator, devices = known
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  guard.catch_abort()
   jax.distributed.initialize(
-      place.coordinator, place.processes, place.index,
-      cluster_detection_method="deactivate",
-      heartbeat_timeout_seconds=int(os.environ.get(HEARTBEAT, 30)))
+      coordinator, processes, index, devices,
+      cluster_detection_method=None if ASK in place else "deactivate",
+      initialization_timeout=COME, heartbeat_timeout_seconds=2 * silence)
+  # No backend yet: that would hold up the guard until all have one.
+  state = distributed.global_state
+  _guard = guard.Guard(state.process_id, state.num_processes,
+                       guard.Store(state.client), silence)
+  _guard.start()
+
+
+def alone(place: Place) -> bool:
+  """Whether jax finds one process only."""
+  if place.processes != ASK:
+    return False
+  from jax._src.clusters import ClusterEnv
+  known = (c for c in ClusterEnv._cluster_types if not c.opt_in_only_method)
+  cluster = next((c for c in known if c.is_env_present()), None)
+  return cluster is None or cluster.get_process_count() == 1
+
+
+def lead() -> bool:
+  """Whether this is process 0, who writes and speaks for all."""
+  return _guard is None or _guard.index == 0
+
+
+def follow(report: Callable[[], guard.Beat]) -> None:
+  """Lets the guard know what the main thread is at, from now on."""
+  if _guard is not None:
+    _guard.report = report
+
+
+def meet(name: str, seconds: float = MEET) -> None:
+  """Waits for all others to come here too; ends the run if they do not.
+
+  Args:
+    name: Of the occasion.
+    seconds: For how long.
+  """
+  if _guard is None:
+    return
+  _guard.meetings += 1  # the same number for all
+  try:
+    _guard.store.client.wait_at_barrier(
+        f"jaxgen/{_guard.meetings} {name}", int(1e3 * seconds))
+  except jax.errors.JaxRuntimeError as e:
+    late = sorted(map(int, re.findall(r"task[:/ ](\d+)", str(e))))
+    who = guard.named(late) if late else "not everybody"
+    _guard.leave(guard.LOST, f"{who} did not come to {name} within "
+                 f"{seconds:.0f} s; start all {_guard.count} again")
+
+
+def consult(mine: str, judge: Callable[[dict[int, str]], str]) -> str:
+  """Everybody says something: -> what process 0 makes of it, on all alike.
+
+  Args:
+    mine: Text of any length.
+    judge: Given the text of every process. Asked of process 0 alone.
+  """
+  if _guard is None:
+    return judge({0: mine})
+  store, key = _guard.store, f"consult/{_guard.meetings}"
+  store.put(f"{key}/{_guard.index}", mine)
+  meet("compare notes")
+  if _guard.index == 0:
+    told = {int(i): text for i, text in store.all(key).items()}
+    store.put(f"{key}-answer/0", judge(told))
+  meet("hear the answer")
+  return store.all(f"{key}-answer")["0"]
+
+
+def leave(status: int, line: str) -> NoReturn:
+  """Ends all processes, this one among several, with one line."""
+  _guard.leave(status, line)
+
+
+def broken(error: BaseException) -> NoReturn:
+  """Ends a process of several on an error that nobody expected.
+
+  What comes from jax may be the fault of another process that died, and then
+  that one is named. Never returns to where it happened: what is on the way out
+  would wait for others, who wait for us.
+  """
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    _guard.ask(f"{' '.join(str(error).split())[:300]}")
+  traceback.print_exception(error)
+  _guard.leave(1, f"process {_guard.index}: {type(error).__name__}: {error}")
+
+
+def joined() -> bool:
+  """Whether there are others."""
+  return _guard is not None
+
+
+def part() -> None:
+  """The end of a verb that went well: waits for all others, then lets go."""
+  global _guard
+  if _guard is None:
+    return
+  sys.stdout.flush()
+  meet("the end")
+  _guard.over.set()
+  _guard = None
+  jax.distributed.shutdown()

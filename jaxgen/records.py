@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import core
+from jaxgen import core, sharding
 from jaxgen.checkpoint import Checkpoints, as_json, steps
 from jaxgen.data.sources import Source, open_source
 from jaxgen.errors import Diverged, UserError
 from jaxgen.experiment import Experiment, dummy
+from jaxgen.goodput import Goodput
 from jaxgen.log import Logger
 from jaxgen.sample import portrait
 from jaxgen.sampler import draw
@@ -24,16 +25,17 @@ AHEAD = 8  # steps that the host may run ahead of the device
 class Records:
   """After each step: metrics, pictures and checkpoints, when they are due."""
 
-  def __init__(self, experiment: Experiment, source: Source, workdir: str,
-               checkpoints: Checkpoints, logger: Logger, meta: dict[str, Any],
+  def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
+               source: Source, workdir: str, checkpoints: Checkpoints,
+               logger: Logger, meta: dict[str, Any], times: Goodput,
                seconds: float):
     """`meta` goes with every checkpoint; `seconds` were spent before."""
     self.config, self.workdir = experiment.config, workdir
     self.checkpoints, self.logger, self.meta = checkpoints, logger, meta
-    self.begun = time.perf_counter() - seconds
-    self.watch = Watch(self.config, logger)
-    self.pictures = Pictures(experiment, source, logger, workdir)
-    self.probe = (Probe(experiment, source, logger)
+    self.begun, self.times = time.perf_counter() - seconds, times
+    self.watch = Watch(self.config, logger, times)
+    self.pictures = Pictures(experiment, mesh, source, logger, workdir)
+    self.probe = (Probe(experiment, mesh, source, logger)
                   if hasattr(experiment.model, "probe") else None)
     self.judge = None
     if self.config.log.eval.every:
@@ -52,18 +54,20 @@ class Records:
     try:
       self.watch.see(done, metrics)
       if every and done % every == 0:
-        self.pictures.draw(done, state)
-        if self.probe:
-          self.probe.look(done, state)
+        with self.times.during("pictures"):
+          self.pictures.draw(done, state)
+          if self.probe:
+            self.probe.look(done, state)
       if self.judge and self.judge.due(done):
-        scores = self.judge.run(done, state)
+        with self.times.during("eval"):
+          scores = self.judge.run(done, state)
         self.logger.write_scalars(
             done, {f"eval/{k}": v for k, v in scores.items()})
       if last or done % self.config.checkpoint.every == 0:
         self.watch.catch_up()
         if last or not self.watch.ill:  # the ill must not push out the well
-          spent = time.perf_counter() - self.begun
-          self.save(done, state, self.meta | facts | {"seconds": spent})
+          with self.times.during("checkpoint"):
+            self.save(done, state, self.meta | facts | self.spent())
     except Diverged as e:
       raise Diverged(f"{e}; {self.last_good()}") from e
     self.logger.progress(done)
@@ -74,6 +78,17 @@ class Records:
       self.checkpoints.save(*args, force=True)
     except UserError as e:
       raise Diverged(str(e)) from e
+
+  def spent(self) -> dict[str, Any]:
+    """Time, for whoever goes on from here."""
+    return {"seconds": time.perf_counter() - self.begun, "goodput": {
+        "time": time.time(), "seconds": self.times.totals()}}
+
+  def end(self) -> None:
+    """Waits for the last save, and says where the time went."""
+    with self.times.during("checkpoint"):
+      self.checkpoints.wait()
+    self.logger.say(self.times.line())
 
   def last_good(self) -> str:
     """Where somebody whose run diverged can go back to."""
@@ -94,8 +109,9 @@ class Watch:
     ill: whether the newest update that was read had been skipped.
   """
 
-  def __init__(self, config: ConfigDict, logger: Logger):
-    self.config, self.logger, self.ill = config, logger, False
+  def __init__(self, config: ConfigDict, logger: Logger, times: Goodput):
+    self.config, self.logger, self.times = config, logger, times
+    self.ill = False
     self.latest: dict[str, jax.Array] = {}  # players do not all move each time
     self.queue = collections.deque()
 
@@ -120,8 +136,8 @@ class Watch:
     fatal = in_a_row >= self.config.patience
     due = done % self.config.log.every == 0 or done == self.config.steps
     if due or fatal:
-      self.logger.write_scalars(
-          done, {k: float(v) for k, v in jax.device_get(metrics).items()})
+      row = {k: float(v) for k, v in jax.device_get(metrics).items()}
+      self.logger.write_scalars(done, row | self.times.scalars())
     if fatal:
       raise Diverged(f"{in_a_row} updates in a row were not finite, up to "
                      f"step {done}")
@@ -130,14 +146,16 @@ class Watch:
 class Pictures:
   """Samples, drawn while training with the averaged weights."""
 
-  def __init__(self, experiment: Experiment, source: Source, logger: Logger,
-               workdir: str, n: int = 64):
-    self.logger = logger
+  def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
+               source: Source, logger: Logger, workdir: str, n: int = 64):
+    self.logger, self.whole = logger, sharding.replicated(mesh)
     self.folder = pathlib.Path(workdir) / "samples"
     profile = next(iter(experiment.config.ema), None)
     self.histograms = experiment.config.log.histograms
+    # Whole everywhere, so that process 0 has all of what all have drawn.
     self.draw_from = jax.jit(functools.partial(
-        draw, experiment.model, profile, dummy(source, n), source.classes))
+        draw, experiment.model, profile, dummy(source, n), source.classes),
+        out_shardings=self.whole)
     # What is made from other images is shown made from real ones.
     self.real = (source.read(np.arange(n) % len(source))
                  if getattr(experiment.model, "cond", None) else None)
@@ -146,12 +164,17 @@ class Pictures:
     """A grid of samples into the log and the folder `samples`."""
     x = jax.device_get(self.draw_from(
         state, jax.random.key(0), self.real))
+    if self.histograms:
+      whole = jax.jit(lambda x: x, out_shardings=self.whole)
+      params = jax.device_get(whole(state.params))
+    if not self.logger.lead:
+      return
     image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})
     self.logger.write_images(done, {"samples": image[None]})
     if self.histograms:
-      flat = jax.tree_util.tree_leaves_with_path(state.params)
-      self.logger.write_histograms(
-          done, {jax.tree_util.keystr(k): jax.device_get(v) for k, v in flat})
+      self.logger.write_histograms(done, {
+          jax.tree_util.keystr(k): v
+          for k, v in jax.tree_util.tree_leaves_with_path(params)})
 
 
 class Probe:
@@ -161,8 +184,8 @@ class Probe:
   without a test split are not probed.
   """
 
-  def __init__(self, experiment: Experiment, source: Source, logger: Logger,
-               n: int = 128):
+  def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
+               source: Source, logger: Logger, n: int = 128):
     self.logger, self.batches = logger, None
     data = experiment.config.data
     try:
@@ -178,7 +201,7 @@ class Probe:
       return experiment.model.probe(
           state, batch, held, core.example_keys(key, n))
 
-    self.program = jax.jit(look)
+    self.program = jax.jit(look, out_shardings=sharding.replicated(mesh))
 
   def look(self, done: int, state: core.State) -> None:
     """Into the log."""

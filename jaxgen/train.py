@@ -9,10 +9,10 @@ and ends with the same bits.
 """
 import contextlib
 import io
-import signal
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,7 +20,15 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxgen import chain, cli, core, sharding
+from jaxgen import (
+    agreement,
+    chain,
+    cli,
+    core,
+    goodput,
+    processes,
+    sharding,
+)
 from jaxgen.checkpoint import (
     Checkpoints,
     check_config,
@@ -32,8 +40,10 @@ from jaxgen.data.pipeline import batches
 from jaxgen.data.sources import Source
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
-from jaxgen.log import Logger
+from jaxgen.log import FILE, Logger, read_rows
+from jaxgen.progress import duration
 from jaxgen.records import Records
+from jaxgen.stopping import STOPPED, stop_signal
 
 CONFIGS = ("config",)
 MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh",
@@ -50,18 +60,18 @@ def define(values: flags.FlagValues) -> None:
                        flag_values=values)
 
 
-def main(values: flags.FlagValues) -> None:
-  """The verb."""
+def main(values: flags.FlagValues) -> int:
+  """The verb; answers 0, or STOPPED if somebody asked for an early end."""
   if values.config is None or not values.workdir:
     raise UserError("train needs --config=configs/x.py and --workdir=W")
   try:
     if chain.is_cascade(values.config):
-      train_stages(values.config, values.workdir, values.stage)
+      return train_stages(values.config, values.workdir, values.stage)
     elif values.stage is not None:
       raise UserError("--stage is of a cascade, and this config is of one "
                       "model")
-    else:
-      train(values.config, values.workdir)
+    state = train(values.config, values.workdir)
+    return STOPPED if int(state.step) < values.config.steps else 0
   except OSError as e:  # a full disk, or data that went away
     good = max(steps(values.workdir), default="none")
     raise UserError(
@@ -70,11 +80,11 @@ def main(values: flags.FlagValues) -> None:
 
 
 def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
-                 ) -> None:
+                 ) -> int:
   """Trains the stages of a cascade that have a config, or one of them.
 
   Stages know nothing of each other: with `only` each can be trained on a
-  machine of its own, at the same time.
+  machine of its own, at the same time. Answers like `main`.
   """
   stages = chain.planned(settings, workdir)
   if only is not None and not 0 <= only < len(stages):
@@ -84,7 +94,9 @@ def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
   for i, (place, own) in enumerate(stages):
     if only in (None, i) and own is not None:
       print(f"[cascade] stage {i} of {len(stages)}: {place}", file=sys.stderr)
-      train(own, place)
+      if int(train(own, place).step) < own.steps:
+        return STOPPED
+  return 0
 
 
 def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
@@ -105,11 +117,14 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
     UserError: Something does not fit, or the last save failed.
     Diverged: `patience` updates in a row were not finite.
   """
-  out = io.StringIO() if quiet else sys.stderr
-  experiment = Experiment.of(config)
-  mesh, source = sharding.make_mesh(config.mesh), open_data(config)
-  abstract = experiment.abstract(source, mesh)
+  begun, times = time.time(), goodput.Goodput(processes.stall())
+  processes.follow(times.beat)
+  out = io.StringIO() if quiet or not processes.lead() else sys.stderr
+  experiment, source = Experiment.of(config), open_data(config)
   meta = describe(config, source)
+  agreement.check(meta)
+  mesh = sharding.make_mesh(config.mesh)
+  abstract = experiment.abstract(source, mesh)
   check_same(workdir, meta)
   with stop_signal() as stopped, Checkpoints(
       workdir, every=config.checkpoint.every, keep=config.checkpoint.keep,
@@ -120,28 +135,31 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
     if first >= config.steps:
       print(f"{workdir} is already trained, to step {first}", file=out)
       return state
+    gone = resumed(times, workdir, past, begun)
     state = experiment.fresh(source, mesh) if state is None else state
     with contextlib.closing(Logger(
         workdir, total_steps=config.steps, batch=config.batch, start=first,
         unit="points" if len(source.shape) == 1 else "images",
         stream=out)) as logger:
-      introduce(config, state, logger, out)
-      records = Records(experiment, source, workdir, checkpoints, logger,
-                        meta, past.get("seconds", 0.))
+      introduce(config, state, logger, out, gone)
+      records = Records(experiment, mesh, source, workdir, checkpoints, logger,
+                        meta, times, past.get("seconds", 0.))
       step = Compiled(experiment, mesh)
-      with contextlib.closing(updates(step, mesh, source, state)) as stream:
+      with contextlib.closing(
+          updates(step, mesh, source, state, times)) as stream:
         for done, state, metrics in stream:  # noqa: B007
-          stop = stopped()
+          stop = stopped(done)
           records.keep(done, state, metrics, step.facts,
                        last=stop or done == config.steps)
           if stop:
             logger.say(f"stopped by a signal at step {done}; saving")
             break
+      records.end()
   return state
 
 
 def updates(step: Compiled, mesh: jax.sharding.Mesh, source: Source,
-            state: core.State
+            state: core.State, times: goodput.Goodput
             ) -> Iterator[tuple[int, core.State, core.Metrics]]:
   """The training itself: steps done, the state then, and metrics.
 
@@ -156,15 +174,38 @@ def updates(step: Compiled, mesh: jax.sharding.Mesh, source: Source,
       process=jax.process_index(), processes=jax.process_count())) as stream:
     ahead = sharding.prefetch(stream, mesh)
     for i in range(first, config.steps):
-      state, metrics = step(i, state, next(ahead), seed)
+      times.stepped(i)
+      times.enter("data")
+      batch = next(ahead)
+      known = core.turn(step.model, i) in step.programs
+      times.enter("step" if known else "compile")
+      state, metrics = step(i, state, batch, seed)
+      times.enter("step")
       yield i + 1, state, metrics
 
 
+def resumed(times: goodput.Goodput, workdir: str, past: dict[str, Any],
+            begun: float) -> goodput.Loss:
+  """What was lost since the checkpoint with the meta `past`; into `times`.
+
+  The log is the sign of life: what was done after its last row is not known.
+  """
+  rows = read_rows(f"{workdir}/{FILE}") if processes.lead() else ()
+  saved, step = past.get("goodput", {}), past.get("step", 0)
+  gone = goodput.loss(rows, saved.get("time"), step, begun)
+  times.resume(saved.get("seconds", {}), gone, step)
+  return gone
+
+
 def introduce(config: ConfigDict, state: core.State, logger: Logger,
-              out) -> None:
+              out, gone: goodput.Loss) -> None:
   """What is going to be trained, or from where it goes on."""
-  if step := int(state.step):
-    logger.say(f"going on from step {step}")
+  step = int(state.step)
+  if any(gone):
+    logger.say(f"going on from step {step}; lost: {gone.steps} steps, "
+               f"{duration(gone.seconds)}, and {duration(gone.down)} until "
+               "this start")
+  if step:
     return
   logger.write_texts(0, {"config": str(config)})
   print(parameter_overview.get_parameter_overview(
@@ -189,27 +230,6 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
     raise UserError(
         f"{workdir} was trained on other data than {meta['data']['name']} "
         "holds now: bring that back, or take a new --workdir")
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
-  """Within, SIGTERM asks for an end: `stopped()` says whether it came.
-
-  After jax.distributed.initialize the signal is jax's: then we leave it alone.
-  """
-  heard = []
-  if jax.process_count() > 1:
-    yield lambda: False
-    return
-  try:
-    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
-  except ValueError:  # not the main thread: somebody else listens
-    yield lambda: False
-    return
-  try:
-    yield lambda: bool(heard)
-  finally:
-    signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

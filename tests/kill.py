@@ -50,19 +50,26 @@ def main() -> int:
           f"{checkpoint.steps(war) or 'none'}", flush=True)
   finish(command, war)
 
+  differ = compare(peace, war)
+  print(f"{args.kills} kills, {len(hashes(war))} leaves",
+        f"{len(differ)} DIFFER" if differ else "all the same, bit by bit",
+        sep=": ")
+  return 1 if differ else 0
+
+
+def compare(peace: pathlib.Path, war: pathlib.Path) -> list[str]:
+  """What differs between two workdirs; told as well."""
   before, after = hashes(peace), hashes(war)
   differ = sorted(k for k in before | after if before.get(k) != after.get(k))
   for name in differ:
     print(f"DIFFERS: {name}")
-  logs = [[{k: v for k, v in row.items() if k != "time"}
+  logs = [[{k: v for k, v in row.items()
+            if k != "time" and not k.startswith("goodput/")}
            for row in read_jsonl(w / "metrics.jsonl")] for w in (peace, war)]
   if logs[0] != logs[1]:
     differ.append("metrics.jsonl")
     print("DIFFERS: metrics.jsonl")
-  print(f"{args.kills} kills, {len(before)} leaves, {len(logs[0])} rows",
-        f"{len(differ)} DIFFER" if differ else "all the same, bit by bit",
-        sep=": ")
-  return 1 if differ else 0
+  return differ
 
 
 def arguments() -> argparse.Namespace:

@@ -35,6 +35,10 @@ RULES = {
     "optim": ({"errors"}, {"optax"}),
     "build": ({"errors"}, {"ml_collections"}),
     "errors": (set(), set()),
+    "launchers": ({"errors"}, set()),
+    "guard": (set(), set()),
+    "processes": ({"guard", "launchers", "errors"}, {"jax"}),
+    "goodput": ({"guard", "progress"}, set()),
 }
 NOWHERE = {"tensorflow", "torch", "pickle", "cPickle", "dill", "cloudpickle",
            "marshal", "shelve", "joblib", "keras"}

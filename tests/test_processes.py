@@ -1,26 +1,137 @@
-"""Several processes that are one training."""
+"""Several processes that are one: they meet, agree, and end together."""
 import os
+import re
+import signal
+import time
 
 import pod
 import pytest
 
-from jaxgen import processes
-from jaxgen.errors import UserError
-
-SUM = """
+PATIENT = {"JAXGEN_HEARTBEAT_SECONDS": "12", "JAXGEN_STALL_SECONDS": "3"}
+# A verb in little: what is in %s happens in the place of its `main`.
+VERB = """
+import sys, time, types
 import numpy as np
+from jaxgen import agreement, cli, goodput
+from jaxgen.errors import Diverged, UserError
+
+def main(values):
+  i = jax.process_index()
+%s
+
+class Verb:
+  define = staticmethod(lambda values: None)
+
+Verb.main = staticmethod(main)
+sys.modules["jaxgen.verb"] = Verb
+cli.MANY_HOSTS.add("jaxgen.verb")
+processes.join = lambda: None  # we are already
+cli.run("jaxgen.verb", ["verb"])
+"""
+SUM = """
 mesh = jax.make_mesh((jax.device_count(),), ("d",))
 where = jax.sharding.NamedSharding(mesh, jax.P("d"))
-mine = np.arange(2.) + 2 * jax.process_index()
-x = jax.make_array_from_process_local_data(where, mine)
-total = float(x.sum())
-print(jax.process_index(), jax.process_count(), jax.device_count(), total)
+def total(mine):
+  return float(jax.make_array_from_process_local_data(where, mine).sum())
 """
 
 
+def verb(body, before=""):
+  return before + VERB % "\n".join(f"  {x}" for x in body.strip().split("\n"))
+
+
+def last(done):
+  """The last line that each said of itself."""
+  return [d.stderr.strip().rsplit("\n", 1)[-1] for d in done]
+
+
+def wait_for(text, them):
+  end = time.monotonic() + 240
+  while not all(text in p.out.read_text() for p in them):
+    assert time.monotonic() < end and all(p.poll() is None for p in them), (
+        [p.err.read_text() for p in them])
+    time.sleep(0.02)
+
+
 def test_a_pod_is_one_program():
-  for i, done in enumerate(pod.run(2, 2, SUM)):
-    assert done.status == 0 and done.stdout == f"{i} 2 4 6.0\n", done
+  body = """
+print(i, jax.process_count(), jax.device_count(), flush=True)
+print(total(np.arange(2.) + 2 * i))
+agreement.check({"config": {"batch": 64}})
+"""
+  done = pod.run(2, 2, verb(body, SUM), timeout=300)
+  assert [d.status for d in done] == [0, 0], done
+  assert [d.stdout for d in done] == ["0 2 4\n6.0\n", "1 2 4\n6.0\n"]
+
+
+def test_alone_nothing_happens():
+  code = "print(jax.distributed.is_initialized(), processes.joined())"
+  (done,) = pod.run(1, 1, code)
+  assert (done.status, done.stdout) == (0, "False False\n"), done
+
+
+@pytest.mark.parametrize("body, status, line", [
+    ('agreement.check({"config": {"lr": 1 + i}})', 2, "processes differ: "
+     "process 1 from process 0 in config.lr is 2 there and 1 here"),
+    ("if i: raise UserError('no data here')\ntime.sleep(99)", 2,
+     "no data here"),
+    ("if not i: raise Diverged('too bad')\ntime.sleep(99)", 3, "too bad"),
+    ("if i: 1 / 0\ntime.sleep(99)", 1, "process 1: ZeroDivisionError: division "
+     "by zero"),
+], ids=["differ", "mistake", "diverged", "bug"])
+def test_one_line_and_status_for_all(body, status, line):
+  begun = time.monotonic()
+  done = pod.run(2, 1, verb(body), timeout=300, env=PATIENT)
+  assert [d.status for d in done] == [status] * 2, done
+  assert last(done) == [f"jaxgen: {line}"] * 2
+  assert time.monotonic() - begun < 99
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_who_was_killed_is_named(victim):
+  """Also by those who hang in a collective with it, as all do sooner or later.
+  """
+  body = """
+print("here", total(np.ones(1)), flush=True)
+time.sleep(3)
+while True: total(np.ones(1))
+"""
+  with pod.started(2, 1, verb(body, SUM), env=PATIENT) as them:
+    wait_for("here", them)
+    them[victim].kill()
+    done = pod.finish(them, 120)
+  assert done[victim].status == -signal.SIGKILL
+  assert done[1 - victim].status == 75, done
+  assert f"process {victim} died" in last(done)[1 - victim]
+  assert last(done)[1 - victim].startswith("jaxgen: ")
+
+
+def test_who_is_frozen_is_named():
+  """Stuck in Python, with all threads alive; the other one waits for it."""
+  body = """
+times = goodput.Goodput(processes.stall())
+processes.follow(times.beat)
+for step in range(10**9):
+  times.stepped(step)
+  if i and step == 20:
+    times.enter("data")
+    print("sleeps", flush=True)
+    time.sleep(999)
+  total(np.ones(1))
+"""
+  done = pod.run(2, 1, verb(body, SUM), env=PATIENT, timeout=120)
+  assert [d.status for d in done] == [75, 75], done
+  for line in last(done):
+    assert re.match(r"jaxgen: process 1 hangs: at step 20 \(data\) for \d+ s; "
+                    "start all 2 again", line)
+
+
+def test_who_comes_late_is_named():
+  body = "if not i: processes.meet('lunch', 1)\ntime.sleep(99)"
+  done = pod.run(2, 1, verb(body), env=PATIENT)
+  assert [d.status for d in done] == [75, 75], done
+  assert last(done) == ["jaxgen: process 1 did not come to lunch within 1 s; "
+                        "start all 2 again"] * 2
 
 
 def test_a_pod_leaves_nothing_behind():
@@ -30,14 +141,3 @@ def test_a_pod_leaves_nothing_behind():
   for process in them:
     with pytest.raises(ProcessLookupError):
       os.kill(process.pid, 0)
-
-
-def test_alone_nothing_happens():
-  code = "print(jax.distributed.is_initialized(), jax.process_count())"
-  (done,) = pod.run(1, 1, code)
-  assert (done.status, done.stdout) == (0, "False 1\n"), done
-
-
-def test_half_a_place_is_a_mistake():
-  with pytest.raises(UserError, match="JAXGEN_PROCESSES without the rest"):
-    processes.found({"JAXGEN_PROCESSES": "2"})

@@ -1,0 +1,219 @@
+"""Processes that watch each other: who died or hangs is named, and all end.
+
+Every process has two threads. One tells process 0 all the time what the main
+thread is at (a Beat), and asks whether the run has been called off; in process
+0 it also judges. The other sees to it that the first gets answers: if not,
+process 0 itself is gone or frozen. None of them waits for a main thread, which
+may hang in a collective for ever.
+
+All goes through the key-value store of jax's coordinator, in process 0:
+
+  beat/<i>   what process i is at, always overwritten
+  end        status and reason: whoever writes first calls the run off
+  gone/<i>   process i has read that, and leaves
+
+The coordinator itself notices silence too, after twice our patience, and jax
+then aborts: so do processes whose threads are stuck as well.
+"""
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+LOST = 75  # exit status: a process died or hangs, restart all
+
+
+class Beat(NamedTuple):
+  """What a main thread is at.
+
+  Attributes:
+    step: Steps it has begun.
+    phase: "data", "step", "checkpoint", ...
+    seconds: For how long it has been in that phase.
+    limit: How long that may last.
+    trouble: Why it cannot go on, as it sees it: a connection broke, say.
+  """
+  step: int = 0
+  phase: str = "starting"
+  seconds: float = 0.
+  limit: float = float("inf")
+  trouble: str = ""
+
+
+def judge(beats: Mapping[int, Beat], silent: Mapping[int, float],
+          patience: float) -> str | None:
+  """What is wrong with a run, in one line; None if nothing is.
+
+  Args:
+    beats: By process, the newest of each.
+    silent: For how many seconds nothing new came of each.
+    patience: Silence that means death. When others are in trouble already a
+      sixth of it is enough.
+  """
+  troubled = [i for i, beat in beats.items() if beat.trouble]
+  limit = patience / 6 if troubled else patience
+  dead = [i for i, seconds in silent.items() if seconds > limit]
+  if dead:
+    longest = max(silent[i] for i in dead)
+    return (f"{named(dead)} died: no sign of life for {longest:.0f} s, last "
+            f"at step {beats[dead[0]].step} ({beats[dead[0]].phase})")
+  # Nobody is dead: then what they say is what is wrong.
+  old = [i for i in troubled if beats[i].seconds > patience / 3]
+  if old:
+    return f"{named(old[:1])} cannot go on: {beats[old[0]].trouble}"
+  late = {i: b for i, b in beats.items() if b.seconds > b.limit}
+  if not late:
+    return None
+  least = min(beat.step for beat in late.values())
+  behind = [i for i, beat in late.items() if beat.step == least]
+  places = sorted({beats[i].phase for i in behind})
+  hang = "hang" if len(behind) > 1 else "hangs"
+  return (f"{named(behind)} {hang}: at step {least} ({', '.join(places)}) for "
+          f"{max(beats[i].seconds for i in behind):.0f} s")
+
+
+def named(processes: list[int]) -> str:
+  """"process 3", or "processes 3, 5"."""
+  plural = "es" if len(processes) > 1 else ""
+  return f"process{plural} {', '.join(map(str, processes))}"
+
+
+class Store:
+  """The coordinator's key-value store, as far as we need it."""
+
+  def __init__(self, client: Any):
+    self.client = client  # jax's
+
+  def put(self, key: str, value: str) -> None:
+    """Writes, over what was there."""
+    self.client.key_value_set(f"jaxgen/{key}", value, allow_overwrite=True)
+
+  def first(self, key: str, value: str) -> None:
+    """Writes if nothing is there."""
+    with contextlib.suppress(Exception):
+      self.client.key_value_set(f"jaxgen/{key}", value)
+
+  def all(self, folder: str) -> dict[str, str]:
+    """{name: value} of folder/name."""
+    found = self.client.key_value_dir_get(f"jaxgen/{folder}/")
+    return {key.rsplit("/", 1)[1]: value for key, value in found}
+
+
+class Guard:
+  """The two threads of one process.
+
+  Attributes:
+    report: Says what the main thread is at.
+  """
+
+  def __init__(self, index: int, count: int, store: Store, patience: float):
+    self.index, self.count, self.store = index, count, store
+    self.patience, self.meetings = patience, 0
+    self.tick = min(1., patience / 10)
+    self.report: Callable[[], Beat] = Beat
+    self.trouble = None  # (why, since when)
+    self.over = threading.Event()  # all went well
+    self.answered = time.monotonic()  # when the store last did
+    self.seen: dict[int, tuple[str, float]] = {}  # newest beat, since when
+
+  def start(self) -> None:
+    """Begins to watch."""
+    for target in (self.talk, self.listen):
+      threading.Thread(target=target, daemon=True, name="guard").start()
+
+  def talk(self) -> None:
+    """In a thread: tells, asks, judges."""
+    count = 0
+    while not self.over.wait(self.tick):
+      count += 1
+      with contextlib.suppress(Exception):  # `listen` says so if it lasts
+        self.store.put(f"beat/{self.index}", json.dumps([count, *self.beat()]))
+        end = self.store.all("end")
+        self.answered = time.monotonic()
+        if end:
+          self.leave(*json.loads(end["0"]))
+        if self.index == 0 and (why := self.verdict()):
+          self.leave(LOST, f"{why}; start all {self.count} again")
+
+  def listen(self) -> None:
+    """In a thread: leaves if process 0 does not answer."""
+    while not self.over.wait(self.tick):
+      if time.monotonic() - self.answered > self.patience:
+        depart(LOST, "process 0 is gone or frozen: no answer from it for "
+               f"{self.patience:.0f} s; start all {self.count} again")
+
+  def beat(self) -> Beat:
+    """Where this process is."""
+    if self.trouble is None:
+      return self.report()
+    why, since = self.trouble
+    return self.report()._replace(
+        trouble=why, phase="trouble", seconds=time.monotonic() - since)
+
+  def verdict(self) -> str | None:
+    """`judge` of what the store holds."""
+    now, told = time.monotonic(), self.store.all("beat")
+    for i in range(self.count):
+      text = told.get(str(i), "")
+      if i not in self.seen or self.seen[i][0] != text:
+        self.seen[i] = text, now
+    beats = {i: Beat(*json.loads(text)[1:]) if text else Beat()
+             for i, (text, _) in self.seen.items()}
+    silent = {i: now - since for i, (_, since) in self.seen.items()}
+    return judge(beats, silent, self.patience)
+
+  def ask(self, why: str) -> NoReturn:
+    """The main thread cannot go on, perhaps for another's fault: who died?"""
+    self.trouble = why, time.monotonic()
+    time.sleep(self.patience + 10 * self.tick)
+    self.leave(LOST, f"process {self.index} cannot go on: {why}")
+
+  def leave(self, status: int, line: str) -> NoReturn:
+    """Ends this process, and all others with the same status and line."""
+    if self.index:  # a store that hangs must not hold us up
+      late = threading.Timer(5 * self.tick, depart, (status, line))
+      late.daemon = True
+      late.start()
+    end = time.monotonic() + 5 * self.tick
+    with contextlib.suppress(Exception):
+      self.store.first("end/0", json.dumps([status, line]))
+      status, line = json.loads(self.store.all("end")["0"])
+      self.store.put(f"gone/{self.index}", "")
+      # With process 0 goes the store, so it waits for those who read.
+      while self.index == 0 and time.monotonic() < end and (
+          len(self.store.all("gone")) < self.count):
+        time.sleep(self.tick / 4)
+    depart(status, line)
+
+
+_departing = threading.Lock()  # never released
+
+
+def depart(status: int, line: str) -> NoReturn:
+  """Ends the process at once, with one line; the first to call it does."""
+  _departing.acquire()
+  with contextlib.suppress(Exception):
+    sys.stdout.flush()
+    print(f"jaxgen: {' '.join(line.split())}", file=sys.stderr, flush=True)
+  # Not sys.exit: it would wait for background saves and loader threads.
+  os._exit(status)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(signal_number):
+  depart(LOST, "jax gave up, see above: most likely process 0 died, or not "
+         "everybody came; start all again")
+
+
+def catch_abort() -> None:
+  """Turns jax's abort without its coordinator into a line and a status.
+
+  It comes from a thread of jax's own, where Python hears of no signal.
+  """
+  ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)

@@ -1,0 +1,55 @@
+"""Who is to blame, by what processes tell of themselves."""
+import math
+
+from jaxgen.agreement import differences, flat
+from jaxgen.guard import Beat, judge
+
+FINE = Beat(7, "step", 0.2, 45.)
+
+
+def test_all_is_well():
+  compiling = Beat(0, "compile", 900., 1800.)
+  beats = {0: FINE, 1: compiling, 2: Beat()}
+  assert judge(beats, {0: 0.1, 1: 3., 2: 29.}, 30.) is None
+
+
+def test_the_dead_are_named():
+  beats = {0: FINE, 1: Beat(9, "data", 1., 45.), 2: FINE}
+  assert judge(beats, {0: 0, 1: 31., 2: 1}, 30.) == (
+      "process 1 died: no sign of life for 31 s, last at step 9 (data)")
+  # If others already suffer, it takes less to be sure.
+  beats[0] = Beat(8, "trouble", 0.1, 45., "connection reset")
+  assert judge(beats, {0: 0, 1: 4., 2: 1}, 30.) is None
+  assert judge(beats, {0: 0, 1: 6., 2: 1}, 30.).startswith("process 1 died")
+
+
+def test_a_trouble_of_its_own():
+  beats = {0: FINE, 1: Beat(8, "trouble", 11., 45., "out of memory")}
+  assert judge(beats, {0: 0, 1: 1}, 30.) == (
+      "process 1 cannot go on: out of memory")
+
+
+def test_who_is_behind_is_to_blame():
+  """All wait for one, and so are late as well."""
+  beats = {i: Beat(15, "step", 46., 45.) for i in range(4)}
+  beats[2] = Beat(7, "data", 47., 45.)
+  silent = dict.fromkeys(beats, 0.)
+  assert judge(beats, silent, 30.) == (
+      "process 2 hangs: at step 7 (data) for 47 s")
+  beats[3] = Beat(7, "pictures", 50., 1800.)  # has time still
+  assert judge(beats, silent, 30.).startswith("process 2 hangs")
+  beats[2] = Beat(7, "pictures", 47., math.inf)
+  assert "processes 0, 1 hang" in judge(beats, silent, 30.)
+
+
+def test_differences_are_named():
+  config = {"batch": 64, "optim": {"gen": {"lr": 1e-3}}}
+  same = flat({"config": config, "code": {"train.py": "aa"}})
+  assert differences({0: same, 1: dict(same)}) == ""
+  other = same | {"config.optim.gen.lr": 2e-3}
+  assert differences({0: same, 1: same, 2: other, 3: other}) == (
+      "processes differ: processes 2, 3 from process 0 in config.optim.gen.lr "
+      "is 0.002 there and 0.001 here")
+  more = {k: v for k, v in same.items() if not k.startswith("code")}
+  assert "code.train.py is None there and 'aa' here" in (
+      differences({0: same, 1: more}))
