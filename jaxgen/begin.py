@@ -81,7 +81,7 @@ def begun(experiment: Experiment, data: Data, abstract: core.State,
   state = state.replace(ema={p: averages | {g: ema[g] for g in averages
                                             if g in ema}
                              for p, averages in state.ema.items()})
-  return jax.device_put(state, whole)
+  return jax.device_put(state, jax.tree.map(lambda s: s.sharding, abstract))
 
 
 def placed(tree: Mapping[str, Any], where: jax.sharding.Sharding

@@ -64,12 +64,16 @@ def forget_damaged(message: str) -> bool:
 
 
 class Compiled:
-  """The train step, compiled once for every turn that players take."""
+  """The train step, compiled once for every turn that players take.
+
+  States go in and come out where `sharding.shardings` wants them: the same
+  program takes what it gave, in the same memory.
+  """
 
   def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh):
     self.model, self.config = experiment.model, experiment.config
-    self.jitted = jax.jit(experiment.step, static_argnums=0, donate_argnums=1,
-                          out_shardings=sharding.replicated(mesh))
+    self.mesh, self.step = mesh, experiment.step_in(sharding.layout(mesh))
+    self.jitted: Callable | None = None  # with the first compilation
     self.programs: dict[tuple[int, ...], Callable] = {}
     self.facts = {"compile_seconds": 0., "peak_bytes": 0}
 
@@ -80,10 +84,22 @@ class Compiled:
       self.compile(turn, state, batch, seed)
     return self.programs[turn](state, batch, seed)
 
+  def lower(self, turn: tuple[int, ...], state: core.State,
+            batch: core.Batch, seed: core.Key) -> jax.stages.Lowered:
+    """The step of a turn, for arrays or their shapes; nothing is compiled."""
+    if self.jitted is None:
+      state_at = sharding.shardings(state, self.mesh)
+      whole = sharding.replicated(self.mesh)
+      self.jitted = jax.jit(
+          self.step, static_argnums=0, donate_argnums=1,
+          in_shardings=(state_at, sharding.batched(self.mesh), whole),
+          out_shardings=(state_at, whole))
+    return self.jitted.lower(turn, state, batch, seed)
+
   def compile(self, turn: tuple[int, ...], *args) -> None:
     """Compiles ahead, and notes how long it took and what memory it takes."""
     begun = time.perf_counter()
-    program = self.jitted.lower(turn, *args).compile()
+    program = self.lower(turn, *args).compile()
     self.programs[turn] = program
     self.facts["compile_seconds"] += time.perf_counter() - begun
     self.facts["peak_bytes"] = max(self.facts["peak_bytes"], memory(program))

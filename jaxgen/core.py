@@ -55,6 +55,23 @@ class Player(NamedTuple):
   every: int = 1
 
 
+def _anywhere(tree):
+  return tree
+
+
+class Layout(NamedTuple):
+  """Where a step wants its arrays; by default, wherever they are.
+
+  Functions of pytrees, which they return as they are: see `sharding.layout`.
+  """
+  gather: Callable[[Any], Any] = _anywhere   # weights that are going to be used
+  scatter: Callable[[Any], Any] = _anywhere  # gradients, to where weights live
+  rows: Callable[[Any], Any] = _anywhere     # what has an entry per example
+
+
+ANYWHERE = Layout()
+
+
 class Model(Protocol):
   """A game that can be trained, and played to its end: sampled."""
   players: Sequence[Player]  # in order of play
@@ -132,6 +149,7 @@ def make_step(
     tx: dict[str, optax.GradientTransformation],
     ema: dict[str, Callable[[Array], Array]],
     accumulate: int = 1,
+    layout: Layout = ANYWHERE,
 ) -> Callable[[tuple[int, ...], State, Batch, Key], tuple[State, Metrics]]:
   """The one training step: (turn, state, batch, seed) -> state, metrics.
 
@@ -141,6 +159,7 @@ def make_step(
     ema: Averaging by profile: updates so far [] -> decay in [0, 1].
     accumulate: Number of equal parts in which a batch is differentiated. Their
       gradients' mean is the gradient of the whole batch.
+    layout: Where arrays live in between, on many devices.
 
   `turn` is static (see the function of that name); `seed` is a key []. An
   update with a non-finite loss or gradient leaves all but `step` and `skips`
@@ -149,11 +168,12 @@ def make_step(
   def step(turn, state, batch, seed):
     batch = on_device(batch)
     n = len(jax.tree.leaves(batch)[0])
-    keys = example_keys(jax.random.fold_in(seed, state.step), n)
+    keys = layout.rows(
+        example_keys(jax.random.fold_in(seed, state.step), n))
     new, metrics, ok = state, {}, True
     for i in turn:
       new, info, fine = move(
-          model.players[i], tx, new, batch, fold(keys, i), accumulate)
+          model.players[i], tx, new, batch, fold(keys, i), accumulate, layout)
       ok &= fine
       metrics |= {f"{model.players[i].name}/{k}": v for k, v in info.items()}
     new = new.replace(ema={
@@ -172,17 +192,21 @@ def move(
     player: Player,
     tx: dict[str, optax.GradientTransformation],
     state: State, batch: Batch, key: Key, accumulate: int = 1,
+    layout: Layout = ANYWHERE,
 ) -> tuple[State, Metrics, Array]:
   """One player's move -> the state after it, metrics, whether all is finite."""
   group = player.moves
 
   def objective(theta, stats, batch, key):
     # Only the player's own group varies: all else is constant by construction.
-    view = state.replace(params=state.params | {group: theta}, stats=stats)
-    return player.loss(view, batch, key)
+    params = layout.gather(state.params | {group: theta})
+    return player.loss(state.replace(params=params, stats=stats), batch, key)
+
+  def gradient(*args):
+    found, grads = jax.value_and_grad(objective, has_aux=True)(*args)
+    return found, layout.scatter(grads)
 
   theta = state.params[group]
-  gradient = jax.value_and_grad(objective, has_aux=True)
   if accumulate == 1:
     (loss, (stats, info)), grads = gradient(theta, state.stats, batch, key)
   else:

@@ -1,5 +1,6 @@
 """What a config describes, built and checked before anything is written."""
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ class Experiment:
   config: ConfigDict
   model: core.Model
   init: Callable[[core.Batch, core.Key], core.State]
-  step: Callable
+  step_in: Callable[[core.Layout], Callable]  # the train step, see core
 
   @classmethod
   def of(cls, config: ConfigDict) -> "Experiment":
@@ -54,7 +55,12 @@ class Experiment:
     ema = complete("ema", config.ema, batch=config.batch)
     return cls(
         config, model, core.make_init(model, tx, tuple(ema)),
-        core.make_step(model, tx, ema, config.accumulate))
+        functools.partial(core.make_step, model, tx, ema, config.accumulate))
+
+  @property
+  def step(self) -> Callable:
+    """The train step of one device."""
+    return self.step_in(core.ANYWHERE)
 
   def abstract(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
     """Shapes and shardings of the state; UserError if the data do not fit."""
@@ -71,9 +77,9 @@ class Experiment:
                       f"data.classes={known}: make them equal")
     shapes, key = dummy(source, config.batch), jax.random.key(0)
     state = jax.eval_shape(self.init, shapes, key)
-    whole = sharding.replicated(mesh)
-    abstract = jax.tree.map(lambda s: jax.ShapeDtypeStruct(
-        s.shape, s.dtype, sharding=whole), state)
+    abstract = jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
+        state, sharding.shardings(state, mesh))
     if not hasattr(self.model, "sample"):  # a classifier
       return abstract
     x = jax.eval_shape(
@@ -87,15 +93,20 @@ class Experiment:
     return abstract
 
   def fresh(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
-    """The state before the first step, a function of the seed."""
+    """The state before the first step, a function of the seed.
+
+    Every device makes its own part: no device ever has all of it.
+    """
     shapes = dummy(source, self.config.batch)
     zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items()}
+    key = jax.random.key(self.config.seed)
+    where = sharding.shardings(jax.eval_shape(self.init, shapes, key), mesh)
     # Runs once, but compiles for long: on a CPU three times what it need.
     hasty = jax.default_backend() == "cpu"
     init = jax.jit(
-        self.init, out_shardings=sharding.replicated(mesh),
+        self.init, out_shardings=where,
         compiler_options={"xla_backend_optimization_level": 0} if hasty else {})
-    return init(zeros, jax.random.key(self.config.seed))
+    return init(zeros, key)
 
 
 def complete(part: str, specs: Mapping[str, Any], **given) -> dict[str, Any]:

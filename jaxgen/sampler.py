@@ -80,9 +80,12 @@ def draw(model: core.Model, profile: str | None, shapes, classes: int,
     batch = core.on_device(real)
   elif "y" in shapes:
     batch["y"] = jnp.arange(n, dtype=jnp.int32) % classes
+  mesh, keys = sharding.make_mesh(), core.example_keys(key, n)
+  if n % mesh.size == 0:
+    keys = sharding.layout(mesh).rows(keys)
   state = state.averaged(profile) if profile else state
-  return core.as_data(model.sample(state, batch, core.example_keys(key, n)),
-                 shapes["x"].dtype)
+  x = model.sample(sharding.whole(state, mesh), batch, keys)
+  return sharding.whole(core.as_data(x, shapes["x"].dtype), mesh)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +163,7 @@ class Sampler:
 
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:
-    """All devices: samples are cut along its `data`."""
+    """All devices: samples are cut, and each device has all weights."""
     return sharding.make_mesh()
 
   @functools.cached_property
@@ -171,6 +174,8 @@ class Sampler:
                **core.on_device(given)}
       keys = core.fold(
           jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
+      # (Of a training the weights may lie in parts.)
+      state = sharding.whole(state, self.mesh)
       x = self.model.sample(state, batch, keys, **knobs)
       return core.as_data(x, self.dtype)
     return jax.jit(run, out_shardings=sharding.batched(self.mesh))

@@ -4,6 +4,7 @@ The mesh has two axes. Along `data` every device has all of the state, along
 `fsdp` each has its part. All samples, steps and states are the same programs
 on any mesh, to float tolerance.
 """
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxgen import core
 from jaxgen.errors import UserError
 
 AXES = "data", "fsdp"
+SMALL = 2 ** 12  # elements: what is smaller is whole everywhere
 
 
 def make_mesh(shape: Mapping[str, int] | None = None,
@@ -54,6 +57,52 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batched(mesh: Mesh) -> NamedSharding:
   """First axis cut over all devices, in their order."""
   return NamedSharding(mesh, P(mesh.axis_names))
+
+
+def cut(leaf: Any, mesh: Mesh) -> NamedSharding:
+  """How a leaf of the state is kept: along `fsdp`, by its longest axis.
+
+  By the longest that this cuts evenly; whole where there is none, and where so
+  little is saved that fetching it costs more.
+  """
+  parts = mesh.shape.get("fsdp", 1)
+  axes = [i for i, n in enumerate(leaf.shape) if n % parts == 0]
+  if parts == 1 or leaf.size < SMALL or not axes:
+    return replicated(mesh)
+  longest = max(axes, key=lambda i: leaf.shape[i])
+  return NamedSharding(mesh, P(*[None] * longest, "fsdp"))
+
+
+def shardings(state: core.State, mesh: Mesh) -> core.State:
+  """A sharding for every leaf of a state, or of its shapes.
+
+  Weights, their averages and what optimisers keep of them are cut alike, for
+  they are shaped alike. Statistics and counters are whole everywhere.
+  """
+  place = functools.partial(jax.tree.map, lambda leaf: cut(leaf, mesh))
+  whole = jax.tree.map(lambda _: replicated(mesh), state)
+  return whole.replace(params=place(state.params), opt=place(state.opt),
+                       ema=place(state.ema))
+
+
+def whole(tree: Any, mesh: Mesh | None = None) -> Any:
+  """Within a program: the same arrays, all of them on every device."""
+  return jax.lax.with_sharding_constraint(
+      tree, replicated(mesh or make_mesh()))
+
+
+def layout(mesh: Mesh) -> core.Layout:
+  """Where the train step wants its arrays, see there.
+
+  Weights are fetched whole before they are used. Left to itself, XLA would cut
+  the convolutions in place of the batch, and pass their edges around.
+  """
+  rows = lambda tree: jax.lax.with_sharding_constraint(tree, batched(mesh))
+  if mesh.shape["fsdp"] == 1:
+    return core.Layout(rows=rows)
+  place = lambda tree: jax.lax.with_sharding_constraint(
+      tree, jax.tree.map(lambda leaf: cut(leaf, mesh), tree))
+  return core.Layout(functools.partial(whole, mesh=mesh), place, rows)
 
 
 def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:

@@ -87,6 +87,8 @@ class Trunk(nn.Module):
     least: Channels that a norm's group has at least.
     eps: Of the norms.
     embedding: (c_noise, y, width, labels) -> what blocks are told, [B, E].
+    remat: What a block computes is not kept for its gradient but made again:
+      the same numbers, for a third more work and far less memory.
     dtype: Of the computation; parameters, norms, softmax, the embedding and
       the last layer are float32.
   """
@@ -107,6 +109,7 @@ class Trunk(nn.Module):
   least: int = 1
   eps: float = 1e-5
   embedding: Callable = time_and_label
+  remat: bool = False
   dtype: Any = jnp.float32
 
   @property
@@ -117,13 +120,15 @@ class Trunk(nn.Module):
   def res(self, h: Array, emb: Array, key: Array | None, name: str,
           width: int | None = None, resample: Callable | None = None) -> Array:
     """A residual block of `width` channels, or as many as h has."""
-    return ResBlock(width or h.shape[-1], resample, self.affine, self.dropout,
-                    self.norm, self.dtype, name=name)(h, emb, key)
+    block = nn.remat(ResBlock) if self.remat else ResBlock
+    return block(width or h.shape[-1], resample, self.affine, self.dropout,
+                 self.norm, self.dtype, name=name)(h, emb, key)
 
   def attention(self, h: Array, name: str) -> Array:
     """Self-attention."""
-    return Attention(self.heads, self.head, self.split_first, self.bias,
-                     self.norm, self.dtype, name=name)(h)
+    block = nn.remat(Attention) if self.remat else Attention
+    return block(self.heads, self.head, self.split_first, self.bias,
+                 self.norm, self.dtype, name=name)(h)
 
   def level(self, h: Array, emb: Array, key: Array | None, name: str,
             mult: float) -> Array:
