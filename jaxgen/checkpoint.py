@@ -96,7 +96,7 @@ class Checkpoints:
     meta = snapshot.complete_meta(as_json(meta, "meta"), int(step), leaves)
     try:
       if self._manager is None:
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self.root, item_names=("state", "meta"), options=self._options)
       if step in self._manager.all_steps():
         return False
@@ -239,6 +239,12 @@ class Checkpoints:
     if manager is not None:
       with contextlib.suppress(Exception):  # once more what was just reported
         manager.close()
+
+
+class _Manager(ocp.CheckpointManager):
+
+  def reached_preemption(self, step):
+    return False  # nor may it ask: whoever does counts, see `stopping`
 
 
 def _writable(root):

@@ -27,6 +27,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 LOST = 75  # exit status: a process died or hangs, restart all
+ORDER = {phase: i for i, phase in enumerate(  # within a step
+    ("data", "compile", "step", "pictures", "eval", "checkpoint"), 1)}
 
 
 class Beat(NamedTuple):
@@ -67,14 +69,15 @@ def judge(beats: Mapping[int, Beat], silent: Mapping[int, float],
   old = [i for i in troubled if beats[i].seconds > patience / 3]
   if old:
     return f"{named(old[:1])} cannot go on: {beats[old[0]].trouble}"
-  late = {i: b for i, b in beats.items() if b.seconds > b.limit}
-  if not late:
+  # Who waits for others is late as well. Behind them all is who keeps them
+  # waiting, and may have reason to: pictures take longer than a step.
+  place = {i: (b.step, ORDER.get(b.phase, 0)) for i, b in beats.items()}
+  behind = [i for i in beats if place[i] == min(place.values())]
+  if not any(beats[i].seconds > beats[i].limit for i in behind):
     return None
-  least = min(beat.step for beat in late.values())
-  behind = [i for i, beat in late.items() if beat.step == least]
-  places = sorted({beats[i].phase for i in behind})
   hang = "hang" if len(behind) > 1 else "hangs"
-  return (f"{named(behind)} {hang}: at step {least} ({', '.join(places)}) for "
+  return (f"{named(behind)} {hang}: at step {beats[behind[0]].step} "
+          f"({beats[behind[0]].phase}) for "
           f"{max(beats[i].seconds for i in behind):.0f} s")
 
 

@@ -103,7 +103,7 @@ def meet(name: str, seconds: float = MEET) -> None:
     _guard.store.client.wait_at_barrier(
         f"jaxgen/{_guard.meetings} {name}", int(1e3 * seconds))
   except jax.errors.JaxRuntimeError as e:
-    late = sorted(map(int, re.findall(r"task[:/ ](\d+)", str(e))))
+    late = sorted(map(int, re.findall(r"^(\d+)$", str(e), re.MULTILINE)))
     who = guard.named(late) if late else "not everybody"
     _guard.leave(guard.LOST, f"{who} did not come to {name} within "
                  f"{seconds:.0f} s; start all {_guard.count} again")
@@ -140,7 +140,8 @@ def broken(error: BaseException) -> NoReturn:
   that one is named. Never returns to where it happened: what is on the way out
   would wait for others, who wait for us.
   """
-  if isinstance(error, jax.errors.JaxRuntimeError):
+  # (Gloo's errors come as ValueErrors if an array is read.)
+  if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
     _guard.ask(f"{' '.join(str(error).split())[:300]}")
   traceback.print_exception(error)
   _guard.leave(1, f"process {_guard.index}: {type(error).__name__}: {error}")

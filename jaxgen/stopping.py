@@ -1,5 +1,6 @@
 """Asked to stop: by SIGTERM, or by a machine that is going to be taken away."""
 import contextlib
+import itertools
 import signal
 from collections.abc import Callable, Iterator
 
@@ -9,25 +10,29 @@ from jaxgen import processes
 
 STOPPED = 143  # exit status: saved before the end; by custom 128 + SIGTERM
 
+# Jax answers yes at one number, which is one more than the largest so far when
+# the notice came: 1 if that was early. So none may ever be left out.
+_asked = itertools.count(1)
+
 
 @contextlib.contextmanager
-def stop_signal() -> Iterator[Callable[[int], bool]]:
-  """Within, SIGTERM asks for an end: `stopped(step)` says whether it came.
+def stop_signal() -> Iterator[Callable[[], bool]]:
+  """Within, SIGTERM asks for an end: `stopped()` says whether it came.
 
   Of several processes any may be asked, also by a notice that its TPU is going
   to be taken away; after the same step all hear of it, if all ask after every
   step. The signal is jax's then, and we leave it alone.
   """
   if processes.joined():
-    yield multihost_utils.reached_preemption_sync_point
+    yield lambda: multihost_utils.reached_preemption_sync_point(next(_asked))
     return
   heard = []
   try:
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
   except ValueError:  # not the main thread: somebody else listens
-    yield lambda step: False
+    yield lambda: False
     return
   try:
-    yield lambda step: bool(heard)
+    yield lambda: bool(heard)
   finally:
     signal.signal(signal.SIGTERM, before)

@@ -148,7 +148,7 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
       with contextlib.closing(
           updates(step, mesh, source, state, times)) as stream:
         for done, state, metrics in stream:  # noqa: B007
-          stop = stopped(done)
+          stop = stopped()
           records.keep(done, state, metrics, step.facts,
                        last=stop or done == config.steps)
           if stop:

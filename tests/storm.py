@@ -48,7 +48,9 @@ def main() -> int:
   home = pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-storm-"))
   words = ["train", f"--config={args.config}",
            *(f"--config.{s}" for s in args.set)]
-  env = {"JAXGEN_HEARTBEAT_SECONDS": str(args.patience)}
+  env = {"JAXGEN_HEARTBEAT_SECONDS": str(args.patience),
+         "XLA_FLAGS": "--xla_backend_optimization_level=0 "  # compiles sooner
+         f"--xla_force_host_platform_device_count={args.devices}"}
   chance, begun = random.Random(args.seed), time.monotonic()
   peace, storm = home / "peace", home / "storm"
   finish(words, peace, args, env)

@@ -1,6 +1,4 @@
 """Who is to blame, by what processes tell of themselves."""
-import math
-
 from jaxgen.agreement import differences, flat
 from jaxgen.guard import Beat, judge
 
@@ -36,10 +34,17 @@ def test_who_is_behind_is_to_blame():
   silent = dict.fromkeys(beats, 0.)
   assert judge(beats, silent, 30.) == (
       "process 2 hangs: at step 7 (data) for 47 s")
-  beats[3] = Beat(7, "pictures", 50., 1800.)  # has time still
+  # In the same step it is whose turn comes first.
+  beats |= {1: Beat(7, "step", 90., 45.), 2: Beat(7, "data", 44., 45.)}
+  assert judge(beats, silent, 30.) is None  # a moment, still
+  beats[2] = Beat(7, "data", 46., 45.)
   assert judge(beats, silent, 30.).startswith("process 2 hangs")
-  beats[2] = Beat(7, "pictures", 47., math.inf)
-  assert "processes 0, 1 hang" in judge(beats, silent, 30.)
+  beats[2] = Beat(7, "pictures", 47., 1800.)
+  beats[1] = Beat(8, "step", 90., 45.)  # waits for it in the next step
+  assert judge(beats, silent, 30.) is None
+  beats = dict.fromkeys(beats, Beat(9, "step", 50., 45.))
+  assert judge(beats, silent, 30.) == (
+      "processes 0, 1, 2, 3 hang: at step 9 (step) for 50 s")
 
 
 def test_differences_are_named():

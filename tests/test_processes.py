@@ -4,6 +4,7 @@ import re
 import signal
 import time
 
+import numpy as np
 import pod
 import pytest
 
@@ -132,6 +133,37 @@ def test_who_comes_late_is_named():
   assert [d.status for d in done] == [75, 75], done
   assert last(done) == ["jaxgen: process 1 did not come to lunch within 1 s; "
                         "start all 2 again"] * 2
+
+
+def test_sigterm_before_the_first_step_is_not_forgotten():
+  """Nor at which step a process stops, of those that never began at 0."""
+  body = """
+from jaxgen.stopping import stop_signal
+with stop_signal() as stopped:
+  print("here", flush=True)
+  time.sleep(4)  # compiles
+  step = next(
+      s for s in range(1000, 9999) if stopped() or total(np.ones(1)) < 0)
+print(step)
+"""
+  with pod.started(2, 1, verb(body, SUM), env=PATIENT) as them:
+    wait_for("here", them)
+    them[1].send_signal(signal.SIGTERM)
+    done = pod.finish(them, 120)
+  assert [d.status for d in done] == [0, 0], done
+  assert done[0].stdout == done[1].stdout and "9998" not in done[0].stdout
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_together_they_see_every_example_once_an_epoch(processes):
+  """Also where an epoch ends within a batch."""
+  from jaxgen.data import arrays, pipeline
+  source = arrays.Arrays("test", np.arange(20, dtype=np.float32).reshape(10, 2))
+  shares = [pipeline.batches(source, batch=6, seed=1, process=i,
+                             processes=processes) for i in range(processes)]
+  seen = np.concatenate([next(s)["x"][:, 0] for _ in range(5) for s in shares])
+  for epoch in seen.reshape(3, 10):
+    assert sorted(epoch) == list(range(0, 20, 2))
 
 
 def test_a_pod_leaves_nothing_behind():
