@@ -133,7 +133,7 @@ def test_what_cycles_are_spent_on():
   found = profile.shares(MODULE)
   assert found["kinds"]["convolutions and products"] == 5000
   assert found["kinds"]["copies and layouts"] == 700 + 13 * 11
-  assert found["places"]["convolution"] == 5000
+  assert found["places"]["convolutions"] == 5000
   assert found["places"]["normalisation"] == 700
   assert found["directions"] == {
       "backward": 5000, "forward": 700, "beside": 13 * 11}

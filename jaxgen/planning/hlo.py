@@ -16,6 +16,7 @@ from typing import NamedTuple
 HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 LINE = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\]")
+BRACKET = re.compile(r"[()]")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 NAMED = re.compile(r'op_name="([^"]*)"')
@@ -125,10 +126,10 @@ def instruction(name: str, rest: str) -> Instruction:
 def closing(text: str, start: int) -> int:
   """Behind the bracket that closes the one at `start`."""
   depth = 0
-  for k in range(start, len(text)):
-    depth += (text[k] == "(") - (text[k] == ")")
+  for bracket in BRACKET.finditer(text, start):
+    depth += 1 if bracket[0] == "(" else -1
     if not depth:
-      return k + 1
+      return bracket.end()
   return len(text)
 
 

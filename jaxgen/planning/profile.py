@@ -13,9 +13,10 @@ MOVES = {"parameter", "constant", "copy", "copy-start", "copy-done",
          "dynamic-slice", "dynamic-update-slice", "fusion", "slice-start",
          "slice-done", "iota", "reverse"}
 # Of the names that modules and functions have in our nets; the first counts.
-PLACES = {"attention": "attention|attend|attn|qkv",
-          "normalisation": "norm", "resampling": "resize|pool|up|down|fir",
-          "convolution": "conv"}
+PLACES = {"attention": "attention|attend|attn|qkv|softmax",
+          "normalisation": "norm", "convolutions": "conv",
+          "spectral norms": "spectral", "dense layers": "dense|linear",
+          "resampling": "resize|pool|resample|upfirdn|fir|reduce_window"}
 
 
 def kind(module: Module, instruction: Instruction) -> str:
@@ -44,11 +45,12 @@ def place(instruction: Instruction) -> str:
   path = instruction.op_name
   if not path:
     return "the compiler's own"
-  # Of "jit(step)/transpose(jvp(UNet))/in_1/norm/mul" the last modules count.
+  if "jvp" not in path:
+    return "optimiser, averages, input"
   for name, words in PLACES.items():
-    if re.search(words, path.rpartition("/")[0], re.IGNORECASE):
+    if re.search(words, path, re.IGNORECASE):
       return name
-  return "elsewhere" if "jvp" in path else "optimiser, averages, input"
+  return "elsewhere in the networks"
 
 
 def direction(instruction: Instruction) -> str:

@@ -1,0 +1,126 @@
+"""Plans, against what shapes alone tell; and the compiler of TPUs, if there."""
+import importlib.util
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxgen import config, device
+from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment, dummy
+from jaxgen.planning import planner, topology
+from jaxgen.planning.standin import parse_shape, stand_in
+from tests import verbs
+
+POINTS = "configs/points_vae.py:debug"
+silent = lambda text: None
+
+
+def weights(name):
+  c = config.load(name)
+  shapes = jax.eval_shape(Experiment.of(c).init, dummy(stand_in(c), c.batch),
+                          jax.eval_shape(lambda: jax.random.key(0)))
+  return sum(math.prod(s.shape) for s in jax.tree.leaves(shapes.params))
+
+
+def test_eight_devices_sum_their_gradients_and_little_else(tmp_path):
+  file = tmp_path / "plan.json"
+  status, out, err = verbs.finish(verbs.start(
+      "plan", "--config", POINTS, "--json", file, devices=8))
+  assert status == 0, err
+  got, n = json.loads(file.read_text()), weights(POINTS)
+  memory, [program] = got["memory"], got["programs"]
+  assert memory["parameters"] == 4 * n and memory["averages"] == 4 * n
+  assert 8 * n <= memory["optimiser"] < 8 * n + 100  # two moments of Adam
+  assert memory["batch"] == 16 // 8 * 2 * 4  # two points of two numbers
+  assert memory["total"] >= 16 * n
+  summed = {r["kind"]: r for r in program["network"]}
+  # All gradients, and a few numbers that are told.
+  assert 4 * n <= summed["all-reduce"]["bytes"] < 4 * n + 200
+  assert got["chips"] == 8 and got["per_chip"] == 2 and got["cycles"] is None
+  assert "does not" not in out and "is not known" in out
+  assert "all-reduce" in out and "mesh data=8" in out
+
+
+def test_operations_of_a_loop_of_any_length():
+  n, m = 5, 24
+  f = jax.jit(lambda x, w, k: jax.lax.fori_loop(
+      0, k, lambda _, y: y @ w, x))
+  shapes = [jax.ShapeDtypeStruct((m, m), jnp.float32)] * 2
+  steps = jax.ShapeDtypeStruct((), jnp.int32)
+  one, many = (device.flops(f, *shapes, steps, turns=t) for t in (1, n))
+  assert many - one == pytest.approx((n - 1) * 2 * m ** 3, rel=0.001)
+
+
+def test_a_sampler_costs_by_its_steps():
+  c = config.load("configs/points_diffusion.py:debug")
+  few, many = (planner.plan(planner.Asked(
+      c, sample=True, batch=16, knobs={"steps": k}), silent) for k in (4, 12))
+  grown = many["flops"] / few["flops"]
+  assert 2.5 < grown < 3  # 3, but for what is done once
+  assert few["memory"]["optimiser"] == few["memory"]["averages"] == 0
+  assert few["batch"] == 16 and few["what"] == "sample"
+
+
+@pytest.mark.parametrize("name, shape", [
+    ("configs/adm_imagenet64.py", (64, 64, 3)),
+    ("configs/stylegan2.py:cifar", (32, 32, 3)),
+    ("configs/digits_gan.py", (8, 8, 1)), (POINTS, (2,))])
+def test_shapes_are_known_without_the_data(name, shape):
+  c = config.load(name)
+  data = stand_in(c)
+  assert data.shape == shape and data.classes == c.data.classes
+
+
+def test_shapes_that_cannot_be_known():
+  c = config.load("configs/digits_gan.py")
+  c.data.source = "folder:/not/there"
+  with pytest.raises(UserError, match="say --shape"):
+    stand_in(c)
+  assert stand_in(c, (16, 16, 3)).shape == (16, 16, 3)
+  for text in ("3,3", "0,2,3", "x", "1,2,3,4"):
+    with pytest.raises(UserError, match="want height, width"):
+      parse_shape(text)
+
+
+@pytest.mark.parametrize("argv, line", [
+    ([], "plan needs --config"),
+    (["--config", POINTS, "--batch", "8", "--per_chip", "1"], "give either"),
+    (["--config", POINTS, "--batch", "0"], "want at least 1"),
+    (["--config", POINTS, "--steps", "4"], "--steps goes with --sample"),
+    (["--config", POINTS, "--topology", "v9:4x4"], "there are v4, v5e"),
+    (["--config", "configs/cdm.py:digits"], "one by one")])
+def test_mistakes_end_in_a_line(argv, line, capsys, monkeypatch):
+  status, _, err = verbs.call(capsys, monkeypatch, "plan", *argv)
+  assert status == 2 and len(err) == 1 and line in err[0]
+
+
+def test_without_the_compiler_it_says_what_to_install(monkeypatch):
+  monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(UserError, match=r"pip install 'jaxgen\[tpu\]'"):
+    topology.devices(topology.parse("v5e:4x4"))
+
+
+def test_the_largest_batch_wants_to_know_the_memory():
+  with pytest.raises(UserError, match="take a --topology"):
+    planner.largest(None, {"hbm": None})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None,
+                    reason="the compiler of TPUs is not installed")
+@pytest.mark.parametrize("where, chips", [("v5e:2x2", 4), ("v5e:4x4:2", 32)])
+def test_compiling_for_a_tpu(where, chips, tmp_path):
+  file = tmp_path / "plan.json"
+  status, out, err = verbs.finish(verbs.start(
+      "plan", "--config", POINTS, "--topology", where, "--per_chip", 8,
+      "--json", file, "--profile"))
+  assert status == 0, err
+  got, n = json.loads(file.read_text()), weights(POINTS)
+  assert got["chips"] == chips and got["batch"] == 8 * chips
+  assert "fits: needs" in out and got["cycles"] > 0
+  [program] = got["programs"]
+  sent = {r["kind"]: r["bytes"] for r in program["network"]}
+  assert sent["all-reduce"] >= 4 * n
+  assert ("send between slices" in sent) == (":2" in where[4:])
