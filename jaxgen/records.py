@@ -199,7 +199,7 @@ class Probe:
     def look(state, batches, key):
       batch, held = map(core.on_device, batches)
       return experiment.model.probe(
-          state, batch, held, core.example_keys(key, n))
+          sharding.whole(state, mesh), batch, held, core.example_keys(key, n))
 
     self.program = jax.jit(look, out_shardings=sharding.replicated(mesh))
 

@@ -154,12 +154,14 @@ class Sampler:
       state: In place of the sampler's own.
     """
     settings = {k: jnp.float32(v) for k, v in settings.items()}
+    # (Of a training, weights may lie in parts.)
+    state = jax.device_put(state or self.state, sharding.replicated(self.mesh))
     batch += -batch % self.mesh.size
     for first in which[::batch]:
       i = np.arange(first, first + batch)
       now = {k: v[i % len(v)] for k, v in given.items()}
       now = sharding.place({"i": i.astype(np.int32)} | now, self.mesh)
-      yield self.program(state or self.state, now, key, settings)
+      yield self.program(state, now, key, settings)
 
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:
@@ -174,8 +176,7 @@ class Sampler:
                **core.on_device(given)}
       keys = core.fold(
           jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
-      # (Of a training the weights may lie in parts.)
-      state = sharding.whole(state, self.mesh)
+      state = sharding.layout(self.mesh).gather(state)
       x = self.model.sample(state, batch, keys, **knobs)
       return core.as_data(x, self.dtype)
     return jax.jit(run, out_shardings=sharding.batched(self.mesh))

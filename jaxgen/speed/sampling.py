@@ -123,7 +123,7 @@ def compiled(sampler: Sampler, args: tuple) -> _Drawing:
 def fresh_sampler(config: ConfigDict) -> Sampler:
   """A sampler with the weights that training would begin with."""
   experiment, source = Experiment.of(config), open_data(config)
-  mesh = sharding.make_mesh(config.mesh)
+  mesh = sharding.make_mesh()  # weights are whole, as `load` has them
   experiment.abstract(source, mesh)  # do they fit?
   state = experiment.fresh(source, mesh).replace(opt={}, ema={})
   return Sampler(experiment.model, state, tuple(source.shape),
