@@ -8,8 +8,9 @@ SIGTERM to one of them at random moments, in turn within milliseconds after a
 checkpoint's folder has appeared, while it trains, and while it starts. Those
 who are left have to say who is missing, and to end; then all are started again.
 (Who dies before all have met is missed by nobody for minutes: after a while all
-are killed then, as a scheduler does.) Compares the SHA-256 of every leaf of the final states, and the logs. Status 1
-if any differs, or if somebody did not end by itself.
+are killed then, as a scheduler does.) Compares the SHA-256 of every leaf of the
+final states, and the logs. Status 1 if any differs, or if somebody else did not
+end by itself.
 """
 import argparse
 import collections
