@@ -58,5 +58,8 @@ while :; do
   echo "${who}ended with status $status; life $life in ${WAIT:-10} s" >&2
   sleep "${WAIT:-10}" &
   wait "$!" # so that a signal is heard at once
-  if [ -n "$stopping" ]; then exit "$stopping"; fi
+  if [ -n "$stopping" ]; then
+    kill "$!" 2>/dev/null
+    exit "$stopping"
+  fi
 done
