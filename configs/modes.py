@@ -19,9 +19,7 @@ by three, 1,000 modes: see data/stacked.py). RULE, and what its paper asks for:
 Adam's .5 is that of Radford et al. (2016), which the oldest papers precede.
 All rules see as many batches, at the same rates, falling to zero; none has
 spectral norm (Miyato et al. have). Weights of penalties, and the box of `wgan`,
-belong to data and nets of this size: 10 and 0.01 are for larger ones. On two
-idle CPU cores a training takes 10 to 30 s on points, 20 to 60 s on stacked
-digits, where that of diffusion takes two minutes.
+belong to data and nets of this size: 10 and 0.01 are for larger ones.
 
   jaxgen train --config configs/modes.py:grid25-wgan_gp --workdir W
   jaxgen modes --out modes         (all of them, judged, in one table)

@@ -5,8 +5,8 @@
 
 It tells of which of the seven training photographs a patch is: an easy task,
 and its features are no ImageNet's. The distances, `perceptual@photos-cnn`, rank
-what was judged by the same J; they are not LPIPS. 1.4 million parameters; a
-minute or two on two CPU cores.
+what was judged by the same J; they are not LPIPS. 1.4 million parameters;
+100 s of one CPU core.
 """
 from configs import _base
 
