@@ -90,7 +90,7 @@ def started(processes: int, devices: int, what: Sequence | str, *,
 
 def start(i: int, what: Sequence | str, env: Mapping[str, str | None],
           folder: str) -> Process:
-  """One process, in a session of its own."""
+  """One process, in a group of its own."""
   if isinstance(what, str):
     words = ["-c", JOIN + what]
   else:
@@ -99,7 +99,7 @@ def start(i: int, what: Sequence | str, env: Mapping[str, str | None],
   out, err = (pathlib.Path(folder) / f"{i}.{k}" for k in ("out", "err"))
   with open(out, "wb") as to_out, open(err, "wb") as to_err:
     process = Process([sys.executable, *words], cwd=ROOT, env=whole,
-                      stdout=to_out, stderr=to_err, start_new_session=True)
+                      stdout=to_out, stderr=to_err, process_group=0)
   process.out, process.err = out, err
   return process
 
