@@ -25,6 +25,13 @@ set -u -o pipefail
 
 : "${NAME:?see the top of this file}" "${ACCELERATOR:?}" "${TOPOLOGY:?}"
 : "${IMAGE:?}" "${CLAIM:?}" "${SLICES:=1}" "${CHIPS:=4}"
+case " $* " in
+  *" --workdir /share/"* | *" --workdir=/share/"*) ;;
+  *)
+    echo "--workdir must lie in /share: the folder that all hosts see" >&2
+    exit 2
+    ;;
+esac
 for value in "$NAME" "$ACCELERATOR" "$TOPOLOGY" "$CLAIM" "$SLICES" "$CHIPS"; do
   if ! [[ $value =~ ^[a-z0-9.-]+$ ]]; then
     echo "$value: letters (a-z), digits, hyphens and dots alone" >&2

@@ -49,6 +49,7 @@ again uv pip install --python .venv/bin/python ".[tpu]"
 {
   echo "export HOME=/root PYTHON=$home/.venv/bin/python"
   echo "export JAX_COMPILATION_CACHE_DIR=/share/jaxgen-xla"
+  echo "export JAXGEN_DATA=/share/jaxgen-data"
   printf 'bash launch/machine.sh'
   printf ' %q' "$@"
   printf '\necho "$?" | gcloud storage cp - %q\n' "$place/ended"

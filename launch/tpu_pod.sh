@@ -27,6 +27,13 @@
 set -u -o pipefail
 
 : "${NAME:?see the top of this file}" "${ZONE:?}" "${TYPE:?}" "${BUCKET:?}"
+case " $* " in
+  *" --workdir /share/"* | *" --workdir=/share/"*) ;;
+  *)
+    echo "--workdir must lie in /share: the folder that all hosts see" >&2
+    exit 2
+    ;;
+esac
 share=${SHARE:-gs://$BUCKET}
 place=gs://$BUCKET/jaxgen/$NAME
 case $TYPE in

@@ -16,7 +16,8 @@ import yaml
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = sorted(p.name for k in ("*.sh", "*.sbatch")
                  for p in (ROOT / "launch").glob(k))
-FLAGS = ["--config", "configs/a b.py", "--workdir", "it's \"W\" & $(HOME) *",
+FLAGS = ["--config", "configs/a b.py",
+         "--workdir", "/share/it's \"W\" & $(HOME) *",
          "--config.x=`id`;|\\n", "--config.y="]
 POD = {"NAME": "adm64", "ZONE": "z-1", "TYPE": "v5litepod-32", "BUCKET": "b"}
 GKE = {"NAME": "adm64", "ACCELERATOR": "tpu-v6e-slice", "TOPOLOGY": "4x8",
@@ -331,10 +332,17 @@ def test_a_watch_taken_up_again_sends_nothing(cloud):
   assert not {"create", "cp", "rm"} & {w for c in calls(cloud) for w in c}
 
 
+@pytest.mark.parametrize("script, env", [("tpu_pod.sh", POD), ("gke.sh", GKE)],
+                         ids=["tpu", "gke"])
+def test_a_workdir_that_not_all_hosts_see_is_refused(place, script, env):
+  status, _, err = finish(start(place, script, "--workdir=gs://b/w", **env))
+  assert status == 2 and "/share" in err and not calls(place)
+
+
 def test_what_cannot_be_created_is_not_asked_for_again(cloud):
   stub(cloud, "gcloud", GCLOUD.replace('for word', 'exit 1; for word'))
   (cloud / "states").write_text("absent\n" * 9)
-  assert finish(start(cloud, "tpu_pod.sh", **POD))[0] == 1
+  assert finish(start(cloud, "tpu_pod.sh", *FLAGS, **POD))[0] == 1
 
 
 def test_what_the_hosts_of_a_pod_run(cloud):
