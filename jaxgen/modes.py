@@ -28,6 +28,7 @@ from jaxgen.device import machine
 from jaxgen.errors import Diverged, UserError
 from jaxgen.judge import Judge, means, open_judge
 from jaxgen.sampler import load
+from jaxgen.speed.tables import number
 
 # The names that configs/modes.py knows, and what tables call them.
 DATA = {"ring8": "ring of 8", "grid25": "grid of 25",
@@ -183,7 +184,7 @@ def table(results: Mapping[str, Any]) -> str:
              if m in floors[d]]
   lines = [["", *(f"{DATA[d]}: {METRICS[m]}" for d, m in columns)],
            ["---", *["---:"] * len(columns)],
-           ["real test data", *(f"{floors[d][m]:.3g}" for d, m in columns)]]
+           ["real test data", *(number(floors[d][m]) for d, m in columns)]]
   for rule in among(rows, "rule", RULES):
     own = [r for r in rows if r["rule"] == rule]
     lines.append([RULES[rule], *(
@@ -204,7 +205,7 @@ def table(results: Mapping[str, Any]) -> str:
 def cell(values: Sequence[float | None]) -> str:
   """Mean ± standard deviation over trainings, some of which diverged."""
   fine = [v for v in values if v is not None]
-  text = f"{np.mean(fine):.3g}" if fine else ""
+  text = number(np.mean(fine)) if fine else ""
   if len(fine) > 1:
     text += f" ± {np.std(fine):.2g}"
   if len(fine) < len(values):
