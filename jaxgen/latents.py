@@ -17,7 +17,7 @@ from jaxgen.core import Array, Key
 from jaxgen.errors import UserError
 from jaxgen.models.gan import GAN
 from jaxgen.models.gan_parts import keyed, latents
-from jaxgen.sampler import Sampler
+from jaxgen.sampler import Sampler, key_of
 
 WAYS = ("z", "class", "both")
 
@@ -190,10 +190,7 @@ def spherical(a: Array, b: Array, t: Array) -> Array:
 
 def _walk(sampler, key, i, y, t, noise, batch, knobs):
   """Images between samples i [N, 2] with labels y [N, 2], at t [N, 1 or L]."""
-  if isinstance(key, int | np.integer):
-    if key < 0:
-      raise UserError(f"seed={key}: want a whole number, at least 0")
-    key = jax.random.key(key)
+  key = key_of(key)
   settings = {k: jnp.float32(v) for k, v in sampler.settings(knobs).items()}
   given = {"i": np.int32(i), "t": np.float32(t), "noise": np.int32(noise)}
   if y is not None:

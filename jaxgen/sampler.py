@@ -88,6 +88,15 @@ def draw(model: core.Model, profile: str | None, shapes, classes: int,
   return sharding.whole(core.as_data(x, shapes["x"].dtype), mesh)
 
 
+def key_of(seed: int | core.Key) -> core.Key:
+  """A seed, or a key [] as it is. UserError for a negative seed."""
+  if not isinstance(seed, int | np.integer):
+    return seed
+  if seed < 0:
+    raise UserError(f"seed={seed}: want a whole number, at least 0")
+  return jax.random.key(seed)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
   """A trained model with its weights: call `sample`.
@@ -128,17 +137,14 @@ class Sampler:
     """
     if batch < 1:
       raise UserError(f"batch={batch}: want at least 1")
-    if isinstance(key, int | np.integer):
-      if key < 0:
-        raise UserError(f"seed={key}: want a whole number, at least 0")
-      key = jax.random.key(key)
+    key = key_of(key)
     cond = self.conditions(given)
     knobs = {k: v for k, v in given.items() if k not in cond}
     settings, labels = self.settings(knobs), self.labels(num, labels)
     if labels is not None:
       cond["y"] = labels
     parts = self.stream(key, range(num), min(batch, num), cond, settings)
-    return np.concatenate(jax.device_get(list(parts)))[:num]
+    return np.concatenate([sharding.fetch(x) for x in list(parts)])[:num]
 
   def stream(self, key: core.Key, which: range, batch: int,
              given: Mapping[str, np.ndarray], settings: Mapping[str, float],
@@ -160,7 +166,8 @@ class Sampler:
     for first in which[::batch]:
       i = np.arange(first, first + batch)
       now = {k: v[i % len(v)] for k, v in given.items()}
-      now = sharding.place({"i": i.astype(np.int32)} | now, self.mesh)
+      now = sharding.share({"i": i.astype(np.int32)} | now)
+      now = sharding.place(now, self.mesh)
       yield self.program(state, now, key, settings)
 
   @functools.cached_property
