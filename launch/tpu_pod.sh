@@ -109,10 +109,11 @@ while :; do
   fi
   if state=$("${queue[@]}" list --zone="$ZONE" --filter="name~/$NAME\$" \
     --format="value(state.state)"); then
-    if [ "$state" != "$before" ]; then echo "$NAME: ${state:-absent}" >&2; fi
-    before=${state:-absent}
+    state=${state:-absent}
+    if [ "$state" != "$before" ]; then echo "$(date +%T) $NAME: $state" >&2; fi
+    before=$state
     case $state in
-      '')
+      absent)
         if [ -z "$prepared" ]; then prepare "$@" || exit 1; fi
         create || [ -n "$prepared" ] || exit 1
         prepared=1

@@ -311,12 +311,15 @@ def cloud(place):
 
 def test_a_pod_that_is_taken_away_is_asked_for_again(cloud):
   (cloud / "states").write_text("\n".join((
-      "absent", "WAITING_FOR_RESOURCES", "ACTIVE", "offline", "SUSPENDED",
-      "absent", "ACTIVE", "")))
+      "absent", "WAITING_FOR_RESOURCES", "ACTIVE", "ACTIVE", "offline",
+      "SUSPENDED", "absent", "ACTIVE", "")))
   status, _, err = finish(start(
       cloud, "tpu_pod.sh", *FLAGS, **POD, SLICES="2", SPOT="1",
       FLAGS="--reserved --network=n"))
   assert status == 3, err
+  assert [line.split()[2] for line in err.splitlines()[:-1]] == [
+      "absent", "WAITING_FOR_RESOURCES", "ACTIVE", "SUSPENDED", "absent",
+      "ACTIVE"]
   verbs = [c[4] if c[1] == "compute" else c[2] for c in calls(cloud)
            if c[0] == "gcloud"]
   assert [v for v in verbs if v not in ("list", "cat")] == [
