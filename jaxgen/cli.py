@@ -33,8 +33,8 @@ VERBS = {
     "export": "write trained weights as somebody else's checkpoint",
 }
 
-MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate",
-              "jaxgen.bench"}  # started alike on all of them, they join
+MANY_HOSTS = {"jaxgen.train", "jaxgen.sample"}  # started on all of them, alike
+ONE_HOST = {"jaxgen.evaluate", "jaxgen.bench"}  # cannot, where one might hope
 
 WANTED = {  # what Python and absl say of a value -> what it should be
     "invalid literal for int": "a whole number",
@@ -65,9 +65,9 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     verb = importlib.import_module(module)
     values = parse(verb, argv)
     quiet_and_quick()
-    if module in MANY_HOSTS:
+    if module in MANY_HOSTS | ONE_HOST:
       from jaxgen import processes
-      processes.join()
+      processes.join(alone=module in ONE_HOST)
     status = verb.main(values) or 0
     if together := others():
       together.part()

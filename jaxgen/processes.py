@@ -19,7 +19,7 @@ import jax
 
 from jaxgen import guard
 from jaxgen.errors import UserError
-from jaxgen.launchers import ASK, Place, found
+from jaxgen.launchers import ASK, COUNT, Place, found
 
 COME = 300  # seconds until all have to be there
 MEET = 600  # seconds that one may be later than another
@@ -40,18 +40,22 @@ def stall() -> int:
   return patience("JAXGEN_STALL_SECONDS", 45)
 
 
-def join() -> None:
+def join(alone: bool = False) -> None:
   """Joins the other processes, if there are any; call before all of jax.
 
   Raises:
-    UserError: The environment says half of what it takes.
+    UserError: The environment says half of what it takes; or there are others
+      and this must be done `alone`.
   """
   global _guard
   from jax._src import cloud_tpu_init, distributed
 
   place = found(os.environ, cloud_tpu_init.running_in_cloud_tpu_vm)
-  if place is None or alone(place):
+  if place is None or counted(place) == 1:
     return
+  if alone:
+    raise UserError("this is done by one process, and this is one of several: "
+                    f"start it on one machine, or with {COUNT}=1")
   silence = patience("JAXGEN_HEARTBEAT_SECONDS", 30)
   known = [None if part == ASK else part for part in place]
   processes, index, coordinator, devices = known
@@ -68,14 +72,14 @@ def join() -> None:
   _guard.start()
 
 
-def alone(place: Place) -> bool:
-  """Whether jax finds one process only."""
+def counted(place: Place) -> int:
+  """How many processes there are; jax is asked where only it knows."""
   if place.processes != ASK:
-    return False
+    return place.processes
   from jax._src.clusters import ClusterEnv
   known = (c for c in ClusterEnv._cluster_types if not c.opt_in_only_method)
   cluster = next((c for c in known if c.is_env_present()), None)
-  return cluster is None or cluster.get_process_count() == 1
+  return cluster.get_process_count() if cluster else 1
 
 
 def lead() -> bool:

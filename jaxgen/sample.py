@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from jaxgen import cli, controls, pictures
+from jaxgen import cli, controls, pictures, processes
 from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
 from jaxgen.enlarge import enlarge_folder, factor_of
@@ -90,6 +90,9 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
   kind = kind_of(values.out)  # before the work, not after it
   asked = controls.asked(values)
+  if processes.joined() and (asked or values.low_res):
+    raise UserError("only plain samples are drawn by several processes: start "
+                    "this one on one machine")
   if values.low_res and pathlib.Path(values.low_res).expanduser().is_dir():
     return enlarge(values, kind)
   cond, y, of = small_images(values.low_res)
@@ -110,8 +113,9 @@ def main(values: flags.FlagValues) -> None:
   x = made.x
   info = model.card | of | {"seed": values.seed, "num": len(x),
                             "knobs": told(model.settings(knobs))} | made.info
-  write(values.out, x, made.labels, info, made.columns, made.arrays)
-  print(f"{len(x)} samples -> {values.out}")
+  if processes.lead():
+    write(values.out, x, made.labels, info, made.columns, made.arrays)
+    print(f"{len(x)} samples -> {values.out}")
 
 
 def enlarge(values: flags.FlagValues, kind: str) -> None:

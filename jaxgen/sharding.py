@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -122,6 +123,20 @@ def place(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     return jax.device_put(batch, sharding)
   return {k: jax.make_array_from_process_local_data(sharding, v)
           for k, v in batch.items()}
+
+
+def share(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Of a global batch that every process has, this process's share."""
+  i, n = jax.process_index(), jax.process_count()
+  return {k: v[i * len(v) // n:(i + 1) * len(v) // n]
+          for k, v in batch.items()}
+
+
+def fetch(x: jax.Array) -> np.ndarray:
+  """A global array on every host, also of parts that are not its own."""
+  if x.is_fully_addressable or x.is_fully_replicated:
+    return jax.device_get(x)
+  return multihost_utils.process_allgather(x, tiled=True)
 
 
 def prefetch(batches: Iterator[Any], mesh: Mesh, ahead: int = 2

@@ -82,7 +82,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--set", action="append", default=[], metavar="A.B=X",
                       help="changes the config, in both trainings")
   parser.add_argument("--seed", type=int, default=0, help="of the moments")
-  parser.add_argument("--patience", type=int, default=15,
+  parser.add_argument("--patience", type=int, default=30,
                       help="seconds of silence that mean death")
   parser.add_argument("--folder", help="for the workdirs; default: temporary")
   return parser.parse_args()

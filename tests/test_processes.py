@@ -8,7 +8,10 @@ import numpy as np
 import pod
 import pytest
 
-PATIENT = {"JAXGEN_HEARTBEAT_SECONDS": "12", "JAXGEN_STALL_SECONDS": "3"}
+import jaxgen
+from jaxgen import config, train
+
+PATIENT = {"JAXGEN_STALL_SECONDS": "3"}
 # A verb in little: what is in %s happens in the place of its `main`.
 VERB = """
 import sys, time, types
@@ -26,7 +29,7 @@ class Verb:
 Verb.main = staticmethod(main)
 sys.modules["jaxgen.verb"] = Verb
 cli.MANY_HOSTS.add("jaxgen.verb")
-processes.join = lambda: None  # we are already
+processes.join = lambda alone: None  # we are already
 cli.run("jaxgen.verb", ["verb"])
 """
 SUM = """
@@ -173,3 +176,20 @@ def test_a_pod_leaves_nothing_behind():
   for process in them:
     with pytest.raises(ProcessLookupError):
       os.kill(process.pid, 0)
+
+
+def test_samples_of_two_processes_are_those_of_one(tmp_path):
+  """And are written once."""
+  c = config.load("configs/points_vae.py:debug")
+  c.steps, c.log.pictures, c.model.net.width = 2, 0, 16
+  train.train(c, str(tmp_path / "w"), quiet=True)
+  words = ["sample", f"--workdir={tmp_path / 'w'}", "--num=9", "--batch=4",
+           "--seed=3", f"--out={tmp_path / '{i}.npz'}"]
+  done = pod.run(2, 2, words, timeout=300)
+  assert [d.status for d in done] == [0, 0], done
+  assert [bool(d.stdout) for d in done] == [True, False]
+  assert not (tmp_path / "1.npz").exists()
+  with np.load(tmp_path / "0.npz") as found:
+    x = found["arr_0"]
+  np.testing.assert_allclose(
+      x, jaxgen.load(str(tmp_path / "w")).sample(3, 9, batch=4), atol=1e-6)
