@@ -108,6 +108,25 @@ class Store:
     return {key.rsplit("/", 1)[1]: value for key, value in found}
 
 
+class Silence:
+  """For how long nothing was heard, by somebody who listens every `tick`.
+
+  While the listener itself was held up, on a machine that is overloaded or was
+  paused, there may have been something to hear: that counts little.
+  """
+
+  def __init__(self, tick: float,
+               clock: Callable[[], float] = time.monotonic):
+    self.tick, self.clock, self.heard, self.last = tick, clock, 0., clock()
+
+  def seconds(self) -> float:
+    """Since the beginning; call every `tick`."""
+    now = self.clock()
+    self.heard += min(now - self.last, 3 * self.tick)
+    self.last = now
+    return self.heard
+
+
 class Guard:
   """The two threads of one process.
 
@@ -122,8 +141,8 @@ class Guard:
     self.report: Callable[[], Beat] = Beat
     self.trouble = None  # (why, since when)
     self.over = threading.Event()  # all went well
-    self.answered = time.monotonic()  # when the store last did
-    self.seen: dict[int, tuple[str, float]] = {}  # newest beat, since when
+    self.asked = Silence(self.tick)  # since the store answered
+    self.seen: dict[int, tuple[str, Silence]] = {}  # newest beat of each
 
   def start(self) -> None:
     """Begins to watch."""
@@ -138,7 +157,7 @@ class Guard:
       with contextlib.suppress(Exception):  # `listen` says so if it lasts
         self.store.put(f"beat/{self.index}", json.dumps([count, *self.beat()]))
         end = self.store.all("end")
-        self.answered = time.monotonic()
+        self.asked = Silence(self.tick)
         if end:
           self.leave(*json.loads(end["0"]))
         if self.index == 0 and (why := self.verdict()):
@@ -147,7 +166,7 @@ class Guard:
   def listen(self) -> None:
     """In a thread: leaves if process 0 does not answer."""
     while not self.over.wait(self.tick):
-      if time.monotonic() - self.answered > self.patience:
+      if self.asked.seconds() > self.patience:
         depart(LOST, "process 0 is gone or frozen: no answer from it for "
                f"{self.patience:.0f} s; start all {self.count} again")
 
@@ -161,14 +180,14 @@ class Guard:
 
   def verdict(self) -> str | None:
     """`judge` of what the store holds."""
-    now, told = time.monotonic(), self.store.all("beat")
+    told = self.store.all("beat")
     for i in range(self.count):
       text = told.get(str(i), "")
       if i not in self.seen or self.seen[i][0] != text:
-        self.seen[i] = text, now
+        self.seen[i] = text, Silence(self.tick)
     beats = {i: Beat(*json.loads(text)[1:]) if text else Beat()
              for i, (text, _) in self.seen.items()}
-    silent = {i: now - since for i, (_, since) in self.seen.items()}
+    silent = {i: since.seconds() for i, (_, since) in self.seen.items()}
     return judge(beats, silent, self.patience)
 
   def ask(self, why: str) -> NoReturn:

@@ -1,6 +1,6 @@
 """Who is to blame, by what processes tell of themselves."""
 from jaxgen.agreement import differences, flat
-from jaxgen.guard import Beat, judge
+from jaxgen.guard import Beat, Silence, judge
 
 FINE = Beat(7, "step", 0.2, 45.)
 
@@ -19,6 +19,15 @@ def test_the_dead_are_named():
   beats[0] = Beat(8, "trouble", 0.1, 45., "connection reset")
   assert judge(beats, {0: 0, 1: 4., 2: 1}, 30.) is None
   assert judge(beats, {0: 0, 1: 6., 2: 1}, 30.).startswith("process 1 died")
+
+
+def test_who_was_held_up_does_not_blame_others():
+  now = [0.]
+  silence = Silence(1., lambda: now[0])
+  for pause in (1., 1., 60., 1.):
+    now[0] += pause
+    heard = silence.seconds()
+  assert heard == 6.
 
 
 def test_a_trouble_of_its_own():
