@@ -1,6 +1,7 @@
 """What is kept of a training: metrics, pictures of samples, checkpoints."""
 import collections
 import functools
+import math
 import pathlib
 import time
 from typing import Any
@@ -28,12 +29,13 @@ class Records:
   def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
                source: Source, workdir: str, checkpoints: Checkpoints,
                logger: Logger, meta: dict[str, Any], times: Goodput,
-               seconds: float):
-    """`meta` goes with every checkpoint; `seconds` were spent before."""
+               past: dict[str, Any]):
+    """`meta` goes with every checkpoint; `past` is what came with the last."""
     self.config, self.workdir = experiment.config, workdir
     self.checkpoints, self.logger, self.meta = checkpoints, logger, meta
-    self.begun, self.times = time.perf_counter() - seconds, times
-    self.watch = Watch(self.config, logger, times)
+    self.begun = time.perf_counter() - past.get("seconds", 0.)
+    self.times = times
+    self.watch = Watch(self.config, logger, times, past.get("metrics", {}))
     self.pictures = Pictures(experiment, mesh, source, logger, workdir)
     self.probe = (Probe(experiment, mesh, source, logger)
                   if hasattr(experiment.model, "probe") else None)
@@ -67,7 +69,8 @@ class Records:
         self.watch.catch_up()
         if last or not self.watch.ill:  # the ill must not push out the well
           with self.times.during("checkpoint"):
-            self.save(done, state, self.meta | facts | self.spent())
+            self.save(done, state, self.meta | facts | self.spent()
+                      | {"metrics": self.watch.numbers()})
     except Diverged as e:
       raise Diverged(f"{e}; {self.last_good()}") from e
     self.logger.progress(done)
@@ -109,11 +112,18 @@ class Watch:
     ill: whether the newest update that was read had been skipped.
   """
 
-  def __init__(self, config: ConfigDict, logger: Logger, times: Goodput):
+  def __init__(self, config: ConfigDict, logger: Logger, times: Goodput,
+               latest: dict[str, float]):
+    """`latest`: `numbers` at the checkpoint from which the training goes on."""
     self.config, self.logger, self.times = config, logger, times
     self.ill = False
-    self.latest: dict[str, jax.Array] = {}  # players do not all move each time
+    self.latest = dict(latest)  # players do not all move each time
     self.queue = collections.deque()
+
+  def numbers(self) -> dict[str, float]:
+    """What was last seen of every player, where it is finite."""
+    found = {k: float(v) for k, v in jax.device_get(self.latest).items()}
+    return {k: v for k, v in found.items() if math.isfinite(v)}
 
   def see(self, done: int, metrics: core.Metrics) -> None:
     """Takes the metrics of a step, and reads those of a few steps ago."""

@@ -143,7 +143,7 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
         stream=out)) as logger:
       introduce(config, state, logger, out, gone)
       records = Records(experiment, mesh, source, workdir, checkpoints, logger,
-                        meta, times, past.get("seconds", 0.))
+                        meta, times, past)
       step = Compiled(experiment, mesh)
       with contextlib.closing(
           updates(step, mesh, source, state, times)) as stream:

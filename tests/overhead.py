@@ -74,7 +74,7 @@ def sides(config, workdir, checkpoints):
   logger = Logger(workdir, total_steps=config.steps, batch=config.batch,
                   stream=io.StringIO())
   records = Records(experiment, mesh, source, workdir, checkpoints, logger,
-                    describe(config, source), times, 0.)
+                    describe(config, source), times, {})
   stream = train.updates(step, mesh, source, experiment.fresh(source, mesh),
                          times)
 

@@ -107,6 +107,21 @@ def test_sigterm_saves_where_it_stands(tmp_path):
   assert bits(stopped) == bits(straight)
 
 
+def test_logs_do_not_tell_that_a_run_was_stopped(tmp_path):
+  """Rows have the last of those who seldom move, also from a life before."""
+  seen = []
+  for name, lives in (("peace", (8,)), ("war", (4, 8))):
+    for steps in lives:
+      c = settings(steps=steps)
+      c.model.gen_every, c.log.every, c.checkpoint.every = 5, 1, 4
+      train.train(c, str(tmp_path / name), quiet=True)
+    seen.append({row["step"]: {k: v for k, v in row.items() if k != "time"
+                               and not k.startswith("goodput/")}
+                 for row in log(tmp_path / name) if "step" in row})
+  assert seen[0] == seen[1] and len(seen[0]) == 8
+  assert all("gen/loss" in row for row in seen[0].values())
+
+
 def test_ctrl_c_is_one_line(tmp_path):
   c = settings(steps=1_000_000)
   process = start("train", *flags(c), f"--workdir={tmp_path / 'w'}")
