@@ -7,7 +7,7 @@ CSS = """
   --rule: #e3e1da; --tint: #f1efe8; --good: #e3f1e6; --good-ink: #14532d;
   --alert: #fdf0d9; --alert-ink: #7a4a00;
   --c0: #2563c9; --c1: #c2560f; --c2: #15803d; --c3: #8b3fc4; --c4: #b3184f;
-  --c5: #0e7490;
+  --c5: #0e7490; --c6: #7a5c10; --c7: #57606a;
 }
 @media (prefers-color-scheme: dark) {
   :root {
@@ -15,7 +15,7 @@ CSS = """
     --rule: #343841; --tint: #262a31; --good: #173823; --good-ink: #9be3b2;
     --alert: #3b2d12; --alert-ink: #f4cd85;
     --c0: #74a5ff; --c1: #ff9d5c; --c2: #5fd08a; --c3: #c995f5; --c4: #ff7fa6;
-    --c5: #56c6dc;
+    --c5: #56c6dc; --c6: #d8b456; --c7: #a3adb8;
   }
 }
 * { box-sizing: border-box; }
@@ -74,6 +74,7 @@ td.none { color: var(--muted); }
 .bar-c0 { background: var(--c0); } .bar-c1 { background: var(--c1); }
 .bar-c2 { background: var(--c2); } .bar-c3 { background: var(--c3); }
 .bar-c4 { background: var(--c4); } .bar-c5 { background: var(--c5); }
+.bar-c6 { background: var(--c6); } .bar-c7 { background: var(--c7); }
 .narrow { display: none; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif;
@@ -93,6 +94,8 @@ svg text.name { font-size: 13px; font-weight: 700; }
 .line.c3 { stroke: var(--c3); } .dot.c3, svg text.f3 { fill: var(--c3); }
 .line.c4 { stroke: var(--c4); } .dot.c4, svg text.f4 { fill: var(--c4); }
 .line.c5 { stroke: var(--c5); } .dot.c5, svg text.f5 { fill: var(--c5); }
+.line.c6 { stroke: var(--c6); } .dot.c6, svg text.f6 { fill: var(--c6); }
+.line.c7 { stroke: var(--c7); } .dot.c7, svg text.f7 { fill: var(--c7); }
 .family { margin-top: 18px; }
 .charts { display: grid; gap: 12px 24px; margin-top: 10px;
   grid-template-columns: repeat(auto-fill, minmax(min(290px, 100%), 1fr)); }

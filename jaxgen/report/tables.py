@@ -11,7 +11,7 @@ from jaxgen.report.axes import short as rounded
 
 DASH = "–"
 ARROWS = {1: "↑", -1: "↓", 0: ""}
-COLOURS = 6
+COLOURS = 8
 COST = "Cost"
 
 
