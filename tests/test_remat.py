@@ -1,0 +1,47 @@
+"""Blocks whose activations are made again: less is kept, nothing changes."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.nets import unet
+
+QUICK = {"xla_backend_optimization_level": 0}
+
+
+def gradient(remat):
+  """-> gradient of a loss by the weights, and these and its inputs."""
+  net = unet.UNet(width=8, mults=(1,), blocks=1, attend=(4,), head=4,
+                  dropout=0.5, remat=remat)
+  rng = np.random.default_rng(0)
+  x, c = rng.normal(size=(2, 4, 4, 1)).astype(np.float32), jnp.ones(2)
+  key = jax.random.split(jax.random.key(0), 2)
+  shapes = jax.eval_shape(net.init, key[0], x, c)["params"]
+  weights = jax.tree.map(
+      lambda s: rng.normal(size=s.shape).astype(np.float32) / 4, shapes)
+
+  def loss(weights, x, c, key):
+    return jnp.mean(net.apply({"params": weights}, x, c, key=key) ** 2)
+
+  return jax.grad(loss), (weights, x, c, key)
+
+
+def test_gradients_are_the_same():
+  found = []
+  for remat in (False, True):
+    grad, args = gradient(remat)
+    found.append(jax.jit(grad).lower(*args).compile(QUICK)(*args))
+  assert jax.tree.structure(found[0]) == jax.tree.structure(found[1])
+  for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+  assert max(np.abs(x).max() for x in jax.tree.leaves(found[0])) > 1e-3
+
+
+def test_every_block_is_made_again():
+  counts = []
+  for remat in (False, True):
+    grad, args = gradient(remat)
+    jaxpr = jax.make_jaxpr(grad)(*args).jaxpr
+    counts.append(sum("remat" in e.primitive.name or e.primitive.name ==
+                      "checkpoint" for e in jaxpr.eqns))
+  # Five residual blocks, and attention after three and between two of them.
+  assert counts[0] == 0 and counts[1] >= 9
