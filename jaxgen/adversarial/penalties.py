@@ -48,8 +48,13 @@ def orthogonal(params: Any, weight: float = 1e-4) -> Array:
   """
   def one(W: Array) -> Array:
     W = W.reshape(-1, W.shape[-1])
-    gram = jnp.matmul(W.T, W, precision="highest")
-    return jnp.sum((gram - jnp.diag(jnp.diag(gram))) ** 2)
+    if W.shape[0] >= W.shape[1]:
+      gram = jnp.matmul(W.T, W, precision="highest")
+      return jnp.sum((gram - jnp.diag(jnp.diag(gram))) ** 2)
+    # |W'W| = |WW'|, and where z is mapped to an image W'W has 10^9 entries.
+    # (Its many columns cannot be at right angles: the difference is large.)
+    gram = jnp.matmul(W, W.T, precision="highest")
+    return jnp.sum(gram ** 2) - jnp.sum(jnp.sum(W ** 2, 0) ** 2)
 
   kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)
              if path[-1].key == "kernel"]
