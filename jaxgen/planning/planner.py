@@ -46,7 +46,9 @@ def plan(asked: Asked, say: Say = print) -> dict[str, Any]:
   """
   place = None if asked.where == "here" else topology.parse(asked.where)
   chips = topology.devices(place) if place else jax.devices()
-  mesh = sharding.make_mesh(asked.config.get("mesh"), chips)
+  # Samplers have all weights on every device, however they were trained.
+  shape = None if asked.sample else asked.config.get("mesh")
+  mesh = sharding.make_mesh(shape, chips)
   batch = batch_of(asked, len(chips))
   data = stand_in(asked.config, asked.shape)
   say("tracing")
