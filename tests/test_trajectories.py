@@ -1,0 +1,26 @@
+"""Two processes train as one device does; `trajectories.py` tries more."""
+import pytest
+import trajectories
+
+# Two nets, two moments each, gradients of gradients; and no convolutions, for
+# these take long to compile.
+NAME, STEPS = "configs/points_gan.py:debug", 6
+SHAPES = [dict(data=0, fsdp=1), dict(data=0, fsdp=4)]
+
+
+def test_two_processes_see_the_losses_of_one_device():
+  ((one,),) = trajectories.on(1, 1, [NAME], STEPS, SHAPES[:1]).values()
+  (seen,) = trajectories.on(2, 2, [NAME], STEPS, SHAPES).values()
+  assert len(one) == STEPS and len(seen) == len(SHAPES)
+  for losses in seen:
+    assert trajectories.apart(losses, one) < 1e-5
+  # It notices: another step's losses are not these.
+  assert trajectories.apart(one[1:], one[:-1]) > 1e-4
+
+
+@pytest.mark.parametrize("a, b, want", [
+    ([{"x/loss": 1.}], [{"x/loss": 1.}], 0),
+    ([{"x/loss": 101.}], [{"x/loss": 100.}], 0.01),   # of large ones, a share
+    ([{"x/loss": 0.02}], [{"x/loss": 0.01}], 0.01)])  # of small ones, as it is
+def test_apart(a, b, want):
+  assert trajectories.apart(a, b) == pytest.approx(want)
