@@ -10,8 +10,6 @@ beside the arrays, is whatever the caller passes and
 All processes call `save` and `restore` alike. No signal is handled here.
 """
 import contextlib
-import os
-import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +65,7 @@ class Checkpoints:
         async_options=ocp.AsyncOptions(  # or failed saves leave threads behind
             timeout_secs=1800, create_directories_asynchronously=False))
     self._manager = self._watcher = self._failure = None
-    _writable(self.root)
+    snapshot.check_writable(self.root)
     hush()
 
   def save(self, step: int, state: Any, meta: dict[str, Any],
@@ -245,13 +243,3 @@ class _Manager(ocp.CheckpointManager):
 
   def reached_preemption(self, step):
     return False  # nor may it ask: whoever does counts, see `stopping`
-
-
-def _writable(root):
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    if os.path.exists(root):  # local: a bucket has no temporary files
-      tempfile.TemporaryFile(dir=root).close()
-  except OSError as error:
-    raise UserError(f"cannot write to {root} ({error.strerror or error}): "
-                    "choose another workdir or free some space") from error

@@ -61,7 +61,7 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
     raise UserError("guide_ema and guide_step are of a classifier or a worse "
                     "model, and there is none")
   state = bare(ours.step, ours.params, ours.stats)
-  state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
+  state = sharding.everywhere(state, sharding.make_mesh())
   data = ours.data
   return Sampler(ours.model, state, tuple(data["shape"]),
                  np.dtype(data["dtype"]), data["classes"], ours.card)

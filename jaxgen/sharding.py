@@ -132,6 +132,13 @@ def share(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
           for k, v in batch.items()}
 
 
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+  """What every process has for itself -> whole on every device."""
+  if jax.process_count() > 1:  # or jax would send it from one to the other
+    tree = jax.device_get(tree)
+  return jax.device_put(tree, replicated(mesh))
+
+
 def fetch(x: jax.Array) -> np.ndarray:
   """A global array on every host, also of parts that are not its own."""
   if x.is_fully_addressable or x.is_fully_replicated:

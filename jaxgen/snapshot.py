@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,17 @@ class DamagedError(Exception):
 def folder(workdir: epath.PathLike) -> epath.Path:
   """The folder that holds one subfolder per step."""
   return epath.Path(workdir).absolute() / "checkpoints"
+
+
+def check_writable(root: epath.Path) -> None:
+  """UserError if nothing can be written below a folder, which is made."""
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    if os.path.exists(root):  # local: a bucket has no temporary files
+      tempfile.TemporaryFile(dir=root).close()
+  except OSError as error:
+    raise UserError(f"cannot write to {root} ({error.strerror or error}): "
+                    "choose another workdir or free some space") from error
 
 
 def steps(workdir: epath.PathLike) -> list[int]:
