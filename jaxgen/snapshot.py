@@ -35,7 +35,13 @@ class DamagedError(Exception):
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
-  """The folder that holds one subfolder per step."""
+  """The folder that holds one subfolder per step.
+
+  UserError for a bucket's address: logs and pictures are plain files.
+  """
+  if "://" in str(workdir):
+    raise UserError(f"{workdir}: a workdir is a folder; mount the bucket and "
+                    "give the folder where it is mounted")
   return epath.Path(workdir).absolute() / "checkpoints"
 
 

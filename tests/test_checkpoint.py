@@ -243,6 +243,9 @@ def test_settings_that_cannot_work(tmp_path):
   for place in (tmp_path / "file", pathlib.Path("/proc/jaxgen")):
     with pytest.raises(UserError, match="cannot write to .*another workdir"):
       quiet(place)
+  for ask in (quiet, latest_meta):
+    with pytest.raises(UserError, match="gs://b/w: .* mount the bucket"):
+      ask("gs://b/w")
 
 
 def test_nothing_to_sample_from(tmp_path):
