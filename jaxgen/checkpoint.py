@@ -10,6 +10,7 @@ beside the arrays, is whatever the caller passes and
 All processes call `save` and `restore` alike. No signal is handled here.
 """
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -128,7 +129,7 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind, error, trace) -> None:
-    if error and processes.joined():
+    if error and jax.process_count() > 1:
       return  # others may be gone, and a save waits for them
     with contextlib.suppress(UserError) if error else contextlib.nullcontext():
       self.close()
@@ -220,8 +221,11 @@ class Checkpoints:
       if not (half / snapshot.COMMIT).exists():
         half.rmtree()  # a full disk needs the room
     self.log(f"{self._failure}; the newest is {self._newest_whole()}")
-    if processes.joined():  # the others wait for us in Orbax's barriers
+    # Of several processes, the others wait for us in Orbax's barriers.
+    if processes.joined():
       processes.leave(SAVE_FAILED, self._failure)
+    if jax.process_count() > 1:  # somebody else made them one
+      os._exit(SAVE_FAILED)
     self._shut()  # a manager forgets neither errors nor steps that failed
 
   def _newest_whole(self):

@@ -2,6 +2,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 # Before jax is imported; and with setdefault, so that somebody who wants
@@ -17,3 +18,6 @@ os.environ.setdefault("JAXGEN_DATA", os.path.join(TMP, "data"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(TMP, "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# In the background of a script Ctrl-C is ignored, and so by what tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -24,7 +24,10 @@ class Dropout(nn.Module):
     def mask(k):
       k = jax.random.fold_in(k, salt)
       return jax.random.bernoulli(k, 1 - self.rate, x.shape[1:])
-    return jnp.where(jax.vmap(mask)(key), x / (1 - self.rate), 0)
+    # Behind a barrier, or XLA for TPUs draws the bits anew for every tile of
+    # the convolution that follows.
+    kept = jax.lax.optimization_barrier(jax.vmap(mask)(key))
+    return jnp.where(kept, x / (1 - self.rate), 0)
 
 
 class GroupNorm(nn.Module):
