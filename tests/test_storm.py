@@ -2,9 +2,11 @@
 import subprocess
 import sys
 
+import pytest
 from verbs import ROOT
 
 
+@pytest.mark.slow
 def test_a_storm_over_two_processes(tmp_path):
   run = subprocess.run(
       [sys.executable, "tests/storm.py", "--config=configs/points_gan.py:debug",
