@@ -40,7 +40,7 @@ def cascade(*stages: str) -> ConfigDict:
 
 
 def debug(c: ConfigDict) -> ConfigDict:
-  """The same experiment, a few minutes long on a laptop."""
+  """The same experiment for a few steps, to see it run."""
   c.steps, c.batch = 20, 16
   c.log.update(every=5, pictures=10)
   c.checkpoint.every = 10

@@ -23,7 +23,7 @@ from configs import _biggan
 
 
 def get_config(arg="128"):
-  """`arg`: see above; `digits`, a minute on a laptop; `debug`."""
+  """`arg`: see above; `digits`, small; `debug`."""
   if arg in ("digits", "debug"):
     return _biggan.digits("nets.biggan_deep", gen=dict(width=16),
                           disc=dict(width=16), arg=arg)

@@ -14,7 +14,7 @@ from configs import _base
 
 
 def get_config(arg="64"):
-  """`arg`: 64, 64m; `digits`, a minute on a laptop; `debug`."""
+  """`arg`: 64, 64m; `digits`, 15 seconds on a laptop; `debug`."""
   if arg in ("digits", "debug"):
     return digits(arg == "debug")
   c = _base.base("tfds:lsun/bedroom", steps=118_000, batch=128, size=64)

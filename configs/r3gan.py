@@ -38,7 +38,7 @@ SOURCES = {"cifar": "tfds:cifar10", "ffhq": "folder:ffhq",
 
 
 def get_config(arg="cifar"):
-  """`arg`: see above; `digits`, two minutes on a laptop; `debug`."""
+  """`arg`: see above; `digits`, minutes on a laptop; `debug`."""
   if arg in ("digits", "debug"):
     return digits(arg == "debug")
   widths, groups, classes, batch, gamma, life, p = SIZES[arg]

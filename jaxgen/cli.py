@@ -3,7 +3,6 @@
 A user's mistake ends in one line on stderr and status 2; Ctrl-C in 130.
 """
 import importlib
-import os
 import re
 import sys
 import types
@@ -14,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxgen import config as configs
+from jaxgen import guard
 from jaxgen.errors import UserError
 
 VERBS = {
@@ -154,10 +154,7 @@ def fail(line: str, status: int) -> None:
   """One line, and out; together with all others, if there are any."""
   if together := others():
     together.leave(status, line)
-  print(f"jaxgen: {' '.join(line.split())}", file=sys.stderr, flush=True)
-  sys.stdout.flush()
-  # Not sys.exit: it would wait for background saves and loader threads.
-  os._exit(status)
+  guard.depart(status, line)
 
 
 def with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:

@@ -214,17 +214,18 @@ class Guard:
     depart(status, line)
 
 
-_departing = threading.Lock()  # never released
+_departing = threading.RLock()
 
 
 def depart(status: int, line: str) -> NoReturn:
   """Ends the process at once, with one line; the first to call it does."""
-  _departing.acquire()
-  with contextlib.suppress(Exception):
-    sys.stdout.flush()
-    print(f"jaxgen: {' '.join(line.split())}", file=sys.stderr, flush=True)
-  # Not sys.exit: it would wait for background saves and loader threads.
-  os._exit(status)
+  with _departing:
+    with contextlib.suppress(Exception):
+      print(f"jaxgen: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    with contextlib.suppress(Exception):  # a pipe may be broken
+      sys.stdout.flush()
+    # Not sys.exit: it would wait for background saves and loader threads.
+    os._exit(status)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

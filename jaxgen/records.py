@@ -158,14 +158,14 @@ class Pictures:
 
   def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
                source: Source, logger: Logger, workdir: str, n: int = 64):
-    self.logger, self.whole = logger, sharding.replicated(mesh)
+    self.logger = logger
     self.folder = pathlib.Path(workdir) / "samples"
     profile = next(iter(experiment.config.ema), None)
     self.histograms = experiment.config.log.histograms
     # Whole everywhere, so that process 0 has all of what all have drawn.
     self.draw_from = jax.jit(functools.partial(
         draw, experiment.model, profile, dummy(source, n), source.classes),
-        out_shardings=self.whole)
+        out_shardings=sharding.replicated(mesh))
     # What is made from other images is shown made from real ones.
     self.real = (source.read(np.arange(n) % len(source))
                  if getattr(experiment.model, "cond", None) else None)
@@ -174,9 +174,8 @@ class Pictures:
     """A grid of samples into the log and the folder `samples`."""
     x = jax.device_get(self.draw_from(
         state, jax.random.key(0), self.real))
-    if self.histograms:
-      whole = jax.jit(lambda x: x, out_shardings=self.whole)
-      params = jax.device_get(whole(state.params))
+    if self.histograms:  # all processes fetch, though one of them writes
+      params = jax.tree.map(sharding.fetch, state.params)
     if not self.logger.lead:
       return
     image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})

@@ -183,7 +183,6 @@ class Sampler:
                **core.on_device(given)}
       keys = core.fold(
           jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
-      state = sharding.layout(self.mesh).gather(state)
       x = self.model.sample(state, batch, keys, **knobs)
       return core.as_data(x, self.dtype)
     return jax.jit(run, out_shardings=sharding.batched(self.mesh))

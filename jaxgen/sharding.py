@@ -86,10 +86,9 @@ def shardings(state: core.State, mesh: Mesh) -> core.State:
                        ema=place(state.ema))
 
 
-def whole(tree: Any, mesh: Mesh | None = None) -> Any:
+def whole(tree: Any, mesh: Mesh) -> Any:
   """Within a program: the same arrays, all of them on every device."""
-  return jax.lax.with_sharding_constraint(
-      tree, replicated(mesh or make_mesh()))
+  return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
 def layout(mesh: Mesh) -> core.Layout:

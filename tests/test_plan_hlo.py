@@ -91,7 +91,8 @@ def test_what_is_sent():
   found = {t.kind: t for t in network.transfers(MODULE)}
   total = {r["kind"]: r for r in network.summary(network.transfers(MODULE),
                                                  None)}
-  assert found["all-reduce"][1:5] == (300 * 4 + 40, 16, 1, 700)
+  assert found["all-reduce"][1:4] == (300 * 4 + 40, 16, 1)
+  assert found["all-reduce"].meanwhile == 700
   # In the loops 12 + 1 times 400 numbers, once 40 and 12 small ones.
   assert total["all-gather"]["count"] == 14
   assert total["all-gather"]["bytes"] == 13 * 1600 + 160 + 24
@@ -102,7 +103,7 @@ def test_what_is_sent():
 
 
 def test_how_long_sending_takes_by_hand():
-  gigabyte = network.Transfer("all-reduce", 10 ** 9, 256, 1, 0, "")
+  gigabyte = network.Transfer("all-reduce", 10 ** 9, 256, 1, 0, 0, "")
   # Four links of 45 GB/s, each way once, 255 of 256 parts; eight hops along
   # either axis, both ways.
   want = 2 * 255 / 256 / 180 + 2 * 16 * 1e-6
@@ -117,7 +118,7 @@ def test_how_long_sending_takes_by_hand():
   assert network.seconds(gather, POD) == pytest.approx(
       15 / 16 / 90 + 8 * 1e-6)
   two = topology.parse("v5e:16x16:2")
-  sent = network.Transfer(network.SENT, 10 ** 9 // 16, 2, 1, 0, "")
+  sent = network.Transfer(network.SENT, 10 ** 9 // 16, 2, 1, 0, 0, "")
   assert network.seconds(sent, two) == pytest.approx(1 / 16 / 3.125)
   assert network.seconds(gigabyte._replace(group=1), POD) == 0
 
@@ -127,6 +128,48 @@ def test_work_hides_what_is_sent_meanwhile():
            if r["kind"] == "all-reduce"]
   hidden = 700 / POD.chip.clock
   assert row["exposed_seconds"] == pytest.approx(row["seconds"] - hidden)
+
+
+def test_parts_fused_with_other_work_are_one_transfer():
+  """As XLA prints sums that run beside a convolution; a loop sends anew."""
+  reduce = ("f32[1000]{0} all-reduce(%p), channel_id=7, replica_groups="
+            "mesh['axis_0'=16,'axis_1'=4,'axis_2'=2] {'axis_0', 'axis_1':(2)2}")
+  parts = "".join(
+      f"%part.{n} (p: f32[1000]) -> f32[1000] {{\n"
+      f"  %all-reduce.{n} = {reduce}\n}}\n" for n in range(3))
+  lines = "".join(
+      f"  %f.{n} = f32[1000]{{0}} fusion(%a), kind=kLoop, calls=%part.{n}, "
+      f'backend_config={{"estimated_cycles":"{c}"}}\n'
+      for n, c in enumerate((0, 5000, 0)))
+  module = hlo.parse(f"{parts}ENTRY %main (a: f32[1000]) -> f32[1000] {{\n"
+                     f"{lines}}}\n")
+  [found] = network.transfers(module)
+  assert found.bytes == 4000 and found.group == 32 and found.times == 1
+  assert found.meanwhile == 5000
+  [row] = network.summary([found], POD)
+  hidden = 5000 / POD.chip.clock
+  assert row["exposed_seconds"] == pytest.approx(row["seconds"] - hidden)
+
+
+def test_one_thing_at_a_time_is_on_the_wires():
+  one = network.Transfer("all-reduce", 10 ** 6, 256, 1, 0, 10 ** 6, "")
+  took = network.seconds(one, POD)
+  cycles = round(took * POD.chip.clock)
+  # Two begin together and are wanted when the first is there: the second is
+  # waited for. Wanted two times later, nothing is.
+  both = [one._replace(end=cycles)] * 2
+  assert network.waiting(both, POD) == pytest.approx([0, took], abs=1e-9)
+  assert network.waiting([one._replace(end=3 * cycles)] * 2, POD) == [0, 0]
+  # What was waited for delays the rest, and gives others time to arrive.
+  late = [one._replace(end=0), one._replace(start=0, end=cycles),
+          one._replace(start=cycles, end=cycles)]
+  assert network.waiting(late, POD) == pytest.approx(
+      [took, 0, took], abs=1e-9)
+  # Between slices other wires are used.
+  apart = [one._replace(end=cycles),
+           network.Transfer(network.SENT, 1000, 2, 1, 0, cycles, "")]
+  assert network.waiting(apart, topology.parse("v5e:16x16:2")) == (
+      pytest.approx([0, 0], abs=1e-9))
 
 
 def test_what_cycles_are_spent_on():

@@ -88,7 +88,7 @@ class Trunk(nn.Module):
     eps: Of the norms.
     embedding: (c_noise, y, width, labels) -> what blocks are told, [B, E].
     remat: What a block computes is not kept for its gradient but made again:
-      the same numbers, for a third more work and far less memory.
+      the same numbers to rounding, for more work and less memory.
     dtype: Of the computation; parameters, norms, softmax, the embedding and
       the last layer are float32.
   """

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from jaxgen import compilation
 from jaxgen.planning import hlo, network, profile
 from jaxgen.planning.programs import Program
 from jaxgen.planning.topology import Topology
@@ -79,8 +80,7 @@ def memory(compiled: jax.stages.Compiled, arguments: dict[str, int]
   kinds = {"padding": max(0, m.argument_size_in_bytes - known),
            "temporaries": m.temp_size_in_bytes,
            "results": m.output_size_in_bytes - m.alias_size_in_bytes}
-  total = m.argument_size_in_bytes + kinds["temporaries"] + kinds["results"]
-  return {**arguments, **kinds, "total": total}
+  return {**arguments, **kinds, "total": compilation.memory(compiled)}
 
 
 def refused(message: str) -> int | None:

@@ -5,7 +5,11 @@ every chip of a ring all of an array of B bytes takes B / W, where W is the sum
 of the links' speeds, and another way round as long again to sum it first. Each
 hop adds a microsecond. (Austin et al. 2025, "How to scale your model", ch. 3.)
 Ends of an axis that do not meet halve its speed.
+
+What is sent while a chip computes costs nothing, as long as one thing at a time
+is on the wires; what is not there when it is wanted is waited for.
 """
+import heapq
 import math
 import re
 from collections.abc import Sequence
@@ -22,6 +26,10 @@ HOP = 1e-6  # seconds
 SENT = "send between slices"
 GROUPS = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=")
+MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+AXIS = re.compile(r"'(\w+)'=(\d+)")
+ALONG = re.compile(r"'(\w+)'(?::\(\d+\)(\d+))?")
+CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
 class Transfer(NamedTuple):
@@ -33,32 +41,64 @@ class Transfer(NamedTuple):
       slices, what one chip sends.
     group: Chips that take part together; 0: all of them.
     times: How often in a run of the program.
-    meanwhile: Cycles of other work between its start and its end.
+    start: Cycles of the run before it begins.
+    end: Cycles of the run before it is waited for.
     op_name: Where it comes from.
   """
   kind: str
   bytes: int
   group: int
   times: int
-  meanwhile: int
+  start: int
+  end: int
   op_name: str
+
+  @property
+  def meanwhile(self) -> int:
+    """Cycles of other work, each time it is sent."""
+    return (self.end - self.start) // self.times
 
 
 def transfers(module: Module, turns: int = 1) -> list[Transfer]:
-  """All that a program sends; `turns` as for `Module.running`."""
-  found = []
+  """All that a program sends, as it begins; `turns` as for `Module.running`.
+
+  TPUs send while they compute in two ways: between a line that starts and one
+  that is done, or in parts that are fused with other work. Those share a
+  channel: the first begins to send, and the last waits for the end.
+  """
+  found: list[Transfer] = []
+  latest: dict[str, tuple[int, set[str]]] = {}  # by channel: where, its lines
+  starts: dict[str, int] = {}  # by line: where
+  busy = 0
   for i, times in module.running(turns):
-    if i.opcode == "send" and "is_host_transfer=true" in i.text:
-      found.append(Transfer(SENT, arrays(i.shape)[0], 2, times,
-                            meanwhile(module, i), i.op_name))
-      continue
-    for part in module.inside(i):
-      kind = part.opcode.removesuffix("-start")
-      if kind in PASSES:
-        found.append(Transfer(
-            kind, whole(part, kind), group(part), times,
-            meanwhile(module, i) if part.opcode != kind else 0, i.op_name))
+    if i.opcode.endswith("-done"):
+      for at in {starts[o] for o in i.operands if o in starts}:
+        found[at] = found[at]._replace(end=busy)
+    begun = busy + i.cycles * times
+    for part, kind in sent(module, i):
+      channel = CHANNEL.search(part.text)
+      key = f"{kind} {channel[1] if channel else i.name}"
+      at, lines = latest.get(key, (0, {i.name}))
+      if i.name not in lines:
+        found[at] = found[at]._replace(end=busy)
+        lines.add(i.name)
+        continue
+      latest[key] = len(found), {i.name}
+      starts[i.name] = len(found)
+      size = arrays(part.shape)[0] if kind == SENT else whole(part, kind)
+      found.append(Transfer(
+          kind, size, 2 if kind == SENT else group(part), times, begun, begun,
+          i.op_name))
+    busy = begun
   return found
+
+
+def sent(module: Module, i: Instruction) -> list[tuple[Instruction, str]]:
+  """What of a line is sent, and as what."""
+  if i.opcode == "send" and "is_host_transfer=true" in i.text:
+    return [(i, SENT)]
+  return [(part, kind) for part in module.inside(i)
+          if (kind := part.opcode.removesuffix("-start")) in PASSES]
 
 
 def whole(i: Instruction, kind: str) -> int:
@@ -76,22 +116,14 @@ def group(i: Instruction) -> int:
   """How many take part together; 0 where the text leaves it open: all."""
   if found := IOTA.search(i.text):
     return int(found[2])
+  if found := MESH.search(i.text):
+    sizes = dict(AXIS.findall(found[1]))
+    return math.prod(int(part or sizes[axis])
+                     for axis, part in ALONG.findall(found[2]))
   if "source_target_pairs" in i.text:
     return 2
   found = GROUPS.search(i.text)
   return len(found[1].split(",")) if found and found[1] else 0
-
-
-def meanwhile(module: Module, start: Instruction) -> int:
-  """Cycles of what stands between an operation's start and its end."""
-  for lines in module.computations.values():
-    if start in lines:
-      cycles = 0
-      for i in lines[lines.index(start) + 1:]:
-        if start.name in i.operands and i.opcode.endswith("-done"):
-          return cycles
-        cycles += i.cycles
-  return 0
 
 
 def seconds(transfer: Transfer, topology: Topology) -> float:
@@ -125,6 +157,29 @@ def path(n: int, rings: Sequence[tuple[int, bool]], chip: Chip
   return speed, sum(k / 2 if meet else k - 1 for k, meet in within)
 
 
+def waiting(found: Sequence[Transfer], topology: Topology) -> list[float]:
+  """Seconds of a run that a chip waits for each transfer.
+
+  Links carry one after the other, in the order in which they begin; the data
+  centre's network is wires of its own.
+  """
+  clock, late = topology.chip.clock, 0.
+  free = {True: 0., False: 0.}  # when the wires are, between slices and within
+  waits, there = [0.] * len(found), [0.] * len(found)
+  wanted: list[tuple[float, int]] = []
+  for n, t in enumerate([*found, None]):
+    while wanted and (t is None or wanted[0][0] <= t.start):
+      end, m = heapq.heappop(wanted)
+      waits[m] = max(0., there[m] - end / clock - late)
+      late += waits[m]
+    if t is not None:
+      wires = t.kind == SENT
+      begun = max(t.start / clock + late, free[wires])
+      there[n] = free[wires] = begun + t.times * seconds(t, topology)
+      heapq.heappush(wanted, (t.end, n))
+  return waits
+
+
 def summary(found: Sequence[Transfer], topology: Topology | None
             ) -> list[dict[str, Any]]:
   """By kind, the slowest first: how many, bytes, seconds, seconds in the open.
@@ -132,16 +187,15 @@ def summary(found: Sequence[Transfer], topology: Topology | None
   Seconds are None where the network is not known.
   """
   rows = []
+  waits = waiting(found, topology) if topology else ()
   for kind in dict.fromkeys(t.kind for t in found):
     of = [t for t in found if t.kind == kind]
     row = {"kind": kind, "count": sum(t.times for t in of),
            "bytes": sum(t.times * t.bytes for t in of),
            "seconds": None, "exposed_seconds": None}
     if topology:
-      took = [(t, seconds(t, topology)) for t in of]
-      row["seconds"] = sum(t.times * s for t, s in took)
+      row["seconds"] = sum(t.times * seconds(t, topology) for t in of)
       row["exposed_seconds"] = sum(
-          t.times * max(0., s - t.meanwhile / topology.chip.clock)
-          for t, s in took)
+          wait for t, wait in zip(found, waits, strict=True) if t.kind == kind)
     rows.append(row)
   return sorted(rows, key=lambda r: -(r["seconds"] or 0))

@@ -23,10 +23,10 @@ def kind(module: Module, instruction: Instruction) -> str:
   """What an instruction does, by the most costly thing fused into it."""
   found = {i.opcode.removesuffix("-start")
            for i in module.inside(instruction)}
+  if found & {"convolution", "dot"}:  # what is sent meanwhile is not waited for
+    return "convolutions and products"
   if found & set(PASSES):
     return "communication"
-  if found & {"convolution", "dot"}:
-    return "convolutions and products"
   if "custom-call" in found:
     return "kernels"
   if found & {"rng-bit-generator", "shift-right-logical", "xor"}:
