@@ -33,8 +33,9 @@ VERBS = {
     "export": "write trained weights as somebody else's checkpoint",
 }
 
-MANY_HOSTS = {"jaxgen.train", "jaxgen.sample"}  # started on all of them, alike
-ONE_HOST = {"jaxgen.evaluate", "jaxgen.bench"}  # cannot, where one might hope
+# Started on all of them, alike; and what cannot, where one might hope.
+MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate"}
+ONE_HOST = {"jaxgen.bench"}
 
 WANTED = {  # what Python and absl say of a value -> what it should be
     "invalid literal for int": "a whole number",

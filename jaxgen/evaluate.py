@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, jsonfile, restoration, sample
+from jaxgen import cli, jsonfile, processes, restoration, sample
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
@@ -88,6 +88,11 @@ def main(values: flags.FlagValues) -> None:
   if values.card or values.samples or values.protocol:
     restoration.check_flags(values)
   against = {path: cards.load(path) for path in values.against}
+  if processes.joined() and (
+      not values.protocol or values.features == "judge"
+      or "cas" in (values.metrics or ())):
+    raise UserError("several processes judge by a --protocol, with inception "
+                    "or dinov2: start this on one machine")
   if values.card:
     print(cards.rank({values.card: cards.load(values.card)} | against))
   elif bool(values.workdir) == bool(values.samples):
@@ -166,6 +171,8 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
       out and "copies" in evaluation.wanted and out.with_suffix(".png"))
   if "cas" in (metrics or ()):
     card = with_accuracy(card, values, images, data)
+  if not processes.lead():
+    return
   if out:
     jsonfile.write(out, card)
   if values.save_ref:

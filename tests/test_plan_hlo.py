@@ -151,6 +151,23 @@ def test_parts_fused_with_other_work_are_one_transfer():
   assert row["exposed_seconds"] == pytest.approx(row["seconds"] - hidden)
 
 
+def test_sums_of_which_each_keeps_a_part():
+  """As XLA prints them for TPUs; they may share a channel."""
+  lines, fused = "", ""
+  for n in range(2):
+    fused += (f"%all-reduce-scatter.{n} (p: bf16[64,8]) -> bf16[4,8] {{\n"
+              f"  %r.{n} = bf16[64,8]{{1,0}} all-reduce(%p), channel_id=1, "
+              "replica_groups=[16,16]<=[256]\n"
+              f"  %s.{n} = bf16[4,8]{{1,0}} dynamic-slice(%r.{n}, %i)\n}}\n")
+    lines += (f"  %f.{n} = bf16[4,8]{{1,0}} fusion(%a), kind=kCustom, "
+              f"calls=%all-reduce-scatter.{n}\n")
+  module = hlo.parse(f"{fused}ENTRY %main (a: bf16[64,8]) -> bf16[4,8] {{\n"
+                     f"{lines}}}\n")
+  found = network.transfers(module)
+  assert [t.kind for t in found] == ["reduce-scatter"] * 2
+  assert {(t.bytes, t.group, t.meanwhile) for t in found} == {(1024, 16, 0)}
+
+
 def test_one_thing_at_a_time_is_on_the_wires():
   one = network.Transfer("all-reduce", 10 ** 6, 256, 1, 0, 10 ** 6, "")
   took = network.seconds(one, POD)

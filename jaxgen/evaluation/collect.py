@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+import jax
 import numpy as np
 
 from jaxgen.errors import UserError
+from jaxgen.evaluation import shared
 from jaxgen.evaluation.images import Images
 from jaxgen.metrics.distances import Gaussian, Moments
 
@@ -81,7 +83,7 @@ def collect(images: Images, extractor: Extractor, plan: Plan, *,
     plan: what is wanted.
     key: whose work lies in `folder`; that of others is thrown away.
     folder: for what is done so far, so that a killed process goes on there
-      next time. None: it does not.
+      next time. None: it does not, nor do several processes.
     widths: what some taps must have, to be compared later.
     tick: is told how many images are done.
 
@@ -91,15 +93,17 @@ def collect(images: Images, extractor: Extractor, plan: Plan, *,
   """
   if images.count < 2:
     raise UserError(f"{images.card['name']}: {images.count} images are too few")
-  work = Work(images.count, plan, key, folder)
+  alone = jax.process_count() == 1  # several need not see the same files
+  work = Work(images.count, plan, key, folder if alone else None)
   tick(work.done)
   batch = getattr(extractor, "batch", 1)
   size = -(-CHUNK // batch) * batch  # else some would be padded
+  size *= jax.process_count()
   stream = chunks(images.read(work.done, images.count), size)
   with ThreadPoolExecutor(1) as pool:  # sums while the next chunk is looked at
     summed = pool.submit(lambda: None)
     for batches in stream:
-      f = extractor.features(iter(batches), plan.taps)
+      f = shared.look(extractor.features, batches, plan.taps)
       summed.result()
       check(images, extractor, f, batches, work.done)
       check_widths(extractor, f, widths or {})

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen import core
+from jaxgen import core, sharding
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import quantise, three
 from jaxgen.fingerprint import fingerprint
@@ -40,8 +40,6 @@ class Drawn:
     if cond := getattr(self.sampler.model, "cond", None):
       raise UserError(f"this model makes x from {', '.join(cond)}: draw with "
                       "`jaxgen sample`, and judge the file by --samples")
-    if jax.process_count() > 1:
-      raise UserError("evaluate runs in one process: start it on one host")
     if self.batch < 1 or self.seed < 0:
       raise UserError(f"batch={self.batch}, seed={self.seed}: want at least 1, "
                       "and at least 0")
@@ -75,7 +73,7 @@ class Drawn:
     for x in self._floats.stream(
         key, range(start, stop), min(self.batch, self.count), given,
         self._settings, self.sampler.state):
-      x = jax.device_get(x)[:stop - first]
+      x = sharding.fetch(x)[:stop - first]
       if not np.isfinite(x).all():
         raise UserError(f"samples {first} to {first + len(x)} of "
                         f"{self.card['name']} hold NaN or infinity")

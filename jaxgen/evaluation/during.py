@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxgen import core, jsonfile
 from jaxgen.averaged import bare
 from jaxgen.data.sources import Source
 from jaxgen.errors import UserError
+from jaxgen.evaluation import shared
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.drawing import Drawn, choose_labels
 from jaxgen.evaluation.images import Dataset
@@ -66,9 +65,6 @@ class Periodic:
     self.every, self.drawn = self.how["every"], None
     if not self.every:
       return
-    if jax.process_count() > 1:
-      raise UserError("log.eval works in one process: set log.eval.every=0, "
-                      "and run `jaxgen eval` beside the training")
     how = protocol(self.how["protocol"])
     if self.how["ref"]:
       reference = open_reference(self.how["ref"], how)
@@ -100,7 +96,8 @@ class Periodic:
       return {}
     name = card_name(done, self.evaluation.extractor.name,
                      self.evaluation.protocol.name, self.how["num"])
-    jsonfile.write(self.workdir / "evals" / name, card)
+    if shared.lead():
+      jsonfile.write(self.workdir / "evals" / name, card)
     return card["scores"]
 
   def judged(self, done: int, state: core.State) -> dict[str, Any]:

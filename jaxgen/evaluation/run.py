@@ -11,7 +11,7 @@ from PIL import Image
 from jaxgen import pictures
 from jaxgen.build import nearest
 from jaxgen.errors import UserError
-from jaxgen.evaluation import cards
+from jaxgen.evaluation import cards, shared
 from jaxgen.evaluation.bars import Bars
 from jaxgen.evaluation.collect import Collected, Extractor, Plan, collect
 from jaxgen.evaluation.images import Images
@@ -207,7 +207,7 @@ class Evaluation:
     """The samples nearest to the reference, and their neighbours."""
     found = given.copies
     worst = np.argsort(found.ratio, kind="stable")[:10]
-    if picture:
+    if picture:  # several processes draw together
       rows = pick(images, worst), pick(
           self.reference.images, found.index[worst].ravel())
       k = found.index.shape[1]
@@ -215,9 +215,10 @@ class Evaluation:
                for x in (a, *rows[1][i * k:(i + 1) * k])]
       size = shown[0].shape[1::-1]
       shown = [np.asarray(Image.fromarray(x).resize(size)) for x in shown]
-      picture.parent.mkdir(parents=True, exist_ok=True)
-      pictures.save_png(picture, pictures.grid(np.stack(shown), k + 1), {
-          "columns": "a sample, then its nearest in the reference"})
+      if shared.lead():
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        pictures.save_png(picture, pictures.grid(np.stack(shown), k + 1), {
+            "columns": "a sample, then its nearest in the reference"})
     return [{"sample": int(i), "ratio": float(found.ratio[i]),
              "nearest": found.index[i], "distances": found.distance[i]}
             for i in worst]

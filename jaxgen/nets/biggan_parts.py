@@ -4,7 +4,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+
+from jaxgen.nets.attention import attend
 
 Array = jax.Array
 ORTHOGONAL = nn.initializers.orthogonal()
@@ -25,9 +26,7 @@ class NonLocal(nn.Module):
     theta = rows(part(narrow, "theta")(x))
     phi = pool(part(narrow, "phi")(x))
     g = pool(part(c // 2, "g")(x))
-    logits = jnp.einsum("bqc,bkc->bqk", theta, phi,
-                        preferred_element_type=jnp.float32)
-    y = jnp.einsum("bqk,bkc->bqc", nn.softmax(logits).astype(g.dtype), g)
+    y = attend(theta[:, :, None], phi[:, :, None], g[:, :, None], scale=1.)
     y = part(c, "o")(y.reshape(b, h, w, -1))
     gamma = self.param("gamma", nn.initializers.zeros, ())
     return x + gamma.astype(y.dtype) * y

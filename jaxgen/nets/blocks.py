@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxgen.nets.attention import attend
 from jaxgen.nets.layers import Dropout, GroupNorm, divisor, upsample
 
 Array = jax.Array
@@ -85,7 +86,7 @@ class Attention(nn.Module):
     qkv = nn.Dense(3 * c, self.bias, dtype=self.dtype, kernel_init=TORCH,
                    name="qkv")(self.norm(name="norm")(x))
     q, k, v = apart(qkv.reshape(b, h * w, 3 * c), heads, self.split_first)
-    y = jax.nn.dot_product_attention(q, k, v).reshape(b, h, w, c)
+    y = attend(q, k, v).reshape(b, h, w, c)
     return x + nn.Dense(c, dtype=self.dtype, kernel_init=ZERO, name="proj")(y)
 
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxgen.nets.attention import attend
 from jaxgen.nets.blocks import (
     TORCH,
     ZERO,
@@ -244,5 +245,5 @@ class Pool(nn.Module):
     qkv = nn.Dense(3 * c, kernel_init=TORCH, name="qkv")(x)
     heads = divisor(c, max(c // self.head, 1))
     q, k, v = apart(qkv, heads, split_first=True)
-    y = jax.nn.dot_product_attention(q[:, :1], k, v).reshape(b, c)
+    y = attend(q[:, :1], k, v).reshape(b, c)
     return y, nn.Dense(self.out, kernel_init=TORCH, name="proj")(y)

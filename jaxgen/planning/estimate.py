@@ -36,7 +36,7 @@ def estimate(program: Program, topology: Topology | None, chips: int
   row["lower_seconds"] = time.perf_counter() - begun
   begun = time.perf_counter()
   try:
-    compiled = lowered.compile()
+    compiled = compilation.compiled(lowered, program.options)
   except jax.errors.JaxRuntimeError as e:
     needed = refused(str(e))
     if needed is None:

@@ -77,7 +77,9 @@ def transfers(module: Module, turns: int = 1) -> list[Transfer]:
     begun = busy + i.cycles * times
     for part, kind in sent(module, i):
       channel = CHANNEL.search(part.text)
-      key = f"{kind} {channel[1] if channel else i.name}"
+      # Sums of which parts are kept are whole lines, and may share channels.
+      key = (i.name if parted(i) or not channel else
+             f"{kind} {channel[1]} {arrays(part.shape)}")
       at, lines = latest.get(key, (0, {i.name}))
       if i.name not in lines:
         found[at] = found[at]._replace(end=busy)
@@ -97,8 +99,15 @@ def sent(module: Module, i: Instruction) -> list[tuple[Instruction, str]]:
   """What of a line is sent, and as what."""
   if i.opcode == "send" and "is_host_transfer=true" in i.text:
     return [(i, SENT)]
-  return [(part, kind) for part in module.inside(i)
+  return [(part, "reduce-scatter" if parted(i) else kind)
+          for part in module.inside(i)
           if (kind := part.opcode.removesuffix("-start")) in PASSES]
+
+
+def parted(i: Instruction) -> bool:
+  """Whether it is a sum of which each chip keeps a part, as TPUs print it."""
+  return i.opcode == "fusion" and any(
+      name.startswith("all-reduce-scatter") for name in i.calls)
 
 
 def whole(i: Instruction, kind: str) -> int:
@@ -109,7 +118,8 @@ def whole(i: Instruction, kind: str) -> int:
     inner = i.shape[1:].startswith("(")
     several = i.shape[1:].partition(")")[0].count("[") if inner else 1
     sizes = sizes[several:2 * several]
-  return sum(sizes) * (max(group(i), 1) if kind == "reduce-scatter" else 1)
+  parts = max(group(i), 1) if i.opcode.startswith("reduce-scatter") else 1
+  return sum(sizes) * parts
 
 
 def group(i: Instruction) -> int:

@@ -1,0 +1,39 @@
+"""Looking at images with several processes: each at its share, all know all."""
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+Features = dict[str, np.ndarray]
+
+
+def lead() -> bool:
+  """Whether this process writes for all."""
+  return jax.process_index() == 0
+
+
+def look(features: Callable[[Sequence[np.ndarray], tuple[str, ...]], Features],
+         batches: Sequence[np.ndarray], taps: tuple[str, ...]) -> Features:
+  """Features of all images, the same on every process.
+
+  Args:
+    features: What looks, see `collect.Extractor`.
+    batches: uint8 [n, H, W, 3] each, the same on every process.
+    taps: Which features.
+
+  Returns: float32 [N, D] by tap, rows in the order of the images.
+  """
+  if jax.process_count() == 1:
+    return features(iter(batches), taps)
+  images = [x for batch in batches for x in batch]
+  i, n = jax.process_index(), -(-len(images) // jax.process_count())
+  # All look at as many; those at the end, at the last one again.
+  own = [images[min(j, len(images) - 1)][None] for j in range(i * n, i * n + n)]
+  return joined(features(iter(own), taps), len(images))
+
+
+def joined(own: Mapping[str, np.ndarray], count: int) -> Features:
+  """The first `count` rows of all processes, one after the other."""
+  found = multihost_utils.process_allgather(dict(own), tiled=True)
+  return {tap: np.asarray(rows)[:count] for tap, rows in found.items()}

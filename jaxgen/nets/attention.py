@@ -1,0 +1,80 @@
+"""Attention, written so that compilers make few passes over its weights.
+
+Of T positions there are T x T weights, and reading and writing them is what
+attention costs. Here they are made once, rounded once to the dtype of the
+products, kept for the gradient as they are, and divided by their sum only
+after the products, where there are fewer numbers.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+HEADS = ((0, 1), (0, 2))  # of [B, N, T, S] and [B, S, N, C]
+# Pairs of positions from which on half of the heads come after the other: what
+# a TPU keeps close to its processor holds their weights, and not those of all.
+MANY = 2 ** 18
+
+
+def attend(q: Array, k: Array, v: Array, scale: float | None = None) -> Array:
+  """softmax(scale * q k^T) v of every head (Vaswani et al. 2017, Eq. 1).
+
+  Logits, their exponentials and all sums are float32, whatever q, k and v are.
+
+  Args:
+    q: What asks, [B, T, N, D].
+    k: What is asked, [B, S, N, D].
+    v: What it answers, [B, S, N, C].
+    scale: Of the logits; None: D ** -0.5.
+
+  Returns: [B, T, N, C], of v's dtype.
+  """
+  scale = q.shape[-1] ** -0.5 if scale is None else scale
+  q *= jnp.asarray(scale, q.dtype)
+  many = q.shape[1] * k.shape[1] >= MANY and q.shape[2] % 2 == 0
+  parts = [jnp.split(x, 2 if many else 1, 2) for x in (q, k, v)]
+  return jnp.concatenate([_heads(*part) for part in zip(*parts, strict=True)],
+                         2)
+
+
+def _heads(q: Array, k: Array, v: Array) -> Array:
+  logits = jnp.einsum("btnd,bsnd->bnts", q, k,
+                      preferred_element_type=jnp.float32)
+  return _mean(logits, v).astype(v.dtype)
+
+
+@jax.custom_jvp
+def _mean(logits: Array, v: Array) -> Array:
+  """Means of v by softmax, [B, N, T, S], [B, S, N, C] -> [B, T, N, C]."""
+  return _weighed(logits, v)[0]
+
+
+def _weighed(logits: Array, v: Array) -> tuple[Array, Array, Array]:
+  """-> means, weights that are at most 1, and their sums [B, T, N, 1]."""
+  w = jnp.exp(logits - logits.max(-1, keepdims=True)).astype(v.dtype)
+  # The matrix unit sums what was rounded, and needs no other pass for it.
+  total = _product(w, jnp.ones((*v.shape[:-1], 1), v.dtype))
+  return _product(w, v) / total, w, total
+
+
+@_mean.defjvp
+def _mean_jvp(primals, tangents):
+  """d mean = (w dl) v - (w dl) mean + w dv, with w over its sum.
+
+  Transposed, it is the gradient of Dao et al. 2022 (FlashAttention), App. B.2:
+  dl = w (g v^T - g mean). Both products take the same rounded g, or what should
+  cancel would not.
+  """
+  (logits, v), (dl, dv) = primals, tangents
+  mean, w, total = _weighed(logits, v)
+  rounded = lambda x: x.astype(v.dtype).astype(jnp.float32)
+  change = w.astype(jnp.float32) * rounded(dl)
+  gain = jnp.moveaxis(change.sum(-1, keepdims=True), 1, 2)
+  return mean, rounded(
+      _product(change, v) - gain * mean + _product(w, dv)) / total
+
+
+def _product(w: Array, v: Array) -> Array:
+  """[B, N, T, S], [B, S, N, C] -> [B, T, N, C] in float32."""
+  return jnp.moveaxis(jax.lax.dot_general(
+      w, v, (((3,), (1,)), HEADS), preferred_element_type=jnp.float32), 1, 2)
