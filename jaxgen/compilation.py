@@ -14,7 +14,8 @@ from jaxgen.experiment import Experiment
 
 # Sums of gradients over chips run beside convolutions and the optimiser's work.
 # Only what is summed alone can: so no more than small things are put together.
-TPU = {
+# Of no other TPU the compiler recommends it.
+V5E = {
     "xla_enable_async_all_reduce": "true",
     "xla_tpu_enable_async_collective_fusion": "true",
     "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
@@ -76,7 +77,7 @@ def forget_damaged(message: str) -> bool:
 
 def options(mesh: jax.sharding.Mesh) -> dict[str, str]:
   """What the compiler is told of a train step."""
-  return dict(TPU) if mesh.devices.flat[0].platform == "tpu" else {}
+  return V5E if mesh.devices.flat[0].device_kind == "TPU v5 lite" else {}
 
 
 def compiled(lowered: jax.stages.Lowered, options: Mapping[str, str]
