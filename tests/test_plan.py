@@ -10,7 +10,7 @@ import pytest
 from jaxgen import compilation, config, device
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy
-from jaxgen.planning import planner, topology
+from jaxgen.planning import planner, tables, topology
 from jaxgen.planning.standin import parse_shape, stand_in
 from tests import verbs
 
@@ -133,3 +133,16 @@ def test_a_compiler_that_knows_less_is_asked_for_less():
   assert program(jnp.ones(3)).tolist() == [2, 2, 2]
   with pytest.raises(jax.errors.JaxRuntimeError):  # a wrong value is a mistake
     compilation.compiled(lowered, {"xla_backend_optimization_level": "much"})
+
+
+def test_what_jax_cannot_read_is_not_told(monkeypatch):
+  def unread(self):
+    raise jax.errors.JaxRuntimeError("INTERNAL: async-update of 4 operands")
+  c = config.load("configs/points_vae.py:debug")
+  whole = planner.plan(planner.Asked(c), silent)
+  monkeypatch.setattr(jax.stages.Compiled, "as_text", unread)
+  with pytest.warns(UserWarning, match="cannot read.*async-update of 4"):
+    plan = planner.plan(planner.Asked(c), silent)
+  assert plan["memory"] == whole["memory"] and plan["flops"] == whole["flops"]
+  assert plan["cycles"] is None and not plan["programs"][0]["network"]
+  assert "memory per" in tables.plan(plan) + tables.profile(plan)

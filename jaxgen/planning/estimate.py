@@ -1,12 +1,14 @@
 """Compiles programs ahead of time, and reads what the compiler made of them."""
 import re
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from jaxgen import compilation
+from jaxgen.errors import UserError
 from jaxgen.planning import hlo, network, profile
 from jaxgen.planning.programs import Program
 from jaxgen.planning.topology import Topology
@@ -29,6 +31,9 @@ def estimate(program: Program, topology: Topology | None, chips: int
     cycles, seconds, share_of_peak (None where the compiler tells no cycles);
     network, see `network.summary`; network_seconds, exposed_seconds;
     step_seconds; profile.
+
+  Raises:
+    UserError: The compiler fails, and not for lack of memory.
   """
   row = {"name": program.name, "share": program.share, "flops": program.flops}
   begun = time.perf_counter()
@@ -40,14 +45,29 @@ def estimate(program: Program, topology: Topology | None, chips: int
   except jax.errors.JaxRuntimeError as e:
     needed = refused(str(e))
     if needed is None:
-      raise
+      raise UserError(f"the compiler gave up on {program.name}: "
+                      f"{str(e).splitlines()[0]}") from e
     return row | {"compile_seconds": time.perf_counter() - begun,
                   "memory": {**program.arguments, "total": needed},
                   "refused": True}
   row["compile_seconds"] = time.perf_counter() - begun
   row["memory"] = memory(compiled, program.arguments)
-  module = hlo.parse(compiled.as_text())
-  return row | {"refused": False} | times(module, program, topology, chips)
+  return row | {"refused": False} | times(
+      read(compiled), program, topology, chips)
+
+
+def read(compiled: jax.stages.Compiled) -> hlo.Module:
+  """A program's text; of no lines, with a warning, if jax cannot read it.
+
+  Compilers of TPUs are newer or older than jax's own, and so may their texts.
+  """
+  try:
+    return hlo.parse(compiled.as_text())
+  except jax.errors.JaxRuntimeError as e:
+    warnings.warn("this jax cannot read what the compiler made, so nothing is "
+                  f"known of cycles and network: {str(e).splitlines()[0]}",
+                  stacklevel=2)
+    return hlo.Module({"": []}, "")
 
 
 def times(module: hlo.Module, program: Program, topology: Topology | None,
