@@ -4,25 +4,13 @@ import os
 import pathlib
 import platform
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 
 from jaxgen import core, sharding
 from jaxgen.experiment import Experiment
 
-# Sums of gradients over chips run beside convolutions and the optimiser's work.
-# Only what is summed alone can: so no more than small things are put together.
-# Of no other TPU the compiler recommends it.
-V5E = {
-    "xla_enable_async_all_reduce": "true",
-    "xla_tpu_enable_async_collective_fusion": "true",
-    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
-    "xla_tpu_enable_async_collective_fusion_fuse_kloop_fusions": "true",
-    "xla_jf_crs_combiner_threshold_in_bytes": str(2 ** 20),
-}
-UNKNOWN = "No such compile option"
 DAMAGED = "Error reading persistent compilation cache entry"
 
 
@@ -75,28 +63,6 @@ def forget_damaged(message: str) -> bool:
   return True
 
 
-def options(mesh: jax.sharding.Mesh) -> dict[str, str]:
-  """What the compiler is told of a train step."""
-  return V5E if mesh.devices.flat[0].device_kind == "TPU v5 lite" else {}
-
-
-def compiled(lowered: jax.stages.Lowered, options: Mapping[str, str]
-             ) -> jax.stages.Compiled:
-  """Compiles; without options, with a warning, if the compiler knows not all.
-
-  They make programs faster and differ from version to version.
-  """
-  try:
-    return lowered.compile(dict(options))
-  except jax.errors.JaxRuntimeError as e:
-    if UNKNOWN not in str(e) or not options:
-      raise
-    warnings.warn(f"{str(e).splitlines()[0]}: the step may be slower than "
-                  "with the compiler that jaxgen was measured with",
-                  stacklevel=2)
-    return lowered.compile()
-
-
 class Compiled:
   """The train step, compiled once for every turn that players take.
 
@@ -133,7 +99,7 @@ class Compiled:
   def compile(self, turn: tuple[int, ...], *args) -> None:
     """Compiles ahead, and notes how long it took and what memory it takes."""
     begun = time.perf_counter()
-    program = compiled(self.lower(turn, *args), options(self.mesh))
+    program = self.lower(turn, *args).compile()
     self.programs[turn] = program
     self.facts["compile_seconds"] += time.perf_counter() - begun
     self.facts["peak_bytes"] = max(self.facts["peak_bytes"], memory(program))

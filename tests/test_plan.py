@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxgen import compilation, config, device
+from jaxgen import config, device
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy
 from jaxgen.planning import planner, tables, topology
@@ -124,15 +124,6 @@ def test_compiling_for_a_tpu(where, chips, tmp_path):
   sent = {r["kind"]: r["bytes"] for r in program["network"]}
   assert sent["all-reduce"] >= 4 * n
   assert ("send between slices" in sent) == (":2" in where[4:])
-
-
-def test_a_compiler_that_knows_less_is_asked_for_less():
-  lowered = jax.jit(lambda x: x + 1).lower(jnp.ones(3))
-  with pytest.warns(UserWarning, match="No such compile option"):
-    program = compilation.compiled(lowered, {"xla_of_tomorrow": "true"})
-  assert program(jnp.ones(3)).tolist() == [2, 2, 2]
-  with pytest.raises(jax.errors.JaxRuntimeError):  # a wrong value is a mistake
-    compilation.compiled(lowered, {"xla_backend_optimization_level": "much"})
 
 
 def test_what_jax_cannot_read_is_not_told(monkeypatch):

@@ -41,7 +41,7 @@ def estimate(program: Program, topology: Topology | None, chips: int
   row["lower_seconds"] = time.perf_counter() - begun
   begun = time.perf_counter()
   try:
-    compiled = compilation.compiled(lowered, program.options)
+    compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as e:
     needed = refused(str(e))
     if needed is None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, device, sharding
 from jaxgen.begin import Data
-from jaxgen.compilation import Compiled, options
+from jaxgen.compilation import Compiled
 from jaxgen.experiment import Experiment, dummy
 from jaxgen.sampler import Sampler
 from jaxgen.speed.training import cycle
@@ -31,7 +31,6 @@ class Program(NamedTuple):
     flops: Operations of one run, on all devices together.
     arguments: Bytes per device of what goes in, by kind.
     turns: How often loops turn whose length is given when it runs.
-    options: What the compiler is told.
   """
   name: str
   share: float
@@ -39,7 +38,6 @@ class Program(NamedTuple):
   flops: float
   arguments: dict[str, int]
   turns: int = 1
-  options: Mapping[str, str] = {}
 
 
 def train(config: ConfigDict, data: Data, mesh: Mesh) -> list[Program]:
@@ -56,8 +54,7 @@ def train(config: ConfigDict, data: Data, mesh: Mesh) -> list[Program]:
       turns.count(turn) / len(turns),
       functools.partial(step.lower, turn, state, batch, seed),
       device.flops(plain, turn, state, batch, seed),
-      by_kind(state, batch), options=options(mesh))
-          for turn in dict.fromkeys(turns)]
+      by_kind(state, batch)) for turn in dict.fromkeys(turns)]
 
 
 def sample(config: ConfigDict, data: Data, mesh: Mesh, batch: int,
