@@ -5,7 +5,6 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from jaxgen.nets import attention
 from jaxgen.nets.attention import attend
 
 
@@ -38,17 +37,6 @@ def test_means_and_gradients(offset):
                           gradient(jax.nn.dot_product_attention, args),
                           strict=True):
     assert error(ours, theirs) < 1e-4
-
-
-def test_halves_of_the_heads_are_the_whole(monkeypatch):
-  args = operands(shape=(2, 24, 4, 8), s=16)
-  whole, slope = attend(*args), gradient(attend, args)
-  monkeypatch.setattr(attention, "MANY", 24 * 16)
-  traced = str(jax.make_jaxpr(lambda *args: attend(*args))(*args))
-  assert traced.count("custom_jvp_call") == 2
-  np.testing.assert_allclose(attend(*args), whole, rtol=1e-6, atol=1e-6)
-  for a, b in zip(gradient(attend, args), slope, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_scale():

@@ -11,9 +11,6 @@ import jax.numpy as jnp
 
 Array = jax.Array
 HEADS = ((0, 1), (0, 2))  # of [B, N, T, S] and [B, S, N, C]
-# Pairs of positions from which on half of the heads come after the other: what
-# a TPU keeps close to its processor holds their weights, and not those of all.
-MANY = 2 ** 18
 
 
 def attend(q: Array, k: Array, v: Array, scale: float | None = None) -> Array:
@@ -30,15 +27,7 @@ def attend(q: Array, k: Array, v: Array, scale: float | None = None) -> Array:
   Returns: [B, T, N, C], of v's dtype.
   """
   scale = q.shape[-1] ** -0.5 if scale is None else scale
-  q *= jnp.asarray(scale, q.dtype)
-  many = q.shape[1] * k.shape[1] >= MANY and q.shape[2] % 2 == 0
-  parts = [jnp.split(x, 2 if many else 1, 2) for x in (q, k, v)]
-  return jnp.concatenate([_heads(*part) for part in zip(*parts, strict=True)],
-                         2)
-
-
-def _heads(q: Array, k: Array, v: Array) -> Array:
-  logits = jnp.einsum("btnd,bsnd->bnts", q, k,
+  logits = jnp.einsum("btnd,bsnd->bnts", q * jnp.asarray(scale, q.dtype), k,
                       preferred_element_type=jnp.float32)
   return _mean(logits, v).astype(v.dtype)
 
