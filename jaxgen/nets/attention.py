@@ -5,7 +5,6 @@ attention costs. Here they are made once, rounded once to the dtype of the
 products, kept for the gradient as they are, and divided by their sum only
 after the products, where there are fewer numbers.
 """
-
 import jax
 import jax.numpy as jnp
 
