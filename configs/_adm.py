@@ -10,7 +10,7 @@ def diffusion(source, size, *, batch, steps, lr, process, net, classes=0,
   learned = net.get("learned", False)
   c.model = dict(
       name="models.diffusion.Diffusion",
-      net=dict(name="nets.unet.UNet", **net),
+      net=dict(name="nets.unet.UNet", remat=(), **net),
       process=dict(name=f"diffusion.process.{process}"),
       precond=dict(name="diffusion.precond.eps", steps=1000),
       draw_t=dict(name="diffusion.times.grid", steps=1000),
@@ -56,7 +56,7 @@ def classifier(size, *, batch, steps, lr, weight_decay, mults, process,
       name="models.classifier.Classifier",
       net=dict(name="nets.unet.Classifier", width=128, mults=mults,
                blocks=blocks, attend=(32, 16, 8), updown=True, classes=1000,
-               dtype="bfloat16"),
+               remat=(), dtype="bfloat16"),
       process=dict(name=f"diffusion.process.{process}"),
       precond=dict(name="diffusion.precond.eps", steps=1000),
       draw_t=dict(name="diffusion.times.grid", steps=1000))

@@ -54,7 +54,7 @@ def get_config(arg="128"):
       name="models.diffusion.Diffusion",
       net=dict(name="nets.unet.UNet", attend=(16,), heads=1,
                affine=False, bias=paper, updown=paper, enlarge="bicubic",
-               dtype="bfloat16",
+               remat=(), dtype="bfloat16",
                embedding=dict(name="nets.unet.noise_level"), **own),
       process=dict(name="diffusion.process.DDPM", steps=2000, beta_1=1e-6,
                    beta_T=1e-2),

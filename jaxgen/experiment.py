@@ -13,7 +13,7 @@ from jaxgen.build import build, nearest
 from jaxgen.checkpoint import as_json
 from jaxgen.data.pipeline import check_crop
 from jaxgen.data.sources import Source, open_source
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, refusing
 
 # The fixed part of a config: model, optim and ema are for `build` to judge.
 FIELDS = {
@@ -76,16 +76,19 @@ class Experiment:
       raise UserError(f"model.classes={config.model.classes}, but "
                       f"data.classes={known}: make them equal")
     shapes, key = dummy(source, config.batch), jax.random.key(0)
-    state = jax.eval_shape(self.init, shapes, key)
+    what = f"config.model on {source.name}, {source.shape}"
+    with refusing(what):
+      state = jax.eval_shape(self.init, shapes, key)
     abstract = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
         state, sharding.shardings(state, mesh))
     if not hasattr(self.model, "sample"):  # a classifier
       return abstract
-    x = jax.eval_shape(
-        lambda s, b: self.model.sample(
-            s, core.on_device(b), core.example_keys(key, config.batch)),
-        state, shapes)
+    with refusing(what):
+      x = jax.eval_shape(
+          lambda s, b: self.model.sample(
+              s, core.on_device(b), core.example_keys(key, config.batch)),
+          state, shapes)
     if x.shape[1:] != source.shape:
       raise UserError(
           f"the model makes samples of shape {x.shape[1:]}, but {source.name} "

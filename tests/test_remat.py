@@ -2,16 +2,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxgen.nets import unet
 
 QUICK = {"xla_backend_optimization_level": 0}
 
 
-def gradient(remat):
+def gradient(remat, mults=(1,)):
   """-> gradient of a loss by the weights, and these and its inputs."""
-  net = unet.UNet(width=8, mults=(1,), blocks=1, attend=(4,), head=4,
-                  dropout=0.5, remat=remat)
+  net = unet.UNet(width=8, mults=mults, blocks=1, attend=(4,), head=4,
+                  updown=True, dropout=0.5, remat=remat)
   rng = np.random.default_rng(0)
   x, c = rng.normal(size=(2, 4, 4, 1)).astype(np.float32), jnp.ones(2)
   key = jax.random.split(jax.random.key(0), 2)
@@ -27,7 +28,7 @@ def gradient(remat):
 
 def test_gradients_are_the_same():
   found = []
-  for remat in (False, True):
+  for remat in ((), (4,)):
     grad, args = gradient(remat)
     found.append(jax.jit(grad).lower(*args).compile(QUICK)(*args))
   assert jax.tree.structure(found[0]) == jax.tree.structure(found[1])
@@ -36,12 +37,19 @@ def test_gradients_are_the_same():
   assert max(np.abs(x).max() for x in jax.tree.leaves(found[0])) > 1e-3
 
 
-def test_every_block_is_made_again():
+def test_blocks_of_some_heights_are_made_again():
   counts = []
-  for remat in (False, True):
-    grad, args = gradient(remat)
+  for remat in ((), (4,), (2,), (4, 2)):
+    grad, args = gradient(remat, mults=(1, 1))
     jaxpr = jax.make_jaxpr(grad)(*args).jaxpr
     counts.append(sum("remat" in e.primitive.name or e.primitive.name ==
                       "checkpoint" for e in jaxpr.eqns))
-  # Five residual blocks, and attention after three and between two of them.
-  assert counts[0] == 0 and counts[1] >= 9
+  # At 4, four residual blocks, one of which halves, and three attentions; at 2,
+  # six, one of which doubles, and the middle's attention.
+  assert counts[0] == 0 and counts[1] >= 7 and counts[2] >= 7
+  assert counts[3] == counts[1] + counts[2]
+
+
+def test_heights_that_there_are_not():
+  with pytest.raises(ValueError, match="heights of 4"):
+    gradient((8, 4))

@@ -88,8 +88,9 @@ class Trunk(nn.Module):
     least: Channels that a norm's group has at least.
     eps: Of the norms.
     embedding: (c_noise, y, width, labels) -> what blocks are told, [B, E].
-    remat: What a block computes is not kept for its gradient but made again:
-      the same numbers to rounding, for more work and less memory.
+    remat: Heights of what comes into blocks that do not keep what they compute
+      for the gradient but make it again: the same numbers to rounding, for more
+      work and less memory, of which the largest heights take most.
     dtype: Of the computation; parameters, norms, softmax, the embedding and
       the last layer are float32.
   """
@@ -110,7 +111,7 @@ class Trunk(nn.Module):
   least: int = 1
   eps: float = 1e-5
   embedding: Callable = time_and_label
-  remat: bool = False
+  remat: Sequence[int] = ()
   dtype: Any = jnp.float32
 
   @property
@@ -118,18 +119,22 @@ class Trunk(nn.Module):
     """Makes group norms."""
     return functools.partial(GroupNorm, self.groups, self.eps, self.least)
 
+  def kept(self, block: type[nn.Module], h: Array) -> type[nn.Module]:
+    """A block for h, whose activations are kept or made again."""
+    return nn.remat(block) if h.shape[1] in self.remat else block
+
   def res(self, h: Array, emb: Array, key: Array | None, name: str,
           width: int | None = None, resample: Callable | None = None) -> Array:
     """A residual block of `width` channels, or as many as h has."""
-    block = nn.remat(ResBlock) if self.remat else ResBlock
-    return block(width or h.shape[-1], resample, self.affine, self.dropout,
-                 self.norm, self.dtype, name=name)(h, emb, key)
+    return self.kept(ResBlock, h)(
+        width or h.shape[-1], resample, self.affine, self.dropout, self.norm,
+        self.dtype, name=name)(h, emb, key)
 
   def attention(self, h: Array, name: str) -> Array:
     """Self-attention."""
-    block = nn.remat(Attention) if self.remat else Attention
-    return block(self.heads, self.head, self.split_first, self.bias,
-                 self.norm, self.dtype, name=name)(h)
+    return self.kept(Attention, h)(
+        self.heads, self.head, self.split_first, self.bias, self.norm,
+        self.dtype, name=name)(h)
 
   def level(self, h: Array, emb: Array, key: Array | None, name: str,
             mult: float) -> Array:
@@ -156,6 +161,11 @@ class Trunk(nn.Module):
       for _ in range(self.blocks):
         name = f"in_{len(skips)}"
         skips.append(self.level(skips[-1], emb, key, name, mult))
+    heights = sorted({skip.shape[1] for skip in skips}, reverse=True)
+    if unknown := set(self.remat) - set(heights):
+      raise ValueError(
+          f"remat={self.remat}: no block gets {unknown.pop()}, they get "
+          f"heights of {', '.join(map(str, heights))}")
     h = self.res(skips[-1], emb, key, "mid_0")
     h = self.res(self.attention(h, "mid_1"), emb, key, "mid_2")
     return h, skips
