@@ -4,7 +4,15 @@ import types
 import pytest
 
 from jaxgen.errors import UserError
-from jaxgen.planning import estimate, hlo, network, planner, profile, topology
+from jaxgen.planning import (
+    estimate,
+    hlo,
+    network,
+    planner,
+    profile,
+    tables,
+    topology,
+)
 
 TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=16
 
@@ -210,6 +218,18 @@ def test_what_cycles_are_spent_on():
     ("INTERNAL: something (3G) exceeds", None)])
 def test_a_refusal_is_an_answer(message, want):
   assert estimate.refused(message) == want
+
+
+@pytest.mark.parametrize("total, what, said", [
+    (3 << 30, "train", ["fits: needs 3 GiB of 4 GiB per chip"]),
+    (5 << 30, "train", ["does not fit: needs 5 GiB", "fsdp", "remat"]),
+    (5 << 30, "sample", ["does not fit: needs 5 GiB"])])
+def test_the_answer_says_what_to_do(total, what, said):
+  found = tables.answer({
+      "what": what, "hbm": 4 << 30, "memory": {"total": total},
+      "programs": [{"refused": False}]})
+  assert all(word in found for word in said)
+  assert ("fsdp" in found) == ("fsdp" in said)
 
 
 def test_topologies_by_name():

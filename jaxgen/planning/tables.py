@@ -4,6 +4,10 @@ from typing import Any
 from jaxgen.planning.planner import fits
 from jaxgen.speed.tables import aligned, number, seconds, share, si, size
 
+LESS = ("it needs less with --config.mesh.fsdp=N (weights in parts), "
+        "--config.accumulate=N\n(batches in parts) or, in a U-Net, "
+        "--config.model.net.remat=HEIGHT,HEIGHT")
+
 
 def plan(result: dict[str, Any]) -> str:
   """Of `planner.plan`."""
@@ -36,7 +40,8 @@ def answer(r: dict[str, Any]) -> str:
     return f"needs {needs} per device; what there is is not known"
   if ok:
     return f"fits: needs {needs} of {gib(r['hbm'])} per chip"
-  return f"does not fit: needs {needs} of {gib(r['hbm'])} per chip"
+  line = f"does not fit: needs {needs} of {gib(r['hbm'])} per chip"
+  return line if r["what"] == "sample" else f"{line}\n{LESS}"
 
 
 def memory(r: dict[str, Any]) -> str:
