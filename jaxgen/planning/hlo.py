@@ -19,6 +19,8 @@ ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\]")
 BRACKET = re.compile(r"[()]")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+CONSTANT = re.compile(r"constant\((\d+)\)")
 NAMED = re.compile(r'op_name="([^"]*)"')
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|"
                     r"false_computation)=%?([\w.\-]+)")
@@ -36,7 +38,7 @@ class Instruction(NamedTuple):
     cycles: As estimated; 0 where the compiler says nothing.
     op_name: Where in the traced function it comes from.
     calls: Names of the computations it runs.
-    turns: How often it runs them; None: not known to the compiler.
+    turns: How often it runs them; None: the compiler does not tell.
     operands: Names of its operands.
     text: The whole line.
   """
@@ -66,17 +68,29 @@ class Module(NamedTuple):
     """(instruction, how often it runs), those in fusions left out.
 
     Args:
-      turns: Of loops whose number of turns the compiler does not know.
+      turns: Of loops whose number of turns is not known before they run.
       name: The computation to begin with; default: the entry.
       times: How often that one runs.
     """
     for i in self.computations[name or self.entry]:
       yield i, times
       if i.opcode in FLOW:
-        n = (turns if i.turns is None else i.turns) if (
-            i.opcode == "while") else 1
+        n = (self.counted(i) or turns) if i.opcode == "while" else 1
         for called in i.calls:
           yield from self.running(turns, called, times * n)
+
+  def counted(self, loop: Instruction) -> int | None:
+    """How often a loop turns: told, or as its condition counts from 0."""
+    name = CONDITION.search(loop.text)
+    if loop.turns is not None or not name:
+      return loop.turns
+    lines = {i.name: i for i in self.computations.get(name[1], ())}
+    for i in lines.values():
+      bound = lines.get(i.operands[-1]) if i.operands else None
+      if i.opcode == "compare" and "direction=LT" in i.text and bound:
+        limit = CONSTANT.match(bound.text)
+        return int(limit[1]) if limit else None
+    return None
 
   def inside(self, instruction: Instruction) -> Iterator[Instruction]:
     """The instruction, and all that is fused into it."""
