@@ -108,8 +108,11 @@ def test_the_largest_batch_wants_to_know_the_memory():
     planner.largest(None, {"hbm": None})
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None,
-                    reason="the compiler of TPUs is not installed")
+tpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None,
+                         reason="the compiler of TPUs is not installed")
+
+
+@tpu
 @pytest.mark.parametrize("where, chips", [("v5e:2x2", 4), ("v5e:4x4:2", 32)])
 def test_compiling_for_a_tpu(where, chips, tmp_path):
   file = tmp_path / "plan.json"
@@ -124,6 +127,20 @@ def test_compiling_for_a_tpu(where, chips, tmp_path):
   sent = {r["kind"]: r["bytes"] for r in program["network"]}
   assert sent["all-reduce"] >= 4 * n
   assert ("send between slices" in sent) == (":2" in where[4:])
+
+
+@tpu
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_a_batch_in_parts_sends_its_gradients_once(fsdp, tmp_path):
+  file, name = tmp_path / "plan.json", "configs/points_vae.py"
+  status, _, err = verbs.finish(verbs.start(
+      "plan", "--config", name, "--topology", "v5e:2x2", "--json", file,
+      "--config.accumulate=4", f"--config.mesh.fsdp={fsdp}"))
+  assert status == 0, err
+  [program] = json.loads(file.read_text())["programs"]
+  sent = {r["kind"]: r["bytes"] for r in program["network"]}
+  assert 4 * weights(name) <= sent["all-reduce"] < 4 * weights(name) + 1000
+  assert sent.get("all-gather", 0) <= (fsdp > 1) * 4 * weights(name)
 
 
 def test_what_jax_cannot_read_is_not_told(monkeypatch):
