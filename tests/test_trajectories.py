@@ -6,11 +6,23 @@ import trajectories
 # these take long to compile.
 NAME, STEPS = "configs/points_gan.py:debug", 6
 WHOLE, CUT = dict(data=0, fsdp=1), dict(data=0, fsdp=4)
+PARTS = """
+from configs import points_gan
 
 
-def test_two_processes_see_the_losses_of_one_device():
+def get_config():
+  c = points_gan.get_config("debug")
+  c.accumulate = 2
+  return c
+"""
+
+
+def test_two_processes_see_the_losses_of_one_device(tmp_path):
+  """Even if they take each batch in parts."""
+  parts = tmp_path / "parts.py"
+  parts.write_text(PARTS)
   ((one,),) = trajectories.on(1, 1, [NAME], STEPS, [WHOLE]).values()
-  ((seen,),) = trajectories.on(2, 2, [NAME], STEPS, [CUT]).values()
+  ((seen,),) = trajectories.on(2, 2, [str(parts)], STEPS, [CUT]).values()
   assert len(one) == STEPS
   assert trajectories.apart(seen, one) < 1e-5
   # It notices: losses of other steps (the generator moves on every second) are
