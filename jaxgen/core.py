@@ -202,16 +202,14 @@ def move(
     params = layout.gather(state.params | {group: theta})
     return player.loss(state.replace(params=params, stats=stats), batch, key)
 
-  def gradient(*args):
-    found, grads = jax.value_and_grad(objective, has_aux=True)(*args)
-    return found, layout.scatter(grads)
-
+  gradient = jax.value_and_grad(objective, has_aux=True)
   theta = state.params[group]
   if accumulate == 1:
     (loss, (stats, info)), grads = gradient(theta, state.stats, batch, key)
   else:
     loss, stats, info, grads = _accumulated(
-        gradient, theta, state.stats, batch, key, accumulate)
+        gradient, theta, state.stats, batch, key, accumulate, layout)
+  grads = layout.scatter(grads)
   norm = optax.tree.norm(grads)
   updates, opt = tx[group].update(grads, state.opt[group], theta)
   state = state.replace(
@@ -222,7 +220,7 @@ def move(
   return state, {"loss": loss, "grad_norm": norm, **info}, ok
 
 
-def _accumulated(gradient, theta, stats, batch, key, parts):
+def _accumulated(gradient, theta, stats, batch, key, parts, layout):
   """Means over `parts` equal parts, one after the other in memory."""
   def split(x):  # every parts-th example, so that shards stay where they are
     return x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1)
@@ -238,7 +236,8 @@ def _accumulated(gradient, theta, stats, batch, key, parts):
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
                        (loss, info, grads))
   (total, stats), _ = jax.lax.scan(body, (zeros, stats), whole)
-  loss, info, grads = jax.tree.map(lambda x: x / parts, total)
+  # Whole to the end of the loop, or devices would send every part's gradients.
+  loss, info, grads = jax.tree.map(lambda x: x / parts, layout.gather(total))
   return loss, stats, info, grads
 
 

@@ -130,9 +130,8 @@ def test_compiling_for_a_tpu(where, chips, tmp_path):
 
 
 @tpu
-@pytest.mark.parametrize("fsdp, times", [(1, 1), (2, 4)])
-def test_what_a_batch_in_parts_sends(fsdp, times, tmp_path):
-  """XLA sums after the loop what is whole, and within it what is cut."""
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_a_batch_in_parts_sends_its_gradients_once(fsdp, tmp_path):
   file, name = tmp_path / "plan.json", "configs/points_vae.py"
   status, _, err = verbs.finish(verbs.start(
       "plan", "--config", name, "--topology", "v5e:2x2", "--json", file,
@@ -141,7 +140,7 @@ def test_what_a_batch_in_parts_sends(fsdp, times, tmp_path):
   [program] = json.loads(file.read_text())["programs"]
   sent = {r["kind"]: r["bytes"] for r in program["network"]}
   n = 4 * weights(name)
-  assert 0.95 * times * n <= sent["all-reduce"] < times * n + 1000
+  assert n <= sent["all-reduce"] < n + 1000
   assert sent.get("all-gather", 0) <= (fsdp > 1) * n
 
 
