@@ -64,7 +64,7 @@ class Layout(NamedTuple):
 
   Functions of pytrees, which they return as they are: see `sharding.layout`.
   """
-  gather: Callable[[Any], Any] = _anywhere   # weights that are going to be used
+  gather: Callable[[Any], Any] = _anywhere   # whole, as weights are used
   scatter: Callable[[Any], Any] = _anywhere  # gradients, to where weights live
   rows: Callable[[Any], Any] = _anywhere     # what has an entry per example
 
