@@ -24,7 +24,11 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parent.parent
 JOIN = "import jax\nfrom jaxgen import processes\nprocesses.join()\n"
-GLOO = r"\[Gloo\] Rank .*\n"  # it says so on stdout, and not at line ends
+# It says so on stdout, not at line ends, and in pieces: threads interrupt each
+# other.
+GLOO = (r"(\[Gloo\] Rank | is connected to | peer ranks\. |"
+        r"Expected number of connected peer ranks is : )"
+        r"\d*\n*(\d+(?= is connected| peer ranks))?")
 
 
 class Done(NamedTuple):
@@ -63,8 +67,13 @@ def finish(processes: Sequence[Process], timeout: float = 120) -> list[Done]:
   for process in processes:
     with contextlib.suppress(subprocess.TimeoutExpired):
       process.wait(max(0, end - time.monotonic()))
-  said = lambda file: re.sub(GLOO, "", file.read_text(errors="replace"))
+  said = lambda file: without_gloo(file.read_text(errors="replace"))
   return [Done(p.poll(), said(p.out), said(p.err)) for p in processes]
+
+
+def without_gloo(text: str) -> str:
+  """What a process said itself."""
+  return re.sub(GLOO, "", text)
 
 
 @contextlib.contextmanager
