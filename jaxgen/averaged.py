@@ -10,7 +10,7 @@ from jaxgen import checkpoint, choices, core
 from jaxgen import ema as averages
 from jaxgen.build import build, nearest
 from jaxgen.errors import UserError
-from jaxgen.jsonfile import digest
+from jaxgen.files import digest
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.guided import Guided

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from jaxgen import cli, device, jsonfile, sample, sharding
+from jaxgen import cli, device, files, sample, sharding
 from jaxgen.build import nearest
 from jaxgen.data import pipeline
 from jaxgen.data.sources import Source, open_source
@@ -78,7 +78,7 @@ def bench(values: flags.FlagValues) -> None:
   print("\n".join([tables.machine(machine), "",
                    getattr(tables, values.what)(result)]))
   if values.json:
-    jsonfile.write(values.json, {
+    files.write_json(values.json, {
         "bench": values.what, "machine": machine, **result})
 
 

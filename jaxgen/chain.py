@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, config, jsonfile
+from jaxgen import checkpoint, config, files
 from jaxgen.averaged import Trained
 from jaxgen.errors import UserError
 from jaxgen.models.cascade import Cascade
@@ -63,7 +63,7 @@ def note(settings: ConfigDict, workdir: str) -> None:
   if listed(workdir) not in (None, where):
     raise UserError(f"{workdir} holds a cascade of other stages: take a new "
                     "--workdir")
-  jsonfile.write(path, {"stages": where})
+  files.write_json(path, {"stages": where})
 
 
 def stages_of(workdir: str | Sequence[str]) -> list[str]:

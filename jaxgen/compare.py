@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, health, jsonfile, pictures, train
+from jaxgen import checkpoint, cli, config, files, health, pictures, train
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import UserError
@@ -91,10 +91,10 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str,
       "machine": machine(), "versions": versions(),
       "counts": {"samples": judge.count, "real": judge.count, "seeds": seeds},
       "real": {"grid": "real", "metrics": means(judge.floor())}, "rows": rows}
-  jsonfile.write(home / "report.json", results)
+  files.write_json(home / "report.json", results)
   for name, picture in images.items():
-    (home / f"{name}.png").write_bytes(picture)
-  (home / "report.html").write_text(render(results, images))
+    files.write_bytes(home / f"{name}.png", picture)
+  files.write_text(home / "report.html", render(results, images))
   tell(f"report: {home / 'report.html'}")
   return home / "report.html"
 

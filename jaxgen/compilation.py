@@ -1,6 +1,5 @@
 """Compiled programs: kept on disk between runs, and the train step's own."""
 import hashlib
-import os
 import pathlib
 import platform
 import time
@@ -8,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 
-from jaxgen import core, sharding
+from jaxgen import core, files, sharding
 from jaxgen.experiment import Experiment
 
 DAMAGED = "Error reading persistent compilation cache entry"
@@ -36,7 +35,6 @@ def own_folder() -> pathlib.Path:
   Jax does not look at the CPU: a program for one may crash on another, or give
   other bits.
   """
-  home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   try:
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
   except OSError:
@@ -44,8 +42,7 @@ def own_folder() -> pathlib.Path:
   tell = ("model name", "flags", "Features", "CPU ")  # x86 and ARM
   kind = sorted({line for line in lines if line.startswith(tell)} or lines)
   digest = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:8]
-  folder = pathlib.Path(home).expanduser() / "jaxgen" / "xla"
-  return folder / f"{platform.machine()}-{digest}"
+  return files.cache() / "xla" / f"{platform.machine()}-{digest}"
 
 
 def forget_damaged(message: str) -> bool:

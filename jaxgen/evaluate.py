@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, jsonfile, processes, restoration, sample
+from jaxgen import cli, files, processes, restoration, sample
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
@@ -139,7 +139,7 @@ def judge_as_ever(values: flags.FlagValues) -> None:
   scores, floor = judge.scores(x, y), judge.floor()
   print(table(scores, floor))
   if values.out:
-    jsonfile.write(values.out, {
+    files.write_json(values.out, {
         "made": made, "judge": judge.card, "scores": means(scores),
         "spread": spreads(scores), "floor": means(floor)})
 
@@ -174,7 +174,7 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
   if not processes.lead():
     return
   if out:
-    jsonfile.write(out, card)
+    files.write_json(out, card)
   if values.save_ref:
     save_statistics(values.save_ref, evaluation.measure().moments,
                     evaluation.main, card)

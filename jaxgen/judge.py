@@ -7,7 +7,6 @@ judged by their modes, which are known: see modes_judge.py.
 """
 import dataclasses
 import functools
-import os
 import pathlib
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import config, sample, train
+from jaxgen import config, files, sample, train
 from jaxgen.data.sources import Source, open_source
 from jaxgen.errors import UserError
 from jaxgen.metrics.distances import frechet, moments
@@ -91,8 +90,7 @@ def cache(real: Source, size: int | None = None) -> pathlib.Path:
 
   `size` is the config's: a judge belongs to its config.
   """
-  root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return (pathlib.Path(root).expanduser() / "jaxgen" / "judges"
+  return (files.cache() / "judges"
           / f"{real.name.replace('/', '_').replace(':', '-')}"
             f"{f'-{size}' if size else ''}-{real.fingerprint}")
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jaxgen import cli, core, jsonfile
+from jaxgen import cli, core, files
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import likelihood, times
@@ -136,7 +136,7 @@ def report(values: flags.FlagValues, parts: dict[str, np.ndarray],
   for k, mean in result.items():
     print(f"{k:6} {mean:9.4f} ± {errors[k]:.4f} bits/dim")
   if values.out:
-    jsonfile.write(values.out, {"made": made, "bits_per_dim": result,
+    files.write_json(values.out, {"made": made, "bits_per_dim": result,
                                 "standard_error": errors})
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, jsonfile, pictures, sample, train
+from jaxgen import checkpoint, cli, config, files, pictures, sample, train
 from jaxgen.build import nearest
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
@@ -87,7 +87,7 @@ def main(values: flags.FlagValues) -> None:
         results["rows"] = [*(r for r in results["rows"]
                              if name(r) != name(row)), row]
         tell(row)
-        jsonfile.write(home / "modes.json", results | {"machine": machine()})
+        files.write_json(home / "modes.json", results | {"machine": machine()})
   publish(home, results)
 
 
@@ -172,7 +172,7 @@ def tell(row: Row) -> None:
 def publish(home: pathlib.Path, results: Mapping[str, Any]) -> None:
   """The table, also on stdout, and the picture."""
   text = table(results)
-  (home / "modes.md").write_text(text)
+  files.write_text(home / "modes.md", text)
   pictures.save_png(home / "modes.png", portraits(home, results["rows"]))
   print(text)
 

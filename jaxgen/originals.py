@@ -1,6 +1,5 @@
 """Images of a user's own: read for a model, and written as they were."""
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from jaxgen.data.image import MAX_PIXELS, pixels, to_mode
 from jaxgen.errors import UserError
+from jaxgen.files import atomic
 from jaxgen.pictures import KEY
 
 
@@ -73,12 +73,8 @@ def save(path: Path, image: Image.Image, profile: bytes | None,
   """Writes a PNG whole or not at all, with how it was made in it."""
   chunks = PngImagePlugin.PngInfo()
   chunks.add_itxt(KEY, json.dumps(dict(info), ensure_ascii=False))
-  draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(draft, "PNG", icc_profile=profile, pnginfo=chunks)
-    draft.replace(path)
+    with atomic(path) as draft:
+      image.save(draft, "PNG", icc_profile=profile, pnginfo=chunks)
   except OSError as e:
     raise UserError(f"cannot write {path}: {e.strerror or e}") from e
-  finally:
-    draft.unlink(missing_ok=True)

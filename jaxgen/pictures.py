@@ -5,7 +5,6 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.figure
 import matplotlib.ticker
@@ -13,6 +12,7 @@ import numpy as np
 import PIL.Image
 import PIL.PngImagePlugin
 
+from jaxgen import files
 from jaxgen.errors import UserError
 
 KEY = "jaxgen"  # the PNG text chunk that holds JSON
@@ -171,11 +171,7 @@ def save_png(
   path: str | os.PathLike, image: np.ndarray, info: Mapping | None = None
 ) -> None:
   """Writes a picture whole or not at all, with how it was made in it."""
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  draft.write_bytes(png(image, info))
-  os.replace(draft, path)
+  files.write_bytes(path, png(image, info))
 
 
 def read_info(path: str | os.PathLike) -> dict:

@@ -15,7 +15,7 @@ import sys
 
 from absl import flags
 
-from jaxgen import cli, jsonfile
+from jaxgen import cli, files
 from jaxgen.bench import telling
 from jaxgen.errors import UserError
 from jaxgen.planning import planner, tables
@@ -69,7 +69,7 @@ def main(values: flags.FlagValues) -> None:
   if values.profile:
     print("\n" + tables.profile(result))
   if values.json:
-    jsonfile.write(values.json, result)
+    files.write_json(values.json, result)
 
 
 if __name__ == "__main__":

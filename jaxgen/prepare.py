@@ -15,7 +15,8 @@ def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flags.DEFINE_string("what", None, "tfds:NAME or digits", flag_values=values)
   flags.DEFINE_string("data_dir", None, "default: $JAXGEN_DATA, or "
-                      "~/.cache/jaxgen/data", flag_values=values)
+                      "jaxgen/data in $XDG_CACHE_HOME or ~/.cache",
+                      flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:

@@ -22,14 +22,14 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import jsonfile, pictures, sample
+from jaxgen import files, pictures, sample
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import degrade
 from jaxgen.errors import UserError
 from jaxgen.evaluation import perceptual
 from jaxgen.evaluation.drawing import weights_hash
 from jaxgen.evaluation.restored import Case, table
-from jaxgen.jsonfile import plain
+from jaxgen.files import plain
 from jaxgen.sampler import Sampler, load
 
 FLAGS = {
@@ -89,7 +89,7 @@ def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
             "published", file=sys.stderr)
   print(table(card))
   if values.out:
-    jsonfile.write(values.out, card)
+    files.write_json(values.out, card)
   if values.picture:
     pictures.save_png(values.picture, case.picture(made), {
         "columns": "small, bicubic, the model's, original", "card": card})

@@ -29,6 +29,7 @@ from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
 from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError
+from jaxgen.files import atomic
 from jaxgen.sampler import Sampler, load
 
 __all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
@@ -192,7 +193,6 @@ def portrait(x: np.ndarray, path: pathlib.Path, info: dict[str, Any],
              columns: int | None = None) -> np.ndarray:
   """One picture of samples, written to `path` with how it was made."""
   image = pictures.scatter(x) if x.ndim == 2 else pictures.grid(x, columns)
-  path.parent.mkdir(parents=True, exist_ok=True)
   pictures.save_png(path, image, info)
   return image
 
@@ -215,11 +215,9 @@ def write(out: str, x: np.ndarray, labels: np.ndarray | None,
     if kind == ".png":
       portrait(x, path, info, columns)
     elif kind == ".npz":
-      path.parent.mkdir(parents=True, exist_ok=True)
       arrays = [x] if labels is None else [x, labels]
-      partial = path.with_suffix(".tmp.npz")
-      np.savez(partial, *arrays, info=json.dumps(info), **more or {})
-      partial.replace(path)
+      with atomic(path) as draft, draft.open("wb") as file:
+        np.savez(file, *arrays, info=json.dumps(info), **more or {})
     else:
       for i, image in enumerate(x):
         portrait(image[None], path / f"{i:06d}.png", info | {

@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, controls, jsonfile, pictures, restoration
+from jaxgen import cli, controls, files, pictures, restoration
 from jaxgen.build import nearest
 from jaxgen.chain import data_of
 from jaxgen.device import machine
@@ -84,7 +84,7 @@ def main(values: flags.FlagValues) -> None:
         continue
       rows.append({"told": told} | judged(settled, judge, told))
       tell(rows[-1])
-      jsonfile.write(home / "sweep.json", {
+      files.write_json(home / "sweep.json", {
           "machine": machine(), "judge": judge.card,
           "floor": floor, "rows": rows})
   publish(home, rows, floor, metrics, judge)
@@ -232,7 +232,7 @@ def publish(home: pathlib.Path, rows: Sequence[Row], floor: dict[str, float],
   named = getattr(judge, "floor_name", "real test data")
   real = ", ".join(f"{m} {floor[m]:.3g}" for m in metrics)
   text = f"{', '.join(metrics)} ({named}: {real})\n\n{text}\n"
-  (home / "sweep.md").write_text(text)
+  files.write_text(home / "sweep.md", text)
   pictures.save_png(home / "sweep.png", pictures.curves(
       points, x="network evaluations" if axis == "steps" else axis,
       y=", ".join(metrics), floor=floor[metrics[0]] if len(metrics) == 1

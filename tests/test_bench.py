@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import bench, cli, config, core, device, jsonfile
+from jaxgen import bench, cli, config, core, device, files
 from jaxgen.build import build
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy, open_data
@@ -364,10 +364,10 @@ def test_numbers_are_readable(text, want):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
   path = tmp_path / "x.json"
-  jsonfile.write(path, {"a": float("inf"), "b": [1, float("nan")]})
+  files.write_json(path, {"a": float("inf"), "b": [1, float("nan")]})
   assert strict(path) == {"a": "inf", "b": [1, "nan"]}
   with pytest.raises(TypeError):
-    jsonfile.write(path, {"a": object()})
+    files.write_json(path, {"a": object()})
   assert strict(path)["a"] == "inf"
   assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxgen import jsonfile
+from jaxgen import files
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
 from jaxgen.evaluation.protocols import PROTOCOLS
@@ -71,7 +71,7 @@ def test_a_table_has_spreads(card):
 
 
 def test_cards_are_files(card, tmp_path):
-  jsonfile.write(tmp_path / "deep" / "c.json", card)
+  files.write_json(tmp_path / "deep" / "c.json", card)
   assert cards.load(tmp_path / "deep" / "c.json") == card
   assert [p.name for p in (tmp_path / "deep").iterdir()] == ["c.json"]
 

@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxgen import files
 from jaxgen.errors import UserError
 
 
 def root(data_dir: str | None = None) -> Path:
-  """`data_dir`, or $JAXGEN_DATA, or ~/.cache/jaxgen/data."""
-  chosen = data_dir or os.environ.get("JAXGEN_DATA") or "~/.cache/jaxgen/data"
+  """`data_dir`, or $JAXGEN_DATA, or `data` in the user's cache."""
+  chosen = data_dir or os.environ.get("JAXGEN_DATA") or files.cache() / "data"
   return Path(chosen).expanduser().absolute()
 
 

@@ -33,7 +33,7 @@ def open_source(
       default as stored. Folders need one. Digits at 4 and photos at 32 or 16
       are box means of those as stored, so cascades can be made of them.
     data_dir: where prepared data lies; by default $JAXGEN_DATA, or else
-      ~/.cache/jaxgen/data.
+      jaxgen/data in $XDG_CACHE_HOME or ~/.cache.
     channels: 1 or 3; by default as stored, and 3 for folders.
 
   Raises:

@@ -12,7 +12,7 @@ import jax
 from jaxgen.errors import UserError
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.scores import HIGHER, LOWER
-from jaxgen.jsonfile import digest, plain
+from jaxgen.files import digest, plain
 
 KIND = "jaxgen evaluation 1"
 # What must be alike before numbers are ranked. Everything else on a card (the

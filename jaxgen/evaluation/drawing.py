@@ -10,8 +10,8 @@ import numpy as np
 from jaxgen import core, sharding
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import quantise, three
+from jaxgen.files import digest
 from jaxgen.fingerprint import fingerprint
-from jaxgen.jsonfile import digest
 from jaxgen.sampler import Sampler
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxgen import core, jsonfile
+from jaxgen import core, files
 from jaxgen.averaged import bare
 from jaxgen.data.sources import Source
 from jaxgen.errors import UserError
@@ -16,7 +16,7 @@ from jaxgen.evaluation.logs import card_name
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.evaluation.reference import Reference, open_reference
 from jaxgen.evaluation.run import Evaluation
-from jaxgen.jsonfile import digest
+from jaxgen.files import digest
 from jaxgen.sampler import Sampler
 
 DEFAULTS = dict(every=0, num=10_000, protocol="adm", ref="", metrics=(),
@@ -97,7 +97,7 @@ class Periodic:
     name = card_name(done, self.evaluation.extractor.name,
                      self.evaluation.protocol.name, self.how["num"])
     if shared.lead():
-      jsonfile.write(self.workdir / "evals" / name, card)
+      files.write_json(self.workdir / "evals" / name, card)
     return card["scores"]
 
   def judged(self, done: int, state: core.State) -> dict[str, Any]:

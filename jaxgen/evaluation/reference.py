@@ -14,6 +14,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.images import Dataset, Folder, Images
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.samplefile import SampleFile, refuse
+from jaxgen.files import atomic
 from jaxgen.interop import files
 from jaxgen.metrics.distances import Gaussian
 
@@ -148,8 +149,6 @@ def save_statistics(path: str | os.PathLike, moments: dict[str, Gaussian],
 
   Of the `card` of an evaluation goes with them what says how they were made.
   """
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   info = {k: card[k] for k in ("protocol", "features", "reference")}
   arrays = {"info": np.array(json.dumps(info)),
             "count": np.int64(moments[main].n),
@@ -157,9 +156,5 @@ def save_statistics(path: str | os.PathLike, moments: dict[str, Gaussian],
   if "spatial" in moments:
     arrays |= {"mu_s": moments["spatial"].mu,
                "sigma_s": moments["spatial"].sigma}
-  draft = path.with_name(f".{path.name}.{os.getpid()}.npz")
-  try:
-    np.savez(draft, **arrays)
-    draft.replace(path)
-  finally:
-    draft.unlink(missing_ok=True)
+  with atomic(path) as draft, draft.open("wb") as file:
+    np.savez(file, **arrays)

@@ -12,7 +12,7 @@ from jaxgen.data.arrays import Source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
 from jaxgen.evaluation.perceptual import Perceptual
-from jaxgen.jsonfile import plain
+from jaxgen.files import plain
 from jaxgen.metrics import restoration as metrics
 from jaxgen.sampler import Sampler
 

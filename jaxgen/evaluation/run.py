@@ -26,7 +26,7 @@ from jaxgen.evaluation.scores import (
   score,
   tap_of,
 )
-from jaxgen.jsonfile import plain
+from jaxgen.files import plain
 
 
 @dataclasses.dataclass
@@ -216,7 +216,6 @@ class Evaluation:
       size = shown[0].shape[1::-1]
       shown = [np.asarray(Image.fromarray(x).resize(size)) for x in shown]
       if shared.lead():
-        picture.parent.mkdir(parents=True, exist_ok=True)
         pictures.save_png(picture, pictures.grid(np.stack(shown), k + 1), {
             "columns": "a sample, then its nearest in the reference"})
     return [{"sample": int(i), "ratio": float(found.ratio[i]),

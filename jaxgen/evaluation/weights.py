@@ -6,7 +6,6 @@ import os
 import pathlib
 import shutil
 import tarfile
-import tempfile
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.evaluation import graphdef
+from jaxgen.files import atomic, cache
 from jaxgen.interop import files
 from jaxgen.nets import dinov2 as dino
 from jaxgen.nets import inception as incept
@@ -116,10 +116,9 @@ def find(wanted: Published) -> pathlib.Path:
   """Where the environment says; or in our cache, or PyTorch's; or the web."""
   if os.environ.get(wanted.variable):
     return pathlib.Path(os.environ[wanted.variable]).expanduser()
-  caches = pathlib.Path(
-      os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-  torch = pathlib.Path(os.environ.get("TORCH_HOME") or caches / "torch")
-  ours = caches / "jaxgen" / "weights" / wanted.name
+  torch = pathlib.Path(
+      os.environ.get("TORCH_HOME") or cache().with_name("torch"))
+  ours = cache() / "weights" / wanted.name
   for path in (ours, *(torch.expanduser() / "hub" / "checkpoints" / n
                        for n in wanted.others)):
     if path.is_file():
@@ -133,15 +132,12 @@ def find(wanted: Published) -> pathlib.Path:
 def download(wanted: Published, path: pathlib.Path) -> None:
   """Fetches a file, whole and with the right checksum or not at all."""
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-") as draft:
-      with urllib.request.urlopen(wanted.url, timeout=30) as source:
-        shutil.copyfileobj(source, draft, 1 << 20)
-      draft.flush()
-      if files.sha256(draft.name) != wanted.sha256:
+    with atomic(path) as draft:
+      with (urllib.request.urlopen(wanted.url, timeout=30) as source,
+            draft.open("wb") as file):
+        shutil.copyfileobj(source, file, 1 << 20)
+      if files.sha256(draft) != wanted.sha256:
         raise OSError("what came has another checksum")
-      shutil.copyfile(draft.name, f"{draft.name}.whole")
-      os.replace(f"{draft.name}.whole", path)
   except (OSError, ValueError) as e:
     reason = getattr(e, "reason", None) or e
     raise UserError(

@@ -4,8 +4,6 @@ import functools
 import hashlib
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxgen.errors import UserError
+from jaxgen.files import atomic
 from jaxgen.interop import nvlabs, torchfile, torchwrite
 from jaxgen.interop.pickles import Unreadable, plain
 from jaxgen.interop.tensors import Tensor
@@ -188,18 +187,16 @@ def write(name: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
   if kind != "torch" and any(isinstance(t, Mapping) for t in tensors.values()):
     raise UserError(f"{path}: these are several sets of tensors, for which "
                     "there is PyTorch's format alone: want x.pt")
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".jaxgen-") as tmp:
-    draft = pathlib.Path(tmp) / "draft"
+  with atomic(path) as draft:
     if kind == "torch":
       torchwrite.write(draft, tensors)
     else:
+      draft.touch()
+      usual = draft.stat().st_mode
       safetensors.numpy.save_file(
           {k: np.asarray(t.read(), order="C") for k, t in tensors.items()},
           draft, metadata={"format": "pt"})  # what transformers asks for
-      (pathlib.Path(tmp) / "usual").touch()
-      shutil.copymode(pathlib.Path(tmp) / "usual", draft)  # it makes it private
-    draft.replace(path)
+      draft.chmod(usual)  # it makes it private
 
 
 def kind_of(path: pathlib.Path) -> str:
