@@ -10,6 +10,7 @@ beside the arrays, is whatever the caller passes and
 All processes call `save` and `restore` alike. No signal is handled here.
 """
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import options as ocp_options
 
-from jaxgen import processes, snapshot
+from jaxgen import processes, snapshot, stepfolder
 from jaxgen.errors import UserError
 from jaxgen.fingerprint import fingerprint
 from jaxgen.hush import hush
@@ -31,6 +32,7 @@ from jaxgen.weights import abstract_leaves, latest_meta, restore_subset
 __all__ = ["Checkpoints", "abstract_leaves", "as_json", "check_config",
            "latest_meta", "restore_subset", "steps"]
 
+THERE = "it is saved already"
 SAVE_FAILED = 76  # exit code: this process could not save, restart them all
 
 
@@ -55,17 +57,21 @@ class Checkpoints:
     if keep < 2:
       raise UserError(f"checkpoint.keep = {keep}: keep at least 2, for if the "
                       "newest turns out bad, the one before is all there is")
-    self.every, self.log = every, log
+    self.every, self.keep, self.keep_every = every, keep, keep_every
+    self.log, self._stuck = log, set()  # damaged, and could not be moved
     self.root = snapshot.folder(workdir)
     self.quarantine = self.root.parent / "quarantine"
     self._options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, keep_period=keep_every, num_deletion_threads=2,
-        cleanup_tmp_directories=True,
+        # Orbax removes nothing: it takes whatever is there for its own.
+        max_to_keep=None, cleanup_tmp_directories=False,
+        lightweight_initialize=True,
+        temporary_path_class=_Folder,
         atomicity_options=ocp_options.AtomicityOptions(
             mode=ocp_options.AtomicityMode.COMMIT_FILE),
         async_options=ocp.AsyncOptions(  # or failed saves leave threads behind
             timeout_secs=1800, create_directories_asynchronously=False))
     self._manager = self._watcher = self._failure = None
+    self._strangers: list[str] = []
     snapshot.check_writable(self.root)
     hush()
 
@@ -87,18 +93,25 @@ class Checkpoints:
     if not (force or step % self.every == 0):
       return False
     self._settle()
+    why = snapshot.objection(
+        self._obstacle(step) if jax.process_index() == 0 else "")
+    if why.endswith(THERE):
+      return False
     leaves, bad = fingerprint(state)
     if bad:
       raise UserError(f"step {step} is not saved, for {bad[0]} holds NaN or "
                       f"infinity: go on from step {self._newest_whole()} with "
                       "a smaller learning rate")
     meta = snapshot.complete_meta(as_json(meta, "meta"), int(step), leaves)
+    if why:
+      self._tell(step, why)
+      return False
     try:
       if self._manager is None:
         self._manager = _Manager(
             self.root, item_names=("state", "meta"), options=self._options)
-      if step in self._manager.all_steps():
-        return False
+      elif step in self._manager.all_steps():
+        self._manager.reload()  # it is gone since
       self._manager.save(step, force=True, args=ocp.args.Composite(
           state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)))
     except Exception as error:
@@ -108,6 +121,27 @@ class Checkpoints:
         target=self._watch, args=(step,), daemon=True, name="checkpoint")
     self._watcher.start()
     return True
+
+  def _obstacle(self, step):
+    """Why a step cannot be saved; makes room where what is there is ours."""
+    path = self.root / str(step)
+    try:
+      if self._manager is None:
+        self._remove(stepfolder.clear, self.root)
+      if not os.path.lexists(path):
+        return ""
+      if stepfolder.ours(path) and stepfolder.committed(path):
+        if step not in self._stuck:
+          return THERE
+      elif stepfolder.removable(path):
+        stepfolder.remove(path)
+        return ""
+      elif stepfolder.empty(path):
+        path.rmdir()
+        return ""
+    except OSError as error:
+      return snapshot.first_line(error)
+    return f"move away what is there and not ours to remove: {path}"
 
   def check(self) -> str | None:
     """Why the newest save failed, from then until a later one succeeds."""
@@ -150,7 +184,9 @@ class Checkpoints:
     """
     self._settle()
     self._shut()
-    passed = []  # (step, what is wrong with it)
+    passed = {}  # step: what is wrong with it
+    if jax.process_index() == 0:
+      self._name_strangers()
     while True:
       step = snapshot.follow(
           self._choose(passed) if jax.process_index() == 0 else None)
@@ -172,55 +208,92 @@ class Checkpoints:
     self._report(passed, step)
     return None if step is None else (step, state, meta)
 
+  def _name_strangers(self):
+    """Once: what lies in our folder and will be left alone."""
+    names = stepfolder.strangers(self.root)
+    if names and names != self._strangers:
+      steps = [n for n in names if stepfolder.number(n) is not None]
+      self.log(f"{self.root} also holds {stepfolder.named(names)}, not "
+               "checkpoints of ours: left alone" + (
+                   f"; move {stepfolder.named(steps)} away before that step "
+                   "is to be saved" if steps else ""))
+    self._strangers = names
+
   def _choose(self, passed):
     """Newest step without visible damage, putting aside those with it."""
     for step in reversed(snapshot.present(self.root)):
-      why = snapshot.problem(self.root / str(step))
+      if step in passed:
+        continue
+      path = self.root / str(step)
+      why = snapshot.problem(path)
       if why is None:
         return step
-      if why != snapshot.UNFINISHED:
+      if why == snapshot.UNFINISHED:
+        passed[step] = why  # removed before the next save
+      elif why != snapshot.FOREIGN:
         self._put_aside(step, why, passed)
-      elif (step, why) not in passed:
-        passed.append((step, why))  # Orbax removes it before the next save
     return None
 
   def _put_aside(self, step, why, passed):
-    passed.append((step, why))
-    if jax.process_index() == 0:
+    passed[step] = why
+    if jax.process_index() != 0:
+      return
+    path = self.root / str(step)
+    if not stepfolder.ours(path):
+      passed[step] += "; not ours to move"
+      return
+    try:
       self.quarantine.mkdir(exist_ok=True)
-      taken = [p.name.partition("-")[0] for p in self.quarantine.iterdir()]
-      (self.root / str(step)).rename(
-          self.quarantine / f"{step}-{taken.count(str(step)) + 1}")
+      aside = next(a for n in itertools.count(1) if not os.path.lexists(
+          a := self.quarantine / f"{step}-{n}"))
+      path.rename(aside)
+      passed[step] += f"; moved to {self.quarantine}"
+    except OSError as error:
+      self._stuck.add(step)
+      passed[step] += f"; it cannot be moved: {snapshot.first_line(error)}"
 
   def _report(self, passed, used):
     if jax.process_index() != 0:
       return
     instead = (f"going on from checkpoint {used}" if used is not None
                else "there is none before it, starting anew")
-    for step, why in passed:
-      moved = ("" if why == snapshot.UNFINISHED
-               else f"; moved to {self.quarantine}")
-      self.log(f"checkpoint {step} is not used: {why}{moved}; {instead}")
+    for step, why in passed.items():
+      self.log(f"checkpoint {step} is not used: {why}; {instead}")
 
   def _watch(self, step):
     """In a thread: sees a save through, and tells at once if it fails."""
     try:
       self._manager.wait_until_finished()
       if jax.process_index() == 0:
-        for whole in snapshot.present(self.root):
-          snapshot.seal(self.root / str(whole))
+        self._keep_house()
       self._failure = None
     except BaseException as error:
       self._fail(step, error)
 
+  def _keep_house(self):
+    """After a save: seals what is whole, removes what is old."""
+    for step in snapshot.present(self.root):
+      if stepfolder.ours(self.root / str(step)):
+        snapshot.seal(self.root / str(step))
+    self._remove(stepfolder.prune, self.root, self.keep, self.keep_every)
+
+  def _remove(self, remove, *args):
+    """What cannot be removed takes room, and does no harm."""
+    try:
+      remove(*args)
+    except OSError as error:
+      self.log(f"an old checkpoint cannot be removed: {error}")
+
+  def _tell(self, step, why):
+    self._failure = f"checkpoint {step} could not be saved: {why}"
+    self.log(f"{self._failure}; the newest is {self._newest_whole()}")
+
   def _fail(self, step, error):
-    self._failure = (f"checkpoint {step} could not be saved: "
-                     f"{snapshot.first_line(error)}")
     half = self.root / str(step)
     with contextlib.suppress(OSError):
-      if not (half / snapshot.COMMIT).exists():
-        half.rmtree()  # a full disk needs the room
-    self.log(f"{self._failure}; the newest is {self._newest_whole()}")
+      if not stepfolder.committed(half) and stepfolder.removable(half):
+        stepfolder.remove(half)  # a full disk needs the room
+    self._tell(step, snapshot.first_line(error))
     # Of several processes, the others wait for us in Orbax's barriers.
     if processes.joined():
       processes.leave(SAVE_FAILED, self._failure)
@@ -241,6 +314,16 @@ class Checkpoints:
     if manager is not None:
       with contextlib.suppress(Exception):  # once more what was just reported
         manager.close()
+
+
+class _Folder(ocp.path.atomicity.CommitFileTemporaryPath):
+  """A step's folder, which carries our mark before anything is in it."""
+
+  async def create(self):
+    if stepfolder.number(self.get().name) is None:
+      return await super().create()  # of an item, in a step's folder
+    stepfolder.begin(self.get())
+    return self.get()
 
 
 class _Manager(ocp.CheckpointManager):

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+DRAFT = ".jaxgen-"  # how the names of drafts begin
+
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
@@ -40,7 +42,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     return
   target = Path(os.path.realpath(named))
   # Not the file's own name: that may be as long as names can be.
-  draft = target.with_name(f".jaxgen-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+  draft = target.with_name(f"{DRAFT}{os.getpid()}-{secrets.token_hex(4)}.tmp")
   try:
     target.parent.mkdir(parents=True, exist_ok=True)
     yield draft

@@ -1,6 +1,7 @@
 """One checkpoint on disk: what is whole, and how to read it back exactly.
 
-    workdir/checkpoints/<step>/state/        Orbax: arrays (OCDBT)
+    workdir/checkpoints/<step>/begun_by_jaxgen.txt   ours: before all else
+                               state/        Orbax: arrays (OCDBT)
                                meta/         Orbax: JSON, see `checkpoint`
                                commit_success.txt   Orbax: written last
                                SEAL.json     ours: {file: size}, after that
@@ -22,12 +23,14 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from jaxgen import files
 from jaxgen.errors import UserError
 from jaxgen.fingerprint import describe, fingerprint, named_leaves
 from jaxgen.hush import hush
+from jaxgen.stepfolder import COMMIT, SEAL, alike, present, sizes
 
-COMMIT, SEAL = "commit_success.txt", "SEAL.json"
 UNFINISHED = "its save was never finished"  # no damage: killed while saving
+FOREIGN = "it is no checkpoint of ours"
 
 
 class DamagedError(Exception):
@@ -62,46 +65,27 @@ def steps(workdir: epath.PathLike) -> list[int]:
   return [step for step in present(root) if problem(root / str(step)) is None]
 
 
-def present(root: epath.Path) -> list[int]:
-  """All steps with a folder, complete or not, oldest first."""
-  try:
-    return sorted(int(p.name) for p in root.iterdir() if p.name.isdigit())
-  except (FileNotFoundError, NotADirectoryError):
-    return []
-
-
-def sizes(path: epath.Path, prefix: str = "") -> dict[str, int]:
-  """{file: bytes} of one step, without the seal and what becomes it."""
-  found = {}
-  for entry in path.iterdir():
-    if entry.is_dir():
-      found |= sizes(entry, f"{prefix}{entry.name}/")
-    elif not entry.name.startswith(SEAL):
-      found[prefix + entry.name] = entry.stat().length
-  return found
-
-
 def seal(path: epath.Path) -> None:
   """Write down what a committed step consists of; once, atomically."""
   if (path / SEAL).exists() or not (path / COMMIT).exists():
     return
-  draft = path / f"{SEAL}.{os.getpid()}"
-  draft.write_text(json.dumps(sizes(path)))
-  draft.replace(path / SEAL)
+  files.write_text(path / SEAL, json.dumps(sizes(path)))
 
 
 def problem(path: epath.Path) -> str | None:
   """What is visibly wrong with a step, by names and sizes; None if nothing."""
   try:
-    sealed, files = (path / SEAL).exists(), sizes(path)
-    if COMMIT not in files:
+    sealed, there = (path / SEAL).exists(), sizes(path)
+    if there and not alike(path):
+      return FOREIGN
+    if COMMIT not in there:
       return f"{COMMIT} is missing" if sealed else UNFINISHED
-    expected = json.loads((path / SEAL).read_text()) if sealed else files
-    for name in expected | files:
-      if name not in files:
-        return f"{name} is missing"
-      if files[name] != expected.get(name):
-        return (f"{name} has {files[name]} bytes instead of "
+    expected = json.loads((path / SEAL).read_text()) if sealed else there
+    for name in expected | there:
+      if name not in there:
+        return f"{name!r} is missing"
+      if there[name] != expected.get(name):
+        return (f"{name!r} has {there[name]} bytes instead of "
                 f"{expected.get(name, 'none')}")
   except (OSError, ValueError, AttributeError, TypeError) as error:
     return f"unreadable: {first_line(error)}"
