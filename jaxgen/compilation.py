@@ -2,6 +2,7 @@
 import hashlib
 import pathlib
 import platform
+import re
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import jax
 from jaxgen import core, files, sharding
 from jaxgen.experiment import Experiment
 
+PROGRAM = re.compile(r".+-[0-9a-f]{64}-cache")  # as jax names its files
 DAMAGED = "Error reading persistent compilation cache entry"
 
 
@@ -55,8 +57,9 @@ def forget_damaged(message: str) -> bool:
     return False
   folder = own_folder()
   if jax.config.jax_compilation_cache_dir == str(folder):
-    for file in folder.glob("*-cache"):
-      file.unlink(missing_ok=True)
+    for file in folder.iterdir():
+      if PROGRAM.fullmatch(file.name) and file.is_file():
+        file.unlink(missing_ok=True)
   return True
 
 

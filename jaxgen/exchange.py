@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxgen import averaged, core, exchange_gan, sharding, snapshot
+from jaxgen import averaged, core, exchange_gan, lock, sharding, snapshot
 from jaxgen import config as configs
 from jaxgen.begin import Data, Weights, begun
 from jaxgen.build import nearest
@@ -46,9 +46,7 @@ def bring(checkpoint: str, workdir: str, source: str,
     say: Gets a line on what was assumed.
   """
   check_source(source)
-  if found := snapshot.present(snapshot.folder(workdir)):
-    raise UserError(f"{workdir} holds checkpoints already, up to step "
-                    f"{found[-1]}: take a new --workdir")
+  check_new(workdir)
   way = exchange_gan.opened if is_gan(config) else opened
   experiment, data, abstract, weights = way(
       checkpoint, source, config, key=key, size=size, disc=disc, seen=seen,
@@ -61,9 +59,18 @@ def bring(checkpoint: str, workdir: str, source: str,
       **({"disc": files.sha256(disc)} if disc else {}),
       "date": datetime.datetime.now(datetime.UTC).date().isoformat()}}
   c = config.checkpoint
-  with Checkpoints(workdir, every=c.every, keep=c.keep,
-                   keep_every=c.keep_every or None, log=say) as checkpoints:
+  with lock.held(workdir), Checkpoints(
+      workdir, every=c.every, keep=c.keep, keep_every=c.keep_every or None,
+      log=say) as checkpoints:
+    check_new(workdir)
     checkpoints.save(0, state, meta, force=True)
+
+
+def check_new(workdir: str) -> None:
+  """UserError if a workdir holds checkpoints."""
+  if found := snapshot.present(snapshot.folder(workdir)):
+    raise UserError(f"{workdir} holds checkpoints already, up to step "
+                    f"{found[-1]}: take a new --workdir")
 
 
 def is_gan(config: ConfigDict | None) -> bool:

@@ -108,7 +108,8 @@ class ClassifierJudge:
   def of(cls, data: ConfigDict, real: Source, test: Source,
          home: pathlib.Path) -> "ClassifierJudge":
     """Trains the classifier, or takes it from where it lies."""
-    train.train(judge_config(data, real.classes), home, quiet=True)
+    train.train(judge_config(data, real.classes), home, quiet=True,
+                wait=True)
     return cls(data, real, test, home, load(home))
 
   @property

@@ -80,10 +80,18 @@ def _json(value) -> float | int | str:
 
 
 def mend(path: Path) -> None:
-  """Cuts off a torn last line, or the next row would be glued to it."""
+  """Cuts off a torn last line, or the next row would be glued to it.
+
+  Raises:
+    UserError: it is no log, so that nothing may be cut off.
+  """
   text = path.read_bytes() if path.exists() else b""
   if text and not text.endswith(b"\n"):
-    os.truncate(path, text.rfind(b"\n") + 1)
+    read_rows(path)
+    whole = text.rfind(b"\n") + 1
+    if not text.startswith(b"{", whole):
+      raise UserError(f"{path} does not end as a log does: move it elsewhere")
+    os.truncate(path, whole)
 
 
 class _Direct:

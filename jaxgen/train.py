@@ -26,6 +26,7 @@ from jaxgen import (
     cli,
     core,
     goodput,
+    lock,
     processes,
     sharding,
 )
@@ -99,7 +100,8 @@ def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
   return 0
 
 
-def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
+def train(config: ConfigDict, workdir: str, quiet: bool = False,
+          wait: bool = False) -> core.State:
   """Trains until config.steps, from the workdir's last checkpoint if any.
 
   The workdir holds checkpoints, the log, pictures. On SIGTERM the state is
@@ -109,12 +111,14 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
     config: See configs/_base.py.
     workdir: Made if it is not there, once all else is found in order.
     quiet: Tell of trouble alone.
+    wait: For another process that writes to the workdir.
 
   Returns:
     The state at the end.
 
   Raises:
-    UserError: Something does not fit, or the last save failed.
+    UserError: Something does not fit, somebody else trains there, or the last
+      save failed.
     Diverged: `patience` updates in a row were not finite.
   """
   begun, times = time.time(), goodput.Goodput(processes.stall())
@@ -125,11 +129,12 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
   agreement.check(meta)
   mesh = sharding.make_mesh(config.mesh)
   abstract = experiment.abstract(source, mesh)
-  check_same(workdir, meta)
-  with stop_signal() as stopped, Checkpoints(
+  checkpoints = Checkpoints(
       workdir, every=config.checkpoint.every, keep=config.checkpoint.keep,
       keep_every=config.checkpoint.keep_every or None,
-      log=lambda line: print(line, file=sys.stderr)) as checkpoints:
+      log=lambda line: print(line, file=sys.stderr))
+  with lock.held(workdir, wait), stop_signal() as stopped, checkpoints:
+    check_same(workdir, meta)
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
     meta |= {"import": past["import"]} if "import" in past else {}
     if first >= config.steps:

@@ -11,6 +11,8 @@ from pathlib import Path
 from jaxgen import files
 from jaxgen.errors import UserError
 
+MARK = "begun_by_jaxgen.txt"  # in a folder that becomes prepared data
+
 
 def root(data_dir: str | None = None) -> Path:
   """`data_dir`, or $JAXGEN_DATA, or `data` in the user's cache."""
@@ -42,10 +44,12 @@ def once(target: Path, make: Callable[[Path], None]) -> Path:
 def _make(target: Path, make: Callable[[Path], None], alone: bool) -> None:
   prefix = f".{target.name}.tmp-"
   if alone:  # so what lies here was left by somebody who was killed
-    for old in target.parent.glob(prefix + "*"):
-      shutil.rmtree(old, ignore_errors=True)
+    for old in target.parent.iterdir():
+      if old.name.startswith(prefix) and not old.is_symlink():
+        _forget(old)
   tmp = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
   try:
+    (tmp / MARK).touch()
     make(tmp)
     os.rename(tmp / target.name, target)
   except OSError:
@@ -53,6 +57,15 @@ def _make(target: Path, make: Callable[[Path], None], alone: bool) -> None:
       raise
   finally:
     shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _forget(old: Path) -> None:
+  """Removes a folder that we made for a draft, or an empty one."""
+  if (old / MARK).is_file():
+    shutil.rmtree(old, ignore_errors=True)
+  else:
+    with contextlib.suppress(OSError):
+      old.rmdir()
 
 
 @contextlib.contextmanager

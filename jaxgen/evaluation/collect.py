@@ -3,11 +3,12 @@
 Moments stream in float64, block by block of the same rows, so that they are
 bit for bit the same however images were batched and how often all was killed.
 """
+import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,11 +20,13 @@ import numpy as np
 from jaxgen.errors import UserError
 from jaxgen.evaluation import shared
 from jaxgen.evaluation.images import Images
+from jaxgen.files import DRAFT, atomic
 from jaxgen.metrics.distances import Gaussian, Moments
 
 CHUNK = 64         # images, or more, after which progress is told and saved
 BLOCK = 256        # rows that are summed together, whatever the chunks
 SAVE_SECONDS = 30  # at least, between saves
+MARK = "begun_by_jaxgen.txt"  # in a folder for what is done so far
 
 
 class Extractor(Protocol):
@@ -154,6 +157,28 @@ def check_widths(extractor: Extractor, f: Mapping[str, np.ndarray],
           f"{extractor.name} has {f[tap].shape[1]}: these are others")
 
 
+def claimed(folder: Path) -> bool:
+  """Whether a folder is for our work alone; it is made if it is not there."""
+  folder.mkdir(parents=True, exist_ok=True)
+  if not (folder / MARK).is_file():
+    if os.listdir(folder):
+      return False
+    (folder / MARK).touch()
+  return True
+
+
+def forget(folder: Path) -> None:
+  """Removes what we put into a folder for our work, and it, if it is empty."""
+  if folder.is_symlink() or not (folder / MARK).is_file():
+    return
+  with contextlib.suppress(OSError):
+    for path in sorted(folder.iterdir(), key=lambda p: p.name == MARK):
+      if path.name in (MARK, "state.npz") or path.suffix == ".rows" or (
+          path.name.startswith(DRAFT)):
+        path.unlink()
+    folder.rmdir()
+
+
 class Work:
   """What is done so far: in memory, and now and then in a folder."""
 
@@ -187,7 +212,11 @@ class Work:
 
   def save(self, done: int) -> None:
     """All of it, whole or not at all: rows first, then what counts them."""
-    self.folder.mkdir(parents=True, exist_ok=True)
+    if not claimed(self.folder):
+      warnings.warn(f"{self.folder} holds files of others: what is done is not "
+                    "kept for next time", RuntimeWarning, stacklevel=2)
+      self.folder = None
+      return
     written = int(np.searchsorted(self.kept, done))
     state = {"key": np.array(self.key), "done": np.int64(done),
              "colour": self.colour, "pixels": np.int64(self.pixels)}
@@ -201,16 +230,17 @@ class Work:
         os.fsync(file.fileno())
     for tap, moments in self.moments.items():
       state |= {f"{tap}/{k}": v for k, v in moments.state().items()}
-    draft = self.folder / f".state.{os.getpid()}.npz"
-    with open(draft, "wb") as file:
+    with (atomic(self.folder / "state.npz") as draft,
+          open(draft, "wb") as file):
       np.savez(file, **state)
       file.flush()
       os.fsync(file.fileno())
-    draft.replace(self.folder / "state.npz")
     self.safe, self.saved = written, time.monotonic()
 
   def _resume(self) -> None:
     """Takes what lies in the folder, if it is whole and ours."""
+    if not (self.folder / MARK).is_file():
+      return
     try:
       with np.load(self.folder / "state.npz", allow_pickle=False) as file:
         state = dict(file)
@@ -231,7 +261,7 @@ class Work:
     except FileNotFoundError:
       return
     except Exception:  # torn by whatever killed it, or of other work
-      shutil.rmtree(self.folder, ignore_errors=True)
+      forget(self.folder)
       return
     self.done, self.safe = done, written
     self.colour, self.pixels = state["colour"], int(state["pixels"])

@@ -1,6 +1,6 @@
 """One evaluation, from images to a card."""
+import contextlib
 import dataclasses
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,13 @@ from jaxgen.build import nearest
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards, shared
 from jaxgen.evaluation.bars import Bars
-from jaxgen.evaluation.collect import Collected, Extractor, Plan, collect
+from jaxgen.evaluation.collect import (
+  Collected,
+  Extractor,
+  Plan,
+  collect,
+  forget,
+)
 from jaxgen.evaluation.images import Images
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.reference import Reference
@@ -143,12 +149,12 @@ class Evaluation:
         card["copies"] = self.told(given, images, picture)
     except UserError:
       if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+        forget_all(folder)
       raise
     finally:
       self.bars.end()
     if folder:
-      shutil.rmtree(folder, ignore_errors=True)
+      forget_all(folder)
     return plain(card)
 
   def scored(self, given: Given, images: Images) -> dict[str, Any]:
@@ -221,6 +227,14 @@ class Evaluation:
     return [{"sample": int(i), "ratio": float(found.ratio[i]),
              "nearest": found.index[i], "distances": found.distance[i]}
             for i in worst]
+
+
+def forget_all(folder: Path) -> None:
+  """Removes what was done so far; what others put there stays."""
+  for part in ("samples", "reference"):
+    forget(folder / part)
+  with contextlib.suppress(OSError):
+    folder.rmdir()
 
 
 def pick(images: Images, indices: np.ndarray) -> list[np.ndarray]:
