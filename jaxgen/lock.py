@@ -1,9 +1,9 @@
 """One writer at a time in a workdir; who only reads need not ask.
 
 The lock is the operating system's, on the file WORKDIR/.jaxgen.lock. It goes
-when the process that holds it ends, however it ends; the file stays. Child
-processes do not inherit it, and it holds across machines that share the file
-system, where that knows locks.
+when the process that holds it ends, however it ends; the file stays, and tells
+who holds it while somebody does. Child processes do not inherit it, and it
+holds across machines that share the file system, where that knows locks.
 """
 import contextlib
 import datetime
@@ -61,7 +61,7 @@ def held(workdir: str | os.PathLike, wait: bool = False) -> Iterator[None]:
     yield
   finally:
     if lock is not None:
-      os.close(lock)
+      release(lock)
 
 
 def acquire(workdir: Path, wait: bool = False) -> int:
@@ -94,6 +94,14 @@ def acquire(workdir: Path, wait: bool = False) -> int:
     time.sleep(0.5)
   sign(file)
   return file
+
+
+def release(file: int) -> None:
+  """Gives the lock back."""
+  with contextlib.suppress(OSError):
+    if HOLDER.fullmatch(read(file)):
+      os.ftruncate(file, 0)
+  os.close(file)
 
 
 def opened(workdir: Path) -> int:

@@ -129,12 +129,13 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
   agreement.check(meta)
   mesh = sharding.make_mesh(config.mesh)
   abstract = experiment.abstract(source, mesh)
+  check_same(workdir, meta)
   checkpoints = Checkpoints(
       workdir, every=config.checkpoint.every, keep=config.checkpoint.keep,
       keep_every=config.checkpoint.keep_every or None,
       log=lambda line: print(line, file=sys.stderr))
   with lock.held(workdir, wait), stop_signal() as stopped, checkpoints:
-    check_same(workdir, meta)
+    check_same(workdir, meta)  # who held it may have begun it
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
     meta |= {"import": past["import"]} if "import" in past else {}
     if first >= config.steps:

@@ -94,7 +94,7 @@ def _newest(workdir, step, read):
       return read(path)
     except snapshot.DamagedError as error:
       failed.add(chosen)
-      if not str(error).endswith(snapshot.UNFINISHED):
+      if not str(error).endswith((snapshot.UNFINISHED, snapshot.FOREIGN)):
         warnings.warn(f"checkpoint {path} is passed over: {error}",
                       RuntimeWarning, stacklevel=3)
 
