@@ -73,6 +73,7 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str,
             seeds: int = 1) -> pathlib.Path:
   """Trains, samples, judges -> the path of the report."""
   home = pathlib.Path(out)
+  files.check_results(home, "report.json", "report.html", "real.png")
   entries = trained(configs, workdirs, home, seeds)
   data = entries[0].config.data
   tell(f"judge: features and floor of {data.source}")

@@ -199,3 +199,20 @@ def test_a_log_that_is_none_is_not_cut(tmp_path, text):
   path.write_text('{"step": 1}\n{"ste')
   log.mend(path)
   assert path.read_text() == '{"step": 1}\n'
+
+
+@pytest.mark.parametrize("words, name", [
+    ("sweep --workdir=w", "sweep.json"), ("sweep --workdir=w", "sweep.md"),
+    ("modes", "modes.json"), ("modes", "modes.png"), ("demo", "report.html"),
+    ("demo", "report.json"),
+    (f"compare --configs={POINTS.partition('=')[2]}", "real.png")])
+@pytest.mark.parametrize("text", ["mine", "[1]", '{"a": 1}'])
+def test_results_that_are_of_others_are_not_overwritten(
+    tmp_path, words, name, text, capsys, monkeypatch):
+  (tmp_path / name).write_text(text)
+  monkeypatch.setattr("jaxgen.sweep.data_of", lambda workdir: None)
+  status, _, lines = call(
+      capsys, monkeypatch, *words.split(), f"--out={tmp_path}")
+  assert status == 2 and name in lines[-1] and len(lines) == 1, lines
+  assert (tmp_path / name).read_text() == text
+  assert os.listdir(tmp_path) == [name]
