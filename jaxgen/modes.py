@@ -71,8 +71,8 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"seeds={values.seeds}, num={values.num}: want at least 1, "
                     "and at least 32")
   home = pathlib.Path(values.out)
-  files.check_results(home, "modes.json", "modes.md", "modes.png")
   results = earlier(home / "modes.json")
+  files.check_results(home, "modes.json", "modes.md", "modes.png")
   for data in values.data:
     c = configured(data, values.rules[0], 0, values.debug)
     judge = open_judge(c.data, values.judge)

@@ -67,8 +67,8 @@ def main(values: flags.FlagValues) -> None:
   nfes, over = numbers("nfe", values.nfe), dict(map(parse, values.over))
   data, judge = data_of(values.workdir), None
   home = pathlib.Path(values.out)
-  files.check_results(home, "sweep.json", "sweep.md", "sweep.png")
   rows = known(home / "sweep.json")
+  files.check_results(home, "sweep.json", "sweep.md", "sweep.png")
   for sampler in values.samplers or [None]:
     model = load(values.workdir, ema=values.ema, sampler=sampler,
                  respacing=values.respacing, classifier=values.classifier)
