@@ -27,3 +27,8 @@ def refusing(what: str) -> Iterator[None]:
     if not frame.f_globals["__name__"].startswith("jaxgen."):
       raise
     raise UserError(f"{what}: {e}") from e
+
+
+def printable(text: object) -> str:
+  """Text of strangers, fit for a terminal: control characters are escaped."""
+  return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))

@@ -34,7 +34,7 @@ def test_a_sample_file_is_streamed_from_anywhere(save, tmp_path, monkeypatch):
   for start, stop in ((0, 50), (17, 50), (3, 9), (49, 50)):
     np.testing.assert_array_equal(everything(images, start, stop),
                                   x[start:stop])
-  few = list(images._raw(0, 50, most=5 * x[0].nbytes))
+  few = list(images.stored.rows(0, 50, most=5 * x[0].nbytes))
   assert [len(a) for a in few] == [5] * 10
   np.testing.assert_array_equal(np.concatenate(few), x)
   assert SampleFile.open(str(tmp_path / "x.npz"), "round", num=7).count == 7
@@ -169,7 +169,7 @@ def flipped(path, x):
 SAVED = {
     "pickles": (pickled, "pickled Python objects"),
     "torn": (torn, "cannot be read"),
-    "short": (short, "ends after image 8"),
+    "short": (short, r"1,728 bytes, and there are 1,678"),
     "a flipped bit": (flipped, "CRC"),
     "no file": (lambda p, x: None, "there is no file"),
     "other arrays": (lambda p, x: np.savez(p, images=x), "arr_0, but images"),

@@ -9,17 +9,23 @@ from typing import Any
 
 import jax
 
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.scores import HIGHER, LOWER
 from jaxgen.jsonfile import digest, plain
 
 KIND = "jaxgen evaluation 1"
+WHOLE = {  # what every card has
+    "protocol": dict, "protocol.name": str, "features": dict,
+    "reference": dict, "reference.name": str, "samples": dict,
+    "scores": dict, "spread": dict, "warnings": list}
+ENDLESS = ("inf", "-inf", "nan")  # numbers that JSON has no word for
 # What must be alike before numbers are ranked. Everything else on a card (the
 # model, its sampler, seed and step, the machine) is what may be compared.
 ALIKE = ("protocol", "features", "reference", "samples.images")
-# Names of files may differ; what is in them may not.
-APART = ("reference.name", "reference.kind", "reference.statistics")
+# Names of files may differ; what is in them may not. Older cards tell no size.
+APART = ("reference.name", "reference.kind", "reference.statistics",
+         "reference.size")
 
 
 def versions() -> dict[str, str]:
@@ -48,17 +54,44 @@ def key_of(card: Mapping[str, Any]) -> str:
   return digest(card)
 
 
+def doubts(head: Mapping[str, Any]) -> list[str]:
+  """What a reader of the numbers should know of samples and reference."""
+  own, real = (head[k].get("size") for k in ("samples", "reference"))
+  if own and real and own != real:
+    return [f"samples are {own} and the reference {real}: what is lost by "
+            "resizing one of them counts as a difference"]
+  return []
+
+
 def load(path: str | os.PathLike) -> dict[str, Any]:
-  """A card; UserError if the file is none."""
+  """A card; UserError if the file is none, or lacks what cards have."""
+  path = Path(path).expanduser()
   try:
-    card = json.loads(Path(path).expanduser().read_text())
+    card = json.loads(path.read_text() if path.is_file() else "")
     if card["kind"] != KIND:
       raise ValueError
-    return card
-  except FileNotFoundError as e:
-    raise UserError(f"there is no card {path}") from e
-  except (ValueError, KeyError, TypeError, UnicodeDecodeError) as e:
+  except (ValueError, KeyError, TypeError, RecursionError) as e:
+    if not path.exists():
+      raise UserError(f"there is no card {path}") from e
     raise UserError(f"{path} is no card of `jaxgen eval --protocol`") from e
+  for field, kind in WHOLE.items():
+    value = card
+    for name in field.split("."):
+      value = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(value, kind):
+      raise UserError(f"{path} is a damaged card: it has no {field}")
+  if not card["scores"]:
+    raise UserError(f"{path} is a card without scores")
+  for name, value in (card["scores"] | card.get("spread", {})).items():
+    if not is_number(value):
+      raise UserError(f"{path} is a damaged card: {name} is no number")
+  return card
+
+
+def is_number(value: Any) -> bool:
+  """Whether a score is one, as cards write them."""
+  return value in ENDLESS if isinstance(value, str) else (
+      isinstance(value, float) or type(value) is int and abs(value) < 2**63)
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -94,17 +127,18 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
   check_alike(cards)
   names = list(cards)
   metrics = list(dict.fromkeys(m for c in cards.values() for m in c["scores"]))
-  rows = [["", *names]]
+  rows = [["", *map(printable, names)]]
   for metric in metrics:
     values = [cards[n]["scores"].get(metric) for n in names]
-    numbers = [v for v in values if isinstance(v, float | int)]
+    values = [None if v is None else float(v) for v in values]
+    numbers = [v for v in values if v is not None and v == v]
     kind = metric.partition("@")[0]
     best = None
     if kind.startswith(LOWER):
       best = min(numbers, default=None)
     elif kind.startswith(HIGHER):
       best = max(numbers, default=None)
-    rows.append([metric] + [
+    rows.append([printable(metric)] + [
         "-" if v is None else f"{v:.6g}" + ("*" if v == best else " ")
         for v in values])
   return columns(rows) + "\n* the best"
@@ -113,12 +147,13 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
 def table(card: Mapping[str, Any]) -> str:
   """The numbers of a card, as text."""
   spread = card["spread"]
-  rows = [[name, f"{value:.6g}" + (
-      f" ± {spread[name]:.2g}" if name in spread else "")]
+  rows = [[name, f"{float(value):.6g}" + (
+      f" ± {float(spread[name]):.2g}" if name in spread else "")]
       for name, value in card["scores"].items()]
   n, reference = card["samples"]["images"], card["reference"]["name"]
-  return columns(rows) + (f"\n{n:,} images against {reference}, protocol "
-                          f"{card['protocol']['name']}")
+  images = "statistics" if n is None else f"{n:,} images"
+  return columns(rows) + (f"\n{images} against {printable(reference)}, "
+                          f"protocol {printable(card['protocol']['name'])}")
 
 
 def columns(rows: list[list[str]]) -> str:
