@@ -86,6 +86,66 @@ def test_other_files_are_no_cards(text, tmp_path):
     cards.load(tmp_path / "none.json")
 
 
+DAMAGE = {  # what is changed -> what is said
+    "no scores": ("scores", None, "it has no scores"),
+    "scores that are a list": ("scores", [1], "it has no scores"),
+    "empty scores": ("scores", {}, "without scores"),
+    "text": ("scores", {"fid": "high"}, "fid is no number"),
+    "nothing": ("scores", {"fid": None}, "fid is no number"),
+    "truth": ("scores", {"fid": True}, "fid is no number"),
+    "nested": ("scores", {"fid": {"a": 1}}, "fid is no number"),
+    "very large": ("scores", {"fid": 10**400}, "fid is no number"),
+    "spread": ("spread", {"fid@adm": []}, "fid@adm is no number"),
+    "spreads": ("spread", 3, "it has no spread"),
+    "protocol": ("protocol", "adm", "it has no protocol"),
+    "protocol's name": ("protocol.name", 7, "it has no protocol.name"),
+    "reference": ("reference", None, "it has no reference"),
+    "reference's name": ("reference.name", ["x"], "it has no reference.name"),
+    "samples": ("samples", [], "it has no samples"),
+    "warnings": ("warnings", "none", "it has no warnings"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_cards_end_in_a_line(case, card, tmp_path):
+  field, value, said = DAMAGE[case]
+  (tmp_path / "c.json").write_text(json.dumps(changed(card, field, value)))
+  with pytest.raises(UserError, match=f"c.json is .*card.*{said}"):
+    cards.load(tmp_path / "c.json")
+  if "." not in field:
+    other = copy.deepcopy(card)
+    del other[field]
+    (tmp_path / "c.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match=f"it has no {field}"):
+      cards.load(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 99999, '{"kind": ' * 9999, "9" * 9999, "NaN", "\ufeff{}"])
+def test_files_that_hurt_a_reader_of_json(text, tmp_path):
+  (tmp_path / "c.json").write_text(text)
+  with pytest.raises(UserError, match="is no card"):
+    cards.load(tmp_path / "c.json")
+  with pytest.raises(UserError, match="is no card"):
+    cards.load(tmp_path)
+
+
+def test_numbers_without_end_are_shown_and_never_the_best(card, tmp_path):
+  for name, value in (("a", float("inf")), ("b", float("nan")), ("c", 3)):
+    jsonfile.write(tmp_path / name, changed(card, "scores", {
+        "fid@adm": value, "is@adm": value}))
+  text = cards.rank({n: cards.load(tmp_path / n) for n in "abc"})
+  assert text.splitlines()[1].split() == ["fid@adm", "inf", "nan", "3*"]
+  assert "inf" in cards.table(cards.load(tmp_path / "a"))
+
+
+def test_names_reach_no_terminal_raw(card):
+  odd = changed(card, "reference.name", "caf\udce9\x1b[31m")
+  odd = changed(odd, "scores", {"fid\x1b[2J": 1.0})
+  text = cards.table(odd) + cards.rank({"a\x1b]0;x\x07\udcff": odd})
+  assert text.encode() and "\x1b" not in text and "\x07" not in text
+
+
 def test_a_head_has_a_key_of_its_own(card):
   key = cards.key_of(card)
   assert key == cards.key_of(copy.deepcopy(card))

@@ -127,7 +127,7 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
   check_alike(cards)
   names = list(cards)
   metrics = list(dict.fromkeys(m for c in cards.values() for m in c["scores"]))
-  rows = [["", *map(printable, names)]]
+  rows = [["", *names]]
   for metric in metrics:
     values = [cards[n]["scores"].get(metric) for n in names]
     values = [None if v is None else float(v) for v in values]
@@ -138,7 +138,7 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
       best = min(numbers, default=None)
     elif kind.startswith(HIGHER):
       best = max(numbers, default=None)
-    rows.append([printable(metric)] + [
+    rows.append([metric] + [
         "-" if v is None else f"{v:.6g}" + ("*" if v == best else " ")
         for v in values])
   return columns(rows) + "\n* the best"
@@ -158,6 +158,7 @@ def table(card: Mapping[str, Any]) -> str:
 
 def columns(rows: list[list[str]]) -> str:
   """Text in columns: the first to the left, the others to the right."""
+  rows = [list(map(printable, row)) for row in rows]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return "\n".join(
       "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)

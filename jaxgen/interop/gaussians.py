@@ -17,7 +17,7 @@ from jaxgen.interop.pickles import (
     interpret,
 )
 
-FLOATS = ("f4", "f8")
+FLOATS, WHOLE = ("f4", "f8"), ("i4", "i8", "u4", "u8")
 
 
 class Stream(Bounded):
@@ -26,11 +26,11 @@ class Stream(Bounded):
 
 
 class Dtype:
-  """In the place of a numpy.dtype: of floats alone."""
+  """In the place of a numpy.dtype: of plain numbers alone."""
   state = tuple
 
   def __init__(self, kind: str, *flags: Any):
-    if kind not in FLOATS:
+    if type(kind) is not str or kind not in FLOATS + WHOLE:
       raise TypeError("an array of no floats")
     self.kind, self.order = kind, "="
 
@@ -62,7 +62,7 @@ class Array:
     """Takes its values, if they are as many as its shape says."""
     if not (isinstance(shape, tuple) and len(shape) <= 2
             and all(type(n) is int and 0 <= n < 2**31 for n in shape)
-            and isinstance(dtype, Dtype) and order in ("C", "F")
+            and is_of(dtype, FLOATS) and order in ("C", "F")
             and isinstance(data, bytes | bytearray)):
       raise TypeError("an array that is none")
     if len(data) != math.prod(shape) * dtype.dtype.itemsize:
@@ -71,12 +71,25 @@ class Array:
     return self
 
 
+def is_of(dtype: Any, kinds: tuple[str, ...]) -> bool:
+  """Whether it is a dtype of one of these kinds."""
+  return isinstance(dtype, Dtype) and dtype.kind in kinds
+
+
+def scalar(dtype: Any, data: Any) -> Any:
+  """A whole number of numpy's; others are of no interest."""
+  if (is_of(dtype, WHOLE) and isinstance(data, bytes)
+      and len(data) == dtype.dtype.itemsize):
+    return int(np.frombuffer(data, dtype.dtype)[0])
+  return Nothing()
+
+
 NAMES = {"numpy.ndarray": Known("ndarray", None),
          "numpy.dtype": Known("dtype", Dtype)}
 for core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
   NAMES |= {
       f"{core}.multiarray._reconstruct": Known("_reconstruct", Array),
-      f"{core}.multiarray.scalar": Known("scalar", lambda *_: Nothing()),
+      f"{core}.multiarray.scalar": Known("scalar", scalar),
       f"{core}.numeric._frombuffer": Known(
           "_frombuffer", lambda *given: Array().fill(*given))}
 
