@@ -95,6 +95,13 @@ def test_jpeg_is_told_of(tmp_path):
   save_folder(tmp_path, looks.pictures(2), "jpg")
   images = Folder.open(str(tmp_path), False, False)
   assert "compression" in images.warnings[0] and len(everything(images)) == 2
+  # It is the file that counts, not its name.
+  save_folder(tmp_path / "png", looks.pictures(2))
+  for path in (tmp_path / "png").iterdir():
+    path.rename(path.with_suffix(".jpeg"))
+  assert not Folder.open(str(tmp_path / "png"), False, False).warnings
+  (tmp_path / "0000.jpg").rename(tmp_path / "png" / "x.png")
+  assert Folder.open(str(tmp_path / "png"), False, False).warnings
 
 
 @pytest.mark.parametrize("cut", [0, 20, 60, -1])

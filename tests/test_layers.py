@@ -26,7 +26,7 @@ RULES = {
     "evaluation": ({"evaluation", "metrics", "nets", "interop", "data",
                     "sampler", "core", "sharding", "fingerprint", "pictures",
                     "progress", "jsonfile", "build", "log", "averaged",
-                    "errors"},
+                    "stored", "errors"},
                    JAX | {"PIL", "flax", "scipy"}),
     "study_page": ({"study_page", "report", "data", "errors"},
                    {"numpy", "PIL"}),

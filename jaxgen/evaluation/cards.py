@@ -2,6 +2,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,17 +10,17 @@ from typing import Any
 
 import jax
 
+from jaxgen import stored
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.scores import HIGHER, LOWER
 from jaxgen.jsonfile import digest, plain
+from jaxgen.stored import NUMBER, Each, Whole
 
 KIND = "jaxgen evaluation 1"
-WHOLE = {  # what every card has
-    "protocol": dict, "protocol.name": str, "features": dict,
-    "reference": dict, "reference.name": str, "samples": dict,
-    "scores": dict, "spread": dict, "warnings": list}
-ENDLESS = ("inf", "-inf", "nan")  # numbers that JSON has no word for
+FORM = {"kind": {KIND}, "protocol": {"name": str}, "features": object,
+        "reference": {"name": str}, "samples": {"images?": Whole(0)},
+        "scores": Each((*NUMBER, type(None))), "spread?": Each(NUMBER)}
 # What must be alike before numbers are ranked. Everything else on a card (the
 # model, its sampler, seed and step, the machine) is what may be compared.
 ALIKE = ("protocol", "features", "reference", "samples.images")
@@ -64,34 +65,15 @@ def doubts(head: Mapping[str, Any]) -> list[str]:
 
 
 def load(path: str | os.PathLike) -> dict[str, Any]:
-  """A card; UserError if the file is none, or lacks what cards have."""
-  path = Path(path).expanduser()
+  """A card; UserError if the file is none."""
   try:
-    card = json.loads(path.read_text() if path.is_file() else "")
-    if card["kind"] != KIND:
-      raise ValueError
-  except (ValueError, KeyError, TypeError, RecursionError) as e:
-    if not path.exists():
-      raise UserError(f"there is no card {path}") from e
-    raise UserError(f"{path} is no card of `jaxgen eval --protocol`") from e
-  for field, kind in WHOLE.items():
-    value = card
-    for name in field.split("."):
-      value = value.get(name) if isinstance(value, dict) else None
-    if not isinstance(value, kind):
-      raise UserError(f"{path} is a damaged card: it has no {field}")
+    card = stored.read(Path(path).expanduser(), FORM, lambda why: (
+        f"{path} is no card of `jaxgen eval --protocol`: {why}"))
+  except FileNotFoundError as e:
+    raise UserError(f"there is no card {path}") from e
   if not card["scores"]:
     raise UserError(f"{path} is a card without scores")
-  for name, value in (card["scores"] | card.get("spread", {})).items():
-    if not is_number(value):
-      raise UserError(f"{path} is a damaged card: {name} is no number")
   return card
-
-
-def is_number(value: Any) -> bool:
-  """Whether a score is one, as cards write them."""
-  return value in ENDLESS if isinstance(value, str) else (
-      isinstance(value, float) or type(value) is int and abs(value) < 2**63)
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -129,9 +111,8 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
   metrics = list(dict.fromkeys(m for c in cards.values() for m in c["scores"]))
   rows = [["", *names]]
   for metric in metrics:
-    values = [cards[n]["scores"].get(metric) for n in names]
-    values = [None if v is None else float(v) for v in values]
-    numbers = [v for v in values if v is not None and v == v]
+    values = [stored.number(cards[n]["scores"].get(metric)) for n in names]
+    numbers = [v for v in values if v is not None and math.isfinite(v)]
     kind = metric.partition("@")[0]
     best = None
     if kind.startswith(LOWER):
@@ -146,11 +127,12 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
 
 def table(card: Mapping[str, Any]) -> str:
   """The numbers of a card, as text."""
-  spread = card["spread"]
-  rows = [[name, f"{float(value):.6g}" + (
-      f" ± {float(spread[name]):.2g}" if name in spread else "")]
+  spread = card.get("spread") or {}
+  number = lambda value: float("nan" if value is None else value)
+  rows = [[name, f"{number(value):.6g}" + (
+      f" ± {number(spread[name]):.2g}" if name in spread else "")]
       for name, value in card["scores"].items()]
-  n, reference = card["samples"]["images"], card["reference"]["name"]
+  n, reference = card["samples"].get("images"), card["reference"]["name"]
   images = "statistics" if n is None else f"{n:,} images"
   return columns(rows) + (f"\n{images} against {printable(reference)}, "
                           f"protocol {printable(card['protocol']['name'])}")

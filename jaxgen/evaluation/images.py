@@ -103,6 +103,7 @@ class Kind(NamedTuple):
   size: tuple[int, int]  # height, width
   mode: str
   transparent: bool
+  form: str  # "PNG", "JPEG", ..: by its first bytes, not by its name
   info: str  # how it was made, if it says so
 
 
@@ -160,19 +161,20 @@ class Folder:
 
   def _look(self, mixed: bool, convert: bool, num: int | None) -> None:
     """Refuses, before the work, what would be refused in the midst of it."""
-    made, kinds = collections.Counter(), collections.Counter()
+    made, kinds, forms = (collections.Counter() for _ in range(3))
     with self._files() as file:
       for name, kind in zip(self.names, ahead(
           lambda name: self._kind(file, name), self.names), strict=True):
         check_kind(self.path / name, kind, convert)
         kinds[kind.size] += 1
         made[kind.info] += 1
+        forms[kind.form] += 1
         if not mixed and len(kinds) > 1:
           raise UserError(
               f"images of one set must be of one size: {self.path / name} is "
               f"{across(kind.size)}, others are {across(next(iter(kinds)))}")
     self.sizes = sorted(kinds)
-    if any(n.lower().endswith((".jpg", ".jpeg")) for n in self.names):
+    if forms["JPEG"] or forms["MPO"]:
       self.warnings.append(f"{self.path} holds JPEG files: their compression "
                            "alone changes FID")
     self.warnings += origins.doubts(
@@ -219,7 +221,7 @@ class Folder:
     """What the head of one file says."""
     with readable(self.path / name), Image.open(file(name)) as image:
       return Kind(image.size[::-1], image.mode, "transparency" in image.info,
-                  str(image.info.get(pictures.KEY, "")))
+                  str(image.format), str(image.info.get(pictures.KEY, "")))
 
   def _one(self, file: Callable[[str], Any], name: str) -> np.ndarray:
     """One file, uint8 [H, W, 3]."""
