@@ -14,9 +14,9 @@ they were made; only cards that were made alike are ranked.
 """
 import dataclasses
 import functools
-import os
 import pathlib
 import sys
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -146,8 +146,12 @@ def check_place(name: str, path: pathlib.Path) -> None:
   folder = path.parent
   while not folder.exists():
     folder = folder.parent
-  if not folder.is_dir() or not os.access(folder, os.W_OK):
-    raise UserError(f"--{name}={path}: nothing can be written in {folder}")
+  try:
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as e:
+    raise UserError(f"--{name}={path}: nothing can be written in {folder}: "
+                    f"{e.strerror}") from e
 
 
 def open_model(values: flags.FlagValues):
@@ -254,6 +258,9 @@ def judge_statistics(values: flags.FlagValues, how: Protocol,
   if values.num is not None or values.save_ref:
     raise UserError(f"{own} is statistics of all its images: leave --num and "
                     "--save_ref")
+  if values.features not in statistics.IN_PICKLES:
+    raise UserError(f"{own} is statistics, of inception or dinov2: not of "
+                    f"--features={values.features}")
   if not ref or not statistics.holds(ref):
     raise UserError(f"{own} is statistics: --ref must be statistics, too, such "
                     "as --save_ref=x.npz writes of images")

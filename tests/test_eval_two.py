@@ -167,6 +167,8 @@ BAD = {  # what the samples' file is -> flags, what is said
     "a metric of another layer": (lambda p: edm2(p, A), ["--metrics=fid_768"],
                                   "did you mean 'fid768'"),
     "num": (lambda p: edm2(p, A), ["--num=9"], "leave --num"),
+    "the judge": (lambda p: edm2(p, A), ["--features=judge"],
+                  "of inception or dinov2"),
     "no ref": (lambda p: edm2(p, A), ["--ref="], "--ref must be statistics"),
     "a ref of images": (lambda p: edm2(p, A), ["--ref=digits"],
                         "--ref must be statistics"),
@@ -214,6 +216,34 @@ def test_what_others_call_info_is_theirs(info, verb, tmp_path):
   status, printed, err = verb("--samples", tmp_path / "a.npz", "--ref",
                               tmp_path / "b.npz", "--protocol=edm")
   assert status == 0 and "fid@edm" in printed, err
+
+
+def ours(path, f, resize="tf", sha256="ab", size="8x8"):
+  npz(path, f, count=np.int64(len(f)), info=np.array(json.dumps({
+      "protocol": {"resize": resize}, "reference": {
+          "kind": "file", "name": f"{path.name} of old", "sha256": sha256,
+          "images": len(f), "size": size},
+      "features": {"name": "inception", "sha256": sha256}})))
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (dict(resize="clean"), "was made with resize clean"),
+    (dict(sha256="cd"), "features of other weights")])
+def test_our_own_are_compared_if_they_were_made_alike(
+    change, said, verb, tmp_path):
+  ours(tmp_path / "a.npz", A)
+  ours(tmp_path / "b.npz", B, size="6x6")
+  argv = ("--samples", tmp_path / "a.npz", "--protocol=edm", "--out",
+          tmp_path / "x.json", "--ref")
+  status, printed, err = verb(*argv, tmp_path / "b.npz")
+  assert status == 0 and "40 images against b.npz of old" in printed
+  assert "taken on trust" not in "".join(err)
+  assert "samples are 8x8 and the reference 6x6" in "".join(err)
+  assert json.loads((tmp_path / "x.json").read_text())["features"] == {
+      "name": "inception", "sha256": "ab"}
+  ours(tmp_path / "b.npz", B, **change)
+  status, _, err = verb(*argv, tmp_path / "b.npz")
+  assert status == 2 and said in err[0]
 
 
 @pytest.mark.parametrize("field", ["protocol", "features", "reference"])

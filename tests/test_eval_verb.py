@@ -298,6 +298,7 @@ EARLY = {  # flags and what is said before any image is looked at
     "batch": (["--batch=0"], "--batch=0: want at least 1"),
     "save_ref": (["--save_ref=x.txt"], "want x.npz"),
     "out is a folder": (["--out={}/folder.json"], "is a folder"),
+    "out where nothing is": (["--out=/proc/x.json"], "nothing can be written"),
     "out is below a file": (["--out={}/own.npz/x.json"], "nothing can be"),
     "cas without data": (["--metrics=fid,cas"], "cas wants labelled samples"),
     "cas of others": (["--metrics=fid,cas", "--data=digits"],
