@@ -3,6 +3,7 @@
   jaxgen eval --workdir W --num 1000         (or --samples x.npz --data digits)
   jaxgen eval --workdir W --protocol adm --ref VIRTUAL_imagenet64_labeled.npz
   jaxgen eval --samples folder --protocol clean-fid --ref tfds:cifar10
+  jaxgen eval --samples a.npz --ref b.pkl --protocol edm  (of two statistics)
   jaxgen eval --card a.json --against b.json
   jaxgen eval --workdir U --picture u.png  (U enlarges images: restoration.py)
 
@@ -15,6 +16,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -24,11 +26,11 @@ from ml_collections import ConfigDict
 from jaxgen import cli, files, processes, restoration, sample
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
-from jaxgen.errors import UserError
-from jaxgen.evaluation import cards
+from jaxgen.errors import UserError, printable
+from jaxgen.evaluation import cards, statistics
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.drawing import Drawn, choose_labels
-from jaxgen.evaluation.images import Dataset, Images
+from jaxgen.evaluation.images import SPANS, Dataset, Images
 from jaxgen.evaluation.logs import append, card_name
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
 from jaxgen.evaluation.reference import (
@@ -38,8 +40,16 @@ from jaxgen.evaluation.reference import (
   save_statistics,
 )
 from jaxgen.evaluation.run import Evaluation
-from jaxgen.evaluation.scores import METRICS
-from jaxgen.judge import means, open_judge, spreads, table
+from jaxgen.evaluation.scores import METRICS, check_metric
+from jaxgen.evaluation.two import Pair
+from jaxgen.judge import (
+  ClassifierJudge,
+  check_samples,
+  means,
+  open_judge,
+  spreads,
+  table,
+)
 
 
 def define(values: flags.FlagValues) -> None:
@@ -47,13 +57,15 @@ def define(values: flags.FlagValues) -> None:
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   number = functools.partial(flags.DEFINE_integer, flag_values=values)
   flag("workdir", None, "of the trained model to judge")
-  flag("samples", None, "or x.npz (arr_0, arr_1), a folder, a data set")
+  flag("samples", None, "or x.npz (arr_0, arr_1), x.npy, a folder or .zip of "
+       "images, a data set; or statistics, see --ref")
   flag("data", None, "what samples imitate, such as digits")
   flag("judge", None, "folder of the judge; default: in the user's cache")
   flag("out", None, "x.json gets the scores; default: in WORKDIR/evals")
   flag("protocol", None, ", ".join(PROTOCOLS) + "; default: the judge's own")
-  flag("ref", None, "statistics or samples x.npz, a folder, a data set such "
-       "as tfds:cifar10; default: what the model was trained on")
+  flag("ref", None, "statistics x.npz (mu, sigma) or EDM2's x.pkl, samples "
+       "x.npz or x.npy, a folder or .zip of images, a data set such as "
+       "tfds:cifar10; default: what the model was trained on")
   flag("ref_split", "train", "of a data set")
   flags.DEFINE_list("metrics", None, "in place of the protocol's own: "
                     + ", ".join((*METRICS, "cas")), flag_values=values)
@@ -85,6 +97,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
   """The verb."""
+  check_flags(values)
   if values.card or values.samples or values.protocol:
     restoration.check_flags(values)
   against = {path: cards.load(path) for path in values.against}
@@ -106,6 +119,41 @@ def main(values: flags.FlagValues) -> None:
     judge_as_ever(values)
 
 
+def check_flags(values: flags.FlagValues) -> None:
+  """UserError for what is wrong with flags by themselves."""
+  if values.floats not in (None, *SPANS):
+    raise UserError(f"--floats={values.floats}: want one of "
+                    + ", ".join(SPANS))
+  for name, least in (("num", 2), ("batch", 1), ("kid_size", 2), ("size", 1),
+                      ("seed", 0)):
+    if values[name].value is not None and values[name].value < least:
+      raise UserError(f"--{name}={values[name].value}: want at least {least}")
+  for metric in values.metrics or ():
+    if metric != "cas":
+      check_metric(metric)
+  for name, ends in (("out", ".json"), ("save_ref", ".npz")):
+    path = values[name].value
+    if path and not path.endswith(ends):
+      raise UserError(f"--{name}={path}: want x{ends}")
+    if path:
+      check_place(name, pathlib.Path(path))
+
+
+def check_place(name: str, path: pathlib.Path) -> None:
+  """UserError unless a file can be written there, as far as one can see."""
+  if path.is_dir():
+    raise UserError(f"--{name}={path} is a folder")
+  folder = path.parent
+  while not folder.exists():
+    folder = folder.parent
+  try:
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as e:
+    raise UserError(f"--{name}={path}: nothing can be written in {folder}: "
+                    f"{e.strerror}") from e
+
+
 def open_model(values: flags.FlagValues):
   """The model of --workdir, and the knobs that were given."""
   model = sample.load(values.workdir, **{
@@ -120,9 +168,10 @@ def judge_as_ever(values: flags.FlagValues) -> None:
       raise UserError("--samples wants --data, or --protocol and --ref: what "
                       "are they compared with?")
     source = open_source(f"npz:{values.samples}")
-    judge = open_judge(ConfigDict(dict(source=values.data, split="train")),
-                       values.judge)
     x, y = source.arrays()
+    data = ConfigDict(dict(source=values.data, split="train"))
+    check_samples(data, x.shape, x.dtype, y)  # before a judge is trained
+    judge = open_judge(data, values.judge)
     made = {"samples": values.samples, "fingerprint": source.fingerprint}
   else:
     model, knobs = open_model(values)
@@ -130,6 +179,8 @@ def judge_as_ever(values: flags.FlagValues) -> None:
     if restoration.enlarges(model.model):
       return restoration.judge(values, model, knobs, data)
     restoration.check_flags(values)
+    if values.num is not None:
+      check_samples(data, (values.num, *model.shape), model.dtype)
     judge = open_judge(data, values.judge)
     n = values.num or judge.count
     y = model.labels(n, None)
@@ -150,18 +201,21 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
   how, metrics = protocol(values.protocol), values.metrics
   if values.kid_size:
     how = dataclasses.replace(how, kid_size=values.kid_size)
-  if values.out and not values.out.endswith(".json"):
-    raise UserError(f"--out={values.out}: want x.json")
   if metrics == ["cas"]:
     raise UserError("cas comes with other metrics: --metrics=fid,cas")
+  if values.samples and statistics.holds(
+      pathlib.Path(values.samples).expanduser()):
+    return judge_statistics(values, how, against)
   images, data = open_samples(values, how)
+  accuracy = "cas" in (metrics or ()) and open_accuracy(values, images, data)
   evaluation = Evaluation(
       open_real(values, how, data), open_features(values, how, data), how,
       tuple(m for m in metrics if m != "cas") if metrics else None)
   if values.save_ref and not evaluation.plan_real.moments:
     raise UserError("--save_ref wants a metric of statistics, such as fid")
-  head = evaluation.head(images)  # before the hours that it takes
-  cards.check_alike({"this evaluation": head} | against)
+  # Before the hours that it takes:
+  evaluation.check(images.count, images.labels, images.sizes)
+  cards.check_alike({"this evaluation": evaluation.head(images)} | against)
   out = values.out and pathlib.Path(values.out)
   if not out and values.workdir:
     out = pathlib.Path(values.workdir) / "evals" / card_name(
@@ -169,8 +223,10 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
   card = evaluation.run(
       images, out and out.with_suffix(".partial"),
       out and "copies" in evaluation.wanted and out.with_suffix(".png"))
-  if "cas" in (metrics or ()):
-    card = with_accuracy(card, values, images, data)
+  if accuracy:
+    if out:
+      files.write_json(out, card)  # should what follows fail
+    card = with_accuracy(card, accuracy, images)
   if not processes.lead():
     return
   if out:
@@ -181,11 +237,39 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
   if values.workdir:
     append(values.workdir, images.card["step"], {
         f"eval/{k}": v for k, v in card["scores"].items()})
+  show(card, out, against)
+
+
+def show(card: dict[str, Any], out: pathlib.Path | None,
+         against: dict[str, Any]) -> None:
+  """A card, and how it ranks among others."""
   for line in card["warnings"]:
-    print(f"jaxgen: {line}", file=sys.stderr)
+    print(f"jaxgen: {printable(line)}", file=sys.stderr)
   print(cards.table(card))
   if against:
     print("\n" + cards.rank({str(out or "this evaluation"): card} | against))
+
+
+def judge_statistics(values: flags.FlagValues, how: Protocol,
+                     against: dict[str, Any]) -> None:
+  """Two files of statistics, without images and networks."""
+  own, ref = (v and pathlib.Path(v).expanduser()
+              for v in (values.samples, values.ref))
+  if values.num is not None or values.save_ref:
+    raise UserError(f"{own} is statistics of all its images: leave --num and "
+                    "--save_ref")
+  if values.features not in statistics.IN_PICKLES:
+    raise UserError(f"{own} is statistics, of inception or dinov2: not of "
+                    f"--features={values.features}")
+  if not ref or not statistics.holds(ref):
+    raise UserError(f"{own} is statistics: --ref must be statistics, too, such "
+                    "as --save_ref=x.npz writes of images")
+  pair = Pair.open(own, ref, how, values.features, values.metrics)
+  cards.check_alike({"this evaluation": pair.head()} | against)
+  card, out = pair.card(), values.out and pathlib.Path(values.out)
+  if out:
+    files.write_json(out, card)
+  show(card, out, against)
 
 
 def open_samples(values: flags.FlagValues, how: Protocol
@@ -208,14 +292,15 @@ def open_real(values: flags.FlagValues, how: Protocol,
               data: ConfigDict | None) -> Reference:
   """What it is compared with."""
   if values.ref:
-    return open_reference(values.ref, how, split=values.ref_split,
+    return open_reference(values.ref, how, values.features,
+                          split=values.ref_split,
                           size=values.size, span=values.floats,
                           convert=values.convert)
   if data is None:
     raise UserError("--protocol wants --ref: what are samples compared with?")
   images = Dataset(open_source(data.source, split=data.split,
                                size=data.get("size") or None), data.split)
-  return Reference(images.card, {}, images)
+  return Reference.of(images)
 
 
 def open_features(values: flags.FlagValues, how: Protocol,
@@ -234,15 +319,22 @@ def open_features(values: flags.FlagValues, how: Protocol,
   return judging.JudgeFeatures(judge.features, judge.classifier)
 
 
-def with_accuracy(card: dict[str, Any], values: flags.FlagValues,
-                  images: Images, data: ConfigDict | None) -> dict[str, Any]:
-  """The card, with the classification accuracy score of judge.py."""
+def open_accuracy(values: flags.FlagValues, images: Images,
+                  data: ConfigDict | None) -> ClassifierJudge:
+  """The judge whose classification accuracy score is wanted."""
   if data is None or images.labels is None:
     raise UserError("cas wants labelled samples, and --data that they imitate")
-  judge = open_judge(data, values.judge)
-  if not hasattr(judge, "cas"):
+  if data.source.startswith("points:") or data.source == "stacked_digits":
     raise UserError(f"cas is of images with one label each: {data.source} is "
                     "judged by its modes")
+  check_samples(data, (images.count, *images.sizes[0], None), np.uint8,
+                images.labels)
+  return open_judge(data, values.judge)
+
+
+def with_accuracy(card: dict[str, Any], judge: ClassifierJudge,
+                  images: Images) -> dict[str, Any]:
+  """The card, with the classification accuracy score of judge.py."""
   x = np.concatenate([x[..., :judge.real.shape[-1]] for x in images.read(
       0, images.count)])
   judge.check(x)

@@ -85,6 +85,45 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
   return ClassifierJudge.of(data, real, test, home)
 
 
+def check_samples(data: ConfigDict, shape: tuple[int | None, ...],
+                  dtype: np.dtype, y: np.ndarray | None = None) -> None:
+  """UserError unless a config's judge can judge such samples.
+
+  Said before the judge is trained, and before samples are drawn.
+
+  Args:
+    data: Of a config.
+    shape: [N, H, W, C] of samples; C may be None: as it has to be.
+    dtype: Of samples.
+    y: Their labels, if they have some.
+  """
+  real = open_source(data.source, split=data.split,
+                     size=data.get("size") or None)
+  if len(shape) == 4 and shape[-1] is None:
+    shape = (*shape[:-1], real.shape[-1])
+  if data.source.startswith("points:") or data.source == "stacked_digits":
+    return check_look(real, shape, dtype)
+  check_like(real, shape, dtype)
+  if real.classes and y is not None and int(np.max(y)) + 1 != real.classes:
+    raise UserError(f"labels of samples go up to {int(np.max(y))}, but "
+                    f"{real.name} has {real.classes} classes")
+
+
+def check_like(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
+  """UserError unless samples [N, ...] are many, and look like the data."""
+  check_look(real, shape, dtype)
+  if shape[0] < 32:
+    raise UserError(f"{shape[0]} samples are too few to judge: draw 32 or more")
+
+
+def check_look(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
+  """UserError unless samples [N, ...] look like the data."""
+  if tuple(shape[1:]) != tuple(real.shape) or dtype != real.dtype:
+    raise UserError(
+        f"samples are {np.dtype(dtype)} {list(shape[1:])}, but {real.name} is "
+        f"{real.dtype} {list(real.shape)}")
+
+
 def cache(real: Source, size: int | None = None) -> pathlib.Path:
   """Where the judge of a dataset lies when nobody says.
 
@@ -155,12 +194,7 @@ class ClassifierJudge:
 
   def check(self, x: np.ndarray) -> None:
     """UserError unless samples look like the data."""
-    if x.shape[1:] != self.real.shape or x.dtype != self.real.dtype:
-      raise UserError(
-          f"samples are {x.dtype} {list(x.shape[1:])}, but {self.real.name} "
-          f"is {self.real.dtype} {list(self.real.shape)}")
-    if len(x) < 32:
-      raise UserError(f"{len(x)} samples are too few to judge: draw 32 or more")
+    check_like(self.real, x.shape, x.dtype)
 
   def near(self, f: np.ndarray) -> dict[str, float]:
     """Features [N, D] of samples against those of the real training split."""

@@ -13,7 +13,6 @@ import json
 import pathlib
 import sys
 import time
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import checkpoint, cli, config, files, pictures, sample, train
 from jaxgen.build import nearest
+from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import Diverged, UserError
@@ -156,9 +156,8 @@ def played(c: ConfigDict, workdir: pathlib.Path, judge: Judge) -> Row:
 def kept(home: pathlib.Path, row: Row) -> np.ndarray | None:
   """Samples of a row [n, ...]; None where they are gone."""
   try:
-    with np.load(home / name(row) / "samples.npz", allow_pickle=False) as file:
-      return file["arr_0"]
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    return arrayfile.stored(home / name(row) / "samples.npz", "arr_0").whole()
+  except UserError:
     return None
 
 

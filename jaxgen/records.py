@@ -23,14 +23,31 @@ from jaxgen.sampler import draw
 AHEAD = 8  # steps that the host may run ahead of the device
 
 
+def judge_of(experiment: Experiment, source: Source, workdir: str) -> Any:
+  """What judges samples while training, as config.log.eval says, or None.
+
+  Raises:
+    UserError: it cannot be done so. Nothing is in the workdir then.
+  """
+  config = experiment.config
+  from jaxgen.evaluation.during import Periodic, settings
+  if not settings(config.log.eval)["every"]:
+    return None
+  return Periodic(config.log.eval, as_json(config), experiment.model, source,
+                  workdir)
+
+
 class Records:
   """After each step: metrics, pictures and checkpoints, when they are due."""
 
   def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
                source: Source, workdir: str, checkpoints: Checkpoints,
                logger: Logger, meta: dict[str, Any], times: Goodput,
-               past: dict[str, Any]):
-    """`meta` goes with every checkpoint; `past` is what came with the last."""
+               past: dict[str, Any], judge: Any = None):
+    """`meta` goes with every checkpoint; `past` is what came with the last.
+
+    `judge` is what judges samples now and then, see `judge_of`.
+    """
     self.config, self.workdir = experiment.config, workdir
     self.checkpoints, self.logger, self.meta = checkpoints, logger, meta
     self.begun = time.perf_counter() - past.get("seconds", 0.)
@@ -39,11 +56,7 @@ class Records:
     self.pictures = Pictures(experiment, mesh, source, logger, workdir)
     self.probe = (Probe(experiment, mesh, source, logger)
                   if hasattr(experiment.model, "probe") else None)
-    self.judge = None
-    if self.config.log.eval.every:
-      from jaxgen.evaluation.during import Periodic
-      self.judge = Periodic(self.config.log.eval, as_json(self.config),
-                            experiment.model, source, workdir)
+    self.judge = judge
 
   def keep(self, done: int, state: core.State, metrics: core.Metrics,
            facts: dict[str, Any], last: bool) -> None:

@@ -43,7 +43,7 @@ from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.log import FILE, Logger, read_rows
 from jaxgen.progress import duration
-from jaxgen.records import Records
+from jaxgen.records import Records, judge_of
 from jaxgen.stopping import STOPPED, stop_signal
 
 CONFIGS = ("config",)
@@ -130,6 +130,9 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
   mesh = sharding.make_mesh(config.mesh)
   abstract = experiment.abstract(source, mesh)
   check_same(workdir, meta)
+  judge = None  # opened before the workdir is made, if there is work left
+  if max(steps(workdir), default=0) < config.steps:
+    judge = judge_of(experiment, source, workdir)
   checkpoints = Checkpoints(
       workdir, every=config.checkpoint.every, keep=config.checkpoint.keep,
       keep_every=config.checkpoint.keep_every or None,
@@ -149,7 +152,7 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
         stream=out)) as logger:
       introduce(config, state, logger, out, gone)
       records = Records(experiment, mesh, source, workdir, checkpoints, logger,
-                        meta, times, past)
+                        meta, times, past, judge)
       step = Compiled(experiment, mesh)
       with contextlib.closing(
           updates(step, mesh, source, state, times)) as stream:

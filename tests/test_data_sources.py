@@ -140,7 +140,7 @@ def test_npz_damaged(tmp_path, content):
     np.savez(path, np.zeros((9, 8, 8, 3), np.uint8))
     content = path.read_bytes()[:900]
   path.write_bytes(content)
-  with pytest.raises(UserError, match="a.npz is not a sample file"):
+  with pytest.raises(UserError, match="a.npz cannot be read as an .npz"):
     open_source(f"npz:{path}")
 
 

@@ -86,6 +86,64 @@ def test_other_files_are_no_cards(text, tmp_path):
     cards.load(tmp_path / "none.json")
 
 
+DAMAGE = {  # what is changed -> what is said
+    "null": ("scores", None, "scores is None"),
+    "a list": ("scores", [1], "scores is a list"),
+    "empty": ("scores", {}, "without scores"),
+    "text": ("scores", {"fid": "high"}, "scores.fid is 'high'"),
+    "nested": ("scores", {"fid": {"a": 1}}, "scores.fid is an object"),
+    "very large": ("scores", {"fid": 10**400}, "scores.fid is 1000"),
+    "spread": ("spread", {"fid@adm": []}, "spread.fid@adm is a list"),
+    "spreads": ("spread", 3, "spread is 3"),
+    "protocol": ("protocol", "adm", "protocol is 'adm'"),
+    "protocol's name": ("protocol.name", 7, "protocol.name is 7"),
+    "reference": ("reference", None, "reference is None"),
+    "reference's name": ("reference.name", ["x"], "reference.name is a list"),
+    "samples": ("samples", [], "samples is a list"),
+    "images": ("samples.images", -1, "samples.images is -1"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_cards_end_in_a_line(case, card, tmp_path):
+  field, value, said = DAMAGE[case]
+  (tmp_path / "c.json").write_text(json.dumps(changed(card, field, value)))
+  with pytest.raises(UserError, match=f"c.json is .*card.*{said}"):
+    cards.load(tmp_path / "c.json")
+  if "." not in field and field != "spread":
+    other = copy.deepcopy(card)
+    del other[field]
+    (tmp_path / "c.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match=f"{field} is missing"):
+      cards.load(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 99999, '{"kind": ' * 9999, "9" * 9999, "NaN", "\ufeff{}"])
+def test_files_that_hurt_a_reader_of_json(text, tmp_path):
+  (tmp_path / "c.json").write_text(text)
+  with pytest.raises(UserError, match="is no card"):
+    cards.load(tmp_path / "c.json")
+  with pytest.raises(UserError, match="is no card"):
+    cards.load(tmp_path)
+
+
+def test_numbers_without_end_are_shown_and_never_the_best(card, tmp_path):
+  for name, value in (("a", float("inf")), ("b", float("nan")), ("c", 3)):
+    files.write_json(tmp_path / name, changed(card, "scores", {
+        "fid@adm": value, "is@adm": value}))
+  text = cards.rank({n: cards.load(tmp_path / n) for n in "abc"})
+  assert text.splitlines()[1].split() == ["fid@adm", "inf", "nan", "3*"]
+  assert "inf" in cards.table(cards.load(tmp_path / "a"))
+
+
+def test_names_reach_no_terminal_raw(card):
+  odd = changed(card, "reference.name", "caf\udce9\x1b[31m")
+  odd = changed(odd, "scores", {"fid\x1b[2J": 1.0})
+  text = cards.table(odd) + cards.rank({"a\x1b]0;x\x07\udcff": odd})
+  assert text.encode() and "\x1b" not in text and "\x07" not in text
+
+
 def test_a_head_has_a_key_of_its_own(card):
   key = cards.key_of(card)
   assert key == cards.key_of(copy.deepcopy(card))

@@ -34,7 +34,7 @@ def test_a_sample_file_is_streamed_from_anywhere(save, tmp_path, monkeypatch):
   for start, stop in ((0, 50), (17, 50), (3, 9), (49, 50)):
     np.testing.assert_array_equal(everything(images, start, stop),
                                   x[start:stop])
-  few = list(images._raw(0, 50, most=5 * x[0].nbytes))
+  few = list(images.stored.rows(0, 50, most=5 * x[0].nbytes))
   assert [len(a) for a in few] == [5] * 10
   np.testing.assert_array_equal(np.concatenate(few), x)
   assert SampleFile.open(str(tmp_path / "x.npz"), "round", num=7).count == 7
@@ -95,6 +95,13 @@ def test_jpeg_is_told_of(tmp_path):
   save_folder(tmp_path, looks.pictures(2), "jpg")
   images = Folder.open(str(tmp_path), False, False)
   assert "compression" in images.warnings[0] and len(everything(images)) == 2
+  # It is the file that counts, not its name.
+  save_folder(tmp_path / "png", looks.pictures(2))
+  for path in (tmp_path / "png").iterdir():
+    path.rename(path.with_suffix(".jpeg"))
+  assert not Folder.open(str(tmp_path / "png"), False, False).warnings
+  (tmp_path / "0000.jpg").rename(tmp_path / "png" / "x.png")
+  assert Folder.open(str(tmp_path / "png"), False, False).warnings
 
 
 @pytest.mark.parametrize("cut", [0, 20, 60, -1])
@@ -142,6 +149,79 @@ def test_floats_need_to_be_told_apart(span, scale, shift, tmp_path):
       SampleFile.open(str(tmp_path / "x.npz"), "round", "unit")
 
 
+RANGES = {  # least, most, --floats -> what is said; None: nothing
+    "signed": (-1, 1, "signed", None),
+    "signed, a little beyond": (-1.02, 1.01, "signed", None),
+    "unit": (0, 1, "unit", None),
+    "unit, a little beyond": (-0.005, 1.004, "unit", None),
+    "bytes": (0, 255, "bytes", None),
+    "dark for unit": (-1, 0, "unit", "which is not [0, 1]"),
+    "signed for unit": (-1, 1, "unit", "it looks like --floats=signed"),
+    "half signed for unit": (-0.5, 0.5, "unit", "cannot be"),
+    "unit for signed": (0, 1, "signed", "it looks like --floats=unit"),
+    "half for signed": (-0.5, 0.5, "signed", "a small part of [-1, 1]"),
+    "dim for unit": (0, 0.4, "unit", "a small part of [0, 1]"),
+    "dark for signed": (-1, 0, "signed", "a small part of [-1, 1]"),
+    "far for signed": (-3, 3, "signed", "cannot be"),
+    "overshoot for signed": (-1.06, 1.06, "signed", "and was clipped"),
+    "normal for signed": (-1.9, 1.9, "signed", "cannot be"),
+    "unit for bytes": (0, 1, "bytes", "it looks like --floats=unit"),
+    "signed for bytes": (-1, 1, "bytes", "it looks like --floats=signed"),
+    "centred for bytes": (-128, 127, "bytes", "cannot be"),
+    "16 bits for bytes": (0, 65535, "bytes", "cannot be"),
+    "dim for bytes": (0, 60, "bytes", "a small part of 0 .. 255"),
+    "bytes for unit": (0, 255, "unit", "it looks like --floats=bytes"),
+    "bytes for signed": (0, 255, "signed", "it looks like --floats=bytes"),
+}
+
+
+@pytest.mark.parametrize("case", RANGES)
+@pytest.mark.parametrize("dtype", ["f2", "f4", ">f8"])
+def test_floats_of_another_range(case, dtype, tmp_path):
+  least, most, span, said = RANGES[case]
+  x = np.random.default_rng(0).uniform(least, most, (200, 4, 4, 3))
+  x.flat[:2] = least, most
+  if least < most - 60000:
+    dtype = "f4"
+  np.savez(tmp_path / "x.npz", x.astype(dtype))
+  path = str(tmp_path / "x.npz")
+  try:
+    said_of_it = SampleFile.open(path, "round", span).warnings
+  except UserError as e:
+    assert said and "cannot be" in str(e)
+    said_of_it = [str(e)]
+  assert bool(said) == bool(said_of_it), said_of_it
+  if said:
+    assert said in said_of_it[0]
+
+
+@pytest.mark.parametrize("span", ["signed", "unit"])
+def test_the_last_images_count_as_the_first(span, tmp_path):
+  x = np.random.default_rng(0).uniform(0, 1, (200, 4, 4, 3))
+  x[150:] = -5
+  np.save(tmp_path / "x.npy", x)
+  with pytest.raises(UserError, match="from -5 to 1"):
+    SampleFile.open(str(tmp_path / "x.npy"), "round", span)
+  SampleFile.open(str(tmp_path / "x.npy"), "round", "unit", num=150)
+  x[199, 3, 3, 2] = np.nan
+  np.save(tmp_path / "x.npy", x)
+  with pytest.raises(UserError, match="NaN or infinity"):
+    SampleFile.open(str(tmp_path / "x.npy"), "round", span)
+
+
+def test_a_span_that_is_none():
+  with pytest.raises(ValueError, match="signed, unit, bytes"):
+    quantise(np.zeros(3), "round", "sined")
+
+
+def test_a_plain_array_is_a_sample_file(tmp_path):
+  x = looks.pictures(20)
+  np.save(tmp_path / "x.npy", x)
+  images = open_images(str(tmp_path / "x.npy"), PROTOCOLS["adm"])
+  np.testing.assert_array_equal(everything(images), x)
+  assert images.labels is None and images.sizes == [(8, 8)]
+
+
 def pickled(path, x):
   np.savez(path, np.array([{"x": 1}], object))
 
@@ -169,7 +249,7 @@ def flipped(path, x):
 SAVED = {
     "pickles": (pickled, "pickled Python objects"),
     "torn": (torn, "cannot be read"),
-    "short": (short, "ends after image 8"),
+    "short": (short, r"1,728 bytes, and there are 1,678"),
     "a flipped bit": (flipped, "CRC"),
     "no file": (lambda p, x: None, "there is no file"),
     "other arrays": (lambda p, x: np.savez(p, images=x), "arr_0, but images"),

@@ -17,7 +17,8 @@ from verbs import ROOT, call, finish, tree
 from jaxgen import checkpoint, config, load, train
 from jaxgen import judge as judges
 from jaxgen.data.sources import open_source
-from jaxgen.evaluation import extract
+from jaxgen.errors import UserError
+from jaxgen.evaluation import collect, extract
 from jaxgen.evaluation.during import Periodic
 from jaxgen.experiment import Experiment, open_data
 from jaxgen.log import read_jsonl
@@ -270,6 +271,179 @@ MISTAKES = {  # what `own` is -> flags, what is said
     "out": (lambda p: np.savez(p, X), ["--out=x.txt"], "want x.json"),
     "ref": (lambda p: np.savez(p, X), ["--ref="], "wants --ref"),
 }
+
+
+EARLY = {  # flags and what is said before any image is looked at
+    "kid": (["--metrics=fid,kid"], "kid cannot be measured: KID on subsets"),
+    "kid of few": (["--metrics=kid", "--kid_size=80"], "there are 90 and 70"),
+    "neighbours": (["--metrics=pr", "--num=3"], "neighbours need more"),
+    "density": (["--metrics=dc", "--num=3"], "neighbours need more"),
+    "splits": (["--metrics=is", "--num=9", "--protocol=edm"],
+               "9 images do not make 10 splits"),
+    "no line": (["--metrics=fid_infinity", "--num=5"], "subsets of 5 images"),
+    "classes": (["--metrics=fid_by_class", "--ref={}/other.npz"],
+                "no class in common"),
+    "no labels": (["--metrics=fid_by_class", "--ref={}/plain.npy"],
+                  "labels of samples and of the reference"),
+    "grey reference": (["--ref={}/grey"], "grey (L), not 8-bit RGB"),
+    "mixed reference": (["--ref={}/mixed"], "of one size"),
+    "broken reference": (["--ref={}/broken"], "cannot be read"),
+    "floats of the reference": (["--ref={}/floats.npz"], "say --floats=unit"),
+    "floats": (["--floats=sined"], "want one of signed, unit, bytes"),
+    "metric": (["--metrics=fid_by_768"], "did you mean 'fid768'?"),
+    "another metric": (["--metrics=fid,768"], "did you mean 'fid768'?"),
+    "layer": (["--ref={}/768.npz"], "--metrics=fid768 would fit"),
+    "num": (["--num=1"], "--num=1: want at least 2"),
+    "kid_size": (["--kid_size=1", "--metrics=kid"], "--kid_size=1: want"),
+    "batch": (["--batch=0"], "--batch=0: want at least 1"),
+    "save_ref": (["--save_ref=x.txt"], "want x.npz"),
+    "out is a folder": (["--out={}/folder.json"], "is a folder"),
+    "out where nothing is": (["--out=/proc/x.json"], "nothing can be written"),
+    "out is below a file": (["--out={}/own.npz/x.json"], "nothing can be"),
+    "cas without data": (["--metrics=fid,cas"], "cas wants labelled samples"),
+    "cas of others": (["--metrics=fid,cas", "--data=digits"],
+                      "labels of samples go up to 2"),
+}
+
+
+@pytest.mark.parametrize("case", EARLY)
+def test_mistakes_are_said_before_the_work(case, verb, files, monkeypatch):
+  flags, said = EARLY[case]
+  seen = []
+
+  class Lazy(looks.Stub):
+    def features(self, images, taps):
+      seen.append(taps)
+      return super().features(images, taps)
+  monkeypatch.setattr(extract, "open_extractor", lambda *a, **k: Lazy())
+  monkeypatch.setattr(judges.train, "train", lambda *a, **k: seen.append("cas"))
+  np.savez(files / "other.npz", X, np.full(40, 7))
+  np.save(files / "plain.npy", X)
+  np.savez(files / "floats.npz", X / 255)
+  np.savez(files / "768.npz", mu=np.zeros(768), sigma=np.eye(768))
+  folder(files / "grey", *(i.convert("L") for i in PIL))
+  folder(files / "mixed", *PIL, PIL[0].resize((9, 9)))
+  folder(files / "broken", *PIL)
+  (files / "broken" / "3.png").write_bytes(b"no picture")
+  (files / "folder.json").mkdir()
+  before = tree(files)
+  status, printed, err = judge(verb, files, "--metrics=fid,pr", *(
+      f.format(files) for f in flags))
+  assert (status, printed, len(err)) == (2, "", 1), err
+  assert said in err[0] and not seen and tree(files) == before
+
+
+def test_the_judge_is_not_trained_for_samples_that_it_cannot_judge(
+    verb, files, monkeypatch):
+  trained = []
+  monkeypatch.setattr(judges.train, "train", lambda *a, **k: trained.append(a))
+  x = np.zeros((40, 8, 8, 1), np.uint8)
+  for name, said, *arrays in (
+      ("few", "12 samples are too few", x[:12]),
+      ("large", "samples are uint8 [9, 9, 1]", np.zeros((40, 9, 9, 1), "u1")),
+      ("labels", "labels of samples go up to 4", x, np.arange(40) % 5)):
+    np.savez(files / f"{name}.npz", *arrays)
+    status, _, err = verb("--samples", files / f"{name}.npz", "--data=digits",
+                          "--judge", files / "judge")
+    assert status == 2 and said in err[0] and not trained
+
+
+def test_a_late_refusal_keeps_what_was_done(verb, files, tmp_path, monkeypatch):
+  monkeypatch.setattr(collect, "CHUNK", 16)
+  monkeypatch.setattr(collect, "SAVE_SECONDS", 0)
+  folder(files / "real", *(Image.fromarray(x) for x in looks.pictures(40, 2)))
+  victim = files / "real" / "9.png"
+  whole = victim.read_bytes()
+  victim.write_bytes(whole[:-30])  # its head is whole
+
+  def seen(status):
+    stub = looks.Stub()
+    monkeypatch.setattr(extract, "open_extractor", lambda *a, **k: stub)
+    got, _, err = judge(verb, files, "--ref", files / "real", "--metrics=fid",
+                        "--out", tmp_path / "x.json")
+    assert got == status, err
+    return stub.seen, err
+  count, err = seen(2)
+  assert "cannot be read" in err[0] and "what was done is kept" in err[0]
+  assert count >= 90 and len(err) == 1
+  victim.write_bytes(whole)
+  count, _ = seen(0)
+  assert count <= 40 + 16  # the samples are not looked at again, bar a chunk
+  assert not (tmp_path / "x.partial").exists()
+  monkeypatch.setattr(collect, "SAVE_SECONDS", 30)
+  first = json.loads((tmp_path / "x.json").read_text())
+  seen(0)
+  assert json.loads((tmp_path / "x.json").read_text()) == first
+
+
+def test_sizes_are_on_the_card_and_compared(verb, files, tmp_path):
+  np.savez(files / "small.npz", looks.pictures(60, 3, size=6))
+  for ref, size in (("real.npz", "8x8"), ("small.npz", "6x6")):
+    status, _, err = judge(verb, files, "--ref", files / ref, "--metrics=fid",
+                           "--out", tmp_path / "x.json")
+    card = json.loads((tmp_path / "x.json").read_text())
+    assert status == 0
+    assert card["samples"]["size"] == "8x8"
+    assert card["reference"]["size"] == size
+    warned = any("samples are 8x8 and the reference 6x6" in e for e in err)
+    assert warned == (size == "6x6")
+  # Of statistics of ours it is known, too.
+  judge(verb, files, "--ref", files / "small.npz", "--metrics=fid",
+        "--save_ref", tmp_path / "s.npz")
+  _, _, err = judge(verb, files, "--ref", tmp_path / "s.npz", "--metrics=fid")
+  assert "samples are 8x8 and the reference 6x6" in "".join(err)
+
+
+def test_black_images_are_suspected(verb, files):
+  np.savez(files / "own.npz", (X > 128).astype(np.uint8))
+  status, _, err = judge(verb, files, "--metrics=fid")
+  assert status == 0 and "images are black" in "".join(err)
+
+
+def test_mixed_pictures_are_warned_of(verb, files, tmp_path):
+  from jaxgen import pictures
+  (files / "own").mkdir()
+  for i, x in enumerate(X):
+    pictures.save_png(files / "own" / f"{i}.png", x,
+                      {"workdir": "W", "step": i % 2, "seed": 0, "index": i})
+  status, _, err = judge(verb, files, "--metrics=fid", "--out",
+                         tmp_path / "x.json", samples="own")
+  assert status == 0 and "several makings: 20 of W, step 0" in "".join(err)
+  assert "several makings" in str(
+      json.loads((tmp_path / "x.json").read_text())["warnings"])
+
+
+SETTINGS = {
+    "protocol": (dict(protocol="nonsense"), "there is no protocol 'nonsense'"),
+    "protocol, off": (dict(protocol="nonsense", every=0), "no protocol"),
+    "metrics": (dict(metrics=("fdi",)), "did you mean 'fid'"),
+    "metrics as text": (dict(metrics="fid,kdi"), "did you mean 'kid'"),
+    "metrics as numbers": (dict(metrics=(1,)), "want names"),
+    "features": (dict(features="inceptoin"), "no network 'inceptoin'"),
+    "the judge": (dict(features="judge"), "no network 'judge'"),
+    "weights": (dict(weights="/none.pth"), "there is no file /none.pth"),
+    "ref": (dict(ref="none.npz"), "there is no file none.npz"),
+    "ref of nothing": (dict(ref="none"), "no file, folder or data set 'none'"),
+    "ref as number": (dict(ref=3), "want text"),
+    "kid": (dict(metrics=("kid",), num=500), "KID on subsets of 1000"),
+    "neighbours": (dict(metrics=("pr",), num=3), "neighbours need more"),
+    "num": (dict(num=0), "at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_training_says_before_it_makes_anything(case, trained, tmp_path,
+                                                monkeypatch):
+  real = extract.open_extractor
+  monkeypatch.setattr(extract, "open_extractor", lambda name, weights, resize: (
+      looks.Stub() if name == "inception" and not weights
+      else real(name, weights, resize)))
+  c = trained[1].copy_and_resolve_references()
+  with c.unlocked():
+    c.log.eval = ConfigDict(dict(every=2) | SETTINGS[case][0])
+  with pytest.raises(UserError, match=SETTINGS[case][1]):
+    train.train(c, str(tmp_path / "w"), quiet=True)
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("case", MISTAKES)

@@ -27,7 +27,7 @@ RULES = {
     "evaluation": ({"evaluation", "metrics", "nets", "interop", "data",
                     "sampler", "core", "sharding", "fingerprint", "pictures",
                     "progress", "files", "build", "log", "averaged",
-                    "errors"},
+                    "stored", "errors"},
                    JAX | {"PIL", "flax", "scipy"}),
     "study_page": ({"study_page", "report", "data", "errors"},
                    {"numpy", "PIL"}),

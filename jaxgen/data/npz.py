@@ -1,12 +1,10 @@
 """Sample files: arr_0 uint8 [N, H, W, C], and arr_1 labels where known."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from jaxgen.data import image
+from jaxgen.data import arrayfile, image
 from jaxgen.data.arrays import Arrays
 from jaxgen.errors import UserError
 
@@ -14,47 +12,45 @@ from jaxgen.errors import UserError
 def open_npz(
   path: str, split: str, size: int | None, channels: int | None
 ) -> Arrays:
-  """The images of a sample file, in its order.
+  """The images of a sample file .npz, or of an .npy, in its order.
 
   Raises:
     UserError: for anything but such a file.
   """
   if split != "train":
     raise UserError(f"npz:{path} is one split, called train; not {split}")
-  x, y = _read(Path(path).expanduser())
-  if x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] not in (1, 3):
+  place = Path(path).expanduser()
+  there = arrayfile.names(place)
+  if "arr_0" not in there:
+    raise UserError(f"{path} is not a sample file with arr_0: it holds "
+                    + (", ".join(there[:8]) or "no arrays"))
+  x = arrayfile.stored(place, "arr_0")
+  if x.dtype != np.uint8 or len(x.shape) != 4 or x.shape[-1] not in (1, 3):
     raise UserError(
       f"arr_0 of {path} is {x.dtype} {list(x.shape)}; wanted are images,"
       " uint8 [N, H, W, 1 or 3]"
     )
-  if not x.size:
+  if not x.nbytes:
     raise UserError(f"{path} holds no images")
-  if y is not None:
-    if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0:
-      raise UserError(
-        f"arr_1 of {path} is {y.dtype} {list(y.shape)}; wanted are labels"
-        f" 0, 1, .. of the {len(x)} images"
-      )
-    y = y.astype(np.int32)
+  y = read_labels(place, x.shape[0]) if "arr_1" in there else None
   classes = 0 if y is None else int(y.max()) + 1
-  fitted, whole = image.fitted(x, size, channels)
+  fitted, whole = image.fitted(x.whole(), size, channels)
   return Arrays(f"npz:{path}", fitted, y, classes, whole=whole)
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      return file["arr_0"], file["arr_1"] if "arr_1" in file else None
-  except FileNotFoundError as e:
-    raise UserError(f"there is no file {path}") from e
-  except (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    TypeError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
-  ) as e:
-    raise UserError(f"{path} is not a sample file with arr_0: {e}") from e
+def read_labels(path: Path, count: int) -> np.ndarray:
+  """arr_1 of a sample file of so many images: int32 [N].
+
+  Raises:
+    UserError: these are no labels.
+  """
+  held = arrayfile.stored(path, "arr_1")
+  y = None
+  if held.shape == (count,) and held.dtype.kind in "iu":
+    y = held.whole()
+  if y is None or y.min() < 0 or y.max() >= 2**31:
+    raise UserError(
+      f"arr_1 of {path} is {held.dtype} {list(held.shape)}; wanted are labels"
+      f" 0, 1, .. of its {count} images"
+    )
+  return y.astype(np.int32)

@@ -2,6 +2,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,17 +10,23 @@ from typing import Any
 
 import jax
 
-from jaxgen.errors import UserError
+from jaxgen import stored
+from jaxgen.errors import UserError, printable
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.scores import HIGHER, LOWER
 from jaxgen.files import digest, plain
+from jaxgen.stored import NUMBER, Each, Whole
 
 KIND = "jaxgen evaluation 1"
+FORM = {"kind": {KIND}, "protocol": {"name": str}, "features": object,
+        "reference": {"name": str}, "samples": {"images?": Whole(0)},
+        "scores": Each((*NUMBER, type(None))), "spread?": Each(NUMBER)}
 # What must be alike before numbers are ranked. Everything else on a card (the
 # model, its sampler, seed and step, the machine) is what may be compared.
 ALIKE = ("protocol", "features", "reference", "samples.images")
-# Names of files may differ; what is in them may not.
-APART = ("reference.name", "reference.kind", "reference.statistics")
+# Names of files may differ; what is in them may not. Older cards tell no size.
+APART = ("reference.name", "reference.kind", "reference.statistics",
+         "reference.size")
 
 
 def versions() -> dict[str, str]:
@@ -48,17 +55,25 @@ def key_of(card: Mapping[str, Any]) -> str:
   return digest(card)
 
 
+def doubts(head: Mapping[str, Any]) -> list[str]:
+  """What a reader of the numbers should know of samples and reference."""
+  own, real = (head[k].get("size") for k in ("samples", "reference"))
+  if own and real and own != real:
+    return [f"samples are {own} and the reference {real}: what is lost by "
+            "resizing one of them counts as a difference"]
+  return []
+
+
 def load(path: str | os.PathLike) -> dict[str, Any]:
   """A card; UserError if the file is none."""
   try:
-    card = json.loads(Path(path).expanduser().read_text())
-    if card["kind"] != KIND:
-      raise ValueError
-    return card
+    card = stored.read(Path(path).expanduser(), FORM, lambda why: (
+        f"{path} is no card of `jaxgen eval --protocol`: {why}"))
   except FileNotFoundError as e:
     raise UserError(f"there is no card {path}") from e
-  except (ValueError, KeyError, TypeError, UnicodeDecodeError) as e:
-    raise UserError(f"{path} is no card of `jaxgen eval --protocol`") from e
+  if not card["scores"]:
+    raise UserError(f"{path} is a card without scores")
+  return card
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -96,8 +111,8 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
   metrics = list(dict.fromkeys(m for c in cards.values() for m in c["scores"]))
   rows = [["", *names]]
   for metric in metrics:
-    values = [cards[n]["scores"].get(metric) for n in names]
-    numbers = [v for v in values if isinstance(v, float | int)]
+    values = [stored.number(cards[n]["scores"].get(metric)) for n in names]
+    numbers = [v for v in values if v is not None and math.isfinite(v)]
     kind = metric.partition("@")[0]
     best = None
     if kind.startswith(LOWER):
@@ -112,17 +127,20 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
 
 def table(card: Mapping[str, Any]) -> str:
   """The numbers of a card, as text."""
-  spread = card["spread"]
-  rows = [[name, f"{value:.6g}" + (
-      f" ± {spread[name]:.2g}" if name in spread else "")]
+  spread = card.get("spread") or {}
+  number = lambda value: float("nan" if value is None else value)
+  rows = [[name, f"{number(value):.6g}" + (
+      f" ± {number(spread[name]):.2g}" if name in spread else "")]
       for name, value in card["scores"].items()]
-  n, reference = card["samples"]["images"], card["reference"]["name"]
-  return columns(rows) + (f"\n{n:,} images against {reference}, protocol "
-                          f"{card['protocol']['name']}")
+  n, reference = card["samples"].get("images"), card["reference"]["name"]
+  images = "statistics" if n is None else f"{n:,} images"
+  return columns(rows) + (f"\n{images} against {printable(reference)}, "
+                          f"protocol {printable(card['protocol']['name'])}")
 
 
 def columns(rows: list[list[str]]) -> str:
   """Text in columns: the first to the left, the others to the right."""
+  rows = [list(map(printable, row)) for row in rows]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return "\n".join(
       "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)

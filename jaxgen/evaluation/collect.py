@@ -20,7 +20,7 @@ import numpy as np
 from jaxgen.errors import UserError
 from jaxgen.evaluation import shared
 from jaxgen.evaluation.images import Images
-from jaxgen.files import DRAFT, atomic
+from jaxgen.files import DRAFT, atomic, digest
 from jaxgen.metrics.distances import Gaussian, Moments
 
 CHUNK = 64         # images, or more, after which progress is told and saved
@@ -184,7 +184,9 @@ class Work:
 
   def __init__(self, count: int, plan: Plan, key: str, folder: Path | None):
     self.plan, self.folder = plan, folder
-    self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows])
+    kept = None if plan.kept is None else plan.kept.tolist()
+    self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows,
+                           kept and digest(kept)])
     self.done, self.colour, self.pixels = 0, np.zeros(3), 0
     self.moments = {tap: Moments(BLOCK) for tap in plan.moments}
     self.rows: dict[str, np.ndarray] = {}

@@ -40,13 +40,14 @@ class Drawn:
     if cond := getattr(self.sampler.model, "cond", None):
       raise UserError(f"this model makes x from {', '.join(cond)}: draw with "
                       "`jaxgen sample`, and judge the file by --samples")
-    if self.batch < 1 or self.seed < 0:
-      raise UserError(f"batch={self.batch}, seed={self.seed}: want at least 1, "
-                      "and at least 0")
+    if self.batch < 1 or self.seed < 0 or self.count < 2:
+      raise UserError(f"batch={self.batch}, seed={self.seed}, num={self.count}"
+                      ": want at least 1, 0 and 2")
     self._settings = self.sampler.settings(dict(self.knobs))
     # What as_data would round, we get as floats.
     self._floats = dataclasses.replace(self.sampler, dtype=np.dtype("float32"))
     self.weights = weights_hash(self.sampler.state)
+    self.sizes = [tuple(self.sampler.shape[:2])]
 
   def of(self, sampler: Sampler) -> "Drawn":
     """The same of other weights, without compiling anything again."""

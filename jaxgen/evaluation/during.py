@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxgen import core, files
 from jaxgen.averaged import bare
 from jaxgen.data.sources import Source
@@ -16,6 +18,7 @@ from jaxgen.evaluation.logs import card_name
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.evaluation.reference import Reference, open_reference
 from jaxgen.evaluation.run import Evaluation
+from jaxgen.evaluation.scores import check_metric
 from jaxgen.files import digest
 from jaxgen.sampler import Sampler
 
@@ -24,7 +27,7 @@ DEFAULTS = dict(every=0, num=10_000, protocol="adm", ref="", metrics=(),
 
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:
-  """config.log.eval with defaults; UserError for a field that is none."""
+  """config.log.eval with defaults; UserError for what means nothing."""
   for name, value in given.items():
     if name not in DEFAULTS:
       raise UserError(f"config.log.eval.{name} means nothing: there are "
@@ -33,7 +36,21 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
         type(value) is not int or value < (name in ("num", "batch"))):
       raise UserError(f"config.log.eval.{name}={value!r}: want a whole number, "
                       f"at least {int(name in ('num', 'batch'))}")
-  return DEFAULTS | dict(given)
+  how = DEFAULTS | dict(given)
+  for name in ("protocol", "ref", "features", "weights"):
+    if not isinstance(how[name], str):
+      raise UserError(f"config.log.eval.{name}={how[name]!r}: want text")
+  metrics = how["metrics"]
+  if isinstance(metrics, str):
+    metrics = tuple(m for m in metrics.split(",") if m)
+  if not isinstance(metrics, list | tuple) or not all(
+      isinstance(m, str) for m in metrics):
+    raise UserError(f"config.log.eval.metrics={metrics!r}: want names such as "
+                    "('fid', 'pr')")
+  protocol(how["protocol"])
+  for metric in metrics:
+    check_metric(metric)
+  return how | {"metrics": tuple(metrics)}
 
 
 class Periodic:
@@ -67,16 +84,18 @@ class Periodic:
       return
     how = protocol(self.how["protocol"])
     if self.how["ref"]:
-      reference = open_reference(self.how["ref"], how)
+      reference = open_reference(self.how["ref"], how, self.how["features"])
     else:
-      images = Dataset(source, config["data"]["split"])
-      reference = Reference(images.card, {}, images)
+      reference = Reference.of(Dataset(source, config["data"]["split"]))
     if open_features is None:
       from jaxgen.evaluation.extract import open_extractor as open_features
     looks = open_features(self.how["features"], self.how["weights"] or None,
                           how.resize)
     self.evaluation = Evaluation(
-        reference, looks, how, tuple(self.how["metrics"]) or None)
+        reference, looks, how, self.how["metrics"] or None)
+    classes = config["data"]["classes"]
+    self.evaluation.check(self.how["num"], np.arange(classes) if classes
+                          else None, [tuple(source.shape[:2])])
 
   def due(self, done: int) -> bool:
     """Whether it is time, after so many steps."""

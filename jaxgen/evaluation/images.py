@@ -4,19 +4,31 @@ Nothing is repaired in silence: what no reference evaluator would take is
 refused in a line that says what to do.
 """
 import collections
+import contextlib
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import io
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
+from jaxgen import pictures
+from jaxgen.data import zipped
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import listing
 from jaxgen.errors import UserError
+from jaxgen.evaluation import origins
+from jaxgen.interop import files
+
+SPANS = {"signed": (-1, 1), "unit": (0, 1), "bytes": (0, 255)}  # of floats
 
 
 class Images(Protocol):
@@ -27,8 +39,10 @@ class Images(Protocol):
     labels: int [count] where they are known, or None.
     card: what they are, as JSON; holds "sha256" or what else identifies them.
     warnings: what is odd about them.
+    sizes: (height, width) of them, each that there is once, in order.
   """
   count: int
+  sizes: list[tuple[int, int]]
   labels: np.ndarray | None
   card: dict[str, Any]
   warnings: list[str]
@@ -47,6 +61,8 @@ def quantise(x: np.ndarray, rule: str, span: str = "signed") -> np.ndarray:
       (EDM, DiT, torchvision's save_image), halves upwards.
   """
   x = np.asarray(x, np.float32)
+  if span not in SPANS:
+    raise ValueError(f"span={span!r}: want one of {', '.join(SPANS)}")
   if span == "signed":
     x = (x + 1) * 127.5 if rule == "truncate" else x * 127.5 + 128
   else:
@@ -82,112 +98,203 @@ def ahead(function: Callable, items: Iterable, most: int = 256) -> Iterator:
         future.cancel()
 
 
+class Kind(NamedTuple):
+  """What the head of an image file says: all that is known of it early."""
+  size: tuple[int, int]  # height, width
+  mode: str
+  transparent: bool
+  form: str  # "PNG", "JPEG", ..: by its first bytes, not by its name
+  info: str  # how it was made, if it says so
+
+
 @dataclasses.dataclass(eq=False)
 class Folder:
   """The image files below a folder, sorted by name.
 
   Folders below it are classes, numbered in the order of their names, where
-  all images lie in one. Images are taken as they are stored: no crop, and no
-  turning by EXIF, which no reference evaluator does.
+  all images lie in one; a dataset.json says more than they do. Images are
+  taken as they are stored: no crop, and no turning by EXIF, which no
+  reference evaluator does.
   """
   path: Path
   names: list[str]
-  mixed: bool
-  convert: bool
   labels: np.ndarray | None = None
   warnings: list[str] = dataclasses.field(default_factory=list)
-  size: tuple[int, int] | None = None
-  _hash: str = ""
+  sizes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
   @classmethod
   def open(cls, path: str, mixed: bool, convert: bool,
            num: int | None = None) -> "Folder":
-    """Looks at names only; `num`: the first so many.
+    """Looks at names, and at the head of every file.
 
     Args:
       path: of the folder.
       mixed: whether sizes may differ.
       convert: whether grey, palette and transparent images become RGB, by
         repeating grey and dropping alpha; else they are refused.
-      num: how many, or None for all.
+      num: the first so many, or None for all.
 
     Raises:
-      UserError: there are no images.
+      UserError: there are no images, or they cannot be looked at.
     """
     top = Path(path).expanduser()
-    names = listing(top)
+    names = cls._listing(top)
     names = names[:first(path, len(names), num)]
-    parents = [n.rpartition("/")[0] for n in names]
-    classes = sorted(set(parents))
-    labels = None
-    if all(parents) and len(classes) > 1:
-      labels = np.searchsorted(classes, parents).astype(np.int32)
-    self = cls(top, names, mixed, convert, labels)
-    if any(n.lower().endswith((".jpg", ".jpeg")) for n in names):
-      self.warnings.append(
-          f"{path} holds JPEG files: their compression alone changes FID")
+    self = cls(top, names)
+    self.labels = self._labels()
+    self._look(mixed, convert, num)
     return self
+
+  @staticmethod
+  def _listing(top: Path) -> list[str]:
+    return listing(top)
+
+  def _labels(self) -> np.ndarray | None:
+    told = self.path / zipped.LABELS
+    if told.is_file():
+      return zipped.labels_of(told.read_bytes(), self.names, str(told))
+    parents = [n.rpartition("/")[0] for n in self.names]
+    numbers = {name: i for i, name in enumerate(sorted(set(parents)))}
+    if not all(parents) or len(numbers) < 2:
+      return None
+    return np.array([numbers[p] for p in parents], np.int32)
+
+  def _look(self, mixed: bool, convert: bool, num: int | None) -> None:
+    """Refuses, before the work, what would be refused in the midst of it."""
+    made, kinds, forms = (collections.Counter() for _ in range(3))
+    with self._files() as file:
+      for name, kind in zip(self.names, ahead(
+          lambda name: self._kind(file, name), self.names), strict=True):
+        check_kind(self.path / name, kind, convert)
+        kinds[kind.size] += 1
+        made[kind.info] += 1
+        forms[kind.form] += 1
+        if not mixed and len(kinds) > 1:
+          raise UserError(
+              f"images of one set must be of one size: {self.path / name} is "
+              f"{across(kind.size)}, others are {across(next(iter(kinds)))}")
+    self.sizes = sorted(kinds)
+    if forms["JPEG"] or forms["MPO"]:
+      self.warnings.append(f"{self.path} holds JPEG files: their compression "
+                           "alone changes FID")
+    self.warnings += origins.doubts(
+        self.path, made, None if num else self.count)
+
+  @contextlib.contextmanager
+  def _files(self) -> Iterator[Callable[[str], Any]]:
+    """Within, names -> what can be opened."""
+    yield lambda name: self.path / name
 
   @property
   def count(self) -> int:
     """How many."""
     return len(self.names)
 
+  @functools.cached_property
+  def _hash(self) -> str:
+    whole = hashlib.sha256()
+    for name in self.names:
+      own = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
+      whole.update(os.fsencode(name) + f" {own}\n".encode())
+    return whole.hexdigest()
+
   @property
   def card(self) -> dict[str, Any]:
     """Its sha256 is that of lines "name sha256-of-the-file"."""
-    if not self._hash:
-      whole = hashlib.sha256()
-      for name in self.names:
-        own = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
-        whole.update(f"{name} {own}\n".encode())
-      self._hash = whole.hexdigest()
     return {"kind": "folder", "name": self.path.resolve().name,
             "sha256": self._hash, "images": self.count}
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images. A new batch begins where the size changes."""
     run: list[np.ndarray] = []
-    for name, x in zip(self.names[start:stop],
-                       ahead(self._one, self.names[start:stop]), strict=True):
-      self.size = self.size or x.shape[:2]
-      if not self.mixed and x.shape[:2] != self.size:
-        raise UserError(
-            f"images of one set must be of one size: {self.path / name} is "
-            f"{x.shape[1]}x{x.shape[0]}, others are "
-            f"{self.size[1]}x{self.size[0]}")
-      if run and (x.shape != run[0].shape or len(run) == 64):
-        yield np.stack(run)
-        run = []
-      run.append(x)
+    with self._files() as file:
+      for x in ahead(lambda name: self._one(file, name),
+                     self.names[start:stop]):
+        if run and (x.shape != run[0].shape or len(run) == 64):
+          yield np.stack(run)
+          run = []
+        run.append(x)
     if run:
       yield np.stack(run)
 
-  def _one(self, name: str) -> np.ndarray:
+  def _kind(self, file: Callable[[str], Any], name: str) -> Kind:
+    """What the head of one file says."""
+    with readable(self.path / name), Image.open(file(name)) as image:
+      return Kind(image.size[::-1], image.mode, "transparency" in image.info,
+                  str(image.format), str(image.info.get(pictures.KEY, "")))
+
+  def _one(self, file: Callable[[str], Any], name: str) -> np.ndarray:
     """One file, uint8 [H, W, 3]."""
-    path = self.path / name
-    try:
-      with Image.open(path) as image:
-        image.load()  # all of it: a file that was cut short shows up here
-        grey = image.mode in ("1", "L", "I", "I;16", "F")
-        plain = image.mode == "RGB" or (
-            image.mode == "P" and "transparency" not in image.info)
-        if not plain and (image.mode in ("I", "I;16", "F")
-                          or not self.convert):
-          kind = "grey" if grey else "transparent"
-          kind = kind if image.mode != "CMYK" else "CMYK"
-          raise UserError(
-              f"{path} is {kind} ({image.mode}), not 8-bit RGB" + (
-                  "" if image.mode in ("I", "I;16", "F") else
-                  "; --convert does what reference evaluators do: repeats "
-                  "grey, drops alpha"))
-        return np.asarray(image.convert("RGB"))
-    except UserError:
-      raise
-    except Exception as e:  # a broken file may fail anywhere in a decoder
-      why = str(e).splitlines()[0].split(" '/")[0] or type(e).__name__
-      raise UserError(f"{path} cannot be read: {why}; delete it, or make it "
-                      "anew") from e
+    with readable(self.path / name), Image.open(file(name)) as image:
+      image.load()  # all of it: a file that was cut short shows up here
+      return np.asarray(image.convert("RGB"))
+
+
+class Zip(Folder):
+  """The image files in a .zip, likewise; dataset.json has their labels."""
+
+  @staticmethod
+  def _listing(top: Path) -> list[str]:
+    return zipped.listing(top)
+
+  def _labels(self) -> np.ndarray | None:
+    return zipped.labels_in(self.path, self.names)
+
+  @contextlib.contextmanager
+  def _files(self) -> Iterator[Callable[[str], Any]]:
+    lock = threading.Lock()
+    with zipped.reading(self.path, zipped.KIND), zipfile.ZipFile(
+        self.path) as archive:
+      def file(name):
+        with lock:
+          return io.BytesIO(archive.read(name))
+      yield file
+
+  @functools.cached_property
+  def _hash(self) -> str:
+    return files.sha256(self.path)
+
+  @property
+  def card(self) -> dict[str, Any]:
+    """Identified by the sha256 of the file."""
+    return {"kind": "zip", "name": self.path.name, "sha256": self._hash,
+            "images": self.count}
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+  """Within, a UserError if an image is broken, anywhere in its decoder."""
+  try:
+    yield
+  except Exception as e:
+    lines = str(e).splitlines() or [type(e).__name__]
+    why = lines[0].split(" '/")[0].split(" <")[0]
+    raise UserError(f"{path} cannot be read: {why}; delete it, or make it "
+                    "anew") from e
+
+
+def check_kind(path: Path, kind: Kind, convert: bool) -> None:
+  """UserError unless it is RGB, or may become so."""
+  deep = kind.mode in ("I", "F") or kind.mode.startswith("I;")
+  plain = kind.mode == "RGB" or kind.mode == "P" and not kind.transparent
+  if plain or convert and not deep:
+    return
+  what = ("CMYK" if kind.mode == "CMYK" else
+          "grey" if deep or kind.mode in ("1", "L") else "transparent")
+  raise UserError(f"{path} is {what} ({kind.mode}), not 8-bit RGB" + (
+      "" if deep else "; --convert does what reference evaluators do: repeats "
+      "grey, drops alpha"))
+
+
+def across(size: tuple[int, int]) -> str:
+  """Height and width as text, the width first."""
+  return f"{size[1]}x{size[0]}"
+
+
+def span_of(sizes: Sequence[tuple[int, int]]) -> str:
+  """The sizes of a set as text: "8x8", or "8x8 to 12x9"."""
+  ends = [across(s) for s in (min(sizes), max(sizes))]
+  return " to ".join(dict.fromkeys(ends))
 
 
 @dataclasses.dataclass(eq=False)
@@ -207,6 +314,7 @@ class Dataset:
           f"{len(self.source.skipped)} files of {self.source.name} could not "
           f"be read, such as {self.source.skipped[0]}")
     self.count = first(self.source.name, len(self.source), self.num)
+    self.sizes = [self.source.shape[:2]]
 
   @property
   def labels(self) -> np.ndarray | None:

@@ -2,24 +2,23 @@
 import dataclasses
 import json
 import os
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from jaxgen.evaluation.images import Dataset, Folder, Images
+from jaxgen.evaluation import statistics
+from jaxgen.evaluation.images import Dataset, Folder, Images, Zip
 from jaxgen.evaluation.protocols import Protocol
-from jaxgen.evaluation.samplefile import SampleFile, refuse
+from jaxgen.evaluation.samplefile import SampleFile
 from jaxgen.files import atomic
-from jaxgen.interop import files
 from jaxgen.metrics.distances import Gaussian
 
-WIDTHS = {64: "64", 192: "192", 768: "768"}  # else those of the main tap
-PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npy")
+PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 
 
 @dataclasses.dataclass
@@ -37,6 +36,11 @@ class Reference:
   images: Images | None
   made: dict[str, Any] | None = None
 
+  @classmethod
+  def of(cls, images: Images) -> "Reference":
+    """Images, to make statistics of."""
+    return cls(images.card, {}, images)
+
 
 def open_images(name: str, protocol: Protocol, *, split: str = "train",
                 size: int | None = None, span: str | None = None,
@@ -44,10 +48,11 @@ def open_images(name: str, protocol: Protocol, *, split: str = "train",
   """Images by what they are called.
 
   Args:
-    name: a folder, a sample file x.npz, or a data set such as tfds:cifar10.
+    name: a folder, a .zip of images, a sample file x.npz or x.npy, or a data
+      set such as tfds:cifar10.
     protocol: says how floats become bytes, and whether sizes may differ.
     split, size: of a data set.
-    span: what floats of a sample file mean, see samplefile.SPANS.
+    span: what floats of a sample file mean, see images.SPANS.
     convert: whether grey and transparent images become RGB.
     num: the first so many; None: all.
 
@@ -57,90 +62,47 @@ def open_images(name: str, protocol: Protocol, *, split: str = "train",
   path = Path(name).expanduser()
   if path.is_dir():
     return Folder.open(name, protocol.mixed, convert, num)
-  if path.suffix in PICKLES:
+  if path.suffix in PICKLES or statistics.is_pickle(path):
     raise UserError(f"{name} may be a pickle, which could run any program: "
                     "save its arrays with np.savez")
-  if path.is_file() or path.suffix == ".npz" and ":" not in name:
+  if path.suffix == ".zip" or path.is_file() and of_pictures(path):
+    return Zip.open(name, protocol.mixed, convert, num)
+  if path.is_file() or path.suffix in (".npz", ".npy") and ":" not in name:
     return SampleFile.open(name, protocol.floats, span, convert, num)
   if ":" not in name and name != "digits":
     raise UserError(f"there is no file, folder or data set {name!r}")
   return Dataset(open_source(name, split=split, size=size), split, num)
 
 
-def open_reference(name: str, protocol: Protocol, **how: Any) -> Reference:
+def of_pictures(path: Path) -> bool:
+  """Whether a .zip by another name holds images, and no arrays."""
+  return (zipfile.is_zipfile(path) and path.suffix != ".npz"
+          and not arrayfile.names(path))
+
+
+def open_reference(name: str, protocol: Protocol, features: str = "inception",
+                   **how: Any) -> Reference:
   """A reference by its name; `how` as in `open_images`.
 
   Raises:
     UserError: also for statistics that another protocol made.
   """
   path = Path(name).expanduser()
+  if path.suffix in PICKLES and statistics.holds(path):
+    told = statistics.load(path, protocol, features)
+    return Reference(told.card, told.of, None, told.made)
   if path.suffix == ".npz" and path.is_file():
-    with refuse(path), zipfile.ZipFile(path) as archive:
-      entries = {n.removesuffix(".npy") for n in archive.namelist()}
-    if "mu" in entries or "sigma" in entries:
-      return _statistics(path, entries, protocol, how)
-  images = open_images(name, protocol, **how)
-  return Reference(images.card, {}, images)
-
-
-def _statistics(path: Path, entries: set[str], protocol: Protocol,
-                how: dict[str, Any]) -> Reference:
-  """ADM's files, pytorch-fid's, EDM's, clean-fid's, and our own."""
-  names = [n for n in ("mu", "sigma", "mu_s", "sigma_s", "info", "count")
-           if n in entries]
-  with refuse(path), np.load(path, allow_pickle=False) as file:
-    arrays = {n: file[n] for n in names}
-  made = json.loads(str(arrays["info"])) if "info" in arrays else None
-  check_origin(path, entries, protocol)
-  n = int(arrays.get("count", 0))
-  statistics = {}
-  for tap, end in ("", ""), ("spatial", "_s"):
-    pair = [arrays.get(f"{k}{end}") for k in ("mu", "sigma")]
-    if all(a is None for a in pair):
-      continue
-    check_gaussian(path, *pair, end)
-    mu, sigma = (np.asarray(a, np.float64) for a in pair)
-    statistics[tap or WIDTHS.get(len(mu), "")] = Gaussian(mu, sigma, n)
-  images, card = None, {"kind": "statistics", "name": path.name,
-                        "sha256": files.sha256(path), "images": n or None}
-  if "arr_0" in entries:
-    how = {k: how[k] for k in ("span", "convert") if k in how}
-    images = SampleFile.open(str(path), protocol.floats, **how)
-    card["arr_0"] = images.count
-  if made:  # what it was made of is what it is
-    card = made["reference"] | {"statistics": path.name}
-  return Reference(card, statistics, images, made)
-
-
-def check_origin(path: Path, entries: set[str], protocol: Protocol) -> None:
-  """UserError if a file tells that its images were resized in another way."""
-  said = re.search("_(clean|legacy_tensorflow|legacy_pytorch)_", path.name)
-  told = {"clean": "clean", "legacy_tensorflow": "tf",
-          "legacy_pytorch": "half_pixel"}.get(said and said[1])
-  if "mu_s" in entries:  # ADM's alone have them
-    told = told or "tf"
-  if told and told != protocol.resize and "info" not in entries:
-    raise UserError(
-        f"{path.name} is of images resized as '{told}', and protocol "
-        f"{protocol.name} resizes as '{protocol.resize}': these cannot be "
-        "compared")
-
-
-def check_gaussian(path: Path, mu: np.ndarray | None, sigma: np.ndarray | None,
-                   end: str) -> None:
-  """UserError unless these are a mean and a covariance."""
-  if mu is None or sigma is None:
-    raise UserError(f"{path} holds one of mu{end} and sigma{end}, not both")
-  if mu.ndim != 1 or sigma.shape != (len(mu),) * 2:
-    raise UserError(f"mu{end} of {path} is {list(mu.shape)} and sigma{end} "
-                    f"{list(sigma.shape)}: want [D] and [D, D]")
-  if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
-    raise UserError(f"mu{end} or sigma{end} of {path} is not finite")
-  scale = np.sqrt(np.abs(np.diag(sigma)).max() + 1e-30)
-  if np.abs(sigma - sigma.T).max() > 1e-3 * scale**2 or (
-      np.diag(sigma).min() < -1e-6 * scale**2):
-    raise UserError(f"sigma{end} of {path} is no covariance: it is not "
-                    "symmetric, or has negative variances")
+    names = arrayfile.names(path)
+    if {"mu", "sigma"} & set(names):
+      told, images = statistics.load(path, protocol, features), None
+      if "arr_0" in names:
+        how = {k: how[k] for k in ("span", "convert") if k in how}
+        images = SampleFile.open(str(path), protocol.floats, **how)
+        told.card["arr_0"] = images.count
+      return Reference(told.card, told.of, images, told.made)
+    if "arr_0" not in names:
+      raise UserError(statistics.wanted(path, names))
+  return Reference.of(open_images(name, protocol, **how))
 
 
 def save_statistics(path: str | os.PathLike, moments: dict[str, Gaussian],

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from jaxgen import pictures
-from jaxgen.build import nearest
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards, shared
 from jaxgen.evaluation.bars import Bars
@@ -20,13 +19,15 @@ from jaxgen.evaluation.collect import (
   collect,
   forget,
 )
-from jaxgen.evaluation.images import Images
+from jaxgen.evaluation.images import Images, across, span_of
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.reference import Reference
 from jaxgen.evaluation.samplefile import SampleFile
 from jaxgen.evaluation.scores import (
   METRICS,
   Given,
+  check_metric,
+  lacks,
   main_tap,
   plans,
   score,
@@ -90,10 +91,10 @@ class Evaluation:
   def _can(self, metric: str) -> bool:
     """Whether a metric can be made; UserError if it was asked for."""
     taps, statistics = self.extractor.taps, self.reference.statistics
-    if metric not in METRICS:
-      raise UserError(f"there is no metric {metric!r}"
-                      + nearest(metric, METRICS))
+    check_metric(metric)
     tap, wants = tap_of(metric, taps, self.protocol), METRICS[metric]
+    others = [m for m, about in METRICS.items() if about.tap and (
+        about.tap in statistics)]
     key = "" if tap == self.main else tap
     why = None
     if tap is None:
@@ -101,21 +102,45 @@ class Evaluation:
     elif wants.real and self.reference.images is None:
       why = "the reference is statistics, without images"
     elif wants.moments and statistics and key not in statistics:
-      why = f"the reference's statistics do not cover features '{tap}'"
+      why = f"the reference's statistics do not cover features '{tap}'" + (
+          f": --metrics={','.join(others)} would fit" if others else "")
     if why and self.strict:
       raise UserError(f"{metric} cannot be measured: {why}")
     if why:
       self.warnings.append(f"{metric} is left out: {why}")
     return why is None
 
+  def check(self, count: int, labels: np.ndarray | None,
+            sizes: list[tuple[int, int]]) -> None:
+    """UserError if what is asked for cannot be made of such samples.
+
+    As far as counts and sizes tell, before anything is looked at.
+    """
+    real, shape = self.reference.images, getattr(self.extractor, "shape", None)
+    for what, those in (("samples", sizes), ("the reference",
+                                             real.sizes if real else ())):
+      if shape and any(s != tuple(shape[:2]) for s in those):
+        raise UserError(f"{self.extractor.name} looks at images of "
+                        f"{across(shape[:2])}, and {what}: {span_of(those)}")
+    both = None, None
+    if "fid_by_class" in self.wanted:
+      both = labels, real and real.labels
+    for metric in self.wanted if self.strict else ():
+      if why := lacks(metric, count, real.count if real else 0, both,
+                      self.protocol):
+        raise UserError(f"{metric} cannot be measured: {why}")
+
   def head(self, images: Images) -> dict[str, Any]:
     """All of a card but what is measured."""
     looks = self.extractor
     told = getattr(looks, "card", {})
+    real = self.reference.images
+    known = {"size": span_of(real.sizes)} if real else {}
     return cards.head(
         self.protocol, {"name": looks.name, "sha256": looks.sha256} | {
             k: told[k] for k in ("network", "resize") if k in told},
-        self.reference.card | {"manifold": self.near}, images.card)
+        known | self.reference.card | {"manifold": self.near},
+        images.card | {"size": span_of(images.sizes)})
 
   def run(self, images: Images, folder: Path | None = None,
           picture: Path | None = None) -> dict[str, Any]:
@@ -128,10 +153,14 @@ class Evaluation:
       picture: a PNG file for copies of the reference, where they are sought.
 
     Raises:
-      UserError: images, features or numbers are not fit. Nothing is left.
+      UserError: images, features or numbers are not fit. What was done until
+        then stays in `folder`.
     """
+    self.check(images.count, images.labels, images.sizes)
     card = self.head(images)
-    key = cards.key_of(card | {"metrics": self.wanted})
+    # Whoever mends the one side need not look at the other one again.
+    key, of_real = (cards.key_of({k: v for k, v in card.items() if k != other})
+                    for other in ("reference", "samples"))
     widths = {k or self.main: len(v.mu)
               for k, v in self.reference.statistics.items()}
     try:
@@ -139,17 +168,18 @@ class Evaluation:
           images, self.extractor, self.plan_own, key=key, widths=widths,
           folder=folder and folder / "samples",
           tick=self.bars.of("images", images.count))
-      real = self.measure(key, folder)
+      real = self.measure(of_real, folder)
       there = self.reference.images
       given = Given(own, real, self.extractor.taps, self.protocol,
                     (images.labels, there and there.labels), self.manifold,
                     self.bars)
-      card |= self.scored(given, images)
+      card |= self.scored(given, images, card)
       if given.copies is not None:
         card["copies"] = self.told(given, images, picture)
-    except UserError:
-      if folder:
-        forget_all(folder)
+    except UserError as e:
+      if folder and folder.exists():
+        raise UserError(f"{e}; what was done is kept: the same command goes "
+                        "on from there") from e
       raise
     finally:
       self.bars.end()
@@ -157,7 +187,8 @@ class Evaluation:
       forget_all(folder)
     return plain(card)
 
-  def scored(self, given: Given, images: Images) -> dict[str, Any]:
+  def scored(self, given: Given, images: Images, head: Mapping[str, Any]
+             ) -> dict[str, Any]:
     """What a card says beside its head."""
     values, missing = score(
         given, self.wanted, self.extractor.name, self.strict)
@@ -167,6 +198,7 @@ class Evaluation:
         "scores": {k: v for k, (v, _) in values.items()},
         "spread": {k: v for k, (_, v) in values.items() if v is not None},
         "warnings": [*images.warnings, *self.warnings, *missing,
+                     *cards.doubts(head),
                      *self.doubts(given.own, given.real)]}
     return found | ({"by_class": given.by_class} if given.by_class else {})
 
@@ -200,6 +232,9 @@ class Evaluation:
       if 0 < n <= wide:
         found.append(f"fewer {what} ({n:,}) than dimensions ({wide:,}): "
                      "covariances are singular, and FID is far too high")
+    if own.colour.max() <= 1:
+      found.append("images are black, or nearly so: were floats in [0, 1] "
+                   "made bytes without a factor of 255?")
     a, b = own.colour, real.colour
     apart, swapped = np.linalg.norm(a - b), np.linalg.norm(a[::-1] - b)
     if real.n and apart > 10 and swapped < apart / 2:

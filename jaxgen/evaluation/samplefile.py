@@ -1,162 +1,187 @@
-"""Sample files, x.npz: arr_0 uint8 [N, H, W, 3], arr_1 labels; streamed.
+"""Sample files: x.npz of arr_0 uint8 [N, H, W, 3] and arr_1 labels, x.npy.
 
 ADM's format, and DiT's. A file of 50,000 images of 256 pixels holds 10 GB: it
 is read out of the archive as it is needed.
 """
-import contextlib
 import dataclasses
-import zipfile
-import zlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from jaxgen.data import arrayfile
+from jaxgen.data.arrayfile import Stored
 from jaxgen.errors import UserError
-from jaxgen.evaluation.images import first, quantise, three
+from jaxgen.evaluation.images import SPANS, first, quantise, three
 from jaxgen.interop import files
-
-SPANS = ("signed", "unit", "bytes")
-BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile,
-          zlib.error, NotImplementedError)
-
-
-@contextlib.contextmanager
-def refuse(path: Path) -> Iterator[None]:
-  """Within, what broken archives do becomes a line."""
-  try:
-    yield
-  except FileNotFoundError as e:
-    raise UserError(f"there is no file {path}") from e
-  except BROKEN as e:
-    why = str(e).splitlines()[0] if str(e) else type(e).__name__
-    if "allow_pickle" in why or "Object arrays" in why:
-      raise UserError(f"{path} holds pickled Python objects, which could run "
-                      "any program: save plain arrays with np.savez") from e
-    raise UserError(f"{path} cannot be read as an .npz file: {why}") from e
-
-
-def header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-  """Of an array in .npy format: shape, whether in Fortran's order, dtype."""
-  version = np.lib.format.read_magic(file)
-  read = {(1, 0): np.lib.format.read_array_header_1_0,
-          (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-  if not read:
-    raise ValueError(f"unknown .npy format {version}")
-  shape, fortran, dtype = read(file)
-  if dtype.hasobject:
-    raise ValueError("Object arrays")
-  return shape, fortran, dtype
 
 
 @dataclasses.dataclass(eq=False)
 class SampleFile:
   """The images of one file.
 
-  Floats need `span`, one of SPANS, and are made bytes by `rule`, see
+  Floats need `span`, one of images.SPANS, and are made bytes by `rule`, see
   `images.quantise`.
   """
-  path: Path
-  shape: tuple[int, ...]
-  dtype: np.dtype
+  stored: Stored
   labels: np.ndarray | None
   count: int
   rule: str
   span: str | None
   warnings: list[str] = dataclasses.field(default_factory=list)
-  _hash: str = ""
 
   @classmethod
   def open(cls, path: str, rule: str, span: str | None = None,
            convert: bool = False, num: int | None = None) -> "SampleFile":
-    """Reads the header and the labels alone.
+    """Reads headers and labels; and floats once, for what they may mean.
 
     Raises:
-      UserError: it is no such file, or one of pickles, floats of unknown
+      UserError: it is no such file, or one of pickles, floats of another
         range, grey or transparent images, or channels in front.
     """
     path = Path(path).expanduser()
-    with refuse(path), zipfile.ZipFile(path) as archive:
-      if "arr_0.npy" not in archive.namelist():
-        names = ", ".join(n.removesuffix(".npy") for n in archive.namelist())
-        raise UserError(f"{path} is no sample file: it has no arr_0, but "
-                        f"{names or 'nothing'}")
-      with archive.open("arr_0.npy") as file:
-        shape, fortran, dtype = header(file)
-      labels = None
-      if "arr_1.npy" in archive.namelist():
-        with archive.open("arr_1.npy") as file:
-          labels = np.lib.format.read_array(file, allow_pickle=False)
-    if fortran:
-      raise UserError(f"arr_0 of {path} is in Fortran's order: save "
-                      "np.ascontiguousarray of it")
-    check_shape(path, shape, dtype, convert)
-    if labels is not None and (
-        labels.shape != shape[:1] or labels.dtype.kind not in "iu"):
-      raise UserError(
-          f"arr_1 of {path} is {labels.dtype} {list(labels.shape)}; wanted are "
-          f"labels of its {shape[0]} images")
-    count = first(path, shape[0], num)
-    self = cls(path, shape, dtype, None if labels is None else labels[:count],
-               count, rule, None if dtype == np.uint8 else span)
-    if dtype != np.uint8:
-      self._check_span(next(self._raw(0, min(count, 64))))
+    names = arrayfile.names(path)
+    if "arr_0" not in names:
+      raise UserError(f"{path} is no sample file: it has no arr_0, but "
+                      f"{', '.join(names[:8]) or 'nothing'}")
+    held = arrayfile.stored(path, "arr_0")
+    check_shape(held, convert)
+    labels = read_labels(path, held.shape[0]) if "arr_1" in names else None
+    count = first(path, held.shape[0], num)
+    self = cls(held, None if labels is None else labels[:count], count, rule,
+               None if held.dtype == np.uint8 else span)
+    if held.dtype != np.uint8:
+      self.warnings += doubts_of_range(held, span, self._range())
     return self
+
+  @property
+  def path(self) -> Path:
+    """Of the file."""
+    return self.stored.path
+
+  @property
+  def sizes(self) -> list[tuple[int, int]]:
+    """See Images."""
+    return [self.stored.shape[1:3]]
+
+  @functools.cached_property
+  def _hash(self) -> str:
+    return files.sha256(self.path)
 
   @property
   def card(self) -> dict[str, Any]:
     """Identified by the sha256 of the file."""
-    self._hash = self._hash or files.sha256(self.path)
     return {"kind": "file", "name": self.path.name, "sha256": self._hash,
             "images": self.count} | ({"floats": self.span} if self.span else {})
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images."""
-    for x in self._raw(start, stop):
-      if self.dtype != np.uint8:
-        if not np.isfinite(x).all():
-          raise UserError(f"arr_0 of {self.path} holds NaN or infinity among "
-                          f"images {start} to {stop}")
+    for x in self.stored.rows(start, stop):
+      if x.dtype != np.uint8:
         x = quantise(x, self.rule, self.span)
       yield three(x[..., :3])
 
-  def _raw(self, start, stop, most=1 << 26) -> Iterator[np.ndarray]:
-    """Rows as they are stored, at most so many bytes at a time."""
-    row = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-    each = max(1, most // row)
-    with refuse(self.path), zipfile.ZipFile(self.path) as archive, \
-        archive.open("arr_0.npy") as file:
-      header(file)
-      file.seek(file.tell() + start * row)
-      for i in range(start, stop, each):
-        n = min(each, stop - i)
-        data = file.read(n * row)
-        if len(data) < n * row:
-          raise EOFError(f"it ends after image {i + len(data) // row}")
-        yield np.frombuffer(data, self.dtype).reshape(n, *self.shape[1:])
-
-  def _check_span(self, x: np.ndarray) -> None:
-    """UserError unless it was said what floats mean, and may be so."""
-    lo, hi = float(np.min(x)), float(np.max(x))
-    if not np.isfinite([lo, hi]).all():
-      raise UserError(f"arr_0 of {self.path} holds NaN or infinity")
-    looks = ("bytes" if hi > 2 else "signed" if lo < 0 else "unit")
-    means = {"signed": "[-1, 1]", "unit": "[0, 1]", "bytes": "0 .. 255"}
-    if self.span is None:
-      raise UserError(
-          f"arr_0 of {self.path} is {self.dtype}, not uint8: it looks like "
-          f"{means[looks]}; say --floats={looks}, or save bytes")
-    if (looks == "bytes") != (self.span == "bytes"):
-      raise UserError(
-          f"arr_0 of {self.path} goes from {lo:.3g} to {hi:.3g}, which is not "
-          f"{means[self.span]}: --floats={self.span} cannot be")
+  def _range(self) -> "Range":
+    """Of all floats that are going to be looked at."""
+    whole = Range()
+    for x in self.stored.rows(0, self.count):
+      if not np.isfinite(x).all():
+        raise UserError(f"arr_0 of {self.path} holds NaN or infinity")
+      whole.add(np.asarray(x[..., :3], np.float32))
+    return whole
 
 
-def check_shape(path: Path, shape: tuple[int, ...], dtype: np.dtype,
-                convert: bool) -> None:
+class Range:
+  """Least and greatest of values, and how many lie outside of each span."""
+
+  def __init__(self):
+    self.least, self.most, self.n = np.inf, -np.inf, 0
+    self.outside = dict.fromkeys(SPANS, 0)
+
+  def add(self, x: np.ndarray) -> None:
+    """Some more values."""
+    self.least = min(self.least, float(x.min()))
+    self.most = max(self.most, float(x.max()))
+    self.n += x.size
+    for span, (low, high) in SPANS.items():
+      slack = (high - low) / 100  # of rounding and resizing
+      self.outside[span] += int(np.count_nonzero(
+          (x < low - slack) | (x > high + slack)))
+
+  def share(self, span: str) -> float:
+    """Of values outside of a span, in [0, 1]."""
+    return self.outside[span] / self.n
+
+  @property
+  def looks(self) -> str:
+    """The span that they seem to have."""
+    return ("bytes" if self.most > 2 else "signed" if self.share("unit")
+            > 0.01 else "unit")
+
+  def fits(self, span: str) -> bool:
+    """Whether values may be meant so: a few beyond the ends are clipped."""
+    low, high = SPANS[span]
+    far = (high - low) / 2
+    return (self.share(span) <= 0.05 and low - far <= self.least
+            and self.most <= high + far
+            and (span == "bytes") == (self.most > 2))
+
+
+def doubts_of_range(held: Stored, span: str | None, seen: Range) -> list[str]:
+  """Warnings of what floats are unlikely to mean.
+
+  Raises:
+    UserError: nobody said what they mean, or they cannot mean that.
+  """
+  what, looks = f"{held.name} of {held.path}", seen.looks
+  if span is None:
+    raise UserError(
+        f"{what} is {held.dtype}, not uint8: it looks like {means(looks)}; say "
+        f"--floats={looks}, or save bytes")
+  goes = f"{what} goes from {seen.least:.3g} to {seen.most:.3g}"
+  if not seen.fits(span):
+    other = f"; it looks like --floats={looks}" if looks != span else ""
+    raise UserError(f"{goes}, which is not {means(span)}: --floats={span} "
+                    f"cannot be{other}")
+  found = []
+  low, high = SPANS[span]
+  if seen.share(span):
+    found.append(f"{goes}: {100 * seen.share(span):.2g}% of it is beyond "
+                 f"{means(span)}, and was clipped")
+  if span == "signed" and seen.least >= -0.01:
+    found.append(f"{goes}, with nothing below 0: --floats=signed is unlikely, "
+                 "it looks like --floats=unit")
+  elif seen.most - seen.least < 0.6 * (high - low):
+    found.append(f"{goes}, a small part of {means(span)}: is "
+                 f"--floats={span} right?")
+  return found
+
+
+def means(span: str) -> str:
+  """What a span goes from and to, as text."""
+  low, high = SPANS[span]
+  return f"{low} .. {high}" if span == "bytes" else f"[{low}, {high}]"
+
+
+def read_labels(path: Path, count: int) -> np.ndarray:
+  """arr_1 of a sample file of so many images, [N]."""
+  held = arrayfile.stored(path, "arr_1")
+  if held.shape != (count,) or held.dtype.kind not in "iu":
+    raise UserError(
+        f"arr_1 of {path} is {held.dtype} {list(held.shape)}; wanted are "
+        f"labels of its {count} images")
+  return held.whole()
+
+
+def check_shape(held: Stored, convert: bool) -> None:
   """UserError unless these are images, channels last, red, green and blue."""
-  what = f"arr_0 of {path} is {dtype} {list(shape)}"
+  shape, dtype = held.shape, held.dtype
+  what = f"{held.name} of {held.path} is {dtype} {list(shape)}"
+  if held.fortran:
+    raise UserError(f"{held.name} of {held.path} is in Fortran's order: save "
+                    "np.ascontiguousarray of it")
   if dtype.kind not in "uf" or dtype.kind == "u" and dtype != np.uint8:
     raise UserError(f"{what}; wanted are bytes, uint8 [N, H, W, 3]")
   if len(shape) != 4 or not all(shape):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgen.build import nearest
 from jaxgen.errors import UserError
 from jaxgen.evaluation.collect import Collected, Plan
 from jaxgen.evaluation.protocols import Protocol
@@ -150,6 +151,47 @@ METRICS = {
     "fid_by_class": Metric(_by_class, own=True, real=True),
     "copies": Metric(_copies, own=True, real=True),
 }
+
+
+def check_metric(name: str) -> None:
+  """UserError with a guess, unless there is such a metric."""
+  if name not in METRICS:
+    digits = "".join(c for c in name if c.isdigit())
+    layer = f"fid{digits}"  # fid_by_768, fid-768, 768: a layer's width
+    raise UserError(f"there is no metric {name!r}" + (
+        f"; did you mean {layer!r}?" if layer in METRICS and digits
+        else nearest(name, METRICS)))
+
+
+def lacks(metric: str, own: int, real: int, labels: tuple[Any, Any],
+          protocol: Protocol) -> str | None:
+  """Why a metric cannot be made of so many images, if it cannot.
+
+  Args:
+    metric: One of METRICS.
+    own: How many samples there are.
+    real: Images of the reference; 0: none, its statistics are known.
+    labels: Of samples and of the reference, or None.
+    protocol: How it is made.
+  """
+  near = min(real, protocol.manifold)
+  size, k = protocol.kid_size, protocol.k
+  if metric == "kid" and not protocol.kid_shrinks and min(own, near) < size:
+    return (f"KID on subsets of {size} needs as many images of each kind, and "
+            f"there are {own} and {near}; use a smaller --kid_size")
+  far = k if metric == "pr_fp16" else max(k, protocol.k_ball)
+  if metric in ("pr", "dc", "pr_fp16") and (own <= k or near <= far):
+    return (f"{k} neighbours need more than {k} samples, and {far} need more "
+            f"than {far} images of the reference: there are {own} and {near}")
+  if metric == "is" and own < (protocol.splits or 1):
+    return f"{own} images do not make {protocol.splits} splits"
+  if metric == "fid_infinity" and own < 6:
+    return f"no line goes through subsets of {own} images"
+  if metric == "fid_by_class" and any(y is None for y in labels):
+    return "labels of samples and of the reference must be known"
+  if metric == "fid_by_class" and not np.intersect1d(*labels).size:
+    return "samples and the reference have no class in common"
+  return None
 
 
 def main_tap(taps: tuple[str, ...], protocol: Protocol) -> str:

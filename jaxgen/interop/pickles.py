@@ -15,7 +15,7 @@ PUSHED = {  # opcodes whose argument is the value
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT",
     "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE",
     "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
-    "SHORT_BINBYTES", "BINBYTES8"}
+    "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False,
              "EMPTY_TUPLE": ()}
 IDLE = {"PROTO", "FRAME", "STOP"}
@@ -251,8 +251,9 @@ class Machine:
 
   def _on_build(self, _):
     attributes, target = self.stack.pop(), self.stack[-1]
+    state = getattr(type(target), "state", dict)  # what it is built of
     if not hasattr(type(target), "build") or not (
-        isinstance(attributes, dict) or type(target) in (Ordered, Nothing)):
+        isinstance(attributes, state) or type(target) in (Ordered, Nothing)):
       raise TypeError(f"attributes for {type(target).__name__}")
     target.build(attributes)
 

@@ -1,0 +1,186 @@
+"""Files of statistics: means and covariances of features, whoever wrote them.
+
+.npz of mu and sigma (ADM's with mu_s and sigma_s, pytorch-fid's, EDM's,
+clean-fid's, our own), and EDM2's .pkl.
+"""
+import dataclasses
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgen.data import arrayfile
+from jaxgen.errors import UserError
+from jaxgen.evaluation.protocols import Protocol
+from jaxgen.interop import files, gaussians
+from jaxgen.metrics.distances import Gaussian
+
+WIDTHS = {64: "64", 192: "192", 768: "768"}  # else those of the main tap
+IN_PICKLES = {"inception": "fid", "dinov2": "fd_dinov2"}
+LONGEST = 1 << 22  # letters of what our own say of themselves
+FEATURES = ("pool_3", "feats", "real_feats", "features", "activations")
+
+
+@dataclasses.dataclass
+class Statistics:
+  """Of one set of images.
+
+  Attributes:
+    path: Of the file.
+    card: What it is; "sha256" or "fingerprint" identifies it.
+    of: Statistics by tap; "" is the main one.
+    made: How a file of ours says that it was made.
+  """
+  path: Path
+  card: dict[str, Any]
+  of: dict[str, Gaussian]
+  made: dict[str, Any] | None = None
+
+
+def is_pickle(path: Path) -> bool:
+  """Whether a file begins as pickles do."""
+  if not path.is_file():
+    return False
+  with path.open("rb") as file:
+    return file.read(1) == b"\x80"
+
+
+def holds(path: Path) -> bool:
+  """Whether a file is of statistics alone, without images."""
+  if is_pickle(path):
+    return path.suffix in (".pkl", ".pickle")
+  if not path.is_file() or path.suffix != ".npz":
+    return False
+  names = arrayfile.names(path)
+  return "arr_0" not in names and bool({"mu", "sigma"} & set(names))
+
+
+def load(path: Path, protocol: Protocol, features: str = "inception"
+         ) -> Statistics:
+  """Reads a file of statistics.
+
+  Args:
+    path: Of an .npz or .pkl.
+    protocol: With which they are to be compared.
+    features: Of which network they are wanted, where a file has several.
+
+  Raises:
+    UserError: It holds none, or of images that were resized in another way.
+  """
+  if is_pickle(path):
+    return _of_pickle(path, features)
+  names = arrayfile.names(path)
+  arrays = {n: arrayfile.stored(path, n) for n in (
+      "mu", "sigma", "mu_s", "sigma_s", "info", "count") if n in names}
+  made = _made(path, arrays.get("info"))
+  check_origin(path, names, protocol, made)
+  n, of = _count(arrays.get("count")), {}
+  for tap, end in ("", ""), ("spatial", "_s"):
+    pair = [arrays.get(f"{k}{end}") for k in ("mu", "sigma")]
+    if any(pair):
+      gaussian = check_gaussian(path, *pair, n, end)
+      of[tap or WIDTHS.get(len(gaussian.mu), "")] = gaussian
+  if not of:
+    raise UserError(wanted(path, names))
+  card = {"kind": "statistics", "name": path.name,
+          "sha256": files.sha256(path), "images": n or None}
+  if made:  # what it was made of is what it is
+    card = made["reference"] | {"statistics": path.name}
+  return Statistics(path, card, of, made)
+
+
+def _of_pickle(path: Path, features: str) -> Statistics:
+  """EDM2's."""
+  found, n = gaussians.read(path)
+  wanted = IN_PICKLES.get(features, "fid")
+  if wanted not in found:
+    raise UserError(f"{path} has no statistics '{wanted}', as --features="
+                    f"{features} wants, but {', '.join(map(repr, found))}")
+  gaussian = check_gaussian(path, *found[wanted].values(), n)
+  return Statistics(path, {
+      "kind": "statistics", "name": path.name, "sha256": files.sha256(path),
+      "images": n or None, "of": wanted}, {"": gaussian})
+
+
+def _count(held: arrayfile.Stored | None) -> int:
+  """How many images there were; 0: nobody says so."""
+  if held is None or held.shape or held.dtype.kind not in "iu":
+    return 0
+  return max(int(held.whole()), 0)
+
+
+def _made(path: Path, held: arrayfile.Stored | None) -> dict[str, Any] | None:
+  """What a file of ours says of itself; None: it is of somebody else."""
+  if held is None or held.shape or held.dtype.kind != "U":
+    return None
+  if held.nbytes > 4 * LONGEST:
+    raise UserError(f"info of {path} is too long")
+  try:
+    made = json.loads(str(held.whole()))
+  except (ValueError, RecursionError):
+    return None
+  parts = {"protocol": ("resize",), "features": ("sha256", "name"),
+           "reference": ("name",)}
+  if not isinstance(made, dict) or not parts.keys() <= made.keys():
+    return None
+  for part, fields in parts.items():
+    if not isinstance(made[part], dict) or any(
+        type(made[part].get(f)) is not str for f in fields):
+      raise UserError(f"info of {path} is damaged: it lacks {part}."
+                      f"{' or '.join(fields)}; make it anew with --save_ref")
+  return made
+
+
+def check_origin(path: Path, names: Collection[str], protocol: Protocol,
+                 made: dict[str, Any] | None = None) -> None:
+  """UserError if a file tells that its images were resized in another way."""
+  said = re.search("_(clean|legacy_tensorflow|legacy_pytorch)_", path.name)
+  told = {"clean": "clean", "legacy_tensorflow": "tf",
+          "legacy_pytorch": "half_pixel"}.get(said and said[1])
+  if "mu_s" in names:  # ADM's alone have them
+    told = told or "tf"
+  if told and told != protocol.resize and not made:
+    raise UserError(
+        f"{path.name} is of images resized as '{told}', and protocol "
+        f"{protocol.name} resizes as '{protocol.resize}': these cannot be "
+        "compared")
+
+
+def check_gaussian(path: Path, mu: Any, sigma: Any, n: int, end: str = ""
+                   ) -> Gaussian:
+  """A mean and a covariance, as stored or in memory; UserError if not."""
+  if mu is None or sigma is None:
+    raise UserError(f"{path} holds one of mu{end} and sigma{end}, not both")
+  if len(mu.shape) != 1 or sigma.shape != mu.shape * 2 or not mu.shape[0]:
+    raise UserError(f"mu{end} of {path} is {list(mu.shape)} and sigma{end} "
+                    f"{list(sigma.shape)}: want [D] and [D, D]")
+  if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu":
+    raise UserError(f"mu{end} of {path} is {mu.dtype} and sigma{end} "
+                    f"{sigma.dtype}: want floats")
+  mu, sigma = (np.asarray(a if isinstance(a, np.ndarray) else a.whole(),
+                          np.float64) for a in (mu, sigma))
+  if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+    raise UserError(f"mu{end} or sigma{end} of {path} is not finite")
+  scale = np.sqrt(np.abs(np.diag(sigma)).max() + 1e-30)
+  if np.abs(sigma - sigma.T).max() > 1e-3 * scale**2 or (
+      np.diag(sigma).min() < -1e-6 * scale**2):
+    raise UserError(f"sigma{end} of {path} is no covariance: it is not "
+                    "symmetric, or has negative variances")
+  return Gaussian(mu, sigma, n)
+
+
+def wanted(path: Path, names: Collection[str]) -> str:
+  """What to say of a file that has neither statistics nor images."""
+  held = ", ".join(list(names)[:8]) or "nothing"
+  line = (f"{path} holds {held}: a reference is mu [D] and sigma [D, D], or "
+          "images arr_0, uint8 [N, H, W, 3]")
+  lower = {n.lower() for n in names}
+  if rows := lower & set(FEATURES):
+    return (f"{line}; of features f save np.savez(file, mu=f.mean(0), "
+            f"sigma=np.cov(f, rowvar=False)), f being its {min(rows)}")
+  if len(names) == 2 or any(n.startswith(("mean", "cov")) for n in lower):
+    return f"{line}; save a mean as mu and a covariance as sigma"
+  return line
