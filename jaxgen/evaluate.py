@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import cli, jsonfile, processes, restoration, sample
 from jaxgen.chain import data_of
-from jaxgen.data.sources import open_source
+from jaxgen.data.sources import open_source, open_split
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards, statistics
 from jaxgen.evaluation.collect import Extractor
@@ -165,7 +165,8 @@ def judge_as_ever(values: flags.FlagValues) -> None:
                       "are they compared with?")
     source = open_source(f"npz:{values.samples}")
     x, y = source.arrays()
-    data = ConfigDict(dict(source=values.data, split="train"))
+    data = ConfigDict(dict(
+        source=values.data, split="train", size=values.size or 0))
     check_samples(data, x.shape, x.dtype, y)  # before a judge is trained
     judge = open_judge(data, values.judge)
     made = {"samples": values.samples, "fingerprint": source.fingerprint}
@@ -269,7 +270,8 @@ def open_samples(values: flags.FlagValues, how: Protocol
                  ) -> tuple[Images, ConfigDict | None]:
   """What is judged, and the config of what it imitates, if that is known."""
   if values.samples:
-    data = values.data and ConfigDict(dict(source=values.data, split="train"))
+    data = values.data and ConfigDict(dict(
+        source=values.data, split="train", size=values.size or 0))
     return open_images(values.samples, how, size=values.size,
                        span=values.floats, convert=values.convert,
                        num=values.num), data
@@ -291,9 +293,7 @@ def open_real(values: flags.FlagValues, how: Protocol,
                           convert=values.convert)
   if data is None:
     raise UserError("--protocol wants --ref: what are samples compared with?")
-  images = Dataset(open_source(data.source, split=data.split,
-                               size=data.get("size") or None), data.split)
-  return Reference.of(images)
+  return Reference.of(Dataset(open_split(data), data.split))
 
 
 def open_features(values: flags.FlagValues, how: Protocol,

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import config, sample, train
-from jaxgen.data.sources import Source, open_source
+from jaxgen.data.sources import Source, channels_of, open_split
 from jaxgen.errors import UserError
 from jaxgen.metrics.distances import frechet, moments
 from jaxgen.metrics.prdc import prdc
@@ -75,13 +75,13 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
     one = open_judge(ConfigDict(dict(
         source="digits", split="train", size=size or 0)), folder)
     return StackedJudge(
-        open_source(data.source, split="test", size=size),
+        open_split(data, "test"),
         lambda x: in_batches(one.classifier, x)[1], one.classifier.card)
-  real = open_source(data.source, split=data.split, size=size)
+  real = open_split(data)
   if not real.classes:
     raise UserError(
         f"{real.name} has no labels, and the built-in judge is a classifier")
-  test = open_source(data.source, split="test", size=size)
+  test = open_split(data, "test")
   home = pathlib.Path(folder) if folder else cache(real, size)
   return ClassifierJudge.of(data, real, test, home)
 
@@ -98,8 +98,7 @@ def check_samples(data: ConfigDict, shape: tuple[int | None, ...],
     dtype: Of samples.
     y: Their labels, if they have some.
   """
-  real = open_source(data.source, split=data.split,
-                     size=data.get("size") or None)
+  real = open_split(data)
   if len(shape) == 4 and shape[-1] is None:
     shape = (*shape[:-1], real.shape[-1])
   if data.source.startswith("points:") or data.source == "stacked_digits":
@@ -238,7 +237,7 @@ def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
   c = config.load("configs/judge.py")
   with c.unlocked():
     c.data.update(source=data.source, split=data.split, classes=classes,
-                  size=data.get("size", 0))
+                  size=data.get("size", 0), channels=channels_of(data))
     c.model.net.classes = classes
     c.checkpoint.every = c.steps
   return c

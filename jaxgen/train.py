@@ -223,7 +223,11 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
       saved = latest_meta(workdir)
   except UserError:
     return  # nothing sound is there
-  saved["config"]["data"].setdefault("crop", 0.)  # runs older than the field
+  data, now = saved["config"]["data"], meta["config"]["data"]
+  data.setdefault("crop", 0.)  # runs older than the field; and than this one:
+  alike = saved["data"]["shape"] == meta["data"]["shape"]
+  data.setdefault("channels",
+                  now["channels"] if alike else saved["data"]["shape"][-1])
   fresh = "import" in saved and saved["step"] == 0
   check_config(saved["config"], meta["config"],
                MAY_BEGIN if fresh else MAY_CHANGE)

@@ -44,6 +44,8 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
   kind, _, rest = name.partition(":")
   if kind != "tfds" or not rest:
     raise UserError(f"'{name}' needs no preparation; tfds:NAME and digits do")
+  if not catalogue.NAME.fullmatch(rest):
+    catalogue.find(rest, root)  # says so
   with contextlib.suppress(UserError):
     return catalogue.find(rest, root)
   shim = contextlib.nullcontext()

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
 from jaxgen import pictures
 from jaxgen.data import zipped
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import listing
+from jaxgen.data.image import open_image
 from jaxgen.errors import UserError
 from jaxgen.evaluation import origins
 from jaxgen.interop import files
@@ -217,13 +217,13 @@ class Folder:
 
   def _kind(self, file: Callable[[str], Any], name: str) -> Kind:
     """What the head of one file says."""
-    with readable(self.path / name), Image.open(file(name)) as image:
+    with readable(self.path / name), open_image(file(name)) as image:
       return Kind(image.size[::-1], image.mode, "transparency" in image.info,
                   str(image.info.get(pictures.KEY, "")))
 
   def _one(self, file: Callable[[str], Any], name: str) -> np.ndarray:
     """One file, uint8 [H, W, 3]."""
-    with readable(self.path / name), Image.open(file(name)) as image:
+    with readable(self.path / name), open_image(file(name)) as image:
       image.load()  # all of it: a file that was cut short shows up here
       return np.asarray(image.convert("RGB"))
 
