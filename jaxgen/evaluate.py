@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from jaxgen import cli, jsonfile, processes, restoration, sample
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source, open_split
+from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards, statistics
 from jaxgen.evaluation.collect import Extractor
@@ -211,7 +212,8 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
   if values.save_ref and not evaluation.plan_real.moments:
     raise UserError("--save_ref wants a metric of statistics, such as fid")
   # Before the hours that it takes:
-  evaluation.check(images.count, images.labels, images.sizes)
+  evaluation.check(images.count, images.labels, images.sizes,
+                   getattr(images, "class_names", ()))
   cards.check_alike({"this evaluation": evaluation.head(images)} | against)
   out = values.out and pathlib.Path(values.out)
   if not out and values.workdir:
@@ -293,7 +295,10 @@ def open_real(values: flags.FlagValues, how: Protocol,
                           convert=values.convert)
   if data is None:
     raise UserError("--protocol wants --ref: what are samples compared with?")
-  return Reference.of(Dataset(open_split(data), data.split))
+  source = open_split(data)
+  if processes.lead():
+    introduce(source, data.split)
+  return Reference.of(Dataset(source, data.split))
 
 
 def open_features(values: flags.FlagValues, how: Protocol,
@@ -333,7 +338,8 @@ def with_accuracy(card: dict[str, Any], judge: ClassifierJudge,
   judge.check(x)
   name = f"cas@{judge.features}"
   return card | {"scores": card["scores"] | {name: judge.cas(x, images.labels)},
-                 "cas": judge.card}
+                 "cas": judge.card | {
+                     "by_class": judge.cas_by_class(x, images.labels)}}
 
 
 if __name__ == "__main__":

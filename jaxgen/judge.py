@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import config, sample, train
 from jaxgen.data.sources import Source, channels_of, open_split
+from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
 from jaxgen.metrics.distances import frechet, moments
 from jaxgen.metrics.prdc import prdc
@@ -82,6 +83,8 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
     raise UserError(
         f"{real.name} has no labels, and the built-in judge is a classifier")
   test = open_split(data, "test")
+  introduce(real, data.split)
+  introduce(test, "test")
   home = pathlib.Path(folder) if folder else cache(real, size)
   return ClassifierJudge.of(data, real, test, home)
 
@@ -222,6 +225,18 @@ class ClassifierJudge:
 
     The judge's own config, trained on samples, tested on real test images.
     """
+    return accuracy(self.learner(x, y), self.test)
+
+  def cas_by_class(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """The same for each class of the test images, by its name."""
+    images, truth = self.test.arrays()
+    right = in_batches(self.learner(x, y), images)[1].argmax(-1) == truth
+    names = self.real.class_names or range(self.real.classes)
+    return {str(name): float(right[truth == i].mean())
+            for i, name in enumerate(names) if (truth == i).any()}
+
+  def learner(self, x: np.ndarray, y: np.ndarray) -> Sampler:
+    """The judge's own config, trained on samples, if it is not yet."""
     digest = sample.digest_of(x, y)
     file = self.home / "cas" / f"{digest}.npz"
     sample.write(str(file), x, y, {})
@@ -229,7 +244,7 @@ class ClassifierJudge:
     with settings.unlocked():
       settings.data.source, settings.data.split = f"npz:{file}", "train"
     train.train(settings, self.home / "cas" / digest, quiet=True)
-    return accuracy(load(self.home / "cas" / digest), self.test)
+    return load(self.home / "cas" / digest)
 
 
 def judge_config(data: ConfigDict, classes: int) -> ConfigDict:

@@ -20,6 +20,7 @@ from absl import flags
 from jaxgen import cli, core, jsonfile
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_split
+from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError
 from jaxgen.models.diffusion import Diffusion
@@ -58,6 +59,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("only a diffusion model of whole images knows likelihoods")
   data = data_of(values.workdir)
   source = open_split(data, values.split)
+  introduce(source, values.split)
   x, y = source.arrays()
   n = min(values.num or len(x), len(x))
   if values.method == "bound":

@@ -36,6 +36,7 @@ from jaxgen.checkpoint import (
     steps,
 )
 from jaxgen.compilation import Compiled
+from jaxgen.data import summary
 from jaxgen.data.pipeline import batches
 from jaxgen.data.sources import Source
 from jaxgen.errors import UserError
@@ -119,7 +120,8 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
   """
   begun, times = time.time(), goodput.Goodput(processes.stall())
   processes.follow(times.beat)
-  out = io.StringIO() if quiet or not processes.lead() else sys.stderr
+  tells = processes.lead() and not quiet
+  out = sys.stderr if tells else io.StringIO()
   experiment, source = Experiment.of(config), open_data(config)
   meta = describe(config, source)
   agreement.check(meta)
@@ -139,6 +141,8 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False) -> core.State:
       print(f"{workdir} is already trained, to step {first}", file=out)
       return state
     gone = resumed(times, workdir, past, begun)
+    if tells:
+      summary.introduce(source, config.data.split)
     state = experiment.fresh(source, mesh) if state is None else state
     with contextlib.closing(Logger(
         workdir, total_steps=config.steps, batch=config.batch, start=first,

@@ -35,7 +35,7 @@ def summary(source: Source, split: str) -> str:
 
 
 def classes(source: Source) -> str:
-  """Of a data set: "2 classes: cat 20, dog 30"."""
+  """Of a data set: "2 classes: cat (20), dog (30)"."""
   count = source.classes
   if not count:
     return "no classes"
@@ -44,7 +44,7 @@ def classes(source: Source) -> str:
   if not isinstance(source, Arrays):  # to count takes reading them all
     return f"{head}: {', '.join(names[:SHOWN])}" + ", .." * (count > SHOWN)
   many = np.bincount(source.arrays()[1], minlength=count)
-  shown = [f"{n} {k:,}" for n, k in zip(names, many, strict=True)]
+  shown = [f"{n} ({k:,})" for n, k in zip(names, many, strict=True)]
   if count > SHOWN:
     head += f" of {many.min():,} to {many.max():,}"
     shown = [*shown[: SHOWN - 1], "..", shown[-1]]
