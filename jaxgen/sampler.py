@@ -22,16 +22,23 @@ Labels = int | str | Sequence[int | str] | None
 
 
 def number_of(word: str, class_names: Sequence[str], others: str = "") -> int:
-  """A class, given by its number, "3", or by its name.
+  """A class, given by its number, "3", or by its name; "#3" is never a name.
 
   Raises:
-    UserError: There is no class of that name; `others` is what else one may
-      say.
+    UserError: There is no class of that name, or it is the number of another
+      one. `others` is what else one may say.
   """
-  if re.fullmatch("-?[0-9]{1,9}", word):
-    return int(word)
+  number = re.fullmatch("(#?)(-?[0-9]{1,9})", word)
   if word in class_names:
-    return class_names.index(word)
+    place, end = class_names.index(word), len(class_names)
+    if number and int(number[2]) != place and 0 <= int(number[2]) < end:
+      raise UserError(
+          f"labels={word}: the class of that name is number {place}, and the "
+          f"class of that number is {class_names[int(number[2])]!r}: say "
+          f"#{place} or #{number[2]}")
+    return place
+  if number:
+    return int(number[2])
   raise UserError(f"labels={word}: want {others}numbers, such as 3 or 0,1,2"
                   + (
       ", or names of classes" + nearest(word, class_names) if class_names
