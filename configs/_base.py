@@ -15,10 +15,11 @@ def base(source: str, *, steps: int, batch: int, size: int = 0,
   # it each; batches are cut over all. 0: what is left.
   c.mesh = dict(data=0, fsdp=1)
   # size: images are cropped and resized to it; 0: as they are stored.
+  # channels: 1 grey, 3 RGB, 0 as they are stored.
   # classes: labels that the model is given; 0: none.
   # crop: 0.8 takes random squares of 0.8 to 1 of an image; 0: the middle one.
-  c.data = dict(source=source, split="train", size=size, classes=classes,
-                flip=False, crop=0.0, workers=0)
+  c.data = dict(source=source, split="train", size=size, channels=0,
+                classes=classes, flip=False, crop=0.0, workers=0)
   c.model = ConfigDict()
   c.optim = ConfigDict()  # an optimiser for every group that a player moves
   c.ema = ConfigDict()    # profiles of averaged weights; "main" is sampled

@@ -13,7 +13,7 @@ def get_config(arg="32"):
   """`arg`: height and width, a multiple of 4, or `debug`."""
   size = 16 if arg == "debug" else int(arg)
   c = _base.base("folder:images", size=size, steps=50_000, batch=64)
-  c.data.flip = True
+  c.data.update(flip=True, channels=3)
   c.model = dict(
       name="models.diffusion.Diffusion",
       net=dict(name="nets.unet.UNet", width=64, mults=(1, 2, 2), blocks=2,

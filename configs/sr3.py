@@ -49,7 +49,7 @@ def get_config(arg="128"):
   size = 128 if arg == "debug" else int(arg.removeprefix("paper"))
   small, own = (PAPER if paper else PORT)[size]
   c = _base.base("folder:images", steps=1_000_000, batch=256, size=size)
-  c.data.flip = True
+  c.data.update(flip=True, channels=3)
   c.model = dict(
       name="models.diffusion.Diffusion",
       net=dict(name="nets.unet.UNet", attend=(16,), heads=1,

@@ -41,7 +41,7 @@ def get_config(arg="256"):
   c = _base.base("tfds:cifar10" if cifar else f"folder:ffhq{arg}",
                  steps=1000 * kimg // batch, batch=batch,
                  size=0 if cifar else int(arg), classes=10 if cifar else 0)
-  c.data.flip = not cifar
+  c.data.update(flip=not cifar, channels=3)
   model(c, size=32 if cifar else int(arg), base=base, layers=layers,
         group=group, gamma=gamma, dtype="bfloat16", clamp=256.)
   if cifar:

@@ -79,11 +79,17 @@ def guided(ours: Trained, guide: Trained, role: str) -> Trained:
                     f"the model on {ours.data['shape']}")
   if mine != theirs and (mine if kind is Classifier else theirs):
     raise UserError(f"{role}={where} knows {theirs} classes, the model {mine}")
+  names, others = (tuple(m.data.get("class_names") or ())
+                   for m in (ours, guide))
+  if names and others and names != others:
+    raise UserError(f"the classes of {role}={where} have other names than the "
+                    "model's")
   return Trained(
       Guided(ours.model, guide.model), ours.params | {
           "guide": guide.params["net"]}, ours.stats | {
               "guide": guide.stats.get("net", {})}, ours.step,
-      ours.data | {"classes": mine or theirs}, ours.card | {role: guide.card})
+      ours.data | {"classes": mine or theirs, "class_names": names or others},
+      ours.card | {role: guide.card})
 
 
 def weights(workdir, config, model, shapes, profile, step):

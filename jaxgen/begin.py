@@ -21,6 +21,7 @@ class Data:
   classes: int
   dtype: np.dtype = np.dtype(np.uint8)
   fingerprint: None = None  # any data will do to train on
+  class_names: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return 0

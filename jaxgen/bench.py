@@ -22,6 +22,7 @@ from jaxgen import cli, device, files, sample, sharding
 from jaxgen.build import nearest
 from jaxgen.data import pipeline
 from jaxgen.data.sources import Source, open_source
+from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
 from jaxgen.experiment import open_data
 from jaxgen.speed import tables
@@ -139,6 +140,7 @@ def bench_data(values: flags.FlagValues, say) -> dict[str, Any]:
     how = {"batch": 128, "seed": 0, "workers": 0}
   else:
     source, how = open_data(config), options(config)
+  introduce(source, "train" if config is None else config.data.split)
   how |= {k: values[k].value for k in ("batch", "workers")
           if values[k].value is not None}
   rows = {}

@@ -116,6 +116,10 @@ def chained(parts: Sequence[Trained]) -> Trained:
   if len(many) > 1:
     raise UserError(f"the stages know {sorted(many)} classes: they were "
                     "trained on different data")
+  named = {tuple(p.data.get("class_names") or ()) for p in parts} - {()}
+  if len(named) > 1:
+    raise UserError("the stages' classes have different names: they were "
+                    "trained on different data")
   last, together = parts[-1], lambda field: {
       f"{i}.{g}": v for i, p in enumerate(parts)
       for g, v in getattr(p, field).items()}
@@ -127,7 +131,8 @@ def chained(parts: Sequence[Trained]) -> Trained:
           "step": last.step, "ema": last.card["ema"], "sampler": None,
           "dataset": last.data["name"], "stages": [p.card for p in parts]}
   return Trained(cascade, together("params"), together("stats"), last.step,
-                 last.data | {"classes": max(many, default=0)}, card)
+                 last.data | {"classes": max(many, default=0),
+                              "class_names": max(named, default=())}, card)
 
 
 def check_fit(below: Trained, stage: Trained) -> None:

@@ -22,7 +22,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import checkpoint, cli, config, files, health, pictures, train
-from jaxgen.data.sources import open_source
+from jaxgen.data.sources import open_split
+from jaxgen.data.summary import introduce
 from jaxgen.device import machine
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
@@ -214,7 +215,8 @@ def curves(log: list[dict[str, Any]]) -> dict[str, Any]:
 
 def real_samples(data: ConfigDict, n: int = 60):
   """Real training examples to look at, labels in turn -> x, classes."""
-  source = open_source(data.source, split=data.split, size=data.size or None)
+  source = open_split(data)
+  introduce(source, data.split)
   x, y = source.arrays()
   if not source.classes or x.ndim == 2:
     return x[:2000], 0

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from jaxgen.core import Key
 from jaxgen.data.folder import listing
-from jaxgen.data.image import MODES
+from jaxgen.data.image import MODES, open_image
 from jaxgen.errors import UserError
 from jaxgen.originals import Picture, finished, opened, save
 from jaxgen.progress import Progress
@@ -193,7 +192,7 @@ def planned(src: Path, out: Path) -> list[Job]:
 def count(path: Path, s: int, overlap: int) -> int:
   """How many tiles cover a file, told by its head; 0 if it is broken."""
   try:
-    with Image.open(path) as image:
+    with open_image(path) as image:
       return int(np.prod([len(begins(max(n, s), s, overlap))
                           for n in image.size]))
   except Exception:  # named when its turn comes

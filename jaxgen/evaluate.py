@@ -25,7 +25,8 @@ from ml_collections import ConfigDict
 
 from jaxgen import cli, files, processes, restoration, sample
 from jaxgen.chain import data_of
-from jaxgen.data.sources import open_source
+from jaxgen.data.sources import open_source, open_split
+from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards, statistics
 from jaxgen.evaluation.collect import Extractor
@@ -169,7 +170,8 @@ def judge_as_ever(values: flags.FlagValues) -> None:
                       "are they compared with?")
     source = open_source(f"npz:{values.samples}")
     x, y = source.arrays()
-    data = ConfigDict(dict(source=values.data, split="train"))
+    data = ConfigDict(dict(
+        source=values.data, split="train", size=values.size or 0))
     check_samples(data, x.shape, x.dtype, y)  # before a judge is trained
     judge = open_judge(data, values.judge)
     made = {"samples": values.samples, "fingerprint": source.fingerprint}
@@ -214,7 +216,8 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
   if values.save_ref and not evaluation.plan_real.moments:
     raise UserError("--save_ref wants a metric of statistics, such as fid")
   # Before the hours that it takes:
-  evaluation.check(images.count, images.labels, images.sizes)
+  evaluation.check(images.count, images.labels, images.sizes,
+                   getattr(images, "class_names", ()))
   cards.check_alike({"this evaluation": evaluation.head(images)} | against)
   out = values.out and pathlib.Path(values.out)
   if not out and values.workdir:
@@ -276,7 +279,8 @@ def open_samples(values: flags.FlagValues, how: Protocol
                  ) -> tuple[Images, ConfigDict | None]:
   """What is judged, and the config of what it imitates, if that is known."""
   if values.samples:
-    data = values.data and ConfigDict(dict(source=values.data, split="train"))
+    data = values.data and ConfigDict(dict(
+        source=values.data, split="train", size=values.size or 0))
     return open_images(values.samples, how, size=values.size,
                        span=values.floats, convert=values.convert,
                        num=values.num), data
@@ -298,9 +302,10 @@ def open_real(values: flags.FlagValues, how: Protocol,
                           convert=values.convert)
   if data is None:
     raise UserError("--protocol wants --ref: what are samples compared with?")
-  images = Dataset(open_source(data.source, split=data.split,
-                               size=data.get("size") or None), data.split)
-  return Reference.of(images)
+  source = open_split(data)
+  if processes.lead():
+    introduce(source, data.split)
+  return Reference.of(Dataset(source, data.split))
 
 
 def open_features(values: flags.FlagValues, how: Protocol,
@@ -340,7 +345,8 @@ def with_accuracy(card: dict[str, Any], judge: ClassifierJudge,
   judge.check(x)
   name = f"cas@{judge.features}"
   return card | {"scores": card["scores"] | {name: judge.cas(x, images.labels)},
-                 "cas": judge.card}
+                 "cas": judge.card | {
+                     "by_class": judge.cas_by_class(x, images.labels)}}
 
 
 if __name__ == "__main__":

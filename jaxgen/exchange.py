@@ -142,6 +142,9 @@ def stand_in(experiment: Experiment, tensors: Tensors, source: str, size: int
     channels = tensors[head].shape[0] // (1 + learned)
   elif first in tensors:  # a classifier
     channels = tensors[first].shape[1]
+  if c.channels not in (0, channels):
+    raise UserError(f"the file is of images with {channels} channels, but "
+                    f"config.data.channels={c.channels}")
   return Data(c.source, (size, size, channels), c.classes)
 
 

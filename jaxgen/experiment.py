@@ -12,7 +12,7 @@ from jaxgen import core, sharding
 from jaxgen.build import build, nearest
 from jaxgen.checkpoint import as_json
 from jaxgen.data.pipeline import check_crop
-from jaxgen.data.sources import Source, open_source
+from jaxgen.data.sources import Source, open_split
 from jaxgen.errors import UserError, refusing
 
 # The fixed part of a config: model, optim and ema are for `build` to judge.
@@ -21,7 +21,7 @@ FIELDS = {
          "model", "optim", "ema", "log", "checkpoint"),
     "mesh": ("data", "fsdp"),
     "data": ("source", "split", "classes", "flip", "crop", "workers",
-             "size"),
+             "size", "channels"),
     "log": ("every", "pictures", "histograms", "eval"),
     "checkpoint": ("every", "keep", "keep_every"),
 }
@@ -92,7 +92,8 @@ class Experiment:
     if x.shape[1:] != source.shape:
       raise UserError(
           f"the model makes samples of shape {x.shape[1:]}, but {source.name} "
-          f"holds {source.shape}: adapt config.model or config.data")
+          f"holds {source.shape}: adapt config.model or config.data "
+          "(size, channels)")
     return abstract
 
   def fresh(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
@@ -143,6 +144,9 @@ def check_fields(config: ConfigDict) -> None:
     if type(value) is not int or value < least:
       raise UserError(f"config.{name}={value!r}: want a whole number, "
                       f"at least {least}")
+  if config.data.channels not in (0, 1, 3):
+    raise UserError(f"config.data.channels={config.data.channels!r}: want 1 "
+                    "(grey), 3 (RGB) or 0 (as they are stored)")
   specs = {"model": config.model} | {
       f"{part}.{k}": v for part in ("optim", "ema")
       for k, v in config[part].items()}
@@ -160,8 +164,7 @@ def field(config: ConfigDict, path: str) -> Any:
 
 def open_data(config: ConfigDict) -> Source:
   """The source that a config trains on."""
-  data = config.data
-  return open_source(data.source, split=data.split, size=data.size or None)
+  return open_split(config.data)
 
 
 def dummy(source: Source, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -174,8 +177,10 @@ def dummy(source: Source, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 def describe(config: ConfigDict, source: Source) -> dict[str, Any]:
   """What a checkpoint says of itself, beside the state."""
+  classes = config.data.classes
   return {
       "config": as_json(config),
-      "data": {"name": source.name, "classes": config.data.classes,
+      "data": {"name": source.name, "classes": classes,
+               "class_names": list(source.class_names) if classes else [],
                "shape": list(source.shape), "dtype": str(source.dtype),
                "examples": len(source), "fingerprint": source.fingerprint}}

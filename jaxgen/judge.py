@@ -15,7 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import config, files, sample, train
-from jaxgen.data.sources import Source, open_source
+from jaxgen.data.sources import Source, channels_of, open_split
+from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
 from jaxgen.metrics.distances import frechet, moments
 from jaxgen.metrics.prdc import prdc
@@ -74,13 +75,15 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
     one = open_judge(ConfigDict(dict(
         source="digits", split="train", size=size or 0)), folder)
     return StackedJudge(
-        open_source(data.source, split="test", size=size),
+        open_split(data, "test"),
         lambda x: in_batches(one.classifier, x)[1], one.classifier.card)
-  real = open_source(data.source, split=data.split, size=size)
+  real = open_split(data)
   if not real.classes:
     raise UserError(
         f"{real.name} has no labels, and the built-in judge is a classifier")
-  test = open_source(data.source, split="test", size=size)
+  test = open_split(data, "test")
+  introduce(real, data.split)
+  introduce(test, "test")
   home = pathlib.Path(folder) if folder else cache(real, size)
   return ClassifierJudge.of(data, real, test, home)
 
@@ -97,8 +100,7 @@ def check_samples(data: ConfigDict, shape: tuple[int | None, ...],
     dtype: Of samples.
     y: Their labels, if they have some.
   """
-  real = open_source(data.source, split=data.split,
-                     size=data.get("size") or None)
+  real = open_split(data)
   if len(shape) == 4 and shape[-1] is None:
     shape = (*shape[:-1], real.shape[-1])
   if data.source.startswith("points:") or data.source == "stacked_digits":
@@ -222,6 +224,18 @@ class ClassifierJudge:
 
     The judge's own config, trained on samples, tested on real test images.
     """
+    return accuracy(self.learner(x, y), self.test)
+
+  def cas_by_class(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """The same for each class of the test images, by its name."""
+    images, truth = self.test.arrays()
+    right = in_batches(self.learner(x, y), images)[1].argmax(-1) == truth
+    names = self.real.class_names or range(self.real.classes)
+    return {str(name): float(right[truth == i].mean())
+            for i, name in enumerate(names) if (truth == i).any()}
+
+  def learner(self, x: np.ndarray, y: np.ndarray) -> Sampler:
+    """The judge's own config, trained on samples, if it is not yet."""
     digest = sample.digest_of(x, y)
     file = self.home / "cas" / f"{digest}.npz"
     sample.write(str(file), x, y, {})
@@ -229,7 +243,7 @@ class ClassifierJudge:
     with settings.unlocked():
       settings.data.source, settings.data.split = f"npz:{file}", "train"
     train.train(settings, self.home / "cas" / digest, quiet=True)
-    return accuracy(load(self.home / "cas" / digest), self.test)
+    return load(self.home / "cas" / digest)
 
 
 def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
@@ -237,7 +251,7 @@ def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
   c = config.load("configs/judge.py")
   with c.unlocked():
     c.data.update(source=data.source, split=data.split, classes=classes,
-                  size=data.get("size", 0))
+                  size=data.get("size", 0), channels=channels_of(data))
     c.model.net.classes = classes
     c.checkpoint.every = c.steps
   return c

@@ -19,7 +19,8 @@ from absl import flags
 
 from jaxgen import cli, core, files
 from jaxgen.chain import data_of
-from jaxgen.data.sources import open_source
+from jaxgen.data.sources import open_split
+from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError
 from jaxgen.models.diffusion import Diffusion
@@ -57,7 +58,8 @@ def main(values: flags.FlagValues) -> None:
   if not isinstance(model.model, Diffusion) or model.model.cond:
     raise UserError("only a diffusion model of whole images knows likelihoods")
   data = data_of(values.workdir)
-  source = open_source(data.source, split=values.split, size=data.size or None)
+  source = open_split(data, values.split)
+  introduce(source, values.split)
   x, y = source.arrays()
   n = min(values.num or len(x), len(x))
   if values.method == "bound":

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from jaxgen.data.image import MAX_PIXELS, pixels, to_mode
+from jaxgen.data.image import MAX_PIXELS, open_image, pixels, to_mode
 from jaxgen.errors import UserError
 from jaxgen.files import atomic
 from jaxgen.pictures import KEY
@@ -34,7 +34,7 @@ def opened(path: Path, channels: int) -> Picture:
   Raises:
     ValueError, OSError, or what else a broken file may do to the decoder.
   """
-  with Image.open(path) as image:
+  with open_image(path) as image:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a photograph and its preview
       raise ValueError(f"holds {frames} pictures: save the one you want")

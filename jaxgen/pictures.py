@@ -13,6 +13,7 @@ import PIL.Image
 import PIL.PngImagePlugin
 
 from jaxgen import files
+from jaxgen.data.image import open_image
 from jaxgen.errors import UserError
 
 KEY = "jaxgen"  # the PNG text chunk that holds JSON
@@ -181,7 +182,7 @@ def read_info(path: str | os.PathLike) -> dict:
     UserError: the file is not a PNG that jaxgen wrote.
   """
   try:
-    with PIL.Image.open(path) as image:
+    with open_image(path) as image:
       return json.loads(image.text[KEY])
   except (OSError, AttributeError, KeyError, ValueError) as error:
     raise UserError(

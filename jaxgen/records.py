@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.checkpoint import Checkpoints, as_json, steps
-from jaxgen.data.sources import Source, open_source
+from jaxgen.data.sources import Source, open_split
 from jaxgen.errors import Diverged, UserError
 from jaxgen.experiment import Experiment, dummy
 from jaxgen.goodput import Goodput
@@ -209,9 +209,8 @@ class Probe:
   def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
                source: Source, logger: Logger, n: int = 128):
     self.logger, self.batches = logger, None
-    data = experiment.config.data
     try:
-      held = open_source(data.source, split="test", size=data.size or None)
+      held = open_split(experiment.config.data, "test")
     except UserError:
       return
     n = min(n, len(source), len(held))

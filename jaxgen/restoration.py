@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import files, pictures, sample
-from jaxgen.data.sources import open_source
+from jaxgen.data.sources import open_split
 from jaxgen.diffusion import degrade
 from jaxgen.errors import UserError
 from jaxgen.evaluation import perceptual
@@ -104,7 +104,7 @@ def case_of(model: Sampler, data: ConfigDict, num: int | None) -> Case:
   if set(model.model.cond) != {"low_res"}:
     raise UserError(f"this model makes x from {', '.join(model.model.cond)}: "
                     "only those of low_res alone are judged")
-  test = open_source(data.source, split="test", size=data.get("size") or None)
+  test = open_split(data, "test")
   if test.shape != tuple(model.shape) or test.dtype != np.uint8:
     raise UserError(f"this model makes {list(model.shape)}, but {test.name} "
                     f"holds {test.dtype} {list(test.shape)}")

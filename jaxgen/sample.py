@@ -61,7 +61,8 @@ def define(values: flags.FlagValues) -> None:
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("workdir", None, "of the trained model")
   flag("out", None, "x.png (one grid), x.npz (arr_0, arr_1) or a folder")
-  flag("labels", None, "one or several: 3 or 0,1,2; default: each in turn")
+  flag("labels", None, "one or several, by number or by name: 3 or nature,1; "
+       "default: each in turn")
   flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS))
   flag("respacing", None, "which times, as ADM says it (250, ddim25, 10,10,20) "
        "or by rule: karras, even, ...")
@@ -99,7 +100,7 @@ def main(values: flags.FlagValues) -> None:
   cond, y, of = small_images(values.low_res)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
   if values.labels is not None or not model.classes:
-    y = parse_labels(values.labels)
+    y = model.numbers(parse_labels(values.labels))
   knobs = turned(values)
   model = controls.settled(model, values.standing, knobs)
   if asked:
@@ -114,6 +115,8 @@ def main(values: flags.FlagValues) -> None:
   x = made.x
   info = model.card | of | {"seed": values.seed, "num": len(x),
                             "knobs": told(model.settings(knobs))} | made.info
+  if model.class_names:
+    info["class_names"] = model.class_names
   if processes.lead():
     write(values.out, x, made.labels, info, made.columns, made.arrays)
     print(f"{len(x)} samples -> {values.out}")
@@ -165,15 +168,9 @@ def small_images(path: str | None) -> tuple[
       "low_res": {"file": path, "digest": source.fingerprint}}
 
 
-def parse_labels(text: str | None) -> list[int] | None:
-  """"0,1,2" -> [0, 1, 2]."""
-  if text is None:
-    return None
-  try:
-    return [int(word) for word in text.split(",")]
-  except ValueError:
-    raise UserError(f"--labels={text}: want numbers, such as 3 or 0,1,2"
-                    ) from None
+def parse_labels(text: str | None) -> list[str] | None:
+  """"0,cat,2" -> ["0", "cat", "2"]: numbers or names of classes."""
+  return None if text is None else [w.strip() for w in text.split(",")]
 
 
 def told(settings: dict[str, float]) -> dict[str, float | None]:
@@ -219,9 +216,14 @@ def write(out: str, x: np.ndarray, labels: np.ndarray | None,
       with atomic(path) as draft, draft.open("wb") as file:
         np.savez(file, *arrays, info=json.dumps(info), **more or {})
     else:
+      names = info.get("class_names")  # each needs one of them alone
+      info = {k: v for k, v in info.items() if k != "class_names"}
       for i, image in enumerate(x):
+        label = None if labels is None else int(labels[i])
+        known = {"class": names[label]} if names and label is not None and (
+            0 <= label < len(names)) else {}
         portrait(image[None], path / f"{i:06d}.png", info | {
-            "index": i, "label": None if labels is None else int(labels[i])})
+            "index": i, "label": label} | known)
   except OSError as e:
     raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}"
                     ) from e

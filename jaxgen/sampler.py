@@ -1,6 +1,7 @@
 """A trained model, ready to sample: from a checkpoint to a jitted function."""
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,33 @@ from jaxgen.chain import chained, stages_of
 from jaxgen.choices import PATHS
 from jaxgen.errors import UserError
 from jaxgen.models.diffusion import LONGEST
+
+# Of classes: numbers or names.
+Labels = int | str | Sequence[int | str] | None
+
+
+def number_of(word: str, class_names: Sequence[str], others: str = "") -> int:
+  """A class, given by its number, "3", or by its name; "#3" is never a name.
+
+  Raises:
+    UserError: There is no class of that name, or it is the number of another
+      one. `others` is what else one may say.
+  """
+  number = re.fullmatch("(#?)(-?[0-9]{1,9})", word)
+  if word in class_names:
+    place, end = class_names.index(word), len(class_names)
+    if number and int(number[2]) != place and 0 <= int(number[2]) < end:
+      raise UserError(
+          f"labels={word}: the class of that name is number {place}, and the "
+          f"class of that number is {class_names[int(number[2])]!r}: say "
+          f"#{place} or #{number[2]}")
+    return place
+  if number:
+    return int(number[2])
+  raise UserError(f"labels={word}: want {others}numbers, such as 3 or 0,1,2"
+                  + (
+      ", or names of classes" + nearest(word, class_names) if class_names
+      else ": the names of this model's classes are not known"))
 
 
 def load(workdir: str | Sequence[str], *, ema: str | None = None,
@@ -64,7 +92,8 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
   state = sharding.everywhere(state, sharding.make_mesh())
   data = ours.data
   return Sampler(ours.model, state, tuple(data["shape"]),
-                 np.dtype(data["dtype"]), data["classes"], ours.card)
+                 np.dtype(data["dtype"]), data["classes"], ours.card,
+                 tuple(data.get("class_names", ())))
 
 
 def draw(model: core.Model, profile: str | None, shapes, classes: int,
@@ -108,6 +137,7 @@ class Sampler:
     dtype: uint8 for images, float32 for points.
     classes: Number of labels, or 0.
     card: Where the weights came from.
+    class_names: Of the classes in their order; () where they are not known.
   """
   model: core.Model
   state: core.State
@@ -115,9 +145,10 @@ class Sampler:
   dtype: np.dtype
   classes: int
   card: dict[str, Any]
+  class_names: tuple[str, ...] = ()
 
   def sample(self, key: int | core.Key, num: int,
-             labels: int | Sequence[int] | None = None, *, batch: int = 256,
+             labels: Labels = None, *, batch: int = 256,
              **given: float | np.ndarray) -> np.ndarray:
     """Draws samples: uint8 [num, H, W, C], or float32 for points.
 
@@ -127,8 +158,8 @@ class Sampler:
     Args:
       key: A seed, or a key [].
       num: How many.
-      labels: One for all, or one each; None: every class in turn. -1 asks a
-        guided diffusion model for "any".
+      labels: One for all, or one each, numbers or names of classes; None:
+        every class in turn. -1 asks a guided diffusion model for "any".
       batch: How many to draw at once.
       **given: Knobs such as steps, guidance, eta, see `model.knobs`; and what
         the model is conditioned on beside labels, see `model.cond`: low_res,
@@ -230,8 +261,7 @@ class Sampler:
               f"[n, {', '.join(map(str, shape))}]")
     return found
 
-  def labels(self, num: int, labels: int | Sequence[int] | None
-             ) -> np.ndarray | None:
+  def labels(self, num: int, labels: Labels) -> np.ndarray | None:
     """One label for each sample, [num] int32; None without classes."""
     if num < 1:
       raise UserError(f"num={num}: want at least 1")
@@ -241,7 +271,7 @@ class Sampler:
       return None
     if labels is None:
       return np.arange(num, dtype=np.int32) % self.classes
-    y = np.asarray(labels, np.int32).reshape(-1)
+    y = np.asarray(self.numbers(labels), np.int32).reshape(-1)
     if len(y) not in (1, num):
       y = np.resize(y, num)  # a few labels, in turn
     least = -1 if getattr(self.model, "free", False) else 0
@@ -250,3 +280,11 @@ class Sampler:
       raise UserError(f"labels run from 0 to {self.classes - 1}, "
                       f"got {strange[0]}")
     return np.broadcast_to(y, (num,))
+
+  def numbers(self, labels: Labels) -> int | Sequence[int]:
+    """Of classes that are given by name; numbers stay."""
+    if isinstance(labels, str):
+      return number_of(labels, self.class_names)
+    if isinstance(labels, Sequence):
+      return [self.numbers(one) for one in labels]
+    return labels

@@ -37,6 +37,7 @@ from jaxgen.checkpoint import (
     steps,
 )
 from jaxgen.compilation import Compiled
+from jaxgen.data import summary
 from jaxgen.data.pipeline import batches
 from jaxgen.data.sources import Source
 from jaxgen.errors import UserError
@@ -123,7 +124,8 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
   """
   begun, times = time.time(), goodput.Goodput(processes.stall())
   processes.follow(times.beat)
-  out = io.StringIO() if quiet or not processes.lead() else sys.stderr
+  tells = processes.lead() and not quiet
+  out = sys.stderr if tells else io.StringIO()
   experiment, source = Experiment.of(config), open_data(config)
   meta = describe(config, source)
   agreement.check(meta)
@@ -145,6 +147,8 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
       print(f"{workdir} is already trained, to step {first}", file=out)
       return state
     gone = resumed(times, workdir, past, begun)
+    if tells:
+      summary.introduce(source, config.data.split)
     state = experiment.fresh(source, mesh) if state is None else state
     with contextlib.closing(Logger(
         workdir, total_steps=config.steps, batch=config.batch, start=first,
@@ -229,7 +233,11 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
       saved = latest_meta(workdir)
   except UserError:
     return  # nothing sound is there
-  saved["config"]["data"].setdefault("crop", 0.)  # runs older than the field
+  data, now = saved["config"]["data"], meta["config"]["data"]
+  data.setdefault("crop", 0.)  # runs older than the field; and than this one:
+  alike = saved["data"]["shape"] == meta["data"]["shape"]
+  data.setdefault("channels",
+                  now["channels"] if alike else saved["data"]["shape"][-1])
   fresh = "import" in saved and saved["step"] == 0
   check_config(saved["config"], meta["config"],
                MAY_BEGIN if fresh else MAY_CHANGE)

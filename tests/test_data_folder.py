@@ -1,15 +1,20 @@
 """Folders of images: the crop rule, all kinds of files, broken ones."""
 
+import ast
 import copy
 import io
+import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxgen import enlarge, originals, pictures
 from jaxgen.data import folder, image, pack
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
+from jaxgen.evaluation.images import Folder
+from jaxgen.study_page import pairs
 
 rng = np.random.default_rng(0)
 
@@ -255,3 +260,45 @@ def test_folders_that_cannot_be(tmp_path):
       open_source(f"folder:{tmp_path}/{name}", **options)
   with pytest.raises(UserError, match="needs a size"):
     open_source(f"folder:{tmp_path}/mixed")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
+READERS = {  # whatever opens an image of a user's
+  "training": lambda path: image.decode(path, 8, 3),
+  "bytes": lambda path: image.decode(path.read_bytes(), 8, 3),
+  "originals": lambda path: originals.opened(path, 3),
+  "evaluation": lambda path: Folder.open(str(path.parent), False, True),
+  "study": pairs.encoded,
+  "provenance": pictures.read_info,
+  "tiles": lambda path: 1 / enlarge.count(path, 8, 2),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("content", [
+  POSTSCRIPT, b"\xc5\xd0\xd3\xc6" + bytes(28) + POSTSCRIPT,
+  b"8BPS\0\1" + bytes(40), b"icns" + bytes(40), b"BUFR" + bytes(40),
+])  # fmt: skip
+def test_no_program_is_started_whatever_a_file_begins_with(
+  reader, content, tmp_path, monkeypatch
+):
+  path = tmp_path / "photo.png"
+  path.write_bytes(content)
+  start = lambda *args, **kwargs: pytest.fail(f"starts {args}")
+  for name in ("Popen", "run", "check_call", "check_output", "call"):
+    monkeypatch.setattr(f"subprocess.{name}", start)
+  with pytest.raises(
+    (UserError, ValueError, ZeroDivisionError), match="none of PNG|not|zero"
+  ):
+    READERS[reader](path)
+
+
+def test_pillow_meets_files_in_one_place():
+  root, calls = pathlib.Path(image.__file__).parents[1], []
+  for path in root.rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+        "Image.open"
+      ):
+        calls.append((path.name, [k.arg for k in node.keywords]))
+  assert calls == [("image.py", ["formats"])]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -336,3 +337,45 @@ def alive(pid):
       return file.read().rpartition(")")[2].split()[0] != "Z"
   except FileNotFoundError:
     return False
+
+
+@pytest.mark.parametrize("name", [
+  "../../x", "/etc", "a/../../b", "mnist:../..", "..", "a//b", "mnist:1",
+  "mnist/", "\x1b[2J", "a\nb",
+])  # fmt: skip
+def test_names_that_lead_elsewhere(name, tmp_path):
+  (tmp_path / "x").mkdir()
+  root = tmp_path / "a" / "b"
+  for use in (prepare, lambda name, root: open_source(name, data_dir=root)):
+    with pytest.raises(UserError, match="is no name of a data set"):
+      use(f"tfds:{name}", str(root))
+
+
+def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
+  from jaxgen.data import prepare as module
+  module.unreachable.cache_clear()
+  monkeypatch.setattr(module.urllib.request, "getproxies", dict)
+  asked = []
+
+  def refuse(address, timeout):
+    asked.append(address)
+    raise OSError(-2, "Name or service not known")
+
+  monkeypatch.setattr(module.socket, "create_connection", refuse)
+  for root in (tmp_path / "fresh", tmp_path / "begun"):
+    if root.name == "begun":
+      (root / "downloads").mkdir(parents=True)
+    with pytest.raises(UserError, match="storage.googleapis.com cannot be"):
+      prepare("tfds:mnist", str(root))
+  assert asked == [("storage.googleapis.com", 443)]
+  module.unreachable.cache_clear()
+
+
+def test_a_host_that_never_answers(monkeypatch):
+  from jaxgen.data import prepare as module
+  wait = threading.Event()
+  monkeypatch.setattr(
+    module.socket, "create_connection", lambda *_: wait.wait(9)
+  )
+  assert "no answer in 0.1 s" in module.unreachable("nowhere", 443, 0.1)
+  wait.set()

@@ -30,7 +30,9 @@ class Source(Protocol):
   shape: tuple[int, ...]  # of one x
   dtype: np.dtype
   fingerprint: str  # the same if and only if the examples are
+  class_names: tuple[str, ...]  # in their order; () where they have none
   skipped: tuple[str, ...]  # "file: why" for what could not be read
+  notes: tuple[str, ...]  # what else a user should know, such as "3 images .."
   in_memory: bool  # reading costs next to nothing: needs no helpers
 
   def __len__(self) -> int: ...
@@ -58,6 +60,8 @@ class Arrays:
   folder: Path | None = None  # where x is mapped from
   known: str = ""  # the fingerprint, where it is stored
   whole: Callable[[int], Image.Image] | None = None  # what x[i] was made from
+  class_names: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -150,4 +154,5 @@ def mapped(
     folder,
     meta["fingerprint"],
     whole,
+    tuple(meta.get("class_names", ())),
   )

@@ -14,13 +14,15 @@ from jaxgen.data import image, pack
 from jaxgen.data.arrays import Arrays, Cut, Example, digest
 from jaxgen.errors import UserError
 
+# Of TFDS: data set, configuration, version. None leads out of a folder.
+NAME = re.compile(r"\w+(/[\w-]+(\.[\w-]+)*)*(:\d+\.\d+\.\d+)?", re.ASCII)
 PACK_BELOW = 8 * 2**30  # bytes of raw pixels that are packed, not decoded
 
 
 class Records:
   """A source that decodes its images at every reading."""
 
-  skipped = ()
+  skipped, notes = (), ()
   in_memory = False
 
   def __init__(
@@ -30,7 +32,8 @@ class Records:
     self.name, self.dtype = name, np.dtype(np.uint8)
     self.shape = (size, size, channels)
     builder = tfds.builder_from_directory(folder)
-    self._image, self._label, self.classes = _keys(name, builder)
+    self._image, self._label, self.class_names = _keys(name, builder)
+    self.classes = len(self.class_names)
     decoders = {self._image: tfds.decode.SkipDecoding()}
     try:
       self._records = builder.as_data_source(split, decoders=decoders)
@@ -128,7 +131,10 @@ def open_tfds(
     / "".join(c if c.isalnum() or c in "-._" else "_" for c in label)
   )
   count = len(source)
-  packed = pack.packed(source.name, target, count, load, source.classes)
+  packed = pack.packed(
+    source.name, target, count, load, source.classes, source.class_names
+  )
+  packed = dataclasses.replace(packed, class_names=source.class_names)
   if (height, width) == (size, size):
     return packed
   names = [f"example {i}" for i in range(count if packed.skipped else 0)]
@@ -153,6 +159,11 @@ def find(name: str, root: Path) -> Path:
   `name` is TFDS's: data set, then maybe /config and maybe :version.
   """
   path, _, version = name.partition(":")
+  if not NAME.fullmatch(name):
+    raise UserError(
+      f"tfds:{name} is no name of a data set: want tfds:NAME, with /CONFIG and"
+      " :1.0.0 where they are needed"
+    )
   top = root / path
   found = _versions(top, "*")
   if not found:  # the configuration may be left out where there is one
@@ -187,13 +198,13 @@ def _image_key(name: str, features) -> str:
   return keys[0]
 
 
-def _keys(name: str, builder) -> tuple[str, str | None, int]:
-  """The features that hold the image and the class, and how many classes."""
+def _keys(name: str, builder) -> tuple[str, str | None, tuple[str, ...]]:
+  """The features that hold the image and the class, and names of classes."""
   features = builder.info.features
   key = _image_key(name.removeprefix("tfds:"), features)
   supervised = builder.info.supervised_keys or ()
   for label in ("label", *supervised[1:]):
     if isinstance(label, str) and label in features:
       if isinstance(features[label], tfds.features.ClassLabel):
-        return key, label, features[label].num_classes
-  return key, None, 0
+        return key, label, tuple(features[label].names)
+  return key, None, ()

@@ -89,4 +89,5 @@ def open_digits(
   x = np.stack([image.decode(e["image"], None, 1) for e in examples])
   y = np.array([e["label"] for e in examples], np.int32)
   fitted, whole = image.fitted(x, size, channels)
-  return Arrays("digits", fitted, y, 10, whole=whole)
+  names = tuple(map(str, range(10)))
+  return Arrays("digits", fitted, y, 10, whole=whole, class_names=names)

@@ -8,10 +8,32 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485  # PIL's own limit, beyond which it only warns
 MODES = {1: "L", 3: "RGB"}
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")  # modes
+SUFFIXES = frozenset(
+  ".png .jpg .jpeg .webp .bmp .gif .tif .tiff .ppm .pgm".split()
+)
+# What files of these names are. Pillow knows many more formats, and starts
+# Ghostscript, a program, for whatever begins with %!PS.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+
+def open_image(file: str | Path | IO[bytes]) -> Image.Image:
+  """An image file by its head; pixels are decoded when they are asked for.
+
+  The one place where Pillow meets a file.
+
+  Raises:
+    ValueError: it is in none of FORMATS, whatever its name says.
+    OSError: it cannot be read.
+  """
+  try:
+    return Image.open(file, formats=FORMATS)
+  except UnidentifiedImageError:
+    raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
 
 
 def decode(
@@ -39,7 +61,7 @@ def upright(
   """
   if isinstance(file, bytes):
     file = io.BytesIO(file)
-  with Image.open(file) as image:
+  with open_image(file) as image:
     width, height = image.size
     if width * height > MAX_PIXELS:
       raise ValueError(f"{width}x{height} is more than {MAX_PIXELS} pixels")

@@ -1,5 +1,7 @@
 """Sample files: arr_0 uint8 [N, H, W, C], and arr_1 labels where known."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +35,26 @@ def open_npz(
   if not x.nbytes:
     raise UserError(f"{path} holds no images")
   y = read_labels(place, x.shape[0]) if "arr_1" in there else None
-  classes = 0 if y is None else int(y.max()) + 1
+  names = () if y is None else class_names(place, there)
+  classes = 0 if y is None else max(int(y.max()) + 1, len(names))
   fitted, whole = image.fitted(x.whole(), size, channels)
-  return Arrays(f"npz:{path}", fitted, y, classes, whole=whole)
+  return Arrays(
+    f"npz:{path}", fitted, y, classes, whole=whole,
+    class_names=names if len(names) == classes else (),
+  )  # fmt: skip
+
+
+def class_names(path: Path, there: Sequence[str]) -> tuple[str, ...]:
+  """What `jaxgen sample` says in `info`; () where nobody does."""
+  if "info" not in there:
+    return ()
+  try:
+    info = json.loads(str(arrayfile.stored(path, "info").whole()))
+    names = info.get("class_names", ())
+  except (UserError, ValueError, AttributeError, RecursionError):
+    return ()  # of another program
+  known = isinstance(names, list) and all(isinstance(n, str) for n in names)
+  return tuple(names) if known else ()
 
 
 def read_labels(path: Path, count: int) -> np.ndarray:

@@ -36,6 +36,7 @@ def packed(
   count: int,
   load: Callable[[int], tuple[np.ndarray, int | None]],
   classes: int,
+  class_names: Sequence[str] = (),
 ) -> Arrays:
   """The examples load(0..count-1), packed in `target` on first use.
 
@@ -47,7 +48,10 @@ def packed(
   fresh = not target.exists()
   if fresh:
     cache.once(
-      target, lambda tmp: _pack(name, tmp / target.name, count, load, classes)
+      target,
+      lambda tmp: _pack(
+        name, tmp / target.name, count, load, classes, class_names
+      ),
     )
   source = mapped(target, name)
   if fresh and source.skipped:
@@ -70,7 +74,7 @@ def kept(names: Sequence[str], skipped: Sequence[str]) -> Sequence[int]:
   return rows
 
 
-def _pack(name, folder, count, load, classes) -> None:
+def _pack(name, folder, count, load, classes, class_names) -> None:
   folder.mkdir()
   labels, skipped, shape, h = [], [], None, hashlib.blake2b(digest_size=8)
   said = time.monotonic()
@@ -105,6 +109,7 @@ def _pack(name, folder, count, load, classes) -> None:
     "count": len(labels),
     "shape": shape,
     "classes": classes,
+    "class_names": list(class_names),
     "fingerprint": h.hexdigest(),
     "skipped": skipped,
   }

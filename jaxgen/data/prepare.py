@@ -7,20 +7,26 @@ is not installed these are done otherwise, here and nowhere else.
 
 import contextlib
 import difflib
+import functools
 import glob
 import importlib
 import importlib.resources
 import importlib.util
 import io
 import os
+import socket
 import sys
+import threading
 import types
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.features import image_feature
 
 from jaxgen.data import cache, catalogue
@@ -44,6 +50,8 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
   kind, _, rest = name.partition(":")
   if kind != "tfds" or not rest:
     raise UserError(f"'{name}' needs no preparation; tfds:NAME and digits do")
+  if not catalogue.NAME.fullmatch(rest):
+    catalogue.find(rest, root)  # says so
   with contextlib.suppress(UserError):
     return catalogue.find(rest, root)
   shim = contextlib.nullcontext()
@@ -68,9 +76,55 @@ def _download(name: str, root: Path) -> None:
   builder = tfds.builder(
     name, data_dir=root, file_format="array_record", try_gcs=False
   )
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-  )
+  if not (root / "downloads").exists():  # what lies there needs no network
+    for url in list(getattr(builder, "url_infos", None) or ())[:1]:
+      check_reachable(url)
+  with (
+    mock.patch.object(downloader, "_open_url", _open_url),
+    mock.patch.object(downloader, "MAX_RETRIES", 3),
+  ):
+    builder.download_and_prepare(
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    )
+
+
+_open_patiently = downloader._open_url
+
+
+def _open_url(url: str, **options):
+  """TFDS' own, which tries for minutes, for hosts that can be reached."""
+  check_reachable(url)
+  return _open_patiently(url, **options)
+
+
+def check_reachable(url: str) -> None:
+  """UserError if nobody answers where a file is to come from."""
+  parts = urllib.parse.urlsplit(url)
+  if parts.hostname and parts.scheme not in urllib.request.getproxies():
+    if why := unreachable(parts.hostname, parts.port or 443):
+      raise UserError(
+        f"{parts.hostname} cannot be reached ({why}), where the data set is"
+        " downloaded from; prepare it on a machine with a network, and copy"
+        " its folder of data ($JAXGEN_DATA, --data_dir)"
+      )
+
+
+@functools.lru_cache
+def unreachable(host: str, port: int, seconds: float = 8.0) -> str:
+  """Why a host does not answer, found out in so many seconds; "" if it does."""
+  said = []
+
+  def call():
+    try:
+      socket.create_connection((host, port), seconds).close()
+      said.append("")
+    except OSError as e:
+      said.append(e.strerror or str(e))
+
+  thread = threading.Thread(target=call, daemon=True)  # names may hang, too
+  thread.start()
+  thread.join(seconds)
+  return said[0] if said else f"no answer in {seconds:g} s"
 
 
 def _builder_class(name: str):

@@ -1,7 +1,9 @@
 """Data sets by name: "digits", "points:ring8", "folder:/my/images", .."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxgen.data import cache
 from jaxgen.data.arrays import Source
@@ -13,7 +15,7 @@ from jaxgen.errors import UserError
 
 NAMES = (
   "digits", "stacked_digits", "photos", "points:ring8", "points:grid25",
-  "tfds:NAME", "folder:PATH", "npz:PATH",
+  "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH",
 )  # fmt: skip
 
 
@@ -34,42 +36,62 @@ def open_source(
       are box means of those as stored, so cascades can be made of them.
     data_dir: where prepared data lies; by default $JAXGEN_DATA, or else
       jaxgen/data in $XDG_CACHE_HOME or ~/.cache.
-    channels: 1 or 3; by default as stored, and 3 for folders.
+    channels: 1 or 3; 0: as stored, where a folder of files is grey if all of
+      its images are. By default as stored, and 3 for folders.
 
   Raises:
     UserError: for what cannot be opened: a line that says what to do.
   """
-  if channels not in (None, 1, 3) or size is not None and size < 1:
+  if channels not in (None, 0, 1, 3) or size is not None and size < 1:
     raise UserError(
-      f"images have 1 or 3 channels and a positive size, not {channels} and"
-      f" {size}"
+      f"images have 1 or 3 channels (0: as stored) and a positive size, not"
+      f" {channels} and {size}"
     )
   kind, _, rest = name.partition(":")
   root = cache.root(data_dir)
+  stored = channels or None
   match kind:  # importing TFDS takes half a second: where it is needed
     case "points" if rest:
       if size or channels:
         raise UserError(f"{name} are points: leave out size and channels")
       return open_points(rest, split)
-    case "npz" if rest:
-      return open_npz(rest, split, size, channels)
-    case "folder" if rest:
+    case "folder" | "zip" | "npz" | "npy" if rest:
+      end = Path(rest).suffix  # says more than the user may have
+      if (end if end in (".zip", ".npz", ".npy") else kind) in (
+        ".npz", ".npy", "npz", "npy"
+      ):  # fmt: skip
+        return open_npz(rest, split, size, stored)
       return open_folder(rest, split, size, channels, root)
     case "digits" if not rest:
       from jaxgen.data.digits import open_digits
 
-      return open_digits(split, size, channels, root)
+      return open_digits(split, size, stored, root)
     case "stacked_digits" if not rest:
       from jaxgen.data.stacked import open_stacked
 
-      return open_stacked(split, size, channels, root)
+      return open_stacked(split, size, stored, root)
     case "photos" if not rest:
-      return open_photos(split, size, channels)
+      return open_photos(split, size, stored)
     case "tfds" if rest:
       from jaxgen.data.catalogue import open_tfds
 
-      return open_tfds(rest, split, size, channels, root)
+      return open_tfds(rest, split, size, stored, root)
   raise UserError(_unknown(name))
+
+
+def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:
+  """What config.data describes: as it is trained on, or another split of it."""
+  return open_source(
+    data["source"],
+    split=split or data["split"],
+    size=data.get("size") or None,
+    channels=channels_of(data),
+  )
+
+
+def channels_of(data: Mapping[str, Any]) -> int:
+  """config.data.channels; older configs lack it, and took folders as RGB."""
+  return data.get("channels", 3 if data["source"].startswith("folder:") else 0)
 
 
 def _unknown(name: str) -> str:
@@ -79,7 +101,8 @@ def _unknown(name: str) -> str:
   if Path(name).expanduser().is_dir():
     guess = f"folder:{name}"
   elif Path(name).expanduser().is_file():
-    guess = f"npz:{name}"
+    end = Path(name).suffix[1:]
+    guess = f"{end if end in ('zip', 'npy') else 'npz'}:{name}"
   else:
     close = difflib.get_close_matches(name, NAMES, 1)
     near = difflib.get_close_matches(name.split(":")[0], kinds, 1)

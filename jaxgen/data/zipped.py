@@ -1,15 +1,22 @@
 """A .zip of image files, as StyleGAN2 and EDM pack data sets; dataset.json."""
 
+import dataclasses
+import functools
+import io
 import json
 import os
+import threading
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
+from PIL import Image
 
+from jaxgen.data import image
 from jaxgen.data.arrayfile import check_entry, check_file, reading
-from jaxgen.data.folder import SUFFIXES
+from jaxgen.data.image import SUFFIXES
 from jaxgen.errors import UserError
 
 LABELS = "dataset.json"
@@ -47,12 +54,63 @@ def is_image(name: str) -> bool:
   )
 
 
-def labels_in(path: Path, names: Sequence[str]) -> np.ndarray | None:
-  """Labels int32 [N] of the images of a .zip, if its dataset.json has them."""
+def is_archive(path: Path) -> bool:
+  """Whether a file is a .zip, whatever its name."""
+  with reading(path, KIND):
+    check_file(path)
+    return zipfile.is_zipfile(path)
+
+
+def stamps(path: Path) -> dict[str, str]:
+  """Of each entry of a .zip: what changes when it does."""
   with reading(path, KIND), zipfile.ZipFile(path) as archive:
-    if LABELS not in archive.namelist():
+    return {e.filename: f"{e.file_size}\0{e.CRC}" for e in archive.infolist()}
+
+
+def member(path: Path, name: str) -> IO[bytes]:
+  """An entry of a .zip, read; many threads may ask.
+
+  Raises:
+    ValueError, OSError, or what else a broken archive may do.
+  """
+  archive, lock = _kept_open(path, os.getpid())
+  with lock:
+    return io.BytesIO(archive.read(name))
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_open(
+  path: Path, process: int
+) -> tuple[zipfile.ZipFile, threading.Lock]:
+  """Its directory is read once in each process, which share no place in it."""
+  return zipfile.ZipFile(path), threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Members:
+  """Images of a .zip, below a folder in it, by number."""
+
+  path: Path
+  base: str
+  names: Sequence[str]
+  channels: int
+
+  def __call__(self, i: int) -> Image.Image:
+    file = member(self.path, self.base + self.names[i])
+    return image.upright(file, self.channels)
+
+
+def labels_in(
+  path: Path, names: Sequence[str], base: str = ""
+) -> np.ndarray | None:
+  """Labels int32 [N] of the images of a .zip, if its dataset.json has them.
+
+  `names` are below the folder `base`, and so is dataset.json.
+  """
+  with reading(path, KIND), zipfile.ZipFile(path) as archive:
+    if base + LABELS not in archive.namelist():
       return None
-    entry = archive.getinfo(LABELS)
+    entry = archive.getinfo(base + LABELS)
     check_entry(entry, os.path.getsize(path))
     if entry.file_size > LARGEST:
       raise ValueError(f"{LABELS} is larger than any list of labels")

@@ -12,7 +12,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.images import quantise, three
 from jaxgen.files import digest
 from jaxgen.fingerprint import fingerprint
-from jaxgen.sampler import Sampler
+from jaxgen.sampler import Sampler, number_of
 
 
 @dataclasses.dataclass(eq=False)
@@ -56,6 +56,11 @@ class Drawn:
     return other
 
   @property
+  def class_names(self) -> tuple[str, ...]:
+    """Those that the model knows."""
+    return self.sampler.class_names
+
+  @property
   def card(self) -> dict[str, Any]:
     """Where they come from; the weights are told by what they are."""
     return {"kind": "model", "name": str(self.sampler.card["workdir"]),
@@ -94,7 +99,8 @@ def choose_labels(sampler: Sampler, how: str, count: int, seed: int
 
   Args:
     sampler: which knows how many classes there are.
-    how: "turn", each class in turn; "random", each as likely; or "0,1,2".
+    how: "turn", each class in turn; "random", each as likely; or "0,1,2",
+      numbers or names.
     count: how many.
     seed: of random ones.
   """
@@ -103,8 +109,7 @@ def choose_labels(sampler: Sampler, how: str, count: int, seed: int
   if how == "random":
     drawn = np.random.default_rng(seed).integers(sampler.classes, size=count)
     return drawn.astype(np.int32)
-  try:
-    return sampler.labels(count, [int(word) for word in how.split(",")])
-  except ValueError:
-    raise UserError(f"--labels={how}: want turn, random, or numbers such as "
-                    "0,1,2") from None
+  names = getattr(sampler, "class_names", ())
+  return sampler.labels(count, [
+      number_of(word.strip(), names, "turn, random, or ")
+      for word in how.split(",")])

@@ -144,4 +144,5 @@ class Periodic:
         self.model, own, self.source.shape, self.source.dtype, classes,
         {"workdir": str(self.workdir), "config": digest(config), "step": done,
          "ema": profile, "dataset": self.source.name,
-         "sampler": config["model"].get("sampler", {}).get("name")})
+         "sampler": config["model"].get("sampler", {}).get("name")},
+        self.source.class_names if classes else ())

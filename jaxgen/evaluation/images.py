@@ -18,12 +18,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
 from jaxgen import pictures
 from jaxgen.data import zipped
 from jaxgen.data.arrays import Source
-from jaxgen.data.folder import listing
+from jaxgen.data.folder import (
+  Pictures,
+  choose,
+  classes_of,
+  labels_beside,
+  listing,
+)
+from jaxgen.data.image import open_image
 from jaxgen.errors import UserError
 from jaxgen.evaluation import origins
 from jaxgen.interop import files
@@ -39,11 +45,13 @@ class Images(Protocol):
     labels: int [count] where they are known, or None.
     card: what they are, as JSON; holds "sha256" or what else identifies them.
     warnings: what is odd about them.
+    class_names: of the classes, in the order of labels; () where not known.
     sizes: (height, width) of them, each that there is once, in order.
   """
   count: int
   sizes: list[tuple[int, int]]
   labels: np.ndarray | None
+  class_names: tuple[str, ...]
   card: dict[str, Any]
   warnings: list[str]
 
@@ -111,8 +119,8 @@ class Kind(NamedTuple):
 class Folder:
   """The image files below a folder, sorted by name.
 
-  Folders below it are classes, numbered in the order of their names, where
-  all images lie in one; a dataset.json says more than they do. Images are
+  Folders below it are classes where all images lie in one, as in training,
+  see `data.folder`; a dataset.json says more than they do. Images are
   taken as they are stored: no crop, and no turning by EXIF, which no
   reference evaluator does.
   """
@@ -121,10 +129,12 @@ class Folder:
   labels: np.ndarray | None = None
   warnings: list[str] = dataclasses.field(default_factory=list)
   sizes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+  class_names: tuple[str, ...] = ()
+  base: str = ""  # of a split, below path
 
   @classmethod
   def open(cls, path: str, mixed: bool, convert: bool,
-           num: int | None = None) -> "Folder":
+           num: int | None = None, split: str | None = None) -> "Folder":
     """Looks at names, and at the head of every file.
 
     Args:
@@ -133,15 +143,28 @@ class Folder:
       convert: whether grey, palette and transparent images become RGB, by
         repeating grey and dropping alpha; else they are refused.
       num: the first so many, or None for all.
+      split: of a folder that is divided into splits; None: all there are.
 
     Raises:
       UserError: there are no images, or they cannot be looked at.
     """
     top = Path(path).expanduser()
     names = cls._listing(top)
-    names = names[:first(path, len(names), num)]
-    self = cls(top, names)
-    self.labels = self._labels()
+    if split is None:
+      found = Pictures("", names, *classes_of(names), [])
+    else:
+      found = choose(path, names, split)
+    names = found.names[:first(path, len(found.names), num)]
+    self = cls(top, [f"{found.base}{n}" for n in names], base=found.base)
+    self.warnings += [f"{path}: {note}" for note in found.notes]
+    if found.base:
+      self.warnings.append(f"{path} is divided into splits: these are images "
+                           f"of {found.base}")
+    self.labels = self._told(names)
+    y = found.labels[:len(names)]
+    if self.labels is None and len(found.classes) > 1 and None not in y:
+      self.labels = np.array(y, np.int32)
+      self.class_names = tuple(found.classes)
     self._look(mixed, convert, num)
     return self
 
@@ -149,15 +172,9 @@ class Folder:
   def _listing(top: Path) -> list[str]:
     return listing(top)
 
-  def _labels(self) -> np.ndarray | None:
-    told = self.path / zipped.LABELS
-    if told.is_file():
-      return zipped.labels_of(told.read_bytes(), self.names, str(told))
-    parents = [n.rpartition("/")[0] for n in self.names]
-    numbers = {name: i for i, name in enumerate(sorted(set(parents)))}
-    if not all(parents) or len(numbers) < 2:
-      return None
-    return np.array([numbers[p] for p in parents], np.int32)
+  def _told(self, names: Sequence[str]) -> np.ndarray | None:
+    """Labels by a dataset.json, of names below the base."""
+    return labels_beside(self.path / self.base, names)
 
   def _look(self, mixed: bool, convert: bool, num: int | None) -> None:
     """Refuses, before the work, what would be refused in the midst of it."""
@@ -219,13 +236,13 @@ class Folder:
 
   def _kind(self, file: Callable[[str], Any], name: str) -> Kind:
     """What the head of one file says."""
-    with readable(self.path / name), Image.open(file(name)) as image:
+    with readable(self.path / name), open_image(file(name)) as image:
       return Kind(image.size[::-1], image.mode, "transparency" in image.info,
                   str(image.format), str(image.info.get(pictures.KEY, "")))
 
   def _one(self, file: Callable[[str], Any], name: str) -> np.ndarray:
     """One file, uint8 [H, W, 3]."""
-    with readable(self.path / name), Image.open(file(name)) as image:
+    with readable(self.path / name), open_image(file(name)) as image:
       image.load()  # all of it: a file that was cut short shows up here
       return np.asarray(image.convert("RGB"))
 
@@ -237,8 +254,8 @@ class Zip(Folder):
   def _listing(top: Path) -> list[str]:
     return zipped.listing(top)
 
-  def _labels(self) -> np.ndarray | None:
-    return zipped.labels_in(self.path, self.names)
+  def _told(self, names: Sequence[str]) -> np.ndarray | None:
+    return zipped.labels_in(self.path, names, self.base)
 
   @contextlib.contextmanager
   def _files(self) -> Iterator[Callable[[str], Any]]:
@@ -315,6 +332,7 @@ class Dataset:
           f"be read, such as {self.source.skipped[0]}")
     self.count = first(self.source.name, len(self.source), self.num)
     self.sizes = [self.source.shape[:2]]
+    self.class_names = self.source.class_names
 
   @property
   def labels(self) -> np.ndarray | None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from jaxgen.files import digest
 
-OF_ONE = ("index", "label", "source")  # what differs from picture to picture
+# What differs from picture to picture.
+OF_ONE = ("index", "label", "class", "source")
 
 
 def doubts(path: Path, made: Mapping[str, int], count: int | None

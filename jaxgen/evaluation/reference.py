@@ -42,7 +42,7 @@ class Reference:
     return cls(images.card, {}, images)
 
 
-def open_images(name: str, protocol: Protocol, *, split: str = "train",
+def open_images(name: str, protocol: Protocol, *, split: str | None = None,
                 size: int | None = None, span: str | None = None,
                 convert: bool = False, num: int | None = None) -> Images:
   """Images by what they are called.
@@ -51,7 +51,9 @@ def open_images(name: str, protocol: Protocol, *, split: str = "train",
     name: a folder, a .zip of images, a sample file x.npz or x.npy, or a data
       set such as tfds:cifar10.
     protocol: says how floats become bytes, and whether sizes may differ.
-    split, size: of a data set.
+    split: of a data set, by default "train"; of a folder or .zip that is
+      divided into splits, by default all of it.
+    size: of a data set.
     span: what floats of a sample file mean, see images.SPANS.
     convert: whether grey and transparent images become RGB.
     num: the first so many; None: all.
@@ -61,16 +63,17 @@ def open_images(name: str, protocol: Protocol, *, split: str = "train",
   """
   path = Path(name).expanduser()
   if path.is_dir():
-    return Folder.open(name, protocol.mixed, convert, num)
+    return Folder.open(name, protocol.mixed, convert, num, split)
   if path.suffix in PICKLES or statistics.is_pickle(path):
     raise UserError(f"{name} may be a pickle, which could run any program: "
                     "save its arrays with np.savez")
   if path.suffix == ".zip" or path.is_file() and of_pictures(path):
-    return Zip.open(name, protocol.mixed, convert, num)
+    return Zip.open(name, protocol.mixed, convert, num, split)
   if path.is_file() or path.suffix in (".npz", ".npy") and ":" not in name:
     return SampleFile.open(name, protocol.floats, span, convert, num)
   if ":" not in name and name != "digits":
     raise UserError(f"there is no file, folder or data set {name!r}")
+  split = split or "train"
   return Dataset(open_source(name, split=split, size=size), split, num)
 
 
@@ -82,12 +85,12 @@ def of_pictures(path: Path) -> bool:
 
 def open_reference(name: str, protocol: Protocol, features: str = "inception",
                    **how: Any) -> Reference:
-  """A reference by its name; `how` as in `open_images`.
+  """A reference by its name; `how` as in `open_images`, but of one split.
 
   Raises:
     UserError: also for statistics that another protocol made.
   """
-  path = Path(name).expanduser()
+  path, how = Path(name).expanduser(), {"split": "train"} | how
   if path.suffix in PICKLES and statistics.holds(path):
     told = statistics.load(path, protocol, features)
     return Reference(told.card, told.of, None, told.made)

@@ -111,7 +111,8 @@ class Evaluation:
     return why is None
 
   def check(self, count: int, labels: np.ndarray | None,
-            sizes: list[tuple[int, int]]) -> None:
+            sizes: list[tuple[int, int]], class_names: tuple[str, ...] = ()
+            ) -> None:
     """UserError if what is asked for cannot be made of such samples.
 
     As far as counts and sizes tell, before anything is looked at.
@@ -124,7 +125,7 @@ class Evaluation:
                         f"{across(shape[:2])}, and {what}: {span_of(those)}")
     both = None, None
     if "fid_by_class" in self.wanted:
-      both = labels, real and real.labels
+      both = labels, real and numbered(real, class_names)
     for metric in self.wanted if self.strict else ():
       if why := lacks(metric, count, real.count if real else 0, both,
                       self.protocol):
@@ -156,7 +157,8 @@ class Evaluation:
       UserError: images, features or numbers are not fit. What was done until
         then stays in `folder`.
     """
-    self.check(images.count, images.labels, images.sizes)
+    names = getattr(images, "class_names", ())
+    self.check(images.count, images.labels, images.sizes, names)
     card = self.head(images)
     # Whoever mends the one side need not look at the other one again.
     key, of_real = (cards.key_of({k: v for k, v in card.items() if k != other})
@@ -171,8 +173,9 @@ class Evaluation:
       real = self.measure(of_real, folder)
       there = self.reference.images
       given = Given(own, real, self.extractor.taps, self.protocol,
-                    (images.labels, there and there.labels), self.manifold,
-                    self.bars)
+                    (images.labels, there and numbered(there, names)),
+                    self.manifold, self.bars,
+                    names or getattr(there, "class_names", ()))
       card |= self.scored(given, images, card)
       if given.copies is not None:
         card["copies"] = self.told(given, images, picture)
@@ -270,6 +273,19 @@ def forget_all(folder: Path) -> None:
     forget(folder / part)
   with contextlib.suppress(OSError):
     folder.rmdir()
+
+
+def numbered(real: Images, class_names: tuple[str, ...]
+             ) -> np.ndarray | None:
+  """Labels of a reference in the numbers that samples have; -1: unknown there.
+
+  By name, where both know the names of their classes.
+  """
+  own = getattr(real, "class_names", ())
+  if real.labels is None or not own or not class_names or own == class_names:
+    return real.labels
+  place = {name: i for i, name in enumerate(class_names)}
+  return np.array([place.get(n, -1) for n in own], np.int32)[real.labels]
 
 
 def pick(images: Images, indices: np.ndarray) -> list[np.ndarray]:

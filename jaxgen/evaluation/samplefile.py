@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxgen.data import arrayfile
 from jaxgen.data.arrayfile import Stored
+from jaxgen.data.npz import class_names
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import SPANS, first, quantise, three
 from jaxgen.interop import files
@@ -31,6 +32,7 @@ class SampleFile:
   rule: str
   span: str | None
   warnings: list[str] = dataclasses.field(default_factory=list)
+  class_names: tuple[str, ...] = ()
 
   @classmethod
   def open(cls, path: str, rule: str, span: str | None = None,
@@ -52,6 +54,8 @@ class SampleFile:
     count = first(path, held.shape[0], num)
     self = cls(held, None if labels is None else labels[:count], count, rule,
                None if held.dtype == np.uint8 else span)
+    if labels is not None:
+      self.class_names = class_names(path, names)
     if held.dtype != np.uint8:
       self.warnings += doubts_of_range(held, span, self._range())
     return self

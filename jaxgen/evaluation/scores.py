@@ -32,6 +32,7 @@ class Given:
   labels: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
   manifold: np.ndarray | None = None  # rows of the reference; None: all
   tick: Callable[[str, int, int], object] = lambda *_: None  # what, done, of
+  class_names: tuple[str, ...] = ()
   by_class: dict[str, float] = dataclasses.field(default_factory=dict)
   copies: Copies | None = None
 
@@ -108,7 +109,9 @@ def _by_class(given: Given, name: str, tap: str) -> Values:
   for label in np.intersect1d(u, v):
     x, y = given.x[u == label], given.y[v == label]
     if min(len(x), len(y)) > 1:
-      values[str(label)] = frechet_rows(x, y)
+      known = label < len(given.class_names)
+      name_of = given.class_names[label] if known else str(label)
+      values[name_of] = frechet_rows(x, y)
   if not values:
     raise ValueError("no class has two images of either kind")
   return {name: (float(np.mean(list(values.values()))), None)}

@@ -28,9 +28,11 @@ def stand_in(config: ConfigDict, shape: Sequence[int] | None = None) -> Data:
   """
   name, size = config.data.source, config.data.size
   stored = STORED.get(name) or STORED.get(name.partition(":")[0])
-  if shape is None and size:
-    shape = (size, size, stored[-1] if stored else channels(config))
-  shape = shape or stored
+  if shape is None and (size or stored):
+    shape = stored if not size else (
+        size, size, stored[-1] if stored else channels(config))
+    if len(shape) == 3 and config.data.channels:
+      shape = (*shape[:2], config.data.channels)
   if shape is None:
     raise UserError(f"the config does not say how large the images of {name} "
                     "are: say --shape=32,32,3 or --config.data.size=32")
