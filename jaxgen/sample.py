@@ -48,6 +48,7 @@ KNOBS = {
     "churn": "Heun's fresh noise", "s_min": "churn above this sigma / alpha",
     "s_max": "churn below this sigma / alpha", "s_noise": "churn's noise",
     "snr": "of the corrector's Langevin steps",
+    "cap": "of a Langevin step, as a share of sigma^2; default: none",
     "level": "an upsampler's noise on its small images, 0 to 1",
     "first": "noisiest time of --respacing warped",
     "bend": "its power: above 1 there are more points at low noise",
