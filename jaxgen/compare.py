@@ -21,7 +21,16 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, health, jsonfile, pictures, train
+from jaxgen import (
+  checkpoint,
+  cli,
+  config,
+  health,
+  jsonfile,
+  outputs,
+  pictures,
+  train,
+)
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import UserError
@@ -107,6 +116,9 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
                 ConfigDict(checkpoint.latest_meta(w)["config"]))
           for w in map(pathlib.Path, workdirs)]
   check_alike(fresh + done)  # before the hours that training takes
+  if outputs.check_report(home, "report.json", ("report.html", "real.png", *(
+      f"{e.name}.png" for e in fresh + done)), ("dataset", "rows")):
+    tell(f"replaces the report in {home}")
   for entry in fresh:
     for seed, workdir in enumerate((entry.workdir, *entry.twins)):
       tell(f"{entry.name}: training in {workdir}")

@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, jsonfile, processes, restoration, sample
+from jaxgen import cli, jsonfile, outputs, processes, restoration, sample
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
@@ -40,6 +40,7 @@ from jaxgen.evaluation.reference import (
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import METRICS
 from jaxgen.judge import means, open_judge, spreads, table
+from jaxgen.sampler import key_of
 
 
 def define(values: flags.FlagValues) -> None:
@@ -87,6 +88,9 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if values.card or values.samples or values.protocol:
     restoration.check_flags(values)
+  key_of(values.seed)
+  if processes.lead():
+    check_outputs(values)
   against = {path: cards.load(path) for path in values.against}
   if processes.joined() and (
       not values.protocol or values.features == "judge"
@@ -104,6 +108,18 @@ def main(values: flags.FlagValues) -> None:
                     + ", ".join(PROTOCOLS))
   else:
     judge_as_ever(values)
+
+
+def check_outputs(values: flags.FlagValues) -> None:
+  """UserError for files that may not be written."""
+  if values.out:
+    outputs.check_file(values.out)
+    if "copies" in (values.metrics or ()):  # they are shown beside it
+      outputs.check_file(pathlib.Path(values.out).with_suffix(".png"))
+  if values.save_ref:
+    outputs.check_file(values.save_ref, "--save_ref", "mu")
+  if values.picture:
+    outputs.check_picture(values.picture, "--picture")
 
 
 def open_model(values: flags.FlagValues):

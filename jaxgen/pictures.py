@@ -170,8 +170,14 @@ def png(image: np.ndarray, info: Mapping | None = None) -> bytes:
 def save_png(
   path: str | os.PathLike, image: np.ndarray, info: Mapping | None = None
 ) -> None:
-  """Writes a picture whole or not at all, with how it was made in it."""
+  """Writes a PNG whole or not at all, with how it was made in it.
+
+  Raises:
+    UserError: the name is that of another format.
+  """
   path = Path(path)
+  if path.suffix.lower() != ".png":
+    raise UserError(f"{path}: pictures are PNG files: call it x.png")
   path.parent.mkdir(parents=True, exist_ok=True)
   draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   draft.write_bytes(png(image, info))
