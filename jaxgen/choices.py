@@ -1,10 +1,23 @@
-"""What can be chosen after training: how to sample, and at which times."""
+"""What can be chosen after training: samplers, times of visits, knobs."""
+import re
+
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen.build import build, nearest
 from jaxgen.diffusion import times
 from jaxgen.errors import UserError
+from jaxgen.models.walking import LONGEST, defaults
 
+INF = float("inf")
+# Knob -> least, most, and whether the least is too little. Others: any number.
+RANGES = {
+    "steps": (1, LONGEST, False),
+    "eta": (0, INF, False), "frac": (0, 1, False), "level": (0, 1, False),
+    "truncate": (0, 1, False), "truncation": (0, INF, True),
+    "first": (0, 1, True), "bend": (0, INF, True)} | dict.fromkeys(
+        ("lo", "hi", "churn", "s_min", "s_max", "s_noise", "snr", "cap",
+         "temperature", "noise", "cutoff"), (0, INF, False))
 SAMPLERS = {
     "ancestral": dict(name="diffusion.samplers.ancestral"),
     "ddim": dict(name="diffusion.samplers.ancestral", eta=0.),
@@ -22,8 +35,42 @@ def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
   if "sampler" not in model:
     raise UserError(f"{model.name} does not sample in steps: leave --sampler")
   if name not in SAMPLERS:
-    raise UserError(f"there is no sampler {name!r}" + nearest(name, SAMPLERS))
+    close = nearest(name, SAMPLERS).partition("; did you mean")
+    raise UserError(f"there is no sampler {name!r}, but {', '.join(SAMPLERS)}"
+                    + close[1] + close[2])
   return ConfigDict(model.to_dict() | {"sampler": SAMPLERS[name]})
+
+
+def having(knob: str) -> list[str]:
+  """Samplers that have a knob."""
+  return [name for name, spec in SAMPLERS.items()
+          if knob in defaults(build(spec))]
+
+
+def check_knob(name: str, value: float, default: float) -> None:
+  """UserError for a value that a knob cannot have.
+
+  Args:
+    name: May end in a number of a cascade's stage.
+    value: Asked for.
+    default: Where that is infinite ("no bound"), infinity may be asked for.
+  """
+  kind = re.sub(r"_\d+$", "", name)
+  low, high, above = RANGES.get(kind, (-INF, INF, False))
+  try:
+    with np.errstate(over="ignore"):
+      value = np.float32(value)
+  except (TypeError, ValueError):
+    raise UserError(f"{name}={value!r}: want a number") from None
+  if not np.isfinite(value) and not value == default == INF:
+    raise UserError(f"{name}={value:g}: want a finite number")
+  if not low <= value <= high or above and value == low:
+    want = (f"{low} to {high}" if high < INF and not above else
+            f"more than {low}" if above else f"at least {low}")
+    want += f", at most {high}" * (above and high < INF)
+    raise UserError(f"{name}={value:g}: want {want}")
+  if kind == "steps" and value % 1:
+    raise UserError(f"{name}={value:g}: want a whole number")
 
 
 PATHS = ("even", "karras", "ddim", "spaced", "quadratic", "warped")

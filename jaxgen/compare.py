@@ -21,7 +21,16 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, files, health, pictures, train
+from jaxgen import (
+  checkpoint,
+  cli,
+  config,
+  files,
+  health,
+  outputs,
+  pictures,
+  train,
+)
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.device import machine
@@ -74,7 +83,6 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str,
             seeds: int = 1) -> pathlib.Path:
   """Trains, samples, judges -> the path of the report."""
   home = pathlib.Path(out)
-  files.check_results(home, "report.json", "report.html", "real.png")
   entries = trained(configs, workdirs, home, seeds)
   data = entries[0].config.data
   tell(f"judge: features and floor of {data.source}")
@@ -109,6 +117,9 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
                 ConfigDict(checkpoint.latest_meta(w)["config"]))
           for w in map(pathlib.Path, workdirs)]
   check_alike(fresh + done)  # before the hours that training takes
+  if outputs.check_report(home, "report.json", ("report.html", "real.png", *(
+      f"{e.name}.png" for e in fresh + done)), ("dataset", "rows")):
+    tell(f"replaces the report in {home}")
   for entry in fresh:
     for seed, workdir in enumerate((entry.workdir, *entry.twins)):
       tell(f"{entry.name}: training in {workdir}")

@@ -18,6 +18,7 @@ from jaxgen.data.folder import listing
 from jaxgen.data.npz import open_npz
 from jaxgen.errors import UserError
 from jaxgen.latents import WAYS, interpolate, mix, settle
+from jaxgen.outputs import kind_of
 from jaxgen.projection import checked, project
 from jaxgen.sampler import Sampler
 
@@ -80,6 +81,29 @@ def asked(values: flags.FlagValues) -> str | None:
   return found[0] if found else None
 
 
+def card(kind: str, values: flags.FlagValues, labels: list[int] | None
+         ) -> dict[str, Any]:
+  """What is to be told of it, as far as that is known before the work."""
+  n = rows_of(values)
+  told = {"interpolate": lambda: {"rows": n, "frames": values.interpolate,
+                                  "between": values.between or "z"},
+          "mix": lambda: {"rows": n, "columns": n, "crossover": values.mix},
+          "project": lambda: adam(values) | {"images": values.project}}
+  return {kind: told[kind](), "labels": labels}
+
+
+def rows_of(values: flags.FlagValues) -> int:
+  """Of walks and mixtures."""
+  return ROWS if values.num is None else values.num
+
+
+def adam(values: flags.FlagValues) -> dict[str, float]:
+  """How --project descends."""
+  steps, lr = values.project_steps, values.project_lr
+  return {"steps": 500 if steps is None else steps,
+          "lr": 0.1 if lr is None else lr}
+
+
 def made(kind: str, values: flags.FlagValues, model: Sampler,
          labels: list[int] | None, knobs: Mapping[str, float]) -> Made:
   """What one of KINDS comes to."""
@@ -87,23 +111,20 @@ def made(kind: str, values: flags.FlagValues, model: Sampler,
 
 
 def _walks(values, model, labels, knobs):
-  rows = ROWS if values.num is None else values.num
+  rows = rows_of(values)
   frames, between = values.interpolate, values.between or "z"
   x = interpolate(model, values.seed, rows, frames, labels, between,
                   batch=values.batch, **knobs)
   y = model.labels(rows, labels) if between == "z" else None
   return Made(x.reshape(-1, *model.shape),
-              None if y is None else np.repeat(y, frames), frames,
-              {"interpolate": {"rows": rows, "frames": frames,
-                               "between": between}})
+              None if y is None else np.repeat(y, frames), frames)
 
 
 def _mixture(values, model, labels, knobs):
-  n = ROWS if values.num is None else values.num
+  n = rows_of(values)
   x = mix(model, values.seed, n, n, values.mix, labels, batch=values.batch,
           **knobs)
-  return Made(x.reshape(-1, *model.shape), None, n + 1,
-              {"mix": {"rows": n, "columns": n, "crossover": values.mix}})
+  return Made(x.reshape(-1, *model.shape), None, n + 1)
 
 
 def _found(values, model, labels, knobs):
@@ -112,14 +133,12 @@ def _found(values, model, labels, knobs):
                     f"knobs ({', '.join(['num', *knobs])})")
   x, y = targets(values.project, model)
   labels = labels if labels is not None or not model.classes else y
-  settings = {
-      "steps": 500 if values.project_steps is None else values.project_steps,
-      "lr": 0.1 if values.project_lr is None else values.project_lr}
   latents, images, losses = project(
-      model, x, seed=values.seed, labels=labels, batch=values.batch, **settings)
-  info = {"project": settings | {"images": values.project, "losses": [
+      model, x, seed=values.seed, labels=labels, batch=values.batch,
+      **adam(values))
+  info = {"project": adam(values) | {"images": values.project, "losses": [
       [float(f"{v:.4g}") for v in ends] for ends in losses[:, [0, -1]]]}}
-  if values.out.endswith(".png"):  # a row: what was given, what was found
+  if kind_of(values.out) == ".png":  # a row: what was given, what was found
     pairs = np.stack([x, images], 1).reshape(-1, *model.shape)
     return Made(pairs, None, 2, info)
   y = None if labels is None else model.labels(len(x), labels)

@@ -20,6 +20,7 @@ from jaxgen.data.folder import listing
 from jaxgen.data.image import MODES, open_image
 from jaxgen.errors import UserError
 from jaxgen.originals import Picture, finished, opened, save
+from jaxgen.outputs import check_folder
 from jaxgen.progress import Progress
 from jaxgen.sampler import Sampler
 from jaxgen.tiles import Canvas, begins, cells
@@ -71,7 +72,11 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
   s, overlap, labels = settled(model, factor, overlap, labels)
   if batch < 1:
     raise UserError(f"batch={batch}: want at least 1")
-  jobs = planned(Path(src).expanduser(), Path(out).expanduser())
+  src, out = Path(src).expanduser(), Path(out).expanduser()
+  jobs, info = planned(src, out), dict(info or {})
+  tells = {job.target.relative_to(out).as_posix(): info | {"source": job.name}
+           for job in jobs}
+  check_folder(out, tells.get)
   k_noise, k_sample = (jax.random.fold_in(key, i) for i in range(2))
   total = sum(count(job.source, s, overlap) for job in jobs)
   batch = min(batch, max(total, 1))
@@ -92,7 +97,7 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
     for (work, *_), tile in zip(group, x, strict=False):
       if work.canvas.add(tile):
         save(work.job.target, finished(work.canvas.image, work.picture),
-             work.picture.profile, (info or {}) | {"source": work.job.name})
+             work.picture.profile, info | {"source": work.job.name})
         report.done.append(work.job.name)
     drawn += len(group)
     progress.at(drawn)

@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, files, processes, restoration, sample
+from jaxgen import cli, files, outputs, processes, restoration, sample
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
@@ -51,6 +51,7 @@ from jaxgen.judge import (
   spreads,
   table,
 )
+from jaxgen.sampler import key_of
 
 
 def define(values: flags.FlagValues) -> None:
@@ -101,6 +102,9 @@ def main(values: flags.FlagValues) -> None:
   check_flags(values)
   if values.card or values.samples or values.protocol:
     restoration.check_flags(values)
+  key_of(values.seed)
+  if processes.lead():
+    check_outputs(values)
   against = {path: cards.load(path) for path in values.against}
   if processes.joined() and (
       not values.protocol or values.features == "judge"
@@ -153,6 +157,18 @@ def check_place(name: str, path: pathlib.Path) -> None:
   except OSError as e:
     raise UserError(f"--{name}={path}: nothing can be written in {folder}: "
                     f"{e.strerror}") from e
+
+
+def check_outputs(values: flags.FlagValues) -> None:
+  """UserError for files that may not be written."""
+  if values.out:
+    outputs.check_file(values.out)
+    if "copies" in (values.metrics or ()):  # they are shown beside it
+      outputs.check_file(pathlib.Path(values.out).with_suffix(".png"))
+  if values.save_ref:
+    outputs.check_file(values.save_ref, "--save_ref", "mu")
+  if values.picture:
+    outputs.check_picture(values.picture, "--picture")
 
 
 def open_model(values: flags.FlagValues):

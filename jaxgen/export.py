@@ -12,6 +12,7 @@ from jaxgen.errors import UserError
 from jaxgen.exchange import carry
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
+from jaxgen.outputs import check_file
 
 
 def define(values: flags.FlagValues) -> None:
@@ -31,6 +32,9 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.workdir or not values.out:
     raise UserError("export needs --workdir=W and --out=x.pt or .safetensors")
+  for name in ("out", "disc"):
+    if values[name].value:
+      check_file(values[name].value, f"--{name}")
   made = carry(values.workdir, values.out, values.source, ema=values.ema,
                step=values.step, disc=values.disc)
   print(f"{made['tensors']} tensors of step {made['step']}, averaged by "

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import UserError
-
 DRAFT = ".jaxgen-"  # how the names of drafts begin
 
 
@@ -74,29 +72,6 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
   """A file of `plain(value)`, by `atomic`."""
   write_text(path, json.dumps(plain(value), indent=1) + "\n")
-
-
-def check_results(home: Path, index: str, *names: str) -> None:
-  """UserError if results would overwrite what no earlier results are.
-
-  Args:
-    home: The folder of results.
-    index: A file of JSON, with "rows", that is among all results.
-    names: Of others.
-  """
-  try:
-    known = json.loads((home / index).read_text())
-    if isinstance(known, dict) and "rows" in known:
-      return
-    names = index,
-  except FileNotFoundError:
-    pass  # then there are no others either
-  except ValueError:
-    names = index,
-  for name in names:
-    if os.path.lexists(home / name):
-      raise UserError(f"{home / name} is there, and no result of this verb: "
-                      "move it away, or give another --out")
 
 
 def plain(value: Any) -> Any:

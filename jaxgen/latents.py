@@ -53,6 +53,7 @@ def settle(sampler: Sampler, truncation: float, batches: int = 16,
                     "of at least 2")
   if not truncation > 0:
     raise UserError(f"truncation={truncation:g}: want more than 0")
+  sampler.check_count(batches * batch, f"standing={batches}")
   # Beside the cached properties of the sampler, and as long-lived.
   known = vars(sampler).setdefault("settled", {})
   told = {"truncation": truncation if np.isfinite(truncation) else None,
@@ -105,6 +106,7 @@ def interpolate(sampler: Sampler, key: int | Key, rows: int, frames: int,
     raise UserError(f"between={between}: this model was trained without labels")
   if rows < 1 or frames < 2:
     raise UserError(f"{rows} rows of {frames} frames: want at least 1 of 2")
+  sampler.check_count(rows * frames, f"{rows} rows of {frames} frames")
   first = 2 * np.arange(rows)
   i = np.stack([first, first + (between != "class")], 1)
   ends = 1 if between == "z" else 2
@@ -144,6 +146,8 @@ def mix(sampler: Sampler, key: int | Key, rows: int, columns: int,
   if rows < 1 or columns < 1:
     raise UserError(f"mix of {rows} rows and {columns} columns: want at least "
                     "1 of each")
+  sampler.check_count((1 + rows) * (1 + columns),
+                      f"mix of {rows} rows and {columns} columns")
   # A place of the grid: what its first layers are of, and what its others.
   r, c = np.mgrid[:1 + rows, :1 + columns].reshape(2, -1)
   row, column = r - 1, rows + c - 1

@@ -24,7 +24,8 @@ from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError
 from jaxgen.models.diffusion import Diffusion
-from jaxgen.sampler import Sampler, load
+from jaxgen.outputs import check_file
+from jaxgen.sampler import Sampler, key_of, load
 
 METHODS = ("bound", "ode")
 
@@ -54,6 +55,9 @@ def main(values: flags.FlagValues) -> None:
   for name in ("num", "steps", "batch"):
     if values[name].value is not None and values[name].value < 1:
       raise UserError(f"--{name}={values[name].value}: want at least 1")
+  key_of(values.seed)
+  if values.out:
+    check_file(values.out)
   model = load(values.workdir, ema=values.ema)
   if not isinstance(model.model, Diffusion) or model.model.cond:
     raise UserError("only a diffusion model of whole images knows likelihoods")

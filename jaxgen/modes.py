@@ -20,7 +20,16 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, files, pictures, sample, train
+from jaxgen import (
+  checkpoint,
+  cli,
+  config,
+  files,
+  outputs,
+  pictures,
+  sample,
+  train,
+)
 from jaxgen.build import nearest
 from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
@@ -71,8 +80,8 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"seeds={values.seeds}, num={values.num}: want at least 1, "
                     "and at least 32")
   home = pathlib.Path(values.out)
+  outputs.check_report(home, "modes.json", ("modes.md", "modes.png"))
   results = earlier(home / "modes.json")
-  files.check_results(home, "modes.json", "modes.md", "modes.png")
   for data in values.data:
     c = configured(data, values.rules[0], 0, values.debug)
     judge = open_judge(c.data, values.judge)

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
@@ -171,7 +172,13 @@ def png(image: np.ndarray, info: Mapping | None = None) -> bytes:
 def save_png(
   path: str | os.PathLike, image: np.ndarray, info: Mapping | None = None
 ) -> None:
-  """Writes a picture whole or not at all, with how it was made in it."""
+  """Writes a PNG whole or not at all, with how it was made in it.
+
+  Raises:
+    UserError: the name is that of another format.
+  """
+  if pathlib.Path(path).suffix.lower() != ".png":
+    raise UserError(f"{path}: pictures are PNG files: call it x.png")
   files.write_bytes(path, png(image, info))
 
 

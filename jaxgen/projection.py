@@ -17,8 +17,9 @@ from jaxgen import core
 from jaxgen.core import Array
 from jaxgen.errors import UserError
 from jaxgen.latents import gan_of, in_batches
-from jaxgen.sampler import Sampler
+from jaxgen.sampler import Sampler, key_of
 
+MOST = 1_000_000  # steps; and far more than any step's length
 Features = Callable[[Array], Any]  # x [B, H, W, C] in [-1, 1] -> [B, ...], many
 
 
@@ -52,10 +53,11 @@ def project(sampler: Sampler, images: np.ndarray, steps: int = 500,
   """
   gan = gan_of(sampler, "project")
   images = checked(sampler, images)
-  if steps < 1 or starts < 1 or not 0 < lr < np.inf or seed < 0:
+  key = key_of(seed)
+  if not 1 <= steps <= MOST or starts < 1 or not 0 < lr <= MOST:
     raise UserError(f"project for steps={steps} of lr={lr:g} from "
-                    f"starts={starts}, seed={seed}: want at least 1, more than "
-                    "0, 1 and 0")
+                    f"starts={starts}: want 1 to {MOST}, more than 0 to "
+                    f"{MOST}, and at least 1")
   maps = hasattr(gan.gen, "map")
   if maps and "average" not in sampler.state.stats["gen"]:
     raise UserError(f"project begins at the mean style, and "
@@ -71,7 +73,7 @@ def project(sampler: Sampler, images: np.ndarray, steps: int = 500,
       done < 0.75, fade, 0.5 - 0.5 * np.cos(np.pi * np.minimum(fade, 1))))
   run = functools.partial(
       _descend, gan, features, starts, sampler.dtype, sampler.state,
-      jax.random.key(seed), rates)
+      key, rates)
   return in_batches(run, given, batch, sampler.mesh)
 
 

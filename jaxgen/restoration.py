@@ -74,8 +74,6 @@ def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
     UserError: It wants more than small images, other images than the test
       split has, or labels where there are none; or weights do not fit.
   """
-  if values.picture and not values.picture.endswith(".png"):
-    raise UserError(f"--picture={values.picture}: want x.png")
   looks, case = networks(values), case_of(model, data, values.num)
   made = case.enlarged(model, values.seed, values.batch, knobs)
   card = case.card(looks, {k: case.scores(x, looks) for k, x in made.items()})

@@ -18,19 +18,21 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
-from jaxgen import cli, controls, pictures, processes
+from jaxgen import cli, controls, outputs, pictures, processes
 from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
 from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError
 from jaxgen.files import atomic
-from jaxgen.sampler import Sampler, load
+from jaxgen.outputs import kind_of
+from jaxgen.sampler import Sampler, key_of, load
 
 __all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
 
@@ -49,6 +51,7 @@ KNOBS = {
     "churn": "Heun's fresh noise", "s_min": "churn above this sigma / alpha",
     "s_max": "churn below this sigma / alpha", "s_noise": "churn's noise",
     "snr": "of the corrector's Langevin steps",
+    "cap": "of a Langevin step, as a share of sigma^2; default: none",
     "level": "an upsampler's noise on its small images, 0 to 1",
     "first": "noisiest time of --respacing warped",
     "bend": "its power: above 1 there are more points at low noise",
@@ -62,7 +65,8 @@ def define(values: flags.FlagValues) -> None:
   flag("workdir", None, "of the trained model")
   flag("out", None, "x.png (one grid), x.npz (arr_0, arr_1) or a folder")
   flag("labels", None, "one or several, by number or by name: 3 or nature,1; "
-       "default: each in turn")
+       "-1: any, of models that are guided without a classifier; default: each "
+       "in turn")
   flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS))
   flag("respacing", None, "which times, as ADM says it (250, ddim25, 10,10,20) "
        "or by rule: karras, even, ...")
@@ -91,10 +95,16 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
   kind = kind_of(values.out)  # before the work, not after it
-  asked = controls.asked(values)
+  asked, inputs = controls.asked(values), (values.low_res, values.project)
   if processes.joined() and (asked or values.low_res):
     raise UserError("only plain samples are drawn by several processes: start "
                     "this one on one machine")
+  if kind and processes.lead():
+    outputs.check_file(values.out)
+    if pathlib.Path(values.out).resolve() in (
+        pathlib.Path(p).expanduser().resolve() for p in inputs if p):
+      raise UserError(f"--out={values.out} would replace what is read: give "
+                      "another name")
   if values.low_res and pathlib.Path(values.low_res).expanduser().is_dir():
     return enlarge(values, kind)
   cond, y, of = small_images(values.low_res)
@@ -103,23 +113,31 @@ def main(values: flags.FlagValues) -> None:
     y = model.numbers(parse_labels(values.labels))
   knobs = turned(values)
   model = controls.settled(model, values.standing, knobs)
+  info = model.card | of | {"seed": values.seed,
+                            "knobs": told(model.settings(knobs))}
+  labels = None
   if asked:
-    made = controls.made(asked, values, model, y, knobs)
+    info |= controls.card(asked, values, y)
+    make = functools.partial(controls.made, asked, values, model, y, knobs)
   else:
     num = len(cond.get("low_res", range(64))) if (
         values.num is None) else values.num
-    labels = model.labels(num, y)
-    x = model.sample(values.seed, num, labels, batch=values.batch, **knobs,
-                     **cond)
-    made = controls.Made(x, labels)
+    model.check_count(num)
+    info["num"], labels = num, model.labels(num, y)
+    make = lambda: controls.Made(model.sample(
+        values.seed, num, labels, batch=values.batch, **knobs, **cond), labels)
+  if not kind and processes.lead():
+    outputs.check_folder(values.out, part_of(
+        info, info.get("num", np.inf),
+        None if labels is None else labels.tolist()))
+  made = make()
   x = made.x
-  info = model.card | of | {"seed": values.seed, "num": len(x),
-                            "knobs": told(model.settings(knobs))} | made.info
   if model.class_names:
     info["class_names"] = model.class_names
   if processes.lead():
-    write(values.out, x, made.labels, info, made.columns, made.arrays)
-    print(f"{len(x)} samples -> {values.out}")
+    old = write(values.out, x, made.labels, info | {"num": len(x)} | made.info,
+                made.columns, made.arrays)
+    print(f"{len(x)} samples -> {values.out}" + " (replaced)" * old)
 
 
 def enlarge(values: flags.FlagValues, kind: str) -> None:
@@ -131,15 +149,15 @@ def enlarge(values: flags.FlagValues, kind: str) -> None:
   if values.num is not None or labels and len(labels) > 1:
     raise UserError("all images of a folder are enlarged, with one label for "
                     "all: leave --num, and give one --labels")
-  if values.seed < 0:
-    raise UserError(f"seed={values.seed}: want a whole number, at least 0")
+  key = key_of(values.seed)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
   knobs = turned(values)
   report = enlarge_folder(
       model, values.low_res, values.out, factor=factor_of(model),
-      key=jax.random.key(values.seed), batch=values.batch, knobs=knobs,
+      key=key, batch=values.batch, knobs=knobs,
       labels=labels and labels[0], info=model.card | {
-          "seed": values.seed, "knobs": told(model.settings(knobs))})
+          "seed": values.seed, "labels": labels,
+          "knobs": told(model.settings(knobs))})
   print(f"{len(report.done)} images -> {values.out}")
   report.check()
 
@@ -194,9 +212,27 @@ def portrait(x: np.ndarray, path: pathlib.Path, info: dict[str, Any],
   return image
 
 
+def part_of(info: dict[str, Any], num: float = np.inf,
+            labels: Sequence[int | None] | None = None
+            ) -> Callable[[str], dict[str, Any] | None]:
+  """Name of a picture in a folder -> what it tells; None for other names.
+
+  Labels are those of all pictures, or None if they are not known yet.
+  """
+  def tells(name: str) -> dict[str, Any] | None:
+    stem = name.removesuffix(".png")
+    i = int(stem) if re.fullmatch(r"\d{1,9}", stem) else -1
+    if name != f"{i:06d}.png" or not 0 <= i < num:
+      return None
+    if labels is None:
+      return info | {"index": i}
+    return info | {"index": i, "label": labels[i]}
+  return tells
+
+
 def write(out: str, x: np.ndarray, labels: np.ndarray | None,
           info: dict[str, Any], columns: int | None = None,
-          more: dict[str, np.ndarray] | None = None) -> None:
+          more: dict[str, np.ndarray] | None = None) -> bool:
   """Samples as one grid, a sample file or a folder of pictures.
 
   Args:
@@ -206,8 +242,20 @@ def write(out: str, x: np.ndarray, labels: np.ndarray | None,
     info: How they were made.
     columns: Of the grid.
     more: Further arrays for the sample file.
+
+  Returns:
+    Whether it replaced what was there.
+
+  Raises:
+    UserError: There is something that is none of ours, or it cannot be written.
   """
   path, kind = pathlib.Path(out), kind_of(out)
+  each = [None] * len(x) if labels is None else labels.tolist()
+  names = info.get("class_names")
+  if not kind:  # each picture needs the name of its own class alone
+    info = {k: v for k, v in info.items() if k != "class_names"}
+  old = outputs.check_file(path) if kind else outputs.check_folder(
+      path, part_of(info, len(x), each))
   try:
     if kind == ".png":
       portrait(x, path, info, columns)
@@ -216,25 +264,16 @@ def write(out: str, x: np.ndarray, labels: np.ndarray | None,
       with atomic(path) as draft, draft.open("wb") as file:
         np.savez(file, *arrays, info=json.dumps(info), **more or {})
     else:
-      names = info.get("class_names")  # each needs one of them alone
-      info = {k: v for k, v in info.items() if k != "class_names"}
       for i, image in enumerate(x):
-        label = None if labels is None else int(labels[i])
-        known = {"class": names[label]} if names and label is not None and (
-            0 <= label < len(names)) else {}
+        y = each[i]
+        known = {"class": names[y]} if names and isinstance(y, int) and (
+            0 <= y < len(names)) else {}
         portrait(image[None], path / f"{i:06d}.png", info | {
-            "index": i, "label": label} | known)
+            "index": i, "label": y} | known)
   except OSError as e:
     raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}"
                     ) from e
-
-
-def kind_of(out: str) -> str:
-  """".png", ".npz" or "", for a folder; UserError for anything else."""
-  kind = pathlib.Path(out).suffix
-  if kind not in ("", ".png", ".npz"):
-    raise UserError(f"--out={out}: want x.png, x.npz or a folder")
-  return kind
+  return old
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A trained model, ready to sample: from a checkpoint to a jitted function."""
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import core, sharding
+from jaxgen import choices, core, sharding
 from jaxgen.averaged import bare, guided, trained
 from jaxgen.build import nearest
 from jaxgen.chain import chained, stages_of
 from jaxgen.choices import PATHS
 from jaxgen.errors import UserError
-from jaxgen.models.diffusion import LONGEST
 
 # Of classes: numbers or names.
 Labels = int | str | Sequence[int | str] | None
@@ -118,11 +118,11 @@ def draw(model: core.Model, profile: str | None, shapes, classes: int,
 
 
 def key_of(seed: int | core.Key) -> core.Key:
-  """A seed, or a key [] as it is. UserError for a negative seed."""
+  """A seed, or a key [] as it is. UserError for a seed out of range."""
   if not isinstance(seed, int | np.integer):
     return seed
-  if seed < 0:
-    raise UserError(f"seed={seed}: want a whole number, at least 0")
+  if not 0 <= seed < 2 ** 32:  # of larger ones jax takes the last 32 bits
+    raise UserError(f"seed={seed}: want 0 to {2 ** 32 - 1}")
   return jax.random.key(seed)
 
 
@@ -171,11 +171,30 @@ class Sampler:
     key = key_of(key)
     cond = self.conditions(given)
     knobs = {k: v for k, v in given.items() if k not in cond}
+    self.check_count(num)
     settings, labels = self.settings(knobs), self.labels(num, labels)
     if labels is not None:
       cond["y"] = labels
-    parts = self.stream(key, range(num), min(batch, num), cond, settings)
-    return np.concatenate([sharding.fetch(x) for x in list(parts)])[:num]
+    parts, fine = zip(*self.batches(
+        key, range(num), min(batch, num), cond, settings), strict=True)
+    x = np.concatenate([sharding.fetch(x) for x in parts])[:num]
+    if not all(jax.device_get(fine)):
+      raise UserError("samples hold NaN or infinity" + "".join(
+          f", {k}={v:g}" for k, v in knobs.items()) + ": the weights are ill, "
+          "or the knobs too far from their defaults")
+    return x
+
+  def check_count(self, num: int, what: str = "") -> None:
+    """UserError for more samples (than `what` asks for) than can be held."""
+    what = what or f"num={num}"
+    if not 1 <= num < 2 ** 31:  # they are numbered in int32
+      raise UserError(f"{what}: want at least 1" + ", and at most "
+                      f"{2 ** 31 - 1} samples" * (num > 0))
+    size = num * int(np.prod(self.shape)) * self.dtype.itemsize
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+      raise UserError(f"{what}: these samples take {size / 2 ** 30:,.0f} GiB"
+                      f", and this machine has {memory / 2 ** 30:,.0f}")
 
   def stream(self, key: core.Key, which: range, batch: int,
              given: Mapping[str, np.ndarray], settings: Mapping[str, float],
@@ -190,6 +209,14 @@ class Sampler:
       settings: All knobs.
       state: In place of the sampler's own.
     """
+    return (x for x, _ in self.batches(key, which, batch, given, settings,
+                                       state))
+
+  def batches(self, key: core.Key, which: range, batch: int,
+              given: Mapping[str, np.ndarray], settings: Mapping[str, float],
+              state: core.State | None = None
+              ) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """As `stream`, with whether all of a batch is finite: bool []."""
     settings = {k: jnp.float32(v) for k, v in settings.items()}
     # (Of a training, weights may lie in parts.)
     state = jax.device_put(state or self.state, sharding.replicated(self.mesh))
@@ -208,31 +235,30 @@ class Sampler:
 
   @functools.cached_property
   def program(self):
-    """The one jitted function: (state, {"i", "y"} [B], key, knobs) -> x."""
+    """The one jitted function: (state, {"i", "y"} [B], key, knobs) -> x, fine.
+
+    The second says whether x is finite, which bytes do not show.
+    """
     def run(state, given, key, knobs):
       batch = {"x": jnp.zeros((len(given["i"]), *self.shape)),
                **core.on_device(given)}
       keys = core.fold(
           jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
       x = self.model.sample(state, batch, keys, **knobs)
-      return core.as_data(x, self.dtype)
-    return jax.jit(run, out_shardings=sharding.batched(self.mesh))
+      return core.as_data(x, self.dtype), jnp.isfinite(x).all()
+    return jax.jit(run, out_shardings=(
+        sharding.batched(self.mesh), sharding.replicated(self.mesh)))
 
   def settings(self, knobs: dict[str, float]) -> dict[str, float]:
     """All knobs, those given and the defaults; UserError for a strange one."""
     if hasattr(self.model, "expand"):  # one name for all stages
       knobs = self.model.expand(knobs)
-    for name in knobs:
-      if name not in self.model.knobs:
-        raise UserError(
-            f"a {type(self.model).__name__} has no knob {name!r}"
-            + nearest(name, self.model.knobs))
-    settings = self.model.knobs | {k: float(v) for k, v in knobs.items()}
-    if not all(np.isfinite(float(v)) for v in knobs.values()):
-      raise UserError(f"knobs must be finite numbers, got {knobs}")
-    for name, value in settings.items():
-      if name.partition("_")[0] == "steps" and not 1 <= value <= LONGEST:
-        raise UserError(f"{name}={value:g}: want 1 to {LONGEST}")
+    known = self.model.knobs
+    for name, value in knobs.items():
+      if name not in known:
+        raise UserError(self.lacking(name))
+      choices.check_knob(name, value, known[name])
+    settings = known | {k: float(v) for k, v in knobs.items()}
     if (spacing := self.card.get("respacing", "")) and spacing not in PATHS:
       own = self.model.knobs["steps"]
       if settings["steps"] != own:
@@ -240,10 +266,20 @@ class Sampler:
                         f"makes {own}; leave either")
     return settings
 
+  def lacking(self, name: str) -> str:
+    """What there is to say of a knob that the model does not have."""
+    kind, sampler = type(self.model).__name__, self.card.get("sampler")
+    if not sampler:
+      return f"a {kind} has no knob {name!r}" + nearest(name, self.model.knobs)
+    having = choices.having(name)
+    return (f"a {kind} with the sampler {sampler.rpartition('.')[2]} has no "
+            f"knob {name!r}" + (f"; {', '.join(having)} have it" if having
+                                else nearest(name, self.model.knobs)))
+
   def conditions(self, given: dict[str, Any]) -> dict[str, np.ndarray]:
     """What of `given` the model is conditioned on; UserError for a misfit."""
     found = {}
-    if "noise" in given:
+    if "noise" in given and np.ndim(given["noise"]):  # else a VAE's knob
       a = found["noise"] = np.asarray(given["noise"], np.float32)
       if a.shape[1:] != self.shape or not len(a):
         raise UserError(f"noise is {list(a.shape)}: want [n, "
@@ -271,14 +307,15 @@ class Sampler:
       return None
     if labels is None:
       return np.arange(num, dtype=np.int32) % self.classes
-    y = np.asarray(self.numbers(labels), np.int32).reshape(-1)
-    if len(y) not in (1, num):
-      y = np.resize(y, num)  # a few labels, in turn
+    y = np.ravel(self.numbers(labels))
     least = -1 if getattr(self.model, "free", False) else 0
-    strange = y[(y < least) | (y >= self.classes)]
-    if len(strange):
+    strange = [v for v in y.tolist() if not least <= v < self.classes]
+    if strange:
       raise UserError(f"labels run from 0 to {self.classes - 1}, "
                       f"got {strange[0]}")
+    y = y.astype(np.int32)
+    if len(y) not in (1, num):
+      y = np.resize(y, num)  # a few labels, in turn
     return np.broadcast_to(y, (num,))
 
   def numbers(self, labels: Labels) -> int | Sequence[int]:

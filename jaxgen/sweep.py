@@ -24,13 +24,13 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, controls, files, pictures, restoration
+from jaxgen import cli, controls, files, outputs, pictures, restoration
 from jaxgen.build import nearest
 from jaxgen.chain import data_of
 from jaxgen.device import machine
 from jaxgen.errors import UserError
 from jaxgen.judge import Judge, means, open_judge, spreads
-from jaxgen.sampler import Sampler, load
+from jaxgen.sampler import Sampler, key_of, load
 
 Row = dict[str, Any]
 SHARES = ("precision", "recall", "coverage", "cas", "high_quality")
@@ -64,11 +64,12 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.workdir or not values.out:
     raise UserError("sweep needs --workdir=W and --out=FOLDER")
+  key_of(values.seed)
+  home = pathlib.Path(values.out)
+  outputs.check_report(home, "sweep.json", ("sweep.md", "sweep.png"))
   nfes, over = numbers("nfe", values.nfe), dict(map(parse, values.over))
   data, judge = data_of(values.workdir), None
-  home = pathlib.Path(values.out)
   rows = known(home / "sweep.json")
-  files.check_results(home, "sweep.json", "sweep.md", "sweep.png")
   for sampler in values.samplers or [None]:
     model = load(values.workdir, ema=values.ema, sampler=sampler,
                  respacing=values.respacing, classifier=values.classifier)

@@ -65,6 +65,13 @@ def post(server, path, **data):
   return reply
 
 
+def answer(server, visitor, trial, choice="left", ms=1):
+  """A pair is shown, and somebody chooses."""
+  post(server, "/trial", visitor=visitor, trial=trial)
+  return post(server, "/choice", visitor=visitor, trial=trial, choice=choice,
+              ms=ms)
+
+
 def pixels(server, address):
   status, _, data = ask(server, "GET", address)
   assert status == 200

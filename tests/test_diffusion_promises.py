@@ -94,7 +94,7 @@ def test_knobs_recompile_nothing(sampler):
       dict(churn=3.0, s_min=0.1, s_max=9.0, s_noise=1.1),
     ],
     multistep.dpmpp_2m_sde: [dict(eta=0.0), dict(eta=0.7)],
-    sde.pc: [dict(snr=0.0), dict(snr=0.3)],
+    sde.pc: [dict(snr=0.0, cap=1.0), dict(snr=0.3, cap=2.0)],
   }.get(sampler, [{}, {}])
 
   @jax.jit

@@ -1,5 +1,6 @@
 """Sampling: one program, samples by key alone, and where they came from."""
 import contextlib
+import dataclasses
 import json
 import logging
 import subprocess
@@ -8,11 +9,14 @@ import sys
 import jax
 import numpy as np
 import pytest
-from verbs import ROOT, finish, start
+from verbs import ROOT, call, finish, start, tree
 
 import jaxgen
-from jaxgen import checkpoint, config, ema, pictures, train
+from jaxgen import checkpoint, choices, config, ema, latents, pictures, train
 from jaxgen.errors import UserError
+from jaxgen.models.gan import GAN
+from jaxgen.sample import KNOBS
+from jaxgen.sampler import key_of
 
 
 def trained(folder, name, **overrides):
@@ -218,10 +222,86 @@ print(x.shape, x.dtype)
     (dict(steps=0), "steps=0"),
     (dict(steps=4001), "1 to 4000"),
     (dict(guidence=1.0), "did you mean 'guidance'?"),
+    (dict(labels=2 ** 70), f"got {2 ** 70}"),
+    (dict(churn=1.), "with the sampler ancestral has no knob 'churn'; heun h"),
+    (dict(eta=-.1), "eta=-0.1: want at least 0"),
+    (dict(frac=1.1), "frac=1.1: want 0 to 1"),
+    (dict(steps=2.5), "steps=2.5: want a whole number"),
+    (dict(lo=float("inf")), "lo=inf: want a finite number"),
+    (dict(guidance="much"), "guidance='much': want a number"),
+    (dict(eta=100.), "samples hold NaN or infinity, eta=100"),
 ])
 def test_strange_wishes(points, ask, said):
   with pytest.raises(UserError, match=said):
     jaxgen.load(points).sample(0, 2, **ask)
+
+
+@pytest.mark.parametrize("value", [
+    "nan", "inf", "-inf", "-1", "0", "1e400", "1e30", "0.5", "text", ""])
+@pytest.mark.parametrize("name", [*KNOBS, "steps_1", "level_0"])
+def test_a_knob_takes_numbers_of_its_range(name, value):
+  kind = name.partition("_")[0] if name[-1].isdigit() else name
+  default = np.inf if kind in (
+      "hi", "s_max", "cap", "truncation", "cutoff") else 1.
+  try:
+    x = float(value)
+    good = (np.isfinite(x) or x == default) and {
+        "steps": 1 <= x <= 4000, "frac": 0 <= x <= 1, "level": 0 <= x <= 1,
+        "first": 0 < x <= 1, "bend": x > 0, "truncation": x > 0,
+        "psi": True, "guidance": True, "scale": True, "auto": True,
+    }.get(kind, x >= 0)
+  except ValueError:
+    good = False
+  if good:
+    return choices.check_knob(name, value, default)
+  with pytest.raises(UserError, match=f"^{name}=.*: want "):
+    choices.check_knob(name, value, default)
+
+
+@pytest.mark.parametrize("seed", [-1, 2 ** 32, 2 ** 63, 2 ** 70])
+def test_a_seed_that_would_be_another(seed):
+  with pytest.raises(UserError, match=f"seed={seed}: want 0 to 4294967295"):
+    key_of(seed)
+  a, b = (jax.random.key_data(key_of(s)).tolist() for s in (0, 2 ** 32 - 1))
+  assert a != b
+
+
+@pytest.mark.parametrize("num", [0, -1, 10 ** 9, 2 ** 31, 2 ** 63, 2 ** 70])
+def test_as_many_samples_as_can_be(num, digits):
+  vae = dataclasses.replace(jaxgen.load(digits), shape=(512, 512, 3))
+  with pytest.raises(UserError, match=f"num={num}: "):
+    vae.sample(0, num)
+
+
+def test_the_noise_of_a_vae_is_a_knob(digits):
+  vae = jaxgen.load(digits)
+  assert not np.array_equal(vae.sample(0, 4, noise=1.), vae.sample(0, 4))
+
+
+def test_walks_and_rests_are_counted(digits):
+  vae = jaxgen.load(digits)
+  gan = dataclasses.replace(vae, model=object.__new__(GAN))
+  with pytest.raises(UserError, match="2 rows of 10000000000 frames: want"):
+    latents.interpolate(gan, 0, 2, 10 ** 10)
+
+
+def test_a_used_folder(digits, tmp_path, capsys, monkeypatch):
+  """Refused before anything is drawn, but for what the same began."""
+  ask = lambda *more: call(
+      capsys, monkeypatch, "sample", f"--workdir={digits}",
+      f"--out={tmp_path / 'new'}", "--num=3", *more)
+  new = f"3 samples -> {tmp_path / 'new'}"
+  assert ask() == (0, new + "\n", [])
+  whole = tree(tmp_path)
+  (tmp_path / "new" / "000001.png").unlink()
+  assert ask() == (0, new + " (replaced)\n", [])
+  assert tree(tmp_path) == whole
+  monkeypatch.setattr(jaxgen.sampler.Sampler, "sample", None)
+  for more in ("--seed=1", "--labels=1", "--num=2", "--temperature=0.5"):
+    status, _, lines = ask(more)
+    assert status == 2 and "files that this command does not" in lines[0] or (
+        "1 file that this command does not" in lines[0])
+  assert tree(tmp_path) == whole
 
 
 def test_only_guided_models_know_the_label_any(digits):
@@ -239,5 +319,7 @@ def test_the_sampler_can_be_changed(points, digits):
   assert not np.array_equal(heun.sample(0, 16), x)
   with pytest.raises(UserError, match="did you mean 'heun'"):
     jaxgen.load(points, sampler="huen")
+  with pytest.raises(UserError, match="but ancestral, ddim, .*, pc$"):
+    jaxgen.load(points, sampler="zzz")
   with pytest.raises(UserError, match="does not sample in steps"):
     jaxgen.load(digits, sampler="heun")

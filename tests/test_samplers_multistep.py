@@ -149,40 +149,66 @@ def test_2m_sde_is_k_diffusions(eta):
     np.testing.assert_allclose(ours, x, rtol=1e-9, atol=1e-10)
 
 
-def langevin(x, score, snr, alpha, sigma, z):
-  """LangevinCorrector with an example's own norm of the score, and our cap."""
+def langevin(x, score, snr, alpha, z, most):
+  """LangevinCorrector with an example's own norm of the score; a bound."""
   step = (snr * np.sqrt(x.size) / np.linalg.norm(score)) ** 2 * 2 * alpha
-  step = min(step, sigma**2)
+  step = min(step, most)
   return x + step * score + np.sqrt(2 * step) * z
 
 
-@pytest.mark.parametrize("process", [VE(), DDPM(20, 5e-3, 0.3)], ids=repr)
-def test_pc_is_score_sdes_loop(process):
-  """A corrector and a reverse-diffusion predictor at each of N times."""
+def pc_loop(D, process, x, path, snr, draws, cap):
+  """get_pc_sampler: a corrector and a reverse-diffusion predictor a time."""
+  n = len(path.sigma)
+  alphas, sigmas = np.asarray(path.alpha), np.append(path.sigma, 0.0)
+  for i in range(n):
+    alpha, sigma = alphas[i], sigmas[i]
+    score = lambda x, a=alpha, s=sigma: (a * D(x, a, s) - x) / s**2
+    beta = 0.0 if process == VE() else process.betas[n - 1 - i]
+    x = langevin(x, score(x), snr, 1 - beta, draws[2 * i], cap * sigma**2)
+    if i == n - 1:
+      return D(x, alpha, sigma)
+    if process == VE():
+      G = np.sqrt(sigma**2 - sigmas[i + 1] ** 2)
+      x = x + G**2 * score(x) + G * draws[2 * i + 1]
+    else:
+      x = x * (2 - np.sqrt(1 - beta)) + beta * score(x)
+      x = x + np.sqrt(beta) * draws[2 * i + 1]
+
+
+def smooth(side=8, length=1.0):
+  """E[x_0 | x_t] for Gaussian images of this correlation length, flat."""
+  at = np.stack(np.mgrid[:side, :side], -1).reshape(-1, 2)
+  far = ((at[:, None] - at) ** 2).sum(-1)
+  share, basis = np.linalg.eigh(np.exp(-far / 2 / length**2))
+
+  def D(x, alpha, sigma):
+    gain = alpha * share / (alpha**2 * share + sigma**2)
+    return ((x @ basis) * gain) @ basis.T
+
+  return D
+
+
+@pytest.mark.parametrize("cap", [np.inf, 1.0])
+@pytest.mark.parametrize(
+  "D, shape", [(D, (5,)), (smooth(), (64,))], ids=["curved", "smooth"]
+)
+@pytest.mark.parametrize("process", [VE(), DDPM(120, 1e-3, 0.05)], ids=repr)
+def test_pc_is_score_sdes_loop(process, D, shape, cap):
+  """By the published rule, and with steps of at most sigma^2."""
   with jax.enable_x64(True):
-    n, key, snr = 20, keys(2), 0.16
+    n, key, snr = 120, keys(2), 0.16
     path = levels(process, times.even, n)
-    x_T = samplers.initial(path, keys(2, seed=1), (5,))
-    legs = range(2 * n)
-    draws = np.array([samplers.noise(fold(key, j), (5,)) for j in legs])
-    ours = sde.pc(denoise, x_T, path, n, key, snr=snr)
-    alphas, sigmas = np.asarray(path.alpha), np.append(path.sigma, 0.0)
-    for b in range(2):
-      x = np.asarray(x_T[b])
-      for i in range(n):
-        alpha, sigma = alphas[i], sigmas[i]
-        score = lambda x, a=alpha, s=sigma: (a * D(x, a, s) - x) / s**2
-        beta = 0.0 if process == VE() else process.betas[n - 1 - i]
-        x = langevin(x, score(x), snr, 1 - beta, sigma, draws[2 * i, b])
-        if i == n - 1:
-          x = D(x, alpha, sigma)
-        elif process == VE():
-          G = np.sqrt(sigma**2 - sigmas[i + 1] ** 2)
-          x = x + G**2 * score(x) + G * draws[2 * i + 1, b]
-        else:
-          x = x * (2 - np.sqrt(1 - beta)) + beta * score(x)
-          x = x + np.sqrt(beta) * draws[2 * i + 1, b]
+    x_T = samplers.initial(path, keys(2, seed=1), shape)
+    draws = jnp.stack(
+      [samplers.noise(fold(key, j), shape) for j in range(2 * n)], 1
+    )
+    denoise = lambda x, t: D(x, t.alpha, t.sigma)
+    sample = functools.partial(sde.pc, denoise, x_T, path, n, key, snr)
+    ours = sample() if cap == np.inf else sample(cap)
+    for b, z in enumerate(np.asarray(draws)):
+      x = pc_loop(D, process, np.asarray(x_T[b]), path, snr, z, cap)
       np.testing.assert_allclose(ours[b], x, rtol=1e-8, atol=1e-9)
+    assert np.abs(sample(np.inf) - sample(1.0)).max() > 0.01  # it matters
 
 
 def moments(sampler, process, path, ns, shape, b=400):

@@ -150,7 +150,8 @@ def test_record_goes_on_and_drops_a_torn_line(tmp_path):
     assert path.read_bytes().count(b"\n") == 2 + kept
   with pytest.raises(Exception, match="begun with seed=0, not 1"):
     Record(path, {"seed": 1})
-  for text in ("mine", "mine\n", "[1]\n", '{"study": {}}\n{"visitor": 3}\n'):
+  for text in ("mine", "mine\n", "[1]\n", '{"study": {}}\n{"visitor": 3}\n',
+               '{"study": "mine"}', '{"stu" '):
     path.write_text(text)
     with pytest.raises(Exception, match="not what a study writes|no study"):
       Record(path, {"seed": 0})
@@ -207,10 +208,12 @@ def test_the_verb_serves_until_it_is_told_and_reports(
   line = process.stdout.readline()
   port = int(re.search(r"http://127\.0\.0\.1:(\d+)/ ", line)[1])
   link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-  link.request("POST", "/choice", json.dumps({
-      "visitor": "anna", "trial": 0, "choice": "left", "ms": 1200}), {
-          "Content-Type": "application/json"})
-  assert json.loads(link.getresponse().read())["trial"] == 1
+  for path in ("/trial", "/choice"):
+    link.request("POST", path, json.dumps({
+        "visitor": "anna", "trial": 0, "choice": "left", "ms": 1200}), {
+            "Content-Type": "application/json"})
+    reply = json.loads(link.getresponse().read())
+  assert reply["trial"] == 1
   process.send_signal(number)  # with a connection open
   status, said, lines = finish(process)
   assert status == 0 and "of 1 trials" in said

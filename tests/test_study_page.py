@@ -2,14 +2,16 @@
 import http.client
 import io
 import json
+import os
 import re
 import socket
+import threading
 
 import numpy as np
 import pytest
 from browser import PATH, Browser
 from PIL import Image
-from studies import SIZE, ask, folders, pixels, post, study
+from studies import SIZE, answer, ask, folders, pixels, post, study
 
 from jaxgen.study_page import score
 
@@ -49,13 +51,13 @@ def test_a_visitor_goes_on_after_a_restart(tmp_path):
   folders(tmp_path)
   with study(tmp_path) as (server, record):
     for trial in range(3):
-      post(server, "/choice", visitor="anna", trial=trial, choice="left", ms=1)
+      answer(server, "anna", trial)
     first = [row["real"] for row in record.rows]
   with study(tmp_path) as (server, record):
     assert post(server, "/visit", visitor="anna")["trial"] == 3
     assert post(server, "/visit", visitor="bert")["trial"] == 0
     for trial in range(3, 8):
-      post(server, "/choice", visitor="anna", trial=trial, choice="left", ms=1)
+      answer(server, "anna", trial)
     names = [row["real"] for row in record.rows]
     assert names[:3] == first and len(set(names)) == 8
 
@@ -123,7 +125,11 @@ def test_what_is_not_answered(tmp_path):
       assert ask(server, "POST", "/choice", good, host=host)[0] == 403
       assert ask(server, "GET", "/", host=host)[0] == 403
     assert ask(server, "GET", "/", host="localhost:9")[0] == 200
-    assert record.rows == []
+    # Nobody chose what was not shown; what comes back says where to go on.
+    status, _, reply = ask(server, "POST", "/choice", good)
+    assert status == 409 and "was not shown" in reply["error"]
+    assert reply["trial"] == 0 and record.rows == []
+    post(server, "/trial", visitor="anna", trial=0)
     # Twice the same answer, as when a key is hit twice: one is recorded.
     assert ask(server, "POST", "/choice", good)[0] == 200
     assert ask(server, "POST", "/choice", good)[0] == 409
@@ -136,6 +142,7 @@ def test_a_choice_that_cannot_be_written_is_not_counted(tmp_path, monkeypatch):
   folders(tmp_path)
   with study(tmp_path) as (server, record):
     good = {"visitor": "anna", "trial": 0, "choice": "left", "ms": 5}
+    post(server, "/trial", visitor="anna", trial=0)
 
     def full(_):
       raise OSError(28, "No space left on device")
@@ -173,6 +180,44 @@ def test_the_interval_holds_a_scripted_visitors_rate(tmp_path):
   assert (s.trials, s.visitors) == (360, 6)
   assert s.interval[0] < p < s.interval[1] < s.interval[0] + 0.1
   assert s.clustered[0] < p < s.clustered[1]
+
+
+def test_many_come_at_once(tmp_path):
+  """Before anybody is answered: the system keeps them in line."""
+  folders(tmp_path)
+  with study(tmp_path) as (server, _):
+    server.shutdown()  # nobody is let in ...
+    links = [socket.create_connection(("127.0.0.1", server.server_port), 5)
+             for _ in range(60)]
+    for link in links:
+      link.sendall(b"GET /style.css HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    threading.Thread(target=server.serve_forever, args=(0.02,),
+                     daemon=True).start()  # ... and now they are
+    for link in links:
+      link.settimeout(20)
+      assert link.recv(12).endswith(b" 200")
+      link.close()
+
+
+def test_names_that_are_no_utf8(tmp_path):
+  """Their pairs are shown, and the choice comes back with the very name."""
+  folders(tmp_path, 3)
+  for kind in ("real", "fake"):
+    for i in range(3):
+      old = tmp_path / kind / f"scene{i}.png"
+      old.rename(tmp_path / kind / os.fsdecode(b"\xff\xe9 %d.png" % i))
+  with study(tmp_path, num=3) as (server, record):
+    for trial in range(3):
+      for address in post(server, "/trial", visitor="anna",
+                          trial=trial).values():
+        pixels(server, address)
+      answer(server, "anna", trial)
+    names = {row["real"] for row in record.rows}
+  assert names == set(os.listdir(tmp_path / "real"))
+  (tmp_path / "study.jsonl").read_bytes().decode()  # whole UTF-8
+  with study(tmp_path, num=3) as (server, record):  # and it goes on
+    assert {row["real"] for row in record.rows} == names
+    assert post(server, "/visit", visitor="anna")["trial"] == 3
 
 
 needs_browser = pytest.mark.skipif(PATH is None, reason="there is no browser")

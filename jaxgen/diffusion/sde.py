@@ -17,6 +17,7 @@ def pc(
   n: Array,
   key: Array,
   snr: float = 0.16,
+  cap: float = float("inf"),
 ) -> Array:
   """Reverse diffusion, Langevin's corrector: Song et al. 2021, Algs. 1, 4, 5.
 
@@ -26,9 +27,10 @@ def pc(
   discrete ones. Like Euler's, it wants a close to 1: many points, few of them
   where alpha goes to zero. 2 n evaluations.
 
-  Where the authors' code has the batch's mean norms, that of the score is the
-  example's own and that of the noise its root mean square. A Langevin step is
-  at most sigma^2: in few dimensions a score can be about zero.
+  The norm of the score is the example's own, and that of the noise the root of
+  its dimension, as the paper has it for one sample (App. G); the authors' code
+  takes a batch's mean norms. In few dimensions a score can be about zero and
+  its step huge: `cap` bounds the step to cap sigma^2, which the authors do not.
   """
   d, tiny = x_T[0].size, jnp.finfo(x_T.dtype).tiny
   norm = lambda x: jnp.sqrt((x**2).sum(range(1, x.ndim), keepdims=True))
@@ -42,7 +44,8 @@ def pc(
     ahead = jnp.where(i + 1 < n, ahead, 1.0)  # the last: to x_0
     ratio = t.alpha / ahead * snr * d**0.5
     langevin = 2 * (ratio / jnp.maximum(norm(score), tiny)) ** 2
-    langevin = jnp.minimum(langevin, t.sigma**2)
+    langevin = jnp.minimum(langevin, cap * t.sigma**2)
+    langevin = jnp.where(jnp.isfinite(langevin), langevin, 0)  # no score
     # On a corrector's leg s is t, and the forward step is none.
     correct = leg.i % 2 == 0
     a = jnp.where(correct, 1.0, t.alpha / s.alpha)

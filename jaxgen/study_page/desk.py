@@ -86,6 +86,8 @@ class Desk:
       raise Refusal(400, "ms: want milliseconds")
     with self.lock:
       asked = self.due(visitor, trial)
+      if not self.shown[visitor, trial]:  # or by a server that is no more
+        raise Refusal(409, "this pair was not shown", **self.visit(visitor))
       self.record.append({
           "visitor": visitor, "trial": trial, "real": asked.real,
           "fake": asked.fake, "low": asked.low, "left": asked.left,

@@ -14,9 +14,6 @@ from jaxgen.errors import UserError
 FIELDS = {"visitor": str, "trial": int, "real": str, "fake": str, "left": str,
           "choice": str, "fooled": bool, "ms": (int, float)}
 
-HEAD = b'{"study": '
-
-
 def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
   """What a study asked, its choices, and the bytes that hold them.
 
@@ -46,6 +43,12 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
   return rows[0]["study"], rows[1:], len(whole)
 
 
+def line(row: dict[str, Any]) -> bytes:
+  """A row as UTF-8; bytes of names that are none are escaped, and come back."""
+  text = json.dumps(row, ensure_ascii=False)
+  return text.encode(errors="backslashreplace") + b"\n"
+
+
 class Record:
   """An open file of a study, of this process alone.
 
@@ -70,8 +73,7 @@ class Record:
     except OSError as e:
       raise UserError(f"{path} is in use by another study") from e
     self.rows: list[dict[str, Any]] = []
-    start = path.read_bytes()[:len(HEAD)]
-    if HEAD.startswith(start) and b"\n" not in path.read_bytes():
+    if line({"study": study})[:-1].startswith(path.read_bytes()):
       self.file.truncate(0)  # a first line that was cut off
       self.write({"study": study})
       return
@@ -91,9 +93,9 @@ class Record:
   def write(self, row: dict[str, Any]) -> None:
     """A line, on the disk when this returns; or nothing of it."""
     size = os.fstat(self.file.fileno()).st_size
-    line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    text = line(row)
     try:
-      if self.file.write(line) < len(line):
+      if self.file.write(text) < len(text):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
       os.fsync(self.file.fileno())
     except OSError:

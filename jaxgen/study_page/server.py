@@ -26,6 +26,7 @@ HEADERS = {
 class Server(http.server.ThreadingHTTPServer):
   """Answers for its `desk`, on 127.0.0.1."""
   daemon_threads = True
+  request_queue_size = 1024  # of those who come at once; the system caps it
   desk: Desk
 
   def __init__(self, port: int):

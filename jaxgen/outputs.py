@@ -1,0 +1,179 @@
+"""Where results go: nobody's files are lost, and that is said before the work.
+
+A file that jaxgen wrote is replaced by one of its kind, and named; any other is
+left, with a line that says so. A folder of pictures is complete: it must hold
+nothing else, but for what the same command wrote before it was interrupted.
+"""
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxgen import pictures
+from jaxgen.errors import UserError
+
+# What a JSON file of ours holds, whichever verb wrote it.
+RESULTS = ({"made", "scores"}, {"made", "bits_per_dim"}, {"scores", "protocol"})
+
+
+def kind_of(out: str) -> str:
+  """".png", ".npz" or "", for a folder; UserError for anything else."""
+  path = Path(out)
+  kind = path.suffix.lower()
+  if out.endswith(os.sep) or kind and path.is_dir():
+    kind = ""
+  if kind not in ("", ".png", ".npz"):
+    raise UserError(f"--out={out}: want x.png, x.npz or a folder")
+  return kind
+
+
+def check_picture(path: str | os.PathLike, flag: str) -> bool:
+  """Like `check_file`, of what is to be a PNG."""
+  if Path(path).suffix.lower() != ".png":
+    raise UserError(f"{flag}={path}: want x.png")
+  return check_file(path, flag)
+
+
+def check_file(path: str | os.PathLike, flag: str = "--out",
+               member: str = "arr_0") -> bool:
+  """Whether a file is there that will be replaced: an older one of ours.
+
+  Args:
+    path: The file.
+    flag: For messages.
+    member: What an npz file of its kind holds.
+
+  Raises:
+    UserError: Another file is there, or a folder, or none can be written.
+  """
+  path = Path(path)
+  _check_place(path, flag)
+  if path.is_dir():
+    raise UserError(f"{flag}={path} is a folder: want a file")
+  if not path.is_file() or not path.stat().st_size:
+    return False  # nothing, a link to nothing, a pipe, an empty file
+  if not ours(path, member):
+    raise UserError(f"{flag}={path} is there, and is none that jaxgen would "
+                    "replace: give another name, or move it away")
+  return True
+
+
+def check_folder(path: str | os.PathLike,
+                 of: Callable[[str], Mapping[str, Any] | None],
+                 flag: str = "--out") -> bool:
+  """Whether a folder holds pictures that will be written again.
+
+  Args:
+    path: The folder, which need not be there. Hidden files are not looked at.
+    of: A picture's name -> what it will say of how it was made, or the part of
+      it that is known by now; None for names that will not be written.
+    flag: For messages.
+
+  Raises:
+    UserError: It holds something else, or cannot be written to.
+  """
+  path = Path(path)
+  _check_place(path / "x", flag)
+  held = sorted(_held(path))
+  strange = [name for name in held if not _says(path / name, of(name))]
+  if strange:
+    raise UserError(
+        f"{flag}={path} holds {len(strange)} file{'s' * (len(strange) > 1)} "
+        f"that this command does not write, such as {strange[0]}: give a new "
+        "or an empty folder, or move them away")
+  return bool(held)
+
+
+def check_report(home: str | os.PathLike, index: str, others: Iterable[str],
+                 keys: Iterable[str] = ("rows",)) -> bool:
+  """Whether a folder has an older report of ours, which is to be replaced.
+
+  Args:
+    home: The folder, which need not be there.
+    index: Name of the JSON file that is written first.
+    others: Names of the files that go with it.
+    keys: What the index holds.
+
+  Raises:
+    UserError: There is a file of such a name that is none of a report.
+  """
+  home = Path(home)
+  _check_place(home / index, "--out")
+  there = (home / index).exists()
+  if there and not set(keys) <= _read_json(home / index).keys():
+    raise UserError(f"--out: {home / index} is no report of ours: move it "
+                    "away, or give another folder")
+  for name in others:
+    path = home / name
+    if path.exists() and not (there and (
+        path.suffix != ".png" or ours(path))):
+      raise UserError(f"--out: {path} is there, and is none of a report of "
+                      "ours: move it away, or give another folder")
+  return there
+
+
+def ours(path: Path, member: str = "arr_0") -> bool:
+  """Whether jaxgen wrote a file: a picture, a sample file, results as JSON."""
+  if path.suffix.lower() == ".png":
+    return _info(path) is not None
+  if path.suffix == ".npz":
+    try:
+      with zipfile.ZipFile(path) as file:
+        return {"info.npy", f"{member}.npy"} <= set(file.namelist())
+    except (OSError, zipfile.BadZipFile):
+      return False
+  found = _read_json(path).keys() if path.suffix == ".json" else set()
+  return any(keys <= found for keys in RESULTS)
+
+
+def _check_place(path: Path, flag: str) -> None:
+  """UserError if no file can be written in the folder of this path."""
+  place = path.parent
+  while not os.path.lexists(place):
+    place = place.parent
+  if not place.is_dir():
+    raise UserError(f"{flag}: {place} is no folder: give another name")
+  if not os.access(place, os.W_OK | os.X_OK):
+    raise UserError(f"{flag}: {place} may not be written to")
+
+
+def _held(top: Path) -> Iterator[str]:
+  """Files below a folder, and links to folders; no hidden ones."""
+  for folder, below, files in os.walk(top):
+    below[:] = [d for d in below if not d.startswith(".")]
+    links = [d for d in below if os.path.islink(os.path.join(folder, d))]
+    for name in files + links:
+      if not name.startswith("."):
+        yield Path(folder, name).relative_to(top).as_posix()
+
+
+def _says(path: Path, want: Mapping[str, Any] | None) -> bool:
+  """Whether a picture tells that it was made like this."""
+  found = None if want is None else _info(path)
+  return found is not None and _within(json.loads(json.dumps(want)), found)
+
+
+def _within(part: Any, whole: Any) -> bool:
+  """Whether all that one value of JSON says is said by the other."""
+  if isinstance(part, dict) and isinstance(whole, dict):
+    return all(k in whole and _within(v, whole[k]) for k, v in part.items())
+  return part == whole
+
+
+def _info(path: Path) -> dict[str, Any] | None:
+  """How a picture was made; None if it is none of ours."""
+  try:
+    return pictures.read_info(path)
+  except UserError:
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  """A JSON object; an empty one for anything else."""
+  try:
+    found = json.loads(path.read_bytes())
+  except (OSError, ValueError, RecursionError):
+    return {}
+  return found if isinstance(found, dict) else {}
