@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, choices, core
+from jaxgen import checkpoint, choices, core, provenance
 from jaxgen import ema as averages
 from jaxgen.build import build, nearest
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, guarding
 from jaxgen.jsonfile import digest
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
@@ -34,20 +34,22 @@ def trained(workdir: str, ema: str | None = None, step: int | None = None,
   See `jaxgen.sampler.load`. With `any_kind`, a model that does not sample in
   steps leaves sampler and respacing be.
   """
-  meta = checkpoint.latest_meta(workdir)
-  config = ConfigDict(meta["config"])
+  meta = provenance.latest(workdir)
+  config, data = provenance.settings(meta), meta["data"]
   if any_kind and "sampler" not in config.model:
     sampler = respacing = None
   if sampler:
     config.model = choices.with_sampler(config.model, sampler)
   if respacing:
     config.model = choices.with_respacing(config.model, respacing)
-  model, data = build(config.model), meta["data"]
   shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]),
                                       np.dtype(data["dtype"]))}
   if data["classes"]:
     shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-  params, stats, step = weights(workdir, config, model, shapes, ema, step)
+  with guarding(f"{workdir}: its config is of no model"):
+    model = build(config.model)
+    abstract = abstract_state(config, model, shapes)
+  params, stats, step = weights(workdir, config, model, abstract, ema, step)
   card = {"workdir": str(workdir), "config": digest(meta["config"]),
           "step": step,
           "ema": ema or next(iter(config.ema), "none"),
@@ -86,9 +88,8 @@ def guided(ours: Trained, guide: Trained, role: str) -> Trained:
       ours.data | {"classes": mine or theirs}, ours.card | {role: guide.card})
 
 
-def weights(workdir, config, model, shapes, profile, step):
+def weights(workdir, config, model, abstract, profile, step):
   """What sampling reads, and no more: -> params, stats, step."""
-  abstract = abstract_state(config, model, shapes)
   moved = [g for g in model.sampled if g in abstract.opt]
   frozen = {g: abstract.params[g] for g in model.sampled if g not in moved}
   stats = {g: abstract.stats[g] for g in model.sampled if g in abstract.stats}

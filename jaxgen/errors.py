@@ -1,7 +1,14 @@
 """What ends a verb with one line instead of a traceback."""
 import contextlib
+import re
 import traceback
 from collections.abc import Iterator
+
+# What a terminal obeys or shows nothing of: control characters (C0, DEL, C1),
+# marks that turn the direction of writing, line and paragraph separators, and
+# the lone surrogates that stand for bytes of file names that are no UTF-8.
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e"
+                    "\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 class UserError(Exception):
@@ -27,3 +34,31 @@ def refusing(what: str) -> Iterator[None]:
     if not frame.f_globals["__name__"].startswith("jaxgen."):
       raise
     raise UserError(f"{what}: {e}") from e
+
+
+@contextlib.contextmanager
+def guarding(what: str) -> Iterator[None]:
+  """Makes UserErrors of whatever is raised of what a stranger may have written.
+
+  Where a config is not the user's own but came with a workdir, nobody has seen
+  to its types: any library may be the first to stumble over it.
+  """
+  try:
+    yield
+  except (UserError, OSError):
+    raise
+  except Exception as e:
+    text = " ".join(str(e).split())[:200]
+    raise UserError(f"{what}: {type(e).__name__}: {text}") from e
+
+
+def printable(text: object) -> str:
+  """A name as one line that may be shown: what a terminal obeys is escaped."""
+  return UNSEEN.sub(lambda c: _escaped(ord(c[0])), str(text))
+
+
+def _escaped(code: int) -> str:
+  """27 -> "\\x1b", 0x202e -> "\\u202e"; a byte as that byte."""
+  if 0xDC80 <= code <= 0xDCFF:  # Python's for a byte that is no UTF-8
+    code -= 0xDC00
+  return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

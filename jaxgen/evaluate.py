@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from jaxgen import cli, jsonfile, processes, restoration, sample
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.drawing import Drawn, choose_labels
@@ -182,7 +182,7 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
     append(values.workdir, images.card["step"], {
         f"eval/{k}": v for k, v in card["scores"].items()})
   for line in card["warnings"]:
-    print(f"jaxgen: {line}", file=sys.stderr)
+    print(f"jaxgen: {printable(line)}", file=sys.stderr)
   print(cards.table(card))
   if against:
     print("\n" + cards.rank({str(out or "this evaluation"): card} | against))

@@ -28,7 +28,7 @@ from jaxgen import cli, controls, pictures, processes
 from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
 from jaxgen.enlarge import enlarge_folder, factor_of
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.sampler import Sampler, load
 
 __all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
@@ -115,7 +115,7 @@ def main(values: flags.FlagValues) -> None:
                             "knobs": told(model.settings(knobs))} | made.info
   if processes.lead():
     write(values.out, x, made.labels, info, made.columns, made.arrays)
-    print(f"{len(x)} samples -> {values.out}")
+    print(f"{len(x)} samples -> {printable(values.out)}")
 
 
 def enlarge(values: flags.FlagValues, kind: str) -> None:
@@ -136,7 +136,7 @@ def enlarge(values: flags.FlagValues, kind: str) -> None:
       key=jax.random.key(values.seed), batch=values.batch, knobs=knobs,
       labels=labels and labels[0], info=model.card | {
           "seed": values.seed, "knobs": told(model.settings(knobs))})
-  print(f"{len(report.done)} images -> {values.out}")
+  print(f"{len(report.done)} images -> {printable(values.out)}")
   report.check()
 
 

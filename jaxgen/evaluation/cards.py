@@ -2,6 +2,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +10,17 @@ from typing import Any
 
 import jax
 
-from jaxgen.errors import UserError
+from jaxgen import stored
+from jaxgen.errors import UserError, printable
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.scores import HIGHER, LOWER
 from jaxgen.jsonfile import digest, plain
+from jaxgen.stored import NUMBER, Each, Whole
 
 KIND = "jaxgen evaluation 1"
+FORM = {"kind": {KIND}, "protocol": {"name": str}, "features": object,
+        "reference": {"name": str}, "samples": {"images": Whole(0)},
+        "scores": Each((*NUMBER, type(None))), "spread?": Each(NUMBER)}
 # What must be alike before numbers are ranked. Everything else on a card (the
 # model, its sampler, seed and step, the machine) is what may be compared.
 ALIKE = ("protocol", "features", "reference", "samples.images")
@@ -51,14 +57,10 @@ def key_of(card: Mapping[str, Any]) -> str:
 def load(path: str | os.PathLike) -> dict[str, Any]:
   """A card; UserError if the file is none."""
   try:
-    card = json.loads(Path(path).expanduser().read_text())
-    if card["kind"] != KIND:
-      raise ValueError
-    return card
+    return stored.read(Path(path).expanduser(), FORM, lambda why: (
+        f"{path} is no card of `jaxgen eval --protocol`: {why}"))
   except FileNotFoundError as e:
     raise UserError(f"there is no card {path}") from e
-  except (ValueError, KeyError, TypeError, UnicodeDecodeError) as e:
-    raise UserError(f"{path} is no card of `jaxgen eval --protocol`") from e
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -96,8 +98,8 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
   metrics = list(dict.fromkeys(m for c in cards.values() for m in c["scores"]))
   rows = [["", *names]]
   for metric in metrics:
-    values = [cards[n]["scores"].get(metric) for n in names]
-    numbers = [v for v in values if isinstance(v, float | int)]
+    values = [stored.number(cards[n]["scores"].get(metric)) for n in names]
+    numbers = [v for v in values if v is not None and math.isfinite(v)]
     kind = metric.partition("@")[0]
     best = None
     if kind.startswith(LOWER):
@@ -117,12 +119,14 @@ def table(card: Mapping[str, Any]) -> str:
       f" ± {spread[name]:.2g}" if name in spread else "")]
       for name, value in card["scores"].items()]
   n, reference = card["samples"]["images"], card["reference"]["name"]
-  return columns(rows) + (f"\n{n:,} images against {reference}, protocol "
-                          f"{card['protocol']['name']}")
+  return columns(rows) + (
+      f"\n{n:,} images against {printable(reference)}, protocol "
+      f"{card['protocol']['name']}")
 
 
 def columns(rows: list[list[str]]) -> str:
   """Text in columns: the first to the left, the others to the right."""
+  rows = [list(map(printable, row)) for row in rows]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return "\n".join(
       "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
