@@ -1,6 +1,9 @@
 """A trained model with the weights that sampling reads, and no others."""
+import itertools
+from collections.abc import Callable, Sized
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +17,8 @@ from jaxgen.jsonfile import digest
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.guided import Guided
+
+CALLS = 100  # of parts of a net, for each leaf of a checkpoint
 
 
 class Trained(NamedTuple):
@@ -46,17 +51,36 @@ def trained(workdir: str, ema: str | None = None, step: int | None = None,
                                       np.dtype(data["dtype"]))}
   if data["classes"]:
     shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-  with guarding(f"{workdir}: its config is of no model"):
+  what = f"{workdir}: the checkpoint's config is of no model"
+  with guarding(what), nn.intercept_methods(counting(what, meta["leaves"])):
     model = build(config.model)
     abstract = abstract_state(config, model, shapes)
+    if hasattr(type(model), "sample"):
+      model.nfe(**model.knobs)
   params, stats, step = weights(workdir, config, model, abstract, ema, step)
   card = {"workdir": str(workdir), "config": digest(meta["config"]),
           "step": step,
           "ema": ema or next(iter(config.ema), "none"),
-          "sampler": config.model.get("sampler", {}).get("name"),
+          "sampler": (config.model.get("sampler") or {}).get("name"),
           "dataset": data["name"]}
   card |= {"respacing": respacing} if respacing else {}
   return Trained(model, params, stats, step, data, card)
+
+
+def counting(what: str, leaves: Sized) -> Callable:
+  """An interceptor for linen that ends nets without end: UserError.
+
+  A net of so many leaves calls few more of its parts; a stranger's depth may
+  be any number.
+  """
+  left = itertools.count(CALLS * (len(leaves) + 1), -1)
+
+  def intercept(call, args, kwargs, context):
+    if not next(left):
+      raise UserError(f"{what}: it has far more parts than the checkpoint's "
+                      f"{len(leaves)} leaves")
+    return call(*args, **kwargs)
+  return intercept
 
 
 def bare(step: int, params: core.Groups, stats: core.Groups) -> core.State:

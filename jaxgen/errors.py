@@ -45,9 +45,12 @@ def guarding(what: str) -> Iterator[None]:
   """
   try:
     yield
-  except (UserError, OSError):
+  except (UserError, OSError, MemoryError):
     raise
   except Exception as e:
+    if isinstance(e, RuntimeError) and not isinstance(
+        e, NotImplementedError | RecursionError):
+      raise  # the machine's, or of a process that died: no fault of a type
     text = " ".join(str(e).split())[:200]
     raise UserError(f"{what}: {type(e).__name__}: {text}") from e
 

@@ -13,7 +13,7 @@ from jaxgen.averaged import bare, guided, trained
 from jaxgen.build import nearest
 from jaxgen.chain import chained, stages_of
 from jaxgen.choices import PATHS
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, guarding
 from jaxgen.models.diffusion import LONGEST
 
 
@@ -183,8 +183,11 @@ class Sampler:
                **core.on_device(given)}
       keys = core.fold(
           jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
-      x = self.model.sample(state, batch, keys, **knobs)
-      return core.as_data(x, self.dtype)
+      # (As it is traced: whatever runs is past all mistakes of a config.)
+      with guarding(f"{self.card.get('workdir', 'this model')} cannot be "
+                    "sampled"):
+        x = self.model.sample(state, batch, keys, **knobs)
+        return core.as_data(x, self.dtype)
     return jax.jit(run, out_shardings=sharding.batched(self.mesh))
 
   def settings(self, knobs: dict[str, float]) -> dict[str, float]:
