@@ -18,7 +18,7 @@ from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.guided import Guided
 
-CALLS = 100  # of parts of a net, for each leaf of a checkpoint
+CALLS = 10  # of parts of a net, for each leaf of a checkpoint
 
 
 class Trained(NamedTuple):
@@ -73,7 +73,7 @@ def counting(what: str, leaves: Sized) -> Callable:
   A net of so many leaves calls few more of its parts; a stranger's depth may
   be any number.
   """
-  left = itertools.count(CALLS * (len(leaves) + 1), -1)
+  left = itertools.count(CALLS * (len(leaves) + 10), -1)
 
   def intercept(call, args, kwargs, context):
     if not next(left):
