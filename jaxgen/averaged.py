@@ -1,19 +1,24 @@
 """A trained model with the weights that sampling reads, and no others."""
+import itertools
+from collections.abc import Callable, Sized
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, choices, core
+from jaxgen import checkpoint, choices, core, provenance
 from jaxgen import ema as averages
 from jaxgen.build import build, nearest
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, guarding
 from jaxgen.files import digest
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.guided import Guided
+
+CALLS = 10  # of parts of a net, for each leaf of a checkpoint
 
 
 class Trained(NamedTuple):
@@ -34,27 +39,48 @@ def trained(workdir: str, ema: str | None = None, step: int | None = None,
   See `jaxgen.sampler.load`. With `any_kind`, a model that does not sample in
   steps leaves sampler and respacing be.
   """
-  meta = checkpoint.latest_meta(workdir)
-  config = ConfigDict(meta["config"])
+  meta = provenance.latest(workdir)
+  config, data = provenance.settings(meta), meta["data"]
   if any_kind and "sampler" not in config.model:
     sampler = respacing = None
   if sampler:
     config.model = choices.with_sampler(config.model, sampler)
   if respacing:
     config.model = choices.with_respacing(config.model, respacing)
-  model, data = build(config.model), meta["data"]
   shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]),
                                       np.dtype(data["dtype"]))}
   if data["classes"]:
     shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-  params, stats, step = weights(workdir, config, model, shapes, ema, step)
+  what = f"{workdir}: the checkpoint's config is of no model"
+  with guarding(what), nn.intercept_methods(counting(what, meta["leaves"])):
+    model = build(config.model)
+    abstract = abstract_state(config, model, shapes)
+    if hasattr(type(model), "sample"):
+      model.nfe(**model.knobs)
+  params, stats, step = weights(workdir, config, model, abstract, ema, step)
   card = {"workdir": str(workdir), "config": digest(meta["config"]),
           "step": step,
           "ema": ema or next(iter(config.ema), "none"),
-          "sampler": config.model.get("sampler", {}).get("name"),
+          "sampler": (config.model.get("sampler") or {}).get("name"),
           "dataset": data["name"]}
   card |= {"respacing": respacing} if respacing else {}
   return Trained(model, params, stats, step, data, card)
+
+
+def counting(what: str, leaves: Sized) -> Callable:
+  """An interceptor for linen that ends nets without end: UserError.
+
+  A net of so many leaves calls few more of its parts; a stranger's depth may
+  be any number.
+  """
+  left = itertools.count(CALLS * (len(leaves) + 10), -1)
+
+  def intercept(call, args, kwargs, context):
+    if not next(left):
+      raise UserError(f"{what}: it has far more parts than the checkpoint's "
+                      f"{len(leaves)} leaves")
+    return call(*args, **kwargs)
+  return intercept
 
 
 def bare(step: int, params: core.Groups, stats: core.Groups) -> core.State:
@@ -92,9 +118,8 @@ def guided(ours: Trained, guide: Trained, role: str) -> Trained:
       ours.card | {role: guide.card})
 
 
-def weights(workdir, config, model, shapes, profile, step):
+def weights(workdir, config, model, abstract, profile, step):
   """What sampling reads, and no more: -> params, stats, step."""
-  abstract = abstract_state(config, model, shapes)
   moved = [g for g in model.sampled if g in abstract.opt]
   frozen = {g: abstract.params[g] for g in model.sampled if g not in moved}
   stats = {g: abstract.stats[g] for g in model.sampled if g in abstract.stats}

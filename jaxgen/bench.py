@@ -23,7 +23,7 @@ from jaxgen.build import nearest
 from jaxgen.data import pipeline
 from jaxgen.data.sources import Source, open_source
 from jaxgen.data.summary import introduce
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.experiment import open_data
 from jaxgen.speed import tables
 from jaxgen.speed.sampling import fresh_sampler, sampling_speed
@@ -187,7 +187,7 @@ def telling(stream, every: float = 10.) -> Iterator[Any]:
 
   def say(text):
     now.update(text=text, since=time.monotonic())
-    print(f"{text} ...", file=stream, flush=True)
+    print(f"{printable(text)} ...", file=stream, flush=True)
     news.set()
 
   def repeat():

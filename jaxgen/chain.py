@@ -8,7 +8,6 @@ is trained already:
 Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. what was trained of
 it. A workdir may also be said as a list, "BASE,UP": those workdirs in turn.
 """
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, config, files
+from jaxgen import config, files, provenance, stored
 from jaxgen.averaged import Trained
 from jaxgen.errors import UserError
 from jaxgen.models.cascade import Cascade
 
 LIST = "cascade.json"
+FORM = {"stages": [({"stage": str}, {"workdir": str})]}
 
 
 def is_cascade(settings: ConfigDict) -> bool:
@@ -86,22 +86,26 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
 def listed(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
   """What a cascade's workdir says of its stages; None where nothing does."""
   path = pathlib.Path(workdir) / LIST
+  damage = lambda why: (f"{path} is damaged ({why}): the command that trained "
+                        "the cascade writes it again once it is gone")
   try:
-    stages = json.loads(path.read_text())["stages"]
-    for stage in stages:
-      stage.get("stage") or stage["workdir"]
-    return stages
+    stages = stored.read(path, FORM, damage)["stages"]
   except OSError:
     return None
-  except (ValueError, KeyError, TypeError, AttributeError) as e:
-    raise UserError(f"{path} is damaged ({e}): the command that trained the "
-                    "cascade writes it again once it is gone") from e
+  for i, stage in enumerate(stages):
+    if "stage" in stage and stage["stage"] != str(i):
+      raise UserError(damage(f"stages[{i}].stage is {stage['stage']!r}"))
+    if (pathlib.Path(stage.get("workdir", path / "none")) / LIST).exists():
+      raise UserError(f"{path}: stage {i}, {stage['workdir']}, is a cascade "
+                      "itself: list its stages there")
+  if not stages:
+    raise UserError(damage("there are no stages"))
+  return stages
 
 
 def data_of(workdir: str | Sequence[str]) -> ConfigDict:
   """config.data of a trained model; of a cascade, that of its last stage."""
-  meta = checkpoint.latest_meta(stages_of(workdir)[-1])
-  return ConfigDict(meta["config"]["data"])
+  return provenance.settings(provenance.latest(stages_of(workdir)[-1])).data
 
 
 def chained(parts: Sequence[Trained]) -> Trained:

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from jaxgen import config as configs
 from jaxgen import guard
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 
 VERBS = {
     "demo": "train, sample, judge and compare three families on real digits",
@@ -104,7 +104,7 @@ def quiet_and_quick() -> None:
     # Once: what is damaged is met by each who reads it.
     if str(message) not in told and not forget_damaged(str(message)):
       told.add(str(message))
-      print(f"jaxgen: {message}", file=sys.stderr)
+      print(f"jaxgen: {printable(message)}", file=sys.stderr)
 
   warnings.showwarning = show
   keep_programs()

@@ -11,6 +11,7 @@ every config is trained so often, and numbers are means over the trainings.
 import dataclasses
 import datetime
 import pathlib
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -22,19 +23,19 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import (
-  checkpoint,
   cli,
   config,
   files,
   health,
   outputs,
   pictures,
+  provenance,
   train,
 )
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.device import machine
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.log import read_jsonl
@@ -91,8 +92,7 @@ def compare(configs: Sequence[str], workdirs: Sequence[str], out: str,
   rows = []
   for entry in entries:
     tell(f"{entry.name}: sampling and judging")
-    again = (f"jaxgen evaluate --workdir {entry.workdir} "
-             f"--judge {home / 'judge'}")
+    again = command("evaluate", workdir=entry.workdir, judge=home / "judge")
     rows.append(row(entry, judge, images) | {
         "commands": [*entry.commands, again]})
   results = {
@@ -113,8 +113,8 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
             home: pathlib.Path, seeds: int = 1) -> list[Entry]:
   """Entries, each trained to its end before the next begins."""
   fresh = [planned(path, home, seeds) for path in configs]
-  done = [Entry(w.name, w, (),
-                ConfigDict(checkpoint.latest_meta(w)["config"]))
+  done = [Entry(w.absolute().name, w, (), provenance.settings(
+      provenance.latest(w)))
           for w in map(pathlib.Path, workdirs)]
   check_alike(fresh + done)  # before the hours that training takes
   if outputs.check_report(home, "report.json", ("report.html", "real.png", *(
@@ -135,7 +135,7 @@ def planned(path: str, home: pathlib.Path, seeds: int = 1) -> Entry:
   settings.log.pictures = 0  # the report has its own
   name = pathlib.Path(path.partition(":")[0]).stem
   return Entry(name, home / name, (
-      f"jaxgen train --config {path} --workdir {home / name}",), settings,
+      command("train", config=path, workdir=home / name),), settings,
       tuple(home / f"{name}-seed{i}" for i in range(1, seeds)))
 
 
@@ -144,6 +144,9 @@ def check_alike(entries: Sequence[Entry]) -> None:
   names = [e.name for e in entries]
   first = entries[0]
   for entry in entries:
+    if entry.name in ("", "..", "real"):  # the report's own is called so
+      raise UserError(f"a model cannot be called {entry.name!r} in a report: "
+                      "rename its workdir")
     if names.count(entry.name) > 1:
       raise UserError(f"two models are called {entry.name!r}: rename one, or "
                       "compare them in two reports")
@@ -157,7 +160,7 @@ def row(entry: Entry, judge: Judge, images: dict[str, bytes]
         ) -> dict[str, Any]:
   """All that the report says of one model; its picture goes to `images`."""
   model = load(entry.workdir)
-  meta = checkpoint.latest_meta(entry.workdir)
+  past = provenance.latest(entry.workdir)
   n = judge.count
   y = model.labels(n, None)
   x, speed = timed(model, n, y)
@@ -175,9 +178,9 @@ def row(entry: Entry, judge: Judge, images: dict[str, bytes]
       "name": entry.name, "family": type(model.model).__name__,
       "config": entry.name, "workdir": str(entry.workdir),
       "params": sum(x.size for x in jax.tree.leaves(model.state.params)),
-      "train_seconds": meta["seconds"], "step": model.card["step"],
+      "train_seconds": past.get("seconds"), "step": model.card["step"],
       "train_images": model.card["step"] * entry.config.batch,
-      "peak_memory": meta.get("peak_bytes"), "grid": entry.name,
+      "peak_memory": past.get("peak_bytes"), "grid": entry.name,
       "settings": {k: v for k, v in model.model.knobs.items()
                    if k in ("steps", "guidance", "eta")},
       "metrics": metrics, "spread": spread,
@@ -245,6 +248,12 @@ def portrait(x: np.ndarray, classes: int = 0, n: int = 60) -> bytes:
       x[:n], columns=classes if 1 < classes <= 20 else None))
 
 
+def command(verb: str, **values: str | pathlib.Path) -> str:
+  """A command for a shell, which takes names as they are."""
+  return " ".join([f"jaxgen {verb}", *(
+      f"--{k} {shlex.quote(str(v))}" for k, v in values.items())])
+
+
 def versions() -> dict[str, str]:
   """Of what the numbers depend on."""
   from importlib.metadata import version
@@ -253,7 +262,7 @@ def versions() -> dict[str, str]:
 
 def tell(line: str) -> None:
   """Progress, on stderr."""
-  print(f"[compare] {line}", file=sys.stderr, flush=True)
+  print(f"[compare] {printable(line)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

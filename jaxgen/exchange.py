@@ -6,11 +6,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxgen import averaged, core, exchange_gan, lock, sharding, snapshot
+from jaxgen import (
+  averaged,
+  core,
+  exchange_gan,
+  lock,
+  provenance,
+  sharding,
+  snapshot,
+)
 from jaxgen import config as configs
 from jaxgen.begin import Data, Weights, begun
 from jaxgen.build import nearest
-from jaxgen.checkpoint import Checkpoints, latest_meta
+from jaxgen.checkpoint import Checkpoints
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe
 from jaxgen.interop import diffusers, edm, files, names
@@ -202,14 +210,13 @@ def carry(workdir: str, out: str, source: str | None = None, *,
     What there is to say of it: the step, number of tensors, import.
   """
   files.kind_of(out)
-  meta = latest_meta(workdir)
-  past = meta.get("import", {})
+  past = provenance.latest(workdir)
+  config, past = provenance.settings(past), past.get("import") or {}
   if source is None and not past:
     raise UserError("export needs --source, one of "
                     + ", ".join(SOURCES | GANS))
   source = source or past["source"]
   check_source(source)
-  config = ConfigDict(meta["config"])
   if is_gan(config):
     if disc:
       exchange_gan.check_disc(source, "--disc")

@@ -8,7 +8,7 @@ import functools
 from absl import flags
 
 from jaxgen import cli
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.exchange import carry
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
@@ -38,9 +38,9 @@ def main(values: flags.FlagValues) -> None:
   made = carry(values.workdir, values.out, values.source, ema=values.ema,
                step=values.step, disc=values.disc)
   print(f"{made['tensors']} tensors of step {made['step']}, averaged by "
-        f"{made['ema']} -> {values.out}")
+        f"{printable(made['ema'])} -> {printable(values.out)}")
   if licence := made["import"].get("licence"):
-    print(f"they come from {made['import']['file']}: {licence}")
+    print(printable(f"they come from {made['import']['file']}: {licence}"))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def loss(rows: Iterable[Mapping[str, Any]], saved: float | None, step: int,
     now: When this life begins.
   """
   seconds, down, last, at = 0., 0., step, saved
-  for row in rows:
+  for row in (r for r in rows if r.get("time") is not None):
     at = row["time"] if at is None else at
     gone = max(0., row["time"] - at)
     if "start" in row:  # nobody is seen to live before its first row

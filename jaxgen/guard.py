@@ -26,6 +26,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from jaxgen.errors import printable
+
+LONGEST = 2000  # characters of the line that a process ends with
 LOST = 75  # exit status: a process died or hangs, restart all
 ORDER = {phase: i for i, phase in enumerate(  # within a step
     ("data", "compile", "step", "pictures", "eval", "checkpoint"), 1)}
@@ -221,7 +224,10 @@ def depart(status: int, line: str) -> NoReturn:
   """Ends the process at once, with one line; the first to call it does."""
   with _departing:
     with contextlib.suppress(Exception):
-      print(f"jaxgen: {' '.join(line.split())}", file=sys.stderr, flush=True)
+      line = printable(" ".join(line.split()))
+      if len(line) > LONGEST:
+        line = f"{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}"
+      print(f"jaxgen: {line}", file=sys.stderr, flush=True)
     with contextlib.suppress(Exception):  # a pipe may be broken
       sys.stdout.flush()
     # Not sys.exit: it would wait for background saves and loader threads.

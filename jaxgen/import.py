@@ -13,7 +13,7 @@ import sys
 from absl import flags
 
 from jaxgen import cli
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.exchange import bring
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
@@ -51,8 +51,10 @@ def main(values: flags.FlagValues) -> None:
   bring(values.checkpoint, values.workdir, values.source, values.config,
         key=values.key, size=values.size, licence=values.licence,
         disc=values.disc, seen=seen,
-        say=lambda line: print(f"jaxgen: {line}", file=sys.stderr))
-  print(f"{pathlib.Path(values.checkpoint).name} -> {values.workdir}, step 0")
+        say=lambda line: print(f"jaxgen: {printable(line)}",
+                               file=sys.stderr))
+  print(printable(f"{pathlib.Path(values.checkpoint).name} -> "
+                  f"{values.workdir}, step 0"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from jaxgen.chain import data_of
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, guarding
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.outputs import check_file
 from jaxgen.sampler import Sampler, key_of, load
@@ -66,10 +66,11 @@ def main(values: flags.FlagValues) -> None:
   introduce(source, values.split)
   x, y = source.arrays()
   n = min(values.num or len(x), len(x))
-  if values.method == "bound":
-    run, steps = bound(model, values.steps)
-  else:
-    run, steps = ode(model), values.steps or 64
+  with guarding(f"{values.workdir} knows no likelihoods"):
+    if values.method == "bound":
+      run, steps = bound(model, values.steps)
+    else:
+      run, steps = ode(model), values.steps or 64
   parts = measure(model, run, x[:n], None if y is None else y[:n], values.batch,
                   values.seed, steps)
   report(values, parts, model.card | {
@@ -114,8 +115,11 @@ def ode(model: Sampler) -> Callable:
 def measure(model: Sampler, run: Callable, x: np.ndarray, y: np.ndarray | None,
             size: int, seed: int, steps: int) -> dict[str, np.ndarray]:
   """{name: [N]}, batch by batch through one program."""
-  program = jax.jit(lambda state, batch, keys, steps: run(
-      state, core.on_device(batch), keys, steps))
+  def traced(state, batch, keys, steps):
+    with guarding(f"{model.card['workdir']} knows no likelihoods"):
+      return run(state, core.on_device(batch), keys, steps)
+
+  program = jax.jit(traced)
   parts, size = [], min(size, len(x))
   for first in range(0, len(x), size):
     i = np.arange(first, first + size)

@@ -22,11 +22,16 @@ import jax
 import numpy as np
 import tensorboardX
 
-from jaxgen import health, pictures
+from jaxgen import health, pictures, stored
 from jaxgen.errors import UserError
 from jaxgen.progress import Progress
+from jaxgen.stored import NUMBER, Whole
 
 FILE = "metrics.jsonl"
+ROW = (
+  {"step": Whole(0), "time?": float, "": NUMBER},
+  {"start": Whole(0), "time?": float, "": NUMBER},
+)
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict[str, float]]:
@@ -50,24 +55,25 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
   One torn last line is dropped. A missing file is an empty log.
 
   Raises:
-    UserError: a line other than the last is not a JSON object.
+    UserError: a line other than the last is no JSON, or any is no row.
   """
-  path = Path(path)
-  lines, rows = path.read_bytes().splitlines() if path.exists() else [], []
+  path, rows = Path(path), []
+  if path.exists() and not path.is_file():
+    raise UserError(f"{path} is no file: move it away")
+  lines = path.read_bytes().splitlines() if path.exists() else []
   for i, line in enumerate(lines):
+    damage = lambda why, i=i: (
+      f"{path}, line {i + 1} is damaged ({why}); delete the line")
     try:
-      rows.append({k: _number(v) for k, v in json.loads(line).items()})
-    except (ValueError, AttributeError) as error:
+      row = json.loads(line)
+    except (ValueError, RecursionError) as error:
       if i == len(lines) - 1:
         break
-      raise UserError(
-        f"{path}, line {i + 1} is damaged; delete the line."
-      ) from error
+      raise UserError(damage("it is no JSON")) from error
+    if why := stored.misfit(row, ROW):
+      raise UserError(damage(why))
+    rows.append({k: stored.number(v) for k, v in row.items()})
   return rows
-
-
-def _number(value):
-  return float(value) if value in ("nan", "inf", "-inf") else value
 
 
 def _json(value) -> float | int | str:
@@ -167,7 +173,7 @@ class Logger:
       return
     row = {k: _json(v) for k, v in scalars.items()}
     self._append({"step": int(step), **row})
-    row = {k: _number(v) for k, v in row.items()}
+    row = {k: stored.number(v) for k, v in row.items()}
     for key, value in row.items():
       if math.isfinite(value):  # events cannot say nan; the log does
         self._events.add_scalar(key, value, step)

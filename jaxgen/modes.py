@@ -9,7 +9,6 @@ add to, and which a killed one goes on from), OUT/modes.md and OUT/modes.png.
 """
 import dataclasses
 import itertools
-import json
 import pathlib
 import sys
 import time
@@ -27,17 +26,20 @@ from jaxgen import (
   files,
   outputs,
   pictures,
+  provenance,
   sample,
+  stored,
   train,
 )
 from jaxgen.build import nearest
 from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
-from jaxgen.errors import Diverged, UserError
+from jaxgen.errors import Diverged, UserError, printable
 from jaxgen.judge import Judge, means, open_judge
 from jaxgen.sampler import load
 from jaxgen.speed.tables import number
+from jaxgen.stored import NUMBER, Each, Whole
 
 # The names that configs/modes.py knows, and what tables call them.
 DATA = {"ring8": "ring of 8", "grid25": "grid of 25",
@@ -53,6 +55,12 @@ METRICS = {"modes": "modes", "modes_sure": "for sure", "kl": "KL",
 SHOWN = 2000  # samples that are kept for the picture
 
 Row = dict[str, Any]
+FORM = {
+    "rows": [{"data": set(DATA), "rule": set(RULES), "seed": Whole(0),
+              "num": Whole(1), "scores": Each(NUMBER), "diverged?": str,
+              "config": {"data": {"source": str}}}],
+    "floors": Each(Each(NUMBER)),
+    "judges": Each({"features": str, "protocol": str})}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -119,14 +127,16 @@ def configured(data: str, rule: str, seed: int, debug: bool) -> ConfigDict:
 
 def earlier(path: pathlib.Path) -> dict[str, Any]:
   """What is there already: rows, floors and judges."""
+  damage = lambda why: f"{path} is no result of modes ({why}): move it away"
   try:
-    found = json.loads(path.read_text())
-    return {"rows": [r for r in found["rows"] if name(r)],
-            "floors": dict(found["floors"]), "judges": dict(found["judges"])}
+    found = stored.read(path, FORM, damage)
   except FileNotFoundError:
     return {"rows": [], "floors": {}, "judges": {}}
-  except (ValueError, KeyError, TypeError) as e:
-    raise UserError(f"{path} is no result of modes ({e}): move it away") from e
+  for row in found["rows"]:
+    if row["data"] not in found["floors"].keys() & found["judges"].keys():
+      raise UserError(damage(f"there is no floor or judge of {row['data']}"))
+    row["scores"] = {k: stored.number(v) for k, v in row["scores"].items()}
+  return {k: found[k] for k in ("rows", "floors", "judges")}
 
 
 def name(row: Row) -> str:
@@ -145,7 +155,8 @@ def played(c: ConfigDict, workdir: pathlib.Path, judge: Judge) -> Row:
 
   A training that diverges is a result, too.
   """
-  print(f"[modes] {workdir.name}: {c.steps} steps", file=sys.stderr, flush=True)
+  print(f"[modes] {printable(workdir.name)}: {c.steps} steps", file=sys.stderr,
+        flush=True)
   try:
     state = train.train(c, str(workdir), quiet=True)
   except Diverged as e:
@@ -158,7 +169,7 @@ def played(c: ConfigDict, workdir: pathlib.Path, judge: Judge) -> Row:
   took = time.perf_counter() - begun
   sample.write(str(workdir / "samples.npz"), x[:SHOWN], None, model.card)
   return {"scores": means(judge.scores(x, None, cas=False)),
-          "train_seconds": checkpoint.latest_meta(workdir)["seconds"],
+          "train_seconds": provenance.latest(workdir).get("seconds"),
           "sample_seconds": took, "nfe": model.model.nfe()}
 
 
@@ -174,8 +185,8 @@ def tell(row: Row) -> None:
   """Progress, on stderr."""
   scores = ", ".join(f"{METRICS[k]} {row['scores'][k]:.4g}" for k in METRICS
                      if k in row["scores"])
-  print(f"[modes] {name(row)}: {scores or row['diverged']}", file=sys.stderr,
-        flush=True)
+  print(f"[modes] {name(row)}: {scores or printable(row['diverged'])}",
+        file=sys.stderr, flush=True)
 
 
 def publish(home: pathlib.Path, results: Mapping[str, Any]) -> None:

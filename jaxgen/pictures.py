@@ -15,7 +15,7 @@ import PIL.PngImagePlugin
 
 from jaxgen import files
 from jaxgen.data.image import open_image
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 
 KEY = "jaxgen"  # the PNG text chunk that holds JSON
 
@@ -102,19 +102,20 @@ def curves(
   axes = figure.add_axes((0.09, 0.12, 0.6, 0.83))
   marks = "osD^vPX*<>"
   for i, (name, points) in enumerate(series.items()):
-    axes.plot(*zip(*sorted(points), strict=True), label=name, linewidth=1.5,
-              marker=marks[i % len(marks)], markersize=5, color=f"C{i % 10}",
-              linestyle=("-", "--", ":")[i // 10 % 3])
+    axes.plot(*zip(*sorted(points), strict=True), label=_literal(name),
+              linewidth=1.5, marker=marks[i % len(marks)], markersize=5,
+              color=f"C{i % 10}", linestyle=("-", "--", ":")[i // 10 % 3])
   if floor is not None:
     axes.axhline(floor, color="#888888", linestyle=":", linewidth=1)
-    axes.text(1, floor, f" {floor_name}", transform=(
+    axes.text(1, floor, f" {_literal(floor_name)}", transform=(
       axes.get_yaxis_transform()), va="center", fontsize=8, color="#666666")
   values = [p for points in series.values() for p in points]
   wide = [min(v) > 0 and max(v) >= 3 * min(v)
           for v in zip(*values, strict=True)]
   wide[1] &= not shares
   scale = {True: "log", False: "linear"}
-  axes.set(xscale=scale[wide[0]], yscale=scale[wide[1]], xlabel=x, ylabel=y)
+  axes.set(xscale=scale[wide[0]], yscale=scale[wide[1]], xlabel=_literal(x),
+           ylabel=_literal(y))
   if shares:
     axes.set_ylim(0, 1)
   for axis in (axes.xaxis, axes.yaxis):
@@ -154,9 +155,9 @@ def panels(
       if column in images:
         axes.imshow(images[column], interpolation="antialiased")
       if not i:
-        axes.set_title(column, fontsize=9, pad=4)
+        axes.set_title(_literal(column), fontsize=9, pad=4)
       if not j:
-        axes.set_ylabel(row, fontsize=9)
+        axes.set_ylabel(_literal(row), fontsize=9)
   return _pixels(figure)
 
 
@@ -191,10 +192,22 @@ def read_info(path: str | os.PathLike) -> dict:
   try:
     with open_image(path) as image:
       return json.loads(image.text[KEY])
-  except (OSError, AttributeError, KeyError, ValueError) as error:
+  except (
+    OSError, AttributeError, KeyError, ValueError, RecursionError
+  ) as error:
     raise UserError(
       f"{path} does not say how it was made: not a PNG written by jaxgen."
     ) from error
+
+
+def _literal(text: str) -> str:
+  """A name as matplotlib shows it: no formula, and in the legend in any case.
+
+  It reads what stands between dollars as mathematics, and leaves out of a
+  legend what begins with an underscore.
+  """
+  text = printable(text).replace("$", r"\$")
+  return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
 
 
 def _pixels(figure: matplotlib.figure.Figure) -> np.ndarray:

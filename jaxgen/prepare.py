@@ -6,7 +6,7 @@ from absl import flags
 
 from jaxgen import cli
 from jaxgen.data.prepare import prepare
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 
 WORDS = ("tfds:NAME", "digits")
 
@@ -23,7 +23,7 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.what:
     raise UserError("prepare what? Such as: jaxgen prepare tfds:cifar10")
-  print(prepare(values.what, values.data_dir))
+  print(printable(prepare(values.what, values.data_dir)))
 
 
 if __name__ == "__main__":

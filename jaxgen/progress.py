@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
+from jaxgen.errors import printable
+
 
 class Progress:
   """One line: how far, how fast, how long still, and the losses.
@@ -64,6 +66,7 @@ class Progress:
 
   def say(self, text: str) -> None:
     """Prints a line of its own; the progress line comes back below it."""
+    text = printable(text)
     self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
     if self._live and self._marks:
       self._print(self.line())
@@ -76,6 +79,7 @@ class Progress:
       self._stream.flush()
 
   def _print(self, line: str) -> None:
+    line = printable(line)
     self._stream.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
     self._stream.flush()
 

@@ -50,9 +50,9 @@ class Records:
     """
     self.config, self.workdir = experiment.config, workdir
     self.checkpoints, self.logger, self.meta = checkpoints, logger, meta
-    self.begun = time.perf_counter() - past.get("seconds", 0.)
+    self.begun = time.perf_counter() - (past.get("seconds") or 0.)
     self.times = times
-    self.watch = Watch(self.config, logger, times, past.get("metrics", {}))
+    self.watch = Watch(self.config, logger, times, past.get("metrics") or {})
     self.pictures = Pictures(experiment, mesh, source, logger, workdir)
     self.probe = (Probe(experiment, mesh, source, logger)
                   if hasattr(experiment.model, "probe") else None)

@@ -29,7 +29,7 @@ from jaxgen import cli, controls, outputs, pictures, processes
 from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
 from jaxgen.enlarge import enlarge_folder, factor_of
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.files import atomic
 from jaxgen.outputs import kind_of
 from jaxgen.sampler import Sampler, key_of, load
@@ -137,7 +137,7 @@ def main(values: flags.FlagValues) -> None:
   if processes.lead():
     old = write(values.out, x, made.labels, info | {"num": len(x)} | made.info,
                 made.columns, made.arrays)
-    print(f"{len(x)} samples -> {values.out}" + " (replaced)" * old)
+    print(f"{len(x)} samples -> {printable(values.out)}" + " (replaced)" * old)
 
 
 def enlarge(values: flags.FlagValues, kind: str) -> None:
@@ -158,7 +158,7 @@ def enlarge(values: flags.FlagValues, kind: str) -> None:
       labels=labels and labels[0], info=model.card | {
           "seed": values.seed, "labels": labels,
           "knobs": told(model.settings(knobs))})
-  print(f"{len(report.done)} images -> {values.out}")
+  print(f"{len(report.done)} images -> {printable(values.out)}")
   report.check()
 
 

@@ -15,7 +15,7 @@ from jaxgen.averaged import bare, guided, trained
 from jaxgen.build import nearest
 from jaxgen.chain import chained, stages_of
 from jaxgen.choices import PATHS
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, guarding
 
 # Of classes: numbers or names.
 Labels = int | str | Sequence[int | str] | None
@@ -244,8 +244,11 @@ class Sampler:
                **core.on_device(given)}
       keys = core.fold(
           jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
-      x = self.model.sample(state, batch, keys, **knobs)
-      return core.as_data(x, self.dtype), jnp.isfinite(x).all()
+      # (As it is traced: whatever runs is past all mistakes of a config.)
+      with guarding(f"{self.card.get('workdir', 'this model')} cannot be "
+                    "sampled"):
+        x = self.model.sample(state, batch, keys, **knobs)
+        return core.as_data(x, self.dtype), jnp.isfinite(x).all()
     return jax.jit(run, out_shardings=(
         sharding.batched(self.mesh), sharding.replicated(self.mesh)))
 

@@ -128,9 +128,9 @@ def _fields(value, form, at):
 
 
 def _is(value, kind):
-  if kind is float:
-    return type(value) in (int, float) and abs(value) <= 1e300 and (
-        math.isfinite(value))
+  if kind is float:  # (numpy has no number for a larger int)
+    return abs(value) <= LARGEST if type(value) is int else (
+        type(value) is float and math.isfinite(value))
   return type(value) is kind
 
 

@@ -17,7 +17,7 @@ import threading
 from absl import flags
 
 from jaxgen import cli
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.study_page import score
 from jaxgen.study_page.desk import Desk
 from jaxgen.study_page.pairs import PAIRINGS, look
@@ -92,7 +92,7 @@ def serve(server: Server) -> None:
 
 def say(line: str) -> None:
   """Something that the user should know, on stderr."""
-  print(f"jaxgen: {line}", file=sys.stderr, flush=True)
+  print(f"jaxgen: {printable(line)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

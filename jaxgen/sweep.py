@@ -15,7 +15,6 @@ evaluations, what is swept over first is drawn to the right.
 """
 import functools
 import itertools
-import json
 import pathlib
 import sys
 import time
@@ -24,15 +23,28 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, controls, files, outputs, pictures, restoration
+from jaxgen import (
+  cli,
+  controls,
+  files,
+  outputs,
+  pictures,
+  restoration,
+  stored,
+)
 from jaxgen.build import nearest
 from jaxgen.chain import data_of
 from jaxgen.device import machine
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.sampler import Sampler, key_of, load
+from jaxgen.stored import NUMBER, Each
 
 Row = dict[str, Any]
+FORM = {"rows": [{
+    "told": {"card": {"family": str, "sampler?": str, "respacing?": str},
+             "knobs": Each(float)},
+    "nfe": float, "scores": Each(NUMBER), "spread": Each(NUMBER)}]}
 SHARES = ("precision", "recall", "coverage", "cas", "high_quality")
 
 
@@ -114,12 +126,12 @@ def chosen(wanted: Sequence[str], known: Iterable[str]) -> list[str]:
 def known(path: pathlib.Path) -> list[Row]:
   """The rows that are there already."""
   try:
-    return json.loads(path.read_text())["rows"]
+    rows = stored.read(path, FORM, lambda why: (
+        f"{path} is no result of a sweep ({why}): move it away"))["rows"]
   except FileNotFoundError:
     return []
-  except (ValueError, KeyError, TypeError) as e:
-    raise UserError(f"{path} is no result of a sweep ({e}): move it away"
-                    ) from e
+  return [row | {k: {m: stored.number(v) for m, v in row[k].items()}
+                 for k in ("scores", "spread")} for row in rows]
 
 
 def parse(text: str) -> tuple[str, list[float]]:
@@ -188,11 +200,11 @@ def tell(row: Row) -> None:
 def label(row: Row, axis: str = "steps") -> str:
   """What a row has in common with the others of its curve."""
   card, knobs = row["told"]["card"], row["told"]["knobs"]
-  words = [str(card["sampler"] or card["family"]).rpartition(".")[2]]
+  words = [str(card.get("sampler") or card["family"]).rpartition(".")[2]]
   words += [w for w in (card.get("respacing"),
                         "classifier" if card.get("classifier") else "") if w]
-  return " ".join(words + [f"{k}={v:g}" for k, v in knobs.items()
-                           if k not in ("steps", axis)])
+  return printable(" ".join(words + [
+      f"{k}={v:g}" for k, v in knobs.items() if k not in ("steps", axis)]))
 
 
 def axis_of(rows: Sequence[Row]) -> str:

@@ -28,24 +28,25 @@ from jaxgen import (
     goodput,
     lock,
     processes,
+    provenance,
     sharding,
 )
 from jaxgen.checkpoint import (
     Checkpoints,
     check_config,
-    latest_meta,
     steps,
 )
 from jaxgen.compilation import Compiled
 from jaxgen.data import summary
 from jaxgen.data.pipeline import batches
 from jaxgen.data.sources import Source
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.log import FILE, Logger, read_rows
 from jaxgen.progress import duration
 from jaxgen.records import Records, judge_of
 from jaxgen.stopping import STOPPED, stop_signal
+from jaxgen.weights import NoCheckpoint
 
 CONFIGS = ("config",)
 MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh",
@@ -95,7 +96,8 @@ def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
   chain.note(settings, workdir)
   for i, (place, own) in enumerate(stages):
     if only in (None, i) and own is not None:
-      print(f"[cascade] stage {i} of {len(stages)}: {place}", file=sys.stderr)
+      print(f"[cascade] stage {i} of {len(stages)}: {printable(place)}",
+            file=sys.stderr)
       if int(train(own, place).step) < own.steps:
         return STOPPED
   return 0
@@ -138,13 +140,16 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
   checkpoints = Checkpoints(
       workdir, every=config.checkpoint.every, keep=config.checkpoint.keep,
       keep_every=config.checkpoint.keep_every or None,
-      log=lambda line: print(line, file=sys.stderr))
+      log=lambda line: print(printable(line), file=sys.stderr))
   with lock.held(workdir, wait), stop_signal() as stopped, checkpoints:
     check_same(workdir, meta)  # who held it may have begun it
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
+    if past:  # maybe of an older checkpoint than the newest
+      provenance.checked(past, workdir)
     meta |= {"import": past["import"]} if "import" in past else {}
     if first >= config.steps:
-      print(f"{workdir} is already trained, to step {first}", file=out)
+      print(f"{printable(workdir)} is already trained, to step {first}",
+            file=out)
       return state
     gone = resumed(times, workdir, past, begun)
     if tells:
@@ -204,9 +209,9 @@ def resumed(times: goodput.Goodput, workdir: str, past: dict[str, Any],
   The log is the sign of life: what was done after its last row is not known.
   """
   rows = read_rows(f"{workdir}/{FILE}") if processes.lead() else ()
-  saved, step = past.get("goodput", {}), past.get("step", 0)
+  saved, step = past.get("goodput") or {}, past.get("step", 0)
   gone = goodput.loss(rows, saved.get("time"), step, begun)
-  times.resume(saved.get("seconds", {}), gone, step)
+  times.resume(saved.get("seconds") or {}, gone, step)
   return gone
 
 
@@ -230,8 +235,8 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # of damage: `restore` tells of that
-      saved = latest_meta(workdir)
-  except UserError:
+      saved = provenance.latest(workdir)
+  except NoCheckpoint:
     return  # nothing sound is there
   data, now = saved["config"]["data"], meta["config"]["data"]
   data.setdefault("crop", 0.)  # runs older than the field; and than this one:
@@ -243,7 +248,7 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
                MAY_BEGIN if fresh else MAY_CHANGE)
   if fresh:
     return
-  if saved["data"]["fingerprint"] != meta["data"]["fingerprint"]:
+  if saved["data"].get("fingerprint") != meta["data"]["fingerprint"]:
     raise UserError(
         f"{workdir} was trained on other data than {meta['data']['name']} "
         "holds now: bring that back, or take a new --workdir")

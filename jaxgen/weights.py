@@ -12,13 +12,26 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from jaxgen import snapshot
+from jaxgen import snapshot, stored
 from jaxgen.errors import UserError
+from jaxgen.stored import Each, Whole
+
+LEAVES = {"step": Whole(0), "leaves": Each({
+    "dtype": str, "shape": [Whole(0)], "sum": Whole(0)})}
+
+
+class NoCheckpoint(UserError):
+  """There is none that is sound."""
 
 
 def latest_meta(workdir: epath.PathLike) -> dict[str, Any]:
-  """The meta of the newest sound step; UserError if there is none."""
-  return _newest(workdir, None, snapshot.agreed_meta)
+  """The meta of the newest sound step.
+
+  Raises:
+    NoCheckpoint: there is none.
+    UserError: what is said of the arrays is not what `Checkpoints` writes.
+  """
+  return _newest(workdir, None, _meta)
 
 
 def restore_subset(workdir: epath.PathLike, abstract: Any | Callable,
@@ -37,10 +50,9 @@ def restore_subset(workdir: epath.PathLike, abstract: Any | Callable,
     (step, arrays shaped like `abstract`, meta).
   """
   def read(path):
-    wanted = abstract
-    if callable(abstract):
-      wanted = abstract(snapshot.agreed_meta(path))
-    return snapshot.load(path, wanted)
+    meta = _meta(path)
+    return snapshot.load(path, abstract(meta) if callable(abstract)
+                         else abstract)
   state, meta = _newest(workdir, step, read)
   return meta["step"], state, meta
 
@@ -63,13 +75,23 @@ def abstract_leaves(meta: dict[str, Any], prefixes: Sequence[str]) -> dict:
   return _plain(tree)
 
 
+def _meta(path):
+  """Of a step's folder, with what it says of the arrays checked."""
+  meta = snapshot.agreed_meta(path)
+  if why := stored.misfit(meta, LEAVES):
+    raise UserError(f"{path}/meta is not what a checkpoint says: {why}")
+  return meta
+
+
 def _dtype(name):
   """Inverse of str(dtype), typed keys included."""
-  if not name.startswith("key<"):
-    return jnp.dtype(name)
-  dtypes = [jax.random.key(0, impl=impl).dtype
-            for impl in ("threefry2x32", "rbg", "unsafe_rbg")]
-  return {str(dtype): dtype for dtype in dtypes}[name]
+  keys = [jax.random.key(0, impl=impl).dtype
+          for impl in ("threefry2x32", "rbg", "unsafe_rbg")]
+  try:
+    return {str(key): key for key in keys}.get(name) or jnp.dtype(name)
+  except TypeError:
+    raise UserError(f"a leaf of the checkpoint is {name!r}: there is no such "
+                    "dtype") from None
 
 
 def _plain(tree):
@@ -86,7 +108,7 @@ def _newest(workdir, step, read):
             if s not in failed and step in (None, s)]
     chosen = snapshot.follow(left[-1] if left else None)
     if chosen is None:
-      raise UserError(_nothing(workdir, step, failed))
+      raise NoCheckpoint(_nothing(workdir, step, failed))
     path = root / str(chosen)
     try:
       if why := snapshot.objection(snapshot.problem(path)):

@@ -29,7 +29,7 @@ RULES = {
                     "progress", "files", "build", "log", "averaged",
                     "stored", "errors"},
                    JAX | {"PIL", "flax", "scipy"}),
-    "study_page": ({"study_page", "report", "data", "errors"},
+    "study_page": ({"study_page", "report", "data", "stored", "errors"},
                    {"numpy", "PIL"}),
     "core": (set(), JAX | {"flax.struct", "optax"}),
     "ema": ({"errors"}, JAX),
@@ -37,7 +37,7 @@ RULES = {
     "build": ({"errors"}, {"ml_collections"}),
     "errors": (set(), set()),
     "launchers": ({"errors"}, set()),
-    "guard": (set(), set()),
+    "guard": ({"errors"}, set()),
     "processes": ({"guard", "launchers", "errors"}, {"jax"}),
     "goodput": ({"guard", "progress"}, set()),
 }

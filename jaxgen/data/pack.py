@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxgen.data import cache
 from jaxgen.data.arrays import Arrays, mapped
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 
 VERSION = 1  # of how files become pixels: raise it and all is packed anew
 
@@ -151,4 +151,4 @@ def _in_threads(load, count: int) -> Iterator:
 
 
 def _say(line: str) -> None:
-  print(f"jaxgen: {line}", file=sys.stderr, flush=True)
+  print(f"jaxgen: {printable(line)}", file=sys.stderr, flush=True)

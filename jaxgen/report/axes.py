@@ -1,11 +1,18 @@
 """Axes, ticks and text of charts, as inline SVG that follows the theme."""
 
+import html
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
+from jaxgen.errors import printable
+
 CHAR = 6.7  # width of a 12 px character, about
+
+
+def escape(text: object) -> str:
+  """A name or number as text of a page: it means nothing to a browser."""
+  return html.escape(printable(text))
 
 
 class Axis(NamedTuple):

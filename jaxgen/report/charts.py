@@ -7,13 +7,13 @@ escaped, and nothing is ever fetched.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import NamedTuple
 
 from jaxgen.report.axes import (
   CHAR,
   Axis,
   axis,
+  escape,
   frame,
   seconds,
   short,

@@ -6,9 +6,9 @@ charts are SVG. All text from outside is escaped.
 
 import base64
 from collections.abc import Mapping
-from html import escape
 
 from jaxgen.report import charts, verdict
+from jaxgen.report.axes import escape
 from jaxgen.report.style import CSS
 from jaxgen.report.tables import (
   Family,
@@ -139,7 +139,7 @@ def _training(results: Mapping) -> str:
     ]
     drawn = [f"<div>{svg}</div>" for svg in drawn if svg]
     warnings = "".join(
-      f'<p class="warning">{escape(str(text))}</p>'
+      f'<p class="warning">{escape(text)}</p>'
       for text in f.row.get("warnings") or []
     )
     if drawn or warnings:
@@ -159,7 +159,7 @@ def _training(results: Mapping) -> str:
 def _commands(results: Mapping) -> str:
   parts = [
     f'<h3 class="family">{f.title}</h3>'
-    f"<pre>{escape(chr(10).join(map(str, f.row['commands'])))}</pre>"
+    f"<pre>{chr(10).join(map(escape, f.row['commands']))}</pre>"
     for f in families(results)
     if f.row.get("commands")
   ]

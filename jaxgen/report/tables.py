@@ -1,12 +1,12 @@
 """The report's tables: quality, diversity, speed; cost; every setting."""
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from numbers import Integral
 from typing import NamedTuple
 
 from jaxgen.progress import duration
 from jaxgen.report import verdict
+from jaxgen.report.axes import escape
 from jaxgen.report.axes import short as rounded
 
 DASH = "–"
@@ -205,7 +205,7 @@ def _cell(
   if value is None:
     return f'<td class="none">{DASH}</td>'
   if not verdict.finite(value):
-    return f"<td>{escape(str(value))}</td>"
+    return f"<td>{escape(value)}</td>"
   mark = ' class="best"' if best else ""
   give = f" <small>± {escape(form(spread))}</small>" if spread else ""
   return f'<td{mark} title="{value}">{escape(form(value))}{give}</td>'

@@ -3,13 +3,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from jaxgen.errors import printable
+
 Row = Sequence[str]
 
 
 def aligned(rows: Sequence[Row]) -> str:
   """Names to the left, values to the right; one row a line."""
   width = max(map(len, rows))
-  rows = [[*row] + [""] * (width - len(row)) for row in rows]
+  rows = [[*map(printable, row)] + [""] * (width - len(row)) for row in rows]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return "\n".join(
       "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]

@@ -9,10 +9,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jaxgen import stored
 from jaxgen.errors import UserError
+from jaxgen.stored import Whole
 
-FIELDS = {"visitor": str, "trial": int, "real": str, "fake": str, "left": str,
-          "choice": str, "fooled": bool, "ms": (int, float)}
+HEADER = {"study": dict}
+CHOICE = {"visitor": str, "trial": Whole(0), "real": str, "fake": str,
+          "left": str, "choice": str, "fooled": bool, "ms": float}
 
 def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
   """What a study asked, its choices, and the bytes that hold them.
@@ -29,15 +32,9 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
   whole = data[:data.rfind(b"\n") + 1]
   rows = []
   for i, line in enumerate(whole.splitlines(), 1):
-    try:
-      row = json.loads(line)
-      good = isinstance(row["study"], dict) if i == 1 else all(
-          isinstance(row[k], kind) for k, kind in FIELDS.items())
-    except (ValueError, KeyError, TypeError):
-      good = False
-    if not good:
-      raise UserError(f"{path}, line {i}: not what a study writes")
-    rows.append(row)
+    rows.append(stored.loads(line, CHOICE if i > 1 else HEADER, lambda why, i=i:
+                             f"{path}, line {i}: not what a study writes: "
+                             f"{why}"))
   if not rows:
     raise UserError(f"{path} holds no study")
   return rows[0]["study"], rows[1:], len(whole)
