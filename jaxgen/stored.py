@@ -64,7 +64,7 @@ def loads(text: str | bytes, form: Any, damage: Callable[[str], str]) -> Any:
   try:
     value = json.loads(text)
   except (ValueError, RecursionError) as e:
-    why = "it is nested too deeply" if isinstance(e, RecursionError) else e
+    why = str(e) if isinstance(e, ValueError) else "it is nested too deeply"
     raise UserError(damage(f"it is no JSON: {why}")) from e
   if why := misfit(value, form):
     raise UserError(damage(why))
