@@ -87,14 +87,14 @@ def check_folder(path: str | os.PathLike,
 
 
 def check_report(home: str | os.PathLike, index: str, others: Iterable[str],
-                 keys: Iterable[str] = ("rows",)) -> bool:
+                 keys: Iterable[str] = ()) -> bool:
   """Whether a folder has an older report of ours, which is to be replaced.
 
   Args:
     home: The folder, which need not be there.
     index: Name of the JSON file that is written first.
     others: Names of the files that go with it.
-    keys: What the index holds.
+    keys: What the index holds, unless whoever reads it sees to that.
 
   Raises:
     UserError: There is a file of such a name that is none of a report.

@@ -99,8 +99,9 @@ def main(values: flags.FlagValues) -> None:
   if processes.joined() and (asked or values.low_res):
     raise UserError("only plain samples are drawn by several processes: start "
                     "this one on one machine")
+  old = False  # whether something is replaced
   if kind and processes.lead():
-    outputs.check_file(values.out)
+    old = outputs.check_file(values.out)
     if pathlib.Path(values.out).resolve() in (
         pathlib.Path(p).expanduser().resolve() for p in inputs if p):
       raise UserError(f"--out={values.out} would replace what is read: give "
@@ -127,7 +128,7 @@ def main(values: flags.FlagValues) -> None:
     make = lambda: controls.Made(model.sample(
         values.seed, num, labels, batch=values.batch, **knobs, **cond), labels)
   if not kind and processes.lead():
-    outputs.check_folder(values.out, part_of(
+    old = outputs.check_folder(values.out, part_of(
         info, info.get("num", np.inf),
         None if labels is None else labels.tolist()))
   made = make()
@@ -135,8 +136,8 @@ def main(values: flags.FlagValues) -> None:
   if model.class_names:
     info["class_names"] = model.class_names
   if processes.lead():
-    old = write(values.out, x, made.labels, info | {"num": len(x)} | made.info,
-                made.columns, made.arrays)
+    write(values.out, x, made.labels, info | {"num": len(x)} | made.info,
+          made.columns, made.arrays)
     print(f"{len(x)} samples -> {printable(values.out)}" + " (replaced)" * old)
 
 
@@ -151,6 +152,8 @@ def enlarge(values: flags.FlagValues, kind: str) -> None:
                     "all: leave --num, and give one --labels")
   key = key_of(values.seed)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
+  if labels:
+    model.labels(1, labels)
   knobs = turned(values)
   report = enlarge_folder(
       model, values.low_res, values.out, factor=factor_of(model),
@@ -232,7 +235,7 @@ def part_of(info: dict[str, Any], num: float = np.inf,
 
 def write(out: str, x: np.ndarray, labels: np.ndarray | None,
           info: dict[str, Any], columns: int | None = None,
-          more: dict[str, np.ndarray] | None = None) -> bool:
+          more: dict[str, np.ndarray] | None = None) -> None:
   """Samples as one grid, a sample file or a folder of pictures.
 
   Args:
@@ -243,19 +246,15 @@ def write(out: str, x: np.ndarray, labels: np.ndarray | None,
     columns: Of the grid.
     more: Further arrays for the sample file.
 
-  Returns:
-    Whether it replaced what was there.
-
   Raises:
-    UserError: There is something that is none of ours, or it cannot be written.
+    UserError: The folder holds something else, or it cannot be written.
   """
   path, kind = pathlib.Path(out), kind_of(out)
   each = [None] * len(x) if labels is None else labels.tolist()
   names = info.get("class_names")
   if not kind:  # each picture needs the name of its own class alone
     info = {k: v for k, v in info.items() if k != "class_names"}
-  old = outputs.check_file(path) if kind else outputs.check_folder(
-      path, part_of(info, len(x), each))
+    outputs.check_folder(path, part_of(info, len(x), each))
   try:
     if kind == ".png":
       portrait(x, path, info, columns)
@@ -273,7 +272,6 @@ def write(out: str, x: np.ndarray, labels: np.ndarray | None,
   except OSError as e:
     raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}"
                     ) from e
-  return old
 
 
 if __name__ == "__main__":

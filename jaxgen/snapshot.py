@@ -75,9 +75,12 @@ def seal(path: epath.Path) -> None:
 def problem(path: epath.Path) -> str | None:
   """What is visibly wrong with a step, by names and sizes; None if nothing."""
   try:
-    sealed, there = (path / SEAL).exists(), sizes(path)
+    sealed, there = os.path.lexists(path / SEAL), sizes(path)
     if there and not alike(path):
       return FOREIGN
+    pipes = [name for name, size in there.items() if size < 0]
+    if pipes or sealed and not (path / SEAL).is_file():
+      return f"{(pipes or [SEAL])[0]!r} is no file"
     if COMMIT not in there:
       return f"{COMMIT} is missing" if sealed else UNFINISHED
     expected = json.loads((path / SEAL).read_text()) if sealed else there

@@ -41,7 +41,8 @@ def present(root: Path) -> list[int]:
 def sizes(path: Path, prefix: str = "") -> dict[str, int]:
   """{file: bytes} of one step, without the seal and what becomes it.
 
-  Links are not followed.
+  Links are not followed. What is neither folder nor file, such as a pipe, has
+  -1 bytes: reading it may never end.
   """
   found = {}
   with os.scandir(path) as entries:
@@ -50,7 +51,7 @@ def sizes(path: Path, prefix: str = "") -> dict[str, int]:
         found |= sizes(entry.path, f"{prefix}{entry.name}/")
       elif not entry.name.startswith((SEAL, files.DRAFT)):
         size = entry.stat(follow_symlinks=False).st_size
-        found[prefix + entry.name] = size
+        found[prefix + entry.name] = size if entry.is_file() else -1
   return found
 
 
@@ -99,8 +100,9 @@ def alike(path: Path) -> bool:
 
 def sealed(path: Path) -> dict[str, int]:
   """The files that a seal names; none if there is no seal that can be read."""
+  file = pathlib.Path(path) / SEAL
   try:
-    named = json.loads((pathlib.Path(path) / SEAL).read_text())
+    named = json.loads(file.read_text()) if file.is_file() else {}
   except (OSError, ValueError):
     return {}
   return named if isinstance(named, dict) else {}

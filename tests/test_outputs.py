@@ -54,7 +54,7 @@ SAMPLE, EVAL = ["sample", "--workdir=W"], ["evaluate", "--workdir=W"]
     (["export", "--workdir=W", "--out={}/x.pt"], "would replace"),
     (["sweep", "--workdir=W", "--out={}"], "sweep.md is there"),
     (["sweep", "--workdir=W", "--out={}/x"], "x is no folder"),
-    (["modes", "--out={}"], "modes.json is no report"),
+    (["modes", "--out={}"], "no result of modes"),
     (["compare", "--configs=digits_gan", "--out={}"], "report.html is there"),
     (["demo", "--out={}"], "report.html is there"),
 ], ids=str)
@@ -69,7 +69,11 @@ def test_what_is_a_users_own_stays(verb, said, mine, capsys, monkeypatch):
 
 def test_ours_are_replaced_and_an_input_is_not(tmp_path, capsys, monkeypatch):
   for name in ("x.png", "x.npz", "folder"):
-    assert [write(tmp_path / name) for _ in range(2)] == [False, True]
+    for old in (False, True):
+      assert old == (outputs.check_folder(tmp_path / name, sample.part_of(INFO))
+                     if name == "folder" else
+                     outputs.check_file(tmp_path / name))
+      write(tmp_path / name)
   assert not outputs.check_file(tmp_path / "new" / "x.png")
   (tmp_path / "empty.png").touch()
   assert not outputs.check_file(tmp_path / "empty.png")
