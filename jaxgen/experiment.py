@@ -77,8 +77,14 @@ class Experiment:
                       f"data.classes={known}: make them equal")
     shapes, key = dummy(source, config.batch), jax.random.key(0)
     what = f"config.model on {source.name}, {source.shape}"
-    with refusing(what):
-      state = jax.eval_shape(self.init, shapes, key)
+    try:
+      with refusing(what):
+        state = jax.eval_shape(self.init, shapes, key)
+    except AttributeError as e:  # of y, which is None
+      if source.classes or "NoneType" not in str(e):
+        raise
+      raise UserError(f"{what}: its nets know classes, and there are no labels "
+                      "in these data") from e
     abstract = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
         state, sharding.shardings(state, mesh))
@@ -93,7 +99,9 @@ class Experiment:
       raise UserError(
           f"the model makes samples of shape {x.shape[1:]}, but {source.name} "
           f"holds {source.shape}: adapt config.model or config.data "
-          "(size, channels)")
+          "(size, channels)" + (
+              "; it makes squares, and data.size takes the middle of each image"
+              if source.shape[0] not in source.shape[1:2] else ""))
     return abstract
 
   def fresh(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:

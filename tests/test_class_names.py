@@ -7,9 +7,12 @@ from ml_collections import ConfigDict
 
 from jaxgen.data.npz import open_npz
 from jaxgen.errors import UserError
+from jaxgen.evaluation.collect import Collected
 from jaxgen.evaluation.drawing import choose_labels
 from jaxgen.evaluation.images import Folder
+from jaxgen.evaluation.protocols import PROTOCOLS
 from jaxgen.evaluation.run import numbered
+from jaxgen.evaluation.scores import Given, score
 from jaxgen.experiment import describe
 from jaxgen.sample import parse_labels, write
 from jaxgen.sampler import Sampler, number_of
@@ -87,3 +90,38 @@ def test_a_reference_is_numbered_by_name(tmp_path):
   assert real.labels.tolist() == [0, 1, 2]
   assert numbered(real, NAMES).tolist() == [1, 2, -1]
   assert numbered(real, ()).tolist() == [0, 1, 2]
+
+
+OLD = {"crop": 0.0}  # fields that runs of before have, beside what all have
+
+
+@pytest.mark.parametrize(("saved", "now", "shape", "goes"), [
+    ({}, 0, 3, True), ({}, 3, 3, True), ({}, 1, 3, False), ({}, 0, 1, False),
+    ({"channels": 0}, 0, 3, True), ({"channels": 3}, 0, 3, False)])
+def test_runs_of_before_go_on(saved, now, shape, goes, monkeypatch):
+  from jaxgen import train
+  data = {"source": "folder:x", "size": 8}
+  was = {"config": {"data": data | saved}, "step": 3, "data": {
+      "shape": [8, 8, 3], "fingerprint": "f"}}
+  meta = {"config": {"data": data | OLD | {"channels": now}}, "data": {
+      "name": "x", "shape": [8, 8, 3 if now == 3 else now or shape],
+      "fingerprint": "f"}}
+  monkeypatch.setattr(train, "latest_meta", lambda workdir: was)
+  if goes:
+    train.check_same("w", meta)
+  else:
+    with pytest.raises(UserError, match="data.channels"):
+      train.check_same("w", meta)
+
+
+@pytest.mark.parametrize(("known", "keys"), [
+    (NAMES, ["2", "10", "nature"]), ((), ["0", "1", "2"]),
+    (NAMES[:2], ["2", "10", "#2"])])
+def test_cards_name_classes(known, keys):
+  rng = np.random.default_rng(0)
+  y = np.arange(40, dtype=np.int32) % 3
+  own, real = (Collected(40, {}, {"t": rng.normal(size=(40, 3))}, np.zeros(3))
+               for _ in range(2))
+  given = Given(own, real, ("t",), PROTOCOLS["adm"], (y, y), class_names=known)
+  score(given, ("fid_by_class",), "inception", strict=True)
+  assert list(given.by_class) == keys

@@ -374,8 +374,11 @@ def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
 def test_a_host_that_never_answers(monkeypatch):
   from jaxgen.data import prepare as module
   wait = threading.Event()
-  monkeypatch.setattr(
-    module.socket, "create_connection", lambda *_: wait.wait(9)
-  )
+
+  def hang(*_):
+    wait.wait(9)
+    raise OSError
+
+  monkeypatch.setattr(module.socket, "create_connection", hang)
   assert "no answer in 0.1 s" in module.unreachable("nowhere", 443, 0.1)
   wait.set()

@@ -342,3 +342,17 @@ def test_sorting_never_fails():
   assert sorted(odd, key=folder.natural) == sorted(
     reversed(odd), key=folder.natural
   )
+
+
+@pytest.mark.parametrize("size, said", [((6, 6), False), ((9, 6), True),
+                                        ((6, 7), True)])  # fmt: skip
+def test_what_is_no_square_is_said_to_be_cropped(size, said, tmp_path):
+  fill(tmp_path / "d", names(""), size=size)
+  pack(tmp_path / "d.zip", tmp_path / "d")
+  np.savez(tmp_path / "x.npz", np.zeros((3, *size[::-1], 3), np.uint8))
+  for name in ("folder:{}/d", "zip:{}/d.zip", "npz:{}/x.npz"):
+    source = open_source(
+      name.format(tmp_path), size=6, data_dir=str(tmp_path)
+    )
+    assert ("cropped to its middle" in summary(source, "train")) == said
+    assert source.shape == (6, 6, 3)

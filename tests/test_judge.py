@@ -130,3 +130,15 @@ def test_the_verb_judges_a_file(judge, tmp_path, capsys, monkeypatch):
 def test_mistakes_end_in_a_line(flags, word, capsys, monkeypatch):
   status, _, err = call(capsys, monkeypatch, "evaluate", *flags)
   assert status == 2 and len(err) == 1 and word in err[0]
+
+
+def test_the_accuracy_of_each_class_by_name(judge):
+  x, y = judge.real.arrays()
+  wrong = np.where(y == 3, 4, y).astype(np.int32)
+  by_class = judge.cas_by_class(x, wrong)
+  assert list(by_class) == [str(i) for i in range(10)]
+  assert by_class["3"] == 0 and min(v for k, v in by_class.items()
+                                    if k not in "34") > 0.5
+  truth = judge.test.arrays()[1]
+  whole = sum(v * (truth == int(k)).sum() for k, v in by_class.items())
+  assert judge.cas(x, wrong) == pytest.approx(whole / len(truth))

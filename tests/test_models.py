@@ -427,3 +427,29 @@ def test_gan_losses_are_the_rules_of_its_logits():
   loss, _ = model.gen_loss(state, batch, keys)
   np.testing.assert_allclose(loss, -np.asarray(D(fake)).mean(), rtol=1e-5)
   assert same(model.sample(state, batch, core.fold(keys, 0)), fake)
+
+
+@pytest.mark.parametrize(("name", "shape", "said"), [
+    ("images_diffusion", (8, 16, 3), None),
+    ("dcgan", (8, 16, 1), "it makes squares, and data.size takes the middle"),
+    ("dcgan", (8, 8, 3), "adapt config.model or config.data .size, channels"),
+    ("digits_gan unlabelled", (8, 8, 1), "know classes, and there are no"),
+    ("digits_vae unlabelled", (8, 8, 1), "know classes, and there are no")])
+def test_what_a_model_makes_of_other_images(name, shape, said):
+  from jaxgen import config, sharding
+  from jaxgen.data.arrays import Arrays
+  from jaxgen.errors import UserError
+  from jaxgen.experiment import Experiment
+  c = config.load(f"configs/{name.split()[0]}.py:debug")
+  labels, known = np.arange(20, dtype=np.int32) % 10, c.data.classes
+  if "unlabelled" in name:
+    c.data.classes = known = c.model.classes = 0
+  source = Arrays("other", np.zeros((20, *shape), np.uint8),
+                  labels if known else None, known)
+  experiment = Experiment.of(c)
+  mesh = sharding.make_mesh(c.mesh)
+  if said is None:
+    experiment.abstract(source, mesh)
+    return
+  with pytest.raises(UserError, match=said):
+    experiment.abstract(source, mesh)

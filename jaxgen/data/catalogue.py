@@ -109,7 +109,11 @@ def open_tfds(
   height, width, stored = features[key].shape
   if size is None:
     if height is None or height != width:
-      raise UserError(f"tfds:{name} has images of several sizes: give a size")
+      what = "several sizes" if None in (height, width) else f"{width}x{height}"
+      raise UserError(
+        f"tfds:{name} has images of {what}, and squares are made of them: give"
+        " a size, --config.data.size=32"
+      )
     size = height
   channels = channels or (1 if stored == 1 else 3)
   source = Records(f"tfds:{name}", folder, split, size, channels)
@@ -139,7 +143,10 @@ def open_tfds(
     return packed
   names = [f"example {i}" for i in range(count if packed.skipped else 0)]
   rows = pack.kept(names, packed.skipped) if names else range(count)
-  return dataclasses.replace(packed, whole=Whole(source, rows))
+  return dataclasses.replace(
+    packed, whole=Whole(source, rows),
+    notes=() if height and height == width else (image.SQUARES,),
+  )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

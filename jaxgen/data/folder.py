@@ -25,6 +25,8 @@ SPLITS = {
 # As StyleGAN2's dataset_tool.py names images: these folders are no classes.
 SHARD = re.compile(r"\d{5}/img\d{8}\.\w+")
 
+LOOKS = 64  # images at which one looks before a word on all
+
 
 class Pictures(NamedTuple):
   """The image files of one split.
@@ -113,6 +115,8 @@ def open_folder(
     name, root / "packed" / label, len(names), load, count, classes
   )
   kept = tuple(names[i] for i in pack.kept(names, source.skipped))
+  if oblong(map(read, names[:LOOKS])):
+    notes = [*notes, image.SQUARES]
   whole = files.whole(base, kept, channels)
   return dataclasses.replace(
     source, whole=whole, class_names=tuple(classes), notes=tuple(notes)
@@ -345,6 +349,18 @@ def stored_channels(files: Iterable[Any]) -> int:
     except Exception:  # it is named when it is to be read
       continue
   return 1 if grey else 3
+
+
+def oblong(files: Iterable[Any]) -> bool:
+  """Whether any of these image files is no square, by their heads."""
+  for file in files:
+    try:
+      with image.open_image(file) as opened:
+        if opened.width != opened.height:
+          return True
+    except Exception:  # it is named when it is to be read
+      continue
+  return False
 
 
 def _few(names: Sequence[str], without: str | None = None) -> str:

@@ -69,6 +69,9 @@ def upright(
     return to_mode(ImageOps.exif_transpose(image), MODES[channels])
 
 
+SQUARES = "what is no square is cropped to its middle"  # to users
+
+
 def pixels(image: Image.Image) -> np.ndarray:
   """Of an L or RGB image: uint8 [H, W, C]."""
   x = np.array(image)

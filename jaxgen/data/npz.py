@@ -41,6 +41,7 @@ def open_npz(
   return Arrays(
     f"npz:{path}", fitted, y, classes, whole=whole,
     class_names=names if len(names) == classes else (),
+    notes=(image.SQUARES,) if size and x.shape[1] != x.shape[2] else (),
   )  # fmt: skip
 
 

@@ -56,6 +56,13 @@ class Given:
     """Those of the reference that manifolds are made of."""
     return self.y if self.manifold is None else self.y[self.manifold]
 
+  def name_of(self, label: int) -> str:
+    """Of a class, if that is known, or its number."""
+    if not self.class_names:
+      return str(label)
+    known = label < len(self.class_names)
+    return self.class_names[label] if known else f"#{label}"
+
   @functools.cached_property
   def prdc(self) -> PRDC:
     """Precision, recall, density and coverage are made in one go."""
@@ -109,9 +116,7 @@ def _by_class(given: Given, name: str, tap: str) -> Values:
   for label in np.intersect1d(u, v):
     x, y = given.x[u == label], given.y[v == label]
     if min(len(x), len(y)) > 1:
-      known = label < len(given.class_names)
-      name_of = given.class_names[label] if known else str(label)
-      values[name_of] = frechet_rows(x, y)
+      values[given.name_of(label)] = frechet_rows(x, y)
   if not values:
     raise ValueError("no class has two images of either kind")
   return {name: (float(np.mean(list(values.values()))), None)}
