@@ -139,6 +139,15 @@ def test_lost_and_cut_files(healthy, tmp_path, damage, sealed):
       assert path.name in line or "unreadable" in line
 
 
+@pytest.mark.parametrize("name", ["SEAL.json", "meta/metadata",
+                                  "state/manifest.ocdbt"])
+def test_a_pipe_in_the_place_of_a_file_is_damage(workdir, name):
+  step = workdir / "checkpoints/20"
+  (step / name).unlink()
+  os.mkfifo(step / name)  # to read it would never end
+  assert "is no file" in recover(workdir, expect=10)[1]
+
+
 @pytest.mark.parametrize("lost", ["state", "meta", "state/d", "half", "all"])
 def test_lost_folders(workdir, lost):
   root = workdir / "checkpoints/20"
