@@ -16,10 +16,11 @@ import safetensors.numpy
 
 from jaxgen.errors import UserError
 from jaxgen.interop import nvlabs, torchfile, torchwrite
-from jaxgen.interop.pickles import Unreadable, plain
+from jaxgen.interop.pickles import Unreadable, guarded, plain
 from jaxgen.interop.tensors import Tensor
 
 DEEPEST, MOST = 16, 1_000_000  # containers within each other; things in all
+LETTERS = 1 << 25  # of the names of sets, in all
 PREFIXES = ("module.", "_orig_mod.")  # of data-parallel, of compiled modules
 SUFFIXES = {".pt": "torch", ".pth": "torch", ".bin": "torch",
             ".safetensors": "safetensors"}
@@ -78,8 +79,9 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
     alone = path.suffix == ".pkl" and head.startswith(b"\x80")
     form = nvlabs if alone else torchfile
     root, places = form.read(path)
-    found = {k: torchfile.tensors(path, views, places)
-             for k, views in groups(root).items()}
+    with guarded():
+      found = {k: torchfile.tensors(path, views, places)
+               for k, views in groups(root).items()}
   except Unreadable as e:
     raise UserError(f"{path} {e}") from e
   return {at: without_prefix({
@@ -90,14 +92,15 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
 def tell(path: pathlib.Path, tensor: Tensor) -> np.ndarray:
   """Its values; UserError if they are damaged."""
   try:
-    return tensor.read()
+    with guarded():
+      return tensor.read()
   except Unreadable as e:
     raise UserError(f"{path} {e}") from e
 
 
 def groups(root: Any) -> dict[str, dict[str, torchfile.View]]:
   """All sets of tensors in plain data, by where they are: "", "ema", ..."""
-  found, todo, met = {}, collections.deque(), 0
+  found, todo, met, letters = {}, collections.deque(), 0, 0
   if isinstance(root, dict | list | tuple):
     todo.append(((), root))
   while todo:
@@ -110,7 +113,12 @@ def groups(root: Any) -> dict[str, dict[str, torchfile.View]]:
       if met > MOST:
         raise Unreadable(f"holds more than {MOST} things")
       if isinstance(v, torchfile.View):
-        found.setdefault("/".join(path), {})[str(k)] = v
+        at = "/".join(path)
+        if at not in found:
+          letters += len(at)
+          if letters > LETTERS:
+            raise Unreadable("holds more sets of tensors than any checkpoint")
+        found.setdefault(at, {})[str(k)] = v
       elif type(v) in (tuple, list) or isinstance(v, dict):
         todo.append(((*path, str(k)), v))
   return found
