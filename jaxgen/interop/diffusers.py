@@ -15,7 +15,7 @@ def facts(checkpoint: str | os.PathLike) -> dict[str, Any]:
     said = json.loads(path.read_text())
   except FileNotFoundError:
     return {}
-  except (OSError, ValueError) as e:
+  except (OSError, RecursionError, ValueError) as e:
     raise UserError(f"{path} cannot be read: {e}") from e
   return said if isinstance(said, dict) else {}
 

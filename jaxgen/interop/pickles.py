@@ -177,7 +177,9 @@ class Machine:
 
   def step(self, opcode: str, argument: Any) -> None:
     """Carries out one opcode."""
-    self.budget.spend(1)
+    self.budget.left -= 1
+    if self.budget.left < 0:
+      self.budget.spend(0)
     if opcode in PUSHED:
       if type(argument) is int and argument.bit_length() > LONGEST_INT:
         raise OverflowError("a number without end")
