@@ -1,5 +1,6 @@
 """Other people's weights into a workdir of ours, and ours out of it."""
 import datetime
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,10 @@ from jaxgen import (
   exchange_gan,
   lock,
   provenance,
+  published,
   sharding,
   snapshot,
 )
-from jaxgen import config as configs
 from jaxgen.begin import Data, Weights, begun
 from jaxgen.build import nearest
 from jaxgen.checkpoint import Checkpoints
@@ -23,9 +24,9 @@ from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe
 from jaxgen.interop import diffusers, edm, files, names
 from jaxgen.interop.gans import GANS
-from jaxgen.interop.infer import infer
 from jaxgen.interop.sources import SOURCES, Block, sr3_buffers
 from jaxgen.interop.tensors import Tensor, lazy
+from jaxgen.published import NOTHING, Facts
 
 Tensors = dict[str, Tensor]
 HEAD, FIRST = Block("head", "conv", ""), Block("in", "0", "")
@@ -34,6 +35,7 @@ HEAD, FIRST = Block("head", "conv", ""), Block("in", "0", "")
 def bring(checkpoint: str, workdir: str, source: str,
           config: ConfigDict | None = None, *, key: str | None = None,
           size: int = 0, licence: str = "", disc: str | None = None,
+          facts: Facts = NOTHING,
           seen: Callable[[int, int], None] = lambda n, total: None,
           say: Callable[[str], None] = lambda line: None) -> None:
   """Makes step 0 of a workdir of somebody's checkpoint.
@@ -50,12 +52,17 @@ def bring(checkpoint: str, workdir: str, source: str,
     size: Height of the images, where the config does not say.
     licence: A note that stays with the weights.
     disc: The file of a GAN's discriminator, where it is another.
+    facts: What files of U-Nets do not tell.
     seen: Told how many weights were read, of how many.
     say: Gets a line on what was assumed.
   """
   check_source(source)
   check_new(workdir)
-  way = exchange_gan.opened if is_gan(config) else opened
+  if config is not None:
+    config = config.copy_and_resolve_references()
+    facts.apply(config)
+  way = exchange_gan.opened if is_gan(config) else functools.partial(
+      opened, facts=facts)
   experiment, data, abstract, weights = way(
       checkpoint, source, config, key=key, size=size, disc=disc, seen=seen,
       say=say)
@@ -88,19 +95,20 @@ def is_gan(config: ConfigDict | None) -> bool:
 
 def opened(checkpoint: str, source: str, config: ConfigDict | None, *,
            key: str | None, size: int, disc: str | None,
-           seen: Callable[[int, int], None], say: Callable[[str], None]
+           facts: Facts, seen: Callable[[int, int], None],
+           say: Callable[[str], None]
            ) -> tuple[Experiment, Data, core.State, Weights]:
   """The experiment, its data, the shapes of its state, the file's weights."""
   if disc:
     raise UserError("--disc is a GAN's, and wants its --config")
   tensors = files.read(checkpoint, key)
   if config is None:
-    config = usual(tensors, source, size, say)
+    config = published.usual(tensors, source, size, facts, say)
+  elif source == "adm":
+    published.compare(tensors, config, say)
   experiment = Experiment.of(config)
   if source == "nvlabs":  # EDM's: ADM's network by other names
-    if config.model.get("net", {}).get("split_first"):
-      raise UserError("EDM's q, k and v want split_first=False in "
-                      "config.model.net")
+    edm.check(config.model.get("net", {}))
     tensors, source = edm.as_adm(tensors), "adm"
   check_net(config, source, checkpoint)
   data = stand_in(experiment, tensors, source, size)
@@ -123,9 +131,13 @@ def check_net(config: ConfigDict, source: str, checkpoint: str | None = None
   if source not in SOURCES:
     raise UserError(f"{source} has checkpoints of GANs; the config is of "
                     f"{config.model.name}")
+  one = net.get("heads") == 1 and net.get("heads_up") in (None, 1)
+  if source == "sr3" and not one:
+    raise UserError("sr3's attention has one head: set heads=1 in "
+                    "config.model.net")
   if source != "diffusers":
     return
-  if not net.get("split_first") and net.get("heads") != 1:
+  if not net.get("split_first") and not one:
     raise UserError("diffusers has q, k and v apart: set heads=1 or "
                     "split_first=True in config.model.net")
   if checkpoint and (said := diffusers.facts(checkpoint)):
@@ -154,43 +166,6 @@ def stand_in(experiment: Experiment, tensors: Tensors, source: str, size: int
     raise UserError(f"the file is of images with {channels} channels, but "
                     f"config.data.channels={c.channels}")
   return Data(c.source, (size, size, channels), c.classes)
-
-
-def usual(tensors: Tensors, source: str, size: int, say: Callable[[str], None]
-          ) -> ConfigDict:
-  """A config for what the file tells; the rest as ADM's models have it."""
-  if source != "adm":
-    raise UserError(f"import from {source} needs a --config")
-  found = infer(tensors)
-  if found.low_res:
-    raise UserError("the file does not say what the upsampler enlarges: give "
-                    "a --config, such as configs/adm_upsample256.py")
-  size = found.size or size
-  if not size:
-    raise UserError("the file does not say how large its images are: give "
-                    "--size=64, or a --config")
-  base = {64: "adm_imagenet64"}.get(size, "adm_imagenet256")
-  if found.kind == "Classifier":
-    base = f"adm_classifier:{64 if size == 64 else 256}"
-  file, _, arg = base.partition(":")
-  c = configs.load(f"configs/{file}.py" + (f":{arg}" if arg else ""))
-  with c.unlocked():
-    c.data.size = size
-    c.model.net.update(
-        found.net | {"attend": tuple(size >> i for i in found.attend)})
-    classes = found.net.get("labels", found.net.get("classes"))
-    c.data.classes = classes
-    if found.kind == "UNet":
-      c.model.classes = classes
-      if not found.net["learned"]:
-        c.model.objective = {"name": "diffusion.objective.simple"}
-        c.model.sampler = {"name": "diffusion.samplers.ancestral", "frac": 1.}
-  net = c.model.net
-  say("the file does not say, and was assumed: "
-      f"{net.get('head', 64)} channels per head, split_first="
-      f"{net.get('split_first', False)}, {c.model.process.name}, data of "
-      f"{c.data.source}; a --config rules")
-  return c
 
 
 def carry(workdir: str, out: str, source: str | None = None, *,

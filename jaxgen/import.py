@@ -4,7 +4,11 @@
     --config configs/adm_imagenet64.py --workdir W
 
 Then `sample`, `evaluate` and `train` (fine-tuning) take W like any other. With
-no config, what the file does not say is assumed, and said.
+no config, ADM's published checkpoints are known by their shapes; of others,
+what no file says must be told:
+
+  jaxgen import --source adm --checkpoint ema_0.9999_200000.pt --size 64 \
+    --heads 4 --attention_order legacy --schedule cosine --workdir W
 """
 import functools
 import pathlib
@@ -18,6 +22,7 @@ from jaxgen.exchange import bring
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
 from jaxgen.progress import Progress
+from jaxgen.published import Facts
 
 CONFIGS = ("config",)
 
@@ -31,8 +36,16 @@ def define(values: flags.FlagValues) -> None:
   flag("key", None, "which of several sets of weights: ema, state_dict, ...")
   flag("disc", None, "a GAN's discriminator, where it is another file: D.pth")
   flag("licence", "", "a note that stays with the weights")
-  flags.DEFINE_integer("size", 0, "height of images, if the config does not "
-                       "say", flag_values=values)
+  flag("attention_order", None, "of channels in a U-Net's attention: new or "
+       "legacy (--use_new_attention_order of guided-diffusion)")
+  flag("schedule", None, "of the noise: linear or cosine")
+  number = functools.partial(flags.DEFINE_integer, flag_values=values)
+  number("size", 0, "height of images, if the config does not say")
+  number("heads", None, "of a U-Net's attention, how many (--num_heads)")
+  number("head_channels", None, "or of how many channels each "
+         "(--num_head_channels)")
+  number("heads_up", None, "how many on the way up, if it is another number "
+         "(--num_heads_upsample)")
 
 
 def main(values: flags.FlagValues) -> None:
@@ -50,7 +63,9 @@ def main(values: flags.FlagValues) -> None:
 
   bring(values.checkpoint, values.workdir, values.source, values.config,
         key=values.key, size=values.size, licence=values.licence,
-        disc=values.disc, seen=seen,
+        disc=values.disc, facts=Facts(
+            values.heads, values.head_channels, values.heads_up,
+            values.attention_order, values.schedule), seen=seen,
         say=lambda line: print(f"jaxgen: {printable(line)}",
                                file=sys.stderr))
   print(printable(f"{pathlib.Path(values.checkpoint).name} -> "

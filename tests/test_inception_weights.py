@@ -1,4 +1,5 @@
 """Weights are found, checked and read, out of either kind of file."""
+import gzip
 import hashlib
 import io
 import json
@@ -124,6 +125,32 @@ def test_graphs_cannot_ask_for_memory():
     graphdef.tensor(memoryview(huge))
   with pytest.raises(ValueError, match="too long"):
     graphdef.varint(memoryview(bytes([255] * 20)), 0)
+
+
+def test_graphs_and_archives_that_promise_too_much(tmp_path):
+  alike = (field(1, 1) + field(2, field(2, field(1, 1 << 23)))
+           + field(5, bytes(4)))
+  with pytest.raises(ValueError, match="another size"):
+    graphdef.tensor(memoryview(alike))
+  with pytest.raises(ValueError, match="more nodes"):
+    graphdef.constants(field(1, b"") * (graphdef.NODES + 1))
+  path = tmp_path / "inception.tgz"
+  def refused(why):
+    with pytest.raises(UserError, match=why) as e:
+      weights.inception(path)
+    assert "\n" not in str(e.value)
+  with tarfile.open(path, "w:gz") as f:
+    for i in range(weights.ENTRIES + 1):
+      f.addfile(tarfile.TarInfo(f"{i}"))
+  refused("holds more than TensorFlow's")
+  entry = tarfile.TarInfo(weights.GRAPH)
+  entry.size = 1 << 40  # which are not there
+  path.write_bytes(gzip.compress(entry.tobuf() + bytes(1 << 16)))
+  refused("holds more than TensorFlow's")
+  whole = bytearray(gzip.compress(np.random.default_rng(0).bytes(4096)))
+  for i in range(20, 4000, 40):  # of what is compressed
+    path.write_bytes(whole[:i] + b"\xff\xff\xff" + whole[i:])
+    refused("no frozen graph")
 
 
 def test_files_that_are_something_else(tmp_path):

@@ -12,9 +12,9 @@ import pytest
 from jaxgen import config, core
 from jaxgen.build import build
 from jaxgen.errors import UserError
-from jaxgen.exchange import usual
 from jaxgen.interop import diffusers, names
 from jaxgen.interop.infer import infer
+from jaxgen.published import NOTHING, PUBLISHED, Facts, compare, usual
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -44,7 +44,8 @@ def published(name):
 
 @pytest.mark.parametrize("name", [
     "adm_imagenet64", "adm_imagenet512", "adm_upsample512", "adm_classifier:64",
-    "ddpm_256", "sr3:512"])
+    "ddpm_256", "sr3:512", "iddpm", "iddpm:cifar10", "iddpm:imagenet64_cond",
+    "iddpm:upsample", "iddpm:lsun"])
 def test_published_networks_have_the_names_that_their_codes_give(name):
   """Of all tensors, as counted and digested there."""
   known = json.loads((GOLDEN / "torch_names.json").read_text())["networks"]
@@ -85,29 +86,107 @@ def test_published_networks(name):
   assert found.low_res == ("cond" in c.model)
 
 
-def test_without_a_config_the_usual_one_is_taken_and_said():
-  c, tensors = published("adm_imagenet64")
+@pytest.mark.parametrize(("file", "name"), PUBLISHED.items())
+def test_published_checkpoints_are_known_by_their_shapes(file, name):
+  """No flag, no config: heads, their order, noise and size are theirs."""
+  c, tensors = published(name)
   said = []
-  made = usual(tensors, "adm", 64, said.append)
-  same = made.model.net.to_dict()
-  assert same.pop("affine") is True
-  assert same == c.model.net.to_dict()
-  assert made.to_dict() == c.to_dict() | {"model": made.model.to_dict()}
+  made = usual(tensors, "adm", 0, NOTHING, said.append)
+  assert made.to_dict() == c.to_dict()
   line, = said
-  for word in ("64 channels per head", "split_first=True", "Cosine"):
-    assert word in line
+  assert file in line and "--attention_order" in line
+  # The same shapes, of another size: then it is none of them.
+  if infer(tensors).kind == "UNet":
+    with pytest.raises(UserError, match="--heads|a --config"):
+      usual(tensors, "adm", 2 * c.data.size, NOTHING, said.append)
+
+
+def test_configs_of_one_another_do_not_have_equal_shapes():
+  networks = [str(infer(published(name)[1])) for name in PUBLISHED.values()]
+  assert len(set(networks)) == len(PUBLISHED)
+
+
+PLAIN = "adm_unet_plain_heads"
+LEGACY = dict(attention_order="legacy", schedule="linear")
+REFUSED = {
+    "nothing": ({}, "--heads=4 .* --head_channels=64 .*--attention_order.*"
+                    "--schedule"),
+    "heads": (LEGACY, "how many heads"),
+    "order": (dict(heads=4, schedule="linear"), "order of their channels"),
+    "order up": (dict(heads=1, heads_up=2, schedule="linear"), "the order of"),
+    "noise": (dict(heads=4, attention_order="new"), "say the noise: --sched"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_no_shape_tells_is_not_guessed(case):
+  facts, why = REFUSED[case]
+  with pytest.raises(UserError, match=why):
+    usual(shapes_of(PLAIN), "adm", 32, Facts(**facts), print)
+
+
+@pytest.mark.parametrize(("facts", "want"), [
+    (LEGACY | {"heads": 4}, (4, None, False, "Linear")),
+    (LEGACY | {"heads": 4, "heads_up": 2}, (4, 2, False, "Linear")),
+    (dict(heads=1, schedule="cosine"), (1, None, False, "Cosine")),
+    (dict(head_channels=16, attention_order="new", schedule="cosine"),
+     (16, None, True, "Cosine"))])
+def test_what_was_told_is_in_the_config(facts, want):
+  said = []
+  c = usual(shapes_of(PLAIN), "adm", 32, Facts(**facts), said.append)
+  net = c.model.net
+  heads = net.head if "head_channels" in facts else net.heads
+  assert (heads, net.get("heads_up"), net.split_first,
+          c.model.process.name.rpartition(".")[2]) == want
+  assert c.model.objective.name == "diffusion.objective.simple"
+  assert (c.data.classes, c.model.classes) == (0, 0)
+  assert said[0].count("heads") + said[0].count("per head") >= 1
+  build(c.model.net)
+
+
+def test_without_a_config():
   with pytest.raises(UserError, match="--size=64, or a --config"):
-    usual(tensors, "adm", 0, said.append)
+    usual(shapes_of(PLAIN), "adm", 0, NOTHING, print)
   with pytest.raises(UserError, match="diffusers needs a --config"):
-    usual(tensors, "diffusers", 64, said.append)
+    usual(shapes_of(PLAIN), "diffusers", 64, NOTHING, print)
   with pytest.raises(UserError, match="adm_upsample256"):
-    usual(shapes_of("adm_upsampler_16_64"), "adm", 64, said.append)
-  guide = usual(shapes_of("adm_classifier_64"), "adm", 0, said.append)
+    usual(shapes_of("adm_upsampler_16_64"), "adm", 64, NOTHING, print)
+  guide = usual(shapes_of("adm_classifier_64"), "adm", 0,
+                Facts(schedule="cosine"), print)  # of heads they have no choice
   assert guide.model.net.name == "nets.unet.Classifier"
   assert (guide.data.size, guide.model.net.attend) == (64, (32, 16, 8))
-  plain = usual(shapes_of("adm_unet_plain_heads"), "adm", 32, said.append)
-  assert plain.model.objective.name == "diffusion.objective.simple"
-  assert (plain.data.classes, plain.model.classes) == (0, 0)
+
+
+@pytest.mark.parametrize(("facts", "why"), [
+    (dict(heads=0), "--heads=0: want 1"), (dict(heads_up=-1), "want 1"),
+    (dict(attention_order="old"), "new or legacy"),
+    (dict(schedule="sqrt"), "linear or cosine"),
+    (dict(heads=4, head_channels=64), "leave --heads"),
+    (dict(heads_up=4, head_channels=64), "leave --heads")])
+def test_facts_that_cannot_be(facts, why):
+  with pytest.raises(UserError, match=why):
+    Facts(**facts)
+
+
+def test_facts_in_a_config():
+  """They rule; where heads differ from a published twin's, a line says so."""
+  c, tensors = published("adm_imagenet128")
+  c, said = c.copy_and_resolve_references(), []
+  compare(tensors, c, said.append)
+  assert not said
+  Facts(head_channels=64, attention_order="new").apply(c)
+  assert (c.model.net.heads, c.model.net.head, c.model.net.split_first) == (
+      None, 64, True)
+  compare(tensors, c, said.append)
+  assert "128x128_diffusion.pt, which has 4 heads, legacy" in said[0]
+  guide, _ = published("adm_classifier:64")
+  guide = guide.copy_and_resolve_references()
+  with pytest.raises(UserError, match="no way up"):
+    Facts(heads_up=2).apply(guide)
+  Facts(head_channels=32).apply(guide)
+  build(guide.model.net)
+  with pytest.raises(UserError, match="are for U-Nets"):
+    Facts(heads=2).apply(config.load("configs/stylegan2.py:debug"))
 
 
 def test_other_checkpoints_are_told_apart():
@@ -136,12 +215,22 @@ def test_config_json_is_held_against_the_config(tmp_path):
   diffusers.check(CIFAR, net)
   for key, value in {"norm_eps": 1e-5, "downsample_padding": 1,
                      "flip_sin_to_cos": True, "freq_shift": 0,
-                     "attention_head_dim": 8, "norm_num_groups": 16}.items():
+                     "attention_head_dim": 8, "norm_num_groups": 16,
+                     "act_fn": "gelu", "center_input_sample": True,
+                     "mid_block_scale_factor": 2, "attn_norm_num_groups": 8,
+                     "time_embedding_type": "fourier"}.items():
     with pytest.raises(UserError, match=f"config.json means {key}={value}"):
       diffusers.check(CIFAR | {key: value}, net)
+  for heads, told in ((dict(heads=4), 64), (dict(heads=1, heads_up=2), None),
+                      (dict(heads=None, head=64), 8)):
+    with pytest.raises(UserError, match="means attention_head_dim="):
+      diffusers.check(CIFAR | {"attention_head_dim": told}, net | heads)
+  diffusers.check(CIFAR | {"attention_head_dim": 8},
+                  net | dict(heads=None, head=8))
   assert diffusers.facts(tmp_path / "x.bin") == {}
   (tmp_path / "config.json").write_text(json.dumps(CIFAR))
   assert diffusers.facts(tmp_path / "x.bin") == CIFAR
-  (tmp_path / "config.json").write_text("{")
-  with pytest.raises(UserError, match="config.json cannot be read"):
-    diffusers.facts(tmp_path / "x.bin")
+  for broken in ("{", "[" * 100_000):
+    (tmp_path / "config.json").write_text(broken)
+    with pytest.raises(UserError, match="config.json cannot be read"):
+      diffusers.facts(tmp_path / "x.bin")

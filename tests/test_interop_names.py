@@ -146,12 +146,16 @@ def test_what_does_not_match_is_listed():
   del wrong["time_embed.0.weight"]
   with pytest.raises(UserError) as e:
     names.take(wrong, tree, source)
-  assert str(e.value).split(": ", 1)[1].split("; ") == [
-      "out.2.bias: file has [6], config wants [3]",
-      "time_embed.0.weight: not in the file",
-      "extra: not in the config's net"]
-  with pytest.raises(UserError, match=r"; and \d\d\d more$"):
+  n = len(theirs)
+  assert str(e.value) == (
+      f"file and config do not match: of {n} tensors that the config wants and "
+      f"{n} in the file, 1 of another shape (out.2.bias: file has [6], config "
+      "wants [3]); 1 not in the file (time_embed.0.weight); 1 not in the "
+      "config's net (extra)")
+  with pytest.raises(UserError, match=(
+      rf"{n} not in the file \(time_embed.0.weight, .*, \.\.\)$")) as e:
     names.take({}, tree, source)
+  assert len(str(e.value)) < 300
   with pytest.raises(UserError, match="out.0.bias is int64 in the file"):
     names.take(theirs | {"out.0.bias": np.zeros(32, int)}, tree, source)
   bad = np.full(32, np.nan, np.float32)

@@ -336,6 +336,15 @@ def test_edms_network_is_adms():
   found = infer(edm.as_adm(tensors))
   assert (found.net["mults"], found.net["blocks"], found.net["labels"]) == (
       (1, 2), 1, 10)
+  for wrong in (dict(heads=4), dict(heads_up=1), dict(head=32),
+                dict(split_first=True)):
+    with pytest.raises(UserError, match="EDM's"):
+      edm.check(dict(head=64) | wrong)
+  odd = tensors | {"model.enc.4x4_block0.qkv.weight": lazy(np.ones((96, 32)))}
+  with pytest.raises(UserError, match="64 channels per head, and this"):
+    edm.as_adm(odd)
+  with pytest.raises(UserError, match="has no place"):
+    edm.as_adm(tensors | {"model.enc.4x4_block0.odd.weight": lazy(np.ones(1))})
   with pytest.raises(UserError, match="no pickle of EDM's DhariwalUNet"):
     edm.as_adm({"model.enc.8x8_conv.weight": lazy(np.ones(1))})
 

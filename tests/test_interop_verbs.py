@@ -144,6 +144,42 @@ def test_classifiers_and_other_sources(tmp_path):
       assert back[key].read().tobytes() == tensor.read().tobytes()
 
 
+def test_heads_are_sayable(brought, tmp_path, capsys, monkeypatch):
+  """Flags go into the config, with one or without; what is unknown is asked."""
+  _, file, made = brought
+  argv = ["import", "--source=adm", f"--checkpoint={file}", "--size=8",
+          f"--workdir={tmp_path / 'w'}"]
+  facts = ["--heads=4", "--heads_up=2", "--attention_order=new"]
+  status, _, lines = call(capsys, monkeypatch, *argv, f"--config={ADM}",
+                          SMALLER, *facts)
+  assert status == 0, lines
+  net = latest_meta(tmp_path / "w")["config"]["model"]["net"]
+  assert (net["heads"], net["heads_up"], net["split_first"]) == (4, 2, True)
+  jax.tree.map(np.testing.assert_array_equal,
+               averaged.trained(tmp_path / "w").params["net"], made)
+  argv[-1] += "2"
+  line = mistake(capsys, monkeypatch, *argv)
+  assert "--heads=4" in line and "--schedule" in line
+  assert not (tmp_path / "w2").exists()
+
+
+def test_names_that_are_no_text(brought, tmp_path, capsys, monkeypatch):
+  """A file, and a folder, whose names are not UTF-8, or hold escapes."""
+  folder = tmp_path / "\udcff\x1b[2J"
+  folder.mkdir()
+  for end in ("pt", "safetensors"):
+    file = folder / f"\udcfe.{end}"
+    files.write(file, files.read(brought[1]))
+    status, out, lines = call(
+        capsys, monkeypatch, "import", "--source=adm", "--size=8",
+        f"--checkpoint={file}", f"--config={ADM}", SMALLER,
+        f"--workdir={tmp_path / end}", "--config.model.net.head=16")
+    assert status == 0 and "step 0" in out, lines
+    assert out.encode() and out.strip().isprintable()
+    made = exchange.carry(str(tmp_path / end), str(folder / f"out.{end}"))
+    assert made["import"]["file"] == file.name
+
+
 def mistake(capsys, monkeypatch, verb, *argv):
   """The one line with which a verb ends."""
   status, out, lines = call(capsys, monkeypatch, verb, *argv)
@@ -158,9 +194,17 @@ IMPORT = {
     "key": (["--key=ema"], "no tensors under --key=ema"),
     "size": (["--size=0"], "give --size"),
     "net": (["--config.model.net.width=32"],
-            "time_embed.0.weight: file has [64, 16], config wants [128, 32]; "),
-    "names": (["--source=sr3"], "sr3 has no name for this net's label/embed"),
+            "time_embed.0.weight: file has [64, 16], config wants [128, 32], "),
+    "one head": (["--source=sr3"], "sr3's attention has one head"),
+    "names": (["--source=sr3", "--heads=1"],
+              "sr3 has no name for this net's label/embed"),
     "heads": (["--source=diffusers"], "set heads=1 or split_first=True"),
+    "split": (["--heads=3"], "16 channels cannot be split into 3 heads"),
+    "heads_up": (["--heads_up=5", "--config.model.net.attend=(8,)"],
+                 "16 channels cannot be split into 5 heads"),
+    "number": (["--heads=x"], "flag --heads=x: want"),
+    "none": (["--heads=0"], "--heads=0: want 1 or more"),
+    "order": (["--attention_order=old"], "want new or legacy"),
     "labels": (["--config.model.classes=9"], "data.classes=10"),
     "whole": (["--workdir={brought}"], "holds checkpoints already"),
     "place": (["--workdir={file}/w"], "cannot write"),

@@ -29,6 +29,11 @@ COUNTS = {
     "adm_lsun:cat": 552_814_086,
     "ddpm_cifar10": 35_746_307,
     "ddpm_256": 113_673_219,
+    "iddpm": 121_063_942,
+    "iddpm:imagenet64_cond": 273_049_350,
+    "iddpm:cifar10": 52_546_438,
+    "iddpm:lsun": 113_676_678,
+    "iddpm:upsample": 279_792_390,
 }
 # No code was published of these: what our choices give, and the parameters
 # that Saharia et al. 2021 report in millions (the docstring of sr3.py).
@@ -78,8 +83,8 @@ def test_parameters_where_papers_leave_a_choice(name):
 def test_every_published_config_is_counted():
   known = {n.partition(":")[0] for n in COUNTS}
   files = {p.stem for p in (ROOT / "configs").glob("a[!_]*.py")} | {
-      p.stem for p in (ROOT / "configs").glob("ddpm_*.py")}
-  assert {f for f in files if f.startswith(("adm_", "ddpm_"))} == known
+      p.stem for p in (ROOT / "configs").glob("*ddpm*.py")}
+  assert {f for f in files if f.startswith(("adm_", "ddpm_", "iddpm"))} == known
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,8 @@ NETS = {
         labels=1000, updown=True, learned=True, split_first=True),
     "adm_unet_plain_heads": dict(
         width=32, mults=(1, 2, 2), heads=4, affine=False),
+    "adm_unet_heads_up": dict(
+        width=32, mults=(1, 2), blocks=1, heads=4, heads_up=2, attend=(16, 8)),
     "adm_upsampler_16_64": dict(
         width=32, mults=(1, 2, 3, 4), blocks=1, heads=4, labels=1000,
         updown=True, learned=True),
@@ -171,6 +178,17 @@ def test_networks_answer_as_the_reference(published):
     return near(out, golden["output"])
   step = 4 if "upsampler" in name else 1  # every 4th pixel was kept
   near(jnp.moveaxis(out, -1, 1)[:, :, ::step, ::step], golden["output"])
+
+
+def test_other_heads_give_other_answers(published):
+  """So that what the test above tells apart is told apart."""
+  name, net, (args, given), params, golden = published
+  if name != "adm_unet_heads_up":
+    pytest.skip("of the heads that shapes do not tell")
+  for wrong in (dict(heads_up=None), dict(heads=2), dict(split_first=True)):
+    out = jax.jit(net.clone(**wrong).apply)({"params": params}, *args, **given)
+    off = np.abs(jnp.moveaxis(out, -1, 1) - golden["output"]).max()
+    assert off > 0.01 * np.abs(golden["output"]).max(), wrong
 
 
 def test_the_upsampler_answers_alike_inside_a_cascade(published):

@@ -41,16 +41,19 @@ NETS = {
 }
 
 
-def regenerated(entries, seed, plain):
-  """Weights by their rule: see golden/README.md."""
+def regenerated(entries, seed, given):
+  """Weights by their rule: see golden/README.md; `given`: of the given case."""
   made = {}
   for i, (name, shape, *kept) in enumerate(entries):
     z = np.random.Generator(np.random.PCG64([seed, i])).standard_normal(
         shape).astype(np.float32)
+    last = name.rpartition(".")[2]
     if len(shape) < 2:
-      made[name] = np.float32(0.1) * z + name.endswith(
-          ".weight" if plain else "affine.bias")
-    elif plain:
+      z = np.float32(0.1) * z + np.float32(name.endswith("affine.bias"))
+      z += np.float32(given and last == "noise_strength") / 2
+      made[name] = z * np.float32(
+          100 if given and name.startswith("mapping.fc") else 1)
+    elif given and last in ("const", "noise_const"):
       made[name] = z / np.float32(np.sqrt(np.prod(shape[1:])))
     else:
       made[name] = z * np.float32(100 if name.startswith("mapping.fc") else 1)
@@ -75,7 +78,7 @@ def published(case):
   said = json.loads(str(golden["manifest"]))
   gen, disc = Generator(**gen), Discriminator(**disc)
   y = golden.get("c")
-  rule = functools.partial(regenerated, plain=case == "stylegan2_32_class")
+  rule = functools.partial(regenerated, given=case == "stylegan2_32_class")
   of_gen = filled(gen, "gen", golden["z"], y)(
       rule(said["state_dict"], said["seed"]))
   of_disc = filled(disc, "disc", golden["x"], y)(
@@ -113,6 +116,16 @@ def test_nets_answer_as_the_reference(case):
                             of_disc, golden["x"], y)
   assert features.shape == (len(z), of_disc["params"]["b4"]["out"][
       "kernel"].shape[0])
+
+
+@pytest.mark.parametrize("case", [*NETS, "torch_stylegan2_port"])
+def test_no_golden_case_is_blind(case):
+  """Other latents give other images, other images other logits: by far."""
+  golden = np.load(GOLDEN / f"{case}.npz")
+  for name in ("ws" if "ws" in golden else "latent", "generated", "logits"):
+    values = golden[name]
+    spread = np.abs(values - values[:1]).max()
+    assert spread > 0.05 * np.abs(values).max(), name
 
 
 def test_r1_is_the_references():

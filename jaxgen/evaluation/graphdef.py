@@ -12,6 +12,8 @@ import numpy as np
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 FLOAT = 1   # DT_FLOAT
 DIMS = 8    # of a constant, at most
+LARGEST = 1 << 22       # values that are all alike, likewise
+NODES = 1 << 16         # of a graph; Inception has about a thousand
 
 BLOCKS = {"mixed": "A 5b", "mixed_1": "A 5c", "mixed_2": "A 5d",
           "mixed_3": "B 6a", "mixed_4": "C 6b", "mixed_5": "C 6c",
@@ -38,7 +40,9 @@ def constants(graph: bytes) -> dict[str, np.ndarray]:
     ValueError: It is damaged, or something else.
   """
   found = {}
-  for node in every(memoryview(graph), 1):  # GraphDef.node
+  for i, node in enumerate(every(memoryview(graph), 1)):  # GraphDef.node
+    if i >= NODES:
+      raise ValueError("it has more nodes than any Inception")
     if b"".join(every(node, 2)) == b"Const":
       for attribute in every(node, 5):  # NodeDef.attr, a map
         if b"".join(every(attribute, 1)) == b"value":
@@ -65,7 +69,7 @@ def tensor(data: memoryview) -> np.ndarray | None:
   values = np.frombuffer(
       b"".join(every(data, 4)) or b"".join(every(data, 5)), "<f4")
   count = math.prod(shape)
-  if len(values) == 1 and 1 < count < 1 << 28:
+  if len(values) == 1 and 1 < count <= LARGEST:
     values = np.broadcast_to(values, count)  # all alike are stored once
   if len(values) != count:
     raise ValueError("a constant has another size than its shape")

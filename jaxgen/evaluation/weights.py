@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import tarfile
 import urllib.request
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from jaxgen.nets import dinov2 as dino
 from jaxgen.nets import inception as incept
 
 GRAPH = "classify_image_graph_def.pb"  # as TensorFlow publishes Inception
-LARGEST = 1 << 30                      # bytes of a graph
+LARGEST = 1 << 27                      # bytes of a graph
+ENTRIES = 100                          # of the archive that it lies in
 
 
 class Published(NamedTuple):
@@ -161,7 +163,8 @@ def inception_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   if head == b"\x1f\x8b" or path.suffix == ".pb":
     try:
       found = graphdef.constants(graph(path))
-    except (ValueError, OSError, EOFError, tarfile.TarError) as e:
+    except (ValueError, OSError, EOFError, OverflowError, tarfile.TarError,
+            zlib.error) as e:
       raise UserError(f"{path} is no frozen graph of Inception: {e}") from e
     return graphdef.inception(found)
   found = tensors(path)
@@ -177,7 +180,9 @@ def graph(path: pathlib.Path) -> bytes:
     with path.open("rb") as f:
       return f.read(LARGEST)
   with tarfile.open(path, "r:gz") as archive:
-    for entry in archive:
+    for i, entry in enumerate(archive):
+      if entry.size > LARGEST or i >= ENTRIES:
+        raise ValueError("its archive holds more than TensorFlow's")
       if entry.isfile() and pathlib.PurePath(entry.name).name == GRAPH:
         return archive.extractfile(entry).read(LARGEST)
   raise ValueError(f"there is no {GRAPH} in it")

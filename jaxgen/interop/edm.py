@@ -6,10 +6,12 @@ older one of ADM's (`split_first=False`).
 """
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from jaxgen.errors import UserError
+from jaxgen.interop.pickles import plain
 from jaxgen.interop.tensors import Tensor
 
 HEAD = 64  # channels of an attention head
@@ -20,6 +22,20 @@ ATTENTION = {"norm2": "norm", "qkv": "qkv", "proj": "proj_out"}
 OUTER = {"map_layer0": "time_embed.0", "map_layer1": "time_embed.2",
          "map_label": "label_emb", "out_norm": "out.0", "out_conv": "out.2"}
 BLOCK = re.compile(r"((?:enc|dec)\.\d+x\d+_(conv|down|up|in\d|block\d+))\.(.+)")
+
+
+def check(net: Mapping[str, Any]) -> None:
+  """UserError if a config's network would read these weights otherwise.
+
+  Shapes are equal whatever heads there are.
+  """
+  if net.get("split_first"):
+    raise UserError("EDM's q, k and v want split_first=False in "
+                    "config.model.net")
+  if net.get("heads") or net.get("heads_up") or net.get("head", HEAD) != HEAD:
+    raise UserError(f"EDM's attention has {HEAD} channels per head: leave "
+                    f"heads and heads_up, set head={HEAD} in config.model.net"
+                    )
 
 
 def as_adm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -39,7 +55,7 @@ def as_adm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if found is None:
       layer, _, leaf = name.rpartition(".")
       if layer not in OUTER:
-        raise UserError(f"EDM's {name} has no place in ADM's network")
+        raise UserError(f"EDM's {plain(name)} has no place in ADM's network")
       if layer == "map_label":
         tensor = changed(tensor, tensor.shape[::-1], np.transpose)
       made[f"{OUTER[layer]}.{leaf}"] = tensor
@@ -49,6 +65,8 @@ def as_adm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     layer, _, leaf = rest.rpartition(".")
     if layer in ATTENTION:
       made[f"{beside}.{ATTENTION[layer]}.{leaf}"] = attention(layer, tensor)
+    elif kind != "conv" and layer not in LAYERS:
+      raise UserError(f"EDM's {plain(name)} has no place in ADM's network")
     else:
       stem = "" if kind == "conv" else f".{LAYERS[layer]}"
       made[f"{place}{stem}.{leaf}"] = tensor
@@ -80,6 +98,9 @@ def places_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
 def attention(layer: str, tensor: Tensor) -> Tensor:
   """One-dimensional convolutions; q, k and v of a head one after the other."""
   shape = tensor.shape[:3]
+  if layer == "qkv" and (not shape or shape[0] % (3 * HEAD)):
+    raise UserError(f"EDM's attention has {HEAD} channels per head, and this "
+                    f"file's is of {list(shape)}")
 
   def values(x):
     x = x.reshape(shape)

@@ -2,6 +2,8 @@
 import collections
 import functools
 import hashlib
+import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -9,16 +11,16 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401  (numpy then knows bfloat16)
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from jaxgen.errors import UserError
 from jaxgen.files import atomic
 from jaxgen.interop import nvlabs, torchfile, torchwrite
-from jaxgen.interop.pickles import Unreadable, plain
+from jaxgen.interop.pickles import LONGEST, Unreadable, guarded, plain
 from jaxgen.interop.tensors import Tensor
 
 DEEPEST, MOST = 16, 1_000_000  # containers within each other; things in all
+LETTERS = 1 << 25  # of the names of sets, in all
 PREFIXES = ("module.", "_orig_mod.")  # of data-parallel, of compiled modules
 SUFFIXES = {".pt": "torch", ".pth": "torch", ".bin": "torch",
             ".safetensors": "safetensors"}
@@ -65,7 +67,7 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
     with path.open("rb") as f:
       head = f.read(300)
     if is_safetensors(head):
-      return {"": without_prefix(from_safetensors(path))}
+      return {"": without_prefix(told(path, from_safetensors(path)))}
     for begin, why in STRANGERS.items():
       if head.lstrip().startswith(begin):
         raise Unreadable(why)
@@ -77,26 +79,32 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
     alone = path.suffix == ".pkl" and head.startswith(b"\x80")
     form = nvlabs if alone else torchfile
     root, places = form.read(path)
-    found = {k: torchfile.tensors(path, views, places)
-             for k, views in groups(root).items()}
+    with guarded():
+      found = {k: torchfile.tensors(path, views, places)
+               for k, views in groups(root).items()}
   except Unreadable as e:
     raise UserError(f"{path} {e}") from e
-  return {at: without_prefix({
-      k: t._replace(read=functools.partial(tell, path, t))
-      for k, t in one.items()}) for at, one in found.items()}
+  return {at: without_prefix(told(path, one)) for at, one in found.items()}
+
+
+def told(path: pathlib.Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+  """The same, whose damages are UserErrors about the file."""
+  return {k: t._replace(read=functools.partial(tell, path, t))
+          for k, t in tensors.items()}
 
 
 def tell(path: pathlib.Path, tensor: Tensor) -> np.ndarray:
   """Its values; UserError if they are damaged."""
   try:
-    return tensor.read()
+    with guarded():
+      return tensor.read()
   except Unreadable as e:
     raise UserError(f"{path} {e}") from e
 
 
 def groups(root: Any) -> dict[str, dict[str, torchfile.View]]:
   """All sets of tensors in plain data, by where they are: "", "ema", ..."""
-  found, todo, met = {}, collections.deque(), 0
+  found, todo, met, letters = {}, collections.deque(), 0, 0
   if isinstance(root, dict | list | tuple):
     todo.append(((), root))
   while todo:
@@ -109,7 +117,12 @@ def groups(root: Any) -> dict[str, dict[str, torchfile.View]]:
       if met > MOST:
         raise Unreadable(f"holds more than {MOST} things")
       if isinstance(v, torchfile.View):
-        found.setdefault("/".join(path), {})[str(k)] = v
+        at = "/".join(path)
+        if at not in found:
+          letters += len(at)
+          if letters > LETTERS:
+            raise Unreadable("holds more sets of tensors than any checkpoint")
+        found.setdefault(at, {})[str(k)] = v
       elif type(v) in (tuple, list) or isinstance(v, dict):
         todo.append(((*path, str(k)), v))
   return found
@@ -155,23 +168,55 @@ def is_safetensors(head: bytes) -> bool:
 
 
 def from_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
-  """The tensors of a .safetensors."""
-  def values(name):
-    with safetensors.safe_open(path, "np") as f:
-      return f.get_tensor(name)
+  """The tensors of a .safetensors: a length, an index in JSON, the values."""
+  with path.open("rb") as f, guarded():
+    length = int.from_bytes(f.read(8), "little")
+    if length > LONGEST:
+      raise Unreadable(f"has an index of more than {LONGEST >> 20} MB")
+    index = json.loads(f.read(length).decode(), object_pairs_hook=once)
+    size = os.fstat(f.fileno()).st_size - 8 - length
+    index.pop("__metadata__", None)
+    at, found = 0, {}
+    for name, said in sorted(index.items(), key=lambda i: i[1]["data_offsets"]):
+      found[name], start, at = part(path, name, said, 8 + length), at, (
+          said["data_offsets"][1])
+      if said["data_offsets"][0] != start:
+        raise ValueError(f"{plain(name)} begins elsewhere than it should")
+  if at != size:
+    raise Unreadable(f"is damaged or cut short: it has {size} bytes of values, "
+                     f"and says {at}")
+  return {name: found[name] for name in index}
 
-  try:
-    with safetensors.safe_open(path, "np") as f:
-      parts = {k: f.get_slice(k) for k in f.keys()}  # noqa: SIM118
-      for name, part in parts.items():
-        if part.get_dtype() not in TYPES:
-          raise Unreadable(f"holds {plain(name)} as {part.get_dtype()}, which "
-                           "is not read")
-      return {k: Tensor(tuple(p.get_shape()), np.dtype(TYPES[p.get_dtype()]),
-                        functools.partial(values, k))
-              for k, p in parts.items()}
-  except safetensors.SafetensorError as e:
-    raise Unreadable(f"is damaged: {plain(e)}") from e
+
+def once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+  """A dict; ValueError if a key comes twice."""
+  if len(found := dict(items)) < len(items):
+    raise ValueError("one name for two tensors")
+  return found
+
+
+def part(path: pathlib.Path, name: str, said: Any, begin: int) -> Tensor:
+  """One tensor, by what the index says of it; values are from `begin` on."""
+  shape, (start, end) = said["shape"], said["data_offsets"]
+  if said["dtype"] not in TYPES:
+    raise Unreadable(f"holds {plain(name)} as {plain(said['dtype'])}, which is "
+                     "not read")
+  dtype = np.dtype(TYPES[said["dtype"]])
+  if type(shape) is not list or len(shape) > torchfile.DIMS or any(
+      type(n) is not int or not 0 <= n < torchfile.MOST
+      for n in (start, end, *shape)) or (
+          end - start != math.prod(shape) * dtype.itemsize):
+    raise ValueError(f"{plain(name)} is of strange shape")
+
+  def values():
+    with path.open("rb") as f:
+      f.seek(begin + start)
+      data = f.read(end - start)
+    if len(data) < end - start:
+      raise Unreadable("is cut short")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+  return Tensor(tuple(shape), dtype, values)
 
 
 def write(name: str | os.PathLike, tensors: Mapping[str, Any]) -> None:

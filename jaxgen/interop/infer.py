@@ -12,7 +12,7 @@ from jaxgen.errors import UserError
 Shapes = dict[str, tuple[int, ...]]
 
 
-class Found(NamedTuple):
+class Network(NamedTuple):
   """What the file tells.
 
   Attributes:
@@ -38,7 +38,7 @@ class Encoder(NamedTuple):
   widens: bool
 
 
-def infer(tensors: Mapping[str, Any]) -> Found:
+def infer(tensors: Mapping[str, Any]) -> Network:
   """Reads names and shapes of a checkpoint of ADM, or improved-diffusion.
 
   Raises:
@@ -46,7 +46,7 @@ def infer(tensors: Mapping[str, Any]) -> Found:
   """
   shapes = {name: tuple(t.shape) for name, t in tensors.items()}
   try:
-    return found(shapes)
+    return network(shapes)
   except KeyError as e:
     raise UserError("this is no checkpoint of ADM's networks: it lacks "
                     f"{e.args[0]}") from e
@@ -54,7 +54,7 @@ def infer(tensors: Mapping[str, Any]) -> Found:
     raise UserError(f"this is no checkpoint of ADM's networks: {e}") from e
 
 
-def found(shapes: Shapes) -> Found:
+def network(shapes: Shapes) -> Network:
   """`infer`, if all goes well."""
   width = shapes["time_embed.0.weight"][1]
   channels, low_res = images(shapes["input_blocks.0.0.weight"][1])
@@ -81,14 +81,14 @@ def found(shapes: Shapes) -> Found:
   if classifies:
     side = round((shapes["out.2.positional_embedding"][1] - 1) ** 0.5)
     net |= dict(classes=shapes["out.2.c_proj.weight"][0])
-    return Found("Classifier", net, attend, channels, low_res,
+    return Network("Classifier", net, attend, channels, low_res,
                  side << len(levels) - 1)
   out, = shapes["out.2.bias"]
   if out not in (channels, 2 * channels):
     raise ValueError(f"{channels} channels come in and {out} go out")
   net |= dict(labels=shapes.get("label_emb.weight", (0,))[0],
               learned=out > channels)
-  return Found("UNet", net, attend, channels, low_res, None)
+  return Network("UNet", net, attend, channels, low_res, None)
 
 
 def images(inputs: int) -> tuple[int, bool]:

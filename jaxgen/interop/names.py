@@ -14,7 +14,7 @@ from jaxgen.interop.pickles import plain
 from jaxgen.interop.sources import SOURCES, Block
 from jaxgen.interop.tensors import Tensor, lazy
 
-SCREENFUL = 12  # complaints that are spelt out
+SHOWN = 4  # complaints of each kind that are spelt out
 BLOCK = re.compile(r"(time|label|in|mid|out|head|pool)(?:_(\d+|norm|conv))?"
                    r"(?:_(res|attn|down|up))?")
 # In the order in which PyTorch's modules have them.
@@ -144,8 +144,7 @@ def take(tensors: Mapping[str, Any], tree: Mapping[str, Any], source: str,
     seen: Told how many weights were read, of how many.
 
   Raises:
-    UserError: Names or shapes do not match (all that do not, up to a
-      screenful), or values are no finite floats.
+    UserError: Names or shapes do not match, or values are no finite floats.
   """
   how = SOURCES[source]
   return fill(entries(tree, source), {
@@ -197,19 +196,26 @@ def floats(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def check(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> None:
-  """UserError, with a list, unless exactly the table's tensors are there."""
+  """UserError unless exactly the table's tensors are there.
+
+  It counts what is wrong by kind, and shows the first few.
+  """
   wanted = {name: e.layout for e in table for name in e.theirs}
-  wrong = [f"{plain(n)}: file has {list(tensors[n].shape)}, config wants "
-           f"{list(shape)}" for n, shape in wanted.items()
-           if n in tensors and tuple(tensors[n].shape) != shape]
-  wrong += [f"{n}: not in the file" for n in wanted if n not in tensors]
-  wrong += [f"{plain(n)}: not in the config's net" for n in tensors
-            if n not in wanted]
+  kinds = {
+      "of another shape": [
+          f"{plain(n)}: file has {list(tensors[n].shape)}, config wants "
+          f"{list(shape)}" for n, shape in wanted.items()
+          if n in tensors and tuple(tensors[n].shape) != shape],
+      "not in the file": [n for n in wanted if n not in tensors],
+      "not in the config's net": [plain(n) for n in tensors
+                                  if n not in wanted]}
+  wrong = [f"{len(names)} {kind} ({', '.join(names[:SHOWN])}"
+           + (", ..)" if len(names) > SHOWN else ")")
+           for kind, names in kinds.items() if names]
   if wrong:
-    more = len(wrong) - SCREENFUL
-    raise UserError("file and config do not match: "
-                    + "; ".join(wrong[:SCREENFUL])
-                    + (f"; and {more} more" if more > 0 else ""))
+    raise UserError(f"file and config do not match: of {len(wanted)} tensors "
+                    "that the config wants and "
+                    f"{len(tensors)} in the file, " + "; ".join(wrong))
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -13,9 +13,11 @@ from typing import Any, BinaryIO, NamedTuple
 from jaxgen.interop import torchfile
 from jaxgen.interop.pickles import (
     Bounded,
+    Budget,
     Known,
     Nothing,
     Unreadable,
+    guarded,
     interpret,
 )
 from jaxgen.interop.torchfile import MAGIC, Place, Storage, View
@@ -31,7 +33,7 @@ class Module(dict):
   def build(self, attributes: dict) -> None:
     """Takes a module's __dict__."""
     for kind in ("_parameters", "_buffers"):
-      self.take({k: v for k, v in branch(attributes, kind).items()
+      self.take({str(k): v for k, v in branch(attributes, kind).items()
                  if isinstance(v, View)})
     for name, child in branch(attributes, "_modules").items():
       if isinstance(child, Module):
@@ -40,7 +42,7 @@ class Module(dict):
   def take(self, tensors: dict[str, View]) -> None:
     """Some more, but no more than any network has."""
     self.update(tensors)
-    if len(self) > MOST or any(len(str(k)) > LONGEST_NAME for k in tensors):
+    if len(self) > MOST or any(len(k) > LONGEST_NAME for k in tensors):
       raise Unreadable("holds a larger module than any network is")
 
 
@@ -122,24 +124,28 @@ def read(path: pathlib.Path) -> tuple[Any, dict[str, Place]]:
   Raises:
     Unreadable: It is damaged, or not made of plain data, tensors and modules.
   """
-  places = {}
-  with path.open("rb") as f:
-    def load(data: Bytes | Stretch) -> Storage:
+  places, loads, budget = {}, {}, Budget()
+  with path.open("rb") as f, guarded():
+    def load(data: Any) -> Storage:
       if not isinstance(data, Bytes | Stretch):
         raise TypeError("storage of no bytes")
+      if data.offset in loads:
+        return loads[data.offset]
       at = f.tell()
       part = io.BufferedReader(Part(f, data.offset, len(data)))
-      stored, found = torchfile.read_legacy(part)
+      stored, found = torchfile.read_legacy(part, budget)
       f.seek(at)
       if not isinstance(stored, Storage) or stored.key not in found:
         raise ValueError("storage without its values")
       place, key = found[stored.key], f"{data.offset}/{stored.key}"
       places[key] = place._replace(offset=place.offset + data.offset)
-      return stored._replace(key=key)
+      return loads.setdefault(data.offset, stored._replace(key=key))
 
     names = NAMES | {"torch.storage._load_from_bytes": Known("storage", load)}
-    root = interpret(f, names, outside, Stream)
-  return torchfile.read(path) if root == MAGIC else (root, places)
+    root = interpret(f, names, outside, Stream, budget)
+    if type(root) is not int or root != MAGIC:
+      return root, places
+  return torchfile.read(path)
 
 
 def outside(identity: Any) -> Any:
@@ -147,8 +153,10 @@ def outside(identity: Any) -> Any:
   raise ValueError("persistent id in a pickle by itself")
 
 
-def persistent(meta: dict) -> Module:
+def persistent(meta: Any) -> Module:
   """In the place of _reconstruct_persistent_obj: its state, not its source."""
+  if not isinstance(meta, dict):
+    raise TypeError(f"module of {type(meta).__name__}")
   made = Module()
   made.build(branch(meta, "state"))
   return made

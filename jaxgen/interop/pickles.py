@@ -4,13 +4,17 @@ A pickle is a program for a stack machine. This machine knows the opcodes that
 make plain data; of all names that a pickle may ask for, it knows the few that
 its caller gives it. What else a pickle asks for is refused by name.
 """
+import contextlib
 import pickletools
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 # Bytes of one pickle. Weights lie beside it: it only says what they are.
 LONGEST = 1 << 24
+MOST = 2_000_000  # of what a file may ask for: opcodes, and things they touch
+NEAR = 5          # containers within each other that a call may look into
+LONGEST_KEY, LONGEST_INT = 1000, 1024  # letters and bits
 PUSHED = {  # opcodes whose argument is the value
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT",
     "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE",
@@ -20,8 +24,9 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False,
              "EMPTY_TUPLE": ()}
 IDLE = {"PROTO", "FRAME", "STOP"}
 KEYS = str | int | float | bytes | None  # of dicts: they hash in no time
-BROKEN = (AttributeError, EOFError, IndexError, KeyError, OverflowError,
-          TypeError, ValueError, struct.error)
+BROKEN = (AttributeError, EOFError, IndexError, KeyError, MemoryError,
+          NotImplementedError, OverflowError, RecursionError, TypeError,
+          ValueError, struct.error)
 
 
 class Unreadable(Exception):  # noqa: N818
@@ -63,9 +68,60 @@ def plain(text: Any) -> str:
   return text if len(text) <= 100 else f"{text[:97]}..."
 
 
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+  """Unreadable in the place of what fails on a file that lies.
+
+  Whatever touches what a file gave belongs in here.
+  """
+  try:
+    yield
+  except BROKEN as e:
+    raise Unreadable(f"is damaged: its index fails by {type(e).__name__}, "
+                     f"{plain(e)}") from e
+
+
+def check_key(key: Any) -> None:
+  """TypeError for what no checkpoint has as a key, or what hashes slowly.
+
+  Before it is hashed: hashes of deep tuples overflow the stack, those of long
+  numbers are computed anew each time, and alike for many of them.
+  """
+  if not isinstance(key, KEYS):
+    raise TypeError(f"{type(key).__name__} as a key")
+  if isinstance(key, str | bytes) and len(key) > LONGEST_KEY or (
+      type(key) is int and key.bit_length() > 64):
+    raise TypeError(f"a very long {type(key).__name__} as a key")
+
+
+class Budget:
+  """How much more a file may ask for, in opcodes and things they touch.
+
+  A short pickle can make a large thing once and have it copied a million times.
+  """
+
+  def __init__(self, left: int = MOST):
+    self.left = left
+
+  def spend(self, n: int) -> None:
+    """Unreadable, if it is not there."""
+    self.left -= n
+    if self.left < 0:
+      raise Unreadable("asks for more work than any checkpoint does")
+
+  def spend_on(self, value: Any, near: int = NEAR) -> None:
+    """For all that a call can look into."""
+    if type(value) in (list, tuple) or isinstance(value, dict):
+      self.spend(len(value))
+      if near:
+        for item in value.values() if isinstance(value, dict) else value:
+          self.spend_on(item, near - 1)
+
+
 def interpret(stream: BinaryIO, names: Mapping[str, Known],
               persistent: Callable[[Any], Any],
-              bounded: Callable[[BinaryIO], Any] | None = None) -> Any:
+              bounded: Callable[[BinaryIO], Any] | None = None,
+              budget: Budget | None = None) -> Any:
   """The value that the next pickle in a stream describes.
 
   Args:
@@ -73,19 +129,18 @@ def interpret(stream: BinaryIO, names: Mapping[str, Known],
     names: "module.name" -> what stands for it.
     persistent: Gives the value for a persistent id: what lies outside.
     bounded: Limits what is read of the stream; None: `Bounded`.
+    budget: Of this and other pickles of a file; None: its own.
 
   Raises:
-    Unreadable: The pickle is damaged, or asks for another name.
+    Unreadable: The pickle is damaged, asks for another name, or for more than
+      any checkpoint does.
   """
-  machine = Machine(names, persistent)
-  try:
+  machine = Machine(names, persistent, budget or Budget())
+  with guarded():
     for opcode, argument, _ in pickletools.genops(
         (bounded or Bounded)(stream)):
       machine.step(opcode.name, argument)
     value, = machine.stack
-  except BROKEN as e:
-    raise Unreadable(f"is damaged: its index fails by {type(e).__name__}, "
-                     f"{plain(e)}") from e
   return value
 
 
@@ -116,13 +171,18 @@ class Machine:
   """Stack, marks and memo; an `_on_` method for each opcode that it knows."""
 
   def __init__(self, names: Mapping[str, Known],
-               persistent: Callable[[Any], Any]):
-    self.names, self.persistent = names, persistent
+               persistent: Callable[[Any], Any], budget: Budget):
+    self.names, self.persistent, self.budget = names, persistent, budget
     self.stack, self.marks, self.memo = [], [], {}
 
   def step(self, opcode: str, argument: Any) -> None:
     """Carries out one opcode."""
+    self.budget.left -= 1
+    if self.budget.left < 0:
+      self.budget.spend(0)
     if opcode in PUSHED:
+      if type(argument) is int and argument.bit_length() > LONGEST_INT:
+        raise OverflowError("a number without end")
       self.stack.append(argument)
     elif opcode in CONSTANTS:
       self.stack.append(CONSTANTS[opcode])
@@ -207,8 +267,7 @@ class Machine:
     if not isinstance(self.stack[-1], dict):
       raise TypeError("item of no dict")
     for key, value in zip(items[::2], items[1::2], strict=True):
-      if not isinstance(key, KEYS):
-        raise TypeError(f"{type(key).__name__} as a key")
+      check_key(key)
       self.stack[-1][key] = value
 
   def _on_binput(self, argument):
@@ -231,8 +290,10 @@ class Machine:
     name = self.stack.pop()
     self.find(self.stack.pop(), name)
 
-  def find(self, module: str, name: str) -> None:
+  def find(self, module: Any, name: Any) -> None:
     """Pushes what stands for a name; no name is ever imported."""
+    if not isinstance(module, str) or not isinstance(name, str):
+      raise TypeError("a name that is no text")
     known = self.names.get(f"{module}.{name}")
     if known is None:
       raise Unreadable(f"asks for {plain(f'{module}.{name}')}: refused, a "
@@ -243,8 +304,9 @@ class Machine:
     arguments, known = self.stack.pop(), self.stack.pop()
     if not isinstance(known, Known) or known.make is None:
       raise TypeError("call of what is no function")
-    if not isinstance(arguments, tuple):
+    if type(arguments) is not tuple:
       raise TypeError(f"call with {type(arguments).__name__}")
+    self.budget.spend_on(arguments)
     self.stack.append(known.make(*arguments))
 
   _on_newobj = _on_reduce
@@ -255,6 +317,7 @@ class Machine:
     if not hasattr(type(target), "build") or not (
         isinstance(attributes, state) or type(target) in (Ordered, Nothing)):
       raise TypeError(f"attributes for {type(target).__name__}")
+    self.budget.spend_on(attributes)
     target.build(attributes)
 
   def _on_binpersid(self, _):

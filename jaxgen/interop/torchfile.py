@@ -19,11 +19,13 @@ import ml_dtypes
 import numpy as np
 
 from jaxgen.interop.pickles import (
-    KEYS,
+    Budget,
     Known,
     Namespace,
     Ordered,
     Unreadable,
+    check_key,
+    guarded,
     interpret,
     plain,
 )
@@ -37,7 +39,8 @@ STORAGES = {
     "ComplexFloat": np.complex64, "ComplexDouble": np.complex128}
 DTYPES = ("float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool "
           "complex64 complex128").split()
-DIMS = 32  # of a tensor, at most
+DIMS = 32        # of a tensor, at most
+MOST = 1 << 48   # values, likewise
 
 
 class Storage(NamedTuple):
@@ -69,7 +72,7 @@ def read(path: pathlib.Path) -> tuple[Any, dict[str, Place]]:
   Raises:
     Unreadable: The file is damaged, or not made of plain data and tensors.
   """
-  with path.open("rb") as f:
+  with path.open("rb") as f, guarded():
     if f.read(4) == b"PK\3\4":
       return read_zip(f)
     f.seek(0)
@@ -80,7 +83,7 @@ def read_zip(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
   """The format since PyTorch 1.6."""
   try:
     entries = zipfile.ZipFile(f).infolist()
-  except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
+  except (zipfile.BadZipFile, OSError) as e:
     raise Unreadable(f"is damaged or cut short: {plain(e)}") from e
   found = {e.filename: e for e in entries}
   indices = [n for n in found if n.endswith("/data.pkl") and n.count("/") == 1]
@@ -91,7 +94,8 @@ def read_zip(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
     raise Unreadable("is a TorchScript program: save its state_dict instead")
   places = {name.removeprefix(stem): place(f, entry)
             for name, entry in found.items() if name.startswith(stem)}
-  if "byteorder" in places and contents(f, places["byteorder"]) != b"little":
+  if (order := places.get("byteorder")) and (
+      order.size != 6 or contents(f, order) != b"little"):
     raise Unreadable("was written by a big-endian machine: save it elsewhere")
   f.seek(places["data.pkl"].offset)
   root = interpret(f, NAMES, storage)
@@ -117,35 +121,42 @@ def place(f: BinaryIO, entry: zipfile.ZipInfo) -> Place:
   return Place(offset, entry.file_size, entry.CRC or None)  # 0: not computed
 
 
-def read_legacy(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
+def read_legacy(f: BinaryIO, budget: Budget | None = None
+                ) -> tuple[Any, dict[str, Place]]:
   """The format before PyTorch 1.6."""
   met = {}
+  next_value = functools.partial(interpret, f, budget=budget or Budget())
 
   def root_storage(identity):
+    if type(identity) is not tuple or len(identity) != 6:
+      raise ValueError("persistent id of no storage")
     *first, view = identity
     whole = storage(tuple(first))
     if met.setdefault(whole.key, whole) != whole:
-      raise ValueError(f"storage {whole.key} of two kinds")
+      raise ValueError(f"storage {plain(whole.key)} of two kinds")
     if view is None:
       return whole
+    if type(view) is not tuple or len(view) != 3 or any(
+        type(n) is not int or n < 0 for n in view[1:]):
+      raise ValueError("view of strange shape")
     _, start, numel = view
-    if min(start, numel) < 0 or start + numel > whole.numel:
-      raise ValueError(f"view beyond storage {whole.key}")
+    if start + numel > whole.numel:
+      raise ValueError(f"view beyond storage {plain(whole.key)}")
     return whole._replace(start=start, numel=numel)
 
-  if interpret(f, {}, storage) != MAGIC or interpret(f, {}, storage) != 1001:
+  if next_value({}, storage) != MAGIC or next_value({}, storage) != 1001:
     raise Unreadable("is a pickle, but not one of PyTorch's")
-  machine = interpret(f, {}, storage)
+  machine = next_value({}, storage)
   if type(machine) is not dict or machine.get("little_endian") is not True:
     raise Unreadable("was written by a big-endian machine: save it elsewhere")
-  root, keys = interpret(f, NAMES, root_storage), interpret(f, {}, storage)
+  root, keys = next_value(NAMES, root_storage), next_value({}, storage)
   places, at = {}, f.tell()
   size = f.seek(0, os.SEEK_END)
   f.seek(at)
   for key in keys if type(keys) is list else ():
-    whole, count = met.get(key), f.read(8)
+    whole, count = met.get(key) if type(key) is str else None, f.read(8)
     if whole is None or count != struct.pack("<q", whole.numel):
-      raise Unreadable(f"is damaged: storage {plain(key)} is another size")
+      raise Unreadable("is damaged: one of its storages is another size")
     places[key] = Place(f.tell(), whole.numel * whole.dtype.itemsize, None)
     if sum(places[key][:2]) > size:
       raise Unreadable(f"is cut short: it ends within storage {plain(key)}")
@@ -155,34 +166,45 @@ def read_legacy(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
 
 def storage(identity: Any) -> Storage:
   """What a persistent id stands for."""
+  if type(identity) is not tuple or len(identity) != 5:
+    raise ValueError("persistent id of no storage")
   word, kind, key, _, numel = identity
-  if word != "storage" or type(key) is not str or type(numel) is not int or (
-      numel < 0):
+  if word != "storage" or type(kind) is not Known or type(key) is not str or (
+      type(numel) is not int or not 0 <= numel < MOST):
     raise ValueError("persistent id of no storage")
   return Storage(key, np.dtype(STORAGES[kind.name]), 0, numel)
 
 
-def view(storage: Storage, offset: int, shape: tuple, strides: tuple,
-         *_: Any) -> View:
+def view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
   """In the place of torch._utils._rebuild_tensor: a tensor within a storage."""
-  numbers = (offset, *shape, *strides)
-  if not isinstance(storage, Storage) or len(shape) != len(strides) or (
+  if not isinstance(storage, Storage) or type(shape) is not tuple or (
+      type(strides) is not tuple) or len(shape) != len(strides) or (
       len(shape) > DIMS) or any(
-          type(n) is not int or not 0 <= n < 1 << 48 for n in numbers):
+          type(n) is not int or not 0 <= n < MOST
+          for n in (offset, *shape, *strides)):
     raise ValueError("tensor of strange shape")
   count = math.prod(shape)
   last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
   if count > storage.numel or (count and last >= storage.numel):
     raise ValueError(f"tensor beyond its storage: {list(shape)} of "
                      f"{storage.numel}")
-  return View(storage, offset, tuple(shape), tuple(strides))
+  return View(storage, offset, shape, strides)
+
+
+def size(dims: Any = ()) -> tuple:
+  """In the place of torch.Size."""
+  if type(dims) not in (list, tuple) or len(dims) > DIMS:
+    raise ValueError("size of strange shape")
+  return tuple(dims)
 
 
 def ordered(items: Any = ()) -> Ordered:
   """In the place of OrderedDict; Python 2 gave it a list of pairs."""
-  for key, _ in items:
-    if not isinstance(key, KEYS):
-      raise TypeError(f"{type(key).__name__} as a key")
+  if not isinstance(items, dict):
+    for pair in items if type(items) in (list, tuple) else (items,):
+      if type(pair) not in (list, tuple) or len(pair) != 2:
+        raise TypeError(f"{type(pair).__name__} as a pair")
+      check_key(pair[0])
   return Ordered(items)
 
 
@@ -199,7 +221,7 @@ NAMES = {
     "torch._utils._rebuild_tensor": Known("tensor", view),
     "torch._utils._rebuild_tensor_v2": Known("tensor", view),
     "torch._utils._rebuild_parameter": Known("parameter", parameter),
-    "torch.Size": Known("Size", tuple),
+    "torch.Size": Known("Size", size),
     "torch.device": Known("device", lambda *words: words),
     **{f"{module}.{name}Storage": Known(name, None)
        for name in STORAGES for module in ("torch", "torch.cuda")},

@@ -83,6 +83,8 @@ class Attention(nn.Module):
   def __call__(self, x: Array) -> Array:
     b, h, w, c = x.shape
     heads = self.heads or divisor(c, c // self.head)
+    if c % heads:
+      raise ValueError(f"{c} channels cannot be split into {heads} heads")
     qkv = nn.Dense(3 * c, self.bias, dtype=self.dtype, kernel_init=TORCH,
                    name="qkv")(self.norm(name="norm")(x))
     q, k, v = apart(qkv.reshape(b, h * w, 3 * c), heads, self.split_first)

@@ -130,17 +130,17 @@ class Trunk(nn.Module):
         width or h.shape[-1], resample, self.affine, self.dropout, self.norm,
         self.dtype, name=name)(h, emb, key)
 
-  def attention(self, h: Array, name: str) -> Array:
-    """Self-attention."""
+  def attention(self, h: Array, name: str, heads: int | None = None) -> Array:
+    """Self-attention of `heads`, or as many as elsewhere."""
     return self.kept(Attention, h)(
-        self.heads, self.head, self.split_first, self.bias, self.norm,
+        heads or self.heads, self.head, self.split_first, self.bias, self.norm,
         self.dtype, name=name)(h)
 
   def level(self, h: Array, emb: Array, key: Array | None, name: str,
-            mult: float) -> Array:
+            mult: float, heads: int | None = None) -> Array:
     """A residual block, with self-attention at the heights that have it."""
     h = self.res(h, emb, key, f"{name}_res", int(self.width * mult))
-    return self.attention(h, f"{name}_attn") if (
+    return self.attention(h, f"{name}_attn", heads) if (
         h.shape[1] in self.attend) else h
 
   def descend(self, x: Array, emb: Array, key: Array | None
@@ -179,10 +179,13 @@ class UNet(Trunk):
   images of any smaller size, it is told what they look like enlarged
   (bilinearly; Dhariwal & Nichol 2021, Sec. 5; SR3 does it bicubically). With
   `level` [B] in [0, 1], how much noise is on them (Ho et al. 2022, Sec. 4.2),
-  which joins what blocks are told as the time does.
+  which joins what blocks are told as the time does. Attention on the way up
+  has `heads_up` heads, if that is no None (improved-diffusion's
+  num_heads_upsample).
   """
   learned: bool = False
   enlarge: str = "bilinear"
+  heads_up: int | None = None
 
   @nn.compact
   def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
@@ -199,7 +202,7 @@ class UNet(Trunk):
     for i, mult in reversed(list(enumerate(self.mults))):
       for j in range(self.blocks + 1):
         h = jnp.concatenate([h, skips.pop()], -1)
-        h = self.level(h, emb, key, f"out_{index}", mult)
+        h = self.level(h, emb, key, f"out_{index}", mult, self.heads_up)
         if i and j == self.blocks:
           h = self.rise(h, emb, key, f"out_{index}_up", skips[-1])
         index += 1
