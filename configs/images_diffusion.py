@@ -19,7 +19,8 @@ def get_config(arg="32"):
   c.model = dict(
       name="models.diffusion.Diffusion",
       net=dict(name="nets.unet.UNet", width=64, mults=(1, 2, 2), blocks=2,
-               attend=(-(-size // 4),), head=64, least=4, dropout=0.1, remat=()),
+               attend=(-(-size // 4),), head=64, least=4, dropout=0.1,
+               remat=()),
       process=dict(name="diffusion.process.EDM"),
       precond=dict(name="diffusion.precond.edm", sigma_data=0.5),
       draw_t=dict(name="diffusion.times.lognormal", mean=-1.2, std=1.2),

@@ -26,6 +26,7 @@ from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
+from jaxgen.experiment import check_samples
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.log import read_jsonl
 from jaxgen.report import render
@@ -119,6 +120,7 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
 def planned(path: str, home: pathlib.Path, seeds: int = 1) -> Entry:
   """The entry of a config, which need not be trained yet."""
   settings = config.load(path)
+  config.check_single(settings, "compare")
   settings.log.pictures = 0  # the report has its own
   name = pathlib.Path(path.partition(":")[0]).stem
   return Entry(name, home / name, (
@@ -131,6 +133,7 @@ def check_alike(entries: Sequence[Entry]) -> None:
   names = [e.name for e in entries]
   first = entries[0]
   for entry in entries:
+    check_samples(entry.config, entry.name)
     if names.count(entry.name) > 1:
       raise UserError(f"two models are called {entry.name!r}: rename one, or "
                       "compare them in two reports")

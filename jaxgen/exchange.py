@@ -46,6 +46,8 @@ def bring(checkpoint: str, workdir: str, source: str,
     say: Gets a line on what was assumed.
   """
   check_source(source)
+  if config is not None:
+    configs.check_single(config, "import")
   if found := snapshot.present(snapshot.folder(workdir)):
     raise UserError(f"{workdir} holds checkpoints already, up to step "
                     f"{found[-1]}: take a new --workdir")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core, sharding
+from jaxgen.arguments import SEEDS, check_knob
 from jaxgen.averaged import bare, guided, trained
 from jaxgen.build import nearest
 from jaxgen.chain import chained, stages_of
@@ -50,6 +51,10 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
   stages = stages_of(workdir)
   parts = [trained(w, ema, step, sampler, respacing, any_kind=len(stages) > 1)
            for w in stages]
+  for part in parts:
+    if not hasattr(part.model, "sample"):
+      raise UserError(f"{part.card['workdir']} holds a "
+                      f"{type(part.model).__name__}: it makes no samples")
   ours = parts[0] if len(parts) == 1 else chained(parts)
   if classifier and worse:
     raise UserError("give a classifier or a worse model to guide with, not "
@@ -89,11 +94,12 @@ def draw(model: core.Model, profile: str | None, shapes, classes: int,
 
 
 def key_of(seed: int | core.Key) -> core.Key:
-  """A seed, or a key [] as it is. UserError for a negative seed."""
+  """A seed, or a key [] as it is. UserError for a seed that is none."""
   if not isinstance(seed, int | np.integer):
     return seed
-  if seed < 0:
-    raise UserError(f"seed={seed}: want a whole number, at least 0")
+  if not 0 <= seed < SEEDS:
+    raise UserError(f"seed={seed}: want a whole number, at least 0 and at most "
+                    f"{SEEDS - 1}")
   return jax.random.key(seed)
 
 
@@ -200,6 +206,8 @@ class Sampler:
     if not all(np.isfinite(float(v)) for v in knobs.values()):
       raise UserError(f"knobs must be finite numbers, got {knobs}")
     for name, value in settings.items():
+      if name in knobs:
+        check_knob(name, value)
       if name.partition("_")[0] == "steps" and not 1 <= value <= LONGEST:
         raise UserError(f"{name}={value:g}: want 1 to {LONGEST}")
     if (spacing := self.card.get("respacing", "")) and spacing not in PATHS:

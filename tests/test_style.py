@@ -61,7 +61,7 @@ def test_public_signatures_are_annotated(path):
     p for p in FILES if p.parts[1] in STRICT], ids=str)
 def test_files_and_functions_are_short(path):
   text = (ROOT / path).read_text()
-  assert len(text.splitlines()) < 260
+  assert len(text.splitlines()) < 400
   for node in ast.walk(ast.parse(text)):
     if isinstance(node, FUNCTION):
       assert node.end_lineno - node.lineno < 50, node.name

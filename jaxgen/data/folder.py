@@ -29,7 +29,8 @@ def open_folder(
   """
   if size is None:
     raise UserError(
-      f"folder:{path} needs a size: images of files vary in theirs"
+      f"folder:{path} needs a size, as images of files vary in theirs: give"
+      " one, in a config by --config.data.size=32"
     )
   top = _split_of(Path(path).expanduser(), split)
   names = listing(top)
