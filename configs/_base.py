@@ -1,7 +1,8 @@
 """What every config begins with.
 
 A config file says in ARGS which arguments its `get_config` takes after a colon,
-as in "configs/x.py:debug": strings, or a range of whole numbers.
+as in "configs/x.py:debug": strings, or a range of whole numbers. Where they are
+many, FORM says how they are put together.
 """
 from ml_collections import ConfigDict
 

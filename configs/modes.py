@@ -42,6 +42,8 @@ RULES = {
 FAMILIES = ("diffusion", "vae")
 ARGS = (*(f"{data}{rule}{end}" for data in ("", *(f"{s}-" for s in SOURCES))
           for rule in (*RULES, *FAMILIES) for end in ("", "-debug")), "debug")
+FORM = (f"DATA-RULE, of {', '.join(SOURCES)} and "
+        f"{', '.join((*RULES, *FAMILIES))}")
 # Rates of G and D; the box, such that box * sqrt(a layer's inputs) is about 1;
 # weight of gradient_penalty (as in that paper's own code for points), of r1.
 POINTS = dict(lr=(5e-4, 1e-3), box=0.1, slope=0.1, gamma=0.1)

@@ -45,6 +45,8 @@ RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535)} | dict.fromkeys(
     ("step", "guide_step", "stage", "workers", "size", "standing", "mix"),
     (0, LARGEST))
 
+NEEDED = ("workdir", "out", "what")  # whose verbs say what is to be given
+
 WANTED = {  # what Python and absl say of a value -> what it should be
     "invalid literal for int": "a whole number",
     "could not convert string to float": "a number",
@@ -139,19 +141,26 @@ def parse(verb, argv: list[str]) -> flags.FlagValues:
         default = "" if flag.default is None else f" [{flag.default}]"
         print(f"  --{name}: {flag.help}{default}")
     sys.exit(0)
-  check_numbers(values)
+  check_values(values)
   if len(rest) > 1:
     raise UserError(f"what is {rest[1]!r}? Everything is given as --flag=value")
   flags.FLAGS.mark_as_parsed()  # grain's worker processes ask for it
   return values
 
 
-def check_numbers(values: flags.FlagValues) -> None:
-  """UserError for a flag's number that no verb could make sense of."""
+def check_values(values: flags.FlagValues) -> None:
+  """UserError for a flag's value that no verb could make sense of.
+
+  What is empty is so by mistake, as a variable of a shell that is not set.
+  """
   for name in values:
     value = values[name].value
     if "." in name or value is None:  # (a config's are for the config)
       continue
+    empty = value in ("", []) or isinstance(value, list) and "" in value
+    if empty and values[name].present and name not in NEEDED:
+      raise UserError(f"--{name}={','.join(value)} is empty, or a part of it: "
+                      "leave that out")
     kind = values[name].flag_type()
     if kind == "int":
       least, most = RANGES.get(name, (1, LARGEST))

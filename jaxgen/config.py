@@ -62,8 +62,8 @@ def load(name: str) -> ml_collections.ConfigDict:
 def check_argument(path: str, module: types.ModuleType, arg: str) -> None:
   """UserError for an argument that the config does not know.
 
-  It knows what its ARGS lists: strings, and ranges of whole numbers. A config
-  without ARGS is trusted to check its own.
+  It knows what its ARGS lists: strings, and ranges of whole numbers; FORM may
+  say how they are put together. One without ARGS is trusted to check its own.
   """
   if not arg:
     return
@@ -76,8 +76,12 @@ def check_argument(path: str, module: types.ModuleType, arg: str) -> None:
   ranges = [a for a in known if isinstance(a, range)]
   number = int(arg) if arg.isascii() and arg.isdecimal() else None
   if arg not in words and not any(number in r for r in ranges):
-    also = "".join(f"; or a number, {r[0]} to {r[-1]}" for r in ranges)
-    raise UserError(f"{path} has no {arg!r}{nearest(arg, words)}{also}")
+    hint, form = nearest(arg, words), getattr(module, "FORM", None)
+    if form:  # says more than a list of them all
+      hint = f"{hint}; " if "did you mean" in hint else ": "
+      hint += f"want {form}"
+    hint += "".join(f"; or a number, {r[0]} to {r[-1]}" for r in ranges)
+    raise UserError(f"{path} has no {arg!r}{hint}")
 
 
 def check_single(config: ml_collections.ConfigDict, what: str) -> None:
