@@ -1,4 +1,9 @@
-"""What every config begins with."""
+"""What every config begins with.
+
+A config file says in ARGS which arguments its `get_config` takes after a colon,
+as in "configs/x.py:debug": strings, or a range of whole numbers. Where they are
+many, FORM says how they are put together.
+"""
 from ml_collections import ConfigDict
 
 
@@ -43,6 +48,8 @@ def cascade(*stages: str) -> ConfigDict:
 def debug(c: ConfigDict) -> ConfigDict:
   """The same experiment for a few steps, to see it run."""
   c.steps, c.batch = 20, 16
-  c.log.update(every=5, pictures=10)
+  c.log.every = 5
+  if c.log.pictures:  # none of what makes no samples
+    c.log.pictures = 10
   c.checkpoint.every = 10
   return c

@@ -9,6 +9,8 @@ One for each resolution of ImageNet: 64 (65,438,568 parameters), 128
 """
 from configs import _adm
 
+ARGS = ("64", "128", "256", "512", "debug")
+
 
 def get_config(arg=None):
   """`arg`: 64, 128 (if not said), 256, 512; or `debug`, on digits."""

@@ -9,6 +9,8 @@ of 256 images.
 """
 from configs import _adm
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""

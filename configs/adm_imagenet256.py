@@ -10,6 +10,8 @@ images.
 """
 from configs import _adm
 
+ARGS = ("uncond", "debug")
+
 
 def get_config(arg=None):
   """`uncond`: without labels. `debug`: a small net for a few steps, digits."""

@@ -9,6 +9,8 @@ sampled in float32 (`--config.model.net.dtype=float32` on import or training).
 """
 from configs import _adm
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""

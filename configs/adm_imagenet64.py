@@ -9,6 +9,8 @@ parameters. Cost: 540,000 updates of 2048 images.
 """
 from configs import _adm
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""

@@ -7,6 +7,8 @@ steps. 552,814,086 parameters. Batches of 256 images.
 """
 from configs import _adm
 
+ARGS = ("bedroom", "cat", "horse", "debug")
+
 
 def get_config(arg=None):
   """`arg`: bedroom (if not said), cat, horse; or `debug`, on digits."""

@@ -8,6 +8,8 @@ Published: FID 3.94 on samples of a guided 64-pixel model, in 250 steps.
 """
 from configs import _adm
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""

@@ -8,6 +8,8 @@ Published: FID 3.85 on samples of a guided 128-pixel model, in 250 steps.
 """
 from configs import _adm
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""

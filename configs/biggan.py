@@ -21,6 +21,7 @@ batch norms are theirs alone. The average of weights begins with a ramp over the
 """
 from configs import _biggan
 
+ARGS = ("128", "256", "512", "digits", "debug")
 Z = {"128": 120, "256": 140, "512": 160}  # Tables 4 to 6: 20 for every norm
 
 

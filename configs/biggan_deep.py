@@ -21,6 +21,9 @@ used, and their z is `temperature` times a normal one cut at 2.
 """
 from configs import _biggan
 
+SIZES = ("128", "256", "512")
+ARGS = (*SIZES, *(f"hub{size}" for size in SIZES), "digits", "debug")
+
 
 def get_config(arg="128"):
   """`arg`: see above; `digits`, small; `debug`."""

@@ -41,6 +41,8 @@ def get_config(arg="256"):
 
 CASCADES = {"256": ("32", "64", "64to256"), "128": ("32", "64", "64to128"),
             "digits": ("digits4", "digits8")}
+ARGS = (*CASCADES, "32", "64", "64to128", "64to256", "digits4", "digits8",
+        "digits8plain", "debug")
 
 
 def augment(process, blur=0.0):

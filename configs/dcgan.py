@@ -12,6 +12,8 @@ with minibatch discrimination (Salimans et al. 2016), 6,861,668 in D.
 """
 from configs import _base
 
+ARGS = ("64", "64m", "digits", "debug")
+
 
 def get_config(arg="64"):
   """`arg`: 64, 64m; `digits`, 15 seconds on a laptop; `debug`."""

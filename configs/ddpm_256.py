@@ -8,6 +8,9 @@ bedroom. 113,673,219 parameters. Cost, in updates of 64 images: 0.5 M
 """
 from configs import _adm
 
+ARGS = ("lsun/church_outdoor", "lsun/bedroom", "lsun/cat", "celeb_a_hq/256",
+        "debug")
+
 
 def get_config(arg=None):
   """`arg`: the dataset, such as lsun/church_outdoor; or `debug`, on digits."""

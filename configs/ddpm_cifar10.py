@@ -7,6 +7,8 @@ Published: FID 3.17, IS 9.46 (1000 ancestral steps, 50,000 samples).
 """
 from configs import _adm
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""

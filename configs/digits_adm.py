@@ -9,6 +9,8 @@ at every number of steps in minutes.
 """
 from configs import _base
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""

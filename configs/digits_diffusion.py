@@ -6,6 +6,8 @@ Sampled by DDIM (Song et al. 2021) in 25 steps; `--sampler heun` is EDM's own.
 """
 from configs import _base
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""

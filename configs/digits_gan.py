@@ -7,6 +7,8 @@ A DCGAN-style pair (Radford et al. 2016) with the rules of SNGAN (Miyato et al.
 """
 from configs import _base
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""

@@ -8,6 +8,8 @@ all noise levels on random crops while its learning rate falls to zero.
 """
 from configs import _base
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""

@@ -8,16 +8,19 @@ configs of their own; this one is for a look at one's own data.
 """
 from configs import _base
 
+ARGS = (range(4, 1025), "debug")
+
 
 def get_config(arg="32"):
-  """`arg`: height and width, a multiple of 4, or `debug`."""
+  """`arg`: height and width, 4 at least, or `debug`."""
   size = 16 if arg == "debug" else int(arg)
   c = _base.base("folder:images", size=size, steps=50_000, batch=64)
   c.data.update(flip=True, channels=3)
   c.model = dict(
       name="models.diffusion.Diffusion",
       net=dict(name="nets.unet.UNet", width=64, mults=(1, 2, 2), blocks=2,
-               attend=(size // 4,), head=64, least=4, dropout=0.1, remat=()),
+               attend=(-(-size // 4),), head=64, least=4, dropout=0.1,
+               remat=()),
       process=dict(name="diffusion.process.EDM"),
       precond=dict(name="diffusion.precond.edm", sigma_data=0.5),
       draw_t=dict(name="diffusion.times.lognormal", mean=-1.2, std=1.2),
@@ -27,6 +30,6 @@ def get_config(arg="32"):
   c.optim.net = dict(name="optim.adam", lr=3e-4, warmup=1000, clip=1.0)
   c.ema.main = dict(name="ema.half_life", images=500_000, ramp=0.05)
   if arg == "debug":
-    c.model.net.update(width=16, mults=(1, 2), blocks=1)
+    c.model.net.update(width=16, mults=(1, 2), blocks=1, attend=(8,))
     return _base.debug(c)
   return c

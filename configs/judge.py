@@ -7,6 +7,8 @@ in question, and again on samples for the classification accuracy score.
 """
 from configs import _base
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps."""

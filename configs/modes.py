@@ -40,6 +40,10 @@ RULES = {
     "relativistic": (0.0, 0.99, 1, "relativistic", ("r1", "r2")),
 }
 FAMILIES = ("diffusion", "vae")
+ARGS = (*(f"{data}{rule}{end}" for data in ("", *(f"{s}-" for s in SOURCES))
+          for rule in (*RULES, *FAMILIES) for end in ("", "-debug")), "debug")
+FORM = (f"DATA-RULE, of {', '.join(SOURCES)} and "
+        f"{', '.join((*RULES, *FAMILIES))}")
 # Rates of G and D; the box, such that box * sqrt(a layer's inputs) is about 1;
 # weight of gradient_penalty (as in that paper's own code for points), of r1.
 POINTS = dict(lr=(5e-4, 1e-3), box=0.1, slope=0.1, gamma=0.1)
@@ -52,9 +56,6 @@ def get_config(arg="grid25-wgan_gp"):
   name = arg.removesuffix("-debug")
   data, _, rule = name.rpartition("-")
   data = data or "grid25"
-  if data not in SOURCES or rule not in (*RULES, *FAMILIES):
-    raise ValueError(f"{name!r}: want DATA-RULE, of {', '.join(SOURCES)} and "
-                     f"{', '.join((*RULES, *FAMILIES))}")
   stacked, debug = data == "stacked", arg != name
   c = _base.base(SOURCES[data], steps=3000 if stacked else 10_000,
                  batch=64 if stacked else 256)

@@ -12,6 +12,7 @@ conditioning augmentation (Ho et al. 2022); small networks, half an hour in all.
 from configs import _base
 
 SIZES = ("16", "32", "64")
+ARGS = (*SIZES, "debug")
 
 
 def get_config(arg=None):

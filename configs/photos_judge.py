@@ -10,6 +10,8 @@ what was judged by the same J; they are not LPIPS. 1.4 million parameters;
 """
 from configs import _base
 
+ARGS = (range(8, 65), "debug")
+
 
 def get_config(arg=None):
   """`arg`: the size of patches, by default 64; or `debug`: a few steps."""

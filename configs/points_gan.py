@@ -4,6 +4,8 @@
 """
 from configs import _base
 
+ARGS = ("debug",)
+
 
 def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""

@@ -35,6 +35,7 @@ SIZES = {
 }
 SOURCES = {"cifar": "tfds:cifar10", "ffhq": "folder:ffhq",
            "imagenet": "tfds:imagenet2012"}
+ARGS = (*SIZES, "digits", "debug")
 
 
 def get_config(arg="cifar"):

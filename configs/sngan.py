@@ -18,6 +18,7 @@ the rate falls to zero over the last 50,000 updates; here it is constant.
 """
 from configs import _base
 
+ARGS = ("32", "32c", "64", "128", "digits", "debug")
 STEPS = {32: 50_000, 64: 250_000, 128: 450_000}
 
 

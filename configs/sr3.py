@@ -39,8 +39,10 @@ PAPER = {
 }
 PORT = {
     128: (16, dict(width=64, mults=(1, 2, 4, 8, 8), blocks=2, dropout=0.2)),
-    512: (64, dict(width=64, mults=(1, 2, 4, 8, 16), blocks=1, groups=16)),
+    512: (64, dict(width=64, mults=(1, 2, 4, 8, 16), blocks=1, groups=16,
+                   attend=())),
 }
+ARGS = (*map(str, PORT), *(f"paper{size}" for size in PAPER), "debug")
 
 
 def get_config(arg="128"):
@@ -52,10 +54,10 @@ def get_config(arg="128"):
   c.data.update(flip=True, channels=3)
   c.model = dict(
       name="models.diffusion.Diffusion",
-      net=dict(name="nets.unet.UNet", attend=(16,), heads=1,
-               affine=False, bias=paper, updown=paper, enlarge="bicubic",
-               remat=(), dtype="bfloat16",
-               embedding=dict(name="nets.unet.noise_level"), **own),
+      net=dict(name="nets.unet.UNet", heads=1, affine=False, bias=paper,
+               updown=paper, enlarge="bicubic", remat=(), dtype="bfloat16",
+               embedding=dict(name="nets.unet.noise_level"),
+               **dict(attend=(16,)) | own),
       process=dict(name="diffusion.process.DDPM", steps=2000, beta_1=1e-6,
                    beta_T=1e-2),
       precond=dict(name="diffusion.precond.sr3"),

@@ -16,6 +16,8 @@ layers). On CIFAR-10 the authors' G moves on 128 fakes, here on 64.
 """
 from configs import _base
 
+ARGS = ("32", "64", "128", "digits", "debug")
+
 
 def get_config(arg="32"):
   """`arg`: 32, 64, 128; `digits`, a minute on a laptop; `debug`."""

@@ -20,11 +20,12 @@ from absl import flags
 
 from jaxgen import cli, device, files, sample, sharding
 from jaxgen.build import nearest
+from jaxgen.config import check_single
 from jaxgen.data import pipeline
 from jaxgen.data.sources import Source, open_source
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError, printable
-from jaxgen.experiment import open_data
+from jaxgen.experiment import check_samples, open_data
 from jaxgen.speed import tables
 from jaxgen.speed.sampling import fresh_sampler, sampling_speed
 from jaxgen.speed.stages import time_stages
@@ -99,6 +100,10 @@ def check(values: flags.FlagValues) -> None:
   if values.config is not None and (values.workdir or values.data):
     raise UserError("give either --config or "
                     + ("--workdir" if values.workdir else "--data"))
+  if values.config is not None:
+    check_single(values.config, "bench")
+    if what == "sample":
+      check_samples(values.config, "the model of this config")
   if values.config is not None and values.size:
     raise UserError("--size goes with --data; a config says --config.data.size")
   if values.batch is not None and values.batch < 1:

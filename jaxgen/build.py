@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxgen import arguments
 from jaxgen.errors import UserError
 
 # Where configs find things. One may come with a stranger's checkpoint: it must
@@ -23,7 +24,8 @@ def build(spec: Any, **kw) -> Any:
   returned as it is.
 
   Raises:
-    UserError: No such thing, or no such argument: with the nearest that exists.
+    UserError: No such thing, or no such argument: with the nearest that exists;
+      or a value that it cannot be, see `arguments`.
   """
   if isinstance(spec, (list, tuple)):
     return tuple(build(s) for s in spec)
@@ -39,6 +41,7 @@ def build(spec: Any, **kw) -> Any:
     if k not in known:
       raise UserError(f"{spec['name']} has no argument {k!r}"
                       + nearest(k, known))
+  arguments.check(spec["name"], args, known)
   if not inspect.isclass(thing):
     return functools.partial(thing, **args)
   missing = [k for k, p in known.items() if k not in args

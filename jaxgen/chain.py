@@ -79,7 +79,11 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
     return [str(path / s["stage"] if "stage" in s else s["workdir"])
             for s in stages]
   if "," in str(workdir) and not path.exists():
-    return [w for w in str(workdir).split(",") if w]
+    names = [w for w in str(workdir).split(",") if w]
+    if not names:
+      raise UserError(f"workdir={workdir}: want one, or several with commas "
+                      "between")
+    return names
   return [str(workdir)]
 
 

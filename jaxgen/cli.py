@@ -3,6 +3,7 @@
 A user's mistake ends in one line on stderr and status 2; Ctrl-C in 130.
 """
 import importlib
+import math
 import re
 import sys
 import types
@@ -10,10 +11,12 @@ import warnings
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from jaxgen import config as configs
 from jaxgen import guard
+from jaxgen.arguments import LARGEST, SEEDS
+from jaxgen.build import nearest
 from jaxgen.errors import UserError, printable
 
 VERBS = {
@@ -37,6 +40,13 @@ VERBS = {
 MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate"}
 ONE_HOST = {"jaxgen.bench"}
 
+# The least and the most of a flag's whole number, where it is not 1 and more.
+RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535)} | dict.fromkeys(
+    ("step", "guide_step", "stage", "workers", "size", "standing", "mix"),
+    (0, LARGEST))
+
+NEEDED = ("workdir", "out", "what")  # whose verbs say what is to be given
+
 WANTED = {  # what Python and absl say of a value -> what it should be
     "invalid literal for int": "a whole number",
     "could not convert string to float": "a number",
@@ -55,7 +65,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("usage: jaxgen VERB [--flags]     (jaxgen VERB --help: its flags)\n")
     print("\n".join(f"  {k:9} {v}" for k, v in VERBS.items()))
   else:
-    from jaxgen.build import nearest
     fail(f"there is no verb {verb!r}" + nearest(verb, VERBS), 2)
 
 
@@ -132,22 +141,62 @@ def parse(verb, argv: list[str]) -> flags.FlagValues:
         default = "" if flag.default is None else f" [{flag.default}]"
         print(f"  --{name}: {flag.help}{default}")
     sys.exit(0)
+  check_values(values)
   if len(rest) > 1:
     raise UserError(f"what is {rest[1]!r}? Everything is given as --flag=value")
   flags.FLAGS.mark_as_parsed()  # grain's worker processes ask for it
   return values
 
 
+def check_values(values: flags.FlagValues) -> None:
+  """UserError for a flag's value that no verb could make sense of.
+
+  What is empty is so by mistake, as a variable of a shell that is not set.
+  """
+  for name in values:
+    value = values[name].value
+    if "." in name or value is None:  # (a config's are for the config)
+      continue
+    empty = value in ("", []) or isinstance(value, list) and "" in value
+    if empty and values[name].present and name not in NEEDED:
+      raise UserError(f"--{name}={','.join(value)} is empty, or a part of it: "
+                      "leave that out")
+    kind = values[name].flag_type()
+    if kind == "int":
+      least, most = RANGES.get(name, (1, LARGEST))
+      if not least <= value <= most:
+        raise UserError(f"--{name}={value}: want a whole number, at least "
+                        f"{least} and at most {most}")
+    elif kind == "float" and not math.isfinite(value):
+      raise UserError(f"--{name}={value}: want a finite number")
+
+
+def check_overrides(config: ConfigDict, argv: Sequence[str]) -> None:
+  """UserError for an override of a field that is not there: which, and where.
+  """
+  for word in argv:
+    path = re.match(r"--?(?:no)?config\.([^=]*)", word)
+    place = config
+    for i, key in enumerate(path[1].split(".") if path else ()):
+      name, *indices = re.split(r"[\[\]]+", key.rstrip("]"))
+      if not isinstance(place, ConfigDict) or name not in place:
+        where = ".".join(["config", *path[1].split(".")[:i]])
+        hint = (nearest(name, place) if isinstance(place, ConfigDict) and place
+                else ": it is no group of fields")
+        raise UserError(f"{where} has no {name!r}{hint}")
+      place = place[name]
+      for index in indices:
+        try:
+          place = place[int(index)]
+        except (ValueError, LookupError, TypeError):
+          raise UserError(f"config.{path[1]}: there is no [{index}]") from None
+
+
 def said(e: Exception) -> str:
   """What absl and ml_collections mean, in one line."""
   text = str(e.args[0] if e.args else e)
-  slip = re.search(r'mean "(\w+)" instead of "(\w+)"', text)
-  if slip:
-    return f"the config has no {slip[2]!r}; did you mean {slip[1]!r}?"
   for how, want in WANTED.items():
     text = re.sub(f"(flag [^:]*): {how}.*", rf"\1: want {want}", text)
-  if isinstance(e, AttributeError | KeyError):
-    text = "the config has no '" + text.strip("\\\"' ") + "'"
   return text
 
 
@@ -160,15 +209,17 @@ def fail(line: str, status: int) -> None:
 
 def with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
   """Defines --config with its overrides; resolves where the file lies."""
-  argv = list(argv)
+  argv, config = list(argv), None
   for i, word in enumerate(argv):
     if word in ("--config", "-config") and i + 1 < len(argv):
       argv[i:i + 2] = [f"--config={argv[i + 1]}"]
       word = argv[i]
     if word.startswith(("--config=", "-config=")):
       path = configs.locate(word.partition("=")[2])
-      configs.load(path)  # says what is wrong with the file, if anything is
+      config = configs.load(path)  # says what is wrong with it, if anything
       argv[i] = f"--config={path}"
+  if config is not None:
+    check_overrides(config, argv)
   config_flags.DEFINE_config_file(
       "config", None, "configs/x.py[:arg]; override with --config.a.b=value",
       flag_values=values, sys_argv=argv)

@@ -37,6 +37,7 @@ from jaxgen.data.summary import introduce
 from jaxgen.device import machine
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards
+from jaxgen.experiment import check_samples
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.log import read_jsonl
 from jaxgen.report import render
@@ -132,6 +133,7 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
 def planned(path: str, home: pathlib.Path, seeds: int = 1) -> Entry:
   """The entry of a config, which need not be trained yet."""
   settings = config.load(path)
+  config.check_single(settings, "compare")
   settings.log.pictures = 0  # the report has its own
   name = pathlib.Path(path.partition(":")[0]).stem
   return Entry(name, home / name, (
@@ -144,6 +146,7 @@ def check_alike(entries: Sequence[Entry]) -> None:
   names = [e.name for e in entries]
   first = entries[0]
   for entry in entries:
+    check_samples(entry.config, entry.name)
     if entry.name in ("", "..", "real"):  # the report's own is called so
       raise UserError(f"a model cannot be called {entry.name!r} in a report: "
                       "rename its workdir")

@@ -17,6 +17,7 @@ from jaxgen import (
   sharding,
   snapshot,
 )
+from jaxgen import config as configs
 from jaxgen.begin import Data, Weights, begun
 from jaxgen.build import nearest
 from jaxgen.checkpoint import Checkpoints
@@ -59,6 +60,7 @@ def bring(checkpoint: str, workdir: str, source: str,
   check_source(source)
   check_new(workdir)
   if config is not None:
+    configs.check_single(config, "import")
     config = config.copy_and_resolve_references()
     facts.apply(config)
   way = exchange_gan.opened if is_gan(config) else functools.partial(

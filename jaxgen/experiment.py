@@ -1,7 +1,9 @@
 """What a config describes, built and checked before anything is written."""
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -9,8 +11,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
-from jaxgen.build import build, nearest
+from jaxgen.arguments import LARGEST, SEEDS
+from jaxgen.build import build, find, nearest
 from jaxgen.checkpoint import as_json
+from jaxgen.config import check_single
 from jaxgen.data.pipeline import check_crop
 from jaxgen.data.sources import Source, open_split
 from jaxgen.errors import UserError, refusing
@@ -31,6 +35,8 @@ AT_LEAST = {
     "data.workers": 0, "log.every": 1, "log.pictures": 0, "checkpoint.every": 1,
     "checkpoint.keep": 2, "checkpoint.keep_every": 0,
 }
+KINDS = {"data.source": str, "data.split": str, "data.flip": bool,
+         "log.histograms": bool}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +57,12 @@ class Experiment:
       word = "needs" if group in moved else "has no player for"
       raise UserError(f"{config.model.name} {word} optim.{group}; "
                       f"its players move {', '.join(sorted(moved))}")
+    if not hasattr(model, "sample"):
+      for name in ("log.pictures", "log.eval.every"):
+        if field(config, name):
+          raise UserError(f"config.{name}={field(config, name)}: a "
+                          f"{type(model).__name__} makes no samples: set it to "
+                          "0")
     tx = complete("optim", config.optim, steps=config.steps)
     ema = complete("ema", config.ema, batch=config.batch)
     return cls(
@@ -72,25 +84,21 @@ class Experiment:
     if config.data.flip and len(source.shape) != 3:
       raise UserError(f"data.flip mirrors images, and {source.name} holds none")
     check_crop(source, config.data.crop)
-    if config.model.get("classes", known) != known:
-      raise UserError(f"model.classes={config.model.classes}, but "
-                      f"data.classes={known}: make them equal")
+    if (own := getattr(self.model, "classes", known)) != known:
+      raise UserError(f"model.classes={own}, but data.classes={known}: make "
+                      "them equal")
+    check_labels(self.model, known, source)
+    check_attention(self.model, source)
     shapes, key = dummy(source, config.batch), jax.random.key(0)
     what = f"config.model on {source.name}, {source.shape}"
-    try:
-      with refusing(what):
-        state = jax.eval_shape(self.init, shapes, key)
-    except AttributeError as e:  # of y, which is None
-      if source.classes or "NoneType" not in str(e):
-        raise
-      raise UserError(f"{what}: its nets know classes, and there are no labels "
-                      "in these data") from e
+    with fitting(what):
+      state = jax.eval_shape(self.init, shapes, key)
     abstract = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
         state, sharding.shardings(state, mesh))
-    if not hasattr(self.model, "sample"):  # a classifier
+    if not hasattr(self.model, "sample"):
       return abstract
-    with refusing(what):
+    with fitting(what):
       x = jax.eval_shape(
           lambda s, b: self.model.sample(
               s, core.on_device(b), core.example_keys(key, config.batch)),
@@ -121,6 +129,70 @@ class Experiment:
     return init(zeros, key)
 
 
+@contextlib.contextmanager
+def fitting(what: str) -> Iterator[None]:
+  """Makes UserErrors of networks that cannot be, or not on such data.
+
+  Our own say what is wrong (`refusing`); of a library's we tell where it came
+  from, for it speaks of shapes alone.
+  """
+  with refusing(what):
+    try:
+      yield
+    except (ArithmeticError, AssertionError, LookupError, TypeError,
+            ValueError) as e:
+      places = [(frame.f_globals["__name__"], number)
+                for frame, number in traceback.walk_tb(e.__traceback__)]
+      ours = [p for p in places if p[0].startswith("jaxgen.")]
+      if isinstance(e, ValueError) and ours[-1] == places[-1]:
+        raise
+      line = next(iter(str(e).splitlines()), type(e).__name__)
+      module, number = ours[-1]
+      raise UserError(f"{what}: {line} (in {module}, line {number})") from e
+
+
+def check_samples(config: Mapping[str, Any], whose: str) -> None:
+  """UserError, which begins with `whose`, if a config's model makes none."""
+  name = config.get("model", {}).get("name")
+  if not hasattr(find(name), "sample"):
+    raise UserError(f"{whose} is a {name.rpartition('.')[2]}: it makes no "
+                    "samples")
+
+
+def check_labels(model: core.Model, classes: int, source: Source) -> None:
+  """UserError for nets that do not know all labels that they are given."""
+  judges = not hasattr(model, "sample")
+  if judges and not source.classes:
+    raise UserError(f"a {type(model).__name__} learns labels, and "
+                    f"{source.name} has none")
+  classes = source.classes if judges else classes
+  for name in ("net", "gen", "disc") if classes else ():
+    net = getattr(model, name, None)
+    count, want, field = getattr(net, "classes", None), classes, "classes"
+    if not judges and hasattr(net, "labels"):  # which are told to it
+      free = getattr(model, "free", False)
+      count, want, field = net.labels, classes + free, "labels"
+    if isinstance(count, int) and count < want and (count or name != "disc"):
+      raise UserError(f"config.model.{name}.{field}={count}: want {want}, for "
+                      f"the labels 0 to {classes - 1}"
+                      + " and none" * (want > classes))
+
+
+def check_attention(model: core.Model, source: Source) -> None:
+  """UserError for attention at a height that a net does not have."""
+  for name in ("net", "gen", "disc"):
+    net = getattr(model, name, None)
+    if not hasattr(net, "heights"):
+      continue
+    heights = net.heights(source.shape[0])
+    for height in net.attend:
+      if height not in heights:
+        raise UserError(
+            f"config.model.{name}.attend={net.attend}: there is no height "
+            f"{height}; of images of {source.shape[0]} pixels there are "
+            + ", ".join(map(str, dict.fromkeys(heights))))
+
+
 def complete(part: str, specs: Mapping[str, Any], **given) -> dict[str, Any]:
   """Builds each spec of a part and calls it with what the loop knows."""
   made = {}
@@ -133,7 +205,8 @@ def complete(part: str, specs: Mapping[str, Any], **given) -> dict[str, Any]:
 
 
 def check_fields(config: ConfigDict) -> None:
-  """UserError for a fixed field that is unknown, missing or no sane number."""
+  """UserError for a fixed field that is unknown, missing or no sane value."""
+  check_single(config, "this")
   for part, known in FIELDS.items():
     dot = f"{part}." if part else ""
     fields = field(config, part) if part else config
@@ -149,12 +222,20 @@ def check_fields(config: ConfigDict) -> None:
             f"config.{dot}{key} is missing: begin with _base.base(...)")
   for name, least in AT_LEAST.items():
     value = field(config, name)
-    if type(value) is not int or value < least:
-      raise UserError(f"config.{name}={value!r}: want a whole number, "
-                      f"at least {least}")
+    most = SEEDS - 1 if name == "seed" else LARGEST
+    if type(value) is not int or not least <= value <= most:
+      raise UserError(f"config.{name}={value!r}: want a whole number, at least "
+                      f"{least} and at most {most}")
   if config.data.channels not in (0, 1, 3):
     raise UserError(f"config.data.channels={config.data.channels!r}: want 1 "
                     "(grey), 3 (RGB) or 0 (as they are stored)")
+  for name, kind in KINDS.items():
+    if type(field(config, name)) is not kind:
+      raise UserError(f"config.{name}={field(config, name)!r}: want "
+                      + ("true or false" if kind is bool else "a word"))
+  crop = config.data.crop
+  if type(crop) not in (int, float) or not 0 <= crop <= 1:
+    raise UserError(f"config.data.crop={crop!r}: want a number from 0 to 1")
   specs = {"model": config.model} | {
       f"{part}.{k}": v for part in ("optim", "ema")
       for k, v in config[part].items()}

@@ -17,7 +17,9 @@ from absl import flags
 
 from jaxgen import cli, files
 from jaxgen.bench import telling
+from jaxgen.config import check_single
 from jaxgen.errors import UserError
+from jaxgen.experiment import check_samples
 from jaxgen.planning import planner, tables
 from jaxgen.planning.standin import parse_shape
 
@@ -47,9 +49,9 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if values.config is None:
     raise UserError("plan needs --config=configs/x.py")
-  if "stages" in values.config:
-    raise UserError("a cascade's stages are planned one by one: give their "
-                    "configs")
+  check_single(values.config, "plan")
+  if values.sample:
+    check_samples(values.config, "the model of this config")
   if values.batch is not None and values.per_chip is not None:
     raise UserError("give either --batch or --per_chip")
   for name in ("batch", "per_chip"):

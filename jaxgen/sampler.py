@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import choices, core, sharding
+from jaxgen.arguments import SEEDS
 from jaxgen.averaged import bare, guided, trained
 from jaxgen.build import nearest
 from jaxgen.chain import chained, stages_of
@@ -78,6 +79,10 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
   stages = stages_of(workdir)
   parts = [trained(w, ema, step, sampler, respacing, any_kind=len(stages) > 1)
            for w in stages]
+  for part in parts:
+    if not hasattr(part.model, "sample"):
+      raise UserError(f"{part.card['workdir']} holds a "
+                      f"{type(part.model).__name__}: it makes no samples")
   ours = parts[0] if len(parts) == 1 else chained(parts)
   if classifier and worse:
     raise UserError("give a classifier or a worse model to guide with, not "
@@ -121,8 +126,8 @@ def key_of(seed: int | core.Key) -> core.Key:
   """A seed, or a key [] as it is. UserError for a seed out of range."""
   if not isinstance(seed, int | np.integer):
     return seed
-  if not 0 <= seed < 2 ** 32:  # of larger ones jax takes the last 32 bits
-    raise UserError(f"seed={seed}: want 0 to {2 ** 32 - 1}")
+  if not 0 <= seed < SEEDS:  # of larger ones jax takes the last 32 bits
+    raise UserError(f"seed={seed}: want 0 to {SEEDS - 1}")
   return jax.random.key(seed)
 
 

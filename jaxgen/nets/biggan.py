@@ -64,6 +64,10 @@ class Generator(nn.Module):
   eps: float = 1e-5
   dtype: Any = jnp.float32
 
+  def heights(self, height: int) -> tuple[int, ...]:
+    """Resolutions at which attention can be; `height` is that of images."""
+    return tuple(8 << i for i in range(len(up_mults(self.size))))
+
   @nn.compact
   def __call__(self, z: Array, y: Array | None = None,
                key: Array | None = None) -> Array:
@@ -118,6 +122,11 @@ class Discriminator(nn.Module):
   wide: bool = True
   norm: Callable[[nn.Module], nn.Module] = spectral
   dtype: Any = jnp.float32
+
+  def heights(self, height: int) -> tuple[int, ...]:
+    """Resolutions at which attention can be, for images of `height`."""
+    size = nominal(height)
+    return tuple(resolution(size, i) for i in range(len(down_mults(size))))
 
   def setup(self):
     self.head = Projection(self.classes, self.norm)

@@ -76,6 +76,10 @@ class Generator(nn.Module):
     """What can be turned when sampling, with defaults."""
     return {"statistics": 1.} if self.tables else {}
 
+  def heights(self, height: int) -> tuple[int, ...]:
+    """Resolutions at which attention can be; `height` is that of images."""
+    return tuple(8 << i for i in range(len(up_mults(self.size))))
+
   @nn.compact
   def __call__(self, z: Array, y: Array | None = None,
                key: Array | None = None, statistics: Array | float = 1.
@@ -119,6 +123,11 @@ class Discriminator(nn.Module):
   attend: Sequence[int] = (64,)
   norm: Callable[[nn.Module], nn.Module] = spectral
   dtype: Any = jnp.float32
+
+  def heights(self, height: int) -> tuple[int, ...]:
+    """Resolutions at which attention can be, for images of `height`."""
+    size = nominal(height)
+    return tuple(resolution(size, i) for i in range(len(down_mults(size)) - 1))
 
   def setup(self):
     self.head = Projection(self.classes, self.norm)

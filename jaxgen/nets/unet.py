@@ -5,6 +5,7 @@ network; which, is for configs to say. Names of parameters carry the numbers of
 ADM's published checkpoints: in_4_res is `input_blocks.4.0`.
 """
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -118,6 +119,12 @@ class Trunk(nn.Module):
   def norm(self) -> Callable[..., nn.Module]:
     """Makes group norms."""
     return functools.partial(GroupNorm, self.groups, self.eps, self.least)
+
+  def heights(self, height: int) -> tuple[int, ...]:
+    """Those of the levels, for images of `height`."""
+    halved = lambda h, _: h // 2 if self.updown else -(-h // 2)
+    return tuple(itertools.accumulate(
+        self.mults[1:], halved, initial=height))
 
   def kept(self, block: type[nn.Module], h: Array) -> type[nn.Module]:
     """A block for h, whose activations are kept or made again."""
