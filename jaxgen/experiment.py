@@ -152,7 +152,8 @@ def check_fields(config: ConfigDict) -> None:
     if type(value) is not int or value < least:
       raise UserError(f"config.{name}={value!r}: want a whole number, "
                       f"at least {least}")
-  if config.data.channels not in (0, 1, 3):
+  if type(config.data.channels) is not int or (
+      config.data.channels not in (0, 1, 3)):
     raise UserError(f"config.data.channels={config.data.channels!r}: want 1 "
                     "(grey), 3 (RGB) or 0 (as they are stored)")
   specs = {"model": config.model} | {
