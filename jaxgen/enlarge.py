@@ -18,7 +18,7 @@ import numpy as np
 from jaxgen.core import Key
 from jaxgen.data.folder import listing
 from jaxgen.data.image import MODES, open_image
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 from jaxgen.originals import Picture, finished, opened, save
 from jaxgen.outputs import check_folder
 from jaxgen.progress import Progress
@@ -97,7 +97,8 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
     for (work, *_), tile in zip(group, x, strict=False):
       if work.canvas.add(tile):
         save(work.job.target, finished(work.canvas.image, work.picture),
-             work.picture.profile, info | {"source": work.job.name})
+             work.picture.profile, info | {
+                 "source": printable(work.job.name)})
         report.done.append(work.job.name)
     drawn += len(group)
     progress.at(drawn)
@@ -129,7 +130,7 @@ def tiles(jobs: list[Job], channels: int, layout: tuple[int, int, int],
     except Exception as e:  # a broken file may fail anywhere in a decoder
       why = (str(e) or type(e).__name__).splitlines()[0].split(" '/")[0]
       report.skipped[job.name] = why
-      progress.say(f"jaxgen: {job.name} is skipped: {why}")
+      progress.say(f"jaxgen: {printable(job.name)} is skipped: {why}")
       continue
     work = Work(job, picture, Canvas(picture.x, *layout))
     for tile, corner in work.canvas.tiles():

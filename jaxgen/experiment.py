@@ -226,7 +226,8 @@ def check_fields(config: ConfigDict) -> None:
     if type(value) is not int or not least <= value <= most:
       raise UserError(f"config.{name}={value!r}: want a whole number, at least "
                       f"{least} and at most {most}")
-  if config.data.channels not in (0, 1, 3):
+  if type(config.data.channels) is not int or (
+      config.data.channels not in (0, 1, 3)):
     raise UserError(f"config.data.channels={config.data.channels!r}: want 1 "
                     "(grey), 3 (RGB) or 0 (as they are stored)")
   for name, kind in KINDS.items():

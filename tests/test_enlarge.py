@@ -1,5 +1,6 @@
 """Images of any size through tiles of one: against the untiled result."""
 import functools
+import os
 import tracemalloc
 import types
 
@@ -222,6 +223,13 @@ def test_names_that_clash_are_kept_apart(src, tmp_path):
   run(src, tmp_path / "out")
   assert {p.name for p in (tmp_path / "out").iterdir()} == {
       "a.png.png", "a.bmp.png", "b.png"}
+
+
+def test_names_that_are_no_utf8(src, tmp_path):
+  name = os.fsdecode(b"caf\xe9.png")
+  Image.fromarray(image(3, 3)).save(src / name)
+  assert run(src, tmp_path / "out").done == [name]
+  assert read_info(tmp_path / "out" / name)["source"] == "caf\\xe9.png"
 
 
 def test_no_image_is_overwritten(src, tmp_path):

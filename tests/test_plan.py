@@ -155,3 +155,29 @@ def test_what_jax_cannot_read_is_not_told(monkeypatch):
   assert plan["memory"] == whole["memory"] and plan["flops"] == whole["flops"]
   assert plan["cycles"] is None and not plan["programs"][0]["network"]
   assert "memory per" in tables.plan(plan) + tables.profile(plan)
+
+
+@pytest.mark.parametrize(("name", "change", "shape"), [
+    ("images_diffusion", {}, (32, 32, 3)),
+    ("images_diffusion", {"channels": 1}, (32, 32, 1)),
+    ("images_diffusion", {"channels": 0}, (32, 32, 3)),  # it cannot be known
+    ("digits_gan", {}, (8, 8, 1)), ("digits_gan", {"channels": 3}, (8, 8, 3)),
+    ("digits_gan", {"size": 16, "channels": 3}, (16, 16, 3)),
+    ("points_gan", {}, (2,))])
+def test_a_plan_knows_the_channels(name, change, shape):
+  from jaxgen import config
+  from jaxgen.planning.standin import stand_in
+  c = config.load(f"configs/{name}.py")
+  c.data.update(change)
+  assert stand_in(c).shape == shape
+
+
+@pytest.mark.parametrize("channels", [2, 4, -1, True, "3"])
+def test_channels_that_no_image_has(channels):
+  from jaxgen import config
+  from jaxgen.experiment import check_fields
+  c = config.load("configs/images_diffusion.py")
+  with c.unlocked(), c.ignore_type():
+    c.data.channels = channels
+  with pytest.raises(UserError, match="data.channels=.*want 1"):
+    check_fields(c)

@@ -13,7 +13,9 @@ _said = set()  # by this process
 
 
 def introduce(source: Source, split: str, stream: TextIO | None = None) -> None:
-  """Writes the summary of a data set, once in each process."""
+  """Writes the summary of a data set of images, once in each process."""
+  if len(source.shape) == 1:
+    return  # of points all is known
   line = f"jaxgen: {summary(source, split)}"
   if line not in _said:
     _said.add(line)
@@ -22,9 +24,8 @@ def introduce(source: Source, split: str, stream: TextIO | None = None) -> None:
 
 def summary(source: Source, split: str) -> str:
   """Images, their size, classes by name and count, and what was left out."""
-  what = "points" if len(source.shape) == 1 else "images"
   shape = "x".join(map(str, source.shape))
-  parts = [f"{source.name}, {split}: {len(source):,} {what} of {shape}"]
+  parts = [f"{source.name}, {split}: {len(source):,} images of {shape}"]
   parts += [classes(source)]
   if source.skipped:
     parts.append(
