@@ -41,7 +41,8 @@ MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate"}
 ONE_HOST = {"jaxgen.bench"}
 
 # The least and the most of a flag's whole number, where it is not 1 and more.
-RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535)} | dict.fromkeys(
+RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535),
+          "seeds": (1, 10_000)} | dict.fromkeys(
     ("step", "guide_step", "stage", "workers", "size", "standing", "mix"),
     (0, LARGEST))
 

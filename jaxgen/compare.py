@@ -21,12 +21,21 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, cli, config, health, jsonfile, pictures, train
+from jaxgen import (
+    chain,
+    checkpoint,
+    cli,
+    config,
+    health,
+    jsonfile,
+    pictures,
+    train,
+)
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
-from jaxgen.experiment import check_samples
+from jaxgen.experiment import Experiment, check_samples
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.log import read_jsonl
 from jaxgen.report import render
@@ -104,10 +113,15 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
             home: pathlib.Path, seeds: int = 1) -> list[Entry]:
   """Entries, each trained to its end before the next begins."""
   fresh = [planned(path, home, seeds) for path in configs]
+  for workdir in workdirs:
+    if chain.listed(workdir) is not None:
+      raise UserError(f"{workdir} holds a cascade: compare takes its stages")
   done = [Entry(w.name, w, (),
                 ConfigDict(checkpoint.latest_meta(w)["config"]))
           for w in map(pathlib.Path, workdirs)]
   check_alike(fresh + done)  # before the hours that training takes
+  for entry in fresh:
+    Experiment.of(entry.config)  # says what is wrong with it, if anything
   for entry in fresh:
     for seed, workdir in enumerate((entry.workdir, *entry.twins)):
       tell(f"{entry.name}: training in {workdir}")
