@@ -166,8 +166,8 @@ def check_values(values: flags.FlagValues) -> None:
     if kind == "int":
       least, most = RANGES.get(name, (1, LARGEST))
       if not least <= value <= most:
-        raise UserError(f"--{name}={value}: want a whole number, at least "
-                        f"{least} and at most {most}")
+        want = f"least {least}" if value < least else f"most {most}"
+        raise UserError(f"--{name}={value}: want at {want}")
     elif kind == "float" and not math.isfinite(value):
       raise UserError(f"--{name}={value}: want a finite number")
 

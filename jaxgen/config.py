@@ -90,4 +90,4 @@ def check_single(config: ml_collections.ConfigDict, what: str) -> None:
   """UserError if `what` is asked of a cascade, which is several models."""
   if "stages" in config:
     raise UserError(f"{what} takes a config of one model, and this one lists "
-                    "the stages of a cascade: give one of theirs")
+                    "the stages of a cascade: give theirs, one by one")
