@@ -16,6 +16,7 @@ from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, open_data
 from jaxgen.nets.unet import UNet
+from jaxgen.train import overview
 
 CONFIGS = sorted(p.stem for p in config.OURS.glob("[!_]*.py"))
 
@@ -304,3 +305,10 @@ def test_verbs_refuse(argv, said, capsys, monkeypatch, tmp_path):
 def test_a_folder_says_how_to_give_its_size(tmp_path):
   with pytest.raises(UserError, match="--config.data.size=32"):
     open_source(f"folder:{tmp_path}")
+
+
+def test_totals_of_parameters_are_whole():
+  params = {"gen": {"w": jnp.zeros((40, 50)), "strength": jnp.zeros(())}}
+  table, _, total = overview(params).rpartition("\n")
+  assert total == "Total: 2,001 -- 8,004 bytes"
+  assert "strength" in table and "Total" not in table
