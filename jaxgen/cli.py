@@ -46,7 +46,7 @@ RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535),
     ("step", "guide_step", "stage", "workers", "size", "standing", "mix"),
     (0, LARGEST))
 
-NEEDED = ("workdir", "out", "what")  # whose verbs say what is to be given
+NEEDED = ("workdir", "out", "what", "rules")  # verbs say what these may be
 
 WANTED = {  # what Python and absl say of a value -> what it should be
     "invalid literal for int": "a whole number",
