@@ -19,6 +19,7 @@ import jax
 from absl import flags
 
 from jaxgen import cli, device, files, sample, sharding
+from jaxgen.arguments import LARGEST
 from jaxgen.build import nearest
 from jaxgen.config import check_single
 from jaxgen.data import pipeline
@@ -108,6 +109,11 @@ def check(values: flags.FlagValues) -> None:
     raise UserError("--size goes with --data; a config says --config.data.size")
   if values.batch is not None and values.batch < 1:
     raise UserError(f"batch={values.batch}: want at least 1")
+  steps = values.steps
+  if what == "train" and steps is not None and not (
+      steps.is_integer() and 1 <= steps <= LARGEST):
+    raise UserError(f"steps={steps:g}: want a whole number, at least 1 and at "
+                    f"most {LARGEST}")
   if not 0 < values.seconds < float("inf"):
     raise UserError(f"seconds={values.seconds}: want more than 0")
 
@@ -115,8 +121,6 @@ def check(values: flags.FlagValues) -> None:
 def bench_train(values: flags.FlagValues, say) -> dict[str, Any]:
   """Train steps of a config."""
   steps = values.steps
-  if steps is not None and not steps.is_integer():
-    raise UserError(f"steps={steps}: want a whole number")
   steps = None if steps is None else int(steps)
   speed = training_speed(values.config, steps, values.seconds, say)
   return {"model": values.config.model.name, **speed}

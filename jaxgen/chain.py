@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from jaxgen import config, files, provenance, stored
 from jaxgen.averaged import Trained
 from jaxgen.errors import UserError
+from jaxgen.experiment import check_samples
 from jaxgen.models.cascade import Cascade
 
 LIST = "cascade.json"
@@ -42,10 +43,11 @@ def planned(settings: ConfigDict, workdir: str) -> list[tuple[str, Any]]:
     if set(stage) == {"workdir"}:
       stages.append((str(stage["workdir"]), None))
     elif set(stage) == {"config"}:
-      own = config.load(stage["config"])
+      own = config.load(str(stage["config"]))
       if is_cascade(own):
         raise UserError(f"stage {i}, {stage['config']}, is a cascade itself: "
                         "list its stages here")
+      check_samples(own, f"stage {i}, {stage['config']},")
       stages.append((str(pathlib.Path(workdir) / str(i)), own))
     else:
       raise UserError(f"stage {i} is {dict(stage)}: want dict(config=...) or "

@@ -41,11 +41,12 @@ MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate"}
 ONE_HOST = {"jaxgen.bench"}
 
 # The least and the most of a flag's whole number, where it is not 1 and more.
-RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535)} | dict.fromkeys(
+RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535),
+          "seeds": (1, 10_000)} | dict.fromkeys(
     ("step", "guide_step", "stage", "workers", "size", "standing", "mix"),
     (0, LARGEST))
 
-NEEDED = ("workdir", "out", "what")  # whose verbs say what is to be given
+NEEDED = ("workdir", "out", "what", "rules")  # verbs say what these may be
 
 WANTED = {  # what Python and absl say of a value -> what it should be
     "invalid literal for int": "a whole number",
@@ -165,8 +166,8 @@ def check_values(values: flags.FlagValues) -> None:
     if kind == "int":
       least, most = RANGES.get(name, (1, LARGEST))
       if not least <= value <= most:
-        raise UserError(f"--{name}={value}: want a whole number, at least "
-                        f"{least} and at most {most}")
+        want = f"least {least}" if value < least else f"most {most}"
+        raise UserError(f"--{name}={value}: want at {want}")
     elif kind == "float" and not math.isfinite(value):
       raise UserError(f"--{name}={value}: want a finite number")
 

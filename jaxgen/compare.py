@@ -23,6 +23,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import (
+  chain,
   cli,
   config,
   files,
@@ -37,7 +38,7 @@ from jaxgen.data.summary import introduce
 from jaxgen.device import machine
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards
-from jaxgen.experiment import check_samples
+from jaxgen.experiment import Experiment, check_samples
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.log import read_jsonl
 from jaxgen.report import render
@@ -114,6 +115,9 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
             home: pathlib.Path, seeds: int = 1) -> list[Entry]:
   """Entries, each trained to its end before the next begins."""
   fresh = [planned(path, home, seeds) for path in configs]
+  for workdir in workdirs:
+    if chain.listed(workdir) is not None:
+      raise UserError(f"{workdir} holds a cascade: compare takes its stages")
   done = [Entry(w.absolute().name, w, (), provenance.settings(
       provenance.latest(w)))
           for w in map(pathlib.Path, workdirs)]
@@ -121,6 +125,8 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
   if outputs.check_report(home, "report.json", ("report.html", "real.png", *(
       f"{e.name}.png" for e in fresh + done)), ("dataset", "rows")):
     tell(f"replaces the report in {home}")
+  for entry in fresh:
+    Experiment.of(entry.config)  # says what is wrong with it, if anything
   for entry in fresh:
     for seed, workdir in enumerate((entry.workdir, *entry.twins)):
       tell(f"{entry.name}: training in {workdir}")

@@ -23,7 +23,9 @@ def locate(name: str) -> str:
     if pathlib.Path(place).is_file():
       return f"{place}:{arg}" if arg else str(place)
   known = sorted(p.stem for p in OURS.glob("[!_]*.py"))
-  raise UserError(f"no config at {path!r}; there are configs/"
+  close = nearest(pathlib.Path(path).stem, known)
+  close = close if "did you mean" in close else ""
+  raise UserError(f"no config at {path!r}{close}; there are configs/"
                   f"{{{','.join(known)}}}.py")
 
 
@@ -88,4 +90,4 @@ def check_single(config: ml_collections.ConfigDict, what: str) -> None:
   """UserError if `what` is asked of a cascade, which is several models."""
   if "stages" in config:
     raise UserError(f"{what} takes a config of one model, and this one lists "
-                    "the stages of a cascade: give one of theirs")
+                    "the stages of a cascade: give theirs, one by one")

@@ -204,6 +204,9 @@ def carry(workdir: str, out: str, source: str | None = None, *,
         files.write(disc, tensors["disc"])
       tensors = tensors[""]
     return written(out, trained, tensors, past)
+  if disc:
+    raise UserError(f"--disc is a GAN's, and {workdir} holds a "
+                    f"{config.model.name}")
   check_net(config, source)
   trained = averaged.trained(workdir, ema, step)
   tensors = names.give(trained.params["net"], source)

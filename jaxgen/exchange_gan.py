@@ -57,7 +57,8 @@ def check_net(config: ConfigDict, source: str) -> None:
 
 def check_disc(source: str, flag: str) -> None:
   """UserError if the source has no discriminators in files of their own."""
-  if not apart(source) or "disc" not in GANS[source].sets:
+  if source not in GANS or not apart(source) or (
+      "disc" not in GANS[source].sets):
     raise UserError(f"{source} has no files of discriminators alone: leave "
                     f"{flag}")
 

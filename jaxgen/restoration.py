@@ -50,7 +50,7 @@ def define(values: flags.FlagValues, picture: bool = True) -> None:
 def check_flags(values: flags.FlagValues) -> None:
   """UserError if flags of an upsampler are given for something else."""
   for name in FLAGS:
-    if values[name].value is not None:
+    if name in values and values[name].value is not None:
       raise UserError(f"--{name} is for a --workdir of a model that makes x "
                       "from small images, without --protocol")
 

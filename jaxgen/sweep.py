@@ -108,6 +108,7 @@ def judge_of(model: Sampler, data: Any, values: flags.FlagValues) -> Judge:
   """Of samples; or of what becomes of small test images."""
   if restoration.enlarges(model.model):
     return restoration.Pairs.of(model, data, values)
+  restoration.check_flags(values)
   return open_judge(data, values.judge)
 
 

@@ -226,8 +226,17 @@ def introduce(config: ConfigDict, state: core.State, logger: Logger,
   if step:
     return
   logger.write_texts(0, {"config": str(config)})
-  print(parameter_overview.get_parameter_overview(
-      state.params, include_stats=False), file=out)
+  print(overview(state.params), file=out)
+
+
+def overview(params: core.Groups) -> str:
+  """A table of parameters and their total."""
+  table = parameter_overview.get_parameter_overview(params, include_stats=False)
+  leaves = jax.tree.leaves(params)
+  # Its own total is a fraction where some are scalars.
+  return (f"{table.rpartition(chr(10))[0]}\nTotal: "
+          f"{sum(x.size for x in leaves):,} -- "
+          f"{sum(x.nbytes for x in leaves):,} bytes")
 
 
 def check_same(workdir: str, meta: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ def test_only_the_rule_differs():
 
 @pytest.mark.parametrize("arg", ["ring9-hinge", "hing", "stacked"])
 def test_strange_arguments_are_told_the_names(arg):
-  with pytest.raises(UserError, match="want DATA-RULE, of ring8"):
+  with pytest.raises(UserError, match=f"no '{arg}'.*want DATA-RULE, of ring8"):
     config.load(f"configs/modes.py:{arg}")
 
 
