@@ -31,6 +31,7 @@ MODELS = {
         attend=(16, 8), width=192, classes=1000, low_res=64, batch=256,
         lr=3e-4, training=500_000),
 }
+ARGS = (*(k for k in MODELS if k), "debug")
 
 
 def get_config(arg=None):

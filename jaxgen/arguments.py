@@ -18,7 +18,7 @@ SEEDS = 2 ** 32  # jax.random knows no more: larger ones are others again
 # The least that a whole number may be, where it is not 1.
 WHOLE = {name: 0 for name in (
     "classes", "labels", "warmup", "lazy", "depth", "layers", "embed", "tables",
-    "spare", "halvings", "fine", "mapped", "pad", "octaves", "y")}
+    "spare", "attend", "halvings", "fine", "mapped", "pad", "octaves", "y")}
 # Least and most of other numbers; what is not here may be any finite number.
 BEYOND = math.nextafter(0, 1)  # "more than 0"
 REAL = {

@@ -45,8 +45,10 @@ def guarding(what: str) -> Iterator[None]:
   """
   try:
     yield
-  except (UserError, OSError, MemoryError):
+  except (Diverged, OSError, MemoryError):
     raise
+  except UserError as e:  # it says what, but not of whose config
+    raise UserError(f"{what}: {e}") from e
   except Exception as e:
     if isinstance(e, RuntimeError) and not isinstance(
         e, NotImplementedError | RecursionError):

@@ -88,11 +88,16 @@ class Experiment:
       raise UserError(f"model.classes={own}, but data.classes={known}: make "
                       "them equal")
     check_labels(self.model, known, source)
-    check_attention(self.model, source)
     shapes, key = dummy(source, config.batch), jax.random.key(0)
     what = f"config.model on {source.name}, {source.shape}"
-    with fitting(what):
-      state = jax.eval_shape(self.init, shapes, key)
+    try:
+      with fitting(what):
+        state = jax.eval_shape(self.init, shapes, key)
+    except AttributeError as e:  # of y, which is None
+      if source.classes or "NoneType" not in str(e):
+        raise
+      raise UserError(f"{what}: its nets know classes, and there are no labels "
+                      "in these data") from e
     abstract = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
         state, sharding.shardings(state, mesh))

@@ -151,7 +151,7 @@ class ClassifierJudge:
     """Trains the classifier, or takes it from where it lies."""
     train.train(judge_config(data, real.classes), home, quiet=True,
                 wait=True)
-    return cls(data, real, test, home, load(home))
+    return cls(data, real, test, home, load(home, samples=False))
 
   @property
   def features(self) -> str:
@@ -243,7 +243,7 @@ class ClassifierJudge:
     with settings.unlocked():
       settings.data.source, settings.data.split = f"npz:{file}", "train"
     train.train(settings, self.home / "cas" / digest, quiet=True)
-    return load(self.home / "cas" / digest)
+    return load(self.home / "cas" / digest, samples=False)
 
 
 def judge_config(data: ConfigDict, classes: int) -> ConfigDict:

@@ -113,7 +113,8 @@ def networks(values: flags.FlagValues) -> list[perceptual.Perceptual]:
   """What looks at images, as flags and the environment say."""
   found = []
   if values.perceptual:
-    found.append(perceptual.of_classifier(load(values.perceptual)))
+    classifier = load(values.perceptual, samples=False)
+    found.append(perceptual.of_classifier(classifier))
   if values.lpips_net or values.lpips_lin or perceptual.given():
     found.append(perceptual.open_lpips(values.lpips_net, values.lpips_lin))
   return found

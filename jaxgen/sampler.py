@@ -50,8 +50,8 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
          step: int | None = None, sampler: str | None = None,
          respacing: str | None = None,
          classifier: str | None = None, worse: str | None = None,
-         guide_ema: str | None = None, guide_step: int | None = None
-         ) -> "Sampler":
+         guide_ema: str | None = None, guide_step: int | None = None,
+         samples: bool = True) -> "Sampler":
   """A trained model, ready to sample: reads the averaged weights alone.
 
   Args:
@@ -71,6 +71,7 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
       one at an earlier step will do.
     guide_ema: Like `ema`, of the classifier or the worse model.
     guide_step: Like `step`.
+    samples: Whether it is to be sampled; a classifier is read for its features.
 
   Raises:
     UserError: No checkpoint, no such profile, no such sampler, or models that
@@ -80,7 +81,7 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
   parts = [trained(w, ema, step, sampler, respacing, any_kind=len(stages) > 1)
            for w in stages]
   for part in parts:
-    if not hasattr(part.model, "sample"):
+    if samples and not hasattr(part.model, "sample"):
       raise UserError(f"{part.card['workdir']} holds a "
                       f"{type(part.model).__name__}: it makes no samples")
   ours = parts[0] if len(parts) == 1 else chained(parts)

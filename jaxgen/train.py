@@ -41,7 +41,12 @@ from jaxgen.data import summary
 from jaxgen.data.pipeline import batches
 from jaxgen.data.sources import Source
 from jaxgen.errors import UserError, printable
-from jaxgen.experiment import Experiment, describe, open_data
+from jaxgen.experiment import (
+    Experiment,
+    check_attention,
+    describe,
+    open_data,
+)
 from jaxgen.log import FILE, Logger, read_rows
 from jaxgen.progress import duration
 from jaxgen.records import Records, judge_of
@@ -134,6 +139,8 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
   mesh = sharding.make_mesh(config.mesh)
   abstract = experiment.abstract(source, mesh)
   check_same(workdir, meta)
+  if not steps(workdir):  # older runs go on as they began
+    check_attention(experiment.model, source)
   judge = None  # opened before the workdir is made, if there is work left
   if max(steps(workdir), default=0) < config.steps:
     judge = judge_of(experiment, source, workdir)

@@ -169,7 +169,7 @@ BAD = {  # what the samples' file is -> flags, what is said
     "num": (lambda p: edm2(p, A), ["--num=9"], "leave --num"),
     "the judge": (lambda p: edm2(p, A), ["--features=judge"],
                   "of inception or dinov2"),
-    "no ref": (lambda p: edm2(p, A), ["--ref="], "--ref must be statistics"),
+    "no ref": (lambda p: edm2(p, A), ["--ref="], "--ref= is empty"),
     "a ref of images": (lambda p: edm2(p, A), ["--ref=digits"],
                         "--ref must be statistics"),
     "dinov2 alone": (lambda p: p.write_bytes(pickle.dumps({

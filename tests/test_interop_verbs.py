@@ -23,7 +23,7 @@ SMALLER = "--config.model.net.mults=(1,)"
 def small(name=ADM):
   """A config with a net of one level."""
   c = config.load(name)
-  c.model.net.mults = (1,)
+  c.model.net.mults, c.data.channels = (1,), 0
   if "head" in c.model.net:
     c.model.net.head = 16
   return c
@@ -188,7 +188,7 @@ def mistake(capsys, monkeypatch, verb, *argv):
 
 
 IMPORT = {
-    "nothing": (["--source="], "import needs --source"),
+    "nothing": (["--source="], "--source= is empty"),
     "source": (["--source=amd"], "no source 'amd'; did you mean 'adm'?"),
     "file": (["--checkpoint={}/x.pt"], "there is no file"),
     "key": (["--key=ema"], "no tensors under --key=ema"),
@@ -203,7 +203,7 @@ IMPORT = {
     "heads_up": (["--heads_up=5", "--config.model.net.attend=(8,)"],
                  "16 channels cannot be split into 5 heads"),
     "number": (["--heads=x"], "flag --heads=x: want"),
-    "none": (["--heads=0"], "--heads=0: want 1 or more"),
+    "none": (["--heads=0"], "--heads=0: want at least 1"),
     "order": (["--attention_order=old"], "want new or legacy"),
     "labels": (["--config.model.classes=9"], "data.classes=10"),
     "whole": (["--workdir={brought}"], "holds checkpoints already"),

@@ -49,7 +49,7 @@ SAMPLE, EVAL = ["sample", "--workdir=W"], ["evaluate", "--workdir=W"]
     ([*EVAL, "--save_ref={}/own.npz"], "none that jaxgen would replace"),
     ([*EVAL, "--picture={}/x.png"], "none that jaxgen would replace"),
     ([*EVAL, "--picture={}/x.jpg"], "--picture"),
-    ([*EVAL, f"--seed={2 ** 70}"], "want 0 to 4294967295"),
+    ([*EVAL, f"--seed={2 ** 70}"], "at most 4294967295"),
     (["likelihood", "--workdir=W", "--out={}/x.json"], "would replace"),
     (["export", "--workdir=W", "--out={}/x.pt"], "would replace"),
     (["sweep", "--workdir=W", "--out={}"], "sweep.md is there"),

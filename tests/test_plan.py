@@ -88,10 +88,10 @@ def test_shapes_that_cannot_be_known():
 @pytest.mark.parametrize("argv, line", [
     ([], "plan needs --config"),
     (["--config", POINTS, "--batch", "8", "--per_chip", "1"], "give either"),
-    (["--config", POINTS, "--batch", "0"], "want at least 1"),
+    (["--config", POINTS, "--batch", "0"], "at least 1"),
     (["--config", POINTS, "--steps", "4"], "--steps goes with --sample"),
     (["--config", POINTS, "--topology", "v9:4x4"], "there are v4, v5e"),
-    (["--config", "configs/cdm.py:digits"], "one by one")])
+    (["--config", "configs/cdm.py:digits"], "stages of a cascade")])
 def test_mistakes_end_in_a_line(argv, line, capsys, monkeypatch):
   status, _, err = verbs.call(capsys, monkeypatch, "plan", *argv)
   assert status == 2 and len(err) == 1 and line in err[0]

@@ -9,12 +9,12 @@ from absl import flags
 from ml_collections import ConfigDict
 from verbs import POINTS, call
 
-from jaxgen import arguments, cli, config, sharding
+from jaxgen import arguments, choices, cli, config, sharding
 from jaxgen.begin import Data
 from jaxgen.build import build, find
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from jaxgen.experiment import Experiment, open_data
+from jaxgen.experiment import Experiment, check_attention, open_data
 from jaxgen.nets.unet import UNet
 from jaxgen.train import overview
 
@@ -185,14 +185,14 @@ def test_defaults_can_be(path):
 
 
 @pytest.mark.parametrize(("name", "bad", "good"), [
-    ("truncation", -1, 0), ("truncation_1", -.1, 2), ("level_2", 1.5, 1),
+    ("truncation", -1, .5), ("truncation_1", -.1, 2), ("level_2", 1.5, 1),
     ("s_min", -1, 3), ("temperature", -1, 0), ("bend", 0, .1),
     ("first", 0, 1), ("guidance", None, -5), ("psi", None, -2)])
 def test_knobs(name, bad, good):
-  arguments.check_knob(name, good)
+  choices.check_knob(name, good, 1.)
   if bad is not None:
     with pytest.raises(UserError, match=f"{name}=.*want"):
-      arguments.check_knob(name, bad)
+      choices.check_knob(name, bad, 1.)
 
 
 def attentions(net, size):
@@ -231,7 +231,7 @@ def test_attention_at_no_height(name, group, say):
   c = config.load(f"{name}:debug")
   c.model[group].attend = (64,)
   with pytest.raises(UserError, match=f"{group}.attend=.*no height 64;.*{say}"):
-    Experiment.of(c).abstract(open_data(c), sharding.make_mesh())
+    check_attention(Experiment.of(c).model, open_data(c))
 
 
 @pytest.mark.parametrize(("name", "field", "value", "said"), [

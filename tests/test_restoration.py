@@ -261,7 +261,7 @@ def test_a_chain_of_upsamplers():
 
 @pytest.mark.parametrize("argv, message", [
     (["--picture=u.jpg"], "want x.png"),
-    (["--num=1"], "num=1: want 2 to 359"),
+    (["--num=1"], "num=1: want at least 2"),
     (["--num=360"], "num=360: want 2 to 359"),
     (["--lpips_net=a.pth"], "there is no --lpips_lin"),
     (["--perceptual=nowhere"], "no folder nowhere"),

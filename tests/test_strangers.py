@@ -114,8 +114,8 @@ META = {
                            "'checkpoint.Checkpoints'"),
     "no model": ("config.model", {"name": "optim.adam"}, "of no model"),
     "argument": ("config.model.net.wdth", 3, "did you mean 'width'?"),
-    "type of an argument": ("config.model.net.width", [1, 2], "of no model"),
-    "endless net": ("config.model.net.depth", 10**12, "far more parts"),
+    "type of an argument": ("config.model.net.width", [1, 2], "want a whole"),
+    "endless net": ("config.model.net.depth", 10**9, "far more parts"),
     "path": ("config.model.path", None, "of no model"),
     "other arrays": ("config.model.net.width", 64, "but the model wants"),
 }
@@ -133,8 +133,8 @@ def test_meta_of_a_stranger(case, workdir, tmp_path, verb):
 
 
 @pytest.mark.parametrize("path, value, said", [
-    ("config.model.path.lo", "x", "cannot be sampled: ValueError"),
-    ("config.model.path.rho", None, "cannot be sampled: TypeError")])
+    ("config.model.path.lo", "x", "lo='x': want a number"),
+    ("config.model.path.rho", None, "rho=None: want a number")])
 def test_what_only_sampling_meets(path, value, said, workdir, tmp_path, verb):
   w = forged(workdir, tmp_path / "w", path, value)
   for argv in (("sample", "--num=2", f"--out={tmp_path / 'x.npz'}"),
@@ -252,7 +252,8 @@ ODD = [None, -0.5, True, [1, "a"], {"a": {"b": None}}, deep(50), float("nan")]
 
 
 KINDS = {"study": dict, "nfe": float, "modes": (float, bool), "ms": float,
-         "fooled": bool}
+         "fooled": bool, "samples": dict,
+         "images": type(None)}  # as of statistics
 
 
 def put(path, value):
@@ -278,7 +279,7 @@ def test_stored_json_field_by_field(name, tmp_path):
         read(path)
       assert str(path) in str(e.value), (field, value)
     if field not in ("rows.0", "rows.0.scores.modes", "stages.0", "0", "1",
-                     "floors.ring8"):
+                     "floors.ring8", "samples.images"):
       put(path, changed(good, field, GONE))
       with pytest.raises(UserError):
         read(path)
