@@ -74,8 +74,8 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
     raise UserError(f"batch={batch}: want at least 1")
   src, out = Path(src).expanduser(), Path(out).expanduser()
   jobs, info = planned(src, out), dict(info or {})
-  tells = {job.target.relative_to(out).as_posix(): info | {"source": printable(job.name)}
-           for job in jobs}
+  tells = {job.target.relative_to(out).as_posix(): info | {
+      "source": printable(job.name)} for job in jobs}
   check_folder(out, tells.get)
   k_noise, k_sample = (jax.random.fold_in(key, i) for i in range(2))
   total = sum(count(job.source, s, overlap) for job in jobs)
