@@ -295,7 +295,7 @@ EARLY = {  # flags and what is said before any image is looked at
     "layer": (["--ref={}/768.npz"], "--metrics=fid768 would fit"),
     "num": (["--num=1"], "--num=1: want at least 2"),
     "kid_size": (["--kid_size=1", "--metrics=kid"], "--kid_size=1: want"),
-    "batch": (["--batch=0"], "--batch=0: want a whole number, at least 1"),
+    "batch": (["--batch=0"], "--batch=0: want at least 1"),
     "save_ref": (["--save_ref=x.txt"], "want x.npz"),
     "out is a folder": (["--out={}/folder.json"], "is a folder"),
     "out where nothing is": (["--out=/proc/x.json"], "nothing can be written"),
