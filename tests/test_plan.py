@@ -89,6 +89,8 @@ def test_shapes_that_cannot_be_known():
     ([], "plan needs --config"),
     (["--config", POINTS, "--batch", "8", "--per_chip", "1"], "give either"),
     (["--config", POINTS, "--batch", "0"], "at least 1"),
+    (["--config", "configs/images_diffusion.py:debug",
+      "--config.model.net.attend=(5,)"], "there is no height 5"),
     (["--config", POINTS, "--steps", "4"], "--steps goes with --sample"),
     (["--config", POINTS, "--topology", "v9:4x4"], "there are v4, v5e"),
     (["--config", "configs/cdm.py:digits"], "stages of a cascade")])

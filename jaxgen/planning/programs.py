@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jaxgen import core, device, sharding
 from jaxgen.begin import Data
 from jaxgen.compilation import Compiled
-from jaxgen.experiment import Experiment, dummy
+from jaxgen.experiment import Experiment, check_attention, dummy
 from jaxgen.sampler import Sampler
 from jaxgen.speed.training import cycle
 
@@ -43,6 +43,7 @@ class Program(NamedTuple):
 def train(config: ConfigDict, data: Data, mesh: Mesh) -> list[Program]:
   """The train step, for every turn that players take."""
   experiment = Experiment.of(config)
+  check_attention(experiment.model, data)
   state = experiment.abstract(data, mesh)
   batch = on(sharding.batched(mesh), dummy(data, config.batch))
   seed = on(sharding.replicated(mesh), key())
