@@ -89,14 +89,19 @@ def test_shapes_that_cannot_be_known():
     ([], "plan needs --config"),
     (["--config", POINTS, "--batch", "8", "--per_chip", "1"], "give either"),
     (["--config", POINTS, "--batch", "0"], "at least 1"),
-    (["--config", "configs/images_diffusion.py:debug",
-      "--config.model.net.attend=(5,)"], "there is no height 5"),
     (["--config", POINTS, "--steps", "4"], "--steps goes with --sample"),
     (["--config", POINTS, "--topology", "v9:4x4"], "there are v4, v5e"),
     (["--config", "configs/cdm.py:digits"], "stages of a cascade")])
 def test_mistakes_end_in_a_line(argv, line, capsys, monkeypatch):
   status, _, err = verbs.call(capsys, monkeypatch, "plan", *argv)
   assert status == 2 and len(err) == 1 and line in err[0]
+
+
+def test_attention_at_no_height(capsys, monkeypatch):
+  status, _, err = verbs.call(
+      capsys, monkeypatch, "plan", "--config=configs/images_diffusion.py:debug",
+      "--config.model.net.attend=(5,)")
+  assert status == 2 and "there is no height 5" in err[-1]
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):
