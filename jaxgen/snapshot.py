@@ -215,6 +215,8 @@ def first_line(error: BaseException) -> str:
   text = " ".join(str(error).split())
   if code := re.search(r"os_error_code='(\d+)'", text):
     return os.strerror(int(code[1]))
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror + (f": {error.filename}" if error.filename else "")
   return f"{type(error).__name__}: {text[:200]}" if text else repr(error)
 
 

@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -98,23 +99,24 @@ for step in (10, 20):
   assert checkpoints.save(step, state(step), {})
 assert checkpoints.wait() is None
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-if how == "disk":
+if how != "limit":
   with open(workdir + "/filler", "wb", buffering=0) as f:
     try:
       while True:
         f.write(bytes(1 << 16))
     except OSError:
-      f.truncate(f.tell() - (1 << 20))
+      f.truncate(f.tell() - (0 if how == "brim" else 1 << 20))
 else:
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
 whole = lambda: steps(workdir) == [10, 20]
-assert checkpoints.save(30, state(30), {})
+assert checkpoints.save(30, state(30), {}) == (how != "brim")
 while checkpoints.check() is None:  # by itself: no save, no wait
   time.sleep(0.01)
 assert checkpoints.wait() == checkpoints.check() and whole()
-assert checkpoints.save(40, state(40), {}) and checkpoints.wait() and whole()
+assert checkpoints.save(40, state(40), {}) == (how != "brim")
+assert checkpoints.wait() and whole()
 print(json.dumps(log))
-if how == "disk":
+if how != "limit":
   os.remove(workdir + "/filler")
 else:
   resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
@@ -128,21 +130,23 @@ checkpoints.close()
 
 
 @pytest.mark.parametrize("how, reason", [
-  ("limit", "File too large"), ("disk", "No space left on device")])
+  ("limit", "File too large"), ("disk", "No space left on device"),
+  ("brim", "No space left on device")])
 def test_full_disk(tmp_path, how, reason):
   mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(tmp_path)]
-  if how == "disk" and subprocess.run(mount, capture_output=True).returncode:
+  if how != "limit" and subprocess.run(mount, capture_output=True).returncode:
     pytest.skip("may not mount a small tmpfs here")
   try:
     process = start(FULL, tmp_path, how)
     out, errors = process.communicate(timeout=120)
   finally:
-    if how == "disk":
+    if how != "limit":
       subprocess.run(["umount", str(tmp_path)], check=True)
   assert process.returncode == 0 and errors == "", errors  # no tracebacks
-  assert json.loads(out) == [
-      f"checkpoint {step} could not be saved: {reason}; the newest is 20"
-      for step in (30, 40)]
+  # Orbax's writers or our own files may be the first to meet the full disk.
+  for step, line in zip((30, 40), json.loads(out), strict=True):
+    assert re.fullmatch(f"checkpoint {step} could not be saved: {reason}(: .+)?"
+                        "; the newest is 20", line)
 
 
 GONE = """
