@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, choices, core, provenance
+from jaxgen import choices, core
 from jaxgen import ema as averages
 from jaxgen.build import build, nearest
+from jaxgen.checkpoint import disk, restore
+from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.errors import UserError, guarding
 from jaxgen.files import digest
 from jaxgen.models.classifier import Classifier
@@ -39,8 +41,8 @@ def trained(workdir: str, ema: str | None = None, step: int | None = None,
   See `jaxgen.sampler.load`. With `any_kind`, a model that does not sample in
   steps leaves sampler and respacing be.
   """
-  meta = provenance.latest(workdir)
-  config, data = provenance.settings(meta), meta["data"]
+  meta = latest(workdir)
+  config, data = settings(meta), meta["data"]
   if any_kind and "sampler" not in config.model:
     sampler = respacing = None
   if sampler:
@@ -139,7 +141,7 @@ def read(workdir: str, subset: dict[str, Any], step: int | None
          ) -> tuple[int, dict[str, Any], dict[str, Any]]:
   """Like checkpoint.restore_subset, which wants no empty subtrees."""
   full = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
-  step, tree, meta = checkpoint.restore_subset(workdir, full, step)
+  step, tree, meta = restore.restore_subset(workdir, full, step)
   return step, {"params": {}, "stats": subset["stats"], "ema": {}} | tree, meta
 
 
@@ -165,7 +167,7 @@ def _post_hoc(workdir, config, subset, abstract, width, last):
     raise UserError(f"ema={width}: the config has no profile of ema.power to "
                     "put a new width together from")
   snapshots, tree = {}, None
-  kept = checkpoint.steps(workdir)
+  kept = disk.steps(workdir)
   if last is not None and last not in kept:
     raise UserError(f"no checkpoint {last} in {workdir}: there are {kept}")
   for step in [s for s in kept if last is None or s <= last]:

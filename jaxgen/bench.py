@@ -23,10 +23,12 @@ from jaxgen.arguments import LARGEST
 from jaxgen.build import nearest
 from jaxgen.config import check_single
 from jaxgen.data import pipeline
-from jaxgen.data.sources import Source, open_source
+from jaxgen.data.arrays import Source
+from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError, printable
 from jaxgen.experiment import check_samples, open_data
+from jaxgen.sampler import load
 from jaxgen.speed import tables
 from jaxgen.speed.sampling import fresh_sampler, sampling_speed
 from jaxgen.speed.stages import time_stages
@@ -130,7 +132,7 @@ def bench_sample(values: flags.FlagValues, say) -> dict[str, Any]:
   """Sampling from a trained model, or from a config's untrained one."""
   say("loading the model")
   sampler = (fresh_sampler(values.config) if values.config is not None else
-             sample.load(values.workdir, ema=values.ema, step=values.step))
+             load(values.workdir, ema=values.ema, step=values.step))
   knobs = {k: values[k].value for k in sample.KNOBS
            if values[k].value is not None}
   batch = 64 if values.batch is None else values.batch

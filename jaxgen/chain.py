@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import config, files, provenance, stored
+from jaxgen import config, files, stored
 from jaxgen.averaged import Trained
+from jaxgen.checkpoint import meta
 from jaxgen.errors import UserError
 from jaxgen.experiment import check_samples
 from jaxgen.models.cascade import Cascade
@@ -111,7 +112,7 @@ def listed(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
 
 def data_of(workdir: str | Sequence[str]) -> ConfigDict:
   """config.data of a trained model; of a cascade, that of its last stage."""
-  return provenance.settings(provenance.latest(stages_of(workdir)[-1])).data
+  return meta.settings(meta.latest(stages_of(workdir)[-1])).data
 
 
 def chained(parts: Sequence[Trained]) -> Trained:

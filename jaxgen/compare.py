@@ -22,17 +22,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import (
-  chain,
-  cli,
-  config,
-  files,
-  health,
-  outputs,
-  pictures,
-  provenance,
-  train,
-)
+from jaxgen import chain, cli, config, files, health, outputs, pictures, train
+from jaxgen.checkpoint import meta
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.device import machine
@@ -41,7 +32,7 @@ from jaxgen.evaluation import cards
 from jaxgen.experiment import Experiment, check_samples
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.log import read_jsonl
-from jaxgen.report import render
+from jaxgen.report.page import render
 from jaxgen.sampler import Sampler, load
 
 STEPS = (4, 8, 16, 32)  # of the diffusion model, for quality against cost
@@ -118,8 +109,8 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
   for workdir in workdirs:
     if chain.listed(workdir) is not None:
       raise UserError(f"{workdir} holds a cascade: compare takes its stages")
-  done = [Entry(w.absolute().name, w, (), provenance.settings(
-      provenance.latest(w)))
+  done = [Entry(w.absolute().name, w, (), meta.settings(
+      meta.latest(w)))
           for w in map(pathlib.Path, workdirs)]
   check_alike(fresh + done)  # before the hours that training takes
   if outputs.check_report(home, "report.json", ("report.html", "real.png", *(
@@ -169,7 +160,7 @@ def row(entry: Entry, judge: Judge, images: dict[str, bytes]
         ) -> dict[str, Any]:
   """All that the report says of one model; its picture goes to `images`."""
   model = load(entry.workdir)
-  past = provenance.latest(entry.workdir)
+  past = meta.latest(entry.workdir)
   n = judge.count
   y = model.labels(n, None)
   x, speed = timed(model, n, y)

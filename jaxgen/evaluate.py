@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, files, outputs, processes, restoration, sample
+from jaxgen import cli, files, outputs, processes, restoration, sample, sampler
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
@@ -173,7 +173,7 @@ def check_outputs(values: flags.FlagValues) -> None:
 
 def open_model(values: flags.FlagValues):
   """The model of --workdir, and the knobs that were given."""
-  model = sample.load(values.workdir, **{
+  model = sampler.load(values.workdir, **{
       k: values[k].value for k in sample.CHOICES})
   return model, sample.turned(values)
 

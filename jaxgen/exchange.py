@@ -7,20 +7,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxgen import (
-  averaged,
-  core,
-  exchange_gan,
-  lock,
-  provenance,
-  published,
-  sharding,
-  snapshot,
-)
+from jaxgen import averaged, core, exchange_gan, published, sharding
 from jaxgen import config as configs
 from jaxgen.begin import Data, Weights, begun
 from jaxgen.build import nearest
-from jaxgen.checkpoint import Checkpoints
+from jaxgen.checkpoint import disk, lock, step_folder
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe
 from jaxgen.interop import diffusers, edm, files, names
@@ -85,7 +78,7 @@ def bring(checkpoint: str, workdir: str, source: str,
 
 def check_new(workdir: str) -> None:
   """UserError if a workdir holds checkpoints."""
-  if found := snapshot.present(snapshot.folder(workdir)):
+  if found := step_folder.present(disk.folder(workdir)):
     raise UserError(f"{workdir} holds checkpoints already, up to step "
                     f"{found[-1]}: take a new --workdir")
 
@@ -187,8 +180,8 @@ def carry(workdir: str, out: str, source: str | None = None, *,
     What there is to say of it: the step, number of tensors, import.
   """
   files.kind_of(out)
-  past = provenance.latest(workdir)
-  config, past = provenance.settings(past), past.get("import") or {}
+  past = latest(workdir)
+  config, past = settings(past), past.get("import") or {}
   if source is None and not past:
     raise UserError("export needs --source, one of "
                     + ", ".join(SOURCES | GANS))

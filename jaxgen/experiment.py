@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 from jaxgen import core, sharding
 from jaxgen.arguments import LARGEST, SEEDS
 from jaxgen.build import build, find, nearest
-from jaxgen.checkpoint import as_json
 from jaxgen.config import check_single
+from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import check_crop
-from jaxgen.data.sources import Source, open_split
+from jaxgen.data.sources import open_split
 from jaxgen.errors import UserError, refusing
+from jaxgen.settings import as_json
 
 # The fixed part of a config: model, optim and ema are for `build` to judge.
 FIELDS = {

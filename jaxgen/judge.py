@@ -15,7 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import config, files, sample, train
-from jaxgen.data.sources import Source, channels_of, open_split
+from jaxgen.data.arrays import Source
+from jaxgen.data.sources import channels_of, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
 from jaxgen.metrics.distances import frechet, moments

@@ -20,18 +20,18 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import (
-  checkpoint,
   cli,
   config,
   files,
   outputs,
   pictures,
-  provenance,
   sample,
+  settings,
   stored,
   train,
 )
 from jaxgen.build import nearest
+from jaxgen.checkpoint import meta
 from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
@@ -99,7 +99,7 @@ def main(values: flags.FlagValues) -> None:
     for seed, rule in itertools.product(range(values.seeds), values.rules):
       c = configured(data, rule, seed, values.debug)
       told = {"data": data, "rule": rule, "seed": seed, "num": judge.count,
-              "config": checkpoint.as_json(c)}
+              "config": settings.as_json(c)}
       if not done(home, told, results["rows"]):
         row = told | played(c, home / name(told), judge)
         results["rows"] = [*(r for r in results["rows"]
@@ -169,7 +169,7 @@ def played(c: ConfigDict, workdir: pathlib.Path, judge: Judge) -> Row:
   took = time.perf_counter() - begun
   sample.write(str(workdir / "samples.npz"), x[:SHOWN], None, model.card)
   return {"scores": means(judge.scores(x, None, cas=False)),
-          "train_seconds": provenance.latest(workdir).get("seconds"),
+          "train_seconds": meta.latest(workdir).get("seconds"),
           "sample_seconds": took, "nfe": model.model.nfe()}
 
 

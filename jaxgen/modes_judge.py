@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxgen.data.arrays import Source
 from jaxgen.data.points import modes as modes_of
-from jaxgen.data.sources import Source, open_source
+from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.metrics.distances import frechet, moments
 from jaxgen.metrics.modes import kl_to_uniform, modes

@@ -11,14 +11,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
-from jaxgen.checkpoint import Checkpoints, as_json, steps
-from jaxgen.data.sources import Source, open_split
+from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.data.arrays import Source
+from jaxgen.data.sources import open_split
 from jaxgen.errors import Diverged, UserError
 from jaxgen.experiment import Experiment, dummy
 from jaxgen.goodput import Goodput
 from jaxgen.log import Logger
 from jaxgen.sample import portrait
 from jaxgen.sampler import draw
+from jaxgen.settings import as_json
 
 AHEAD = 8  # steps that the host may run ahead of the device
 

@@ -20,38 +20,28 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxgen import (
-    agreement,
-    chain,
-    cli,
-    core,
-    goodput,
-    lock,
-    processes,
-    provenance,
-    sharding,
-)
-from jaxgen.checkpoint import (
-    Checkpoints,
-    check_config,
-    steps,
-)
+from jaxgen import agreement, chain, cli, core, goodput, processes, sharding
+from jaxgen.checkpoint import lock
+from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.checkpoint.meta import checked, latest
+from jaxgen.checkpoint.restore import NoCheckpoint
 from jaxgen.compilation import Compiled
 from jaxgen.data import summary
+from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import batches
-from jaxgen.data.sources import Source
 from jaxgen.errors import UserError, printable
 from jaxgen.experiment import (
-    Experiment,
-    check_attention,
-    describe,
-    open_data,
+  Experiment,
+  check_attention,
+  describe,
+  open_data,
 )
 from jaxgen.log import FILE, Logger, read_rows
 from jaxgen.progress import duration
 from jaxgen.records import Records, judge_of
+from jaxgen.settings import check_config
 from jaxgen.stopping import STOPPED, stop_signal
-from jaxgen.weights import NoCheckpoint
 
 CONFIGS = ("config",)
 MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh",
@@ -152,7 +142,7 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
     check_same(workdir, meta)  # who held it may have begun it
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
     if past:  # maybe of an older checkpoint than the newest
-      provenance.checked(past, workdir)
+      checked(past, workdir)
     meta |= {"import": past["import"]} if "import" in past else {}
     if first >= config.steps:
       print(f"{printable(workdir)} is already trained, to step {first}",
@@ -251,7 +241,7 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # of damage: `restore` tells of that
-      saved = provenance.latest(workdir)
+      saved = latest(workdir)
   except NoCheckpoint:
     return  # nothing sound is there
   data, now = saved["config"]["data"], meta["config"]["data"]

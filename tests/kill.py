@@ -24,7 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxgen import checkpoint
+from jaxgen.checkpoint import disk
 from jaxgen.log import read_jsonl
 
 PATIENCE = 600  # seconds that any life may last
@@ -47,7 +47,7 @@ def main() -> int:
   for life in range(args.kills):
     moment, lived = kill(command, war, life % 3, chance)
     print(f"{life + 1:4}  {moment:24} {lived:6.2f}s  "
-          f"{checkpoint.steps(war) or 'none'}", flush=True)
+          f"{disk.steps(war) or 'none'}", flush=True)
   finish(command, war)
 
   differ = compare(peace, war)
@@ -147,7 +147,7 @@ def size(file: pathlib.Path) -> int:
 def hashes(workdir: pathlib.Path) -> dict[str, str]:
   """SHA-256 of each leaf of the last state, as Orbax alone reads it."""
   logging.getLogger("absl").setLevel(logging.ERROR)  # "no metadata file"
-  last = workdir.absolute() / "checkpoints" / str(checkpoint.steps(workdir)[-1])
+  last = workdir.absolute() / "checkpoints" / str(disk.steps(workdir)[-1])
   raw = ocp.PyTreeCheckpointer()
   kind = ocp.RestoreArgs(restore_type=np.ndarray)
   state = raw.restore(last / "state", restore_args=jax.tree.map(

@@ -20,7 +20,7 @@ import jax
 
 from jaxgen import config as configs
 from jaxgen import sharding, train
-from jaxgen.checkpoint import Checkpoints
+from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.compilation import Compiled, keep_programs
 from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.goodput import Goodput

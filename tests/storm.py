@@ -25,7 +25,7 @@ from typing import NamedTuple
 import kill
 import pod
 
-from jaxgen import checkpoint
+from jaxgen.checkpoint import disk
 
 
 class Life(NamedTuple):
@@ -133,7 +133,7 @@ def tell(number: int, life: Life, workdir: pathlib.Path) -> None:
           for i, d in enumerate(life.done) if i != life.victim]
   print(f"{number:3} {what} to {life.victim} {life.moment:20} ends after "
         f"{life.seconds:5.1f} s: {[d.status for d in life.done]}, "
-        f"{checkpoint.steps(workdir) or 'none'} {said}", flush=True)
+        f"{disk.steps(workdir) or 'none'} {said}", flush=True)
 
 
 if __name__ == "__main__":

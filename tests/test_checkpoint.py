@@ -13,17 +13,16 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgen.checkpoint import (
-  Checkpoints,
+from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.fingerprint import fingerprint
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.checkpoint.restore import (
   abstract_leaves,
-  as_json,
-  check_config,
   latest_meta,
   restore_subset,
-  steps,
 )
 from jaxgen.errors import UserError
-from jaxgen.fingerprint import fingerprint
+from jaxgen.settings import as_json, check_config
 
 
 @flax.struct.dataclass
@@ -107,8 +106,8 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
 RESHARD = """
 import sys, jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from jaxgen.checkpoint import Checkpoints
-from jaxgen.fingerprint import fingerprint
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.checkpoint.manager.fingerprint import fingerprint
 def state(n, step):
   mesh = Mesh(np.array(jax.devices()[:n]), "d")
   put = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, P(*axes)))

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxgen.checkpoint import restore_subset, steps
+from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.restore import restore_subset
 
 
 def state(step):
@@ -37,7 +38,7 @@ import json, os, resource, sys, time
 import jax
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_checkpoint_crash import abstract, same, state
-from jaxgen.checkpoint import Checkpoints, restore_subset, steps
+from jaxgen.checkpoint.manager import Checkpoints, restore_subset, steps
 """
 
 

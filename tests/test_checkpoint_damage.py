@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import tensorstore
 
-from jaxgen.checkpoint import (
-  Checkpoints,
+from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.checkpoint.restore import (
   abstract_leaves,
   latest_meta,
   restore_subset,
-  steps,
 )
 from jaxgen.errors import UserError
 
@@ -327,7 +327,7 @@ def test_sampling_falls_back_and_changes_nothing(workdir, damage):
 
 READER = """
 import os, sys, jax
-from jaxgen.checkpoint import abstract_leaves, restore_subset, steps
+from jaxgen.checkpoint.manager import abstract_leaves, restore_subset, steps
 read = lambda: (steps(sys.argv[1]), restore_subset(
     sys.argv[1], lambda meta: abstract_leaves(meta, ["b/n"]))[:2])
 read()  # imports what it needs, while it still may

@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import pytest
 from test_checkpoint_damage import abstract, assert_is, state
 
-from jaxgen import stepfolder
-from jaxgen.checkpoint import Checkpoints, restore_subset, steps
+from jaxgen.checkpoint import step_folder
+from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.checkpoint.restore import restore_subset
 from jaxgen.errors import UserError
 
 
@@ -164,7 +166,7 @@ def test_a_file_of_others_in_a_step_keeps_it(tmp_path, where):
 def test_a_file_of_others_in_an_unfinished_step_keeps_it(tmp_path):
   root = tmp_path / "checkpoints"
   root.mkdir()
-  stepfolder.begin(root / "10")
+  step_folder.begin(root / "10")
   (root / "10" / "mine.txt").write_text("mine")
   with Checkpoints(tmp_path, every=10) as c:
     assert c.restore(abstract(some(0))) is None
@@ -180,11 +182,11 @@ def test_checkpoints_from_before_the_mark(tmp_path):
       c.save(step, some(step), {})
   root = tmp_path / "checkpoints"
   for step in (10, 20, 30, 40):
-    (root / str(step) / stepfolder.MARK).unlink()
+    (root / str(step) / step_folder.MARK).unlink()
     (root / str(step) / "SEAL.json").unlink()
     if step != 20:
       (root / str(step) / "SEAL.json").write_text(
-          stepfolder.json.dumps(stepfolder.sizes(root / str(step))))
+          step_folder.json.dumps(step_folder.sizes(root / str(step))))
   shutil.rmtree(root / "40" / "state")
   log = []
   with Checkpoints(tmp_path, every=10, keep=2, log=log.append) as c:
@@ -219,28 +221,28 @@ def test_killed_between_any_two_calls(tmp_path, at, monkeypatch):
   with monkeypatch.context() as m:
     for name in ("rename", "mkdir", "unlink", "rmdir"):
       m.setattr(os, name, mortal(getattr(os, name)))
-    m.setattr(stepfolder.pathlib.Path, "write_text",
-              mortal(stepfolder.pathlib.Path.write_text))
+    m.setattr(step_folder.pathlib.Path, "write_text",
+              mortal(step_folder.pathlib.Path.write_text))
     try:
-      stepfolder.begin(root / "10")
+      step_folder.begin(root / "10")
       (root / "10" / "state").mkdir()
       (root / "10" / "state" / "a").write_text("a")
       (root / "10" / "commit_success.txt").write_text("")
       (root / "10" / "SEAL.json").write_text(
-          stepfolder.json.dumps(stepfolder.sizes(root / "10")))
-      assert stepfolder.removable(root / "10") or count > at
-      stepfolder.remove(root / "10")
+          step_folder.json.dumps(step_folder.sizes(root / "10")))
+      assert step_folder.removable(root / "10") or count > at
+      step_folder.remove(root / "10")
     except Killed:
       pass
   whole = (root / "10" / "commit_success.txt").exists()
-  stepfolder.clear(root)
-  if stepfolder.empty(root / "10"):  # as a save of that step does
+  step_folder.clear(root)
+  if step_folder.empty(root / "10"):  # as a save of that step does
     (root / "10").rmdir()
   assert (root / "10").exists() == whole
   if not whole:
-    stepfolder.begin(root / "10")
+    step_folder.begin(root / "10")
     assert sorted(os.listdir(root)) == ["10", "best"]
-    stepfolder.remove(root / "10")
+    step_folder.remove(root / "10")
     assert os.listdir(root) == ["best"]
   assert (root / "best" / "mine.txt").read_text() == "best"
 

@@ -7,8 +7,9 @@ import pod
 import pytest
 
 import jaxgen
-from jaxgen import checkpoint, config
-from jaxgen.fingerprint import named_leaves
+from jaxgen import config
+from jaxgen.checkpoint import restore
+from jaxgen.checkpoint.fingerprint import named_leaves
 from jaxgen.log import read_jsonl
 
 NAME = "configs/points_vae.py:debug"
@@ -50,7 +51,7 @@ sys.path.insert(0, "tests")
 from test_elastic import settings
 import jax
 from jaxgen import train
-from jaxgen.fingerprint import fingerprint
+from jaxgen.checkpoint.manager.fingerprint import fingerprint
 
 def life(steps, where):
   c = settings(steps)
@@ -110,8 +111,8 @@ def test_what_many_devices_trained_is_sampled_on_one(undisturbed):
 
 def weights(workdir) -> dict[str, np.ndarray]:
   """The last checkpoint's weights and their averages, by name."""
-  step, state, _ = checkpoint.restore_subset(
-      str(workdir), lambda meta: checkpoint.abstract_leaves(
+  step, state, _ = restore.restore_subset(
+      str(workdir), lambda meta: restore.abstract_leaves(
           meta, ["params", "ema"]))
   assert step == 12
   return jax.device_get(named_leaves(state))

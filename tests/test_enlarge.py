@@ -13,7 +13,7 @@ from verbs import call, tree
 
 import jaxgen
 from jaxgen import config, sharding
-from jaxgen.checkpoint import Checkpoints
+from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data

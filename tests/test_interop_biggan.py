@@ -7,9 +7,10 @@ import pytest
 from test_biggan import CASES, GOLDEN, hub, known
 from verbs import call
 
-from jaxgen import averaged, config, exchange, exchange_gan
-from jaxgen.checkpoint import restore_subset
+from jaxgen import averaged, begin, config, exchange, exchange_gan
+from jaxgen.checkpoint.restore import restore_subset
 from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment
 from jaxgen.interop import files, gans, names
 from jaxgen.interop.tensors import lazy
 
@@ -74,8 +75,8 @@ def small(name="biggan"):
 def theirs(tmp_path_factory):
   """-> paths of G_ema.pth and D.pth, of random weights; and these."""
   folder = tmp_path_factory.mktemp("theirs")
-  experiment = exchange_gan.Experiment.of(small())
-  data = exchange.Data("digits", (8, 8, 1), 10)
+  experiment = Experiment.of(small())
+  data = begin.Data("digits", (8, 8, 1), 10)
   abstract = experiment.abstract(data, exchange.sharding.make_mesh())
   rng, made = np.random.default_rng(0), {}
   for group in ("gen", "disc"):

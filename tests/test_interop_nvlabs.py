@@ -21,7 +21,7 @@ from test_interop_files import legacy  # noqa: E402
 from jaxgen import config, exchange, sharding  # noqa: E402
 from jaxgen.begin import Data  # noqa: E402
 from jaxgen.build import build  # noqa: E402
-from jaxgen.checkpoint import restore_subset  # noqa: E402
+from jaxgen.checkpoint.restore import restore_subset  # noqa: E402
 from jaxgen.errors import UserError  # noqa: E402
 from jaxgen.experiment import Experiment  # noqa: E402
 from jaxgen.interop import edm, files, gans, names, stylegan2  # noqa: E402

@@ -9,9 +9,18 @@ import pytest
 from verbs import call, tree
 
 import jaxgen
-from jaxgen import averaged, config, core, exchange, sharding, train
+from jaxgen import (
+  averaged,
+  begin,
+  config,
+  core,
+  exchange,
+  experiment,
+  sharding,
+  train,
+)
 from jaxgen.build import build
-from jaxgen.checkpoint import latest_meta, restore_subset
+from jaxgen.checkpoint.restore import latest_meta, restore_subset
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import files, names
@@ -56,7 +65,7 @@ def brought(tmp_path_factory):
 def test_every_weight_and_average_is_theirs(brought):
   workdir, file, made = brought
   like = Experiment.of(small()).abstract(
-      exchange.Data("digits", (8, 8, 1), 10), sharding.make_mesh())
+      begin.Data("digits", (8, 8, 1), 10), sharding.make_mesh())
   step, state, _ = restore_subset(
       workdir, {"params": like.params, "ema": like.ema, "opt": like.opt})
   assert step == 0
@@ -117,7 +126,7 @@ def test_fine_tuning_goes_on_from_an_import(brought, tmp_path):
   with pytest.raises(UserError, match="began with"):
     train.train(c, str(workdir), quiet=True)
   c.optim.net.lr = 1e-6
-  kept = train.open_data
+  kept = experiment.open_data
   def other(c):
     c = c.copy_and_resolve_references()
     c.data.split = "train"

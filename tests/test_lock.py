@@ -14,7 +14,7 @@ import pod
 import pytest
 from verbs import POINTS, call
 
-from jaxgen import lock
+from jaxgen.checkpoint import lock
 from jaxgen.errors import UserError
 
 HOLD = """

@@ -12,7 +12,7 @@ import pytest
 
 from jaxgen import config
 from jaxgen.build import build
-from jaxgen.nets import convs, dcgan, layers, mlp, spectral, unet
+from jaxgen.nets import blocks, convs, dcgan, layers, mlp, spectral, unet
 
 KEY = jax.random.key(0)
 
@@ -89,7 +89,7 @@ def test_averages_cannot_halve_odd_images():
 def test_strided_convolutions_pad_as_they_are_told():
   x = jnp.arange(1., 17).reshape(1, 4, 4, 1)
   for pad, corner in (((1, 1), 1), ((0, 1), 6)):  # centre of the first window
-    net = unet.Down(pad)
+    net = blocks.Down(pad)
     params = {"conv": {"kernel": jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.),
                        "bias": jnp.zeros(1)}}
     out = net.apply({"params": params}, x)
@@ -214,7 +214,7 @@ def test_upsample_by_kron():
 
 @pytest.mark.parametrize("split_first", [False, True])
 def test_attention_is_the_formula(split_first):
-  net = unet.Attention(head=4, split_first=split_first)
+  net = blocks.Attention(head=4, split_first=split_first)
   x = jax.random.normal(KEY, (2, 2, 3, 8))
   params = noisy(shapes(net, x), 0.5)
   p = params["params"]

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from jaxgen import pictures
-from jaxgen.report import charts, render, sentence, verdict
+from jaxgen.report import charts, verdict
 from jaxgen.report.axes import axis, seconds, short
+from jaxgen.report.page import render
+from jaxgen.report.verdict import sentence
 
 F = "digits-cnn"
 

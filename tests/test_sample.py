@@ -12,7 +12,8 @@ import pytest
 from verbs import ROOT, call, finish, start, tree
 
 import jaxgen
-from jaxgen import checkpoint, choices, config, ema, latents, pictures, train
+from jaxgen import choices, config, ema, latents, pictures, train
+from jaxgen.checkpoint import disk, manager, restore
 from jaxgen.errors import UserError
 from jaxgen.models.gan import GAN
 from jaxgen.sample import KNOBS
@@ -158,9 +159,9 @@ def test_a_folder_gets_one_picture_each(digits, tmp_path):
 
 def test_only_what_sampling_needs_is_read(points, monkeypatch):
   asked = []
-  load = checkpoint.restore_subset
+  load = restore.restore_subset
   monkeypatch.setattr(
-      checkpoint, "restore_subset",
+      manager, "restore_subset",
       lambda workdir, tree, step: asked.append(tree) or load(
           workdir, tree, step))
   model = jaxgen.load(points)
@@ -175,7 +176,7 @@ def test_only_what_sampling_needs_is_read(points, monkeypatch):
 
 def test_a_width_found_after_training(points):
   """From all kept checkpoints, by the solution of Karras et al. (2024)."""
-  steps = checkpoint.steps(points)
+  steps = disk.steps(points)
   assert steps == [2, 4, 6]
   found = jaxgen.load(points, ema="0.1")
   assert (found.card["ema"], found.card["step"]) == ("0.1", 6)

@@ -12,7 +12,7 @@ import pytest
 
 import jaxgen
 from jaxgen import config, core, pictures, sharding
-from jaxgen.checkpoint import Checkpoints
+from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.choices import SAMPLERS
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data

@@ -10,15 +10,16 @@ import pytest
 from etils import epath
 from verbs import call
 
-from jaxgen import chain, config, log, modes, pictures, snapshot, stored, sweep
+from jaxgen import chain, config, log, modes, pictures, stored, sweep
 from jaxgen import train as training
 from jaxgen.averaged import trained as read_model
+from jaxgen.checkpoint import disk, step_folder
 from jaxgen.compare import check_alike, command, curves
 from jaxgen.compare import trained as entries
 from jaxgen.errors import UserError, guarding, printable
 from jaxgen.evaluation import cards
 from jaxgen.goodput import loss
-from jaxgen.report import render
+from jaxgen.report.page import render
 from jaxgen.stored import NUMBER, Each, Whole
 from jaxgen.study_page import record
 
@@ -65,10 +66,10 @@ def forged(workdir, to, path, value):
   step = to / "checkpoints" / "2"
   file = step / "meta" / "metadata"
   meta = changed(json.loads(file.read_text()), path, value)
-  meta["digest"] = snapshot.digest(meta)
+  meta["digest"] = disk.digest(meta)
   file.write_text(json.dumps(meta))
-  (step / snapshot.SEAL).unlink()
-  snapshot.seal(epath.Path(step))
+  (step / step_folder.SEAL).unlink()
+  disk.seal(epath.Path(step))
   return to
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from verbs import POINTS, ROOT, call, finish, start
 
-from jaxgen import checkpoint, config, train
+from jaxgen import config, train
+from jaxgen.checkpoint import disk as checkpoint_disk
+from jaxgen.checkpoint import restore
 from jaxgen.errors import Diverged
 
 GAN = ROOT / "configs" / "points_gan.py"
@@ -96,7 +98,7 @@ def test_sigterm_saves_where_it_stands(tmp_path):
     if process.poll() is None:
       process.send_signal(signal.SIGTERM)
   status, _, lines = finish(process)
-  (step,) = checkpoint.steps(workdir)
+  (step,) = checkpoint_disk.steps(workdir)
   assert status in (143, -signal.SIGTERM)  # hit again after all was done
   assert f"stopped by a signal at step {step}; saving" in lines
   assert not [line for line in lines if "Traceback" in line]
@@ -152,7 +154,7 @@ def test_programs_are_kept_and_give_the_same_bits(tmp_path):
   assert names[1] == names[0]  # all were found
   assert names[2].keys() == names[0].keys() and names[2] != names[0]
   assert all(p.stat().st_size > torn[p.name] for p in programs)
-  states = [checkpoint.latest_meta(tmp_path / str(life))["leaves"]
+  states = [restore.latest_meta(tmp_path / str(life))["leaves"]
             for life in range(3)]
   assert states[0] == states[1] == states[2]
 
@@ -178,7 +180,7 @@ def test_a_passing_fault_is_counted_and_survived(tmp_path, monkeypatch, capsys):
   assert "Updates were skipped" in capsys.readouterr().err
   assert [r["skips"] for r in log(tmp_path) if "step" in r] == [0, 3, 3, 3]
   # The skipped updates moved nothing but the count of steps.
-  assert 10 not in checkpoint.steps(tmp_path)  # it was ill then
+  assert 10 not in checkpoint_disk.steps(tmp_path)  # it was ill then
   assert int(state.step) == 20
 
 
@@ -190,7 +192,7 @@ def test_divergence_stops_and_names_the_last_good_checkpoint(
                      r"the last good checkpoint is step 10 in ") as stop:
     train.train(c, str(tmp_path), quiet=True)
   assert stop.value.status == 3
-  assert checkpoint.steps(tmp_path) == [5, 10]  # not pushed out by ill ones
+  assert checkpoint_disk.steps(tmp_path) == [5, 10]  # not pushed out by ill ones
   assert log(tmp_path)[-1]["skips_in_a_row"] == 25
   # With the fault gone the same command goes on, to the bits of a sane run.
   monkeypatch.undo()
@@ -241,15 +243,15 @@ def test_a_disk_that_fills_up(disk, tmp_path):
   c, workdir = settings(steps=40), disk / "w"
   status, _, _ = finish(start("train", *flags(settings(steps=10)),
                               f"--workdir={workdir}"))
-  assert status == 0 and checkpoint.steps(workdir) == [5, 10]
+  assert status == 0 and checkpoint_disk.steps(workdir) == [5, 10]
   filler = fill(disk, room=32 << 10)  # for the log, not for a checkpoint
   status, _, lines = finish(start("train", *flags(c), f"--workdir={workdir}"))
   told = [x for x in lines if "could not be saved" in x]
   assert not [x for x in lines if "Traceback" in x or "ERROR" in x]
-  assert status == 2 and checkpoint.steps(workdir) == [5, 10]
+  assert status == 2 and checkpoint_disk.steps(workdir) == [5, 10]
   assert lines[-1].startswith("jaxgen: ") and "No space left" in lines[-1]
   assert told and all("the newest is 10" in x for x in told if ";" in x)
-  checkpoint.latest_meta(workdir)  # and it can be read
+  restore.latest_meta(workdir)  # and it can be read
   filler.unlink()
   after = train.train(c, str(workdir), quiet=True)
   before = train.train(c, str(tmp_path / "roomy"), quiet=True)

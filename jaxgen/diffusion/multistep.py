@@ -156,4 +156,5 @@ def _interpolate(nodes: list[Array], b: list[Array]) -> list[Array]:
   return [weight(node, rest(i)) for i, node in enumerate(nodes)]
 
 
-dpmpp_2m_sde.nfe = unipc.nfe = lambda n: n
+dpmpp_2m_sde.nfe = lambda n: n
+unipc.nfe = lambda n: n

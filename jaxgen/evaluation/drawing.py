@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from jaxgen import core, sharding
+from jaxgen.checkpoint.fingerprint import fingerprint
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import quantise, three
 from jaxgen.files import digest
-from jaxgen.fingerprint import fingerprint
 from jaxgen.sampler import Sampler, number_of
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxgen import core, files
 from jaxgen.averaged import bare
-from jaxgen.data.sources import Source
+from jaxgen.data.arrays import Source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import shared
 from jaxgen.evaluation.collect import Extractor

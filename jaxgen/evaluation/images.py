@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jaxgen import pictures
-from jaxgen.data import zipped
+from jaxgen.data import arrayfile, zipped
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import (
   Pictures,
@@ -260,7 +260,7 @@ class Zip(Folder):
   @contextlib.contextmanager
   def _files(self) -> Iterator[Callable[[str], Any]]:
     lock = threading.Lock()
-    with zipped.reading(self.path, zipped.KIND), zipfile.ZipFile(
+    with arrayfile.reading(self.path, zipped.KIND), zipfile.ZipFile(
         self.path) as archive:
       def file(name):
         with lock:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from jaxgen import snapshot, stored
+from jaxgen import stored
+from jaxgen.checkpoint import disk, step_folder
 from jaxgen.errors import UserError
 from jaxgen.stored import Each, Whole
 
@@ -51,7 +52,7 @@ def restore_subset(workdir: epath.PathLike, abstract: Any | Callable,
   """
   def read(path):
     meta = _meta(path)
-    return snapshot.load(path, abstract(meta) if callable(abstract)
+    return disk.load(path, abstract(meta) if callable(abstract)
                          else abstract)
   state, meta = _newest(workdir, step, read)
   return meta["step"], state, meta
@@ -77,7 +78,7 @@ def abstract_leaves(meta: dict[str, Any], prefixes: Sequence[str]) -> dict:
 
 def _meta(path):
   """Of a step's folder, with what it says of the arrays checked."""
-  meta = snapshot.agreed_meta(path)
+  meta = disk.agreed_meta(path)
   if why := stored.misfit(meta, LEAVES):
     raise UserError(f"{path}/meta is not what a checkpoint says: {why}")
   return meta
@@ -102,21 +103,21 @@ def _plain(tree):
 
 def _newest(workdir, step, read):
   """read(folder) of this step, or of the newest one that can be read."""
-  root, failed = snapshot.folder(workdir), set()
+  root, failed = disk.folder(workdir), set()
   while True:
-    left = [s for s in snapshot.present(root)
+    left = [s for s in step_folder.present(root)
             if s not in failed and step in (None, s)]
-    chosen = snapshot.follow(left[-1] if left else None)
+    chosen = disk.follow(left[-1] if left else None)
     if chosen is None:
       raise NoCheckpoint(_nothing(workdir, step, failed))
     path = root / str(chosen)
     try:
-      if why := snapshot.objection(snapshot.problem(path)):
-        raise snapshot.DamagedError(why)
+      if why := disk.objection(disk.problem(path)):
+        raise disk.DamagedError(why)
       return read(path)
-    except snapshot.DamagedError as error:
+    except disk.DamagedError as error:
       failed.add(chosen)
-      if not str(error).endswith((snapshot.UNFINISHED, snapshot.FOREIGN)):
+      if not str(error).endswith((disk.UNFINISHED, disk.FOREIGN)):
         warnings.warn(f"checkpoint {path} is passed over: {error}",
                       RuntimeWarning, stacklevel=3)
 
@@ -126,7 +127,7 @@ def _nothing(workdir, step, failed):
     return f"there is no folder {workdir}: give the workdir of a training"
   if step is not None and not failed:
     return (f"no checkpoint {step} in {workdir}: there are "
-            f"{snapshot.steps(workdir) or 'none at all'}")
+            f"{disk.steps(workdir) or 'none at all'}")
   if failed:
     return (f"no checkpoint in {workdir} can be read: tried "
             f"{sorted(failed)}; train on to make a new one")

@@ -10,7 +10,8 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from jaxgen import checkpoint, stored
+from jaxgen import stored
+from jaxgen.checkpoint import restore
 from jaxgen.errors import UserError, guarding
 from jaxgen.stored import Each, Whole
 
@@ -38,7 +39,7 @@ def latest(workdir: epath.PathLike) -> dict[str, Any]:
   Raises:
     UserError: there is none, or not as a training writes it.
   """
-  return checked(checkpoint.latest_meta(workdir), workdir)
+  return checked(restore.latest_meta(workdir), workdir)
 
 
 def checked(meta: dict[str, Any], workdir: epath.PathLike) -> dict[str, Any]:

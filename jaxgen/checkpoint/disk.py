@@ -24,10 +24,10 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxgen import files
+from jaxgen.checkpoint.fingerprint import describe, fingerprint, named_leaves
+from jaxgen.checkpoint.silence import hush
+from jaxgen.checkpoint.step_folder import COMMIT, SEAL, alike, present, sizes
 from jaxgen.errors import UserError
-from jaxgen.fingerprint import describe, fingerprint, named_leaves
-from jaxgen.hush import hush
-from jaxgen.stepfolder import COMMIT, SEAL, alike, present, sizes
 
 UNFINISHED = "its save was never finished"  # no damage: killed while saving
 FOREIGN = "it is no checkpoint of ours"

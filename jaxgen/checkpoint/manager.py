@@ -21,13 +21,18 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import options as ocp_options
 
-from jaxgen import processes, snapshot, stepfolder
+from jaxgen import processes
+from jaxgen.checkpoint import disk, step_folder
+from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.fingerprint import fingerprint
+from jaxgen.checkpoint.restore import (
+  abstract_leaves,
+  latest_meta,
+  restore_subset,
+)
+from jaxgen.checkpoint.silence import hush
 from jaxgen.errors import UserError
-from jaxgen.fingerprint import fingerprint
-from jaxgen.hush import hush
 from jaxgen.settings import as_json, check_config
-from jaxgen.snapshot import steps
-from jaxgen.weights import abstract_leaves, latest_meta, restore_subset
 
 __all__ = ["Checkpoints", "abstract_leaves", "as_json", "check_config",
            "latest_meta", "restore_subset", "steps"]
@@ -59,7 +64,7 @@ class Checkpoints:
                       "newest turns out bad, the one before is all there is")
     self.every, self.keep, self.keep_every = every, keep, keep_every
     self.log, self._stuck = log, set()  # damaged, and could not be moved
-    self.root = snapshot.folder(workdir)
+    self.root = disk.folder(workdir)
     self.quarantine = self.root.parent / "quarantine"
     self._options = ocp.CheckpointManagerOptions(
         # Orbax removes nothing: it takes whatever is there for its own.
@@ -72,7 +77,7 @@ class Checkpoints:
             timeout_secs=1800, create_directories_asynchronously=False))
     self._manager = self._watcher = self._failure = None
     self._strangers: list[str] = []
-    snapshot.check_writable(self.root)
+    disk.check_writable(self.root)
     hush()
 
   def save(self, step: int, state: Any, meta: dict[str, Any],
@@ -93,7 +98,7 @@ class Checkpoints:
     if not (force or step % self.every == 0):
       return False
     self._settle()
-    why = snapshot.objection(
+    why = disk.objection(
         self._obstacle(step) if jax.process_index() == 0 else "")
     if why.endswith(THERE):
       return False
@@ -102,7 +107,7 @@ class Checkpoints:
       raise UserError(f"step {step} is not saved, for {bad[0]} holds NaN or "
                       f"infinity: go on from step {self._newest_whole()} with "
                       "a smaller learning rate")
-    meta = snapshot.complete_meta(as_json(meta, "meta"), int(step), leaves)
+    meta = disk.complete_meta(as_json(meta, "meta"), int(step), leaves)
     if why:
       self._tell(step, why)
       return False
@@ -127,20 +132,20 @@ class Checkpoints:
     path = self.root / str(step)
     try:
       if self._manager is None:
-        self._remove(stepfolder.clear, self.root)
+        self._remove(step_folder.clear, self.root)
       if not os.path.lexists(path):
         return ""
-      if stepfolder.ours(path) and stepfolder.committed(path):
+      if step_folder.ours(path) and step_folder.committed(path):
         if step not in self._stuck:
           return THERE
-      elif stepfolder.removable(path):
-        stepfolder.remove(path)
+      elif step_folder.removable(path):
+        step_folder.remove(path)
         return ""
-      elif stepfolder.empty(path):
+      elif step_folder.empty(path):
         path.rmdir()
         return ""
     except OSError as error:
-      return snapshot.first_line(error)
+      return disk.first_line(error)
     return f"move away what is there and not ours to remove: {path}"
 
   def check(self) -> str | None:
@@ -188,17 +193,17 @@ class Checkpoints:
     if jax.process_index() == 0:
       self._name_strangers()
     while True:
-      step = snapshot.follow(
+      step = disk.follow(
           self._choose(passed) if jax.process_index() == 0 else None)
       if step is None:
         break
       path = self.root / str(step)
-      if why := snapshot.objection("" if path.exists() else "no such folder"):
+      if why := disk.objection("" if path.exists() else "no such folder"):
         raise UserError(f"{path}: {why}; the workdir must lie on a file system "
                         "that all processes share")
       try:
-        state, meta = snapshot.load(path, abstract, whole=True)
-      except snapshot.DamagedError as error:
+        state, meta = disk.load(path, abstract, whole=True)
+      except disk.DamagedError as error:
         self._put_aside(step, str(error), passed)
         continue
       except UserError:
@@ -210,27 +215,27 @@ class Checkpoints:
 
   def _name_strangers(self):
     """Once: what lies in our folder and will be left alone."""
-    names = stepfolder.strangers(self.root)
+    names = step_folder.strangers(self.root)
     if names and names != self._strangers:
-      steps = [n for n in names if stepfolder.number(n) is not None]
-      self.log(f"{self.root} also holds {stepfolder.named(names)}, not "
+      steps = [n for n in names if step_folder.number(n) is not None]
+      self.log(f"{self.root} also holds {step_folder.named(names)}, not "
                "checkpoints of ours: left alone" + (
-                   f"; move {stepfolder.named(steps)} away before that step "
+                   f"; move {step_folder.named(steps)} away before that step "
                    "is to be saved" if steps else ""))
     self._strangers = names
 
   def _choose(self, passed):
     """Newest step without visible damage, putting aside those with it."""
-    for step in reversed(snapshot.present(self.root)):
+    for step in reversed(step_folder.present(self.root)):
       if step in passed:
         continue
       path = self.root / str(step)
-      why = snapshot.problem(path)
+      why = disk.problem(path)
       if why is None:
         return step
-      if why == snapshot.UNFINISHED:
+      if why == disk.UNFINISHED:
         passed[step] = why  # removed before the next save
-      elif why != snapshot.FOREIGN:
+      elif why != disk.FOREIGN:
         self._put_aside(step, why, passed)
     return None
 
@@ -239,7 +244,7 @@ class Checkpoints:
     if jax.process_index() != 0:
       return
     path = self.root / str(step)
-    if not stepfolder.ours(path):
+    if not step_folder.ours(path):
       passed[step] += "; not ours to move"
       return
     try:
@@ -250,7 +255,7 @@ class Checkpoints:
       passed[step] += f"; moved to {self.quarantine}"
     except OSError as error:
       self._stuck.add(step)
-      passed[step] += f"; it cannot be moved: {snapshot.first_line(error)}"
+      passed[step] += f"; it cannot be moved: {disk.first_line(error)}"
 
   def _report(self, passed, used):
     if jax.process_index() != 0:
@@ -272,10 +277,10 @@ class Checkpoints:
 
   def _keep_house(self):
     """After a save: seals what is whole, removes what is old."""
-    for step in snapshot.present(self.root):
-      if stepfolder.ours(self.root / str(step)):
-        snapshot.seal(self.root / str(step))
-    self._remove(stepfolder.prune, self.root, self.keep, self.keep_every)
+    for step in step_folder.present(self.root):
+      if step_folder.ours(self.root / str(step)):
+        disk.seal(self.root / str(step))
+    self._remove(step_folder.prune, self.root, self.keep, self.keep_every)
 
   def _remove(self, remove, *args):
     """What cannot be removed takes room, and does no harm."""
@@ -291,9 +296,9 @@ class Checkpoints:
   def _fail(self, step, error):
     half = self.root / str(step)
     with contextlib.suppress(OSError):
-      if not stepfolder.committed(half) and stepfolder.removable(half):
-        stepfolder.remove(half)  # a full disk needs the room
-    self._tell(step, snapshot.first_line(error))
+      if not step_folder.committed(half) and step_folder.removable(half):
+        step_folder.remove(half)  # a full disk needs the room
+    self._tell(step, disk.first_line(error))
     # Of several processes, the others wait for us in Orbax's barriers.
     if processes.joined():
       processes.leave(SAVE_FAILED, self._failure)
@@ -320,9 +325,9 @@ class _Folder(ocp.path.atomicity.CommitFileTemporaryPath):
   """A step's folder, which carries our mark before anything is in it."""
 
   async def create(self):
-    if stepfolder.number(self.get().name) is None:
+    if step_folder.number(self.get().name) is None:
       return await super().create()  # of an item, in a step's folder
-    stepfolder.begin(self.get())
+    step_folder.begin(self.get())
     return self.get()
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import jax
 
-from jaxgen import processes, snapshot
+from jaxgen import processes
+from jaxgen.checkpoint import disk
 from jaxgen.errors import UserError
 
 FILE = ".jaxgen.lock"
@@ -54,7 +55,7 @@ def held(workdir: str | os.PathLike, wait: bool = False) -> Iterator[None]:
   if processes.joined():
     why = processes.consult("", lambda _: take())
   else:
-    why = snapshot.objection(take() if jax.process_index() == 0 else "")
+    why = disk.objection(take() if jax.process_index() == 0 else "")
   try:
     if why:
       raise UserError(why)
