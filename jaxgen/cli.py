@@ -14,9 +14,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxgen import config as configs
-from jaxgen import guard
 from jaxgen.arguments import LARGEST, SEEDS
 from jaxgen.build import nearest
+from jaxgen.distributed import watchdog
 from jaxgen.errors import UserError, printable
 
 VERBS = {
@@ -77,8 +77,8 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     values = parse(verb, argv)
     quiet_and_quick()
     if module in MANY_HOSTS | ONE_HOST:
-      from jaxgen import processes
-      processes.join(alone=module in ONE_HOST)
+      from jaxgen.distributed import join
+      join.join(alone=module in ONE_HOST)
     status = verb.main(values) or 0
     if together := others():
       together.part()
@@ -97,8 +97,8 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
 
 
 def others() -> types.ModuleType | None:
-  """`jaxgen.processes`, if this is one of several."""
-  module = sys.modules.get("jaxgen.processes")
+  """`jaxgen.distributed.join`, if this is one of several."""
+  module = sys.modules.get("jaxgen.distributed.join")
   return module if module and module.joined() else None
 
 
@@ -205,7 +205,7 @@ def fail(line: str, status: int) -> None:
   """One line, and out; together with all others, if there are any."""
   if together := others():
     together.leave(status, line)
-  guard.depart(status, line)
+  watchdog.depart(status, line)
 
 
 def with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:

@@ -23,10 +23,11 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, files, outputs, processes, restoration, sample, sampler
+from jaxgen import cli, files, outputs, restoration, sample, sampler
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
+from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards, statistics
 from jaxgen.evaluation.collect import Extractor
@@ -103,10 +104,10 @@ def main(values: flags.FlagValues) -> None:
   if values.card or values.samples or values.protocol:
     restoration.check_flags(values)
   key_of(values.seed)
-  if processes.lead():
+  if join.lead():
     check_outputs(values)
   against = {path: cards.load(path) for path in values.against}
-  if processes.joined() and (
+  if join.joined() and (
       not values.protocol or values.features == "judge"
       or "cas" in (values.metrics or ())):
     raise UserError("several processes judge by a --protocol, with inception "
@@ -246,7 +247,7 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
     if out:
       files.write_json(out, card)  # should what follows fail
     card = with_accuracy(card, accuracy, images)
-  if not processes.lead():
+  if not join.lead():
     return
   if out:
     files.write_json(out, card)
@@ -319,7 +320,7 @@ def open_real(values: flags.FlagValues, how: Protocol,
   if data is None:
     raise UserError("--protocol wants --ref: what are samples compared with?")
   source = open_split(data)
-  if processes.lead():
+  if join.lead():
     introduce(source, data.split)
   return Reference.of(Dataset(source, data.split))
 

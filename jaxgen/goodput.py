@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from jaxgen.guard import Beat
+from jaxgen.distributed.watchdog import Beat
 from jaxgen.progress import duration
 
 STEPPING = "data", "step"  # short phases: all else may be long

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jaxgen import cli, controls, outputs, pictures, processes
+from jaxgen import cli, controls, outputs, pictures
 from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
+from jaxgen.distributed import join
 from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError, printable
 from jaxgen.files import atomic
@@ -96,11 +97,11 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
   kind = kind_of(values.out)  # before the work, not after it
   asked, inputs = controls.asked(values), (values.low_res, values.project)
-  if processes.joined() and (asked or values.low_res):
+  if join.joined() and (asked or values.low_res):
     raise UserError("only plain samples are drawn by several processes: start "
                     "this one on one machine")
   old = False  # whether something is replaced
-  if kind and processes.lead():
+  if kind and join.lead():
     old = outputs.check_file(values.out)
     if pathlib.Path(values.out).resolve() in (
         pathlib.Path(p).expanduser().resolve() for p in inputs if p):
@@ -127,7 +128,7 @@ def main(values: flags.FlagValues) -> None:
     info["num"], labels = num, model.labels(num, y)
     make = lambda: controls.Made(model.sample(
         values.seed, num, labels, batch=values.batch, **knobs, **cond), labels)
-  if not kind and processes.lead():
+  if not kind and join.lead():
     old = outputs.check_folder(values.out, part_of(
         info, info.get("num", np.inf),
         None if labels is None else labels.tolist()))
@@ -135,7 +136,7 @@ def main(values: flags.FlagValues) -> None:
   x = made.x
   if model.class_names:
     info["class_names"] = model.class_names
-  if processes.lead():
+  if join.lead():
     write(values.out, x, made.labels, info | {"num": len(x)} | made.info,
           made.columns, made.arrays)
     print(f"{len(x)} samples -> {printable(values.out)}" + " (replaced)" * old)

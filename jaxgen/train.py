@@ -20,7 +20,7 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxgen import agreement, chain, cli, core, goodput, processes, sharding
+from jaxgen import chain, cli, core, goodput, sharding
 from jaxgen.checkpoint import lock
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.manager import Checkpoints
@@ -30,6 +30,8 @@ from jaxgen.compilation import Compiled
 from jaxgen.data import summary
 from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import batches
+from jaxgen.distributed import agreement, join
+from jaxgen.distributed.preemption import STOPPED, stop_signal
 from jaxgen.errors import UserError, printable
 from jaxgen.experiment import (
   Experiment,
@@ -41,7 +43,6 @@ from jaxgen.log import FILE, Logger, read_rows
 from jaxgen.progress import duration
 from jaxgen.records import Records, judge_of
 from jaxgen.settings import check_config
-from jaxgen.stopping import STOPPED, stop_signal
 
 CONFIGS = ("config",)
 MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh",
@@ -119,9 +120,9 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
       save failed.
     Diverged: `patience` updates in a row were not finite.
   """
-  begun, times = time.time(), goodput.Goodput(processes.stall())
-  processes.follow(times.beat)
-  tells = processes.lead() and not quiet
+  begun, times = time.time(), goodput.Goodput(join.stall())
+  join.follow(times.beat)
+  tells = join.lead() and not quiet
   out = sys.stderr if tells else io.StringIO()
   experiment, source = Experiment.of(config), open_data(config)
   meta = describe(config, source)
@@ -205,7 +206,7 @@ def resumed(times: goodput.Goodput, workdir: str, past: dict[str, Any],
 
   The log is the sign of life: what was done after its last row is not known.
   """
-  rows = read_rows(f"{workdir}/{FILE}") if processes.lead() else ()
+  rows = read_rows(f"{workdir}/{FILE}") if join.lead() else ()
   saved, step = past.get("goodput") or {}, past.get("step", 0)
   gone = goodput.loss(rows, saved.get("time"), step, begun)
   times.resume(saved.get("seconds") or {}, gone, step)

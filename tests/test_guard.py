@@ -1,6 +1,6 @@
 """Who is to blame, by what processes tell of themselves."""
-from jaxgen.agreement import differences, flat
-from jaxgen.guard import Beat, Silence, judge
+from jaxgen.distributed.agreement import differences, flat
+from jaxgen.distributed.watchdog import Beat, Silence, judge
 
 FINE = Beat(7, "step", 0.2, 45.)
 

@@ -1,8 +1,8 @@
 """Environments as launchers really make them: which of how many is this?"""
 import pytest
 
+from jaxgen.distributed.launchers import ASK, Place, found
 from jaxgen.errors import UserError
-from jaxgen.launchers import ASK, Place, found
 
 OURS = {"JAXGEN_COORDINATOR": "10.0.0.1:8476", "JAXGEN_PROCESSES": "4",
         "JAXGEN_PROCESS_ID": "3"}

@@ -141,7 +141,7 @@ def test_who_comes_late_is_named():
 def test_sigterm_before_the_first_step_is_not_forgotten():
   """Nor at which step a process stops, of those that never began at 0."""
   body = """
-from jaxgen.stopping import stop_signal
+from jaxgen.distributed.preemption import stop_signal
 with stop_signal() as stopped:
   print("here", flush=True)
   time.sleep(4)  # compiles

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import jax
 
-from jaxgen import processes
 from jaxgen.checkpoint import disk
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 
 FILE = ".jaxgen.lock"
@@ -52,8 +52,8 @@ def held(workdir: str | os.PathLike, wait: bool = False) -> Iterator[None]:
       return str(e)
     return ""
 
-  if processes.joined():
-    why = processes.consult("", lambda _: take())
+  if join.joined():
+    why = join.consult("", lambda _: take())
   else:
     why = disk.objection(take() if jax.process_index() == 0 else "")
   try:

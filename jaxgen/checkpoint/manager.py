@@ -21,7 +21,6 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import options as ocp_options
 
-from jaxgen import processes
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.fingerprint import fingerprint
@@ -31,6 +30,7 @@ from jaxgen.checkpoint.restore import (
   restore_subset,
 )
 from jaxgen.checkpoint.silence import hush
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.settings import as_json, check_config
 
@@ -300,8 +300,8 @@ class Checkpoints:
         step_folder.remove(half)  # a full disk needs the room
     self._tell(step, disk.first_line(error))
     # Of several processes, the others wait for us in Orbax's barriers.
-    if processes.joined():
-      processes.leave(SAVE_FAILED, self._failure)
+    if join.joined():
+      join.leave(SAVE_FAILED, self._failure)
     if jax.process_count() > 1:  # somebody else made them one
       os._exit(SAVE_FAILED)
     self._shut()  # a manager forgets neither errors nor steps that failed

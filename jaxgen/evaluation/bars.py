@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from jaxgen.evaluation import shared
+from jaxgen.distributed import gather
 from jaxgen.progress import Progress
 
 QUIET = 2.0  # seconds of work before its progress is told
@@ -15,7 +15,7 @@ class Bars:
   """Progress of long work on stderr, one line for each kind."""
 
   def __init__(self, stream: TextIO | None = None):
-    self.stream = stream or (sys.stderr if shared.lead() else io.StringIO())
+    self.stream = stream or (sys.stderr if gather.lead() else io.StringIO())
     self.what, self.bar, self.begun = "", None, 0.0
 
   def __call__(self, what: str, done: int, total: int) -> None:

@@ -17,8 +17,8 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from jaxgen.distributed import gather
 from jaxgen.errors import UserError
-from jaxgen.evaluation import shared
 from jaxgen.evaluation.images import Images
 from jaxgen.files import DRAFT, atomic, digest
 from jaxgen.metrics.distances import Gaussian, Moments
@@ -106,7 +106,7 @@ def collect(images: Images, extractor: Extractor, plan: Plan, *,
   with ThreadPoolExecutor(1) as pool:  # sums while the next chunk is looked at
     summed = pool.submit(lambda: None)
     for batches in stream:
-      f = shared.look(extractor.features, batches, plan.taps)
+      f = gather.look(extractor.features, batches, plan.taps)
       summed.result()
       check(images, extractor, f, batches, work.done)
       check_widths(extractor, f, widths or {})

@@ -9,8 +9,8 @@ import numpy as np
 from jaxgen import core, files
 from jaxgen.averaged import bare
 from jaxgen.data.arrays import Source
+from jaxgen.distributed import gather
 from jaxgen.errors import UserError
-from jaxgen.evaluation import shared
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.drawing import Drawn, choose_labels
 from jaxgen.evaluation.images import Dataset
@@ -115,7 +115,7 @@ class Periodic:
       return {}
     name = card_name(done, self.evaluation.extractor.name,
                      self.evaluation.protocol.name, self.how["num"])
-    if shared.lead():
+    if gather.lead():
       files.write_json(self.workdir / "evals" / name, card)
     return card["scores"]
 

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from jaxgen import pictures
+from jaxgen.distributed import gather
 from jaxgen.errors import UserError
-from jaxgen.evaluation import cards, shared
+from jaxgen.evaluation import cards
 from jaxgen.evaluation.bars import Bars
 from jaxgen.evaluation.collect import (
   Collected,
@@ -259,7 +260,7 @@ class Evaluation:
                for x in (a, *rows[1][i * k:(i + 1) * k])]
       size = shown[0].shape[1::-1]
       shown = [np.asarray(Image.fromarray(x).resize(size)) for x in shown]
-      if shared.lead():
+      if gather.lead():
         pictures.save_png(picture, pictures.grid(np.stack(shown), k + 1), {
             "columns": "a sample, then its nearest in the reference"})
     return [{"sample": int(i), "ratio": float(found.ratio[i]),

@@ -17,14 +17,14 @@ from typing import NoReturn
 
 import jax
 
-from jaxgen import guard
+from jaxgen.distributed import watchdog
+from jaxgen.distributed.launchers import ASK, COUNT, Place, found
 from jaxgen.errors import UserError
-from jaxgen.launchers import ASK, COUNT, Place, found
 
 COME = 300  # seconds until all have to be there
 MEET = 600  # seconds that one may be later than another
 
-_guard: guard.Guard | None = None  # of this process, if there are others
+_guard: watchdog.Guard | None = None  # of this process, if there are others
 
 
 def patience(name: str, default: int) -> int:
@@ -60,15 +60,15 @@ def join(alone: bool = False) -> None:
   known = [None if part == ASK else part for part in place]
   processes, index, coordinator, devices = known
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  guard.catch_abort()
+  watchdog.catch_abort()
   jax.distributed.initialize(
       coordinator, processes, index, devices,
       cluster_detection_method=None if ASK in place else "deactivate",
       initialization_timeout=COME, heartbeat_timeout_seconds=2 * silence)
   # No backend yet: that would hold up the guard until all have one.
   state = distributed.global_state
-  _guard = guard.Guard(state.process_id, state.num_processes,
-                       guard.Store(state.client), silence)
+  _guard = watchdog.Guard(state.process_id, state.num_processes,
+                       watchdog.Store(state.client), silence)
   _guard.start()
 
 
@@ -87,7 +87,7 @@ def lead() -> bool:
   return _guard is None or _guard.index == 0
 
 
-def follow(report: Callable[[], guard.Beat]) -> None:
+def follow(report: Callable[[], watchdog.Beat]) -> None:
   """Lets the guard know what the main thread is at, from now on."""
   if _guard is not None:
     _guard.report = report
@@ -108,8 +108,8 @@ def meet(name: str, seconds: float = MEET) -> None:
         f"jaxgen/{_guard.meetings} {name}", int(1e3 * seconds))
   except jax.errors.JaxRuntimeError as e:
     late = sorted(map(int, re.findall(r"^(\d+)$", str(e), re.MULTILINE)))
-    who = guard.named(late) if late else "not everybody"
-    _guard.leave(guard.LOST, f"{who} did not come to {name} within "
+    who = watchdog.named(late) if late else "not everybody"
+    _guard.leave(watchdog.LOST, f"{who} did not come to {name} within "
                  f"{seconds:.0f} s; start all {_guard.count} again")
 
 

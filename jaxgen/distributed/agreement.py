@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 import jaxgen
-from jaxgen import guard, processes
+from jaxgen.distributed import join, watchdog
 from jaxgen.errors import UserError
 
 PACKAGES = "jax", "jaxlib", "flax", "optax", "numpy", "grain"
@@ -21,14 +21,14 @@ def check(facts: Mapping[str, Any]) -> None:
   Args:
     facts: JSON; compared beside our code, what it runs on and the devices.
   """
-  if not processes.joined():
+  if not join.joined():
     return
   mine = flat(dict(facts) | {
       "code": code(pathlib.Path(jaxgen.__file__).parent),
       "version": {p: importlib.metadata.version(p) for p in PACKAGES},
       "devices": f"{jax.local_device_count()} x "
                  f"{jax.local_devices()[0].device_kind}"})
-  told = processes.consult(json.dumps(mine), lambda said: differences(
+  told = join.consult(json.dumps(mine), lambda said: differences(
       {i: json.loads(text) for i, text in said.items()}))
   if told:
     raise UserError(told)
@@ -62,5 +62,5 @@ def differences(said: Mapping[int, Mapping[str, Any]], most: int = 3) -> str:
     return ""
   who = sorted({i for several in told.values() for i in several})
   rest = f"; and {len(told) - most} more" if len(told) > most else ""
-  return (f"processes differ: {guard.named(who)} from process 0 in "
+  return (f"processes differ: {watchdog.named(who)} from process 0 in "
           + "; ".join(list(told)[:most]) + rest)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from jax.experimental import multihost_utils
 
-from jaxgen import processes
+from jaxgen.distributed import join
 
 STOPPED = 143  # exit status: saved before the end; by custom 128 + SIGTERM
 
@@ -23,7 +23,7 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
   to be taken away; after the same step all hear of it, if all ask after every
   step. The signal is jax's then, and we leave it alone.
   """
-  if processes.joined():
+  if join.joined():
     yield lambda: multihost_utils.reached_preemption_sync_point(next(_asked))
     return
   heard = []
