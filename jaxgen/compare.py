@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import chain, cli, config, files, health, outputs, pictures, train
+from jaxgen import chain, cli, config, files, train
 from jaxgen.checkpoint import meta
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
@@ -31,7 +31,9 @@ from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards
 from jaxgen.experiment import Experiment, check_samples
 from jaxgen.judge import Judge, means, open_judge, spreads
-from jaxgen.log import read_jsonl
+from jaxgen.monitor import health, pictures
+from jaxgen.monitor.log import read_jsonl
+from jaxgen.monitor.results import check_report
 from jaxgen.report.page import render
 from jaxgen.sampler import Sampler, load
 
@@ -113,7 +115,7 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
       meta.latest(w)))
           for w in map(pathlib.Path, workdirs)]
   check_alike(fresh + done)  # before the hours that training takes
-  if outputs.check_report(home, "report.json", ("report.html", "real.png", *(
+  if check_report(home, "report.json", ("report.html", "real.png", *(
       f"{e.name}.png" for e in fresh + done)), ("dataset", "rows")):
     tell(f"replaces the report in {home}")
   for entry in fresh:

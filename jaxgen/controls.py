@@ -18,7 +18,7 @@ from jaxgen.data.folder import listing
 from jaxgen.data.npz import open_npz
 from jaxgen.errors import UserError
 from jaxgen.latents import WAYS, interpolate, mix, settle
-from jaxgen.outputs import kind_of
+from jaxgen.monitor.results import kind_of
 from jaxgen.projection import checked, project
 from jaxgen.sampler import Sampler
 

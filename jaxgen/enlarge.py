@@ -19,9 +19,9 @@ from jaxgen.core import Key
 from jaxgen.data.folder import listing
 from jaxgen.data.image import MODES, open_image
 from jaxgen.errors import UserError, printable
+from jaxgen.monitor.progress import Progress
+from jaxgen.monitor.results import check_folder
 from jaxgen.originals import Picture, finished, opened, save
-from jaxgen.outputs import check_folder
-from jaxgen.progress import Progress
 from jaxgen.sampler import Sampler
 from jaxgen.tiles import Canvas, begins, cells
 

@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, files, outputs, restoration, sample, sampler
+from jaxgen import cli, files, restoration, sample, sampler
 from jaxgen.chain import data_of
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
@@ -52,6 +52,7 @@ from jaxgen.judge import (
   spreads,
   table,
 )
+from jaxgen.monitor import results
 from jaxgen.sampler import key_of
 
 
@@ -163,13 +164,13 @@ def check_place(name: str, path: pathlib.Path) -> None:
 def check_outputs(values: flags.FlagValues) -> None:
   """UserError for files that may not be written."""
   if values.out:
-    outputs.check_file(values.out)
+    results.check_file(values.out)
     if "copies" in (values.metrics or ()):  # they are shown beside it
-      outputs.check_file(pathlib.Path(values.out).with_suffix(".png"))
+      results.check_file(pathlib.Path(values.out).with_suffix(".png"))
   if values.save_ref:
-    outputs.check_file(values.save_ref, "--save_ref", "mu")
+    results.check_file(values.save_ref, "--save_ref", "mu")
   if values.picture:
-    outputs.check_picture(values.picture, "--picture")
+    results.check_picture(values.picture, "--picture")
 
 
 def open_model(values: flags.FlagValues):

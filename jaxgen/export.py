@@ -12,7 +12,7 @@ from jaxgen.errors import UserError, printable
 from jaxgen.exchange import carry
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
-from jaxgen.outputs import check_file
+from jaxgen.monitor.results import check_file
 
 
 def define(values: flags.FlagValues) -> None:

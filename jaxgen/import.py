@@ -21,7 +21,7 @@ from jaxgen.errors import UserError, printable
 from jaxgen.exchange import bring
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
-from jaxgen.progress import Progress
+from jaxgen.monitor.progress import Progress
 from jaxgen.published import Facts
 
 CONFIGS = ("config",)

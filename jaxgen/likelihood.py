@@ -24,7 +24,7 @@ from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError, guarding
 from jaxgen.models.diffusion import Diffusion
-from jaxgen.outputs import check_file
+from jaxgen.monitor.results import check_file
 from jaxgen.sampler import Sampler, key_of, load
 
 METHODS = ("bound", "ode")

@@ -19,17 +19,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import (
-  cli,
-  config,
-  files,
-  outputs,
-  pictures,
-  sample,
-  settings,
-  stored,
-  train,
-)
+from jaxgen import cli, config, files, sample, settings, stored, train
 from jaxgen.build import nearest
 from jaxgen.checkpoint import meta
 from jaxgen.data import arrayfile
@@ -37,6 +27,8 @@ from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import Diverged, UserError, printable
 from jaxgen.judge import Judge, means, open_judge
+from jaxgen.monitor import pictures
+from jaxgen.monitor.results import check_report
 from jaxgen.sampler import load
 from jaxgen.speed.tables import number
 from jaxgen.stored import NUMBER, Each, Whole
@@ -88,7 +80,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"seeds={values.seeds}, num={values.num}: want at least 1, "
                     "and at least 32")
   home = pathlib.Path(values.out)
-  outputs.check_report(home, "modes.json", ("modes.md", "modes.png"))
+  check_report(home, "modes.json", ("modes.md", "modes.png"))
   results = earlier(home / "modes.json")
   for data in values.data:
     c = configured(data, values.rules[0], 0, values.debug)

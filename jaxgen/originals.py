@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from jaxgen.data.image import MAX_PIXELS, open_image, pixels, to_mode
 from jaxgen.errors import UserError
 from jaxgen.files import atomic
-from jaxgen.pictures import KEY
+from jaxgen.monitor.pictures import KEY
 
 
 class Picture(NamedTuple):

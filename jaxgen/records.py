@@ -17,8 +17,8 @@ from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_split
 from jaxgen.errors import Diverged, UserError
 from jaxgen.experiment import Experiment, dummy
-from jaxgen.goodput import Goodput
-from jaxgen.log import Logger
+from jaxgen.monitor.goodput import Goodput
+from jaxgen.monitor.log import Logger
 from jaxgen.sample import portrait
 from jaxgen.sampler import draw
 from jaxgen.settings import as_json

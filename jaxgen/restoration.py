@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import files, pictures, sample
+from jaxgen import files, sample
 from jaxgen.data.sources import open_split
 from jaxgen.diffusion import degrade
 from jaxgen.errors import UserError
@@ -30,6 +30,7 @@ from jaxgen.evaluation import perceptual
 from jaxgen.evaluation.drawing import weights_hash
 from jaxgen.evaluation.restored import Case, table
 from jaxgen.files import plain
+from jaxgen.monitor import pictures
 from jaxgen.sampler import Sampler, load
 
 FLAGS = {

@@ -25,14 +25,15 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jaxgen import cli, controls, outputs, pictures
+from jaxgen import cli, controls
 from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
 from jaxgen.distributed import join
 from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError, printable
 from jaxgen.files import atomic
-from jaxgen.outputs import kind_of
+from jaxgen.monitor import pictures, results
+from jaxgen.monitor.results import kind_of
 from jaxgen.sampler import Sampler, key_of, load
 
 __all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
@@ -102,7 +103,7 @@ def main(values: flags.FlagValues) -> None:
                     "this one on one machine")
   old = False  # whether something is replaced
   if kind and join.lead():
-    old = outputs.check_file(values.out)
+    old = results.check_file(values.out)
     if pathlib.Path(values.out).resolve() in (
         pathlib.Path(p).expanduser().resolve() for p in inputs if p):
       raise UserError(f"--out={values.out} would replace what is read: give "
@@ -129,7 +130,7 @@ def main(values: flags.FlagValues) -> None:
     make = lambda: controls.Made(model.sample(
         values.seed, num, labels, batch=values.batch, **knobs, **cond), labels)
   if not kind and join.lead():
-    old = outputs.check_folder(values.out, part_of(
+    old = results.check_folder(values.out, part_of(
         info, info.get("num", np.inf),
         None if labels is None else labels.tolist()))
   made = make()
@@ -255,7 +256,7 @@ def write(out: str, x: np.ndarray, labels: np.ndarray | None,
   names = info.get("class_names")
   if not kind:  # each picture needs the name of its own class alone
     info = {k: v for k, v in info.items() if k != "class_names"}
-    outputs.check_folder(path, part_of(info, len(x), each))
+    results.check_folder(path, part_of(info, len(x), each))
   try:
     if kind == ".png":
       portrait(x, path, info, columns)

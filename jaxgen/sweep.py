@@ -23,20 +23,13 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import (
-  cli,
-  controls,
-  files,
-  outputs,
-  pictures,
-  restoration,
-  stored,
-)
+from jaxgen import cli, controls, files, restoration, stored
 from jaxgen.build import nearest
 from jaxgen.chain import data_of
 from jaxgen.device import machine
 from jaxgen.errors import UserError, printable
 from jaxgen.judge import Judge, means, open_judge, spreads
+from jaxgen.monitor import pictures, results
 from jaxgen.sampler import Sampler, key_of, load
 from jaxgen.stored import NUMBER, Each
 
@@ -78,7 +71,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("sweep needs --workdir=W and --out=FOLDER")
   key_of(values.seed)
   home = pathlib.Path(values.out)
-  outputs.check_report(home, "sweep.json", ("sweep.md", "sweep.png"))
+  results.check_report(home, "sweep.json", ("sweep.md", "sweep.png"))
   nfes, over = numbers("nfe", values.nfe), dict(map(parse, values.over))
   data, judge = data_of(values.workdir), None
   rows = known(home / "sweep.json")

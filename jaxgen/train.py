@@ -20,7 +20,7 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxgen import chain, cli, core, goodput, sharding
+from jaxgen import chain, cli, core, sharding
 from jaxgen.checkpoint import lock
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.manager import Checkpoints
@@ -39,8 +39,9 @@ from jaxgen.experiment import (
   describe,
   open_data,
 )
-from jaxgen.log import FILE, Logger, read_rows
-from jaxgen.progress import duration
+from jaxgen.monitor import goodput
+from jaxgen.monitor.log import FILE, Logger, read_rows
+from jaxgen.monitor.progress import duration
 from jaxgen.records import Records, judge_of
 from jaxgen.settings import check_config
 

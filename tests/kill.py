@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxgen.checkpoint import disk
-from jaxgen.log import read_jsonl
+from jaxgen.monitor.log import read_jsonl
 
 PATIENCE = 600  # seconds that any life may last
 

@@ -23,8 +23,8 @@ from jaxgen import sharding, train
 from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.compilation import Compiled, keep_programs
 from jaxgen.experiment import Experiment, describe, open_data
-from jaxgen.goodput import Goodput
-from jaxgen.log import Logger
+from jaxgen.monitor.goodput import Goodput
+from jaxgen.monitor.log import Logger
 from jaxgen.records import Records
 
 

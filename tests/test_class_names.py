@@ -65,7 +65,7 @@ def test_a_checkpoint_says_them_where_its_model_has_labels(classes):
 
 
 def test_sample_files_and_pictures_say_them(tmp_path):
-  from jaxgen.pictures import read_info
+  from jaxgen.monitor.pictures import read_info
   x = np.zeros((4, 4, 4, 3), np.uint8)
   info = {"class_names": NAMES}
   write(str(tmp_path / "x.npz"), x, np.array([0, 1, 1, 0]), info)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen import enlarge, originals, pictures
+from jaxgen import enlarge, originals
 from jaxgen.data import folder, image, pack
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import Folder
+from jaxgen.monitor import pictures
 from jaxgen.study_page import pairs
 
 rng = np.random.default_rng(0)

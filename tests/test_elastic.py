@@ -10,7 +10,7 @@ import jaxgen
 from jaxgen import config
 from jaxgen.checkpoint import restore
 from jaxgen.checkpoint.fingerprint import named_leaves
-from jaxgen.log import read_jsonl
+from jaxgen.monitor.log import read_jsonl
 
 NAME = "configs/points_vae.py:debug"
 FEW = ("--xla_backend_optimization_level=0 "

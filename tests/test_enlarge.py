@@ -17,7 +17,7 @@ from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
-from jaxgen.pictures import read_info
+from jaxgen.monitor.pictures import read_info
 from jaxgen.tiles import Canvas, begins, cells, shares
 
 KEY = jax.random.key(3)

@@ -13,7 +13,7 @@ from jaxgen.evaluation.during import settings
 from jaxgen.evaluation.logs import append, card_name
 from jaxgen.evaluation.protocols import PROTOCOLS, RESIZES, protocol
 from jaxgen.evaluation.scores import METRICS, full_name
-from jaxgen.log import Logger, read_jsonl
+from jaxgen.monitor.log import Logger, read_jsonl
 
 
 def test_protocols_are_what_they_are_named_after():

@@ -21,7 +21,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation import collect, extract
 from jaxgen.evaluation.during import Periodic
 from jaxgen.experiment import Experiment, open_data
-from jaxgen.log import read_jsonl
+from jaxgen.monitor.log import read_jsonl
 
 HERE = pathlib.Path(__file__).parent
 
@@ -401,7 +401,7 @@ def test_black_images_are_suspected(verb, files):
 
 
 def test_mixed_pictures_are_warned_of(verb, files, tmp_path):
-  from jaxgen import pictures
+  from jaxgen.monitor import pictures
   (files / "own").mkdir()
   for i, x in enumerate(X):
     pictures.save_png(files / "own" / f"{i}.png", x,

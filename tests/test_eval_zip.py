@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from jaxgen import pictures
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import Folder, Zip
 from jaxgen.evaluation.protocols import PROTOCOLS
 from jaxgen.evaluation.reference import open_images
+from jaxgen.monitor import pictures
 
 ADM = PROTOCOLS["adm"]
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen import compilation, files, originals, pictures, sample
+from jaxgen import compilation, files, originals, sample
 from jaxgen.data import cache
 from jaxgen.errors import UserError
 from jaxgen.evaluation import reference, weights
 from jaxgen.interop import files as tensor_files
 from jaxgen.interop.tensors import lazy
 from jaxgen.metrics.distances import Gaussian
+from jaxgen.monitor import pictures
 
 X = np.zeros((4, 8, 8, 3), np.uint8)
 GAUSS = {"pool": Gaussian(np.zeros(2), np.eye(2), 9)}

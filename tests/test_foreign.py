@@ -8,12 +8,13 @@ from test_checkpoint_foreign import everything, fill
 from test_eval_collect import PLAN, Given, Killed
 from verbs import POINTS, call
 
-from jaxgen import compilation, config, log, train
+from jaxgen import compilation, config, train
 from jaxgen.data import cache
 from jaxgen.errors import UserError
 from jaxgen.evaluation import collect as collecting
 from jaxgen.evaluation import extract, logs
 from jaxgen.evaluation.run import forget_all
+from jaxgen.monitor import log
 
 NAMES = ("samples", "events", "quarantine", "evals", "models", "judge",
          "checkpoints", "checkpoints/best", "checkpoints/4", "checkpoints/007",

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from jaxgen.goodput import Goodput, Loss, loss
+from jaxgen.monitor.goodput import Goodput, Loss, loss
 
 
 class Clock:

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxgen import health
+from jaxgen.monitor import health
 
 
 def told(key, series):

@@ -228,7 +228,7 @@ def test_mistake_of_importing(case, brought, tmp_path, capsys, monkeypatch):
   before = tree(workdir)
   argv = [a.replace("{}", str(tmp_path)).replace("{brought}", str(workdir))
           .replace("{file}", str(file)) for a in argv]
-  monkeypatch.setattr("jaxgen.progress.Progress.at", lambda *_: None)
+  monkeypatch.setattr("jaxgen.monitor.progress.Progress.at", lambda *_: None)
   line = mistake(capsys, monkeypatch, "import", "--source=adm", "--size=8",
                  f"--checkpoint={file}", f"--workdir={tmp_path / 'w'}",
                  f"--config={ADM}", SMALLER, *argv)

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import core, latents, pictures, projection, sample
+from jaxgen import core, latents, projection, sample
 from jaxgen.build import build
 from jaxgen.errors import UserError
 from jaxgen.models import gan_parts
+from jaxgen.monitor import pictures
 from jaxgen.sampler import Sampler
 
 sys.path.insert(0, os.path.dirname(__file__))

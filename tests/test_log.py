@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from jaxgen import health, log
 from jaxgen.errors import UserError
-from jaxgen.log import Logger, read_jsonl
-from jaxgen.progress import Progress, duration
+from jaxgen.monitor import health, log
+from jaxgen.monitor.log import Logger, read_jsonl
+from jaxgen.monitor.progress import Progress, duration
 
 
 def open_log(path, start=0, **kwargs):

@@ -8,9 +8,10 @@ import PIL.Image
 import pytest
 from verbs import call, tree
 
-from jaxgen import config, modes, pictures
+from jaxgen import config, modes
 from jaxgen.build import build
 from jaxgen.errors import Diverged, UserError
+from jaxgen.monitor import pictures
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAIRS = [(d, r) for d in modes.DATA for r in modes.RULES]

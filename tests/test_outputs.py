@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from verbs import call, tree
 
-from jaxgen import outputs, pictures, sample
+from jaxgen import sample
 from jaxgen.errors import UserError
+from jaxgen.monitor import pictures, results
 
 X = np.zeros((3, 8, 8, 1), np.uint8)
 INFO = {"workdir": "w", "seed": 0, "knobs": {"eta": 0.5}}
@@ -70,15 +71,15 @@ def test_what_is_a_users_own_stays(verb, said, mine, capsys, monkeypatch):
 def test_ours_are_replaced_and_an_input_is_not(tmp_path, capsys, monkeypatch):
   for name in ("x.png", "x.npz", "folder"):
     for old in (False, True):
-      assert old == (outputs.check_folder(tmp_path / name, sample.part_of(INFO))
+      assert old == (results.check_folder(tmp_path / name, sample.part_of(INFO))
                      if name == "folder" else
-                     outputs.check_file(tmp_path / name))
+                     results.check_file(tmp_path / name))
       write(tmp_path / name)
-  assert not outputs.check_file(tmp_path / "new" / "x.png")
+  assert not results.check_file(tmp_path / "new" / "x.png")
   (tmp_path / "empty.png").touch()
-  assert not outputs.check_file(tmp_path / "empty.png")
+  assert not results.check_file(tmp_path / "empty.png")
   (tmp_path / "x.json").write_text(json.dumps({"made": {}, "scores": {}}))
-  assert outputs.check_file(tmp_path / "x.json")
+  assert results.check_file(tmp_path / "x.json")
   for flag in ("low_res", "project"):
     status, _, lines = call(
         capsys, monkeypatch, *SAMPLE, f"--{flag}={tmp_path / 'x.npz'}",
@@ -118,13 +119,13 @@ def test_a_folder_is_of_one_command(tmp_path):
 def test_what_is_known_before_the_work_is_enough(tmp_path):
   write(tmp_path / "new", INFO | {"project": {"steps": 2, "losses": [1.]}})
   known = lambda steps: sample.part_of(INFO | {"project": {"steps": steps}})
-  assert outputs.check_folder(tmp_path / "new", known(2))
+  assert results.check_folder(tmp_path / "new", known(2))
   with pytest.raises(UserError, match="3 files"):
-    outputs.check_folder(tmp_path / "new", known(3))
+    results.check_folder(tmp_path / "new", known(3))
 
 
 def test_a_report_is_replaced_with_all_that_goes_with_it(tmp_path):
-  look = lambda: outputs.check_report(tmp_path, "r.json", ("r.md", "r.png"))
+  look = lambda: results.check_report(tmp_path, "r.json", ("r.md", "r.png"))
   assert not look()
   (tmp_path / "r.json").write_text('{"rows": []}')
   (tmp_path / "r.md").write_text("ours")

@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxgen import pictures
 from jaxgen.errors import UserError
+from jaxgen.monitor import pictures
 
 
 def test_grid_places_images_row_by_row():

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxgen import pictures
+from jaxgen.monitor import pictures
 from jaxgen.report import charts, verdict
 from jaxgen.report.axes import axis, seconds, short
 from jaxgen.report.page import render

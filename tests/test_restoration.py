@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import metrics as reference
 from verbs import call
 
-from jaxgen import core, evaluate, pictures, restoration, sample
+from jaxgen import core, evaluate, restoration, sample
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import degrade
 from jaxgen.evaluation import perceptual
@@ -20,6 +20,7 @@ from jaxgen.evaluation.perceptual import Perceptual
 from jaxgen.evaluation.restored import Case
 from jaxgen.metrics.restoration import consistency, psnr, ssim
 from jaxgen.models.cascade import Cascade
+from jaxgen.monitor import pictures
 from jaxgen.sampler import Sampler
 
 

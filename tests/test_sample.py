@@ -12,10 +12,11 @@ import pytest
 from verbs import ROOT, call, finish, start, tree
 
 import jaxgen
-from jaxgen import choices, config, ema, latents, pictures, train
+from jaxgen import choices, config, ema, latents, train
 from jaxgen.checkpoint import disk, manager, restore
 from jaxgen.errors import UserError
 from jaxgen.models.gan import GAN
+from jaxgen.monitor import pictures
 from jaxgen.sample import KNOBS
 from jaxgen.sampler import key_of
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import config, core, pictures, sharding
+from jaxgen import config, core, sharding
 from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.choices import SAMPLERS
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
+from jaxgen.monitor import pictures
 from jaxgen.sampler import draw
 
 sys.path.insert(0, os.path.dirname(__file__))

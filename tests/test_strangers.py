@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 from verbs import call
 
-from jaxgen import chain, config, log, modes, pictures, stored, sweep
+from jaxgen import chain, config, modes, stored, sweep
 from jaxgen import train as training
 from jaxgen.averaged import trained as read_model
 from jaxgen.checkpoint import disk, step_folder
@@ -18,7 +18,8 @@ from jaxgen.compare import check_alike, command, curves
 from jaxgen.compare import trained as entries
 from jaxgen.errors import UserError, guarding, printable
 from jaxgen.evaluation import cards
-from jaxgen.goodput import loss
+from jaxgen.monitor import log, pictures
+from jaxgen.monitor.goodput import loss
 from jaxgen.report.page import render
 from jaxgen.stored import NUMBER, Each, Whole
 from jaxgen.study_page import record

@@ -6,8 +6,9 @@ import pytest
 from verbs import call, tree
 
 import jaxgen
-from jaxgen import config, latents, pictures, sweep, train
+from jaxgen import config, latents, sweep, train
 from jaxgen.data.sources import open_source
+from jaxgen.monitor import pictures
 
 
 @pytest.fixture(scope="module")

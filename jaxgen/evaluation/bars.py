@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from jaxgen.distributed import gather
-from jaxgen.progress import Progress
+from jaxgen.monitor.progress import Progress
 
 QUIET = 2.0  # seconds of work before its progress is told
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxgen import pictures
 from jaxgen.data import arrayfile, zipped
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import (
@@ -33,6 +32,7 @@ from jaxgen.data.image import open_image
 from jaxgen.errors import UserError
 from jaxgen.evaluation import origins
 from jaxgen.interop import files
+from jaxgen.monitor import pictures
 
 SPANS = {"signed": (-1, 1), "unit": (0, 1), "bytes": (0, 255)}  # of floats
 

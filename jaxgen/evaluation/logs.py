@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgen.log import FILE, mend
+from jaxgen.monitor.log import FILE, mend
 
 
 def append(workdir: str | os.PathLike, step: int,

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen import core, pictures
+from jaxgen import core
 from jaxgen.data.arrays import Source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
 from jaxgen.evaluation.perceptual import Perceptual
 from jaxgen.files import plain
 from jaxgen.metrics import restoration as metrics
+from jaxgen.monitor import pictures
 from jaxgen.sampler import Sampler
 
 Array = jax.Array

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxgen import pictures
 from jaxgen.distributed import gather
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
@@ -35,6 +34,7 @@ from jaxgen.evaluation.scores import (
   tap_of,
 )
 from jaxgen.files import plain
+from jaxgen.monitor import pictures
 
 
 @dataclasses.dataclass

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import NamedTuple
 
-from jaxgen.progress import duration
+from jaxgen.monitor.progress import duration
 from jaxgen.report import verdict
 from jaxgen.report.axes import escape
 from jaxgen.report.axes import short as rounded

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxgen import pictures
 from jaxgen.errors import UserError
+from jaxgen.monitor import pictures
 
 # What a JSON file of ours holds, whichever verb wrote it.
 RESULTS = ({"made", "scores"}, {"made", "bits_per_dim"}, {"scores", "protocol"})

@@ -60,7 +60,7 @@ def check(
 
 
 def replay(rows: Iterable[Mapping[str, float]]) -> tuple[Health, list[Finding]]:
-  """The same over a whole log, as `jaxgen.log.read_jsonl` gives it."""
+  """The same over a whole log, as `jaxgen.monitor.log.read_jsonl` gives it."""
   health, findings = Health(), []
   for row in rows:
     health, new = check(health, row["step"], row)

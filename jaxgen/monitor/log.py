@@ -22,9 +22,10 @@ import jax
 import numpy as np
 import tensorboardX
 
-from jaxgen import health, pictures, stored
+from jaxgen import stored
 from jaxgen.errors import UserError
-from jaxgen.progress import Progress
+from jaxgen.monitor import health, pictures
+from jaxgen.monitor.progress import Progress
 from jaxgen.stored import NUMBER, Whole
 
 FILE = "metrics.jsonl"

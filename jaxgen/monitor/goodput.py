@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from jaxgen.distributed.watchdog import Beat
-from jaxgen.progress import duration
+from jaxgen.monitor.progress import duration
 
 STEPPING = "data", "step"  # short phases: all else may be long
 LONGER = 40  # times
