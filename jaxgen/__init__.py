@@ -4,6 +4,6 @@
 def __getattr__(name: str):
   # `jaxgen.load`, without importing jax for those who only want the data.
   if name == "load":
-    from jaxgen.sampler import load
+    from jaxgen.sampling.sampler import load
     return load
   raise AttributeError(f"module 'jaxgen' has no attribute {name!r}")

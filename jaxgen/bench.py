@@ -28,7 +28,7 @@ from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError, printable
 from jaxgen.experiment import check_samples, open_data
-from jaxgen.sampler import load
+from jaxgen.sampling.sampler import load
 from jaxgen.speed import tables
 from jaxgen.speed.sampling import fresh_sampler, sampling_speed
 from jaxgen.speed.stages import time_stages

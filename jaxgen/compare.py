@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import chain, cli, config, files, train
+from jaxgen import cli, config, files, train
 from jaxgen.checkpoint import meta
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
@@ -35,7 +35,8 @@ from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
 from jaxgen.monitor.results import check_report
 from jaxgen.report.page import render
-from jaxgen.sampler import Sampler, load
+from jaxgen.sampling import stages
+from jaxgen.sampling.sampler import Sampler, load
 
 STEPS = (4, 8, 16, 32)  # of the diffusion model, for quality against cost
 
@@ -109,7 +110,7 @@ def trained(configs: Sequence[str], workdirs: Sequence[str],
   """Entries, each trained to its end before the next begins."""
   fresh = [planned(path, home, seeds) for path in configs]
   for workdir in workdirs:
-    if chain.listed(workdir) is not None:
+    if stages.listed(workdir) is not None:
       raise UserError(f"{workdir} holds a cascade: compare takes its stages")
   done = [Entry(w.absolute().name, w, (), meta.settings(
       meta.latest(w)))

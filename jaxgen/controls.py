@@ -17,10 +17,10 @@ from jaxgen.data import image
 from jaxgen.data.folder import listing
 from jaxgen.data.npz import open_npz
 from jaxgen.errors import UserError
-from jaxgen.latents import WAYS, interpolate, mix, settle
 from jaxgen.monitor.results import kind_of
-from jaxgen.projection import checked, project
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.latents import WAYS, interpolate, mix, settle
+from jaxgen.sampling.projection import checked, project
+from jaxgen.sampling.sampler import Sampler
 
 KNOBS = {
     "truncation": "bound of z; the less, the more typical and the more alike",

@@ -23,8 +23,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, files, restoration, sample, sampler
-from jaxgen.chain import data_of
+from jaxgen import cli, files, restoration, sample
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.distributed import join
@@ -53,7 +52,9 @@ from jaxgen.judge import (
   table,
 )
 from jaxgen.monitor import results
-from jaxgen.sampler import key_of
+from jaxgen.sampling import output, sampler
+from jaxgen.sampling.sampler import key_of
+from jaxgen.sampling.stages import data_of
 
 
 def define(values: flags.FlagValues) -> None:
@@ -206,7 +207,7 @@ def judge_as_ever(values: flags.FlagValues) -> None:
     y = model.labels(n, None)
     x = model.sample(values.seed, n, y, **knobs)
     made = model.card | {"seed": values.seed, "num": n,
-                         "knobs": sample.told(model.settings(knobs))}
+                         "knobs": output.json_knobs(model.settings(knobs))}
   scores, floor = judge.scores(x, y), judge.floor()
   print(table(scores, floor))
   if values.out:

@@ -7,8 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxgen import averaged, core, exchange_gan, published, sharding
 from jaxgen import config as configs
+from jaxgen import core, exchange_gan, published, sharding
 from jaxgen.begin import Data, Weights, begun
 from jaxgen.build import nearest
 from jaxgen.checkpoint import disk, lock, step_folder
@@ -21,6 +21,7 @@ from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES, Block, sr3_buffers
 from jaxgen.interop.tensors import Tensor, lazy
 from jaxgen.published import NOTHING, Facts
+from jaxgen.sampling import trained as sampling_trained
 
 Tensors = dict[str, Tensor]
 HEAD, FIRST = Block("head", "conv", ""), Block("in", "0", "")
@@ -201,7 +202,7 @@ def carry(workdir: str, out: str, source: str | None = None, *,
     raise UserError(f"--disc is a GAN's, and {workdir} holds a "
                     f"{config.model.name}")
   check_net(config, source)
-  trained = averaged.trained(workdir, ema, step)
+  trained = sampling_trained.trained(workdir, ema, step)
   tensors = names.give(trained.params["net"], source)
   betas = getattr(getattr(trained.model, "process", None), "betas", None)
   if source == "sr3" and betas is not None:  # its code wants them
@@ -209,7 +210,7 @@ def carry(workdir: str, out: str, source: str | None = None, *,
   return written(out, trained, tensors, past)
 
 
-def written(out: str, trained: averaged.Trained, tensors: dict[str, Any],
+def written(out: str, trained: sampling_trained.Trained, tensors: dict[str, Any],
             past: dict[str, Any]) -> dict[str, Any]:
   """Writes the file; what there is to say of it."""
   files.write(out, tensors)

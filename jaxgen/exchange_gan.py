@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import averaged, core, sharding
+from jaxgen import core, sharding
 from jaxgen.begin import Data, Weights
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import files, gans
 from jaxgen.interop.gans import GANS
+from jaxgen.sampling import trained as sampling_trained
 
 LATENTS = 4096  # whose mean style is that of a file that does not tell it
 GROUPS = ("gen", "disc")
@@ -100,13 +101,13 @@ def mean_style(model: core.Model, variables: Mapping[str, Any]) -> np.ndarray:
 
 
 def given(workdir: str, source: str, config: ConfigDict, ema: str | None,
-          step: int | None) -> tuple[averaged.Trained, dict[str, Any]]:
+          step: int | None) -> tuple[sampling_trained.Trained, dict[str, Any]]:
   """A workdir's GAN, and its sets of tensors as the source has them."""
   check_net(config, source)
   if not GANS[source].write:
     raise UserError(f"{source} keeps its code in its files: none are written; "
                     "export to another source")
-  trained = averaged.trained(workdir, ema, step)
+  trained = sampling_trained.trained(workdir, ema, step)
   stats = trained.stats.get("gen", {})
   parts = {"ema": {"params": trained.params["gen"]} | stats}
   groups = [g for g in GROUPS if g in GANS[source].sets]
@@ -114,13 +115,13 @@ def given(workdir: str, source: str, config: ConfigDict, ema: str | None,
     shapes = abstract(trained)
     wanted = {"params": {g: shapes.params[g] for g in groups},
               "stats": {"disc": shapes.stats.get("disc", {})}}
-    _, tree, _ = averaged.read(workdir, wanted, trained.step)
+    _, tree, _ = sampling_trained.read(workdir, wanted, trained.step)
     stats = {"gen": stats, "disc": tree["stats"]["disc"]}
     parts |= {g: {"params": tree["params"][g]} | stats[g] for g in groups}
   return trained, gans.give(parts, source)
 
 
-def abstract(trained: averaged.Trained) -> core.State:
+def abstract(trained: sampling_trained.Trained) -> core.State:
   """Shapes of its groups."""
   data = trained.data
   batch = {"x": jax.ShapeDtypeStruct((1, *data["shape"]), jnp.float32)}

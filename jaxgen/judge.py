@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import config, files, sample, train
+from jaxgen import config, files, train
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import channels_of, open_split
 from jaxgen.data.summary import introduce
@@ -22,7 +22,8 @@ from jaxgen.errors import UserError
 from jaxgen.metrics.distances import frechet, moments
 from jaxgen.metrics.prdc import prdc
 from jaxgen.modes_judge import PointsJudge, StackedJudge
-from jaxgen.sampler import Sampler, load
+from jaxgen.sampling import output
+from jaxgen.sampling.sampler import Sampler, load
 
 Scores = dict[str, list[float]]  # by name, one for every set of samples
 
@@ -237,9 +238,9 @@ class ClassifierJudge:
 
   def learner(self, x: np.ndarray, y: np.ndarray) -> Sampler:
     """The judge's own config, trained on samples, if it is not yet."""
-    digest = sample.digest_of(x, y)
+    digest = output.digest_of(x, y)
     file = self.home / "cas" / f"{digest}.npz"
-    sample.write(str(file), x, y, {})
+    output.write(str(file), x, y, {})
     settings = judge_config(self.data, self.real.classes)
     with settings.unlocked():
       settings.data.source, settings.data.split = f"npz:{file}", "train"

@@ -18,14 +18,14 @@ import numpy as np
 from absl import flags
 
 from jaxgen import cli, core, files
-from jaxgen.chain import data_of
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError, guarding
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.monitor.results import check_file
-from jaxgen.sampler import Sampler, key_of, load
+from jaxgen.sampling.sampler import Sampler, key_of, load
+from jaxgen.sampling.stages import data_of
 
 METHODS = ("bound", "ode")
 

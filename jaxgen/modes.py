@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, config, files, sample, settings, stored, train
+from jaxgen import cli, config, files, settings, stored, train
 from jaxgen.build import nearest
 from jaxgen.checkpoint import meta
 from jaxgen.data import arrayfile
@@ -29,7 +29,8 @@ from jaxgen.errors import Diverged, UserError, printable
 from jaxgen.judge import Judge, means, open_judge
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
-from jaxgen.sampler import load
+from jaxgen.sampling import output
+from jaxgen.sampling.sampler import load
 from jaxgen.speed.tables import number
 from jaxgen.stored import NUMBER, Each, Whole
 
@@ -159,7 +160,7 @@ def played(c: ConfigDict, workdir: pathlib.Path, judge: Judge) -> Row:
   model, begun = load(str(workdir)), time.perf_counter()
   x = model.sample(c.seed, judge.count)
   took = time.perf_counter() - begun
-  sample.write(str(workdir / "samples.npz"), x[:SHOWN], None, model.card)
+  output.write(str(workdir / "samples.npz"), x[:SHOWN], None, model.card)
   return {"scores": means(judge.scores(x, None, cas=False)),
           "train_seconds": meta.latest(workdir).get("seconds"),
           "sample_seconds": took, "nfe": model.model.nfe()}

@@ -19,8 +19,8 @@ from jaxgen.errors import Diverged, UserError
 from jaxgen.experiment import Experiment, dummy
 from jaxgen.monitor.goodput import Goodput
 from jaxgen.monitor.log import Logger
-from jaxgen.sample import portrait
-from jaxgen.sampler import draw
+from jaxgen.sampling.output import portrait
+from jaxgen.sampling.sampler import draw
 from jaxgen.settings import as_json
 
 AHEAD = 8  # steps that the host may run ahead of the device

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import files, sample
+from jaxgen import files
 from jaxgen.data.sources import open_split
 from jaxgen.diffusion import degrade
 from jaxgen.errors import UserError
@@ -31,7 +31,8 @@ from jaxgen.evaluation.drawing import weights_hash
 from jaxgen.evaluation.restored import Case, table
 from jaxgen.files import plain
 from jaxgen.monitor import pictures
-from jaxgen.sampler import Sampler, load
+from jaxgen.sampling import output
+from jaxgen.sampling.sampler import Sampler, load
 
 FLAGS = {
     "perceptual": "workdir of a classifier whose features tell images apart",
@@ -81,7 +82,7 @@ def judge(values: flags.FlagValues, model: Sampler, knobs: Mapping[str, float],
   card["data"]["split"] = "test"
   card["made"] = plain(model.card | {
       "weights": weights_hash(model.state), "seed": values.seed,
-      "num": len(case.x), "knobs": sample.told(model.settings(dict(knobs)))})
+      "num": len(case.x), "knobs": output.json_knobs(model.settings(dict(knobs)))})
   for look in looks:
     if not look.card.get("published", True):
       print(f"jaxgen: the weights of {look.name} are not those that were "

@@ -15,26 +15,22 @@ styles and found latents of GANs: see jaxgen/controls.py. From Python:
   x = model.sample(0, 64, labels=3, steps=25, guidance=1.5)
 """
 import functools
-import hashlib
-import json
 import pathlib
-import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from jaxgen import cli, controls
-from jaxgen.choices import SAMPLERS
 from jaxgen.data.sources import open_source
 from jaxgen.distributed import join
-from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError, printable
-from jaxgen.files import atomic
-from jaxgen.monitor import pictures, results
+from jaxgen.monitor import results
 from jaxgen.monitor.results import kind_of
-from jaxgen.sampler import Sampler, key_of, load
+from jaxgen.sampling.output import json_knobs, part_of, write
+from jaxgen.sampling.presets import SAMPLERS
+from jaxgen.sampling.sampler import Sampler, key_of, load
+from jaxgen.sampling.upscale import enlarge_folder, factor_of
 
 __all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
 
@@ -117,7 +113,7 @@ def main(values: flags.FlagValues) -> None:
   knobs = turned(values)
   model = controls.settled(model, values.standing, knobs)
   info = model.card | of | {"seed": values.seed,
-                            "knobs": told(model.settings(knobs))}
+                            "knobs": json_knobs(model.settings(knobs))}
   labels = None
   if asked:
     info |= controls.card(asked, values, y)
@@ -144,7 +140,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def enlarge(values: flags.FlagValues, kind: str) -> None:
-  """Images of a folder, of any size -> another folder; see jaxgen.enlarge."""
+  """Images of a folder, of any size -> another folder; see jaxgen.sampling.upscale."""
   labels = parse_labels(values.labels)
   if kind:
     raise UserError(f"--low_res={values.low_res} is a folder: --out must be "
@@ -162,7 +158,7 @@ def enlarge(values: flags.FlagValues, kind: str) -> None:
       key=key, batch=values.batch, knobs=knobs,
       labels=labels and labels[0], info=model.card | {
           "seed": values.seed, "labels": labels,
-          "knobs": told(model.settings(knobs))})
+          "knobs": json_knobs(model.settings(knobs))})
   print(f"{len(report.done)} images -> {printable(values.out)}")
   report.check()
 
@@ -194,86 +190,6 @@ def small_images(path: str | None) -> tuple[
 def parse_labels(text: str | None) -> list[str] | None:
   """"0,cat,2" -> ["0", "cat", "2"]: numbers or names of classes."""
   return None if text is None else [w.strip() for w in text.split(",")]
-
-
-def told(settings: dict[str, float]) -> dict[str, float | None]:
-  """Knobs as JSON can say them: what is unbounded is None."""
-  return {k: v if np.isfinite(v) else None for k, v in settings.items()}
-
-
-def digest_of(*arrays: np.ndarray) -> str:
-  """Sixteen hex digits of the contents of arrays."""
-  h = hashlib.sha256()
-  for a in arrays:
-    h.update(f"{a.shape}{a.dtype}".encode() + np.ascontiguousarray(a).tobytes())
-  return h.hexdigest()[:16]
-
-
-def portrait(x: np.ndarray, path: pathlib.Path, info: dict[str, Any],
-             columns: int | None = None) -> np.ndarray:
-  """One picture of samples, written to `path` with how it was made."""
-  image = pictures.scatter(x) if x.ndim == 2 else pictures.grid(x, columns)
-  pictures.save_png(path, image, info)
-  return image
-
-
-def part_of(info: dict[str, Any], num: float = np.inf,
-            labels: Sequence[int | None] | None = None
-            ) -> Callable[[str], dict[str, Any] | None]:
-  """Name of a picture in a folder -> what it tells; None for other names.
-
-  Labels are those of all pictures, or None if they are not known yet.
-  """
-  def tells(name: str) -> dict[str, Any] | None:
-    stem = name.removesuffix(".png")
-    i = int(stem) if re.fullmatch(r"\d{1,9}", stem) else -1
-    if name != f"{i:06d}.png" or not 0 <= i < num:
-      return None
-    if labels is None:
-      return info | {"index": i}
-    return info | {"index": i, "label": labels[i]}
-  return tells
-
-
-def write(out: str, x: np.ndarray, labels: np.ndarray | None,
-          info: dict[str, Any], columns: int | None = None,
-          more: dict[str, np.ndarray] | None = None) -> None:
-  """Samples as one grid, a sample file or a folder of pictures.
-
-  Args:
-    out: x.png, x.npz or a folder.
-    x: uint8 [N, H, W, C], or points.
-    labels: [N].
-    info: How they were made.
-    columns: Of the grid.
-    more: Further arrays for the sample file.
-
-  Raises:
-    UserError: The folder holds something else, or it cannot be written.
-  """
-  path, kind = pathlib.Path(out), kind_of(out)
-  each = [None] * len(x) if labels is None else labels.tolist()
-  names = info.get("class_names")
-  if not kind:  # each picture needs the name of its own class alone
-    info = {k: v for k, v in info.items() if k != "class_names"}
-    results.check_folder(path, part_of(info, len(x), each))
-  try:
-    if kind == ".png":
-      portrait(x, path, info, columns)
-    elif kind == ".npz":
-      arrays = [x] if labels is None else [x, labels]
-      with atomic(path) as draft, draft.open("wb") as file:
-        np.savez(file, *arrays, info=json.dumps(info), **more or {})
-    else:
-      for i, image in enumerate(x):
-        y = each[i]
-        known = {"class": names[y]} if names and isinstance(y, int) and (
-            0 <= y < len(names)) else {}
-        portrait(image[None], path / f"{i:06d}.png", info | {
-            "index": i, "label": y} | known)
-  except OSError as e:
-    raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}"
-                    ) from e
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from absl import flags
 
 from jaxgen import cli, controls, files, restoration, stored
 from jaxgen.build import nearest
-from jaxgen.chain import data_of
 from jaxgen.device import machine
 from jaxgen.errors import UserError, printable
 from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.monitor import pictures, results
-from jaxgen.sampler import Sampler, key_of, load
+from jaxgen.sampling.sampler import Sampler, key_of, load
+from jaxgen.sampling.stages import data_of
 from jaxgen.stored import NUMBER, Each
 
 Row = dict[str, Any]

@@ -20,7 +20,7 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxgen import chain, cli, core, sharding
+from jaxgen import cli, core, sharding
 from jaxgen.checkpoint import lock
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.manager import Checkpoints
@@ -43,6 +43,7 @@ from jaxgen.monitor import goodput
 from jaxgen.monitor.log import FILE, Logger, read_rows
 from jaxgen.monitor.progress import duration
 from jaxgen.records import Records, judge_of
+from jaxgen.sampling.stages import is_cascade, note, planned
 from jaxgen.settings import check_config
 
 CONFIGS = ("config",)
@@ -65,7 +66,7 @@ def main(values: flags.FlagValues) -> int:
   if values.config is None or not values.workdir:
     raise UserError("train needs --config=configs/x.py and --workdir=W")
   try:
-    if chain.is_cascade(values.config):
+    if is_cascade(values.config):
       return train_stages(values.config, values.workdir, values.stage)
     elif values.stage is not None:
       raise UserError("--stage is of a cascade, and this config is of one "
@@ -86,11 +87,11 @@ def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
   Stages know nothing of each other: with `only` each can be trained on a
   machine of its own, at the same time. Answers like `main`.
   """
-  stages = chain.planned(settings, workdir)
+  stages = planned(settings, workdir)
   if only is not None and not 0 <= only < len(stages):
     raise UserError(f"stage={only}: this cascade has stages 0 to "
                     f"{len(stages) - 1}")
-  chain.note(settings, workdir)
+  note(settings, workdir)
   for i, (place, own) in enumerate(stages):
     if only in (None, i) and own is not None:
       print(f"[cascade] stage {i} of {len(stages)}: {printable(place)}",

@@ -14,7 +14,7 @@ from jaxgen import bench, cli, config, core, device, files
 from jaxgen.build import build
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy, open_data
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
 from jaxgen.speed import networks, tables, training
 from jaxgen.speed.sampling import (
     count_evaluations,

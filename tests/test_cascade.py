@@ -412,7 +412,7 @@ def test_a_cascades_config(trained, tmp_path, capsys, monkeypatch):
       "from configs import _base\n\n\ndef get_config(arg=None):\n"
       f"  return _base.cascade({str(trained / 'digits4')!r}, "
       f"{str(trained / 'digits8')!r})\n")
-  from jaxgen import chain as chains
+  from jaxgen.sampling import stages as chains
   home = str(tmp_path / "C")
   train.train_stages(config.load(str(path)), home)
   listed = json.loads((tmp_path / "C" / "cascade.json").read_text())

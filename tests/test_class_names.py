@@ -14,8 +14,9 @@ from jaxgen.evaluation.protocols import PROTOCOLS
 from jaxgen.evaluation.run import numbered
 from jaxgen.evaluation.scores import Given, score
 from jaxgen.experiment import describe
-from jaxgen.sample import parse_labels, write
-from jaxgen.sampler import Sampler, number_of
+from jaxgen.sample import parse_labels
+from jaxgen.sampling.output import write
+from jaxgen.sampling.sampler import Sampler, number_of
 
 NAMES = ("2", "10", "nature")
 MODEL = Sampler(None, None, (4, 4, 3), np.dtype("uint8"), 3, {}, NAMES)

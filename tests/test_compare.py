@@ -7,7 +7,7 @@ from verbs import call
 
 from jaxgen import compare, config
 from jaxgen.judge import open_judge
-from jaxgen.sampler import load
+from jaxgen.sampling.sampler import load
 
 NAMES = ("points_diffusion", "points_gan", "points_vae")
 

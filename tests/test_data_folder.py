@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen import enlarge, originals
 from jaxgen.data import folder, image, pack
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import Folder
 from jaxgen.monitor import pictures
+from jaxgen.sampling import originals, upscale
 from jaxgen.study_page import pairs
 
 rng = np.random.default_rng(0)
@@ -271,7 +271,7 @@ READERS = {  # whatever opens an image of a user's
   "evaluation": lambda path: Folder.open(str(path.parent), False, True),
   "study": pairs.encoded,
   "provenance": pictures.read_info,
-  "tiles": lambda path: 1 / enlarge.count(path, 8, 2),
+  "tiles": lambda path: 1 / upscale.count(path, 8, 2),
 }
 
 

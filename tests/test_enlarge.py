@@ -14,11 +14,11 @@ from verbs import call, tree
 import jaxgen
 from jaxgen import config, sharding
 from jaxgen.checkpoint.manager import Checkpoints
-from jaxgen.enlarge import enlarge_folder, factor_of
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.monitor.pictures import read_info
-from jaxgen.tiles import Canvas, begins, cells, shares
+from jaxgen.sampling.tiles import Canvas, begins, cells, shares
+from jaxgen.sampling.upscale import enlarge_folder, factor_of
 
 KEY = jax.random.key(3)
 NOISE = jax.random.fold_in(KEY, 0)  # what enlarge_folder makes of it

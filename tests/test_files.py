@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen import compilation, files, originals, sample
+from jaxgen import compilation, files
 from jaxgen.data import cache
 from jaxgen.errors import UserError
 from jaxgen.evaluation import reference, weights
@@ -17,6 +17,7 @@ from jaxgen.interop import files as tensor_files
 from jaxgen.interop.tensors import lazy
 from jaxgen.metrics.distances import Gaussian
 from jaxgen.monitor import pictures
+from jaxgen.sampling import originals, output
 
 X = np.zeros((4, 8, 8, 3), np.uint8)
 GAUSS = {"pool": Gaussian(np.zeros(2), np.eye(2), 9)}
@@ -26,8 +27,8 @@ WRITERS = {
     "x.json": lambda p: files.write_json(p, {"a": 1}),
     "x.html": lambda p: files.write_text(p, "text"),
     "y.png": lambda p: pictures.save_png(p, X[0], {"a": 1}),
-    "x.png": lambda p: sample.write(str(p), X, None, {}),
-    "x.npz": lambda p: sample.write(str(p), X, np.arange(4), {}),
+    "x.png": lambda p: output.write(str(p), X, None, {}),
+    "x.npz": lambda p: output.write(str(p), X, np.arange(4), {}),
     "o.png": lambda p: originals.save(p, Image.fromarray(X[0]), None, {}),
     "r.npz": lambda p: reference.save_statistics(p, GAUSS, "pool", CARD),
     "x.pt": lambda p: tensor_files.write(p, {"a": lazy(np.ones(9))}),

@@ -7,12 +7,13 @@ import pytest
 from test_biggan import CASES, GOLDEN, hub, known
 from verbs import call
 
-from jaxgen import averaged, begin, config, exchange, exchange_gan
+from jaxgen import begin, config, exchange, exchange_gan
 from jaxgen.checkpoint.restore import restore_subset
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import files, gans, names
 from jaxgen.interop.tensors import lazy
+from jaxgen.sampling import trained as sampling_trained
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -93,7 +94,7 @@ def test_in_and_out_again(theirs, tmp_path):
   """Both nets and all their statistics; what is sampled is the file's."""
   gen, disc, made = theirs
   exchange.bring(gen, tmp_path / "w", "biggan", small(), disc=disc)
-  trained = averaged.trained(tmp_path / "w")
+  trained = sampling_trained.trained(tmp_path / "w")
   jax.tree.map(np.testing.assert_array_equal,
                {"params": trained.params["gen"], **trained.stats["gen"]},
                made["gen"])
@@ -112,7 +113,7 @@ def test_without_a_discriminator_it_begins_at_random(theirs, tmp_path):
   exchange.bring(theirs[0], tmp_path / "w", "biggan", small(),
                  say=lines.append)
   assert any("no discriminator: it begins at random" in x for x in lines)
-  trained = averaged.trained(tmp_path / "w")
+  trained = sampling_trained.trained(tmp_path / "w")
   shapes = exchange_gan.abstract(trained)
   _, state, _ = restore_subset(
       tmp_path / "w", {"params": {"disc": shapes.params["disc"]}})

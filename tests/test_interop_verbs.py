@@ -9,21 +9,13 @@ import pytest
 from verbs import call, tree
 
 import jaxgen
-from jaxgen import (
-  averaged,
-  begin,
-  config,
-  core,
-  exchange,
-  experiment,
-  sharding,
-  train,
-)
+from jaxgen import begin, config, core, exchange, experiment, sharding, train
 from jaxgen.build import build
 from jaxgen.checkpoint.restore import latest_meta, restore_subset
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import files, names
+from jaxgen.sampling import trained
 
 ADM = "configs/digits_adm.py:debug"
 SMALLER = "--config.model.net.mults=(1,)"
@@ -145,7 +137,7 @@ def test_classifiers_and_other_sources(tmp_path):
     made = written(file, small(name), source)
     exchange.bring(file, workdir, source, small(name), size=8)
     jax.tree.map(np.testing.assert_array_equal,
-                 averaged.trained(workdir).params["net"], made)
+                 trained.trained(workdir).params["net"], made)
     done = exchange.carry(workdir, tmp_path / "x.safetensors")
     theirs, back = files.read(file), files.read(tmp_path / "x.safetensors")
     assert done["tensors"] == len(back) == len(theirs) + more
@@ -165,7 +157,7 @@ def test_heads_are_sayable(brought, tmp_path, capsys, monkeypatch):
   net = latest_meta(tmp_path / "w")["config"]["model"]["net"]
   assert (net["heads"], net["heads_up"], net["split_first"]) == (4, 2, True)
   jax.tree.map(np.testing.assert_array_equal,
-               averaged.trained(tmp_path / "w").params["net"], made)
+               trained.trained(tmp_path / "w").params["net"], made)
   argv[-1] += "2"
   line = mistake(capsys, monkeypatch, *argv)
   assert "--heads=4" in line and "--schedule" in line

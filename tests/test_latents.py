@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import core, latents, projection, sample
+from jaxgen import core, sample
 from jaxgen.build import build
 from jaxgen.errors import UserError
 from jaxgen.models import gan_parts
 from jaxgen.monitor import pictures
-from jaxgen.sampler import Sampler
+from jaxgen.sampling import latents, projection
+from jaxgen.sampling.sampler import Sampler
 
 sys.path.insert(0, os.path.dirname(__file__))
 from games import SPECS, filled, same  # noqa: E402

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from verbs import call, tree
 
-from jaxgen import sample
 from jaxgen.errors import UserError
 from jaxgen.monitor import pictures, results
+from jaxgen.sampling import output
 
 X = np.zeros((3, 8, 8, 1), np.uint8)
 INFO = {"workdir": "w", "seed": 0, "knobs": {"eta": 0.5}}
 
 
 def write(path, info=INFO, x=X, labels=None):
-  return sample.write(str(path), x, labels, info)
+  return output.write(str(path), x, labels, info)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_what_is_a_users_own_stays(verb, said, mine, capsys, monkeypatch):
 def test_ours_are_replaced_and_an_input_is_not(tmp_path, capsys, monkeypatch):
   for name in ("x.png", "x.npz", "folder"):
     for old in (False, True):
-      assert old == (results.check_folder(tmp_path / name, sample.part_of(INFO))
+      assert old == (results.check_folder(tmp_path / name, output.part_of(INFO))
                      if name == "folder" else
                      results.check_file(tmp_path / name))
       write(tmp_path / name)
@@ -118,7 +118,7 @@ def test_a_folder_is_of_one_command(tmp_path):
 
 def test_what_is_known_before_the_work_is_enough(tmp_path):
   write(tmp_path / "new", INFO | {"project": {"steps": 2, "losses": [1.]}})
-  known = lambda steps: sample.part_of(INFO | {"project": {"steps": steps}})
+  known = lambda steps: output.part_of(INFO | {"project": {"steps": steps}})
   assert results.check_folder(tmp_path / "new", known(2))
   with pytest.raises(UserError, match="3 files"):
     results.check_folder(tmp_path / "new", known(3))

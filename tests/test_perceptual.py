@@ -17,7 +17,7 @@ from jaxgen.evaluation import perceptual
 from jaxgen.metrics.perceptual import distance
 from jaxgen.models.classifier import Classifier
 from jaxgen.nets import convs, trunks
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
 
 CASE = np.load(pathlib.Path(__file__).parent / "golden" / "lpips_random.npz")
 SEED = json.loads(str(CASE["manifest"]))["seed"]

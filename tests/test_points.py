@@ -3,7 +3,7 @@ import pytest
 
 from jaxgen import config
 from jaxgen.judge import means, open_judge
-from jaxgen.sampler import load
+from jaxgen.sampling.sampler import load
 from jaxgen.train import train
 
 

@@ -9,13 +9,14 @@ from absl import flags
 from ml_collections import ConfigDict
 from verbs import POINTS, call
 
-from jaxgen import arguments, choices, cli, config, sharding
+from jaxgen import arguments, cli, config, sharding
 from jaxgen.begin import Data
 from jaxgen.build import build, find
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, check_attention, open_data
 from jaxgen.nets.unet import UNet
+from jaxgen.sampling import presets
 from jaxgen.train import overview
 
 CONFIGS = sorted(p.stem for p in config.OURS.glob("[!_]*.py"))
@@ -189,10 +190,10 @@ def test_defaults_can_be(path):
     ("s_min", -1, 3), ("temperature", -1, 0), ("bend", 0, .1),
     ("first", 0, 1), ("guidance", None, -5), ("psi", None, -2)])
 def test_knobs(name, bad, good):
-  choices.check_knob(name, good, 1.)
+  presets.check_knob(name, good, 1.)
   if bad is not None:
     with pytest.raises(UserError, match=f"{name}=.*want"):
-      choices.check_knob(name, bad, 1.)
+      presets.check_knob(name, bad, 1.)
 
 
 def attentions(net, size):

@@ -21,7 +21,7 @@ from jaxgen.evaluation.restored import Case
 from jaxgen.metrics.restoration import consistency, psnr, ssim
 from jaxgen.models.cascade import Cascade
 from jaxgen.monitor import pictures
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
 
 
 def pair(channels=3, shape=(24, 31), n=4, seed=0):

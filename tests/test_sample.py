@@ -12,13 +12,14 @@ import pytest
 from verbs import ROOT, call, finish, start, tree
 
 import jaxgen
-from jaxgen import choices, config, ema, latents, train
+from jaxgen import config, ema, train
 from jaxgen.checkpoint import disk, manager, restore
 from jaxgen.errors import UserError
 from jaxgen.models.gan import GAN
 from jaxgen.monitor import pictures
 from jaxgen.sample import KNOBS
-from jaxgen.sampler import key_of
+from jaxgen.sampling import latents, presets
+from jaxgen.sampling.sampler import key_of
 
 
 def trained(folder, name, **overrides):
@@ -151,7 +152,7 @@ def test_a_picture_tells_how_it_was_made(digits, points, tmp_path,
 
 
 def test_a_folder_gets_one_picture_each(digits, tmp_path):
-  from jaxgen.sample import write
+  from jaxgen.sampling.output import write
   x = jaxgen.load(digits).sample(0, 3, labels=[4, 5, 6])
   write(str(tmp_path / "new"), x, np.array([4, 5, 6]), {"seed": 0})
   files = sorted((tmp_path / "new").iterdir())
@@ -255,9 +256,9 @@ def test_a_knob_takes_numbers_of_its_range(name, value):
   except ValueError:
     good = False
   if good:
-    return choices.check_knob(name, value, default)
+    return presets.check_knob(name, value, default)
   with pytest.raises(UserError, match=f"^{name}=.*: want "):
-    choices.check_knob(name, value, default)
+    presets.check_knob(name, value, default)
 
 
 @pytest.mark.parametrize("seed", [-1, 2 ** 32, 2 ** 63, 2 ** 70])

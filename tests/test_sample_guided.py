@@ -13,11 +13,11 @@ import pytest
 import jaxgen
 from jaxgen import config, core, sharding
 from jaxgen.checkpoint.manager import Checkpoints
-from jaxgen.choices import SAMPLERS
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.monitor import pictures
-from jaxgen.sampler import draw
+from jaxgen.sampling.presets import SAMPLERS
+from jaxgen.sampling.sampler import draw
 
 sys.path.insert(0, os.path.dirname(__file__))
 from games import filled  # noqa: E402

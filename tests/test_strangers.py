@@ -10,9 +10,8 @@ import pytest
 from etils import epath
 from verbs import call
 
-from jaxgen import chain, config, modes, stored, sweep
+from jaxgen import config, modes, stored, sweep
 from jaxgen import train as training
-from jaxgen.averaged import trained as read_model
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.compare import check_alike, command, curves
 from jaxgen.compare import trained as entries
@@ -21,6 +20,8 @@ from jaxgen.evaluation import cards
 from jaxgen.monitor import log, pictures
 from jaxgen.monitor.goodput import loss
 from jaxgen.report.page import render
+from jaxgen.sampling.stages import stages_of
+from jaxgen.sampling.trained import trained as read_model
 from jaxgen.stored import NUMBER, Each, Whole
 from jaxgen.study_page import record
 
@@ -234,7 +235,7 @@ STUDY = [{"study": {"num": 3}},
 FILES = {  # of JSON that is kept: what reads it, a good one
     "sweep.json": (sweep.known, SWEEP), "modes.json": (modes.earlier, MODES),
     "card.json": (lambda path: cards.rank({"a": cards.load(path)}), CARD),
-    "cascade.json": (lambda path: chain.stages_of(path.parent), CASCADE),
+    "cascade.json": (lambda path: stages_of(path.parent), CASCADE),
     "study.jsonl": (record.read, STUDY)}
 FIELDS = {
     "sweep.json": ("rows", "rows.0", "rows.0.told", "rows.0.told.card",
@@ -315,12 +316,12 @@ def test_scores_that_were_not_finite_are_numbers_again(tmp_path):
 def test_cascades_that_have_no_end(tmp_path):
   put(tmp_path / "cascade.json", {"stages": [{"workdir": str(tmp_path)}]})
   with pytest.raises(UserError, match="stage 0, .*, is a cascade itself"):
-    chain.stages_of(tmp_path)
+    stages_of(tmp_path)
   for stages, said in (([], "no stages"), ([{"stage": "../.."}], "stage is"),
                        ([{"stage": "1"}], "stage is")):
     put(tmp_path / "cascade.json", {"stages": stages})
     with pytest.raises(UserError, match=said):
-      chain.stages_of(tmp_path)
+      stages_of(tmp_path)
 
 
 FORM = {"a": Whole(1), "b?": float, "c": [{"x", "y"}], "d": Each(NUMBER)}

@@ -6,9 +6,10 @@ import pytest
 from verbs import call, tree
 
 import jaxgen
-from jaxgen import config, latents, sweep, train
+from jaxgen import config, sweep, train
 from jaxgen.data.sources import open_source
 from jaxgen.monitor import pictures
+from jaxgen.sampling import latents
 
 
 @pytest.fixture(scope="module")

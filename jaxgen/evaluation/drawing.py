@@ -12,7 +12,7 @@ from jaxgen.checkpoint.fingerprint import fingerprint
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import quantise, three
 from jaxgen.files import digest
-from jaxgen.sampler import Sampler, number_of
+from jaxgen.sampling.sampler import Sampler, number_of
 
 
 @dataclasses.dataclass(eq=False)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from jaxgen import core, files
-from jaxgen.averaged import bare
 from jaxgen.data.arrays import Source
 from jaxgen.distributed import gather
 from jaxgen.errors import UserError
@@ -20,7 +19,8 @@ from jaxgen.evaluation.reference import Reference, open_reference
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import check_metric
 from jaxgen.files import digest
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
+from jaxgen.sampling.trained import bare
 
 DEFAULTS = dict(every=0, num=10_000, protocol="adm", ref="", metrics=(),
                 features="inception", weights="", seed=0, batch=256)

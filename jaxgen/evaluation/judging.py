@@ -6,7 +6,7 @@ import numpy as np
 from jaxgen.errors import UserError
 from jaxgen.evaluation import extract
 from jaxgen.evaluation.drawing import weights_hash
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
 
 
 class JudgeFeatures:

@@ -23,7 +23,7 @@ from jaxgen.interop import files
 from jaxgen.metrics.perceptual import distance
 from jaxgen.nets import convs, trunks
 from jaxgen.nets.layers import GroupNorm
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
 
 Array = jax.Array
 FLAGS = {"net": "lpips_net", "lin": "lpips_lin"}

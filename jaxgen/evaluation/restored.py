@@ -15,7 +15,7 @@ from jaxgen.evaluation.perceptual import Perceptual
 from jaxgen.files import plain
 from jaxgen.metrics import restoration as metrics
 from jaxgen.monitor import pictures
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
 
 Array = jax.Array
 Scores = dict[str, np.ndarray]  # of every image, [N] float64 each

@@ -14,7 +14,7 @@ from jaxgen import core, device, sharding
 from jaxgen.begin import Data
 from jaxgen.compilation import Compiled
 from jaxgen.experiment import Experiment, check_attention, dummy
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
 from jaxgen.speed.training import cycle
 
 KINDS = {"params": "parameters", "opt": "optimiser", "ema": "averages",

@@ -12,7 +12,7 @@ from jaxgen import device, sharding
 from jaxgen.compilation import memory
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, open_data
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
 from jaxgen.speed import networks
 
 

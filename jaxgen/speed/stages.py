@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxgen.models.cascade import Cascade, view
-from jaxgen.sampler import Sampler
+from jaxgen.sampling.sampler import Sampler
 from jaxgen.speed.sampling import compiled, inputs
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import choices, core
+from jaxgen import core
 from jaxgen import ema as averages
 from jaxgen.build import build, nearest
 from jaxgen.checkpoint import disk, restore
@@ -19,6 +19,7 @@ from jaxgen.files import digest
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.guided import Guided
+from jaxgen.sampling import presets
 
 CALLS = 10  # of parts of a net, for each leaf of a checkpoint
 
@@ -38,7 +39,7 @@ def trained(workdir: str, ema: str | None = None, step: int | None = None,
             any_kind: bool = False) -> Trained:
   """Builds a workdir's model and reads its averaged weights.
 
-  See `jaxgen.sampler.load`. With `any_kind`, a model that does not sample in
+  See `jaxgen.sampling.sampler.load`. With `any_kind`, a model that does not sample in
   steps leaves sampler and respacing be.
   """
   meta = latest(workdir)
@@ -46,9 +47,9 @@ def trained(workdir: str, ema: str | None = None, step: int | None = None,
   if any_kind and "sampler" not in config.model:
     sampler = respacing = None
   if sampler:
-    config.model = choices.with_sampler(config.model, sampler)
+    config.model = presets.with_sampler(config.model, sampler)
   if respacing:
-    config.model = choices.with_respacing(config.model, respacing)
+    config.model = presets.with_respacing(config.model, respacing)
   shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]),
                                       np.dtype(data["dtype"]))}
   if data["classes"]:

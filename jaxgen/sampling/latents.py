@@ -17,7 +17,7 @@ from jaxgen.core import Array, Key
 from jaxgen.errors import UserError
 from jaxgen.models.gan import GAN
 from jaxgen.models.gan_parts import keyed, latents
-from jaxgen.sampler import Sampler, key_of
+from jaxgen.sampling.sampler import Sampler, key_of
 
 WAYS = ("z", "class", "both")
 

@@ -21,9 +21,9 @@ from jaxgen.data.image import MODES, open_image
 from jaxgen.errors import UserError, printable
 from jaxgen.monitor.progress import Progress
 from jaxgen.monitor.results import check_folder
-from jaxgen.originals import Picture, finished, opened, save
-from jaxgen.sampler import Sampler
-from jaxgen.tiles import Canvas, begins, cells
+from jaxgen.sampling.originals import Picture, finished, opened, save
+from jaxgen.sampling.sampler import Sampler
+from jaxgen.sampling.tiles import Canvas, begins, cells
 
 
 @dataclasses.dataclass

@@ -18,11 +18,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import config, files, stored
-from jaxgen.averaged import Trained
 from jaxgen.checkpoint import meta
 from jaxgen.errors import UserError
 from jaxgen.experiment import check_samples
 from jaxgen.models.cascade import Cascade
+from jaxgen.sampling.trained import Trained
 
 LIST = "cascade.json"
 FORM = {"stages": [({"stage": str}, {"workdir": str})]}

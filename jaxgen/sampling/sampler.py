@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import choices, core, sharding
+from jaxgen import core, sharding
 from jaxgen.arguments import SEEDS
-from jaxgen.averaged import bare, guided, trained
 from jaxgen.build import nearest
-from jaxgen.chain import chained, stages_of
-from jaxgen.choices import PATHS
 from jaxgen.errors import UserError, guarding
+from jaxgen.sampling import presets
+from jaxgen.sampling.presets import PATHS
+from jaxgen.sampling.stages import chained, stages_of
+from jaxgen.sampling.trained import bare, guided, trained
 
 # Of classes: numbers or names.
 Labels = int | str | Sequence[int | str] | None
@@ -266,7 +267,7 @@ class Sampler:
     for name, value in knobs.items():
       if name not in known:
         raise UserError(self.lacking(name))
-      choices.check_knob(name, value, known[name])
+      presets.check_knob(name, value, known[name])
     settings = known | {k: float(v) for k, v in knobs.items()}
     if (spacing := self.card.get("respacing", "")) and spacing not in PATHS:
       own = self.model.knobs["steps"]
@@ -280,7 +281,7 @@ class Sampler:
     kind, sampler = type(self.model).__name__, self.card.get("sampler")
     if not sampler:
       return f"a {kind} has no knob {name!r}" + nearest(name, self.model.knobs)
-    having = choices.having(name)
+    having = presets.having(name)
     return (f"a {kind} with the sampler {sampler.rpartition('.')[2]} has no "
             f"knob {name!r}" + (f"; {', '.join(having)} have it" if having
                                 else nearest(name, self.model.knobs)))

@@ -16,8 +16,8 @@ import optax
 from jaxgen import core
 from jaxgen.core import Array
 from jaxgen.errors import UserError
-from jaxgen.latents import gan_of, in_batches
-from jaxgen.sampler import Sampler, key_of
+from jaxgen.sampling.latents import gan_of, in_batches
+from jaxgen.sampling.sampler import Sampler, key_of
 
 MOST = 1_000_000  # steps; and far more than any step's length
 Features = Callable[[Array], Any]  # x [B, H, W, C] in [-1, 1] -> [B, ...], many

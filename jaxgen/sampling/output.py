@@ -1,0 +1,93 @@
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.files import atomic
+from jaxgen.monitor import pictures, results
+from jaxgen.monitor.results import kind_of
+
+
+def json_knobs(settings: dict[str, float]) -> dict[str, float | None]:
+  """Knobs as JSON can say them: what is unbounded is None."""
+  return {k: v if np.isfinite(v) else None for k, v in settings.items()}
+
+
+def digest_of(*arrays: np.ndarray) -> str:
+  """Sixteen hex digits of the contents of arrays."""
+  h = hashlib.sha256()
+  for a in arrays:
+    h.update(f"{a.shape}{a.dtype}".encode() + np.ascontiguousarray(a).tobytes())
+  return h.hexdigest()[:16]
+
+
+def portrait(x: np.ndarray, path: pathlib.Path, info: dict[str, Any],
+             columns: int | None = None) -> np.ndarray:
+  """One picture of samples, written to `path` with how it was made."""
+  image = pictures.scatter(x) if x.ndim == 2 else pictures.grid(x, columns)
+  pictures.save_png(path, image, info)
+  return image
+
+
+def part_of(info: dict[str, Any], num: float = np.inf,
+            labels: Sequence[int | None] | None = None
+            ) -> Callable[[str], dict[str, Any] | None]:
+  """Name of a picture in a folder -> what it tells; None for other names.
+
+  Labels are those of all pictures, or None if they are not known yet.
+  """
+  def tells(name: str) -> dict[str, Any] | None:
+    stem = name.removesuffix(".png")
+    i = int(stem) if re.fullmatch(r"\d{1,9}", stem) else -1
+    if name != f"{i:06d}.png" or not 0 <= i < num:
+      return None
+    if labels is None:
+      return info | {"index": i}
+    return info | {"index": i, "label": labels[i]}
+  return tells
+
+
+def write(out: str, x: np.ndarray, labels: np.ndarray | None,
+          info: dict[str, Any], columns: int | None = None,
+          more: dict[str, np.ndarray] | None = None) -> None:
+  """Samples as one grid, a sample file or a folder of pictures.
+
+  Args:
+    out: x.png, x.npz or a folder.
+    x: uint8 [N, H, W, C], or points.
+    labels: [N].
+    info: How they were made.
+    columns: Of the grid.
+    more: Further arrays for the sample file.
+
+  Raises:
+    UserError: The folder holds something else, or it cannot be written.
+  """
+  path, kind = pathlib.Path(out), kind_of(out)
+  each = [None] * len(x) if labels is None else labels.tolist()
+  names = info.get("class_names")
+  if not kind:  # each picture needs the name of its own class alone
+    info = {k: v for k, v in info.items() if k != "class_names"}
+    results.check_folder(path, part_of(info, len(x), each))
+  try:
+    if kind == ".png":
+      portrait(x, path, info, columns)
+    elif kind == ".npz":
+      arrays = [x] if labels is None else [x, labels]
+      with atomic(path) as draft, draft.open("wb") as file:
+        np.savez(file, *arrays, info=json.dumps(info), **more or {})
+    else:
+      for i, image in enumerate(x):
+        y = each[i]
+        known = {"class": names[y]} if names and isinstance(y, int) and (
+            0 <= y < len(names)) else {}
+        portrait(image[None], path / f"{i:06d}.png", info | {
+            "index": i, "label": y} | known)
+  except OSError as e:
+    raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}"
+                    ) from e
