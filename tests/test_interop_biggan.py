@@ -7,8 +7,9 @@ import pytest
 from test_biggan import CASES, GOLDEN, hub, known
 from verbs import call
 
-from jaxgen import begin, config, exchange, exchange_gan
+from jaxgen import config
 from jaxgen.checkpoint.restore import restore_subset
+from jaxgen.convert import gan_workdir, initial_state, workdir
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import files, gans, names
@@ -77,13 +78,13 @@ def theirs(tmp_path_factory):
   """-> paths of G_ema.pth and D.pth, of random weights; and these."""
   folder = tmp_path_factory.mktemp("theirs")
   experiment = Experiment.of(small())
-  data = begin.Data("digits", (8, 8, 1), 10)
-  abstract = experiment.abstract(data, exchange.sharding.make_mesh())
+  data = initial_state.Data("digits", (8, 8, 1), 10)
+  abstract = experiment.abstract(data, workdir.sharding.make_mesh())
   rng, made = np.random.default_rng(0), {}
   for group in ("gen", "disc"):
     made[group] = jax.tree.map(
         lambda s: (1 + rng.random(s.shape) / 9).astype(np.float32),
-        exchange_gan.collections(abstract, group))
+        gan_workdir.collections(abstract, group))
   parts = gans.give({"ema": made["gen"], "disc": made["disc"]}, "biggan")
   files.write(folder / "G_ema.pth", parts[""])
   files.write(folder / "D.pth", parts["disc"])
@@ -93,12 +94,12 @@ def theirs(tmp_path_factory):
 def test_in_and_out_again(theirs, tmp_path):
   """Both nets and all their statistics; what is sampled is the file's."""
   gen, disc, made = theirs
-  exchange.bring(gen, tmp_path / "w", "biggan", small(), disc=disc)
+  workdir.bring(gen, tmp_path / "w", "biggan", small(), disc=disc)
   trained = sampling_trained.trained(tmp_path / "w")
   jax.tree.map(np.testing.assert_array_equal,
                {"params": trained.params["gen"], **trained.stats["gen"]},
                made["gen"])
-  done = exchange.carry(tmp_path / "w", tmp_path / "G.pth",
+  done = workdir.carry(tmp_path / "w", tmp_path / "G.pth",
                         disc=tmp_path / "D.pth")
   assert done["tensors"] == len(files.read(gen))
   for name, path in (("G.pth", gen), ("D.pth", disc)):
@@ -110,11 +111,11 @@ def test_in_and_out_again(theirs, tmp_path):
 
 def test_without_a_discriminator_it_begins_at_random(theirs, tmp_path):
   lines = []
-  exchange.bring(theirs[0], tmp_path / "w", "biggan", small(),
+  workdir.bring(theirs[0], tmp_path / "w", "biggan", small(),
                  say=lines.append)
   assert any("no discriminator: it begins at random" in x for x in lines)
   trained = sampling_trained.trained(tmp_path / "w")
-  shapes = exchange_gan.abstract(trained)
+  shapes = gan_workdir.abstract(trained)
   _, state, _ = restore_subset(
       tmp_path / "w", {"params": {"disc": shapes.params["disc"]}})
   kernel = np.asarray(state["params"]["disc"]["block_0_0"]["conv_2"]["kernel"])
@@ -153,4 +154,4 @@ def test_mistake_of_importing(case, theirs, tmp_path, capsys, monkeypatch):
 def test_a_discriminator_of_one_file_is_no_other_file(theirs):
   for source in ("stylegan2", "biggan_hub"):
     with pytest.raises(UserError, match="discriminators alone: leave --disc"):
-      exchange_gan.check_disc(source, "--disc")
+      gan_workdir.check_disc(source, "--disc")

@@ -11,10 +11,10 @@ import pytest
 
 from jaxgen import config, core
 from jaxgen.build import build
+from jaxgen.convert.published import NOTHING, PUBLISHED, Facts, compare, usual
 from jaxgen.errors import UserError
 from jaxgen.interop import diffusers, names
 from jaxgen.interop.infer import infer
-from jaxgen.published import NOTHING, PUBLISHED, Facts, compare, usual
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -18,21 +18,22 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from test_interop_files import legacy  # noqa: E402
 
-from jaxgen import config, exchange, sharding  # noqa: E402
-from jaxgen.begin import Data  # noqa: E402
+from jaxgen import config, sharding
 from jaxgen.build import build  # noqa: E402
 from jaxgen.checkpoint.restore import restore_subset  # noqa: E402
+from jaxgen.convert.initial_state import Data  # noqa: E402
+from jaxgen.convert.workdir import bring, carry  # noqa: E402
 from jaxgen.errors import UserError  # noqa: E402
 from jaxgen.experiment import Experiment  # noqa: E402
 from jaxgen.interop import edm, files, gans, names, stylegan2  # noqa: E402
 from jaxgen.interop.infer import infer  # noqa: E402
 from jaxgen.interop.tensors import lazy  # noqa: E402
 from jaxgen.interop.torchwrite import (  # noqa: E402
-    ORDERED,
-    name,
-    number,
-    numbers,
-    text,
+  ORDERED,
+  name,
+  number,
+  numbers,
+  text,
 )
 from jaxgen.nets.stylegan2 import Generator  # noqa: E402
 from jaxgen.nets.stylegan2_disc import Discriminator  # noqa: E402
@@ -396,16 +397,16 @@ def test_a_pickle_makes_a_workdir(tmp_path, monkeypatch):
             sets.items()}
   arrays["G"]["synthesis.b8.conv0.resample_filter"] = stylegan2.FILTER
   pathlib.Path("x.pkl").write_bytes(snapshot(arrays))
-  exchange.bring("x.pkl", "w", "nvlabs", small())
+  bring("x.pkl", "w", "nvlabs", small())
   state = restored("w", 10)
   same(state["params"], {"gen": made["gen"]["params"],
                          "disc": made["disc"]["params"]})
   same(state["ema"]["main"]["gen"], made["ema"]["params"])
   same(state["stats"]["gen"], {k: made["ema"][k] for k in ("average", "noise")})
   with pytest.raises(UserError, match="keeps its code"):
-    exchange.carry("w", "y.pt")
+    carry("w", "y.pt")
   with pytest.raises(UserError, match="has no name for this net's mapping/emb"):
-    exchange.carry("w", "y.pt", "stylegan2")
+    carry("w", "y.pt", "stylegan2")
   assert not pathlib.Path("hacked").exists()
 
 
@@ -415,14 +416,14 @@ def test_the_ports_checkpoints_go_in_and_out(tmp_path):
           for at, one in sets.items()}
   files.write(tmp_path / "x.pt", sets)
   said = []
-  exchange.bring(tmp_path / "x.pt", tmp_path / "w", "stylegan2", small(0),
+  bring(tmp_path / "x.pt", tmp_path / "w", "stylegan2", small(0),
                  say=said.append)
   assert any("mean style" in line for line in said)
   state = restored(tmp_path / "w", 0)
   same(state["params"]["gen"], made["gen"]["params"])
   same(state["ema"]["main"]["gen"], made["ema"]["params"])
   assert np.abs(state["stats"]["gen"]["average"]["w_avg"]).max() > 0
-  exchange.carry(tmp_path / "w", tmp_path / "y.pt")
+  carry(tmp_path / "w", tmp_path / "y.pt")
   back = files.sets(tmp_path / "y.pt")
   assert set(back) == {"g", "g_ema", "d", ""} and set(back[""]) == {
       "latent_avg"}
@@ -430,7 +431,7 @@ def test_the_ports_checkpoints_go_in_and_out(tmp_path):
     for k, t in sets[at].items():
       np.testing.assert_array_equal(back[at][k].read(), t.read())
   with pytest.raises(UserError, match="want x.pt"):
-    exchange.carry(tmp_path / "w", tmp_path / "y.safetensors")
+    carry(tmp_path / "w", tmp_path / "y.safetensors")
 
 
 def test_mistakes(tmp_path):
@@ -438,7 +439,7 @@ def test_mistakes(tmp_path):
     with pytest.raises(UserError) as e:
       if sets:
         files.write(tmp_path / "x.pt", sets)
-      exchange.bring(tmp_path / "x.pt", tmp_path / "w", source, c, **kw)
+      bring(tmp_path / "x.pt", tmp_path / "w", source, c, **kw)
     return str(e.value)
 
   sets, _ = random_sets(0, "stylegan2")

@@ -9,9 +9,11 @@ import pytest
 from verbs import call, tree
 
 import jaxgen
-from jaxgen import begin, config, core, exchange, experiment, sharding, train
+from jaxgen import config, core, experiment, sharding, train
 from jaxgen.build import build
 from jaxgen.checkpoint.restore import latest_meta, restore_subset
+from jaxgen.convert import initial_state
+from jaxgen.convert.workdir import bring, carry
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import files, names
@@ -49,7 +51,7 @@ def brought(tmp_path_factory):
   """-> workdir of an import, its file, and the weights; not to be changed."""
   folder = tmp_path_factory.mktemp("brought")
   made = written(folder / "theirs.pt", small(), "adm")
-  exchange.bring(folder / "theirs.pt", folder / "w", "adm", small(), size=8,
+  bring(folder / "theirs.pt", folder / "w", "adm", small(), size=8,
                  licence="MIT, by X")
   return folder / "w", folder / "theirs.pt", made
 
@@ -57,7 +59,7 @@ def brought(tmp_path_factory):
 def test_every_weight_and_average_is_theirs(brought):
   workdir, file, made = brought
   like = Experiment.of(small()).abstract(
-      begin.Data("digits", (8, 8, 1), 10), sharding.make_mesh())
+      initial_state.Data("digits", (8, 8, 1), 10), sharding.make_mesh())
   step, state, _ = restore_subset(
       workdir, {"params": like.params, "ema": like.ema, "opt": like.opt})
   assert step == 0
@@ -135,10 +137,10 @@ def test_classifiers_and_other_sources(tmp_path):
                              ("configs/sr3.py:debug", "sr3", 12)):
     file, workdir = tmp_path / f"{source}.pt", tmp_path / source
     made = written(file, small(name), source)
-    exchange.bring(file, workdir, source, small(name), size=8)
+    bring(file, workdir, source, small(name), size=8)
     jax.tree.map(np.testing.assert_array_equal,
                  trained.trained(workdir).params["net"], made)
-    done = exchange.carry(workdir, tmp_path / "x.safetensors")
+    done = carry(workdir, tmp_path / "x.safetensors")
     theirs, back = files.read(file), files.read(tmp_path / "x.safetensors")
     assert done["tensors"] == len(back) == len(theirs) + more
     for key, tensor in theirs.items():
@@ -177,7 +179,7 @@ def test_names_that_are_no_text(brought, tmp_path, capsys, monkeypatch):
         f"--workdir={tmp_path / end}", "--config.model.net.head=16")
     assert status == 0 and "step 0" in out, lines
     assert out.encode() and out.strip().isprintable()
-    made = exchange.carry(str(tmp_path / end), str(folder / f"out.{end}"))
+    made = carry(str(tmp_path / end), str(folder / f"out.{end}"))
     assert made["import"]["file"] == file.name
 
 
@@ -256,5 +258,5 @@ def test_a_file_that_wants_code_ends_the_verb(tmp_path, capsys, monkeypatch):
 
 
 def test_the_verb_is_a_module_though_its_name_is_a_keyword():
-  verb = importlib.import_module("jaxgen.import")
+  verb = importlib.import_module("jaxgen.convert.import_")
   assert "--source adm" in verb.__doc__

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from verbs import POINTS, call
 
 from jaxgen import arguments, cli, config, sharding
-from jaxgen.begin import Data
 from jaxgen.build import build, find
+from jaxgen.convert.initial_state import Data
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, check_attention, open_data

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxgen import core, device, sharding
-from jaxgen.begin import Data
 from jaxgen.compilation import Compiled
+from jaxgen.convert.initial_state import Data
 from jaxgen.experiment import Experiment, check_attention, dummy
 from jaxgen.sampling.sampler import Sampler
 from jaxgen.speed.training import cycle

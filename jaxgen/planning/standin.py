@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen.begin import Data
+from jaxgen.convert.initial_state import Data
 from jaxgen.errors import UserError
 
 # As they are stored; what has a size is resized to it.

@@ -17,12 +17,12 @@ import sys
 from absl import flags
 
 from jaxgen import cli
+from jaxgen.convert.published import Facts
+from jaxgen.convert.workdir import bring
 from jaxgen.errors import UserError, printable
-from jaxgen.exchange import bring
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
 from jaxgen.monitor.progress import Progress
-from jaxgen.published import Facts
 
 CONFIGS = ("config",)
 
@@ -73,4 +73,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.import")
+  cli.run("jaxgen.convert.import_")

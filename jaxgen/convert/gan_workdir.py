@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
-from jaxgen.begin import Data, Weights
+from jaxgen.convert.initial_state import Data, Weights
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import files, gans

@@ -8,8 +8,8 @@ import functools
 from absl import flags
 
 from jaxgen import cli
+from jaxgen.convert.workdir import carry
 from jaxgen.errors import UserError, printable
-from jaxgen.exchange import carry
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES
 from jaxgen.monitor.results import check_file
@@ -44,4 +44,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.export")
+  cli.run("jaxgen.convert.export")

@@ -8,19 +8,20 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxgen import config as configs
-from jaxgen import core, exchange_gan, published, sharding
-from jaxgen.begin import Data, Weights, begun
+from jaxgen import core, sharding
 from jaxgen.build import nearest
 from jaxgen.checkpoint import disk, lock, step_folder
 from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.checkpoint.meta import latest, settings
+from jaxgen.convert import gan_workdir, published
+from jaxgen.convert.initial_state import Data, Weights, begun
+from jaxgen.convert.published import NOTHING, Facts
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe
 from jaxgen.interop import diffusers, edm, files, names
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.sources import SOURCES, Block, sr3_buffers
 from jaxgen.interop.tensors import Tensor, lazy
-from jaxgen.published import NOTHING, Facts
 from jaxgen.sampling import trained as sampling_trained
 
 Tensors = dict[str, Tensor]
@@ -57,7 +58,7 @@ def bring(checkpoint: str, workdir: str, source: str,
     configs.check_single(config, "import")
     config = config.copy_and_resolve_references()
     facts.apply(config)
-  way = exchange_gan.opened if is_gan(config) else functools.partial(
+  way = gan_workdir.opened if is_gan(config) else functools.partial(
       opened, facts=facts)
   experiment, data, abstract, weights = way(
       checkpoint, source, config, key=key, size=size, disc=disc, seen=seen,
@@ -190,10 +191,10 @@ def carry(workdir: str, out: str, source: str | None = None, *,
   check_source(source)
   if is_gan(config):
     if disc:
-      exchange_gan.check_disc(source, "--disc")
+      gan_workdir.check_disc(source, "--disc")
       files.kind_of(disc)
-    trained, tensors = exchange_gan.given(workdir, source, config, ema, step)
-    if exchange_gan.apart(source):
+    trained, tensors = gan_workdir.given(workdir, source, config, ema, step)
+    if gan_workdir.apart(source):
       if disc:
         files.write(disc, tensors["disc"])
       tensors = tensors[""]
