@@ -29,8 +29,8 @@ from jaxgen.data.summary import introduce
 from jaxgen.device import machine
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards
+from jaxgen.evaluation.judge import Judge, means, open_judge, spreads
 from jaxgen.experiment import Experiment, check_samples
-from jaxgen.judge import Judge, means, open_judge, spreads
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
 from jaxgen.monitor.results import check_report

@@ -23,15 +23,24 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, files, restoration, sample
+from jaxgen import cli, files, sample
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
-from jaxgen.evaluation import cards, statistics
+from jaxgen.evaluation import cards, restoration, statistics
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.drawing import Drawn, choose_labels
+from jaxgen.evaluation.fid_of_statistics import Pair
 from jaxgen.evaluation.images import SPANS, Dataset, Images
+from jaxgen.evaluation.judge import (
+  ClassifierJudge,
+  check_samples,
+  means,
+  open_judge,
+  spreads,
+  table,
+)
 from jaxgen.evaluation.logs import append, card_name
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
 from jaxgen.evaluation.reference import (
@@ -42,15 +51,6 @@ from jaxgen.evaluation.reference import (
 )
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import METRICS, check_metric
-from jaxgen.evaluation.two import Pair
-from jaxgen.judge import (
-  ClassifierJudge,
-  check_samples,
-  means,
-  open_judge,
-  spreads,
-  table,
-)
 from jaxgen.monitor import results
 from jaxgen.sampling import output, sampler
 from jaxgen.sampling.sampler import key_of

@@ -26,7 +26,7 @@ from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
 from jaxgen.device import machine
 from jaxgen.errors import Diverged, UserError, printable
-from jaxgen.judge import Judge, means, open_judge
+from jaxgen.evaluation.judge import Judge, means, open_judge
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.sampling import output

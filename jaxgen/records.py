@@ -33,7 +33,7 @@ def judge_of(experiment: Experiment, source: Source, workdir: str) -> Any:
     UserError: it cannot be done so. Nothing is in the workdir then.
   """
   config = experiment.config
-  from jaxgen.evaluation.during import Periodic, settings
+  from jaxgen.evaluation.periodic import Periodic, settings
   if not settings(config.log.eval)["every"]:
     return None
   return Periodic(config.log.eval, as_json(config), experiment.model, source,

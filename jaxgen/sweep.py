@@ -23,11 +23,12 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, controls, files, restoration, stored
+from jaxgen import cli, controls, files, stored
 from jaxgen.build import nearest
 from jaxgen.device import machine
 from jaxgen.errors import UserError, printable
-from jaxgen.judge import Judge, means, open_judge, spreads
+from jaxgen.evaluation import restoration
+from jaxgen.evaluation.judge import Judge, means, open_judge, spreads
 from jaxgen.monitor import pictures, results
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.stages import data_of

@@ -6,7 +6,7 @@ import pytest
 from verbs import call
 
 from jaxgen import compare, config
-from jaxgen.judge import open_judge
+from jaxgen.evaluation.judge import open_judge
 from jaxgen.sampling.sampler import load
 
 NAMES = ("points_diffusion", "points_gan", "points_vae")

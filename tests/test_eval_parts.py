@@ -9,8 +9,8 @@ import pytest
 from jaxgen.errors import UserError
 from jaxgen.evaluation import bars
 from jaxgen.evaluation.drawing import Drawn, choose_labels
-from jaxgen.evaluation.during import settings
 from jaxgen.evaluation.logs import append, card_name
+from jaxgen.evaluation.periodic import settings
 from jaxgen.evaluation.protocols import PROTOCOLS, RESIZES, protocol
 from jaxgen.evaluation.scores import METRICS, full_name
 from jaxgen.monitor.log import Logger, read_jsonl

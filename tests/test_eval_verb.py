@@ -15,11 +15,11 @@ from PIL import Image
 from verbs import ROOT, call, finish, tree
 
 from jaxgen import config, load, settings, train
-from jaxgen import judge as judges
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import collect, extract
-from jaxgen.evaluation.during import Periodic
+from jaxgen.evaluation import judge as judges
+from jaxgen.evaluation.periodic import Periodic
 from jaxgen.experiment import Experiment, open_data
 from jaxgen.monitor.log import read_jsonl
 

@@ -14,7 +14,8 @@ from jax.extend import core
 from PIL import Image
 
 from jaxgen.errors import UserError
-from jaxgen.evaluation import entry, extract
+from jaxgen.evaluation import extract
+from jaxgen.evaluation import resize as evaluation_resize
 from jaxgen.evaluation import weights as published
 from jaxgen.evaluation.extractor import batch_size, early
 from jaxgen.nets import dinov2, inception, resize
@@ -135,7 +136,7 @@ def test_resizes_by_their_definition(way, grid, h, w):
 
 
 def test_sizes_that_differ_share_programs():
-  way = entry.bilinear(resize.tf1, 13)
+  way = evaluation_resize.bilinear(resize.tf1, 13)
   enter, rng = jax.jit(way.enter), np.random.default_rng(0)
   for _ in range(5):
     images = [rng.integers(0, 256, (*hw, 3)).astype(np.uint8)
@@ -150,17 +151,17 @@ def test_sizes_that_differ_share_programs():
 def test_clean_resizes_are_pils_of_floats():
   x = np.random.default_rng(0).integers(0, 2, (20, 30, 3)).astype(np.uint8)
   x *= 255  # cubic curves overshoot
-  over = entry.smooth(x, 40)
+  over = evaluation_resize.smooth(x, 40)
   assert over.min() < -1 and over.max() > 256
-  clean = entry.clean(x, 40)
+  clean = evaluation_resize.clean(x, 40)
   np.testing.assert_array_equal(clean, over.clip(0, 255))
   x = x // 4 + 90  # where nothing is clipped, rounding is all that PIL adds
   pil = np.asarray(Image.fromarray(x).resize((40, 40), Image.BICUBIC))
-  assert 0 < np.abs(entry.clean(x, 40) - pil).max() < 1.1
-  np.testing.assert_array_equal(entry.rounded(x, 40), pil)
+  assert 0 < np.abs(evaluation_resize.clean(x, 40) - pil).max() < 1.1
+  np.testing.assert_array_equal(evaluation_resize.rounded(x, 40), pil)
   # Smoothed before it shrinks: a chequerboard becomes grey.
   board = np.indices((64, 64)).sum(0)[..., None].repeat(3, -1) % 2 * 255
-  assert np.abs(entry.clean(board.astype(np.uint8), 8)[2:-2, 2:-2]
+  assert np.abs(evaluation_resize.clean(board.astype(np.uint8), 8)[2:-2, 2:-2]
                 - 127.5).max() < 3
 
 

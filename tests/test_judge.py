@@ -4,9 +4,9 @@ import pytest
 from ml_collections import ConfigDict
 from verbs import call
 
-from jaxgen import judge as judges
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
+from jaxgen.evaluation import judge as judges
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 import pytest
 
 from jaxgen import config
-from jaxgen.judge import means, open_judge
+from jaxgen.evaluation.judge import means, open_judge
 from jaxgen.sampling.sampler import load
 from jaxgen.train import train
 

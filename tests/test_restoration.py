@@ -12,10 +12,10 @@ from PIL import Image
 from skimage import metrics as reference
 from verbs import call
 
-from jaxgen import core, evaluate, restoration, sample
+from jaxgen import core, evaluate, sample
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import degrade
-from jaxgen.evaluation import perceptual
+from jaxgen.evaluation import perceptual, restoration
 from jaxgen.evaluation.perceptual import Perceptual
 from jaxgen.evaluation.restored import Case
 from jaxgen.metrics.restoration import consistency, psnr, ssim

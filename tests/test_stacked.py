@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxgen import judge as judges
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
+from jaxgen.evaluation import judge as judges
+from jaxgen.evaluation.modes_judge import SURE, StackedJudge
 from jaxgen.metrics.modes import kl_to_uniform
-from jaxgen.modes_judge import SURE, StackedJudge
 
 SPLITS = "train", "test"
 

@@ -7,9 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.errors import UserError
-from jaxgen.evaluation import entry
 from jaxgen.evaluation import weights as published
 from jaxgen.evaluation.extractor import Extractor, batch_size
+from jaxgen.evaluation.resize import (
+  bilinear,
+  by_pil,
+  clean,
+  rounded,
+  smooth,
+  unresized,
+)
 from jaxgen.nets import dinov2 as dino
 from jaxgen.nets import inception as incept
 from jaxgen.nets import resize as grids
@@ -45,10 +52,10 @@ def inception(weights: str | os.PathLike | None = None, resize: str = "tf",
     batch: Images at a time.
   """
   ways = {  # to their size, and to [-1, 1]
-      "tf": (entry.bilinear(grids.tf1, incept.SIZE), half),
-      "half_pixel": (entry.bilinear(grids.half_pixel, incept.SIZE), unit),
-      "clean": (entry.by_pil(entry.clean, incept.SIZE), half),
-      "none": (entry.unresized(), unit)}
+      "tf": (bilinear(grids.tf1, incept.SIZE), half),
+      "half_pixel": (bilinear(grids.half_pixel, incept.SIZE), unit),
+      "clean": (by_pil(clean, incept.SIZE), half),
+      "none": (unresized(), unit)}
   way, normalise = among(ways, resize)
   found = published.inception(weights)
   net = incept.Inception()
@@ -70,8 +77,8 @@ def dinov2(weights: str | os.PathLike | None = None, resize: str = "smooth",
       (dgm-eval's: PIL's bicubic of bytes).
     batch: Images at a time.
   """
-  ways = {"smooth": entry.smooth, "rounded": entry.rounded}
-  way = entry.by_pil(among(ways, resize), dino.SIZE)
+  ways = {"smooth": smooth, "rounded": rounded}
+  way = by_pil(among(ways, resize), dino.SIZE)
   found = published.dinov2(weights)
   net = dino.DINOv2()
   def apply(params, x, taps):
@@ -104,7 +111,7 @@ def classifier(model: Any, state: Any, name: str, sha256: str,
   return Extractor(
       name, sha256, ("features", "logits"),
       {"network": name, "sha256": sha256, "resize": "none"},
-      entry.unresized(), apply, state, batch_size(batch), channels=None)
+      unresized(), apply, state, batch_size(batch), channels=None)
 
 
 def among(ways: Mapping[str, Any], resize: str) -> Any:

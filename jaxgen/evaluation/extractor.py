@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh
 
 from jaxgen import sharding
 from jaxgen.errors import UserError
-from jaxgen.evaluation.entry import Entry, check
+from jaxgen.evaluation.resize import Entry, check
 
 Array = jax.Array
 Features = dict[str, np.ndarray]

@@ -19,9 +19,9 @@ from jaxgen.data.arrays import Source
 from jaxgen.data.sources import channels_of, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
+from jaxgen.evaluation.modes_judge import PointsJudge, StackedJudge
 from jaxgen.metrics.distances import frechet, moments
 from jaxgen.metrics.prdc import prdc
-from jaxgen.modes_judge import PointsJudge, StackedJudge
 from jaxgen.sampling import output
 from jaxgen.sampling.sampler import Sampler, load
 

@@ -151,4 +151,4 @@ def report(values: flags.FlagValues, parts: dict[str, np.ndarray],
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.likelihood")
+  cli.run("jaxgen.evaluation.bits_per_dim")
