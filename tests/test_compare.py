@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from verbs import call
 
-from jaxgen import compare, config
+from jaxgen import config
+from jaxgen.compare import compare
 from jaxgen.evaluation.judge import open_judge
 from jaxgen.sampling.sampler import load
 

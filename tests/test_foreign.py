@@ -211,7 +211,7 @@ def test_a_log_that_is_none_is_not_cut(tmp_path, text):
 def test_results_that_are_of_others_are_not_overwritten(
     tmp_path, words, name, text, capsys, monkeypatch):
   (tmp_path / name).write_text(text)
-  monkeypatch.setattr("jaxgen.sweep.data_of", lambda workdir: None)
+  monkeypatch.setattr("jaxgen.compare.sweep.data_of", lambda workdir: None)
   status, _, lines = call(
       capsys, monkeypatch, *words.split(), f"--out={tmp_path}")
   assert status == 2 and name in lines[-1] and len(lines) == 1, lines

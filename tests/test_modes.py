@@ -8,8 +8,9 @@ import PIL.Image
 import pytest
 from verbs import call, tree
 
-from jaxgen import config, modes
+from jaxgen import config
 from jaxgen.build import build
+from jaxgen.compare import modes
 from jaxgen.errors import Diverged, UserError
 from jaxgen.monitor import pictures
 

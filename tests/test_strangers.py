@@ -10,16 +10,17 @@ import pytest
 from etils import epath
 from verbs import call
 
-from jaxgen import config, modes, stored, sweep
+from jaxgen import config, stored
 from jaxgen import train as training
 from jaxgen.checkpoint import disk, step_folder
-from jaxgen.compare import check_alike, command, curves
-from jaxgen.compare import trained as entries
+from jaxgen.compare import modes, sweep
+from jaxgen.compare.compare import check_alike, command, curves
+from jaxgen.compare.compare import trained as entries
+from jaxgen.compare.page import render
 from jaxgen.errors import UserError, guarding, printable
 from jaxgen.evaluation import cards
 from jaxgen.monitor import log, pictures
 from jaxgen.monitor.goodput import loss
-from jaxgen.report.page import render
 from jaxgen.sampling.stages import stages_of
 from jaxgen.sampling.trained import trained as read_model
 from jaxgen.stored import NUMBER, Each, Whole

@@ -6,7 +6,8 @@ import pytest
 from verbs import call, tree
 
 import jaxgen
-from jaxgen import config, sweep, train
+from jaxgen import config, train
+from jaxgen.compare import sweep
 from jaxgen.data.sources import open_source
 from jaxgen.monitor import pictures
 from jaxgen.sampling import latents

@@ -2,7 +2,7 @@
 
 What is seen depends on the phase that the script writes into the body.
 """
-from jaxgen.report.style import CSS as REPORT
+from jaxgen.monitor.page_style import CSS as REPORT
 
 CSS = REPORT + """
 html, body { height: 100%; }

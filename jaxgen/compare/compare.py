@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import cli, config, files, train
 from jaxgen.checkpoint import meta
+from jaxgen.compare.page import render
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.device import machine
@@ -34,7 +35,6 @@ from jaxgen.experiment import Experiment, check_samples
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
 from jaxgen.monitor.results import check_report
-from jaxgen.report.page import render
 from jaxgen.sampling import stages
 from jaxgen.sampling.sampler import Sampler, load
 
@@ -269,4 +269,4 @@ def tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.compare")
+  cli.run("jaxgen.compare.compare")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxgen.report.axes import (
+from jaxgen.compare.axes import (
   CHAR,
   Axis,
   axis,

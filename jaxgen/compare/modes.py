@@ -263,4 +263,4 @@ def portrait(x: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.modes")
+  cli.run("jaxgen.compare.modes")

@@ -6,7 +6,8 @@ Trains the three families, judges them and writes demo/report.html.
 """
 from absl import flags
 
-from jaxgen import cli, compare
+from jaxgen import cli
+from jaxgen.compare import compare
 
 FAMILIES = ("digits_diffusion", "digits_gan", "digits_vae")
 
@@ -26,4 +27,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.demo")
+  cli.run("jaxgen.compare.demo")

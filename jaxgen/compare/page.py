@@ -7,16 +7,10 @@ charts are SVG. All text from outside is escaped.
 import base64
 from collections.abc import Mapping
 
-from jaxgen.report import charts, verdict
-from jaxgen.report.axes import escape
-from jaxgen.report.style import CSS
-from jaxgen.report.tables import (
-  Family,
-  families,
-  measured,
-  numbers,
-  setting,
-)
+from jaxgen.compare import charts, verdict
+from jaxgen.compare.axes import escape
+from jaxgen.compare.tables import Family, families, measured, numbers, setting
+from jaxgen.monitor.page_style import CSS
 
 
 def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:

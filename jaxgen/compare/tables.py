@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import NamedTuple
 
+from jaxgen.compare import verdict
+from jaxgen.compare.axes import escape
+from jaxgen.compare.axes import short as rounded
 from jaxgen.monitor.progress import duration
-from jaxgen.report import verdict
-from jaxgen.report.axes import escape
-from jaxgen.report.axes import short as rounded
 
 DASH = "–"
 ARROWS = {1: "↑", -1: "↓", 0: ""}

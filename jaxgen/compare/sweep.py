@@ -260,4 +260,4 @@ def rounded(numbers: set[float]) -> dict[float, float]:
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.sweep")
+  cli.run("jaxgen.compare.sweep")
