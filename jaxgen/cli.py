@@ -38,7 +38,7 @@ VERBS = {
 
 # Started on all of them, alike; and what cannot, where one might hope.
 MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate"}
-ONE_HOST = {"jaxgen.bench"}
+ONE_HOST = {"jaxgen.bench.bench"}
 
 # The least and the most of a flag's whole number, where it is not 1 and more.
 RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535),

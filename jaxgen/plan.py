@@ -16,7 +16,7 @@ import sys
 from absl import flags
 
 from jaxgen import cli, files
-from jaxgen.bench import telling
+from jaxgen.bench.bench import telling
 from jaxgen.config import check_single
 from jaxgen.errors import UserError
 from jaxgen.experiment import check_samples

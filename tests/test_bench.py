@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import bench, cli, config, core, device, files
+from jaxgen import cli, config, core, files
+from jaxgen.bench import bench, device, networks, tables, training
+from jaxgen.bench.sampling import (
+  count_evaluations,
+  fresh_sampler,
+  inputs,
+  sampling_speed,
+)
 from jaxgen.build import build
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy, open_data
 from jaxgen.sampling.sampler import Sampler
-from jaxgen.speed import networks, tables, training
-from jaxgen.speed.sampling import (
-    count_evaluations,
-    fresh_sampler,
-    inputs,
-    sampling_speed,
-)
 
 shape = lambda *s, dtype=jnp.float32: jax.ShapeDtypeStruct(s, dtype)
 

@@ -12,13 +12,13 @@ import pytest
 
 import jaxgen
 from jaxgen import config, core, train
+from jaxgen.bench import stages, tables
 from jaxgen.build import build
 from jaxgen.diffusion import multistep, process, samplers, times, truncation
 from jaxgen.diffusion.augment import Noisy
 from jaxgen.errors import UserError
 from jaxgen.models import walking
 from jaxgen.models.cascade import Cascade, shrunk, view
-from jaxgen.speed import stages, tables
 
 sys.path.insert(0, os.path.dirname(__file__))
 from games import filled, same  # noqa: E402

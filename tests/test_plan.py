@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxgen import config, device
+from jaxgen import config
+from jaxgen.bench import device
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy
 from jaxgen.planning import planner, tables, topology

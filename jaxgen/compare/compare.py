@@ -23,11 +23,11 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import cli, config, files, train
+from jaxgen.bench.device import machine
 from jaxgen.checkpoint import meta
 from jaxgen.compare.page import render
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
-from jaxgen.device import machine
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards
 from jaxgen.evaluation.judge import Judge, means, open_judge, spreads

@@ -20,18 +20,18 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import cli, config, files, settings, stored, train
+from jaxgen.bench.device import machine
+from jaxgen.bench.tables import number
 from jaxgen.build import nearest
 from jaxgen.checkpoint import meta
 from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
-from jaxgen.device import machine
 from jaxgen.errors import Diverged, UserError, printable
 from jaxgen.evaluation.judge import Judge, means, open_judge
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.sampling import output
 from jaxgen.sampling.sampler import load
-from jaxgen.speed.tables import number
 from jaxgen.stored import NUMBER, Each, Whole
 
 # The names that configs/modes.py knows, and what tables call them.

@@ -24,8 +24,8 @@ from typing import Any
 from absl import flags
 
 from jaxgen import cli, controls, files, stored
+from jaxgen.bench.device import machine
 from jaxgen.build import nearest
-from jaxgen.device import machine
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import restoration
 from jaxgen.evaluation.judge import Judge, means, open_judge, spreads

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from jaxgen import device, sharding
+from jaxgen import sharding
+from jaxgen.bench import device
 from jaxgen.errors import UserError
 from jaxgen.planning import estimate, programs, topology
 from jaxgen.planning.standin import stand_in

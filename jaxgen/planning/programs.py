@@ -10,12 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxgen import core, device, sharding
+from jaxgen import core, sharding
+from jaxgen.bench import device
+from jaxgen.bench.training import cycle
 from jaxgen.compilation import Compiled
 from jaxgen.convert.initial_state import Data
 from jaxgen.experiment import Experiment, check_attention, dummy
 from jaxgen.sampling.sampler import Sampler
-from jaxgen.speed.training import cycle
 
 KINDS = {"params": "parameters", "opt": "optimiser", "ema": "averages",
          "stats": "statistics"}

@@ -1,8 +1,8 @@
 """A plan as plain text."""
 from typing import Any
 
+from jaxgen.bench.tables import aligned, number, seconds, share, si, size
 from jaxgen.planning.planner import fits
-from jaxgen.speed.tables import aligned, number, seconds, share, si, size
 
 LESS = ("it needs less with --config.mesh.fsdp=N (weights in parts), "
         "--config.accumulate=N\n(batches in parts) or, in a U-Net, "

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxgen.bench.sampling import compiled, inputs
 from jaxgen.models.cascade import Cascade, view
 from jaxgen.sampling.sampler import Sampler
-from jaxgen.speed.sampling import compiled, inputs
 
 
 def alone(sampler: Sampler) -> list[Sampler]:

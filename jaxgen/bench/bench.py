@@ -18,8 +18,12 @@ from typing import Any
 import jax
 from absl import flags
 
-from jaxgen import cli, device, files, sample, sharding
+from jaxgen import cli, files, sample, sharding
 from jaxgen.arguments import LARGEST
+from jaxgen.bench import device, tables
+from jaxgen.bench.sampling import fresh_sampler, sampling_speed
+from jaxgen.bench.stages import time_stages
+from jaxgen.bench.training import Training, options, training_speed
 from jaxgen.build import nearest
 from jaxgen.config import check_single
 from jaxgen.data import pipeline
@@ -29,10 +33,6 @@ from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError, printable
 from jaxgen.experiment import check_samples, open_data
 from jaxgen.sampling.sampler import load
-from jaxgen.speed import tables
-from jaxgen.speed.sampling import fresh_sampler, sampling_speed
-from jaxgen.speed.stages import time_stages
-from jaxgen.speed.training import Training, options, training_speed
 
 CONFIGS = ("config",)
 WORDS = {  # and the flags that each makes use of
@@ -220,4 +220,4 @@ def telling(stream, every: float = 10.) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.bench")
+  cli.run("jaxgen.bench.bench")

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import device, sharding
+from jaxgen import sharding
+from jaxgen.bench import device
 
 
 class Call(NamedTuple):

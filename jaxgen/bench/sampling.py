@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import device, sharding
+from jaxgen import sharding
+from jaxgen.bench import device, networks
 from jaxgen.compilation import memory
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, open_data
 from jaxgen.sampling.sampler import Sampler
-from jaxgen.speed import networks
 
 
 def silent(text: str) -> None:

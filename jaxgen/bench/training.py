@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import core, device, sharding
+from jaxgen import core, sharding
+from jaxgen.bench import device
 from jaxgen.compilation import Compiled
 from jaxgen.data.pipeline import batches
 from jaxgen.errors import UserError

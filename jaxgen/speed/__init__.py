@@ -1,1 +1,0 @@
-"""Where the time goes: in training, in sampling, in networks alone."""
