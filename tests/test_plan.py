@@ -11,8 +11,8 @@ from jaxgen import config
 from jaxgen.bench import device
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy
-from jaxgen.planning import planner, tables, topology
-from jaxgen.planning.standin import parse_shape, stand_in
+from jaxgen.plan import planner, report, topology
+from jaxgen.plan.standin import parse_shape, stand_in
 from tests import verbs
 
 POINTS = "configs/points_vae.py:debug"
@@ -162,7 +162,7 @@ def test_what_jax_cannot_read_is_not_told(monkeypatch):
     plan = planner.plan(planner.Asked(c), silent)
   assert plan["memory"] == whole["memory"] and plan["flops"] == whole["flops"]
   assert plan["cycles"] is None and not plan["programs"][0]["network"]
-  assert "memory per" in tables.plan(plan) + tables.profile(plan)
+  assert "memory per" in report.plan(plan) + report.profile(plan)
 
 
 @pytest.mark.parametrize(("name", "change", "shape"), [
@@ -174,7 +174,7 @@ def test_what_jax_cannot_read_is_not_told(monkeypatch):
     ("points_gan", {}, (2,))])
 def test_a_plan_knows_the_channels(name, change, shape):
   from jaxgen import config
-  from jaxgen.planning.standin import stand_in
+  from jaxgen.plan.standin import stand_in
   c = config.load(f"configs/{name}.py")
   c.data.update(change)
   assert stand_in(c).shape == shape

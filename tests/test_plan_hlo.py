@@ -4,14 +4,14 @@ import types
 import pytest
 
 from jaxgen.errors import UserError
-from jaxgen.planning import (
-    estimate,
-    hlo,
-    network,
-    planner,
-    profile,
-    tables,
-    topology,
+from jaxgen.plan import (
+  estimate,
+  hlo,
+  network,
+  planner,
+  profile,
+  report,
+  topology,
 )
 
 TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=16
@@ -233,7 +233,7 @@ def test_a_refusal_is_an_answer(message, want):
     (5 << 30, "train", ["does not fit: needs 5 GiB", "fsdp", "remat"]),
     (5 << 30, "sample", ["does not fit: needs 5 GiB"])])
 def test_the_answer_says_what_to_do(total, what, said):
-  found = tables.answer({
+  found = report.answer({
       "what": what, "hbm": 4 << 30, "memory": {"total": total},
       "programs": [{"refused": False}]})
   assert all(word in found for word in said)

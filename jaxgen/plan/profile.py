@@ -3,8 +3,8 @@ import re
 from collections import Counter
 from typing import Any
 
-from jaxgen.planning.hlo import Instruction, Module
-from jaxgen.planning.network import PASSES
+from jaxgen.plan.hlo import Instruction, Module
+from jaxgen.plan.network import PASSES
 
 # What instructions do that compute nothing.
 MOVES = {"parameter", "constant", "copy", "copy-start", "copy-done",

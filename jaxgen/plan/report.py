@@ -2,7 +2,7 @@
 from typing import Any
 
 from jaxgen.bench.tables import aligned, number, seconds, share, si, size
-from jaxgen.planning.planner import fits
+from jaxgen.plan.planner import fits
 
 LESS = ("it needs less with --config.mesh.fsdp=N (weights in parts), "
         "--config.accumulate=N\n(batches in parts) or, in a U-Net, "

@@ -20,8 +20,8 @@ from jaxgen.bench.bench import telling
 from jaxgen.config import check_single
 from jaxgen.errors import UserError
 from jaxgen.experiment import check_samples
-from jaxgen.planning import planner, tables
-from jaxgen.planning.standin import parse_shape
+from jaxgen.plan import planner, report
+from jaxgen.plan.standin import parse_shape
 
 CONFIGS = ("config",)
 
@@ -67,12 +67,12 @@ def main(values: flags.FlagValues) -> None:
     result = planner.plan(asked, say)
     if values.largest:
       result["largest"] = planner.largest(asked, result, say)
-  print(tables.plan(result))
+  print(report.plan(result))
   if values.profile:
-    print("\n" + tables.profile(result))
+    print("\n" + report.profile(result))
   if values.json:
     files.write_json(values.json, result)
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.plan")
+  cli.run("jaxgen.plan.plan")

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from jaxgen import sharding
 from jaxgen.bench import device
 from jaxgen.errors import UserError
-from jaxgen.planning import estimate, programs, topology
-from jaxgen.planning.standin import stand_in
+from jaxgen.plan import estimate, programs, topology
+from jaxgen.plan.standin import stand_in
 
 Say = Callable[[str], Any]
 TRIES = 4  # compilations in search of the largest batch

@@ -9,9 +9,9 @@ import jax
 
 from jaxgen import compilation
 from jaxgen.errors import UserError
-from jaxgen.planning import hlo, network, profile
-from jaxgen.planning.programs import Program
-from jaxgen.planning.topology import Topology
+from jaxgen.plan import hlo, network, profile
+from jaxgen.plan.programs import Program
+from jaxgen.plan.topology import Topology
 
 UNITS = {"": 1, "K": 2 ** 10, "M": 2 ** 20, "G": 2 ** 30, "T": 2 ** 40}
 REFUSED = re.compile(r"(?:\(|Used )([\d.]+)([KMGT]?) ?(?:\) exceeds|of)")

@@ -15,8 +15,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxgen.planning.hlo import Instruction, Module, arrays
-from jaxgen.planning.topology import Chip, Topology
+from jaxgen.plan.hlo import Instruction, Module, arrays
+from jaxgen.plan.topology import Chip, Topology
 
 # How often an array goes over the links.
 PASSES = {"all-reduce": 2., "all-gather": 1., "reduce-scatter": 1.,

@@ -1,1 +1,0 @@
-"""What a program would need on a machine that need not be there."""
