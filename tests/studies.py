@@ -8,10 +8,10 @@ import threading
 import numpy as np
 from PIL import Image
 
-from jaxgen.study_page import pairs
-from jaxgen.study_page.desk import Desk
-from jaxgen.study_page.record import Record
-from jaxgen.study_page.server import Server
+from jaxgen.study import pairs
+from jaxgen.study.desk import Desk
+from jaxgen.study.record import Record
+from jaxgen.study.server import Server
 
 SIZE = 48
 

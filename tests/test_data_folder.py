@@ -15,7 +15,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.images import Folder
 from jaxgen.monitor import pictures
 from jaxgen.sampling import originals, upscale
-from jaxgen.study_page import pairs
+from jaxgen.study import pairs
 
 rng = np.random.default_rng(0)
 

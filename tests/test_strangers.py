@@ -24,7 +24,7 @@ from jaxgen.monitor.goodput import loss
 from jaxgen.sampling.stages import stages_of
 from jaxgen.sampling.trained import trained as read_model
 from jaxgen.stored import NUMBER, Each, Whole
-from jaxgen.study_page import record
+from jaxgen.study import record
 
 CONFIG = "configs/points_diffusion.py:debug"
 STEPS = ("--config.steps=2", "--config.checkpoint.every=2",

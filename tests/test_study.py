@@ -11,8 +11,8 @@ from scipy import stats
 from studies import folders
 from verbs import call, finish, start, tree
 
-from jaxgen.study_page import page, pairs, score
-from jaxgen.study_page.record import Record
+from jaxgen.study import pairs, score, study_page
+from jaxgen.study.record import Record
 
 # Numbers.
 
@@ -69,8 +69,8 @@ def test_score_and_its_words():
                       for i, row in enumerate(rows)])
   assert many.clustered and "bootstrap over 10 visitors" in score.text(many)
   assert score.score([]) is None and score.text(None) == "no choices yet"
-  assert "No choices yet" in page.result(None, 3)
-  assert "46.0%" in page.result(s, 3) and page.result(s, 3).count("<svg") == 2
+  assert "No choices yet" in study_page.result(None, 3)
+  assert "46.0%" in study_page.result(s, 3) and study_page.result(s, 3).count("<svg") == 2
 
 
 # Pairs.

@@ -13,7 +13,7 @@ from browser import PATH, Browser
 from PIL import Image
 from studies import SIZE, answer, ask, folders, pixels, post, study
 
-from jaxgen.study_page import score
+from jaxgen.study import score
 
 
 def test_a_visit_from_beginning_to_end(tmp_path):

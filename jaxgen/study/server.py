@@ -7,9 +7,9 @@ from http import HTTPStatus
 from typing import Any
 
 from jaxgen.errors import UserError
-from jaxgen.study_page import page
-from jaxgen.study_page.desk import Desk, Refusal
-from jaxgen.study_page.score import score
+from jaxgen.study import study_page
+from jaxgen.study.desk import Desk, Refusal
+from jaxgen.study.score import score
 
 HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?")
 IMAGE = re.compile(r"/image/([0-9a-f]{32})")
@@ -62,13 +62,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     if token := IMAGE.fullmatch(path):
       self.reply("image/png", lambda: desk.image(token[1]))
     elif path == "/":
-      self.reply("text/html", lambda: page.study(
+      self.reply("text/html", lambda: study_page.study(
           desk.num, desk.seconds, desk.pairs.matched, bool(desk.pairs.lows)))
     elif path == "/result":
-      self.reply("text/html", lambda: page.result(
+      self.reply("text/html", lambda: study_page.result(
           score(list(desk.record.rows)), desk.seconds))
-    elif path in page.FILES:
-      self.reply(*page.FILES[path])
+    elif path in study_page.FILES:
+      self.reply(*study_page.FILES[path])
     else:
       self.reply(*self.unknown())
 

@@ -13,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jaxgen.study_page.pairs import Pairs, Trial, encoded
-from jaxgen.study_page.record import Record
+from jaxgen.study.pairs import Pairs, Trial, encoded
+from jaxgen.study.record import Record
 
 VISITOR = re.compile(r"[A-Za-z0-9_-]{4,64}")
 LONGEST = 24 * 3600 * 1000  # milliseconds that an answer may take

@@ -18,11 +18,11 @@ from absl import flags
 
 from jaxgen import cli
 from jaxgen.errors import UserError, printable
-from jaxgen.study_page import score
-from jaxgen.study_page.desk import Desk
-from jaxgen.study_page.pairs import PAIRINGS, look
-from jaxgen.study_page.record import Record, read
-from jaxgen.study_page.server import Server
+from jaxgen.study import score
+from jaxgen.study.desk import Desk
+from jaxgen.study.pairs import PAIRINGS, look
+from jaxgen.study.record import Record, read
+from jaxgen.study.server import Server
 
 
 def define(values: flags.FlagValues) -> None:
@@ -96,4 +96,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-  cli.run("jaxgen.study")
+  cli.run("jaxgen.study.study")

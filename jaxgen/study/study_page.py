@@ -1,7 +1,7 @@
 """The pages: what visitors see, and what came of it."""
-from jaxgen.study_page.score import ENOUGH, Score, between, percent
-from jaxgen.study_page.script import SCRIPT
-from jaxgen.study_page.style import CSS
+from jaxgen.study.score import ENOUGH, Score, between, percent
+from jaxgen.study.script import SCRIPT
+from jaxgen.study.style import CSS
 
 QUESTION = "Which one is the photograph from a camera?"
 FILES = {"/style.css": ("text/css", lambda: CSS),
