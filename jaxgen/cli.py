@@ -14,10 +14,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxgen import config as configs
-from jaxgen.arguments import LARGEST, SEEDS
-from jaxgen.build import nearest
+from jaxgen.config import LARGEST, SEEDS
 from jaxgen.distributed import watchdog
-from jaxgen.errors import UserError, printable
+from jaxgen.errors import UserError, nearest, printable
 
 VERBS = {
     "demo": "train, sample, judge and compare three families on real digits",

@@ -1,8 +1,9 @@
 """What ends a verb with one line instead of a traceback."""
 import contextlib
+import difflib
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # What a terminal obeys or shows nothing of: control characters (C0, DEL, C1),
 # marks that turn the direction of writing, line and paragraph separators, and
@@ -67,3 +68,11 @@ def _escaped(code: int) -> str:
   if 0xDC80 <= code <= 0xDCFF:  # Python's for a byte that is no UTF-8
     code -= 0xDC00
   return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+  """A suggestion to end a message with: "; did you mean ...?"."""
+  close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+  if close:
+    return f"; did you mean {close[0]!r}?"
+  return f"; it knows {', '.join(sorted(k for k in known if k[0] != '_'))}"

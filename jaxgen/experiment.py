@@ -11,14 +11,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
-from jaxgen.arguments import LARGEST, SEEDS
-from jaxgen.build import build, find, nearest
-from jaxgen.config import check_single
+from jaxgen.config import LARGEST, SEEDS, as_json, build, check_single, find
 from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import check_crop
 from jaxgen.data.sources import open_split
-from jaxgen.errors import UserError, refusing
-from jaxgen.settings import as_json
+from jaxgen.errors import UserError, nearest, refusing
 
 # The fixed part of a config: model, optim and ema are for `build` to judge.
 FIELDS = {

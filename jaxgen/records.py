@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxgen import core, sharding
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.config import as_json
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_split
 from jaxgen.errors import Diverged, UserError
@@ -21,7 +22,6 @@ from jaxgen.monitor.goodput import Goodput
 from jaxgen.monitor.log import Logger
 from jaxgen.sampling.output import portrait
 from jaxgen.sampling.sampler import draw
-from jaxgen.settings import as_json
 
 AHEAD = 8  # steps that the host may run ahead of the device
 

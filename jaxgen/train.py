@@ -27,6 +27,7 @@ from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.checkpoint.meta import checked, latest
 from jaxgen.checkpoint.restore import NoCheckpoint
 from jaxgen.compilation import Compiled
+from jaxgen.config import check_config
 from jaxgen.data import summary
 from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import batches
@@ -44,7 +45,6 @@ from jaxgen.monitor.log import FILE, Logger, read_rows
 from jaxgen.monitor.progress import duration
 from jaxgen.records import Records, judge_of
 from jaxgen.sampling.stages import is_cascade, note, planned
-from jaxgen.settings import check_config
 
 CONFIGS = ("config",)
 MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh",

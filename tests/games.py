@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 from jaxgen import core
-from jaxgen.build import build
+from jaxgen.config import build
 
 BATCH = 8
 UNET = dict(

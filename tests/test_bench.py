@@ -18,7 +18,7 @@ from jaxgen.bench.sampling import (
   inputs,
   sampling_speed,
 )
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy, open_data
 from jaxgen.sampling.sampler import Sampler

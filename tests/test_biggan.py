@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgen import config, core
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.interop import biggan, names
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.tensors import lazy

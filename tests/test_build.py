@@ -4,7 +4,7 @@ import functools
 import pytest
 from ml_collections import ConfigDict
 
-from jaxgen.build import build, find
+from jaxgen.config import build, find
 from jaxgen.diffusion import precond, process
 from jaxgen.errors import UserError
 from jaxgen.models.vae import VAE

@@ -13,7 +13,7 @@ import pytest
 import jaxgen
 from jaxgen import config, core, train
 from jaxgen.bench import stages, tables
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.diffusion import multistep, process, samplers, times, truncation
 from jaxgen.diffusion.augment import Noisy
 from jaxgen.errors import UserError

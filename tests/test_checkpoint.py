@@ -21,8 +21,8 @@ from jaxgen.checkpoint.restore import (
   latest_meta,
   restore_subset,
 )
+from jaxgen.config import as_json, check_config
 from jaxgen.errors import UserError
-from jaxgen.settings import as_json, check_config
 
 
 @flax.struct.dataclass

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxgen import core
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.diffusion import precond, process, times
 from jaxgen.models.classifier import Classifier
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from jaxgen import core, sharding
-from jaxgen.build import build
+from jaxgen.config import build
 
 sys.path.insert(0, os.path.dirname(__file__))
 import games  # noqa: E402

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from verbs import ROOT, call, finish, tree
 
-from jaxgen import config, load, settings, train
+from jaxgen import config, load, train
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import collect, extract
@@ -124,7 +124,7 @@ def test_training_judges_as_the_verb_does(verb, trained):
   workdir, c, state = trained
   experiment = Experiment.of(c)
   periodic = Periodic(
-      dict(every=2, num=48, batch=16), settings.as_json(c),
+      dict(every=2, num=48, batch=16), config.as_json(c),
       experiment.model, open_data(c), str(workdir), looks.opened)
   assert periodic.due(4) and not periodic.due(3)
   scores = periodic.run(4, state)

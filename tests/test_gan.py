@@ -17,8 +17,8 @@ from jaxgen import core, sharding
 from jaxgen.adversarial import losses, penalties
 from jaxgen.adversarial.ada import ADA
 from jaxgen.adversarial.path import PathLength
-from jaxgen.build import build
 from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.models import gan_parts, gan_probe
 from jaxgen.models.gan import GAN, Penalty

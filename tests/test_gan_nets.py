@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgen import config
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.nets import dcgan_paper, minibatch, r3gan, resgan, spectral
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

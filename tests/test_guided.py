@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgen import core
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.diffusion import guidance, samplers
 from jaxgen.errors import UserError
 from jaxgen.models.classifier import Classifier

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxgen import config, core
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.convert.published import NOTHING, PUBLISHED, Facts, compare, usual
 from jaxgen.errors import UserError
 from jaxgen.interop import diffusers, names

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.interop import files, names, sources
 from jaxgen.interop.tensors import lazy

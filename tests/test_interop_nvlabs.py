@@ -19,8 +19,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from test_interop_files import legacy  # noqa: E402
 
 from jaxgen import config, sharding
-from jaxgen.build import build  # noqa: E402
 from jaxgen.checkpoint.restore import restore_subset  # noqa: E402
+from jaxgen.config import build  # noqa: E402
 from jaxgen.convert.initial_state import Data  # noqa: E402
 from jaxgen.convert.workdir import bring, carry  # noqa: E402
 from jaxgen.errors import UserError  # noqa: E402

@@ -10,8 +10,8 @@ from verbs import call, tree
 
 import jaxgen
 from jaxgen import config, core, experiment, sharding, train
-from jaxgen.build import build
 from jaxgen.checkpoint.restore import latest_meta, restore_subset
+from jaxgen.config import build
 from jaxgen.convert import initial_state
 from jaxgen.convert.workdir import bring, carry
 from jaxgen.errors import UserError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxgen import core, sample
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.models import gan_parts
 from jaxgen.monitor import pictures

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxgen import config, core
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.gan import GAN

@@ -9,8 +9,8 @@ import pytest
 from verbs import call, tree
 
 from jaxgen import config
-from jaxgen.build import build
 from jaxgen.compare import modes
+from jaxgen.config import build
 from jaxgen.errors import Diverged, UserError
 from jaxgen.monitor import pictures
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxgen import config
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.nets import blocks, convs, dcgan, layers, mlp, spectral, unet
 
 KEY = jax.random.key(0)

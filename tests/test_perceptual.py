@@ -11,7 +11,7 @@ import pytest
 from inception_weights import saved
 
 from jaxgen import config, core
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.evaluation import perceptual
 from jaxgen.metrics.perceptual import distance

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgen import config, core
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.models.cascade import Cascade, view
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -9,8 +9,8 @@ from absl import flags
 from ml_collections import ConfigDict
 from verbs import POINTS, call
 
-from jaxgen import arguments, cli, config, sharding
-from jaxgen.build import build, find
+from jaxgen import cli, config, sharding
+from jaxgen.config import build, find
 from jaxgen.convert.initial_state import Data
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
@@ -181,7 +181,7 @@ def test_arguments_that_cannot_be(spec):
 ])
 def test_defaults_can_be(path):
   known = inspect.signature(find(path)).parameters
-  arguments.check(path, {k: p.default for k, p in known.items()
+  config.check(path, {k: p.default for k, p in known.items()
                          if p.default is not p.empty}, known)
 
 

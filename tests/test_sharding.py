@@ -18,8 +18,8 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
-from jaxgen.build import build
 from jaxgen.compilation import Compiled
+from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 

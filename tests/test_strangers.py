@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 from verbs import call
 
-from jaxgen import config, stored
+from jaxgen import config, forms
 from jaxgen import train as training
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.compare import modes, sweep
@@ -19,11 +19,11 @@ from jaxgen.compare.compare import trained as entries
 from jaxgen.compare.page import render
 from jaxgen.errors import UserError, guarding, printable
 from jaxgen.evaluation import cards
+from jaxgen.forms import NUMBER, Each, Whole
 from jaxgen.monitor import log, pictures
 from jaxgen.monitor.goodput import loss
 from jaxgen.sampling.stages import stages_of
 from jaxgen.sampling.trained import trained as read_model
-from jaxgen.stored import NUMBER, Each, Whole
 from jaxgen.study import record
 
 CONFIG = "configs/points_diffusion.py:debug"
@@ -345,7 +345,7 @@ FORM = {"a": Whole(1), "b?": float, "c": [{"x", "y"}], "d": Each(NUMBER)}
     ({"a": "x" * 999, "c": [], "d": {}}, "..."),
 ])
 def test_forms(value, said):
-  why = stored.misfit(value, FORM)
+  why = forms.misfit(value, FORM)
   assert why is None if said is None else said in why and len(why) < 150
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxgen import config, core
 from jaxgen.adversarial import path, penalties
-from jaxgen.build import build
+from jaxgen.config import build
 from jaxgen.interop import names, stylegan2
 from jaxgen.nets import fir
 from jaxgen.nets.equalised import Dense, Mapping

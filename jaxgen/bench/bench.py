@@ -19,18 +19,16 @@ import jax
 from absl import flags
 
 from jaxgen import cli, files, sample, sharding
-from jaxgen.arguments import LARGEST
 from jaxgen.bench import device, tables
 from jaxgen.bench.sampling import fresh_sampler, sampling_speed
 from jaxgen.bench.stages import time_stages
 from jaxgen.bench.training import Training, options, training_speed
-from jaxgen.build import nearest
-from jaxgen.config import check_single
+from jaxgen.config import LARGEST, check_single
 from jaxgen.data import pipeline
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
-from jaxgen.errors import UserError, printable
+from jaxgen.errors import UserError, nearest, printable
 from jaxgen.experiment import check_samples, open_data
 from jaxgen.sampling.sampler import load
 

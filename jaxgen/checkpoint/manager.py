@@ -30,9 +30,9 @@ from jaxgen.checkpoint.restore import (
   restore_subset,
 )
 from jaxgen.checkpoint.silence import hush
+from jaxgen.config import as_json, check_config
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
-from jaxgen.settings import as_json, check_config
 
 __all__ = ["Checkpoints", "abstract_leaves", "as_json", "check_config",
            "latest_meta", "restore_subset", "steps"]

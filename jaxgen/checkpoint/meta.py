@@ -10,10 +10,10 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from jaxgen import stored
+from jaxgen import forms
 from jaxgen.checkpoint import restore
 from jaxgen.errors import UserError, guarding
-from jaxgen.stored import Each, Whole
+from jaxgen.forms import Each, Whole
 
 LARGEST = 2**28  # numbers in one example: an image of 9,000 x 9,000
 NAMED = {"name": str}  # see `build`
@@ -44,7 +44,7 @@ def latest(workdir: epath.PathLike) -> dict[str, Any]:
 
 def checked(meta: dict[str, Any], workdir: epath.PathLike) -> dict[str, Any]:
   """`meta`, if it is as a training writes it: else a UserError."""
-  why = stored.misfit(meta, FORM)
+  why = forms.misfit(meta, FORM)
   if not why and math.prod(meta["data"]["shape"]) > LARGEST:
     why = f"data.shape is {meta['data']['shape']}: no example is so large"
   if why:

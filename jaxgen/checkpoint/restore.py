@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from jaxgen import stored
+from jaxgen import forms
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.errors import UserError
-from jaxgen.stored import Each, Whole
+from jaxgen.forms import Each, Whole
 
 LEAVES = {"step": Whole(0), "leaves": Each({
     "dtype": str, "shape": [Whole(0)], "sum": Whole(0)})}
@@ -79,7 +79,7 @@ def abstract_leaves(meta: dict[str, Any], prefixes: Sequence[str]) -> dict:
 def _meta(path):
   """Of a step's folder, with what it says of the arrays checked."""
   meta = disk.agreed_meta(path)
-  if why := stored.misfit(meta, LEAVES):
+  if why := forms.misfit(meta, LEAVES):
     raise UserError(f"{path}/meta is not what a checkpoint says: {why}")
   return meta
 

@@ -19,20 +19,19 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, config, files, settings, stored, train
+from jaxgen import cli, config, files, forms, train
 from jaxgen.bench.device import machine
 from jaxgen.bench.tables import number
-from jaxgen.build import nearest
 from jaxgen.checkpoint import meta
 from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
-from jaxgen.errors import Diverged, UserError, printable
+from jaxgen.errors import Diverged, UserError, nearest, printable
 from jaxgen.evaluation.judge import Judge, means, open_judge
+from jaxgen.forms import NUMBER, Each, Whole
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.sampling import output
 from jaxgen.sampling.sampler import load
-from jaxgen.stored import NUMBER, Each, Whole
 
 # The names that configs/modes.py knows, and what tables call them.
 DATA = {"ring8": "ring of 8", "grid25": "grid of 25",
@@ -92,7 +91,7 @@ def main(values: flags.FlagValues) -> None:
     for seed, rule in itertools.product(range(values.seeds), values.rules):
       c = configured(data, rule, seed, values.debug)
       told = {"data": data, "rule": rule, "seed": seed, "num": judge.count,
-              "config": settings.as_json(c)}
+              "config": config.as_json(c)}
       if not done(home, told, results["rows"]):
         row = told | played(c, home / name(told), judge)
         results["rows"] = [*(r for r in results["rows"]
@@ -122,13 +121,13 @@ def earlier(path: pathlib.Path) -> dict[str, Any]:
   """What is there already: rows, floors and judges."""
   damage = lambda why: f"{path} is no result of modes ({why}): move it away"
   try:
-    found = stored.read(path, FORM, damage)
+    found = forms.read(path, FORM, damage)
   except FileNotFoundError:
     return {"rows": [], "floors": {}, "judges": {}}
   for row in found["rows"]:
     if row["data"] not in found["floors"].keys() & found["judges"].keys():
       raise UserError(damage(f"there is no floor or judge of {row['data']}"))
-    row["scores"] = {k: stored.number(v) for k, v in row["scores"].items()}
+    row["scores"] = {k: forms.number(v) for k, v in row["scores"].items()}
   return {k: found[k] for k in ("rows", "floors", "judges")}
 
 

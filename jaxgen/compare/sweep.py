@@ -23,16 +23,15 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, controls, files, stored
+from jaxgen import cli, controls, files, forms
 from jaxgen.bench.device import machine
-from jaxgen.build import nearest
-from jaxgen.errors import UserError, printable
+from jaxgen.errors import UserError, nearest, printable
 from jaxgen.evaluation import restoration
 from jaxgen.evaluation.judge import Judge, means, open_judge, spreads
+from jaxgen.forms import NUMBER, Each
 from jaxgen.monitor import pictures, results
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.stages import data_of
-from jaxgen.stored import NUMBER, Each
 
 Row = dict[str, Any]
 FORM = {"rows": [{
@@ -121,11 +120,11 @@ def chosen(wanted: Sequence[str], known: Iterable[str]) -> list[str]:
 def known(path: pathlib.Path) -> list[Row]:
   """The rows that are there already."""
   try:
-    rows = stored.read(path, FORM, lambda why: (
+    rows = forms.read(path, FORM, lambda why: (
         f"{path} is no result of a sweep ({why}): move it away"))["rows"]
   except FileNotFoundError:
     return []
-  return [row | {k: {m: stored.number(v) for m, v in row[k].items()}
+  return [row | {k: {m: forms.number(v) for m, v in row[k].items()}
                  for k in ("scores", "spread")} for row in rows]
 
 

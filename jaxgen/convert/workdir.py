@@ -9,14 +9,13 @@ from ml_collections import ConfigDict
 
 from jaxgen import config as configs
 from jaxgen import core, sharding
-from jaxgen.build import nearest
 from jaxgen.checkpoint import disk, lock, step_folder
 from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.convert import gan_workdir, published
 from jaxgen.convert.initial_state import Data, Weights, begun
 from jaxgen.convert.published import NOTHING, Facts
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, nearest
 from jaxgen.experiment import Experiment, describe
 from jaxgen.interop import diffusers, edm, files, names
 from jaxgen.interop.gans import GANS

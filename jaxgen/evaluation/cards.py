@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 
-from jaxgen import stored
+from jaxgen import forms
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.scores import HIGHER, LOWER
 from jaxgen.files import digest, plain
-from jaxgen.stored import NUMBER, Each, Whole
+from jaxgen.forms import NUMBER, Each, Whole
 
 KIND = "jaxgen evaluation 1"
 FORM = {"kind": {KIND}, "protocol": {"name": str}, "features": object,
@@ -67,7 +67,7 @@ def doubts(head: Mapping[str, Any]) -> list[str]:
 def load(path: str | os.PathLike) -> dict[str, Any]:
   """A card; UserError if the file is none."""
   try:
-    card = stored.read(Path(path).expanduser(), FORM, lambda why: (
+    card = forms.read(Path(path).expanduser(), FORM, lambda why: (
         f"{path} is no card of `jaxgen eval --protocol`: {why}"))
   except FileNotFoundError as e:
     raise UserError(f"there is no card {path}") from e
@@ -111,7 +111,7 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
   metrics = list(dict.fromkeys(m for c in cards.values() for m in c["scores"]))
   rows = [["", *names]]
   for metric in metrics:
-    values = [stored.number(cards[n]["scores"].get(metric)) for n in names]
+    values = [forms.number(cards[n]["scores"].get(metric)) for n in names]
     numbers = [v for v in values if v is not None and math.isfinite(v)]
     kind = metric.partition("@")[0]
     best = None

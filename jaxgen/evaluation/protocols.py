@@ -5,8 +5,7 @@ images under these protocols are up to a fifth apart (the resize alone).
 """
 import dataclasses
 
-from jaxgen.build import nearest
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, nearest
 
 RESIZES = {  # to the network's 299 x 299
     "tf": "TensorFlow 1's bilinear: corner-anchored, aliasing",

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.build import nearest
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, nearest
 from jaxgen.evaluation.collect import Collected, Plan
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.metrics.copies import Copies

@@ -22,11 +22,11 @@ import jax
 import numpy as np
 import tensorboardX
 
-from jaxgen import stored
+from jaxgen import forms
 from jaxgen.errors import UserError
+from jaxgen.forms import NUMBER, Whole
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.progress import Progress
-from jaxgen.stored import NUMBER, Whole
 
 FILE = "metrics.jsonl"
 ROW = (
@@ -71,9 +71,9 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
       if i == len(lines) - 1:
         break
       raise UserError(damage("it is no JSON")) from error
-    if why := stored.misfit(row, ROW):
+    if why := forms.misfit(row, ROW):
       raise UserError(damage(why))
-    rows.append({k: stored.number(v) for k, v in row.items()})
+    rows.append({k: forms.number(v) for k, v in row.items()})
   return rows
 
 
@@ -174,7 +174,7 @@ class Logger:
       return
     row = {k: _json(v) for k, v in scalars.items()}
     self._append({"step": int(step), **row})
-    row = {k: stored.number(v) for k, v in row.items()}
+    row = {k: forms.number(v) for k, v in row.items()}
     for key, value in row.items():
       if math.isfinite(value):  # events cannot say nan; the log does
         self._events.add_scalar(key, value, step)

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxgen.build import nearest
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, nearest
 
 GIB = 2 ** 30
 

@@ -4,9 +4,9 @@ import re
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen.build import build, nearest
+from jaxgen.config import build
 from jaxgen.diffusion import times
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, nearest
 from jaxgen.models.walking import LONGEST, defaults
 
 INF = float("inf")

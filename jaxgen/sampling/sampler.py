@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core, sharding
-from jaxgen.arguments import SEEDS
-from jaxgen.build import nearest
-from jaxgen.errors import UserError, guarding
+from jaxgen.config import SEEDS
+from jaxgen.errors import UserError, guarding, nearest
 from jaxgen.sampling import presets
 from jaxgen.sampling.presets import PATHS
 from jaxgen.sampling.stages import chained, stages_of

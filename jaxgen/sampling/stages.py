@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import config, files, stored
+from jaxgen import config, files, forms
 from jaxgen.checkpoint import meta
 from jaxgen.errors import UserError
 from jaxgen.experiment import check_samples
@@ -96,7 +96,7 @@ def listed(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
   damage = lambda why: (f"{path} is damaged ({why}): the command that trained "
                         "the cascade writes it again once it is gone")
   try:
-    stages = stored.read(path, FORM, damage)["stages"]
+    stages = forms.read(path, FORM, damage)["stages"]
   except OSError:
     return None
   for i, stage in enumerate(stages):

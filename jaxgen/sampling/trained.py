@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 
 from jaxgen import core
 from jaxgen import ema as averages
-from jaxgen.build import build, nearest
 from jaxgen.checkpoint import disk, restore
 from jaxgen.checkpoint.meta import latest, settings
-from jaxgen.errors import UserError, guarding
+from jaxgen.config import build
+from jaxgen.errors import UserError, guarding, nearest
 from jaxgen.files import digest
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxgen import stored
+from jaxgen import forms
 from jaxgen.errors import UserError
-from jaxgen.stored import Whole
+from jaxgen.forms import Whole
 
 HEADER = {"study": dict}
 CHOICE = {"visitor": str, "trial": Whole(0), "real": str, "fake": str,
@@ -32,7 +32,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
   whole = data[:data.rfind(b"\n") + 1]
   rows = []
   for i, line in enumerate(whole.splitlines(), 1):
-    rows.append(stored.loads(line, CHOICE if i > 1 else HEADER, lambda why, i=i:
+    rows.append(forms.loads(line, CHOICE if i > 1 else HEADER, lambda why, i=i:
                              f"{path}, line {i}: not what a study writes: "
                              f"{why}"))
   if not rows:
