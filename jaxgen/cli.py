@@ -2,18 +2,23 @@
 
 A user's mistake ends in one line on stderr and status 2; Ctrl-C in 130.
 """
+import hashlib
 import importlib
 import math
+import pathlib
+import platform
 import re
 import sys
 import types
 import warnings
 from collections.abc import Sequence
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxgen import config as configs
+from jaxgen import files
 from jaxgen.config import LARGEST, SEEDS
 from jaxgen.distributed import watchdog
 from jaxgen.errors import UserError, nearest, printable
@@ -105,7 +110,6 @@ def quiet_and_quick() -> None:
   """Warnings in a line of ours each; compiled programs are kept on disk."""
   if "jax" not in sys.modules:
     return  # a verb that computes nothing
-  from jaxgen.compilation import forget_damaged, keep_programs
 
   told = set()
 
@@ -228,3 +232,54 @@ def with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
 
 if __name__ == "__main__":
   main()
+
+PROGRAM = re.compile(r".+-[0-9a-f]{64}-cache")  # as jax names its files
+DAMAGED = "Error reading persistent compilation cache entry"
+
+
+def keep_programs() -> None:
+  """Lets jax keep what it compiles, where JAX_COMPILATION_CACHE_DIR says.
+
+  By default that is a folder in the user's own cache: programs on disk are
+  trusted like code. Where none can be made, programs are not kept.
+  """
+  if jax.config.jax_compilation_cache_dir is not None:
+    return
+  folder = own_folder()
+  try:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+  except OSError:
+    return
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def own_folder() -> pathlib.Path:
+  """One for each kind of machine, for homes are shared and CPUs differ.
+
+  Jax does not look at the CPU: a program for one may crash on another, or give
+  other bits.
+  """
+  try:
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:
+    lines = [platform.processor()]
+  tell = ("model name", "flags", "Features", "CPU ")  # x86 and ARM
+  kind = sorted({line for line in lines if line.startswith(tell)} or lines)
+  digest = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:8]
+  return files.cache() / "xla" / f"{platform.machine()}-{digest}"
+
+
+def forget_damaged(message: str) -> bool:
+  """Whether a warning was of a torn program, which is mended here.
+
+  Jax writes programs in place, so a kill may tear one; it then compiles anew,
+  but never overwrites. Our own folder is emptied: all in it can be remade.
+  """
+  if not message.startswith(DAMAGED):
+    return False
+  folder = own_folder()
+  if jax.config.jax_compilation_cache_dir == str(folder):
+    for file in folder.iterdir():
+      if PROGRAM.fullmatch(file.name) and file.is_file():
+        file.unlink(missing_ok=True)
+  return True

@@ -2,6 +2,7 @@
 import contextlib
 import dataclasses
 import functools
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -277,3 +278,54 @@ def describe(config: ConfigDict, source: Source) -> dict[str, Any]:
                "class_names": list(source.class_names) if classes else [],
                "shape": list(source.shape), "dtype": str(source.dtype),
                "examples": len(source), "fingerprint": source.fingerprint}}
+
+
+class Compiled:
+  """The train step, compiled once for every turn that players take.
+
+  States go in and come out where `sharding.shardings` wants them: the same
+  program takes what it gave, in the same memory.
+  """
+
+  def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh):
+    self.model, self.config = experiment.model, experiment.config
+    self.mesh, self.step = mesh, experiment.step_in(sharding.layout(mesh))
+    self.jitted: Callable | None = None  # with the first compilation
+    self.programs: dict[tuple[int, ...], Callable] = {}
+    self.facts = {"compile_seconds": 0., "peak_bytes": 0}
+
+  def __call__(self, i: int, state: core.State, batch: core.Batch,
+               seed: core.Key) -> tuple[core.State, core.Metrics]:
+    turn = core.turn(self.model, i)
+    if turn not in self.programs:
+      self.compile(turn, state, batch, seed)
+    return self.programs[turn](state, batch, seed)
+
+  def lower(self, turn: tuple[int, ...], state: core.State,
+            batch: core.Batch, seed: core.Key) -> jax.stages.Lowered:
+    """The step of a turn, for arrays or their shapes; nothing is compiled."""
+    if self.jitted is None:
+      state_at = sharding.shardings(state, self.mesh)
+      whole = sharding.replicated(self.mesh)
+      self.jitted = jax.jit(
+          self.step, static_argnums=0, donate_argnums=1,
+          in_shardings=(state_at, sharding.batched(self.mesh), whole),
+          out_shardings=(state_at, whole))
+    return self.jitted.lower(turn, state, batch, seed)
+
+  def compile(self, turn: tuple[int, ...], *args) -> None:
+    """Compiles ahead, and notes how long it took and what memory it takes."""
+    begun = time.perf_counter()
+    program = self.lower(turn, *args).compile()
+    self.programs[turn] = program
+    self.facts["compile_seconds"] += time.perf_counter() - begun
+    self.facts["peak_bytes"] = max(self.facts["peak_bytes"], memory(program))
+
+
+def memory(program: jax.stages.Compiled) -> int:
+  """Bytes per device that a program needs: arguments, results, scratch."""
+  m = program.memory_analysis()
+  if m is None:
+    return 0
+  return (m.argument_size_in_bytes + m.output_size_in_bytes
+          + m.temp_size_in_bytes - m.alias_size_in_bytes)

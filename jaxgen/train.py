@@ -26,7 +26,6 @@ from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.checkpoint.meta import checked, latest
 from jaxgen.checkpoint.restore import NoCheckpoint
-from jaxgen.compilation import Compiled
 from jaxgen.config import check_config
 from jaxgen.data import summary
 from jaxgen.data.arrays import Source
@@ -35,6 +34,7 @@ from jaxgen.distributed import agreement, join
 from jaxgen.distributed.preemption import STOPPED, stop_signal
 from jaxgen.errors import UserError, printable
 from jaxgen.experiment import (
+  Compiled,
   Experiment,
   check_attention,
   describe,

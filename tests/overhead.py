@@ -21,8 +21,8 @@ import jax
 from jaxgen import config as configs
 from jaxgen import sharding, train
 from jaxgen.checkpoint.manager import Checkpoints
-from jaxgen.compilation import Compiled, keep_programs
-from jaxgen.experiment import Experiment, describe, open_data
+from jaxgen.cli import keep_programs
+from jaxgen.experiment import Compiled, Experiment, describe, open_data
 from jaxgen.monitor.goodput import Goodput
 from jaxgen.monitor.log import Logger
 from jaxgen.records import Records

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen import compilation, files
+from jaxgen import cli, files
 from jaxgen.data import cache
 from jaxgen.errors import UserError
 from jaxgen.evaluation import reference, weights
@@ -145,7 +145,7 @@ def test_all_that_is_kept_lies_in_the_users_cache(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   monkeypatch.delenv("JAXGEN_DATA", raising=False)
   assert cache.root() == tmp_path / "jaxgen" / "data"
-  assert compilation.own_folder().parent == tmp_path / "jaxgen" / "xla"
+  assert cli.own_folder().parent == tmp_path / "jaxgen" / "xla"
   assert files.cache() == tmp_path / "jaxgen"
   monkeypatch.delenv("XDG_CACHE_HOME")
   monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -8,7 +8,7 @@ from test_checkpoint_foreign import everything, fill
 from test_eval_collect import PLAN, Given, Killed
 from verbs import POINTS, call
 
-from jaxgen import compilation, config, train
+from jaxgen import cli, config, train
 from jaxgen.data import cache
 from jaxgen.errors import UserError
 from jaxgen.evaluation import collect as collecting
@@ -173,19 +173,19 @@ def test_drafts_of_prepared_data(tmp_path, name):
 
 def test_a_torn_program_takes_programs_alone_with_it(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  folder = compilation.own_folder()
-  before_cache = compilation.jax.config.jax_compilation_cache_dir
+  folder = cli.own_folder()
+  before_cache = cli.jax.config.jax_compilation_cache_dir
   try:
-    compilation.jax.config.update("jax_compilation_cache_dir", str(folder))
+    cli.jax.config.update("jax_compilation_cache_dir", str(folder))
     fill(folder)
     fill(folder / f"jit_f-{'0' * 64}-cache")
     (folder / "my-cache").write_text("mine")
     before = everything(folder)
     (folder / f"jit_g-{'a' * 64}-cache").write_text("torn")
-    assert compilation.forget_damaged(f"{compilation.DAMAGED} for x")
+    assert cli.forget_damaged(f"{cli.DAMAGED} for x")
     assert everything(folder) == before
   finally:
-    compilation.jax.config.update("jax_compilation_cache_dir", before_cache)
+    cli.jax.config.update("jax_compilation_cache_dir", before_cache)
 
 
 @pytest.mark.parametrize("text", ["mine", "a\nb", '{"step": 1}\nmine', "\0\1"])

@@ -18,10 +18,9 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
-from jaxgen.compilation import Compiled
 from jaxgen.config import build
 from jaxgen.errors import UserError
-from jaxgen.experiment import Experiment
+from jaxgen.experiment import Compiled, Experiment
 
 # Statistics of batches in both nets, and a gradient of a gradient.
 BATCHES = games.SPECS["norms"] | dict(

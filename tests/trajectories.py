@@ -19,9 +19,8 @@ import jax
 import pod
 
 from jaxgen import config, sharding
-from jaxgen.compilation import Compiled
 from jaxgen.data.pipeline import batches
-from jaxgen.experiment import Experiment, open_data
+from jaxgen.experiment import Compiled, Experiment, open_data
 
 Losses = list[dict[str, float]]  # by step, by player
 CODE = """

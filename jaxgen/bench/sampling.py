@@ -10,9 +10,8 @@ from ml_collections import ConfigDict
 
 from jaxgen import sharding
 from jaxgen.bench import device, networks
-from jaxgen.compilation import memory
 from jaxgen.errors import UserError
-from jaxgen.experiment import Experiment, open_data
+from jaxgen.experiment import Experiment, memory, open_data
 from jaxgen.sampling.sampler import Sampler
 
 

@@ -12,10 +12,9 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.bench import device
-from jaxgen.compilation import Compiled
 from jaxgen.data.pipeline import batches
 from jaxgen.errors import UserError
-from jaxgen.experiment import Experiment, dummy, open_data
+from jaxgen.experiment import Compiled, Experiment, dummy, open_data
 
 AHEAD = 2  # steps that the host is ahead of the device
 FEWEST, MOST = 5, 1000  # steps to time when nobody says how many

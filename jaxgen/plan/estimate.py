@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxgen import compilation
+from jaxgen import experiment
 from jaxgen.errors import UserError
 from jaxgen.plan import hlo, network, profile
 from jaxgen.plan.programs import Program
@@ -100,7 +100,7 @@ def memory(compiled: jax.stages.Compiled, arguments: dict[str, int]
   kinds = {"padding": max(0, m.argument_size_in_bytes - known),
            "temporaries": m.temp_size_in_bytes,
            "results": m.output_size_in_bytes - m.alias_size_in_bytes}
-  return {**arguments, **kinds, "total": compilation.memory(compiled)}
+  return {**arguments, **kinds, "total": experiment.memory(compiled)}
 
 
 def refused(message: str) -> int | None:

@@ -13,9 +13,8 @@ from ml_collections import ConfigDict
 from jaxgen import core, sharding
 from jaxgen.bench import device
 from jaxgen.bench.training import cycle
-from jaxgen.compilation import Compiled
 from jaxgen.convert.initial_state import Data
-from jaxgen.experiment import Experiment, check_attention, dummy
+from jaxgen.experiment import Compiled, Experiment, check_attention, dummy
 from jaxgen.sampling.sampler import Sampler
 
 KINDS = {"params": "parameters", "opt": "optimiser", "ema": "averages",
