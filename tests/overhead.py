@@ -25,7 +25,7 @@ from jaxgen.cli import keep_programs
 from jaxgen.experiment import Compiled, Experiment, describe, open_data
 from jaxgen.monitor.goodput import Goodput
 from jaxgen.monitor.log import Logger
-from jaxgen.records import Records
+from jaxgen.train import Hooks
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def sides(config, workdir, checkpoints):
                                  mesh))
   logger = Logger(workdir, total_steps=config.steps, batch=config.batch,
                   stream=io.StringIO())
-  records = Records(experiment, mesh, source, workdir, checkpoints, logger,
+  records = Hooks(experiment, mesh, source, workdir, checkpoints, logger,
                     describe(config, source), times, {})
   stream = train.updates(step, mesh, source, experiment.fresh(source, mesh),
                          times)
