@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, files, sample
+from jaxgen import cli, files
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.distributed import join
@@ -52,7 +52,7 @@ from jaxgen.evaluation.reference import (
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import METRICS, check_metric
 from jaxgen.monitor import results
-from jaxgen.sampling import output, sampler
+from jaxgen.sampling import output, presets, sampler
 from jaxgen.sampling.sampler import key_of
 from jaxgen.sampling.stages import data_of
 
@@ -92,10 +92,10 @@ def define(values: flags.FlagValues) -> None:
   number("seed", 0, "of the samples")
   number("batch", 256, "samples drawn at once")
   restoration.define(values)
-  for name in sample.CHOICES:
+  for name in presets.CHOICES:
     (number if "step" in name else flag)(name, None, "as in `jaxgen sample`")
   flag("knobs", None, "as in `jaxgen sample`")
-  for name, text in sample.KNOBS.items():
+  for name, text in presets.KNOBS.items():
     flags.DEFINE_float(name, None, f"{text} (where the model has this knob)",
                        flag_values=values)
 
@@ -177,8 +177,8 @@ def check_outputs(values: flags.FlagValues) -> None:
 def open_model(values: flags.FlagValues):
   """The model of --workdir, and the knobs that were given."""
   model = sampler.load(values.workdir, **{
-      k: values[k].value for k in sample.CHOICES})
-  return model, sample.turned(values)
+      k: values[k].value for k in presets.CHOICES})
+  return model, presets.knobs_from_flags(values)
 
 
 def judge_as_ever(values: flags.FlagValues) -> None:

@@ -9,52 +9,37 @@
   jaxgen sample --workdir G --truncation 0.5 --interpolate 8 --out walk.png
 
 `--out` is one picture (x.png), a sample file (x.npz) or a folder. Walks, mixed
-styles and found latents of GANs: see jaxgen/controls.py. From Python:
+styles and found latents of GANs: see jaxgen/sample.py. From Python:
 
   model = jaxgen.load("W")
   x = model.sample(0, 64, labels=3, steps=25, guidance=1.5)
 """
 import functools
 import pathlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from jaxgen import cli, controls
+from jaxgen import cli
+from jaxgen.data import image
+from jaxgen.data.folder import listing
+from jaxgen.data.npz import open_npz
 from jaxgen.data.sources import open_source
 from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
 from jaxgen.monitor import results
 from jaxgen.monitor.results import kind_of
+from jaxgen.sampling import latents
+from jaxgen.sampling.latents import WAYS, interpolate, mix
 from jaxgen.sampling.output import json_knobs, part_of, write
-from jaxgen.sampling.presets import SAMPLERS
+from jaxgen.sampling.presets import CHOICES, KNOBS, SAMPLERS, knobs_from_flags
+from jaxgen.sampling.projection import checked, project
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.upscale import enlarge_folder, factor_of
 
 __all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
-
-# What `load` is told by flags.
-CHOICES = ("ema", "step", "sampler", "respacing", "classifier", "worse",
-           "guide_ema", "guide_step")
-KNOBS = {
-    "steps": "points of the path",
-    "guidance": "weight of guidance without a classifier; 1: none",
-    "scale": "weight of the classifier's gradient; 0: none",
-    "auto": "weight of guidance away from the worse model; 1: none",
-    "lo": "guide above this sigma / alpha",
-    "hi": "guide up to this sigma / alpha",
-    "eta": "share of fresh noise: 0 DDIM's, 1 DDPM's",
-    "frac": "DDPM's variance: 0 fixed small, 1 fixed large",
-    "churn": "Heun's fresh noise", "s_min": "churn above this sigma / alpha",
-    "s_max": "churn below this sigma / alpha", "s_noise": "churn's noise",
-    "snr": "of the corrector's Langevin steps",
-    "cap": "of a Langevin step, as a share of sigma^2; default: none",
-    "level": "an upsampler's noise on its small images, 0 to 1",
-    "first": "noisiest time of --respacing warped",
-    "bend": "its power: above 1 there are more points at low noise",
-    "temperature": "of z", "noise": "share of a VAE's own noise",
-    **controls.KNOBS}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -76,7 +61,7 @@ def define(values: flags.FlagValues) -> None:
   flag("guide_ema", None, "the same of the classifier or the worse model")
   flag("knobs", None, "any others, such as those of a cascade's stages: "
        "steps_1=10,level_1=0.2")
-  controls.define(values)
+  define_gan_flags(values)
   for name, default, text in (
       ("num", None, "how many; default: 64, or all of low_res"),
       ("seed", 0, "of all randomness"), ("batch", 256, "samples drawn at once"),
@@ -93,7 +78,7 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
   kind = kind_of(values.out)  # before the work, not after it
-  asked, inputs = controls.asked(values), (values.low_res, values.project)
+  asked, inputs = requested(values), (values.low_res, values.project)
   if join.joined() and (asked or values.low_res):
     raise UserError("only plain samples are drawn by several processes: start "
                     "this one on one machine")
@@ -110,20 +95,20 @@ def main(values: flags.FlagValues) -> None:
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
   if values.labels is not None or not model.classes:
     y = model.numbers(parse_labels(values.labels))
-  knobs = turned(values)
-  model = controls.settled(model, values.standing, knobs)
+  knobs = knobs_from_flags(values)
+  model = latents.with_standing_stats(model, values.standing, knobs)
   info = model.card | of | {"seed": values.seed,
                             "knobs": json_knobs(model.settings(knobs))}
   labels = None
   if asked:
-    info |= controls.card(asked, values, y)
-    make = functools.partial(controls.made, asked, values, model, y, knobs)
+    info |= card(asked, values, y)
+    make = functools.partial(run, asked, values, model, y, knobs)
   else:
     num = len(cond.get("low_res", range(64))) if (
         values.num is None) else values.num
     model.check_count(num)
     info["num"], labels = num, model.labels(num, y)
-    make = lambda: controls.Made(model.sample(
+    make = lambda: Drawing(model.sample(
         values.seed, num, labels, batch=values.batch, **knobs, **cond), labels)
   if not kind and join.lead():
     old = results.check_folder(values.out, part_of(
@@ -152,7 +137,7 @@ def enlarge(values: flags.FlagValues, kind: str) -> None:
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
   if labels:
     model.labels(1, labels)
-  knobs = turned(values)
+  knobs = knobs_from_flags(values)
   report = enlarge_folder(
       model, values.low_res, values.out, factor=factor_of(model),
       key=key, batch=values.batch, knobs=knobs,
@@ -161,19 +146,6 @@ def enlarge(values: flags.FlagValues, kind: str) -> None:
           "knobs": json_knobs(model.settings(knobs))})
   print(f"{len(report.done)} images -> {printable(values.out)}")
   report.check()
-
-
-def turned(values: flags.FlagValues) -> dict[str, float]:
-  """The knobs that were given, by flags of their own and in --knobs."""
-  knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
-  for word in (values.knobs or "").split(",") if values.knobs else ():
-    name, _, value = word.partition("=")
-    try:
-      knobs[name] = float(value)
-    except ValueError:
-      raise UserError(f"--knobs={word}: want knob=number, with commas between"
-                      ) from None
-  return knobs
 
 
 def small_images(path: str | None) -> tuple[
@@ -194,3 +166,139 @@ def parse_labels(text: str | None) -> list[str] | None:
 
 if __name__ == "__main__":
   cli.run("jaxgen.sample")
+
+ROWS = 8  # unless --num says it
+
+
+class Drawing(NamedTuple):
+  """Images, and how to show and tell them."""
+  x: np.ndarray
+  labels: np.ndarray | None
+  columns: int | None = None  # of the grid
+  info: Mapping[str, Any] = {}
+  arrays: Mapping[str, np.ndarray] = {}  # for the sample file, beside images
+
+
+def define_gan_flags(values: flags.FlagValues) -> None:
+  """The flags."""
+  flag = functools.partial(flags.DEFINE_string, flag_values=values)
+  flag("between", None, f"--interpolate's ends differ in: {', '.join(WAYS)}")
+  flag("project", None, "images to find among the model's: x.npz, a folder or "
+       "an image")
+  for name, text in (
+      ("standing", "batches of 256 that settle batch norm's statistics for "
+       "--truncation; default: 0, statistics of training"),
+      ("interpolate", "frames of each row that goes from sample to sample; "
+       "--num rows"),
+      ("mix", "layers that take the rows' styles, the others the columns'; "
+       "--num rows and columns"),
+      ("project_steps", "of Adam; default: 500")):
+    flags.DEFINE_integer(name, None, text, flag_values=values)
+  flags.DEFINE_float("project_lr", None, "of Adam; default: 0.1",
+                     flag_values=values)
+
+
+def requested(values: flags.FlagValues) -> str | None:
+  """Which of KINDS is asked for, if any; UserError for what cannot be."""
+  found = [name for name in KINDS if values[name].value is not None]
+  if len(found) > 1:
+    raise UserError(" and ".join(f"--{name}" for name in found)
+                    + ": one at a time")
+  for flag, of in (("between", "interpolate"), ("project_steps", "project"),
+                   ("project_lr", "project")):
+    if values[flag].value is not None and of not in found:
+      raise UserError(f"--{flag} is for --{of}")
+  if values.low_res and (found or values.standing):
+    raise UserError("--low_res is for models that enlarge images, and "
+                    f"--{(*found, 'standing')[0]} is for GANs: leave either")
+  return found[0] if found else None
+
+
+def card(kind: str, values: flags.FlagValues, labels: list[int] | None
+         ) -> dict[str, Any]:
+  """What is to be told of it, as far as that is known before the work."""
+  n = rows_of(values)
+  told = {"interpolate": lambda: {"rows": n, "frames": values.interpolate,
+                                  "between": values.between or "z"},
+          "mix": lambda: {"rows": n, "columns": n, "crossover": values.mix},
+          "project": lambda: adam(values) | {"images": values.project}}
+  return {kind: told[kind](), "labels": labels}
+
+
+def rows_of(values: flags.FlagValues) -> int:
+  """Of walks and mixtures."""
+  return ROWS if values.num is None else values.num
+
+
+def adam(values: flags.FlagValues) -> dict[str, float]:
+  """How --project descends."""
+  steps, lr = values.project_steps, values.project_lr
+  return {"steps": 500 if steps is None else steps,
+          "lr": 0.1 if lr is None else lr}
+
+
+def run(kind: str, values: flags.FlagValues, model: Sampler,
+         labels: list[int] | None, knobs: Mapping[str, float]) -> Drawing:
+  """What one of KINDS comes to."""
+  return KINDS[kind](values, model, labels, knobs)
+
+
+def _walks(values, model, labels, knobs):
+  rows = rows_of(values)
+  frames, between = values.interpolate, values.between or "z"
+  x = interpolate(model, values.seed, rows, frames, labels, between,
+                  batch=values.batch, **knobs)
+  y = model.labels(rows, labels) if between == "z" else None
+  return Drawing(x.reshape(-1, *model.shape),
+              None if y is None else np.repeat(y, frames), frames)
+
+
+def _mixture(values, model, labels, knobs):
+  n = rows_of(values)
+  x = mix(model, values.seed, n, n, values.mix, labels, batch=values.batch,
+          **knobs)
+  return Drawing(x.reshape(-1, *model.shape), None, n + 1)
+
+
+def _found(values, model, labels, knobs):
+  if knobs or values.num is not None:
+    raise UserError("--project finds all images by itself: leave --num and "
+                    f"knobs ({', '.join(['num', *knobs])})")
+  x, y = targets(values.project, model)
+  labels = labels if labels is not None or not model.classes else y
+  latents, images, losses = project(
+      model, x, seed=values.seed, labels=labels, batch=values.batch,
+      **adam(values))
+  info = {"project": adam(values) | {"images": values.project, "losses": [
+      [float(f"{v:.4g}") for v in ends] for ends in losses[:, [0, -1]]]}}
+  if kind_of(values.out) == ".png":  # a row: what was given, what was found
+    pairs = np.stack([x, images], 1).reshape(-1, *model.shape)
+    return Drawing(pairs, None, 2, info)
+  y = None if labels is None else model.labels(len(x), labels)
+  return Drawing(images, y, None, info,
+              {"latents": latents, "losses": losses, "given": x})
+
+
+def targets(path: str, model: Sampler) -> tuple[np.ndarray, np.ndarray | None]:
+  """Images uint8 [N, H, W, C] that a path names, and labels if it has them."""
+  place = pathlib.Path(path).expanduser()
+  if place.suffix == ".npz":
+    x, y = open_npz(path, "train", None, None).arrays()
+    return checked(model, x), y
+  if len(model.shape) != 3 or model.shape[0] != model.shape[1]:
+    raise UserError(f"this model makes {list(model.shape)}: to project images "
+                    "takes one of square images")
+  if not place.exists():
+    raise UserError(f"--project={path}: there is no such file or folder")
+  files = [place / n for n in listing(place)] if place.is_dir() else [place]
+  found = []
+  for file in files:
+    try:
+      found.append(image.decode(file, model.shape[0], model.shape[-1]))
+    except Exception as e:  # a broken file may fail anywhere in a decoder
+      why = (str(e) or type(e).__name__).splitlines()[0]
+      raise UserError(f"--project: {file.name} cannot be read: {why}") from e
+  return np.stack(found), None
+
+
+KINDS = {"interpolate": _walks, "mix": _mixture, "project": _found}

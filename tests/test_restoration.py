@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import metrics as reference
 from verbs import call
 
-from jaxgen import core, evaluate, sample
+from jaxgen import core, evaluate
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import degrade
 from jaxgen.evaluation import perceptual, restoration
@@ -21,6 +21,7 @@ from jaxgen.evaluation.restored import Case
 from jaxgen.metrics.restoration import consistency, psnr, ssim
 from jaxgen.models.cascade import Cascade
 from jaxgen.monitor import pictures
+from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import Sampler
 
 
@@ -146,7 +147,7 @@ def verb(capsys, monkeypatch):
   def run(*argv, model=None, **data):
     data = ConfigDict({"source": "digits", "split": "train", "size": 0} | data)
     monkeypatch.setattr(evaluate, "open_model", lambda values: (
-        model or sampler(), sample.turned(values)))
+        model or sampler(), presets.knobs_from_flags(values)))
     monkeypatch.setattr(evaluate, "data_of", lambda workdir: data)
     return call(capsys, monkeypatch, "evaluate", "--workdir=U", *argv)
   return run

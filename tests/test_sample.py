@@ -17,8 +17,8 @@ from jaxgen.checkpoint import disk, manager, restore
 from jaxgen.errors import UserError
 from jaxgen.models.gan import GAN
 from jaxgen.monitor import pictures
-from jaxgen.sample import KNOBS
 from jaxgen.sampling import latents, presets
+from jaxgen.sampling.presets import KNOBS
 from jaxgen.sampling.sampler import key_of
 
 

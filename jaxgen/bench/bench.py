@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from jaxgen import cli, files, sample, sharding
+from jaxgen import cli, files, sharding
 from jaxgen.bench import device, tables
 from jaxgen.bench.sampling import fresh_sampler, sampling_speed
 from jaxgen.bench.stages import time_stages
@@ -30,12 +30,13 @@ from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError, nearest, printable
 from jaxgen.experiment import check_samples, open_data
+from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import load
 
 CONFIGS = ("config",)
 WORDS = {  # and the flags that each makes use of
     "train": ("config", "steps"),
-    "sample": ("config", "workdir", "ema", "step", "batch", *sample.KNOBS),
+    "sample": ("config", "workdir", "ema", "step", "batch", *presets.KNOBS),
     "data": ("config", "data", "size", "batch", "workers"),
 }
 
@@ -55,7 +56,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(name, None, text, flag_values=values)
   flags.DEFINE_float("seconds", 5., "each measurement takes about so long",
                      flag_values=values)
-  for name in sample.KNOBS:
+  for name in presets.KNOBS:
     text = "sample: knob of the sampler, where it has it"
     if name == "steps":
       text = "train: how many to time; sample: knob of the sampler"
@@ -131,7 +132,7 @@ def bench_sample(values: flags.FlagValues, say) -> dict[str, Any]:
   say("loading the model")
   sampler = (fresh_sampler(values.config) if values.config is not None else
              load(values.workdir, ema=values.ema, step=values.step))
-  knobs = {k: values[k].value for k in sample.KNOBS
+  knobs = {k: values[k].value for k in presets.KNOBS
            if values[k].value is not None}
   batch = 64 if values.batch is None else values.batch
   speed = sampling_speed(sampler, num=100 * batch, batch=batch, say=say,

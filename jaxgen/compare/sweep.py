@@ -23,13 +23,14 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, controls, files, forms
+from jaxgen import cli, files, forms
 from jaxgen.bench.device import machine
 from jaxgen.errors import UserError, nearest, printable
 from jaxgen.evaluation import restoration
 from jaxgen.evaluation.judge import Judge, means, open_judge, spreads
 from jaxgen.forms import NUMBER, Each
 from jaxgen.monitor import pictures, results
+from jaxgen.sampling import latents
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.stages import data_of
 
@@ -83,7 +84,7 @@ def main(values: flags.FlagValues) -> None:
       floor = means(judge.floor())
       metrics = chosen(values.metrics, floor)
     for knobs in settings(model, nfes, over):
-      settled = controls.settled(model, values.standing, knobs)
+      settled = latents.with_standing_stats(model, values.standing, knobs)
       card = settled.card | {"family": type(model.model).__name__}
       told = {"card": card, "knobs": knobs, "seed": values.seed,
               "num": values.num or judge.count}

@@ -5,7 +5,7 @@ turning them compiles nothing. UserError, by name, for models that cannot.
 """
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -243,3 +243,11 @@ def in_batches(run: Callable[[dict[str, Array]], Any],
     now = sharding.place({k: v[i] for k, v in given.items()}, mesh)
     parts.append(jax.device_get(run(now)))
   return jax.tree.map(lambda *x: np.concatenate(x)[:n], *parts)
+
+
+def with_standing_stats(model: Sampler, batches: int | None, knobs: Mapping[str, float]
+            ) -> Sampler:
+  """With standing statistics for these knobs, if there shall be batches."""
+  if not batches:
+    return model
+  return settle(model, knobs.get("truncation", np.inf), batches)

@@ -2,6 +2,7 @@
 import re
 
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen.config import build
@@ -95,3 +96,43 @@ def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:
     raise UserError(str(e)) from e
   path = {"name": "diffusion.times.named", "spacing": spacing}
   return ConfigDict(model.to_dict() | {"path": path, "steps": count})
+
+GAN_KNOBS = {
+    "truncation": "bound of z; the less, the more typical and the more alike",
+    "psi": "styles' distance from their mean; 1: as they are",
+    "cutoff": "psi is for so many of the first layers"}
+
+# What `load` is told by flags.
+CHOICES = ("ema", "step", "sampler", "respacing", "classifier", "worse",
+           "guide_ema", "guide_step")
+KNOBS = {
+    "steps": "points of the path",
+    "guidance": "weight of guidance without a classifier; 1: none",
+    "scale": "weight of the classifier's gradient; 0: none",
+    "auto": "weight of guidance away from the worse model; 1: none",
+    "lo": "guide above this sigma / alpha",
+    "hi": "guide up to this sigma / alpha",
+    "eta": "share of fresh noise: 0 DDIM's, 1 DDPM's",
+    "frac": "DDPM's variance: 0 fixed small, 1 fixed large",
+    "churn": "Heun's fresh noise", "s_min": "churn above this sigma / alpha",
+    "s_max": "churn below this sigma / alpha", "s_noise": "churn's noise",
+    "snr": "of the corrector's Langevin steps",
+    "cap": "of a Langevin step, as a share of sigma^2; default: none",
+    "level": "an upsampler's noise on its small images, 0 to 1",
+    "first": "noisiest time of --respacing warped",
+    "bend": "its power: above 1 there are more points at low noise",
+    "temperature": "of z", "noise": "share of a VAE's own noise",
+    **GAN_KNOBS}
+
+
+def knobs_from_flags(values: flags.FlagValues) -> dict[str, float]:
+  """The knobs that were given, by flags of their own and in --knobs."""
+  knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
+  for word in (values.knobs or "").split(",") if values.knobs else ():
+    name, _, value = word.partition("=")
+    try:
+      knobs[name] = float(value)
+    except ValueError:
+      raise UserError(f"--knobs={word}: want knob=number, with commas between"
+                      ) from None
+  return knobs
