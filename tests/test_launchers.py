@@ -1,7 +1,7 @@
 """Environments as launchers really make them: which of how many is this?"""
 import pytest
 
-from jaxgen.distributed.launchers import ASK, Place, found
+from jaxgen.distributed.join import ASK, Place, found
 from jaxgen.errors import UserError
 
 OURS = {"JAXGEN_COORDINATOR": "10.0.0.1:8476", "JAXGEN_PROCESSES": "4",
