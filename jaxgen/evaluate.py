@@ -41,7 +41,6 @@ from jaxgen.evaluation.judge import (
   spreads,
   table,
 )
-from jaxgen.evaluation.logs import append, card_name
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
 from jaxgen.evaluation.reference import (
   Reference,
@@ -52,6 +51,7 @@ from jaxgen.evaluation.reference import (
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import METRICS, check_metric
 from jaxgen.monitor import results
+from jaxgen.monitor.log import append, card_name
 from jaxgen.sampling import output, presets, sampler
 from jaxgen.sampling.sampler import key_of
 from jaxgen.sampling.stages import data_of

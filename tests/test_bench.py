@@ -21,6 +21,7 @@ from jaxgen.bench.sampling import (
 from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy, open_data
+from jaxgen.monitor import progress
 from jaxgen.sampling.sampler import Sampler
 
 shape = lambda *s, dtype=jnp.float32: jax.ShapeDtypeStruct(s, dtype)
@@ -384,7 +385,7 @@ def test_long_work_is_not_silent():
       return super().write(text)
 
   stream = Stream()
-  with bench.telling(stream, every=0.01) as say:
+  with progress.telling(stream, every=0.01) as say:
     say("at work")
     assert stream.repeated.wait(30)
   assert stream.getvalue().startswith("at work ...\n")

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from jaxgen.errors import UserError
-from jaxgen.evaluation import bars
 from jaxgen.evaluation.drawing import Drawn, choose_labels
-from jaxgen.evaluation.logs import append, card_name
 from jaxgen.evaluation.periodic import settings
 from jaxgen.evaluation.protocols import PROTOCOLS, RESIZES, protocol
 from jaxgen.evaluation.scores import METRICS, full_name
-from jaxgen.monitor.log import Logger, read_jsonl
+from jaxgen.monitor import progress
+from jaxgen.monitor.log import Logger, append, card_name, read_jsonl
 
 
 def test_protocols_are_what_they_are_named_after():
@@ -94,9 +93,9 @@ def test_a_line_is_added_to_the_log_of_a_run(torn, tmp_path):
 
 @pytest.mark.parametrize("quiet", [0, 60])
 def test_long_work_tells_how_far_it_is(quiet, monkeypatch):
-  monkeypatch.setattr(bars, "QUIET", quiet)
+  monkeypatch.setattr(progress, "QUIET", quiet)
   out = io.StringIO()
-  bar = bars.Bars(out)
+  bar = progress.Bars(out)
   tick = bar.of("images", 30)
   for done in (0, 10, 30):
     tick(done)

@@ -12,7 +12,7 @@ from jaxgen import cli, config, train
 from jaxgen.data import cache
 from jaxgen.errors import UserError
 from jaxgen.evaluation import collect as collecting
-from jaxgen.evaluation import extract, logs
+from jaxgen.evaluation import extract
 from jaxgen.evaluation.run import forget_all
 from jaxgen.monitor import log
 
@@ -195,7 +195,7 @@ def test_a_log_that_is_none_is_not_cut(tmp_path, text):
   with pytest.raises(UserError, match="metrics.jsonl"):
     log.mend(path)
   with pytest.raises(UserError, match="metrics.jsonl"):
-    logs.append(tmp_path, 1, {"a": 1.})
+    log.append(tmp_path, 1, {"a": 1.})
   assert path.read_text() == text
   path.write_text('{"step": 1}\n{"ste')
   log.mend(path)

@@ -10,9 +10,7 @@ weights. `data` with --config also times the train step that is to be fed.
 import contextlib
 import functools
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -28,8 +26,9 @@ from jaxgen.data import pipeline
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
-from jaxgen.errors import UserError, nearest, printable
+from jaxgen.errors import UserError, nearest
 from jaxgen.experiment import check_samples, open_data
+from jaxgen.monitor.progress import telling
 from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import load
 
@@ -187,35 +186,6 @@ def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
       size += sum(a.nbytes for a in batch.values())
   return {"examples_per_s": count / elapsed, "mb_per_s": size / elapsed / 1e6,
           "first_batch_s": start - begun, "seconds": elapsed}
-
-
-@contextlib.contextmanager
-def telling(stream, every: float = 10.) -> Iterator[Any]:
-  """Within, say(text) tells what is being done, and again while it lasts."""
-  news, over = threading.Event(), threading.Event()
-  now = {"text": None, "since": time.monotonic()}
-
-  def say(text):
-    now.update(text=text, since=time.monotonic())
-    print(f"{printable(text)} ...", file=stream, flush=True)
-    news.set()
-
-  def repeat():
-    while not over.is_set():
-      if news.wait(every):
-        news.clear()
-      elif now["text"]:
-        passed = time.monotonic() - now["since"]
-        print(f"  still {now['text']}, {passed:.0f} s", file=stream, flush=True)
-
-  thread = threading.Thread(target=repeat, daemon=True)
-  thread.start()
-  try:
-    yield say
-  finally:
-    over.set()
-    news.set()
-    thread.join()
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.drawing import Drawn, choose_labels
 from jaxgen.evaluation.images import Dataset
-from jaxgen.evaluation.logs import card_name
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.evaluation.reference import Reference, open_reference
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import check_metric
 from jaxgen.files import digest
+from jaxgen.monitor.log import card_name
 from jaxgen.sampling.sampler import Sampler
 from jaxgen.sampling.trained import bare
 

@@ -11,7 +11,6 @@ from PIL import Image
 from jaxgen.distributed import gather
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
-from jaxgen.evaluation.bars import Bars
 from jaxgen.evaluation.collect import (
   Collected,
   Extractor,
@@ -35,6 +34,7 @@ from jaxgen.evaluation.scores import (
 )
 from jaxgen.files import plain
 from jaxgen.monitor import pictures
+from jaxgen.monitor.progress import Bars
 
 
 @dataclasses.dataclass

@@ -1,11 +1,16 @@
 """The line on the terminal that says how far, how fast and how long still."""
 
+import contextlib
+import io
 import math
+import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
+from jaxgen.distributed import gather
 from jaxgen.errors import printable
 
 
@@ -93,3 +98,61 @@ def duration(seconds: float) -> str:
   if hours:
     return f"{hours}:{minutes:02}:{s % 60:02}"
   return f"{minutes}:{s % 60:02}"
+
+QUIET = 2.0  # seconds of work before its progress is told
+
+
+class Bars:
+  """Progress of long work on stderr, one line for each kind."""
+
+  def __init__(self, stream: TextIO | None = None):
+    self.stream = stream or (sys.stderr if gather.lead() else io.StringIO())
+    self.what, self.bar, self.begun = "", None, 0.0
+
+  def __call__(self, what: str, done: int, total: int) -> None:
+    """Now `done` of `total`."""
+    now = time.monotonic()
+    if what != self.what:
+      self.end()
+      self.what, self.begun = what, now
+      self.bar = Progress(total, 1, unit=what, stream=self.stream)
+    if now - self.begun >= QUIET:
+      self.bar.at(done)
+
+  def of(self, what: str, total: int) -> Callable[[int], None]:
+    """The same for one kind of work."""
+    return lambda done: self(what, done, total)
+
+  def end(self) -> None:
+    """The line stays."""
+    if self.bar:
+      self.bar.end()
+
+
+@contextlib.contextmanager
+def telling(stream, every: float = 10.) -> Iterator[Any]:
+  """Within, say(text) tells what is being done, and again while it lasts."""
+  news, over = threading.Event(), threading.Event()
+  now = {"text": None, "since": time.monotonic()}
+
+  def say(text):
+    now.update(text=text, since=time.monotonic())
+    print(f"{printable(text)} ...", file=stream, flush=True)
+    news.set()
+
+  def repeat():
+    while not over.is_set():
+      if news.wait(every):
+        news.clear()
+      elif now["text"]:
+        passed = time.monotonic() - now["since"]
+        print(f"  still {now['text']}, {passed:.0f} s", file=stream, flush=True)
+
+  thread = threading.Thread(target=repeat, daemon=True)
+  thread.start()
+  try:
+    yield say
+  finally:
+    over.set()
+    news.set()
+    thread.join()

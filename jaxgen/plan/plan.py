@@ -16,10 +16,10 @@ import sys
 from absl import flags
 
 from jaxgen import cli, files
-from jaxgen.bench.bench import telling
 from jaxgen.config import check_single
 from jaxgen.errors import UserError
 from jaxgen.experiment import check_samples
+from jaxgen.monitor.progress import telling
 from jaxgen.plan import planner, report
 from jaxgen.plan.standin import parse_shape
 
