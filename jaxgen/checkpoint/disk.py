@@ -11,9 +11,13 @@ What jax reads is believed only if its fingerprint is the one that was stored.
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import re
+import sys
 import tempfile
+import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +29,6 @@ from jax.experimental import multihost_utils
 
 from jaxgen import files
 from jaxgen.checkpoint.fingerprint import describe, fingerprint, named_leaves
-from jaxgen.checkpoint.silence import hush
 from jaxgen.checkpoint.step_folder import COMMIT, SEAL, alike, present, sizes
 from jaxgen.errors import UserError
 
@@ -177,7 +180,7 @@ def together(read: Callable[[], Any]) -> Any:
 
   Reads have no barriers of their own, so the processes may meet here.
   """
-  hush()
+  silence_orbax()
   result, why = None, ""
   try:
     result = read()
@@ -233,3 +236,41 @@ def compare_leaves(saved: dict[str, Any], abstract: Any, path: epath.Path,
       raise UserError(
           f"{name} is {say(was)} in {path}, but the model wants {say(want)}: "
           "use the config it was made with, or a new workdir")
+
+
+def silence_orbax() -> None:
+  """Silences those echoes, and nothing else, for the rest of the process."""
+  for name in ("absl", "asyncio"):
+    logger = logging.getLogger(name)
+    if not_an_echo not in logger.filters:
+      logger.addFilter(not_an_echo)
+  if not isinstance(sys.unraisablehook, _Hook):
+    sys.unraisablehook = _Hook(sys.unraisablehook)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited",
+                            RuntimeWarning)  # we have none of our own
+
+
+def not_an_echo(record: logging.LogRecord) -> bool:
+  """False for tracebacks logged by Orbax, out of it, or by TensorStore."""
+  if not record.exc_info:
+    return True
+  if record.name == "asyncio" and "never retrieved" in record.getMessage():
+    return False  # we have no futures of our own
+  _, error, trace = record.exc_info
+  places = [frame.filename for frame in traceback.extract_tb(trace)]
+  return not (any("orbax" in place for place in [record.pathname, *places])
+              or "tensorstore_spec" in str(error))
+
+
+class _Hook:
+  """A sys.unraisablehook that knows the echoes; others go on to `before`."""
+
+  def __init__(self, before):
+    self.before = before
+
+  def __call__(self, unraisable):
+    error, source = unraisable.exc_value, unraisable.object
+    code = getattr(source, "cr_code", None)  # of a coroutine nobody awaited
+    late = isinstance(error, RuntimeError) and "loop is closed" in str(error)
+    if not (late or (code and "orbax" in code.co_filename)):
+      self.before(unraisable)

@@ -22,14 +22,13 @@ from etils import epath
 from orbax.checkpoint import options as ocp_options
 
 from jaxgen.checkpoint import disk, step_folder
-from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.disk import silence_orbax, steps
 from jaxgen.checkpoint.fingerprint import fingerprint
 from jaxgen.checkpoint.restore import (
   abstract_leaves,
   latest_meta,
   restore_subset,
 )
-from jaxgen.checkpoint.silence import hush
 from jaxgen.config import as_json, check_config
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
@@ -78,7 +77,7 @@ class Checkpoints:
     self._manager = self._watcher = self._failure = None
     self._strangers: list[str] = []
     disk.check_writable(self.root)
-    hush()
+    silence_orbax()
 
   def save(self, step: int, state: Any, meta: dict[str, Any],
            force: bool = False) -> bool:
