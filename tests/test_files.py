@@ -17,7 +17,7 @@ from jaxgen.interop import files as tensor_files
 from jaxgen.interop.tensors import lazy
 from jaxgen.metrics.distances import Gaussian
 from jaxgen.monitor import pictures
-from jaxgen.sampling import originals, output
+from jaxgen.sampling import output, upscale
 
 X = np.zeros((4, 8, 8, 3), np.uint8)
 GAUSS = {"pool": Gaussian(np.zeros(2), np.eye(2), 9)}
@@ -29,7 +29,7 @@ WRITERS = {
     "y.png": lambda p: pictures.save_png(p, X[0], {"a": 1}),
     "x.png": lambda p: output.write(str(p), X, None, {}),
     "x.npz": lambda p: output.write(str(p), X, np.arange(4), {}),
-    "o.png": lambda p: originals.save(p, Image.fromarray(X[0]), None, {}),
+    "o.png": lambda p: upscale.save(p, Image.fromarray(X[0]), None, {}),
     "r.npz": lambda p: reference.save_statistics(p, GAUSS, "pool", CARD),
     "x.pt": lambda p: tensor_files.write(p, {"a": lazy(np.ones(9))}),
     "x.safetensors": lambda p: tensor_files.write(p, {"a": lazy(np.ones(9))}),
