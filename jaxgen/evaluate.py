@@ -30,9 +30,14 @@ from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards, restoration, statistics
 from jaxgen.evaluation.collect import Extractor
-from jaxgen.evaluation.drawing import Drawn, choose_labels
 from jaxgen.evaluation.fid_of_statistics import Pair
-from jaxgen.evaluation.images import SPANS, Dataset, Images
+from jaxgen.evaluation.images import (
+  SPANS,
+  Dataset,
+  Drawn,
+  Images,
+  choose_labels,
+)
 from jaxgen.evaluation.judge import (
   ClassifierJudge,
   check_samples,
@@ -330,9 +335,9 @@ def open_real(values: flags.FlagValues, how: Protocol,
 def open_features(values: flags.FlagValues, how: Protocol,
                   data: ConfigDict | None) -> Extractor:
   """What looks at images."""
-  from jaxgen.evaluation import extract, judging  # networks: not for all
+  from jaxgen.evaluation import features  # networks: not for all
   if values.features != "judge":
-    return extract.open_extractor(
+    return features.open_extractor(
         values.features, weights=values.dinov2 if values.features == "dinov2"
         else values.inception, resize=how.resize)
   if data is None:
@@ -340,7 +345,7 @@ def open_features(values: flags.FlagValues, how: Protocol,
   judge = open_judge(data, values.judge)
   if not hasattr(judge, "classifier"):
     raise UserError("the judge of points has no features: leave --protocol")
-  return judging.JudgeFeatures(judge.features, judge.classifier)
+  return features.JudgeFeatures(judge.features, judge.classifier)
 
 
 def open_accuracy(values: flags.FlagValues, images: Images,

@@ -29,7 +29,7 @@ class Stub:
 
 
 def opened(name="inception", weights=None, resize="tf", batch=None):
-  """In place of evaluation.extract.open_extractor."""
+  """In place of evaluation.features.open_extractor."""
   return Stub(name)
 
 

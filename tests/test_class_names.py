@@ -8,8 +8,7 @@ from ml_collections import ConfigDict
 from jaxgen.data.npz import open_npz
 from jaxgen.errors import UserError
 from jaxgen.evaluation.collect import Collected
-from jaxgen.evaluation.drawing import choose_labels
-from jaxgen.evaluation.images import Folder
+from jaxgen.evaluation.images import Folder, choose_labels
 from jaxgen.evaluation.protocols import PROTOCOLS
 from jaxgen.evaluation.run import numbered
 from jaxgen.evaluation.scores import Given, score

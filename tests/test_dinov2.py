@@ -10,7 +10,7 @@ import pytest
 from inception_weights import saved
 
 from jaxgen.errors import UserError
-from jaxgen.evaluation import extract
+from jaxgen.evaluation import features
 from jaxgen.evaluation import weights as published
 from jaxgen.nets import dinov2
 
@@ -67,7 +67,7 @@ def test_an_extractor_of_it(tmp_path, monkeypatch):
   monkeypatch.setattr(dinov2, "converted", converted)
   monkeypatch.setattr(dinov2, "DINOv2", lambda: TINY)
   path = saved(tmp_path / "tiny.pth", WEIGHTS)
-  e = extract.open_extractor("dinov2", path, batch=2)
+  e = features.open_extractor("dinov2", path, batch=2)
   assert e.taps == ("cls",) and e.name == f"dinov2-vitl14-{e.sha256[:8]}"
   x = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3))
   found = e.features([x.astype(np.uint8)])["cls"]

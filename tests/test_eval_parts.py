@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxgen.errors import UserError
-from jaxgen.evaluation.drawing import Drawn, choose_labels
+from jaxgen.evaluation.images import Drawn, choose_labels
 from jaxgen.evaluation.periodic import settings
 from jaxgen.evaluation.protocols import PROTOCOLS, RESIZES, protocol
 from jaxgen.evaluation.scores import METRICS, full_name

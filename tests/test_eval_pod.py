@@ -5,7 +5,7 @@ import pytest
 from absl import flags
 
 from jaxgen import evaluate
-from jaxgen.evaluation import extract
+from jaxgen.evaluation import features
 from tests import looks, pod
 
 # The stand-in looks; all else is what the verbs do.
@@ -38,7 +38,7 @@ def test_scores_do_not_depend_on_the_processes(tmp_path, monkeypatch):
       "XLA_FLAGS": "--xla_backend_optimization_level=0"}):
     assert done.status == 0, done.stderr
   [during] = (work / "evals").glob("*.json")
-  monkeypatch.setattr(extract, "open_extractor", looks.opened)
+  monkeypatch.setattr(features, "open_extractor", looks.opened)
   for seed, ours in ((0, during), (3, card)):
     alone = tmp_path / f"{seed}-alone.json"
     judge(work, alone, seed)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from verbs import call, tree
 
-from jaxgen.evaluation import extract
+from jaxgen.evaluation import features
 from jaxgen.metrics.distances import frechet
 
 A, B = (np.random.RandomState(i).standard_normal((40, 12)) for i in (0, 1))
@@ -28,7 +28,7 @@ def distance(a, b):
 def verb(capsys, monkeypatch):
   def never(*args, **how):
     raise AssertionError("a network was opened")
-  monkeypatch.setattr(extract, "open_extractor", never)
+  monkeypatch.setattr(features, "open_extractor", never)
   return lambda *argv: call(capsys, monkeypatch, "eval", *argv)
 
 
@@ -104,7 +104,7 @@ def test_adms_statistics_have_two_distances(verb, tmp_path):
 
 
 def test_an_edm2_reference_serves_images_too(capsys, monkeypatch, tmp_path):
-  monkeypatch.setattr(extract, "open_extractor", looks.opened)
+  monkeypatch.setattr(features, "open_extractor", looks.opened)
   x = looks.pictures(60)
   np.save(tmp_path / "own.npy", x)
   edm2(tmp_path / "real.pkl", A)

@@ -17,7 +17,8 @@ from verbs import ROOT, call, finish, tree
 from jaxgen import config, load, train
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from jaxgen.evaluation import collect, extract
+from jaxgen.evaluation import collect
+from jaxgen.evaluation import features as evaluation_features
 from jaxgen.evaluation import judge as judges
 from jaxgen.evaluation.periodic import Periodic
 from jaxgen.experiment import Experiment, open_data
@@ -37,7 +38,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def verb(capsys, monkeypatch):
-  monkeypatch.setattr(extract, "open_extractor", looks.opened)
+  monkeypatch.setattr(evaluation_features, "open_extractor", looks.opened)
   return lambda *argv: call(capsys, monkeypatch, "eval", *argv)
 
 
@@ -223,7 +224,7 @@ def truncated(path, x):
 
 def nan(path, x):
   np.savez(path, x)
-  extract.open_extractor = lambda *a, **k: looks.Stub(scale=np.nan)
+  evaluation_features.open_extractor = lambda *a, **k: looks.Stub(scale=np.nan)
 
 
 X = looks.pictures(40)
@@ -315,7 +316,7 @@ def test_mistakes_are_said_before_the_work(case, verb, files, monkeypatch):
     def features(self, images, taps):
       seen.append(taps)
       return super().features(images, taps)
-  monkeypatch.setattr(extract, "open_extractor", lambda *a, **k: Lazy())
+  monkeypatch.setattr(evaluation_features, "open_extractor", lambda *a, **k: Lazy())
   monkeypatch.setattr(judges.train, "train", lambda *a, **k: seen.append("cas"))
   np.savez(files / "other.npz", X, np.full(40, 7))
   np.save(files / "plain.npy", X)
@@ -358,7 +359,7 @@ def test_a_late_refusal_keeps_what_was_done(verb, files, tmp_path, monkeypatch):
 
   def seen(status):
     stub = looks.Stub()
-    monkeypatch.setattr(extract, "open_extractor", lambda *a, **k: stub)
+    monkeypatch.setattr(evaluation_features, "open_extractor", lambda *a, **k: stub)
     got, _, err = judge(verb, files, "--ref", files / "real", "--metrics=fid",
                         "--out", tmp_path / "x.json")
     assert got == status, err
@@ -434,8 +435,8 @@ SETTINGS = {
 @pytest.mark.parametrize("case", SETTINGS)
 def test_training_says_before_it_makes_anything(case, trained, tmp_path,
                                                 monkeypatch):
-  real = extract.open_extractor
-  monkeypatch.setattr(extract, "open_extractor", lambda name, weights, resize: (
+  real = evaluation_features.open_extractor
+  monkeypatch.setattr(evaluation_features, "open_extractor", lambda name, weights, resize: (
       looks.Stub() if name == "inception" and not weights
       else real(name, weights, resize)))
   c = trained[1].copy_and_resolve_references()

@@ -12,7 +12,7 @@ from jaxgen import cli, config, train
 from jaxgen.data import cache
 from jaxgen.errors import UserError
 from jaxgen.evaluation import collect as collecting
-from jaxgen.evaluation import extract
+from jaxgen.evaluation import features
 from jaxgen.evaluation.run import forget_all
 from jaxgen.monitor import log
 
@@ -81,7 +81,7 @@ VERBS = {
 
 @pytest.mark.parametrize("name", VERBS)
 def test_a_verb_among_others_things(world, name, capsys, monkeypatch):
-  monkeypatch.setattr(extract, "open_extractor", looks.opened)
+  monkeypatch.setattr(features, "open_extractor", looks.opened)
   monkeypatch.setattr(collecting, "SAVE_SECONDS", 0)
   (world / "cascade.py").write_text(
       "from ml_collections import ConfigDict\n"

@@ -14,11 +14,11 @@ from jax.extend import core
 from PIL import Image
 
 from jaxgen.errors import UserError
-from jaxgen.evaluation import extract
+from jaxgen.evaluation import features, resize
 from jaxgen.evaluation import resize as evaluation_resize
 from jaxgen.evaluation import weights as published
-from jaxgen.evaluation.extractor import batch_size, early
-from jaxgen.nets import dinov2, inception, resize
+from jaxgen.evaluation.features import batch_size, early
+from jaxgen.nets import dinov2, inception
 
 TAPS = ("pool3", "64", "192", "768", "spatial", "logits", "logits_unbiased")
 
@@ -27,12 +27,12 @@ TAPS = ("pool3", "64", "192", "768", "spatial", "logits", "logits_unbiased")
 def of(tmp_path_factory):
   """(resize) -> Inception with random weights, read once."""
   path = saved(tmp_path_factory.mktemp("weights") / "inception.pth")
-  first = extract.inception(path, batch=5)
+  first = features.inception(path, batch=5)
   def extractor(way):
     with pytest.MonkeyPatch.context() as patch:
       found = published.Weights(first.params, first.sha256, path.name, False)
       patch.setattr(published, "inception", lambda name: found)
-      return extract.inception(path, way, batch=5)
+      return features.inception(path, way, batch=5)
   return functools.cache(extractor)
 
 
@@ -129,7 +129,7 @@ def test_resizes_by_their_definition(way, grid, h, w):
     columns = [(int(b), 1 - b % 1), (min(int(b) + 1, w - 1), b % 1)]
     y[i, j] = sum(p * q * x[r, c].astype(float)
                   for r, p in rows for c, q in columns)
-  found = resize.bilinear(x, grid(h, 13), grid(w, 13))
+  found = resize.interpolate(x, grid(h, 13), grid(w, 13))
   np.testing.assert_allclose(found, y, atol=1e-3)
   if way == "tf" and (h, w) == (13, 13):
     np.testing.assert_array_equal(found, x)
@@ -182,9 +182,9 @@ def test_names_that_there_are_not(of):
   with pytest.raises(UserError, match="no images"):
     e.features([])
   with pytest.raises(UserError, match="'bicubic', but tf"):
-    extract.inception(None, "bicubic")
+    features.inception(None, "bicubic")
   with pytest.raises(UserError, match="vgg"):
-    extract.open_extractor("vgg")
+    features.open_extractor("vgg")
 
 
 def precisions(jaxpr):
@@ -223,7 +223,7 @@ def expected(x):
 
 @functools.cache
 def means(batch=8):
-  return extract.classifier(Mean(), {"gain": jnp.float32(2)}, "mean", "00",
+  return features.classifier(Mean(), {"gain": jnp.float32(2)}, "mean", "00",
                             batch)
 
 
@@ -271,7 +271,7 @@ FOUR = """
 import sys, jax, numpy as np
 sys.path.insert(0, "tests")
 from test_inception import expected, means
-from jaxgen.evaluation.extractor import batch_size
+from jaxgen.evaluation.features import batch_size
 assert jax.local_device_count() == 4 and batch_size(10) == 8
 x = np.random.default_rng(0).integers(0, 256, (11, 4, 4, 1)).astype(np.uint8)
 e = means()

@@ -12,7 +12,7 @@ import pytest
 from inception_weights import golden, saved, state_dict
 
 from jaxgen.errors import UserError
-from jaxgen.evaluation import graphdef, weights
+from jaxgen.evaluation import weights
 from jaxgen.nets import inception
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -60,7 +60,7 @@ def frozen(tensors):
 
 def test_scopes_are_the_references():
   # Of torch-fidelity's utils/util_convert_inception_weights.py.
-  assert graphdef.scopes() == SCOPES and len(SCOPES) == 94
+  assert weights.scopes() == SCOPES and len(SCOPES) == 94
 
 
 def test_both_kinds_of_file_hold_the_same(tmp_path):
@@ -83,13 +83,13 @@ def test_both_kinds_of_file_hold_the_same(tmp_path):
         (tmp_path / name).read_bytes()).hexdigest()
     assert found.file == name and not found.published
   (tmp_path / "inception.tgz").unlink()
-  assert set(graphdef.inception(graphdef.constants(data))) == set(
+  assert set(weights.frozen_inception(weights.constants(data))) == set(
       golden()[1]["state_dict"])
 
 
 def test_constants_that_tensorflow_wrote():
   # tf_constants.pb is TensorFlow 2.21's own serialisation of a small graph.
-  found = graphdef.constants((GOLDEN / "tf_constants.pb").read_bytes())
+  found = weights.constants((GOLDEN / "tf_constants.pb").read_bytes())
   rng = np.random.default_rng(0)
   assert set(found) == {"scope/weights", "scope/alike", "scalar", "empty"}
   np.testing.assert_array_equal(found["scope/weights"],
@@ -106,7 +106,7 @@ def test_damaged_graphs_end_in_one_line(tmp_path):
     for at in rng.integers(0, len(whole), 3 if i >= len(whole) else 0):
       data[at] = rng.integers(256)
     try:
-      graphdef.constants(bytes(data))
+      weights.constants(bytes(data))
     except ValueError as e:  # and nothing else
       complaints.add(str(e))
   assert len(complaints) > 5
@@ -122,18 +122,18 @@ def test_graphs_cannot_ask_for_memory():
   huge = field(1, 1) + field(2, b"".join(
       field(2, field(1, 1 << 30)) for _ in range(3))) + field(4, bytes(4))
   with pytest.raises(ValueError, match="another size"):
-    graphdef.tensor(memoryview(huge))
+    weights.tensor(memoryview(huge))
   with pytest.raises(ValueError, match="too long"):
-    graphdef.varint(memoryview(bytes([255] * 20)), 0)
+    weights.varint(memoryview(bytes([255] * 20)), 0)
 
 
 def test_graphs_and_archives_that_promise_too_much(tmp_path):
   alike = (field(1, 1) + field(2, field(2, field(1, 1 << 23)))
            + field(5, bytes(4)))
   with pytest.raises(ValueError, match="another size"):
-    graphdef.tensor(memoryview(alike))
+    weights.tensor(memoryview(alike))
   with pytest.raises(ValueError, match="more nodes"):
-    graphdef.constants(field(1, b"") * (graphdef.NODES + 1))
+    weights.constants(field(1, b"") * (weights.NODES + 1))
   path = tmp_path / "inception.tgz"
   def refused(why):
     with pytest.raises(UserError, match=why) as e:

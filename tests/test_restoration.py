@@ -17,7 +17,7 @@ from jaxgen.data.sources import open_source
 from jaxgen.diffusion import degrade
 from jaxgen.evaluation import perceptual, restoration
 from jaxgen.evaluation.perceptual import Perceptual
-from jaxgen.evaluation.restored import Case
+from jaxgen.evaluation.restoration import Case
 from jaxgen.metrics.restoration import consistency, psnr, ssim
 from jaxgen.models.cascade import Cascade
 from jaxgen.monitor import pictures

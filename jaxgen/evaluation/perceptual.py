@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxgen import core
 from jaxgen.errors import UserError
-from jaxgen.evaluation.drawing import weights_hash
+from jaxgen.evaluation.images import weights_hash
 from jaxgen.evaluation.weights import tensors
 from jaxgen.interop import files
 from jaxgen.metrics.perceptual import distance

@@ -11,8 +11,7 @@ from jaxgen.data.arrays import Source
 from jaxgen.distributed import gather
 from jaxgen.errors import UserError
 from jaxgen.evaluation.collect import Extractor
-from jaxgen.evaluation.drawing import Drawn, choose_labels
-from jaxgen.evaluation.images import Dataset
+from jaxgen.evaluation.images import Dataset, Drawn, choose_labels
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.evaluation.reference import Reference, open_reference
 from jaxgen.evaluation.run import Evaluation
@@ -88,7 +87,7 @@ class Periodic:
     else:
       reference = Reference.of(Dataset(source, config["data"]["split"]))
     if open_features is None:
-      from jaxgen.evaluation.extract import open_extractor as open_features
+      from jaxgen.evaluation.features import open_extractor as open_features
     looks = open_features(self.how["features"], self.how["weights"] or None,
                           how.resize)
     self.evaluation = Evaluation(

@@ -1,0 +1,309 @@
+"""What runs a network over images: bytes in, float32 features out.
+
+Whatever sizes images have, a network is compiled once: a small program for
+their size brings them to its own, and the last batch is padded.
+"""
+import collections
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from jaxgen import sharding
+from jaxgen.errors import UserError
+from jaxgen.evaluation import resize as grids
+from jaxgen.evaluation import weights as published
+from jaxgen.evaluation.images import weights_hash
+from jaxgen.evaluation.resize import (
+  Entry,
+  bilinear,
+  by_pil,
+  check_images,
+  clean,
+  rounded,
+  smooth,
+  unresized,
+)
+from jaxgen.nets import dinov2 as dino
+from jaxgen.nets import inception as incept
+from jaxgen.sampling.sampler import Sampler
+
+Array = jax.Array
+Features = dict[str, np.ndarray]
+MOST = 256  # images in a batch, at most by default
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extractor:
+  """A network, its weights, and how images come before it.
+
+  Attributes:
+    name: For the names of metrics.
+    sha256: Of the file of weights.
+    taps: Features that it has; the first is what distances compare.
+    card: How features come about, as JSON.
+    entry: How images come to what `apply` takes.
+    apply: (params, x, taps) -> features [B, D] of float32 by tap.
+    params: Its weights.
+    batch: Images at a time, on all devices of this process together.
+    channels: That images must have; None: any.
+  """
+  name: str
+  sha256: str
+  taps: tuple[str, ...]
+  card: dict[str, Any]
+  entry: Entry
+  apply: Callable[[Any, Array, tuple[str, ...]], dict[str, Array]]
+  params: Any
+  batch: int
+  channels: int | None = 3
+
+  def features(self, images: Iterable[np.ndarray],
+               taps: tuple[str, ...] | None = None) -> Features:
+    """Looks at images.
+
+    Args:
+      images: Batches uint8 [n, H, W, C], of any lengths and sizes.
+      taps: Which features; by default the first of `self.taps`.
+
+    Returns:
+      Float32 [N, D] by tap, rows in the order of the images.
+    """
+    parts = list(self.stream(images, taps or self.taps[:1]))
+    if not parts:
+      raise UserError("there are no images to look at")
+    return {tap: np.concatenate([p[tap] for p in parts]) for tap in parts[0]}
+
+  def stream(self, images: Iterable[np.ndarray], taps: tuple[str, ...]
+             ) -> Iterator[Features]:
+    """The same, batch by batch. One is made ready while one is looked at."""
+    for tap in taps:
+      if tap not in self.taps:
+        raise UserError(f"{self.name} has no features {tap!r}, but "
+                        + ", ".join(self.taps))
+    under_way = collections.deque()
+    for count, x in early(self._placed(images)):
+      under_way.append((count, self._look(self._params, x, tuple(taps))))
+      if len(under_way) > 1:
+        yield arrived(*under_way.popleft())
+    for count, found in under_way:
+      yield arrived(count, found)
+
+  def _placed(self, images):
+    """Batches of full length on devices, and how many images are real."""
+    singles = (x for batch in images for x in batch)
+    while part := list(itertools.islice(singles, self.batch)):
+      check_images(part, self.channels)
+      padding = [np.zeros_like(part[-1])] * (self.batch - len(part))
+      arrays = self.entry.prepare([*part, *padding])
+      yield len(part), self._enter(*(
+          jax.device_put(a, sharding.replicated(self._mesh) if a.ndim == 1
+                         else sharding.batched(self._mesh)) for a in arrays))
+
+  @functools.cached_property
+  def _mesh(self):
+    return local_mesh()
+
+  @functools.cached_property
+  def _params(self):
+    return jax.device_put(self.params, sharding.replicated(self._mesh))
+
+  @functools.cached_property
+  def _enter(self):
+    return jax.jit(self.entry.enter)
+
+  @functools.cached_property
+  def _look(self):
+    def look(params, x, taps):
+      with jax.default_matmul_precision("highest"):
+        return self.apply(params, x, taps)
+    return jax.jit(look, static_argnums=2)
+
+
+def local_mesh() -> Mesh:
+  """The devices of this process: each looks at images of its own."""
+  return Mesh(np.array(jax.local_devices()), ("data",),
+              axis_types=(AxisType.Auto,))
+
+
+def arrived(count: int, found: Mapping[str, Array]) -> Features:
+  """Features of the real images among those of a batch."""
+  return {k: np.asarray(v, np.float32)[:count] for k, v in
+          jax.device_get(found).items()}
+
+
+def early(items: Iterator[Any], ahead: int = 2) -> Iterator[Any]:
+  """Items, each drawn by a thread while those before it are used."""
+  end = object()
+  with ThreadPoolExecutor(1) as pool:
+    queue = collections.deque(
+        pool.submit(next, items, end) for _ in range(ahead))
+    while (item := queue.popleft().result()) is not end:
+      queue.append(pool.submit(next, items, end))
+      yield item
+
+
+def batch_size(wanted: int | None) -> int:
+  """A number of images that divides among the devices."""
+  devices = jax.local_device_count()
+  # CPUs like what fits their caches (8: 0.13 s of a core for each image, 16:
+  # 0.14 s, 32: 0.15 s), accelerators whatever fills them.
+  each = 16 if jax.default_backend() == "cpu" else 128
+  wanted = wanted or min(each * devices, max(MOST, devices))
+  return max(wanted // devices, 1) * devices
+
+
+
+def open_extractor(name: str, weights: str | os.PathLike | None = None,
+                   resize: str = "tf", batch: int | None = None) -> Extractor:
+  """A published network by name: "inception" or "dinov2".
+
+  Args:
+    name: Of the network.
+    weights: A file; by default wherever it is found, see `weights.find`.
+    resize: Of Inception, see `inception`.
+    batch: Images at a time.
+  """
+  if name == "inception":
+    return inception(weights, resize, batch)
+  if name == "dinov2":
+    return dinov2(weights, batch=batch)
+  raise UserError(f"there is no network {name!r}: take inception or dinov2")
+
+
+def inception(weights: str | os.PathLike | None = None, resize: str = "tf",
+              batch: int | None = None) -> Extractor:
+  """FID's Inception.
+
+  Args:
+    weights: A file, see `weights.inception`.
+    resize: "tf", "half_pixel" (pytorch-fid), "clean" (clean-fid) or "none":
+      images are looked at in their own size.
+    batch: Images at a time.
+  """
+  ways = {  # to their size, and to [-1, 1]
+      "tf": (bilinear(grids.tf1, incept.SIZE), half),
+      "half_pixel": (bilinear(grids.half_pixel, incept.SIZE), unit),
+      "clean": (by_pil(clean, incept.SIZE), half),
+      "none": (unresized(), unit)}
+  way, normalise = among(ways, resize)
+  found = published.inception(weights)
+  net = incept.Inception()
+  def apply(params, x, taps):
+    return net.apply({"params": params}, normalise(x), taps)
+  return Extractor(
+      named("inception", found), found.sha256, tuple(incept.TAPS),
+      card("inception-2015-12-05", found, resize), way, apply,
+      found.params, batch_size(batch))
+
+
+def dinov2(weights: str | os.PathLike | None = None, resize: str = "smooth",
+           batch: int | None = None) -> Extractor:
+  """DINOv2's ViT-L/14 at 224 pixels, as FD-DINOv2 has it.
+
+  Args:
+    weights: A file, see `weights.dinov2`.
+    resize: "smooth" (EDM2's: antialiased bicubic in float) or "rounded"
+      (dgm-eval's: PIL's bicubic of bytes).
+    batch: Images at a time.
+  """
+  ways = {"smooth": smooth, "rounded": rounded}
+  way = by_pil(among(ways, resize), dino.SIZE)
+  found = published.dinov2(weights)
+  net = dino.DINOv2()
+  def apply(params, x, taps):
+    x = (x / 255 - jnp.array(dino.MEAN)) / jnp.array(dino.STD)
+    return {tap: net.apply({"params": params}, x) for tap in taps}
+  return Extractor(
+      named("dinov2-vitl14", found), found.sha256, ("cls",),
+      card("dinov2_vitl14", found, resize), way, apply,
+      found.params, batch_size(batch))
+
+
+def classifier(model: Any, state: Any, name: str, sha256: str,
+               batch: int | None = None) -> Extractor:
+  """A classifier of ours, by its `embed` and `logits` of {"x": images}.
+
+  Images have the size that it was trained on.
+
+  Args:
+    model: Such as `models.classifier.Classifier`.
+    state: What it was trained to.
+    name: For the names of metrics.
+    sha256: Identifies its weights.
+    batch: Images at a time.
+  """
+  def apply(state, x, taps):
+    x = {"x": unit(x)}
+    found = {"features": lambda: model.embed(state, x),
+             "logits": lambda: model.logits(state, x)}
+    return {tap: found[tap]() for tap in taps}
+  return Extractor(
+      name, sha256, ("features", "logits"),
+      {"network": name, "sha256": sha256, "resize": "none"},
+      unresized(), apply, state, batch_size(batch), channels=None)
+
+
+def among(ways: Mapping[str, Any], resize: str) -> Any:
+  """The one of that name."""
+  if resize not in ways:
+    raise UserError(f"there is no resize {resize!r}, but " + ", ".join(ways))
+  return ways[resize]
+
+
+def named(name: str, found: published.Weights) -> str:
+  """With the beginning of its weights' checksum if they are others."""
+  return name if found.published else f"{name}-{found.sha256[:8]}"
+
+
+def card(network: str, found: published.Weights, resize: str
+         ) -> dict[str, Any]:
+  """How features come about."""
+  return {"network": network, "weights": found.file, "sha256": found.sha256,
+          "published": found.published, "resize": resize,
+          "precision": "float32", "backend": jax.default_backend()}
+
+
+def half(x: Array) -> Array:
+  """Bytes -> [-1, 1), as FID's graph has it."""
+  return (x.astype(jnp.float32) - 128) / 128
+
+
+def unit(x: Array) -> Array:
+  """Bytes -> [-1, 1], as PyTorch's have it."""
+  return x.astype(jnp.float32) / 127.5 - 1
+
+
+class JudgeFeatures:
+  """Looks at small images [n, H, W, 3] through a classifier, maybe of grey.
+
+  See collect.Extractor.
+  """
+
+  def __init__(self, name: str, classifier: Sampler):
+    self.name, self.shape = name, classifier.shape
+    self.sha256 = weights_hash(classifier.state)
+    self.looks = classifier(
+        classifier.model, classifier.state, name, self.sha256)
+    self.taps, self.card = self.looks.taps, self.looks.card
+
+  def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]
+               ) -> dict[str, np.ndarray]:
+    """See collect.Extractor; UserError for images of another size."""
+    return self.looks.features(map(self.fit, images), taps)
+
+  def fit(self, x: np.ndarray) -> np.ndarray:
+    """Of three channels, as many as the classifier knows."""
+    height, width, channels = self.shape
+    if x.shape[1:3] != (height, width):
+      raise UserError(f"{self.name} looks at images of {width}x{height}, not "
+                      f"{x.shape[2]}x{x.shape[1]}")
+    return x[..., :channels]
