@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxgen.compare import charts, verdict
-from jaxgen.compare.axes import axis, seconds, short
+from jaxgen.compare.charts import axis, seconds, short
 from jaxgen.compare.page import render
 from jaxgen.compare.verdict import sentence
 from jaxgen.monitor import pictures
