@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxgen import cli, config, core, files
-from jaxgen.bench import bench, device, networks, tables, training
+from jaxgen.bench import bench, device, sampling, tables, training
 from jaxgen.bench.sampling import (
   count_evaluations,
   fresh_sampler,
@@ -184,16 +184,16 @@ def test_evaluations_in_loops_and_branches():
       return x + jax.lax.cond(i % 3 == 0, y, lambda: 0.)
     return jax.lax.fori_loop(0, n, body, x)
 
-  found = networks.evaluations(program, weights, x, 7)
+  found = sampling.evaluations(program, weights, x, 7)
   assert {c.module.out: n for c, n in found} == {16: 7, 8: 3}
-  assert networks.evaluations(program, weights, x, 0) == []
+  assert sampling.evaluations(program, weights, x, 0) == []
   call = next(c for c, _ in found if c.module.out == 16)
   np.testing.assert_array_equal(
       call(weights[0], [x]), big.apply(weights[0], x))
   products = 2 * 4 * (16 * 32 + 32 * 16)
   assert products <= call.flops <= products + 2 * 4 * (32 + 16)  # and biases
-  assert not np.any(networks.alone(call, 0, 4)())  # as often as was said
-  assert np.any(networks.alone(call, 3, 4)())
+  assert not np.any(sampling.repeat_network(call, 0, 4)())  # as often as was said
+  assert np.any(sampling.repeat_network(call, 3, 4)())
 
 
 @pytest.mark.parametrize("sampler", ["heun", "euler", "dpmpp_2m", "ancestral"])

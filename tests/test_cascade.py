@@ -12,7 +12,7 @@ import pytest
 
 import jaxgen
 from jaxgen import config, core, train
-from jaxgen.bench import stages, tables
+from jaxgen.bench import sampling, tables
 from jaxgen.config import build
 from jaxgen.diffusion import multistep, process, samplers, times, truncation
 from jaxgen.diffusion.augment import Noisy
@@ -324,16 +324,16 @@ def test_a_chain_on_four_devices(trained, tmp_path):
 
 def test_a_chain_is_timed_beside_its_stages(trained):
   model = jaxgen.load([str(trained / "digits4"), str(trained / "digits8")])
-  small, large = stages.alone(model)
+  small, large = sampling.stage_samplers(model)
   x = small.sample(0, 4, steps=2)
   assert x.shape == (4, 4, 4, 1)
   assert large.sample(0, 4, low_res=x, steps=2).shape == (4, 8, 8, 1)
-  told = stages.time_stages(model, 4, 3, 60., steps=2)
+  told = sampling.time_stages(model, 4, 3, 60., steps=2)
   assert told["rounds"] == 3 and len(told["stage_seconds"]) == 2
   rows = dict(tables.stage_rows(told))
   assert list(rows)[-1] == "  the chain beside their sum"
   assert rows["  the chain beside their sum"].endswith("%")
-  assert stages.time_stages(small, 4, 3, 60.) is None
+  assert sampling.time_stages(small, 4, 3, 60.) is None
 
 
 class Rest(nn.Module):

@@ -12,7 +12,7 @@ from jaxgen.bench import device
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy
 from jaxgen.plan import planner, report, topology
-from jaxgen.plan.standin import parse_shape, stand_in
+from jaxgen.plan.programs import parse_shape, stand_in
 from tests import verbs
 
 POINTS = "configs/points_vae.py:debug"
@@ -174,7 +174,7 @@ def test_what_jax_cannot_read_is_not_told(monkeypatch):
     ("points_gan", {}, (2,))])
 def test_a_plan_knows_the_channels(name, change, shape):
   from jaxgen import config
-  from jaxgen.plan.standin import stand_in
+  from jaxgen.plan.programs import stand_in
   c = config.load(f"configs/{name}.py")
   c.data.update(change)
   assert stand_in(c).shape == shape

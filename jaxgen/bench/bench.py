@@ -18,8 +18,7 @@ from absl import flags
 
 from jaxgen import cli, files, sharding
 from jaxgen.bench import device, tables
-from jaxgen.bench.sampling import fresh_sampler, sampling_speed
-from jaxgen.bench.stages import time_stages
+from jaxgen.bench.sampling import fresh_sampler, sampling_speed, time_stages
 from jaxgen.bench.training import Training, options, training_speed
 from jaxgen.config import LARGEST, check_single
 from jaxgen.data import pipeline

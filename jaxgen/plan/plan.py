@@ -21,7 +21,7 @@ from jaxgen.errors import UserError
 from jaxgen.experiment import check_samples
 from jaxgen.monitor.progress import telling
 from jaxgen.plan import planner, report
-from jaxgen.plan.standin import parse_shape
+from jaxgen.plan.programs import parse_shape
 
 CONFIGS = ("config",)
 

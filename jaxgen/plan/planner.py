@@ -10,7 +10,7 @@ from jaxgen import sharding
 from jaxgen.bench import device
 from jaxgen.errors import UserError
 from jaxgen.plan import estimate, programs, topology
-from jaxgen.plan.standin import stand_in
+from jaxgen.plan.programs import stand_in
 
 Say = Callable[[str], Any]
 TRIES = 4  # compilations in search of the largest batch
