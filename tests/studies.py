@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from jaxgen.study import pairs
-from jaxgen.study.desk import Desk
 from jaxgen.study.record import Record
-from jaxgen.study.server import Server
+from jaxgen.study.server import Desk, Server
 
 SIZE = 48
 

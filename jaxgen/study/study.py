@@ -19,10 +19,9 @@ from absl import flags
 from jaxgen import cli
 from jaxgen.errors import UserError, printable
 from jaxgen.study import score
-from jaxgen.study.desk import Desk
 from jaxgen.study.pairs import PAIRINGS, look
 from jaxgen.study.record import Record, read
-from jaxgen.study.server import Server
+from jaxgen.study.server import Desk, Server
 
 
 def define(values: flags.FlagValues) -> None:

@@ -1,7 +1,213 @@
 """The pages: what visitors see, and what came of it."""
+from jaxgen.monitor.page_style import CSS as REPORT
 from jaxgen.study.score import ENOUGH, Score, between, percent
-from jaxgen.study.script import SCRIPT
-from jaxgen.study.style import CSS
+
+CSS = REPORT + """
+html, body { height: 100%; }
+body { display: grid; grid-template-rows: auto 1fr; }
+main { width: 100%; max-width: 980px; padding-top: 32px; }
+main.page { align-self: center; max-width: 700px; padding-bottom: 12vh; }
+.big { font-size: clamp(26px, 5vw, 40px); font-weight: 650; color: var(--ink);
+  letter-spacing: -0.015em; line-height: 1.2; margin: 4px 0 18px;
+  text-wrap: balance; }
+.lead { font-size: 18px; }
+.keys { display: flex; flex-wrap: wrap; gap: 10px 26px; margin: 22px 0 30px;
+  color: var(--muted); }
+kbd { display: inline-block; min-width: 26px; padding: 1px 7px;
+  margin-right: 3px; border: 1px solid var(--rule);
+  border-bottom-width: 2px; border-radius: 6px;
+  background: var(--card); color: var(--ink); text-align: center;
+  font: 14px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+button { font: inherit; color: inherit; cursor: pointer; }
+.act { display: inline-block; padding: 11px 26px; border: 0;
+  border-radius: 10px; background: var(--ink); color: var(--page);
+  font-weight: 600; }
+.act:hover { opacity: .86; } a.act { text-decoration: none; }
+.plain { padding: 8px 2px; border: 0; background: none; color: var(--muted);
+  font-size: 14px; text-decoration: underline; text-underline-offset: 3px; }
+.plain a { color: inherit; }
+.row { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 22px; }
+:focus-visible { outline: 3px solid var(--c0); outline-offset: 3px; }
+#progress { height: 4px; background: var(--tint); }
+#done { height: 100%; width: 0; background: var(--c0);
+  transition: width .3s ease; }
+
+main { display: none; }
+main.page.result { display: block; }
+[data-phase=start] #start, [data-phase=end] #end, [data-phase=error] #error,
+[data-phase=load] #pair, [data-phase=shown] #pair, [data-phase=asked] #pair,
+[data-phase=sent] #pair { display: block; }
+
+#pair { text-align: center; align-self: center; padding-bottom: 9vh;
+  --wide: 256px; --ratio: 1; --gap: 20px; }
+#pair h1 { font-size: clamp(19px, 3vw, 25px); font-weight: 650;
+  color: var(--ink); text-wrap: balance; }
+#count { color: var(--muted); font-size: 14px; margin: 4px auto 22px;
+  font-variant-numeric: tabular-nums; }
+.two { display: grid; grid-template-columns: 1fr 1fr; gap: var(--gap);
+  max-width: calc(2 * min(var(--wide), 58vh * var(--ratio)) + var(--gap));
+  margin: 0 auto; }
+.side { padding: 0; border: 0; background: none; border-radius: 8px; }
+.frame { display: grid; place-items: center; overflow: hidden;
+  aspect-ratio: var(--ratio); border-radius: 6px; background: var(--tint);
+  box-shadow: inset 0 0 0 1px var(--rule); }
+.frame::before { content: "?"; grid-area: 1 / 1; color: var(--muted);
+  font-size: 34px; font-weight: 300; opacity: 0; }
+.frame img { grid-area: 1 / 1; display: block; width: 100%; height: 100%;
+  visibility: hidden; z-index: 1; }
+[data-phase=shown] .frame img { visibility: visible; }
+[data-phase=asked] .frame::before { opacity: 1; }
+.side:hover .frame { box-shadow: 0 0 0 3px var(--rule); }
+.side.chosen .frame { box-shadow: 0 0 0 3px var(--c0); }
+.side .keys { justify-content: center; gap: 6px; margin: 12px 0 0;
+  font-size: 14px; }
+.low { margin: 0 auto 16px; color: var(--muted); font-size: 14px; }
+.low .frame { margin: 0 auto 6px; width: clamp(64px, 14vh, 112px);
+  border-radius: 8px; }
+.low .frame::before { content: ""; }
+.low img { image-rendering: pixelated; }
+#time { height: 4px; max-width: 240px; margin: 20px auto 0; border-radius: 2px;
+  background: var(--tint); overflow: hidden; }
+#left-time { height: 100%; width: 100%; border-radius: 2px;
+  background: var(--muted); transform-origin: left; transform: scaleX(0); }
+[data-phase=shown] #left-time { animation: shrink var(--time) linear both; }
+@keyframes shrink { from { transform: scaleX(1); }
+  to { transform: scaleX(0); } }
+.band { fill: var(--c0); opacity: .28; } .band.two-fold { opacity: .14; }
+.result .card { margin: 26px 0 10px; }
+@media (max-width: 640px) {
+  main.page { padding-bottom: 32px; align-self: start; }
+  #pair { padding: 22px 10px 16px; align-self: start; --gap: 8px; }
+  .touch { display: none; }
+}
+@media (prefers-reduced-motion: reduce) {
+  #done { transition: none; }
+  [data-phase=shown] #left-time { animation-timing-function: steps(6); }
+}
+"""
+
+SCRIPT = r"""
+"use strict";
+const at = id => document.getElementById(id);
+const pause = ms => new Promise(go => setTimeout(go, ms));
+let visit = null;   // {visitor, trial, trials, seconds, fooled at the end}
+let since = 0;      // when the pair was shown, ms
+let timer = 0;      // until it disappears
+
+const phase = name => { document.body.dataset.phase = name; };
+const is = (...names) => names.includes(document.body.dataset.phase);
+
+async function post(path, data) {
+  const reply = await fetch(path, {
+    method: "POST", headers: {"Content-Type": "application/json"},
+    body: JSON.stringify(data)}).catch(() => {
+      throw new Error("The study does not answer: it may have ended."); });
+  const told = await reply.json();
+  // 409: another window went ahead; the reply says what is next.
+  if (!reply.ok && reply.status !== 409) throw new Error(told.error);
+  return told;
+}
+
+function fail(error) {
+  clear();
+  at("why").textContent = error.message;
+  phase("error");
+}
+
+function clear() {  // images are gone, not merely hidden
+  clearTimeout(timer);
+  for (const image of document.querySelectorAll(".frame img"))
+    image.removeAttribute("src");
+}
+
+async function come(visitor) {
+  visit = await post("/visit", visitor ? {visitor} : {});
+  try { localStorage.setItem("visitor", visit.visitor); } catch {}
+  history.replaceState(null, "", "?visitor=" + visit.visitor);
+  at("again").hidden = visit.trial === 0;
+  at("so-far").textContent = visit.trial;
+  at("begin").textContent = visit.trial ? "Go on" : "Begin";
+  if (visit.trial >= visit.trials) return end();
+  at("done").style.width = 100 * visit.trial / visit.trials + "%";
+  phase("start");
+}
+
+async function ask() {
+  at("done").style.width = 100 * visit.trial / visit.trials + "%";
+  if (visit.trial >= visit.trials) return end();
+  const {visitor, trial} = visit;
+  const [images] = await Promise.all([
+    post("/trial", {visitor, trial}), pause(350)]);
+  if (images.error) { visit = images; return ask(); }
+  for (const side of document.querySelectorAll(".side"))
+    side.classList.remove("chosen");
+  phase("load");
+  at("count").textContent = `${trial + 1} of ${visit.trials}`;
+  await Promise.all(Object.entries(images).map(([place, address]) => {
+    const image = at(place).querySelector("img");
+    image.src = address;
+    return image.decode();
+  })).catch(() => { throw new Error("An image of this pair is missing."); });
+  const image = at("left").querySelector("img");
+  const style = at("pair").style;
+  style.setProperty("--wide", Math.max(256, image.naturalWidth) + "px");
+  style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+  style.setProperty("--time", visit.seconds + "s");
+  phase("shown");
+  since = performance.now();
+  timer = setTimeout(() => { clear(); phase("asked"); }, 1000 * visit.seconds);
+}
+
+async function choose(choice) {
+  if (!is("shown", "asked")) return;
+  const ms = Math.round(performance.now() - since);
+  phase("sent");
+  clear();
+  at(choice).classList.add("chosen");
+  const {visitor, trial} = visit;
+  try {
+    visit = await post("/choice", {visitor, trial, choice, ms});
+    await ask();
+  } catch (error) { fail(error); }
+}
+
+function end() {
+  at("done").style.width = "100%";
+  at("fooled").textContent = visit.fooled;
+  at("of").textContent = visit.trials;
+  phase("end");
+}
+
+function begin() {
+  if (!is("start")) return;
+  phase("load");
+  ask().catch(fail);
+}
+
+function stranger() {
+  try { localStorage.removeItem("visitor"); } catch {}
+  come(null).catch(fail);
+}
+
+document.addEventListener("keydown", event => {
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  const side = {ArrowLeft: "left", f: "left", F: "left",
+                ArrowRight: "right", j: "right", J: "right"}[event.key];
+  if (side && is("shown", "asked")) { event.preventDefault(); choose(side); }
+  if (event.key === "Enter" && is("start") &&
+      event.target.tagName !== "BUTTON") begin();
+});
+at("left").addEventListener("click", () => choose("left"));
+at("right").addEventListener("click", () => choose("right"));
+at("begin").addEventListener("click", begin);
+at("retry").addEventListener("click", () => location.reload());
+for (const button of document.querySelectorAll(".stranger"))
+  button.addEventListener("click", stranger);
+
+let stored = null;
+try { stored = localStorage.getItem("visitor"); } catch {}
+come(new URLSearchParams(location.search).get("visitor") || stored).catch(fail);
+"""
 
 QUESTION = "Which one is the photograph from a camera?"
 FILES = {"/style.css": ("text/css", lambda: CSS),
