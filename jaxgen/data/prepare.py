@@ -25,12 +25,14 @@ from unittest import mock
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import flags
 from PIL import Image
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.features import image_feature
 
+from jaxgen import cli
 from jaxgen.data import cache, catalogue
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, printable
 
 
 def prepare(name: str, data_dir: str | None = None) -> Path:
@@ -201,3 +203,24 @@ def _tensorflow() -> types.SimpleNamespace:
 def _short(e: Exception) -> str:
   text = f"{type(e).__name__}: {e}".strip()
   return " ".join(text.split())[:300]
+
+WORDS = ("tfds:NAME", "digits")
+
+
+def define(values: flags.FlagValues) -> None:
+  """The verb's flags."""
+  flags.DEFINE_string("what", None, "tfds:NAME or digits", flag_values=values)
+  flags.DEFINE_string("data_dir", None, "default: $JAXGEN_DATA, or "
+                      "jaxgen/data in $XDG_CACHE_HOME or ~/.cache",
+                      flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  """The verb."""
+  if not values.what:
+    raise UserError("prepare what? Such as: jaxgen prepare tfds:cifar10")
+  print(printable(prepare(values.what, values.data_dir)))
+
+
+if __name__ == "__main__":
+  cli.run("jaxgen.data.prepare")
