@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxgen.keys import example_keys, fold
+
 Array = Key = jax.Array
 Batch = dict[str, Array]  # "x": what is modelled; "y": labels; other conditions
 Groups = dict[str, Any]  # one pytree per parameter group
@@ -103,22 +105,6 @@ def as_data(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
   if dtype != jnp.uint8:
     return x
   return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-
-def example_keys(key: Key, n: int) -> Key:
-  """One key [] -> one key per example, [n]."""
-  return fold(jnp.broadcast_to(key, (n,)), jnp.arange(n))
-
-
-def fold(key: Key, data: Array | int) -> Key:
-  """`fold_in` for keys [B]: with one number for all, or one for each."""
-  axis = None if jnp.ndim(data) == 0 else 0
-  return jax.vmap(jax.random.fold_in, (0, axis))(key, data)
-
-
-def normal(key: Key, shape: Sequence[int]) -> Array:
-  """Keys [B] -> N(0, 1), [B, *shape]."""
-  return jax.vmap(lambda k: jax.random.normal(k, shape))(key)
 
 
 def turn(model: Model, step: int) -> tuple[int, ...]:

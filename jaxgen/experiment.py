@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxgen import core, sharding
+from jaxgen import core, keys, sharding
 from jaxgen.config import LARGEST, SEEDS, as_json, build, check_single, find
 from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import check_crop
@@ -105,7 +105,7 @@ class Experiment:
     with fitting(what):
       x = jax.eval_shape(
           lambda s, b: self.model.sample(
-              s, core.on_device(b), core.example_keys(key, config.batch)),
+              s, core.on_device(b), keys.example_keys(key, config.batch)),
           state, shapes)
     if x.shape[1:] != source.shape:
       raise UserError(

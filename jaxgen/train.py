@@ -25,7 +25,7 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxgen import cli, core, sharding
+from jaxgen import cli, core, keys, sharding
 from jaxgen.checkpoint import lock
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.manager import Checkpoints
@@ -475,7 +475,7 @@ class Probe:
     def look(state, batches, key):
       batch, held = map(core.on_device, batches)
       return experiment.model.probe(
-          sharding.whole(state, mesh), batch, held, core.example_keys(key, n))
+          sharding.whole(state, mesh), batch, held, keys.example_keys(key, n))
 
     self.program = jax.jit(look, out_shardings=sharding.replicated(mesh))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import config, core
+from jaxgen import config, core, keys
 from jaxgen.config import build
 from jaxgen.interop import biggan, names
 from jaxgen.interop.gans import GANS
@@ -293,5 +293,5 @@ def test_configs_train_and_sample_in_shape(name):
   assert like(new) == like(state)
   assert metrics["gen/loss"].shape == metrics["disc/loss"].shape == ()
   x = jax.eval_shape(lambda s, b: model.sample(
-      s, core.on_device(b), core.example_keys(KEY, 2)), state, batch)
+      s, core.on_device(b), keys.example_keys(KEY, 2)), state, batch)
   assert x.shape == batch["x"].shape and x.dtype == jnp.float32

@@ -17,6 +17,7 @@ from jaxgen.config import build
 from jaxgen.diffusion import multistep, process, samplers, times, truncation
 from jaxgen.diffusion.augment import Noisy
 from jaxgen.errors import UserError
+from jaxgen.keys import example_keys, fold
 from jaxgen.models import walking
 from jaxgen.models.cascade import Cascade, shrunk, view
 
@@ -160,7 +161,7 @@ def chain():
 def given(n=6):
   batch = {"x": jnp.zeros((n, 16, 16, 1)),
            "y": jnp.arange(n, dtype=jnp.int32) % 3}
-  return batch, core.example_keys(jax.random.key(5), n)
+  return batch, example_keys(jax.random.key(5), n)
 
 
 def test_a_chain_is_its_stages_one_by_one():
@@ -177,10 +178,10 @@ def test_a_chain_is_its_stages_one_by_one():
       # Non-truncated augmentation belongs to the hand-over.
       now |= {"level": jnp.full(6, level)}
       now["low_res"] = one.augment.spoil(
-          core.fold(core.fold(core.fold(keys, i - 1), 3), 0)
-          if model.truncates(i) else core.fold(core.fold(
-              core.fold(keys, i), 2), 0), low, now["level"])
-    x = jax.jit(one.sample)(view(state, i), now, core.fold(keys, i), **knobs)
+          fold(fold(fold(keys, i - 1), 3), 0)
+          if model.truncates(i) else fold(fold(
+              fold(keys, i), 2), 0), low, now["level"])
+    x = jax.jit(one.sample)(view(state, i), now, fold(keys, i), **knobs)
     low = core.on_device(core.as_data(x, model.dtype))
   np.testing.assert_allclose(got, x, atol=2e-4)
   assert np.std(got) > 0.01
@@ -255,8 +256,8 @@ def test_truncated_gives_what_the_chain_was_then():
   np.testing.assert_allclose(seen["level"], path.t[at], rtol=1e-3)
   # The same leg by leg: dpmpp_2m over the first points alone, without bytes.
   D = below.denoiser(view(one, 0), now | {"x": jnp.zeros((6, 8, 8, 1))})
-  k = core.fold(keys, 0)
-  x = samplers.initial(path, core.fold(k, 0), (8, 8, 1))
+  k = fold(keys, 0)
+  x = samplers.initial(path, fold(k, 0), (8, 8, 1))
   old, last = x, path.logsnr[0] / 2
   for i in range(at):
     t, s = (jax.tree.map(lambda a, j=j: a[j], path) for j in (i, i + 1))
@@ -365,7 +366,7 @@ def expected_batch(n, plus):
   """Small images, and big ones `plus` brighter."""
   low = jax.random.uniform(jax.random.key(0), (n, 4, 4, 1))
   x = jnp.repeat(jnp.repeat(low, 2, 1), 2, 2) + plus
-  return {"x": x, "low_res": low}, core.example_keys(KEYS[0], n)
+  return {"x": x, "low_res": low}, example_keys(KEYS[0], n)
 
 
 def test_what_is_expected_is_added_and_taken_away():

@@ -9,6 +9,7 @@ import pytest
 from jaxgen import core
 from jaxgen.config import build
 from jaxgen.diffusion import precond, process, times
+from jaxgen.keys import example_keys, fold, normal
 from jaxgen.models.classifier import Classifier
 
 SEED = jax.random.key(3)
@@ -92,7 +93,7 @@ def test_it_learns_p_of_y_given_x_t():
   best = edm(Bayes())
   many = {k: np.tile(v, (40,) + (1,) * (v.ndim - 1)) for k, v in batch.items()}
   bound, _ = best.loss(state_of(best, batch["x"]), many,
-                       core.example_keys(SEED, len(many["x"])))
+                       example_keys(SEED, len(many["x"])))
   assert bound - 0.02 < last["loss"] < bound + 0.03
   # And so it pushes where it should, and about as much.
   x_t = np.linspace(-1, 1, 9, dtype=np.float32)[:, None]
@@ -126,16 +127,16 @@ def unet():
 
 def test_adms_classifier_sees_noise_at_its_own_times(unet):
   model, batch, state = unet
-  keys = core.example_keys(SEED, 8)
+  keys = example_keys(SEED, 8)
   loss, (stats, metrics) = jax.jit(
       lambda b, k: model.loss(state, b, k))(batch, keys)
   assert stats == state.stats and set(metrics) == {
       "accuracy", "accuracy_low_noise", "accuracy_high_noise"}
   # By hand: t uniform on the grid, index t - 1 in, cross-entropy out.
-  t = np.asarray(times.grid(core.fold(keys, 0), 4)).ravel()
+  t = np.asarray(times.grid(fold(keys, 0), 4)).ravel()
   abar = np.cumprod(1 - model.process.betas)[np.round(t * 1000).astype(int) - 1]
   alpha, sigma = (np.sqrt(a)[:, None, None, None] for a in (abar, 1 - abar))
-  eps = core.normal(core.fold(keys, 1), (8, 8, 3))
+  eps = normal(fold(keys, 1), (8, 8, 3))
   logits = jax.jit(model.net.apply)(
       state.variables("net"), np.float32(alpha * batch["x"] + sigma * eps),
       np.float32(np.round(t * 1000) - 1))
@@ -160,7 +161,7 @@ def test_a_clean_classifier_is_what_it_was():
       net=dict(name="nets.convs.Classifier", width=4, features=8, classes=3)))
   x, y = jnp.zeros((4, 8, 8, 1)), jnp.arange(4) % 3
   look = lambda state: (
-      model.loss(state, {"x": x, "y": y}, core.example_keys(SEED, 4)),
+      model.loss(state, {"x": x, "y": y}, example_keys(SEED, 4)),
       model.embed(state, {"x": x}), model.logits(state, {"x": x}))
   (_, (_, metrics)), features, logits = jax.eval_shape(
       look, jax.eval_shape(lambda: state_of(model, x)))

@@ -13,6 +13,7 @@ import pytest
 
 from jaxgen import core, sharding
 from jaxgen.config import build
+from jaxgen.keys import example_keys
 
 sys.path.insert(0, os.path.dirname(__file__))
 import games  # noqa: E402
@@ -87,7 +88,7 @@ def test_the_state_and_the_place_in_the_batch_are_all_that_decides():
   assert same((one, m), (two, n))
   later, m_later = step((0,), state.replace(step=state.step + 1), batch, SEED)
   assert m_later["net/loss"] != m["net/loss"]
-  keys = lambda n: jax.random.key_data(core.example_keys(SEED, n))
+  keys = lambda n: jax.random.key_data(example_keys(SEED, n))
   np.testing.assert_array_equal(keys(3), keys(8)[:3])
   assert len(np.unique(keys(8), axis=0)) == 8
 
@@ -157,7 +158,7 @@ def test_lazy_penalty_weighs_what_the_eager_one_does():
             for i, p in enumerate(model.players) if p.moves == "disc"}
     moves = []
     for i in range(every):  # from the same state every time
-      keys = core.example_keys(jax.random.fold_in(SEED, i), games.BATCH)
+      keys = example_keys(jax.random.fold_in(SEED, i), games.BATCH)
       for j in move.keys() & set(core.turn(model, i)):
         new, *_ = move[j](state, batch, keys)
         moves.append(jax.tree.map(jnp.subtract, state.params["disc"],

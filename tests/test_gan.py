@@ -20,6 +20,7 @@ from jaxgen.adversarial.path import PathLength
 from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.config import build
 from jaxgen.errors import UserError
+from jaxgen.keys import example_keys, fold, normal
 from jaxgen.models import gan_parts, gan_probe
 from jaxgen.models.gan import GAN, Penalty
 
@@ -57,7 +58,7 @@ class Gen(nn.Module):
   def synthesize(self, ws, key=None):
     h = self.first(ws[:, 0])
     if key is not None:
-      h += 0.1 * core.normal(key, (6,))
+      h += 0.1 * normal(key, (6,))
     moving = self.is_mutable_collection("batch_stats")
     h = jnp.tanh(self.norm(h, use_running_average=not moving))
     x = self.last(jnp.concatenate([h, ws[:, 1]], -1))
@@ -221,7 +222,7 @@ def test_four_devices_do_what_one_does(tmp_path):
 
 
 def view(model=WHOLE):
-  return began(model), core.on_device(data()), core.example_keys(SEED, B)
+  return began(model), core.on_device(data()), example_keys(SEED, B)
 
 
 @pytest.mark.parametrize("rule", [losses.relativistic, losses.hinge])
@@ -233,7 +234,7 @@ def test_only_relative_rules_ask_for_real_logits(rule):
 
   @jit
   def logits():
-    fake, _ = model.generate(state, batch, core.fold(keys, 0))
+    fake, _ = model.generate(state, batch, fold(keys, 0))
     return [model.disc.apply(state.variables("disc"), x, y=batch["y"])
             for x in (batch["x"], fake)]
 
@@ -250,7 +251,7 @@ def test_penalties_see_what_d_sees():
     init, update = (lambda self: {}), None
 
     def __call__(self, x, key, stats):
-      return 2 * x + core.normal(key, x.shape[1:])
+      return 2 * x + normal(key, x.shape[1:])
 
   told = {}
 
@@ -268,9 +269,9 @@ def test_penalties_see_what_d_sees():
   @jit
   def see():
     model.penalise(model.penalties[0], state, batch, -batch["x"], keys)
-    k = core.fold(core.fold(keys, 6), 0)
+    k = fold(fold(keys, 6), 0)
     D = lambda x: model.disc.apply(
-        state.variables("disc"), 2 * x + core.normal(k, x.shape[1:]),
+        state.variables("disc"), 2 * x + normal(k, x.shape[1:]),
         y=batch["y"])
     return told, jnp.mean(penalties.squared_slope(D, batch["x"]))
 
@@ -282,7 +283,7 @@ def test_penalties_see_what_d_sees():
 def test_styles_are_mixed_from_some_layer_on():
   n, layers = 600, 5
   a = jnp.zeros((n, layers, 2))
-  keys = core.example_keys(SEED, n)
+  keys = example_keys(SEED, n)
   run = jit(gan_parts.mix, static_argnums=3)
   ws = np.asarray(run(a, a + 1, keys, 0.9))
   assert (ws[..., 0] == ws[..., 1]).all()
@@ -296,10 +297,10 @@ def test_styles_are_mixed_from_some_layer_on():
 
 def test_truncated_latents():
   n = 4000
-  keys = core.example_keys(SEED, n)
+  keys = example_keys(SEED, n)
   draw = jit(gan_parts.latents, static_argnums=1)
   few = keys[:32]  # op by op: whole programs may round in their own ways
-  assert same(gan_parts.latents(few, Z, np.inf), core.normal(few, (Z,)))
+  assert same(gan_parts.latents(few, Z, np.inf), normal(few, (Z,)))
   for bound in (0.04, 0.5, 2.):
     z = np.asarray(draw(keys, Z, jnp.float32(bound)))
     assert np.abs(z).max() <= np.float32(bound)
@@ -314,7 +315,7 @@ def test_latents_and_weights_of_labels_can_be_given():
   state, batch, keys = view()
   sample = jit(WHOLE.sample)
   x = sample(state, batch, keys)
-  z = core.normal(keys, (Z,))
+  z = normal(keys, (Z,))
   np.testing.assert_allclose(
       sample(state, batch | {"z": z}, keys), x, atol=1e-5)
   hot = jax.nn.one_hot(batch["y"], K)
@@ -326,7 +327,7 @@ def test_latents_and_weights_of_labels_can_be_given():
   one = sample(state, batch, keys, psi=jnp.float32(0))
   # Of the mean style alone: only the noise tells samples apart.
   assert one.std(0).max() < x.std(0).max() / 2
-  other = sample(state, batch, core.fold(keys, 3))
+  other = sample(state, batch, fold(keys, 3))
   assert apart(other, x) > 1e-2
 
 
@@ -338,11 +339,11 @@ def test_settled_statistics_are_plain_averages(truncation):
 
   @jit
   def moments(key, labels):
-    k = core.example_keys(key, B)
+    k = example_keys(key, B)
     z = gan_parts.latents(k, Z, truncation)
     ws = WHOLE.gen.apply(state.variables("gen"), z, labels, method="map")
     h = ws[:, 0] @ state.params["gen"]["first"]["kernel"]
-    h += 0.1 * core.normal(core.fold(k, 1), (6,))
+    h += 0.1 * normal(fold(k, 1), (6,))
     return jnp.mean(h, 0), jnp.var(h, 0)
 
   means, variances = zip(*map(moments, keys, y), strict=True)
@@ -400,7 +401,7 @@ def test_a_probe_tells_who_was_trained_on():
   even = probe(state, batch, batch, keys)
   assert even["rank"] == 0.5 and even["overfit"] == 0
   # The real data's neighbours, against those of samples.
-  fake = jit(WHOLE.sample)(state, batch, core.fold(keys, 0))
+  fake = jit(WHOLE.sample)(state, batch, fold(keys, 0))
   features = jit(WHOLE.features)
 
   def mean(x):

@@ -11,6 +11,7 @@ from jaxgen import core
 from jaxgen.config import build
 from jaxgen.diffusion import guidance, samplers
 from jaxgen.errors import UserError
+from jaxgen.keys import example_keys, fold
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.guided import Guided
 
@@ -82,7 +83,7 @@ def playing(model):
 
   def draw(y, **knobs):
     batch = {"x": jnp.zeros((len(y), 1)), "y": jnp.asarray(y)}
-    x = sample(state, batch, core.example_keys(SEED, len(y)), **{
+    x = sample(state, batch, example_keys(SEED, len(y)), **{
         k: jnp.float32(v) for k, v in (model.knobs | knobs).items()})
     assert sample._cache_size() == 1
     return np.asarray(x)[:, 0]
@@ -117,16 +118,16 @@ def test_a_true_classifier_makes_it_conditional(sampler, knobs):
 def test_which_algorithm_is_used():
   """DDPM's step by Alg. 1, any other eta by Alg. 2; clipped before."""
   model, state, draw = guided("samplers.ancestral", bound=0.5)
-  keys, n, y = core.example_keys(SEED, 6), 5, jnp.arange(6) % 2
+  keys, n, y = example_keys(SEED, 6), 5, jnp.arange(6) % 2
   batch = {"x": jnp.zeros((6, 1)), "y": y}
   path = model.diffusion.process(
       model.diffusion.path(model.diffusion.process, jnp.arange(n), n))
-  x_T = samplers.initial(path, core.fold(keys, 0), (1,))
+  x_T = samplers.initial(path, fold(keys, 0), (1,))
   gradient = model.guide.gradient(
       state.replace(params={"net": state.params["guide"]}), y)
   D = model.diffusion.denoiser(state, batch)
   by_hand = functools.partial(
-      samplers.ancestral, x_T=x_T, path=path, n=n, key=core.fold(keys, 1))
+      samplers.ancestral, x_T=x_T, path=path, n=n, key=fold(keys, 1))
   first = jax.jit(lambda: by_hand(
       D, eta=1., gradient=lambda x, t: 3. * gradient(x, t)))()
   second = jax.jit(lambda: by_hand(

@@ -14,6 +14,7 @@ import pytest
 from jaxgen import core, sample
 from jaxgen.config import build
 from jaxgen.errors import UserError
+from jaxgen.keys import example_keys, fold, normal
 from jaxgen.models import gan_parts
 from jaxgen.monitor import pictures
 from jaxgen.sampling import latents, projection
@@ -106,7 +107,7 @@ def test_walks_of_latents_and_labels(norms, between):
   i = np.arange(6)
   y = np.repeat(np.arange(3), 2) if between == "z" else i % 3
   # The net itself, on those latents and labels.
-  keys = core.fold(jnp.broadcast_to(jax.random.key(7), (6,)),
+  keys = fold(jnp.broadcast_to(jax.random.key(7), (6,)),
                    2 * (i // 2) if between == "class" else i)
   z = gan_parts.latents(keys, 4, 0.8)
   weights = np.eye(3, dtype=np.float32)[y]
@@ -128,10 +129,10 @@ def test_walks_of_styles_are_straight(styles):
   x = latents.interpolate(styles, 1, 2, 3, [0, 1], psi=0.7, cutoff=2)
   plain = styles.sample(1, 4, [0, 0, 1, 1], psi=0.7, cutoff=2)
   assert near(x[:, 0], plain[::2])
-  keys = core.example_keys(jax.random.key(1), 4)
-  ws = made(styles, core.normal(keys, (4,)), jnp.array([0, 0, 1, 1]),
+  keys = example_keys(jax.random.key(1), 4)
+  ws = made(styles, normal(keys, (4,)), jnp.array([0, 0, 1, 1]),
             psi=0.7, cutoff=2, method="map")
-  middle = made(styles, (ws[::2] + ws[1::2]) / 2, core.fold(keys, 1)[::2],
+  middle = made(styles, (ws[::2] + ws[1::2]) / 2, fold(keys, 1)[::2],
                 method="synthesize")
   assert near(x[:, 1], np.asarray(core.as_data(middle, np.uint8)))
 

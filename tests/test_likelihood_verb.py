@@ -11,6 +11,7 @@ import jaxgen
 from jaxgen import core
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import likelihood, times
+from jaxgen.keys import example_keys
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_the_bound_of_a_chain(digits, tmp_path, capsys, monkeypatch):
   path = process(times.spaced(process, np.arange(6), 6))
   terms = jax.jit(lambda state, batch, keys: likelihood.bound_bpd(
       model.model.denoiser(state, batch), batch["x"], path, keys))(
-          model.state, batch, core.example_keys(jax.random.key(3), 10))
+          model.state, batch, example_keys(jax.random.key(3), 10))
   assert parts["total"] == pytest.approx(float(terms["total"].mean()), rel=1e-4)
   assert told["made"]["steps"] == 6 and told["made"]["split"] == "test"
 

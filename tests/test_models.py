@@ -14,6 +14,7 @@ import pytest
 
 from jaxgen import config, core
 from jaxgen.config import build
+from jaxgen.keys import example_keys, fold, normal
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.gan import GAN
@@ -74,7 +75,7 @@ def played(request):
     seen.append(metrics)
   sample = jit(model.sample) if hasattr(model, "sample") else None
   given = core.on_device(batch) | {"x": jnp.zeros(batch["x"].shape)}
-  keys = core.example_keys(SEED, B)
+  keys = example_keys(SEED, B)
   return types.SimpleNamespace(
       config=c, model=model, batch=batch, first=first, state=state, seen=seen,
       sample=sample, given=given, keys=keys, moved=moved)
@@ -232,8 +233,8 @@ def test_who_knows_the_truth_has_no_loss(process, precond):
       draw_t=lambda key, ndim: t, path=None, sampler=None,
       cond=dict.fromkeys(("F", "noisy")))
   x = jax.random.uniform(SEED, (B, 2), minval=-1, maxval=1)
-  keys = core.example_keys(SEED, B)
-  eps = core.normal(core.fold(keys, 1), (2,))
+  keys = example_keys(SEED, B)
+  eps = normal(fold(keys, 1), (2,))
   noise = model.process(t)
   F, noisy = expected_F(
       precond, *(np.asarray(a, np.float64)
@@ -282,7 +283,7 @@ def labelled(sampler, **kw):
 def test_nfe_counts_evaluations(sampler):
   model, state = labelled(sampler)
   batch = {"x": jnp.zeros((2, 2)), "y": jnp.array([0, 1])}
-  keys = core.example_keys(SEED, 2)
+  keys = example_keys(SEED, 2)
   sample = jax.jit(model.sample)
   for kw in (dict(steps=1), dict(steps=4), dict(steps=4, guidance=2.),
              dict(steps=3.0, guidance=0.), dict(steps=0), dict()):
@@ -297,7 +298,7 @@ def test_nfe_counts_evaluations(sampler):
 def test_label_minus_one_is_nobody():
   # The net answers with its label, so that samples tell which one it got.
   model, state = labelled("euler", steps=4)
-  keys = core.example_keys(SEED, 4)
+  keys = example_keys(SEED, 4)
   sample = functools.partial(jax.jit(model.sample), state)
   x, y = jnp.zeros((4, 2)), jnp.array([-1, 0, 2, -1])
   got = sample({"x": x, "y": y}, keys)
@@ -312,20 +313,20 @@ def test_who_never_dropped_labels_wants_one():
   model, state = labelled("euler", steps=4, label_drop=0.)
   assert "guidance" not in model.knobs
   with pytest.raises(ValueError, match="give it batch"):
-    model.sample(state, {"x": jnp.zeros((2, 2))}, core.example_keys(SEED, 2))
+    model.sample(state, {"x": jnp.zeros((2, 2))}, example_keys(SEED, 2))
 
 
 def test_bound_clips_the_estimate():
   model, state = labelled("euler", steps=4, bound=1.0)
   got = model.sample(state, {"x": jnp.zeros((2, 2)), "y": jnp.array([2, 0])},
-                     core.example_keys(SEED, 2))
+                     example_keys(SEED, 2))
   np.testing.assert_allclose(got[:, 0], [1, 0], atol=1e-5)
 
 
 def test_labels_are_dropped_at_the_rate_asked_for():
   model, _ = labelled("euler", label_drop=0.3)
   n = 4096
-  keys = core.example_keys(SEED, n)
+  keys = example_keys(SEED, n)
   y = model.forget({"y": jnp.arange(n) % 3}, keys)["y"]
   lost = np.asarray(y == 3)
   assert abs(lost.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / n)
@@ -357,7 +358,7 @@ def bound(x, n=1, seed=0, **kw):
   model = VAE(Linear(), **kw)
   x = jnp.repeat(jnp.float32(x), n, 0)
   loss, (_, metrics) = jax.jit(functools.partial(model.loss, state))(
-      {"x": x}, core.example_keys(jax.random.key(seed), len(x)))
+      {"x": x}, example_keys(jax.random.key(seed), len(x)))
   return float(loss), {k: float(v) for k, v in metrics.items()}
 
 
@@ -391,7 +392,7 @@ def test_vae_samples_have_the_priors_moments():
   state = core.State(0, {"net": {}}, {"net": {}}, {}, {}, None)
   draw = functools.partial(
       jax.jit(model.sample), state, {"x": jnp.zeros((n, 4))},
-      core.example_keys(SEED, n))
+      example_keys(SEED, n))
   for kw, cov in ((dict(), W.T @ W), (dict(temperature=0.5), W.T @ W / 4),
                   (dict(noise=1.), W.T @ W + 0.25 * np.eye(4)),
                   (dict(temperature=0., noise=2.), np.eye(4))):
@@ -411,10 +412,10 @@ def test_gan_losses_are_the_rules_of_its_logits():
       penalties=[dict(name="models.gan.Penalty", fn=dict(
           name="adversarial.penalties.r1", gamma=2.))]))
   assert isinstance(model, GAN)
-  batch, keys = {"x": jnp.ones((4, 2))}, core.example_keys(SEED, 4)
+  batch, keys = {"x": jnp.ones((4, 2))}, example_keys(SEED, 4)
   params, stats = jax.eval_shape(model.init, batch, SEED)
   state = filled(core.State(0, params, stats, {}, {}, None))
-  fake, _ = model.generate(state, batch, core.fold(keys, 0))
+  fake, _ = model.generate(state, batch, fold(keys, 0))
   D = lambda x: model.disc.apply(state.variables("disc"), x)
   loss, (_, m) = model.disc_loss(state, batch, keys)
   hinge = (np.maximum(1 - np.asarray(D(batch["x"])), 0).mean()
@@ -427,7 +428,7 @@ def test_gan_losses_are_the_rules_of_its_logits():
   assert m["accuracy"] == pytest.approx(higher.mean())
   loss, _ = model.gen_loss(state, batch, keys)
   np.testing.assert_allclose(loss, -np.asarray(D(fake)).mean(), rtol=1e-5)
-  assert same(model.sample(state, batch, core.fold(keys, 0)), fake)
+  assert same(model.sample(state, batch, fold(keys, 0)), fake)
 
 
 @pytest.mark.parametrize(("name", "shape", "said"), [

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import config, core
+from jaxgen import config, core, keys
 from jaxgen.config import build
 from jaxgen.models.cascade import Cascade, view
 
@@ -101,7 +101,7 @@ def test_full_size_models_train_and_sample_in_shape(name):
       lambda a: (a.shape, a.dtype), state)
   assert metrics["net/loss"].shape == ()
   x = jax.eval_shape(
-      lambda s, b: model.sample(s, core.on_device(b), core.example_keys(
+      lambda s, b: model.sample(s, core.on_device(b), keys.example_keys(
           jax.random.key(0), 2)), state, batch)
   assert x.shape == batch["x"].shape and x.dtype == jnp.float32
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import config, core, sharding
+from jaxgen import config, keys, sharding
 from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
@@ -93,7 +93,7 @@ def test_every_sampler_can_be_guided(adm, guide, name):
   model = jaxgen.load(adm, classifier=guide, sampler=name)
   batch = {"x": jnp.zeros((2, 8, 8, 1)), "y": jnp.zeros(2, int)}
   x = jax.eval_shape(model.model.sample, model.state, batch,
-                     core.example_keys(jax.random.key(0), 2))
+                     keys.example_keys(jax.random.key(0), 2))
   assert x.shape == (2, 8, 8, 1)
   nfe = functools.partial(model.model.nfe, steps=4)
   assert nfe(guidance=2.) - nfe() == nfe(scale=0.) == nfe() // 2

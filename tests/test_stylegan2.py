@@ -12,6 +12,7 @@ from jaxgen import config, core
 from jaxgen.adversarial import path, penalties
 from jaxgen.config import build
 from jaxgen.interop import names, stylegan2
+from jaxgen.keys import example_keys
 from jaxgen.nets import fir
 from jaxgen.nets.equalised import Dense, Mapping
 from jaxgen.nets.stylegan2 import Generator, Layer, modulated
@@ -197,7 +198,7 @@ def test_parameter_counts(arg):
   assert len(noise) == model.gen.num_ws - 1
   state = core.State(0, params, stats, {}, {}, None)
   x = jax.eval_shape(lambda s, b: model.sample(s, core.on_device(b),
-                     core.example_keys(jax.random.key(0), 2)), state, batch)
+                     example_keys(jax.random.key(0), 2)), state, batch)
   assert x.shape == batch["x"].shape and x.dtype == jnp.float32
 
 

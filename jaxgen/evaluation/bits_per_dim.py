@@ -22,6 +22,7 @@ from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError, guarding
+from jaxgen.keys import fold
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.monitor.results import check_file
 from jaxgen.sampling.sampler import Sampler, key_of, load
@@ -127,7 +128,7 @@ def measure(model: Sampler, run: Callable, x: np.ndarray, y: np.ndarray | None,
     if model.classes:
       batch["y"] = y[i % len(x)]
     key = jax.random.key(seed)
-    keys = core.fold(jnp.broadcast_to(key, (size,)), jnp.asarray(i))
+    keys = fold(jnp.broadcast_to(key, (size,)), jnp.asarray(i))
     parts.append(jax.device_get(
         program(model.state, batch, keys, jnp.int32(steps))))
     print(f"[likelihood] {min(first + size, len(x))}/{len(x)}",

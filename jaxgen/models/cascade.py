@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core
-from jaxgen.core import Array, Batch, Groups, Key, Model, State, fold
+from jaxgen.core import Array, Batch, Groups, Key, Model, State
 from jaxgen.diffusion import degrade
+from jaxgen.keys import fold
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.walking import until
 

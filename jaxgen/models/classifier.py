@@ -7,18 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.core import (
-    Array,
-    Batch,
-    Groups,
-    Key,
-    Metrics,
-    Player,
-    State,
-    fold,
-    normal,
-)
+from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.diffusion.process import Noise
+from jaxgen.keys import fold, normal
 
 CLEAN = 12.  # logsnr, sigma / alpha = 0.0025: a byte's rounding is as large
 

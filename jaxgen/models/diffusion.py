@@ -8,20 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import (
-    Array,
-    Batch,
-    Groups,
-    Key,
-    Metrics,
-    Player,
-    State,
-    fold,
-    normal,
-)
+from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.diffusion import guidance, objective, posterior
 from jaxgen.diffusion.estimate import Denoise, Estimate
 from jaxgen.diffusion.process import Noise
+from jaxgen.keys import fold, normal
 from jaxgen.models import walking
 from jaxgen.models.walking import LONGEST
 

@@ -8,18 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import (
-    Array,
-    Batch,
-    Groups,
-    Key,
-    Metrics,
-    Player,
-    State,
-    fold,
-    normal,
-)
+from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.errors import UserError
+from jaxgen.keys import fold, normal
 from jaxgen.models.gan_parts import keyed, latents, mix, sigmas, spread, train
 from jaxgen.models.gan_probe import probe
 from jaxgen.models.gan_settle import settle

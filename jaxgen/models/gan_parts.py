@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Groups, Key, Metrics, State, fold, normal
+from jaxgen.core import Array, Groups, Key, Metrics, State
+from jaxgen.keys import fold, normal
 
 
 def train(net: nn.Module, state: State, group: str, *args, **kw

@@ -4,7 +4,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Batch, Key, Metrics, State, fold
+from jaxgen.core import Array, Batch, Key, Metrics, State
+from jaxgen.keys import fold
 from jaxgen.models.gan_parts import spread
 
 

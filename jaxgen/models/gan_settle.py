@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Groups, Key, State, example_keys, fold
+from jaxgen.core import Array, Groups, Key, State
+from jaxgen.keys import example_keys, fold
 from jaxgen.models.gan_parts import keyed, latents
 
 

@@ -5,17 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxgen.core import (
-    Array,
-    Batch,
-    Groups,
-    Key,
-    Metrics,
-    Player,
-    State,
-    fold,
-    normal,
-)
+from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
+from jaxgen.keys import fold, normal
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Batch, Key, State, fold
+from jaxgen.core import Array, Batch, Key, State
 from jaxgen.diffusion import samplers, truncation
 from jaxgen.diffusion.estimate import Denoise
 from jaxgen.diffusion.process import Noise
+from jaxgen.keys import fold
 
 LONGEST = 4000  # points of a sampling path at the most
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxgen import core, sharding
 from jaxgen.core import Array, Key
 from jaxgen.errors import UserError
+from jaxgen.keys import fold
 from jaxgen.models.gan import GAN
 from jaxgen.models.gan_parts import keyed, latents
 from jaxgen.sampling.sampler import Sampler, key_of
@@ -207,7 +208,7 @@ def _walk(sampler, key, i, y, t, noise, batch, knobs):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _between(gan, dtype, state, key, given, knobs):
   """The one program of walks and mixtures."""
-  keys = lambda i: core.fold(jnp.broadcast_to(key, i.shape), i)
+  keys = lambda i: fold(jnp.broadcast_to(key, i.shape), i)
   own = {k: v for k, v in knobs.items() if k not in (
       "temperature", "truncation")}
   warmth = knobs.get("temperature", 1.)
@@ -215,7 +216,7 @@ def _between(gan, dtype, state, key, given, knobs):
        for i in given["i"].T]
   y = ([{"y": y} for y in given["y"].swapaxes(0, 1)] if gan.classes
        else [{}, {}])
-  noise = keyed(gan.gen, core.fold(keys(given["noise"]), 1))
+  noise = keyed(gan.gen, fold(keys(given["noise"]), 1))
   apply = functools.partial(gan.gen.apply, state.variables("gen"))
   t = given["t"]
   if hasattr(gan.gen, "map"):

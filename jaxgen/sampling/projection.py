@@ -16,6 +16,7 @@ import optax
 from jaxgen import core
 from jaxgen.core import Array
 from jaxgen.errors import UserError
+from jaxgen.keys import fold, normal
 from jaxgen.sampling.latents import gan_of, in_batches
 from jaxgen.sampling.sampler import Sampler, key_of
 
@@ -95,7 +96,7 @@ def _descend(gan, features, starts, dtype, state, key, rates, given):
   make, begin = _maker(gan, state, {k: given[k] for k in ("y",) if k in given})
   distance = _distance(x, features)
   if begin is None:
-    begin = _best(lambda z: distance(make(z)), starts, gan.z_dim, core.fold(
+    begin = _best(lambda z: distance(make(z)), starts, gan.z_dim, fold(
         jnp.broadcast_to(key, given["i"].shape), given["i"]))
   else:
     begin = jnp.broadcast_to(begin, (len(x), *begin.shape))
@@ -150,7 +151,7 @@ def _distance(x, features):
 def _best(distance, starts, z_dim, keys):
   """Of some draws, the nearest: z [B, z_dim]."""
   def closer(best, i):
-    z = core.normal(core.fold(keys, i), (z_dim,))
+    z = normal(fold(keys, i), (z_dim,))
     d = distance(z)
     better = d < best[1]
     return (jnp.where(better[:, None], z, best[0]),

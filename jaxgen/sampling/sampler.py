@@ -13,6 +13,7 @@ import numpy as np
 from jaxgen import core, sharding
 from jaxgen.config import SEEDS
 from jaxgen.errors import UserError, guarding, nearest
+from jaxgen.keys import example_keys, fold
 from jaxgen.sampling import presets
 from jaxgen.sampling.presets import PATHS
 from jaxgen.sampling.stages import chained, stages_of
@@ -115,7 +116,7 @@ def draw(model: core.Model, profile: str | None, shapes, classes: int,
     batch = core.on_device(real)
   elif "y" in shapes:
     batch["y"] = jnp.arange(n, dtype=jnp.int32) % classes
-  mesh, keys = sharding.make_mesh(), core.example_keys(key, n)
+  mesh, keys = sharding.make_mesh(), example_keys(key, n)
   if n % mesh.size == 0:
     keys = sharding.layout(mesh).rows(keys)
   state = state.averaged(profile) if profile else state
@@ -248,7 +249,7 @@ class Sampler:
     def run(state, given, key, knobs):
       batch = {"x": jnp.zeros((len(given["i"]), *self.shape)),
                **core.on_device(given)}
-      keys = core.fold(
+      keys = fold(
           jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
       # (As it is traced: whatever runs is past all mistakes of a config.)
       with guarding(f"{self.card.get('workdir', 'this model')} cannot be "
