@@ -457,7 +457,7 @@ class Pictures:
 class Probe:
   """What a model says of itself beside data that it was not trained on.
 
-  With pictures, as `probe/...`; see `models.gan_probe` and `health`. Data
+  With pictures, as `probe/...`; see `models.gan` and `health`. Data
   without a test split are not probed.
   """
 

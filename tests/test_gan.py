@@ -14,14 +14,13 @@ import pytest
 from scipy import stats as laws
 
 from jaxgen import core, sharding
-from jaxgen.adversarial import losses, penalties
+from jaxgen.adversarial import diagnostics, losses, penalties, prior
 from jaxgen.adversarial.ada import ADA
 from jaxgen.adversarial.path import PathLength
 from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.keys import example_keys, fold, normal
-from jaxgen.models import gan_parts, gan_probe
 from jaxgen.models.gan import GAN, Penalty
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -284,7 +283,7 @@ def test_styles_are_mixed_from_some_layer_on():
   n, layers = 600, 5
   a = jnp.zeros((n, layers, 2))
   keys = example_keys(SEED, n)
-  run = jit(gan_parts.mix, static_argnums=3)
+  run = jit(prior.mix_styles, static_argnums=3)
   ws = np.asarray(run(a, a + 1, keys, 0.9))
   assert (ws[..., 0] == ws[..., 1]).all()
   own = layers - ws[..., 0].sum(1)  # how many layers keep the first style
@@ -298,9 +297,9 @@ def test_styles_are_mixed_from_some_layer_on():
 def test_truncated_latents():
   n = 4000
   keys = example_keys(SEED, n)
-  draw = jit(gan_parts.latents, static_argnums=1)
+  draw = jit(prior.truncated_normal, static_argnums=1)
   few = keys[:32]  # op by op: whole programs may round in their own ways
-  assert same(gan_parts.latents(few, Z, np.inf), normal(few, (Z,)))
+  assert same(prior.truncated_normal(few, Z, np.inf), normal(few, (Z,)))
   for bound in (0.04, 0.5, 2.):
     z = np.asarray(draw(keys, Z, jnp.float32(bound)))
     assert np.abs(z).max() <= np.float32(bound)
@@ -340,7 +339,7 @@ def test_settled_statistics_are_plain_averages(truncation):
   @jit
   def moments(key, labels):
     k = example_keys(key, B)
-    z = gan_parts.latents(k, Z, truncation)
+    z = prior.truncated_normal(k, Z, truncation)
     ws = WHOLE.gen.apply(state.variables("gen"), z, labels, method="map")
     h = ws[:, 0] @ state.params["gen"]["first"]["kernel"]
     h += 0.1 * normal(fold(k, 1), (6,))
@@ -365,13 +364,13 @@ def test_settled_statistics_are_plain_averages(truncation):
 
 
 def test_overfitting_by_hand():
-  m = gan_probe.overfitting(*map(jnp.float32, (
+  m = diagnostics.overfitting(*map(jnp.float32, (
       [3., 1., 2., 2.], [1., 0., 2., -1.], [-2., 0., -1., -1.])))
   # Pairs: of 16, 12 ranked by training data and 3 ties.
   assert m["rank"] == (12 + 1.5) / 16
   assert m["overfit"] == pytest.approx((2 - 0.5) / (2 + 1))
   assert m["sign_real"] == 1 and m["sign_held"] == 0.25
-  nothing = gan_probe.overfitting(*jnp.zeros((3, 4)))
+  nothing = diagnostics.overfitting(*jnp.zeros((3, 4)))
   assert nothing["rank"] == 0.5 and nothing["overfit"] == 0
 
 
@@ -380,12 +379,12 @@ def test_class_diversity_by_hand():
   y = np.array([0] * 9 + [1] * 9 + [2])
   real = rng.normal(size=(19, 4))
   fake = real * np.array([0.5] * 9 + [0.1] * 9 + [7.])[:, None] + 3
-  got = gan_probe.class_diversity(
+  got = diagnostics.class_diversity(
       jnp.float32(real), jnp.float32(fake), y, 4)
   # Class 2 has one example, and class 3 none: they say nothing.
   assert got["class_diversity_min"] == pytest.approx(0.1, rel=1e-3)
   assert got["class_diversity"] == pytest.approx(0.3, rel=1e-3)
-  alone = gan_probe.class_diversity(*jnp.ones((2, 3, 4)), np.arange(3), 4)
+  alone = diagnostics.class_diversity(*jnp.ones((2, 3, 4)), np.arange(3), 4)
   assert set(map(float, alone.values())) == {1.}
 
 
@@ -416,8 +415,8 @@ def test_sigmas_wherever_they_are():
   stats = {"spectral": {"a": {"sigma": jnp.float32(3), "u": jnp.ones(2)},
                         "b": {"sigma": jnp.float32([1., 2.])}},
            "batch_stats": {"Conv_0/kernel/sigma": jnp.float32([[5.]])}}
-  assert gan_parts.sigmas(stats) == {"sigma_max": 5, "sigma_min": 2}
-  assert gan_parts.sigmas({"batch_stats": {"mean": jnp.ones(2)}}) == {}
+  assert diagnostics.singular_values(stats) == {"sigma_max": 5, "sigma_min": 2}
+  assert diagnostics.singular_values({"batch_stats": {"mean": jnp.ones(2)}}) == {}
 
 
 def test_what_does_not_go_together():

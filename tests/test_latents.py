@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from jaxgen import core, sample
+from jaxgen.adversarial import prior
 from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.keys import example_keys, fold, normal
-from jaxgen.models import gan_parts
 from jaxgen.monitor import pictures
 from jaxgen.sampling import latents, projection
 from jaxgen.sampling.sampler import Sampler
@@ -109,7 +109,7 @@ def test_walks_of_latents_and_labels(norms, between):
   # The net itself, on those latents and labels.
   keys = fold(jnp.broadcast_to(jax.random.key(7), (6,)),
                    2 * (i // 2) if between == "class" else i)
-  z = gan_parts.latents(keys, 4, 0.8)
+  z = prior.truncated_normal(keys, 4, 0.8)
   weights = np.eye(3, dtype=np.float32)[y]
   ends = np.asarray(core.as_data(made(norms, z, weights), np.uint8))
   ends = ends.reshape(3, 2, 8, 8, 1)

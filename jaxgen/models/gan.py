@@ -1,6 +1,7 @@
 """GANs: DCGAN, WGAN, SNGAN, BigGAN, StyleGAN2, R3GAN: other nets and rules."""
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,12 +9,113 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxgen.adversarial.diagnostics import (
+  class_diversity,
+  mean_distance,
+  overfitting,
+  singular_values,
+)
+from jaxgen.adversarial.prior import mix_styles, truncated_normal
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.errors import UserError
-from jaxgen.keys import fold, normal
-from jaxgen.models.gan_parts import keyed, latents, mix, sigmas, spread, train
-from jaxgen.models.gan_probe import probe
-from jaxgen.models.gan_settle import settle
+from jaxgen.keys import example_keys, fold, normal
+
+
+def apply_in_training(net: nn.Module, state: State, group: str, *args, **kw
+          ) -> tuple[Array, Groups]:
+  """Applies a net whose statistics may move -> output, all stats."""
+  carried = state.stats.get(group, {})
+  out, moved = net.apply(
+      state.variables(group), *args, mutable=list(carried), **kw)
+  return out, state.stats | {group: dict(moved)}
+
+
+def noise_keys(net: nn.Module, key: Key) -> dict[str, Key]:
+  """Keys [B] for nets that draw: {"key": key} if it takes one."""
+  takes = "key" in inspect.signature(net.__call__).parameters
+  return {"key": key} if takes else {}
+
+
+def settle(gan: Any, state: State, key: Key, y: Array,
+           truncation: Array | float = float("inf")) -> State:
+  """Batch norm's statistics anew, for samples at this truncation.
+
+  Averages over n batches (standing statistics: Brock et al. 2019, App. B).
+
+  Args:
+    gan: models.gan.GAN.
+    state: Whose weights sample: averaged ones, as a rule.
+    key: [n], one for each batch.
+    y: Labels [n, B], or [B] for all; without classes its shape alone counts.
+    truncation: As in `sample`.
+  """
+  old = state.stats["gen"].get("batch_stats")
+  if not old:
+    return state
+
+  def run(stats, key, y):
+    key = example_keys(key, len(y))
+    _, moved = gan.gen.apply(
+        state.variables("gen") | {"batch_stats": stats},
+        truncated_normal(key, gan.z_dim, truncation), mutable=["batch_stats"],
+        **gan.given({"y": y}), **noise_keys(gan.gen, fold(key, 1)))
+    return moved["batch_stats"]
+
+  y = jnp.broadcast_to(y, (len(key), jnp.shape(y)[-1]))
+  gen = state.stats["gen"] | {"batch_stats": standing_statistics(run, old, key, y)}
+  return state.replace(stats=state.stats | {"gen": gen})
+
+
+def standing_statistics(run: Callable[[Groups, Key, Array], Groups], old: Groups,
+             key: Key, y: Array) -> Groups:
+  """Plain averages over n batches, in one scan.
+
+  Args:
+    run: (running statistics, key [], labels [B]) -> those after one batch.
+    old: Whose leaves `mean` and `var` are made anew; others stay.
+    key: [n].
+    y: [n, B].
+  """
+  moving = lambda path: path[-1].key in ("mean", "var")
+  def set_to(value: float) -> Groups:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: jnp.full_like(x, value) if moving(path) else x, old)
+
+  # Running ones become m running + (1 - m) batch: two runs give m away.
+  low, high = (run(set_to(value), key[0], y[0]) for value in (0., 1.))
+  def body(total, now):
+    return jax.tree.map(jnp.add, total, run(set_to(0.), *now)), None
+  total, _ = jax.lax.scan(body, set_to(0.), (key, y))
+  return jax.tree_util.tree_map_with_path(
+      lambda path, old, total, low, high:
+      total / (len(key) * (1 - (high - low))) if moving(path) else old,
+      old, total, low, high)
+
+
+def probe(gan: Any, state: State, batch: Batch, held: Batch, key: Key
+          ) -> Metrics:
+  """Does D know its data by heart, and are the classes diverse?
+
+  Args:
+    gan: models.gan.GAN.
+    state: Of training: D's weights, and those of G to judge.
+    batch: Of training data, [B]; floats, as losses see them.
+    held: Of as many real examples that are not trained on.
+    key: [B].
+
+  Returns:
+    What `overfitting` and `class_diversity` say.
+  """
+  fake = gan.sample(state, batch, fold(key, 0))
+  logits = [gan.judge(state, given, x, fold(key, 1))[0] for given, x in (
+      (batch, batch["x"]), (held, held["x"]), (batch, fake))]
+  info = overfitting(*logits)
+  if hasattr(gan.disc, "embed"):
+    real, fake = (gan.features(state, batch, x) for x in (batch["x"], fake))
+    info["diversity"] = mean_distance(fake) / (mean_distance(real) + 1e-8)
+    if gan.classes:
+      info |= class_diversity(real, fake, batch["y"], gan.classes)
+  return info
 
 INF = float("inf")
 
@@ -134,10 +236,10 @@ class GAN:
           len(on_real))}
       info |= {k: v for k, v in stats["augment"].items() if k == "p"}
     if hasattr(self.disc, "embed"):
-      spreads = [spread(self.features(state, batch, real)),
-                 spread(self.features(then, batch, shown))]
+      spreads = [mean_distance(self.features(state, batch, real)),
+                 mean_distance(self.features(then, batch, shown))]
       info["diversity"] = spreads[1] / (spreads[0] + 1e-8)
-    return loss, (stats, info | sigmas(stats["disc"]))
+    return loss, (stats, info | singular_values(stats["disc"]))
 
   def lazy_loss(self, penalty: Penalty, state: State, batch: Batch, key: Key
                 ) -> tuple[Array, tuple[Groups, Metrics]]:
@@ -164,7 +266,7 @@ class GAN:
     if self.gen_penalty:
       info["penalty"] = self.gen_penalty(state.params["gen"])
       loss += info["penalty"]
-    return loss, (stats, info | sigmas(stats["gen"]))
+    return loss, (stats, info | singular_values(stats["gen"]))
 
   def path_loss(self, state: State, batch: Batch, key: Key
                 ) -> tuple[Array, tuple[Groups, Metrics]]:
@@ -173,8 +275,8 @@ class GAN:
     batch = {k: v[::self.path.shrink] for k, v in batch.items()}
     key = key[::self.path.shrink]
     ws, _ = self.styles(state, batch, fold(key, 0))
-    noise = keyed(self.gen, fold(key, 1))
-    synthesize = lambda ws: train(
+    noise = noise_keys(self.gen, fold(key, 1))
+    synthesize = lambda ws: apply_in_training(
         self.gen, state, "gen", ws, method="synthesize", **noise)[0]
     loss, stats = self.path(synthesize, ws, fold(key, 2), state.stats["path"])
     return self.path.every * loss, (state.stats | {"path": stats}, stats)
@@ -182,23 +284,23 @@ class GAN:
   def generate(self, state: State, batch: Batch, key: Key
                ) -> tuple[Array, Groups]:
     """Fakes as in training: norms see this batch. -> x, stats."""
-    noise = keyed(self.gen, fold(key, 1))
+    noise = noise_keys(self.gen, fold(key, 1))
     if not self.mixing:
       z = normal(key, (self.z_dim,))
-      return train(self.gen, state, "gen", z, **self.given(batch), **noise)
+      return apply_in_training(self.gen, state, "gen", z, **self.given(batch), **noise)
     ws, stats = self.styles(state, batch, key)
-    return train(self.gen, state.replace(stats=stats), "gen", ws,
+    return apply_in_training(self.gen, state.replace(stats=stats), "gen", ws,
                  method="synthesize", **noise)
 
   def styles(self, state: State, batch: Batch, key: Key
              ) -> tuple[Array, Groups]:
     """What synthesis is made from, mixed as in training -> [B, L, W], stats."""
     y, z = self.given(batch), lambda key: normal(key, (self.z_dim,))
-    ws, stats = train(self.gen, state, "gen", z(key), method="map", **y)
+    ws, stats = apply_in_training(self.gen, state, "gen", z(key), method="map", **y)
     if self.mixing:  # one average of styles: the other's do not count
-      other, _ = train(self.gen, state, "gen", z(fold(key, 2)), method="map",
+      other, _ = apply_in_training(self.gen, state, "gen", z(fold(key, 2)), method="map",
                        **y)
-      ws = mix(ws, other, fold(key, 3), self.mixing)
+      ws = mix_styles(ws, other, fold(key, 3), self.mixing)
     return ws, stats
 
   def D(self, state: State, batch: Batch, key: Key
@@ -216,12 +318,12 @@ class GAN:
   def judge(self, state: State, batch: Batch, x: Array, key: Key
             ) -> tuple[Array, Groups]:
     """Logits [B] as in training, stats."""
-    return train(self.disc, state, "disc", x, **self.given(batch),
-                 **keyed(self.disc, key))
+    return apply_in_training(self.disc, state, "disc", x, **self.given(batch),
+                 **noise_keys(self.disc, key))
 
   def features(self, state: State, batch: Batch, x: Array) -> Array:
     """What the discriminator makes of x before the last layer, [B, D]."""
-    return train(self.disc, jax.lax.stop_gradient(state), "disc",
+    return apply_in_training(self.disc, jax.lax.stop_gradient(state), "disc",
                  jax.lax.stop_gradient(x), method="embed",
                  **self.given(batch))[0]
 
@@ -235,10 +337,10 @@ class GAN:
     """
     z = batch.get("z")
     if z is None:
-      z = temperature * latents(key, self.z_dim, truncation)
+      z = temperature * truncated_normal(key, self.z_dim, truncation)
     return self.gen.apply(
         state.variables("gen"), z, **self.given(batch),
-        **keyed(self.gen, fold(key, 1)), **controls)
+        **noise_keys(self.gen, fold(key, 1)), **controls)
 
   def nfe(self, **knobs) -> int:
     """One pass of the generator."""

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core, sharding
+from jaxgen.adversarial.prior import truncated_normal
 from jaxgen.core import Array, Key
 from jaxgen.errors import UserError
 from jaxgen.keys import fold
-from jaxgen.models.gan import GAN
-from jaxgen.models.gan_parts import keyed, latents
+from jaxgen.models.gan import GAN, noise_keys
 from jaxgen.sampling.sampler import Sampler, key_of
 
 WAYS = ("z", "class", "both")
@@ -212,11 +212,11 @@ def _between(gan, dtype, state, key, given, knobs):
   own = {k: v for k, v in knobs.items() if k not in (
       "temperature", "truncation")}
   warmth = knobs.get("temperature", 1.)
-  z = [warmth * latents(keys(i), gan.z_dim, knobs["truncation"])
+  z = [warmth * truncated_normal(keys(i), gan.z_dim, knobs["truncation"])
        for i in given["i"].T]
   y = ([{"y": y} for y in given["y"].swapaxes(0, 1)] if gan.classes
        else [{}, {}])
-  noise = keyed(gan.gen, fold(keys(given["noise"]), 1))
+  noise = noise_keys(gan.gen, fold(keys(given["noise"]), 1))
   apply = functools.partial(gan.gen.apply, state.variables("gen"))
   t = given["t"]
   if hasattr(gan.gen, "map"):

@@ -1,38 +1,26 @@
-"""Does the discriminator know its data by heart? Who has lost diversity?"""
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Batch, Key, Metrics, State
-from jaxgen.keys import fold
-from jaxgen.models.gan_parts import spread
+from jaxgen.core import Array, Metrics
 
 
-def probe(gan: Any, state: State, batch: Batch, held: Batch, key: Key
-          ) -> Metrics:
-  """Does D know its data by heart, and are the classes diverse?
+def mean_distance(x: Array) -> Array:
+  """Mean distance of neighbours in a batch, [B, D] -> []: one pair each."""
+  square = jnp.sum((x - jnp.roll(x, 1, 0)) ** 2, -1)
+  return jnp.mean(jnp.sqrt(square))
 
-  Args:
-    gan: models.gan.GAN.
-    state: Of training: D's weights, and those of G to judge.
-    batch: Of training data, [B]; floats, as losses see them.
-    held: Of as many real examples that are not trained on.
-    key: [B].
 
-  Returns:
-    What `overfitting` and `class_diversity` say.
-  """
-  fake = gan.sample(state, batch, fold(key, 0))
-  logits = [gan.judge(state, given, x, fold(key, 1))[0] for given, x in (
-      (batch, batch["x"]), (held, held["x"]), (batch, fake))]
-  info = overfitting(*logits)
-  if hasattr(gan.disc, "embed"):
-    real, fake = (gan.features(state, batch, x) for x in (batch["x"], fake))
-    info["diversity"] = spread(fake) / (spread(real) + 1e-8)
-    if gan.classes:
-      info |= class_diversity(real, fake, batch["y"], gan.classes)
-  return info
+def singular_values(stats: dict[str, Any]) -> Metrics:
+  """Largest singular values that spectral norms carry: their max and min."""
+  found = [jnp.max(leaf) for path, leaf in
+           jax.tree_util.tree_leaves_with_path(stats)
+           if str(path[-1].key).rpartition("/")[2] == "sigma"]
+  if not found:
+    return {}
+  found = jnp.stack(found)
+  return {"sigma_max": jnp.max(found), "sigma_min": jnp.min(found)}
 
 
 def overfitting(train: Array, held: Array, fake: Array) -> Metrics:
