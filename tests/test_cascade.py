@@ -18,7 +18,7 @@ from jaxgen.diffusion import multistep, process, samplers, times, truncation
 from jaxgen.diffusion.augment import Noisy
 from jaxgen.errors import UserError
 from jaxgen.keys import example_keys, fold
-from jaxgen.models import walking
+from jaxgen.models import diffusion
 from jaxgen.models.cascade import Cascade, shrunk, view
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -251,7 +251,7 @@ def test_truncated_gives_what_the_chain_was_then():
                    None)
   now = batch | {"low_res": low, "level": jnp.zeros(6)}
   two.sample(one, now, keys, steps_0=6, level_1=0.5, truncate_1=1.0)
-  path, n, _ = walking.points(below, {"steps": 6})
+  path, n, _ = diffusion.path_points(below, {"steps": 6})
   at = max(i for i in range(6) if path.t[i] >= 0.5)
   np.testing.assert_allclose(seen["level"], path.t[at], rtol=1e-3)
   # The same leg by leg: dpmpp_2m over the first points alone, without bytes.

@@ -16,10 +16,9 @@ from jaxgen import config, core
 from jaxgen.config import build
 from jaxgen.keys import example_keys, fold, normal
 from jaxgen.models.classifier import Classifier
-from jaxgen.models.diffusion import Diffusion
+from jaxgen.models.diffusion import LONGEST, Diffusion
 from jaxgen.models.gan import GAN
 from jaxgen.models.vae import VAE
-from jaxgen.models.walking import LONGEST
 
 sys.path.insert(0, os.path.dirname(__file__))
 from games import filled, same  # noqa: E402

@@ -11,8 +11,7 @@ from jaxgen import core
 from jaxgen.core import Array, Batch, Groups, Key, Model, State
 from jaxgen.diffusion import degrade
 from jaxgen.keys import fold
-from jaxgen.models.diffusion import Diffusion
-from jaxgen.models.walking import until
+from jaxgen.models.diffusion import Diffusion, stop_early
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Cascade:
     s = jnp.asarray(knobs[f"level_{i + 1}"], jnp.float32)
     truncate = (knobs[f"truncate_{i + 1}"] > 0) & (s > 0)
     stop = jnp.where(truncate, augment.process(s).logsnr, jnp.inf)
-    x, t = until(self.stages[i], *args, stop, **mine)
+    x, t = stop_early(self.stages[i], *args, stop, **mine)
     clean = core.on_device(core.as_data(x, self.dtype))
     fresh = augment(fold(args[-1], 3), clean, jnp.full(len(x), s))
     # x_t in the units of the upsampler's own process.

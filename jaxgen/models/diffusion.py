@@ -1,6 +1,7 @@
 """Diffusion: DDPM, ADM, EDM, SR3, CDM stages and DiT are one model."""
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
-from jaxgen.diffusion import guidance, objective, posterior
+from jaxgen.diffusion import (
+  guidance,
+  objective,
+  posterior,
+  samplers,
+  truncation,
+)
 from jaxgen.diffusion.estimate import Denoise, Estimate
 from jaxgen.diffusion.process import Noise
 from jaxgen.keys import fold, normal
-from jaxgen.models import walking
-from jaxgen.models.walking import LONGEST
 
 GUIDANCE = {"guidance": 1., "lo": 0., "hi": float("inf")}
 
@@ -83,8 +88,8 @@ class Diffusion:
     """
     own = {"steps": self.steps} | (GUIDANCE if self.free else {})
     own |= {"level": 0.} if self.augment else {}
-    own |= walking.path_knobs(self.path)
-    turned = walking.defaults(self.sampler)
+    own |= path_knobs(self.path)
+    turned = defaults(self.sampler)
     if getattr(self.net, "learned", False):
       turned.pop("frac", None)  # the net says it
     return own | turned
@@ -170,8 +175,8 @@ class Diffusion:
 
   def walk(self, D: Denoise, batch: Batch, key: Key, **knobs) -> Array:
     """Samples by a denoiser, with the knobs of path and sampler alone."""
-    path, n, knobs = walking.points(self, knobs)
-    return walking.along(self, D, path, n, batch, key, knobs)
+    path, n, knobs = path_points(self, knobs)
+    return run_sampler(self, D, path, n, batch, key, knobs)
 
   def denoiser(self, state: State, batch: Batch, w: Array | None = None,
                lo: Array = 0., hi: Array = float("inf")) -> Denoise:
@@ -244,3 +249,55 @@ class Diffusion:
     twice = 2 if knobs.get("guidance", 1.) != 1 else 1
     return twice * evaluations(min(max(int(knobs["steps"]), 1), LONGEST))
 
+
+LONGEST = 4000  # points of a sampling path at the most
+
+
+def defaults(f: Callable) -> dict[str, float]:
+  """The arguments of f that default to a float."""
+  parameters = inspect.signature(f).parameters
+  return {k: p.default for k, p in parameters.items()
+          if isinstance(p.default, float)}
+
+
+def path_knobs(path: Callable) -> dict[str, float]:
+  """Arguments of a path that can be turned, with their defaults."""
+  known = defaults(path)
+  return {k: known[k]
+          for k in getattr(getattr(path, "func", path), "knobs", ())}
+
+
+def path_points(model: Any, knobs: dict[str, Any]
+           ) -> tuple[Noise, Array, dict[str, Any]]:
+  """The path, how many of its points, and the knobs that are not theirs."""
+  turned = path_knobs(model.path).keys() & knobs.keys()
+  n = jnp.clip(jnp.asarray(knobs["steps"], jnp.int32), 1, LONGEST)
+  t = model.path(model.process, jnp.arange(LONGEST), n,
+                 **{k: knobs[k] for k in turned})
+  rest = {k: v for k, v in knobs.items() if k != "steps" and k not in turned}
+  return model.process(t), n, rest
+
+
+def run_sampler(model: Any, D: Denoise, path: Noise, n: Array, batch: Batch,
+          key: Key, knobs: dict[str, Any]) -> Array:
+  """Samples along a path, from noise or from batch["noise"] ~ N(0, 1)."""
+  if "noise" in batch:
+    x_T = path.sigma[0] * batch["noise"]
+  else:
+    x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
+  if "process" in inspect.signature(model.sampler).parameters:
+    knobs = knobs | {"process": model.process}  # to churn on it
+  return model.sampler(D, x_T, path, n, fold(key, 1), **knobs)
+
+
+def stop_early(model: Any, state: State, batch: Batch, key: Key, stop: Array,
+          **knobs) -> tuple[Array, Noise]:
+  """`sample` that ends early: -> x_t where logsnr = `stop`, and t.
+
+  At the last point of the path that is at least as noisy. Where `stop` is
+  infinite it goes all the way, to x_0.
+  """
+  D, batch, knobs = model.prepared(state, batch, key, knobs)
+  path, n, knobs = path_points(model, knobs)
+  D, path, n, t = truncation.stopped(D, path, n, stop)
+  return run_sampler(model, D, path, n, batch, key, knobs), t

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from jaxgen.config import build
 from jaxgen.diffusion import times
 from jaxgen.errors import UserError, nearest
-from jaxgen.models.walking import LONGEST, defaults
+from jaxgen.models.diffusion import LONGEST, defaults
 
 INF = float("inf")
 # Knob -> least, most, and whether the least is too little. Others: any number.
