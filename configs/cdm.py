@@ -47,7 +47,7 @@ ARGS = (*CASCADES, "32", "64", "64to128", "64to256", "digits4", "digits8",
 
 def augment(process, blur=0.0):
   """Noise of all levels on small images."""
-  return dict(name="diffusion.augment.Noisy", process=process, blur=blur)
+  return dict(name="diffusion.conditioning.Noisy", process=process, blur=blur)
 
 
 def low(size):

@@ -42,7 +42,7 @@ def get_config(arg=None):
     c.model.cond = dict(
         low_res=dict(name="diffusion.degrade.area", size=size // 2))
     c.model.augment = dict(
-        name="diffusion.augment.Noisy", hi=0.15, blur=0.5 if size == 64 else 0.,
+        name="diffusion.conditioning.Noisy", hi=0.15, blur=0.5 if size == 64 else 0.,
         process=dict(name="diffusion.process.EDM"))
     c.model.around = dict(name="diffusion.degrade.enlarged")
   c.optim.net = dict(name="optim.adam", lr=2e-3, warmup=50, clip=1.0,

@@ -14,8 +14,8 @@ import jaxgen
 from jaxgen import config, core, train
 from jaxgen.bench import sampling, tables
 from jaxgen.config import build
-from jaxgen.diffusion import multistep, process, samplers, times, truncation
-from jaxgen.diffusion.augment import Noisy
+from jaxgen.diffusion import conditioning, process, samplers, times, unipc
+from jaxgen.diffusion.conditioning import Noisy
 from jaxgen.errors import UserError
 from jaxgen.keys import example_keys, fold
 from jaxgen.models import diffusion
@@ -41,14 +41,14 @@ def gaussian(x, t):
 
 @pytest.mark.parametrize("sampler", [
     samplers.ancestral, samplers.euler, samplers.heun, samplers.dpmpp_2m,
-    multistep.dpmpp_2m_sde, multistep.unipc])
+    samplers.dpmpp_2m_sde, unipc.unipc])
 def test_a_stopped_chain_has_the_law_of_x_t(sampler):
   path = P(times.karras(P, jnp.arange(400), 400))
   x_T = samplers.initial(path, KEYS, (8,))
 
   @jax.jit
   def run(logsnr):
-    D, held, n, t = truncation.stopped(gaussian, path, jnp.int32(400), logsnr)
+    D, held, n, t = conditioning.stopped(gaussian, path, jnp.int32(400), logsnr)
     return sampler(D, x_T, held, n, KEYS), t
 
   whole = jax.jit(lambda n: sampler(gaussian, x_T, path, n, KEYS))
@@ -67,7 +67,7 @@ def test_a_stopped_chain_has_the_law_of_x_t(sampler):
 def test_stopping_is_where_euler_is_then():
   path = P(times.even(P, jnp.arange(20), 20))
   x = x_T = samplers.initial(path, KEYS[:4], (3,))
-  D, held, n, t = truncation.stopped(
+  D, held, n, t = conditioning.stopped(
       gaussian, path, jnp.int32(20), path.logsnr[7])
   got = samplers.euler(D, x_T, held, n, KEYS[:4])
   at = lambda i: jax.tree.map(lambda a: a[i], path)
@@ -78,7 +78,7 @@ def test_stopping_is_where_euler_is_then():
   np.testing.assert_allclose(got, x, rtol=2e-5, atol=1e-6)
   assert t.t == path.t[7]
   # Noisier than the path begins: nothing is done.
-  D, held, n, t = truncation.stopped(gaussian, path, jnp.int32(20), -1e9)
+  D, held, n, t = conditioning.stopped(gaussian, path, jnp.int32(20), -1e9)
   assert same(samplers.euler(D, x_T, held, n, KEYS[:4]), x_T)
   assert t.t == path.t[0]
 
@@ -136,7 +136,7 @@ def stage(mults, low=0, **kw):
       sampler=dict(name="diffusion.samplers.dpmpp_2m"), steps=4, classes=3,
       label_drop=0.0, bound=1.0, **(dict(
           cond=dict(low_res=dict(name="diffusion.degrade.area", size=low)),
-          augment=dict(name="diffusion.augment.Noisy", process=dict(
+          augment=dict(name="diffusion.conditioning.Noisy", process=dict(
               name="diffusion.process.Cosine"))) if low else {}), **kw))
 
 

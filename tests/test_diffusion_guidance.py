@@ -10,7 +10,7 @@ import scipy.integrate
 import scipy.stats
 
 from jaxgen.diffusion import guidance, objective, posterior
-from jaxgen.diffusion.estimate import Estimate
+from jaxgen.diffusion.denoiser import Estimate
 from jaxgen.diffusion.process import DDPM, EDM, VE, VP, Flow
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from test_samplers import ALL, at, gaussian, keys, levels
 
-from jaxgen.diffusion import guidance, multistep, samplers, sde, times
+from jaxgen.diffusion import guidance, samplers, times, unipc
 from jaxgen.diffusion.process import DDPM, EDM, VP, Cosine, Flow
 
 
 @pytest.mark.parametrize("sampler", ALL)
 @pytest.mark.parametrize("process", [Cosine(), EDM(), Flow()], ids=repr)
 def test_one_point_is_one_denoising(sampler, process):
-  if sampler is sde.pc:  # and a correction before
+  if sampler is samplers.pc:  # and a correction before
     sampler = functools.partial(sampler, snr=0.0)
   path = levels(process, times.even, 7, 1)
   x_T = jnp.ones((2, 3))
@@ -31,8 +31,8 @@ def test_one_point_is_one_denoising(sampler, process):
     functools.partial(samplers.ancestral, eta=0.0),
     samplers.euler,
     samplers.heun,
-    functools.partial(multistep.dpmpp_2m_sde, eta=0.0),
-    functools.partial(multistep.unipc, order=3),
+    functools.partial(samplers.dpmpp_2m_sde, eta=0.0),
+    functools.partial(unipc.unipc, order=3),
   ],
 )
 @pytest.mark.parametrize("process", [DDPM(), Cosine(), VP(), Flow()], ids=repr)
@@ -93,8 +93,8 @@ def test_knobs_recompile_nothing(sampler):
       dict(churn=0.0, s_min=0.0, s_max=1.0, s_noise=1.0),
       dict(churn=3.0, s_min=0.1, s_max=9.0, s_noise=1.1),
     ],
-    multistep.dpmpp_2m_sde: [dict(eta=0.0), dict(eta=0.7)],
-    sde.pc: [dict(snr=0.0, cap=1.0), dict(snr=0.3, cap=2.0)],
+    samplers.dpmpp_2m_sde: [dict(eta=0.0), dict(eta=0.7)],
+    samplers.pc: [dict(snr=0.0, cap=1.0), dict(snr=0.3, cap=2.0)],
   }.get(sampler, [{}, {}])
 
   @jax.jit

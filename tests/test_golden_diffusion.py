@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgen.diffusion import guidance, posterior, precond, samplers, times
-from jaxgen.diffusion.estimate import Estimate, mean, moved
+from jaxgen.diffusion.denoiser import Estimate, mean, moved
 from jaxgen.diffusion.process import Cosine, Linear, Noise
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

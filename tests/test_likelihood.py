@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from jaxgen.diffusion import likelihood, posterior, times
-from jaxgen.diffusion.estimate import Estimate
+from jaxgen.diffusion.denoiser import Estimate
 from jaxgen.diffusion.process import DDPM, EDM, VP, Flow, Linear
 
 STD = 0.3

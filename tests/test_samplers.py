@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.diffusion import multistep, samplers, sde, times
-from jaxgen.diffusion.estimate import Estimate
+from jaxgen.diffusion import samplers, times, unipc
+from jaxgen.diffusion.denoiser import Estimate
 from jaxgen.diffusion.process import DDPM, EDM, VE, VP, Flow
 
 MEAN, STD = 0.4, 0.6
@@ -17,9 +17,9 @@ ALL = [
   samplers.euler,
   samplers.heun,
   samplers.dpmpp_2m,
-  multistep.dpmpp_2m_sde,
-  multistep.unipc,
-  sde.pc,
+  samplers.dpmpp_2m_sde,
+  unipc.unipc,
+  samplers.pc,
 ]
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from test_samplers import MEAN, STD, at, exact, gaussian, keys, levels
 
-from jaxgen.diffusion import multistep, samplers, sde, times
+from jaxgen.diffusion import samplers, times, unipc
 from jaxgen.diffusion.process import DDPM, EDM, VE, VP, Flow
 
-UNIPC = {p: functools.partial(multistep.unipc, order=p) for p in (2, 3)}
+UNIPC = {p: functools.partial(unipc.unipc, order=p) for p in (2, 3)}
 fold = jax.vmap(jax.random.fold_in, (0, None))
 
 
@@ -115,7 +115,7 @@ def test_2m_sde_without_noise_is_2m():
   for process, path in ((EDM(), times.karras), (Flow(), times.even)):
     points = levels(process, path, 20)
     x_T = samplers.initial(points, keys(4), (3,))
-    ours = multistep.dpmpp_2m_sde(denoise, x_T, points, 20, keys(4), eta=0.0)
+    ours = samplers.dpmpp_2m_sde(denoise, x_T, points, 20, keys(4), eta=0.0)
     want = samplers.dpmpp_2m(denoise, x_T, points, 20, keys(4))
     np.testing.assert_allclose(ours, want, rtol=1e-5, atol=1e-6)
 
@@ -128,7 +128,7 @@ def test_2m_sde_is_k_diffusions(eta):
     path = levels(EDM(), times.karras, n)
     x_T = samplers.initial(path, keys(4, seed=1), (3,))
     draws = [np.asarray(samplers.noise(fold(key, i), (3,))) for i in range(n)]
-    ours = multistep.dpmpp_2m_sde(denoise, x_T, path, n, key, eta=eta)
+    ours = samplers.dpmpp_2m_sde(denoise, x_T, path, n, key, eta=eta)
 
     x, sigmas = np.asarray(x_T), np.append(path.sigma, 0.0)
     old = h_last = None
@@ -203,7 +203,7 @@ def test_pc_is_score_sdes_loop(process, D, shape, cap):
       [samplers.noise(fold(key, j), shape) for j in range(2 * n)], 1
     )
     denoise = lambda x, t: D(x, t.alpha, t.sigma)
-    sample = functools.partial(sde.pc, denoise, x_T, path, n, key, snr)
+    sample = functools.partial(samplers.pc, denoise, x_T, path, n, key, snr)
     ours = sample() if cap == np.inf else sample(cap)
     for b, z in enumerate(np.asarray(draws)):
       x = pc_loop(D, process, np.asarray(x_T[b]), path, snr, z, cap)
@@ -224,19 +224,19 @@ def moments(sampler, process, path, ns, shape, b=400):
   return np.array([((a.mean() - MEAN) / STD, a.std() / STD - 1) for a in x])
 
 
-HALF = functools.partial(multistep.dpmpp_2m_sde, eta=0.5)
+HALF = functools.partial(samplers.dpmpp_2m_sde, eta=0.5)
 
 
 @pytest.mark.parametrize(
   "sampler, process, shape, bias",
   [
-    (multistep.dpmpp_2m_sde, VE(), (20,), 0.0),
-    (multistep.dpmpp_2m_sde, DDPM(), (20,), 0.0),
+    (samplers.dpmpp_2m_sde, VE(), (20,), 0.0),
+    (samplers.dpmpp_2m_sde, DDPM(), (20,), 0.0),
     (HALF, EDM(), (20,), 0.0),
     (HALF, Flow(), (20,), 0.0),
     # Langevin's steps of that length: 1 / (1 - snr^2) of the variance.
-    (sde.pc, VP(), (500,), 0.013),
-    (sde.pc, EDM(), (500,), 0.013),
+    (samplers.pc, VP(), (500,), 0.013),
+    (samplers.pc, EDM(), (500,), 0.013),
   ],
 )
 def test_stochastic_samplers_have_the_datas_law(sampler, process, shape, bias):
@@ -250,14 +250,14 @@ def test_stochastic_samplers_have_the_datas_law(sampler, process, shape, bias):
   "process, path", [(VE(), times.even), (EDM(), times.karras)]
 )
 def test_the_corrector_helps_where_steps_are_coarse(process, path):
-  alone = functools.partial(sde.pc, snr=0.0)
+  alone = functools.partial(samplers.pc, snr=0.0)
   both, alone = (
     moments(s, process, path, [15, 40], (100,), b=100)[:, 1]
-    for s in (sde.pc, alone)
+    for s in (samplers.pc, alone)
   )
   assert np.all(both < 0.9 * alone)
 
 
 def test_order_is_known():
   with pytest.raises(ValueError, match="order 2 or 3"):
-    multistep.unipc(denoise, jnp.ones((1, 1)), None, 3, keys(1), order=4)
+    unipc.unipc(denoise, jnp.ones((1, 1)), None, 3, keys(1), order=4)

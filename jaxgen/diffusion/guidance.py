@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.estimate import Denoise, Estimate, mean, moved
+from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, moved
 from jaxgen.diffusion.process import Noise
 
 Array = jax.Array

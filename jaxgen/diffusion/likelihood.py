@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.diffusion import posterior
-from jaxgen.diffusion.estimate import Denoise, mean
+from jaxgen.diffusion.denoiser import Denoise, mean
 from jaxgen.diffusion.process import Noise
 from jaxgen.diffusion.samplers import noise
 

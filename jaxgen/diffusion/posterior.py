@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.estimate import Estimate, mean
+from jaxgen.diffusion.denoiser import Estimate, mean
 from jaxgen.diffusion.process import Noise, position
 
 Array = jax.Array

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.estimate import Denoise, Estimate, mean
+from jaxgen.diffusion.denoiser import Denoise, Estimate, mean
 from jaxgen.diffusion.process import EDM, Noise
+from jaxgen.diffusion.unipc import Array
 
 Array = jax.Array
 
@@ -41,7 +42,7 @@ def initial(path: Noise, key: Array, shape: tuple[int, ...]) -> Array:
   return path.sigma[0] * noise(key, shape)
 
 
-class Leg(NamedTuple):
+class Step(NamedTuple):
   """A visit: of point number i at t, from which to go to the less noisy s."""
 
   i: Array
@@ -50,15 +51,15 @@ class Leg(NamedTuple):
   key: Array  # [B]
 
 
-def legs(path: Noise, n: Array, key: Array) -> Callable[[Array], Leg]:
+def steps(path: Noise, n: Array, key: Array) -> Callable[[Array], Step]:
   """i -> the leg from the i-th of n points."""
   at = lambda i: jax.tree.map(lambda a: a[i], path)
   fold = jax.vmap(jax.random.fold_in, (0, None))
-  return lambda i: Leg(i, at(i), at(jnp.minimum(i + 1, n - 1)), fold(key, i))
+  return lambda i: Step(i, at(i), at(jnp.minimum(i + 1, n - 1)), fold(key, i))
 
 
-def walk(
-  step: Callable[[Any, Leg], tuple[Any, Array]],
+def iterate(
+  step: Callable[[Any, Step], tuple[Any, Array]],
   state: Any,
   path: Noise,
   n: Array,
@@ -70,7 +71,7 @@ def walk(
   the leg's start. The state's first leaf is x_T. The network is in the program
   once: programs of large ones take minutes to compile.
   """
-  leg, x_T = legs(path, n, key), jax.tree.leaves(state)[0]
+  leg, x_T = steps(path, n, key), jax.tree.leaves(state)[0]
 
   def visit(i: Array, carry: tuple) -> tuple:
     state, x_0 = step(carry[0], leg(i))
@@ -100,7 +101,7 @@ def ancestral(
   inside and the gradient at x_t.
   """
 
-  def step(x: Array, leg: Leg) -> tuple[Array, Array]:
+  def step(x: Array, leg: Step) -> tuple[Array, Array]:
     t, s = leg.t, leg.s
     D = denoise(x, t)
     x0, part = D if isinstance(D, Estimate) else (D, frac)
@@ -113,7 +114,7 @@ def ancestral(
       x_s += std**2 * gradient(x, t)
     return x_s + std * noise(leg.key, x.shape[1:]), x0
 
-  return walk(step, x_T, path, n, key)
+  return iterate(step, x_T, path, n, key)
 
 
 def euler(
@@ -125,11 +126,11 @@ def euler(
   2022, Alg. 1, without line 6, on Flow the Euler step of the velocity.
   """
 
-  def step(x: Array, leg: Leg) -> tuple[Array, Array]:
+  def step(x: Array, leg: Step) -> tuple[Array, Array]:
     x0 = mean(denoise(x, leg.t))
     return _move(x, x0, leg), x0
 
-  return walk(step, x_T, path, n, key)
+  return iterate(step, x_T, path, n, key)
 
 
 def encode(
@@ -140,7 +141,7 @@ def encode(
   Euler's steps of the same ODE (Song et al. 2021, Eq. 14); n - 1 evaluations.
   """
   back = jax.tree.map(lambda a: a[n - 1 - jnp.arange(len(a))], path)
-  leg = legs(back, n, key)
+  leg = steps(back, n, key)
   step = lambda x, leg: _move(x, mean(denoise(x, leg.t)), leg)
   return jax.lax.fori_loop(0, n - 1, lambda i, x: step(x, leg(i)), x_1)
 
@@ -165,7 +166,7 @@ def heun(
   goes to zero; take `times.karras`. From alpha = 0 itself it goes by Euler.
   """
 
-  def step(state: tuple, leg: Leg) -> tuple:
+  def step(state: tuple, leg: Step) -> tuple:
     x, start, slope = state
     even = leg.i % 2 == 0
     # To an even visit x comes afresh, perhaps with more noise; to an odd one
@@ -187,7 +188,7 @@ def heun(
   # Both visits of a point but the first, where the slope at its start bends.
   twice = jax.tree.map(lambda a: jnp.repeat(a, 2)[1:], path)
   start = jax.tree.map(lambda a: a[0], path)
-  return walk(step, (x_T, start, x_T), twice, 2 * n - 1, key)
+  return iterate(step, (x_T, start, x_T), twice, 2 * n - 1, key)
 
 
 def _churned(
@@ -208,7 +209,7 @@ def dpmpp_2m(
 ) -> Array:
   """DPM-Solver++(2M): Lu et al. 2022, Alg. 2; remembers the last estimate."""
 
-  def step(carry: tuple, leg: Leg) -> tuple:
+  def step(carry: tuple, leg: Step) -> tuple:
     x, old, last = carry
     t, s = leg.t, leg.s
     x0, h, h_last = mean(denoise(x, t)), half(s) - half(t), half(t) - last
@@ -219,10 +220,10 @@ def dpmpp_2m(
     return (x, x0, half(t)), x0
 
   half = lambda t: t.logsnr / 2  # lambda in the paper
-  return walk(step, (x_T, x_T, half(path)[0]), path, n, key)
+  return iterate(step, (x_T, x_T, half(path)[0]), path, n, key)
 
 
-def _move(x: Array, x0: Array, leg: Leg) -> Array:
+def _move(x: Array, x0: Array, leg: Step) -> Array:
   """x_t -> x_s along the straight line (in y and r) through x_0's estimate."""
   t, s = leg.t, leg.s
   return s.alpha * x0 + s.sigma / t.sigma * (x - t.alpha * x0)
@@ -231,3 +232,91 @@ def _move(x: Array, x0: Array, leg: Leg) -> Array:
 ancestral.nfe = euler.nfe = dpmpp_2m.nfe = lambda n: n
 encode.nfe = lambda n: n - 1
 heun.nfe = lambda n: 2 * n - 1
+
+
+def dpmpp_2m_sde(
+  denoise: Denoise,
+  x_T: Array,
+  path: Noise,
+  n: Array,
+  key: Array,
+  eta: float = 1.0,
+) -> Array:
+  """SDE-DPM-Solver++(2M): Lu et al. 2022, App. B (Alg. 2 of an SDE).
+
+  `eta` >= 0 scales the share of fresh noise as in k-diffusion: 0 is `dpmpp_2m`,
+  1 the reverse SDE. Its steps are long for the noise: many small ones, or eta
+  below 1, where there are few points.
+  """
+
+  def step(carry: tuple, leg: Step) -> tuple:
+    x, old, last = carry
+    t, s = leg.t, leg.s
+    x0, h, h_last = mean(denoise(x, t)), half(s) - half(t), half(t) - last
+    eta_h = jnp.where(eta > 0, eta * h, 0.0)  # h may be infinite
+    # First order on the first leg and after a leg of no length.
+    lean = jnp.where(h_last > 0, h / (2 * h_last), 0)
+    D = x0 + lean * (x0 - old)
+    x = s.sigma / t.sigma * jnp.exp(-eta_h) * x
+    x -= s.alpha * jnp.expm1(-h - eta_h) * D
+    std = s.sigma * jnp.sqrt(-jnp.expm1(-2 * eta_h))
+    return (x + std * noise(leg.key, x.shape[1:]), x0, half(t)), x0
+
+  half = lambda t: t.logsnr / 2  # lambda in the paper
+  return iterate(step, (x_T, x_T, half(path)[0]), path, n, key)
+
+
+dpmpp_2m_sde.nfe = lambda n: n
+
+
+
+def pc(
+  denoise: Denoise,
+  x_T: Array,
+  path: Noise,
+  n: Array,
+  key: Array,
+  snr: float = 0.16,
+  cap: float = float("inf"),
+) -> Array:
+  """Reverse diffusion, Langevin's corrector: Song et al. 2021, Algs. 1, 4, 5.
+
+  At every point a Langevin step of the signal-to-noise ratio `snr` (0: none),
+  then the predictor's step to the next one (App. E, Eq. 46), whose forward step
+  x_t = a x_s + G z is the process' own: Eq. 9 on VE and EDM, Eq. 11 on VP and
+  discrete ones. Like Euler's, it wants a close to 1: many points, few of them
+  where alpha goes to zero. 2 n evaluations.
+
+  The norm of the score is the example's own, and that of the noise the root of
+  its dimension, as the paper has it for one sample (App. G); the authors' code
+  takes a batch's mean norms. In few dimensions a score can be about zero and
+  its step huge: `cap` bounds the step to cap sigma^2, which the authors do not.
+  """
+  d, tiny = x_T[0].size, jnp.finfo(x_T.dtype).tiny
+  norm = lambda x: jnp.sqrt((x**2).sum(range(1, x.ndim), keepdims=True))
+
+  def step(x: Array, leg: Step) -> tuple[Array, Array]:
+    t, s, i = leg.t, leg.s, leg.i // 2
+    x0 = mean(denoise(x, t))
+    score = (t.alpha * x0 - x) / t.sigma**2
+    z = noise(leg.key, x.shape[1:])
+    ahead = path.alpha[jnp.minimum(i + 1, n - 1)]
+    ahead = jnp.where(i + 1 < n, ahead, 1.0)  # the last: to x_0
+    ratio = t.alpha / ahead * snr * d**0.5
+    langevin = 2 * (ratio / jnp.maximum(norm(score), tiny)) ** 2
+    langevin = jnp.minimum(langevin, cap * t.sigma**2)
+    langevin = jnp.where(jnp.isfinite(langevin), langevin, 0)  # no score
+    # On a corrector's leg s is t, and the forward step is none.
+    correct = leg.i % 2 == 0
+    a = jnp.where(correct, 1.0, t.alpha / s.alpha)
+    forward = jnp.maximum(t.sigma**2 - (a * s.sigma) ** 2, 0)
+    drift = jnp.where(correct, langevin, forward)
+    std = jnp.sqrt(jnp.where(correct, 2 * langevin, forward))
+    return (2 - a) * x + drift * score + std * z, x0
+
+  # Every point twice: to correct there, and to leave from.
+  twice = jax.tree.map(lambda a: jnp.repeat(a, 2), path)
+  return iterate(step, x_T, twice, 2 * n, key)
+
+
+pc.nfe = lambda n: 2 * n

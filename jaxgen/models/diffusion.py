@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.diffusion import (
+  conditioning,
   guidance,
   objective,
   posterior,
   samplers,
-  truncation,
 )
-from jaxgen.diffusion.estimate import Denoise, Estimate
+from jaxgen.diffusion.denoiser import Denoise, Estimate
 from jaxgen.diffusion.process import Noise
 from jaxgen.keys import fold, normal
 
@@ -46,7 +46,7 @@ class Diffusion:
     bound: Estimates of x_0 are clipped to [-bound, bound]; None: they are not.
     cond: What else of the batch the net takes: {key: how to make it of x
       where the batch lacks it, or None}.
-    augment: Of upsamplers: noise on `low_res`, see `diffusion.augment`. The
+    augment: Of upsamplers: noise on `low_res`, see `diffusion.conditioning`. The
       net is told its `level` [B]; a knob when sampling.
     around: (conditions, shape of x) -> what x is expected to be, [B, ...]. The
       net then sees and predicts the rest alone, as SRDiff does (Li et al. 2022,
@@ -299,5 +299,5 @@ def stop_early(model: Any, state: State, batch: Batch, key: Key, stop: Array,
   """
   D, batch, knobs = model.prepared(state, batch, key, knobs)
   path, n, knobs = path_points(model, knobs)
-  D, path, n, t = truncation.stopped(D, path, n, stop)
+  D, path, n, t = conditioning.stopped(D, path, n, stop)
   return run_sampler(model, D, path, n, batch, key, knobs), t

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, State
 from jaxgen.diffusion import guidance
-from jaxgen.diffusion.estimate import Denoise, mean, moved
+from jaxgen.diffusion.denoiser import Denoise, mean, moved
 from jaxgen.diffusion.process import Noise
 from jaxgen.errors import UserError
 from jaxgen.models.classifier import Classifier

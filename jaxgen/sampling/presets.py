@@ -25,9 +25,9 @@ SAMPLERS = {
     "euler": dict(name="diffusion.samplers.euler"),
     "heun": dict(name="diffusion.samplers.heun"),
     "dpmpp_2m": dict(name="diffusion.samplers.dpmpp_2m"),
-    "dpmpp_2m_sde": dict(name="diffusion.multistep.dpmpp_2m_sde"),
-    "unipc": dict(name="diffusion.multistep.unipc"),
-    "pc": dict(name="diffusion.sde.pc"),
+    "dpmpp_2m_sde": dict(name="diffusion.samplers.dpmpp_2m_sde"),
+    "unipc": dict(name="diffusion.unipc.unipc"),
+    "pc": dict(name="diffusion.samplers.pc"),
 }
 
 

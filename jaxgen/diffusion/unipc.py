@@ -9,43 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.diffusion.estimate import Denoise, mean
+from jaxgen.diffusion.denoiser import Denoise, mean
 from jaxgen.diffusion.process import Noise
-from jaxgen.diffusion.samplers import Leg, noise, walk
+from jaxgen.diffusion.samplers import Step, iterate
 
 Array = jax.Array
-
-
-def dpmpp_2m_sde(
-  denoise: Denoise,
-  x_T: Array,
-  path: Noise,
-  n: Array,
-  key: Array,
-  eta: float = 1.0,
-) -> Array:
-  """SDE-DPM-Solver++(2M): Lu et al. 2022, App. B (Alg. 2 of an SDE).
-
-  `eta` >= 0 scales the share of fresh noise as in k-diffusion: 0 is `dpmpp_2m`,
-  1 the reverse SDE. Its steps are long for the noise: many small ones, or eta
-  below 1, where there are few points.
-  """
-
-  def step(carry: tuple, leg: Leg) -> tuple:
-    x, old, last = carry
-    t, s = leg.t, leg.s
-    x0, h, h_last = mean(denoise(x, t)), half(s) - half(t), half(t) - last
-    eta_h = jnp.where(eta > 0, eta * h, 0.0)  # h may be infinite
-    # First order on the first leg and after a leg of no length.
-    lean = jnp.where(h_last > 0, h / (2 * h_last), 0)
-    D = x0 + lean * (x0 - old)
-    x = s.sigma / t.sigma * jnp.exp(-eta_h) * x
-    x -= s.alpha * jnp.expm1(-h - eta_h) * D
-    std = s.sigma * jnp.sqrt(-jnp.expm1(-2 * eta_h))
-    return (x + std * noise(leg.key, x.shape[1:]), x0, half(t)), x0
-
-  half = lambda t: t.logsnr / 2  # lambda in the paper
-  return walk(step, (x_T, x_T, half(path)[0]), path, n, key)
 
 
 def unipc(
@@ -72,7 +40,7 @@ def unipc(
     jnp.concatenate([jnp.zeros_like(a[:1]), a]) for a in (reach, correct)
   )
 
-  def step(state: tuple, leg: Leg) -> tuple:
+  def step(state: tuple, leg: Step) -> tuple:
     x, base, old = state  # x predicted from base = sigma_s / sigma_t x_t
     i, x0 = leg.i, mean(denoise(x, leg.t))
     x = base + arrive[i] * (old[0] + lean(correct[i], [x0, *old[1:]], old[0]))
@@ -83,7 +51,7 @@ def unipc(
   lean = lambda weights, them, origin: sum(
     w * (other - origin) for w, other in zip(weights, them, strict=True)
   )
-  return walk(step, (x_T, x_T, (x_T,) * order), path, n, key)
+  return iterate(step, (x_T, x_T, (x_T,) * order), path, n, key)
 
 
 def _weights(lam: Array, n: Array, order: int) -> tuple[Array, Array]:
@@ -154,7 +122,4 @@ def _interpolate(nodes: list[Array], b: list[Array]) -> list[Array]:
 
   rest = lambda i: nodes[:i] + nodes[i + 1 :]
   return [weight(node, rest(i)) for i, node in enumerate(nodes)]
-
-
-dpmpp_2m_sde.nfe = lambda n: n
 unipc.nfe = lambda n: n
