@@ -22,7 +22,7 @@ def get_config(arg="64"):
   c = _base.base("tfds:lsun/bedroom", steps=118_000, batch=128, size=64)
   model(c, z_dim=100)
   if arg == "64m":
-    c.model.disc.compare = dict(name="nets.minibatch.Discrimination")
+    c.model.disc.compare = dict(name="nets.layers.Discrimination")
   adam = dict(name="optim.adam", lr=2e-4, b1=0.5, b2=0.999)
   c.optim.gen, c.optim.disc = adam, adam
   c.ema.main = dict(name="ema.half_life", images=0, ramp=None)  # none at all

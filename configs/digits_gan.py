@@ -15,9 +15,9 @@ def get_config(arg=None):
   c = _base.base("digits", steps=1200, batch=128, classes=10)
   c.model = dict(
       name="models.gan.GAN",
-      gen=dict(name="nets.dcgan.Generator", size=8, channels=1, width=32,
+      gen=dict(name="nets.convs.Generator", size=8, channels=1, width=32,
                classes=10),
-      disc=dict(name="nets.dcgan.Discriminator", width=32, classes=10,
+      disc=dict(name="nets.convs.Discriminator", width=32, classes=10,
                 norm=dict(name="nets.spectral.spectral")),
       rule=dict(name="adversarial.losses.hinge"),
       gen_every=1, z_dim=32, classes=10)

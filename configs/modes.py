@@ -77,8 +77,8 @@ def gan(c, stacked, width, rule):
   of = STACKED if stacked else POINTS
   weight = lambda p: {"weight": of["slope"]} if p == "gradient_penalty" else {
       "gamma": of["gamma"]}
-  net = (dict(gen=dict(name="nets.dcgan.Generator", size=8, width=width),
-              disc=dict(name="nets.dcgan.Discriminator", width=width))
+  net = (dict(gen=dict(name="nets.convs.Generator", size=8, width=width),
+              disc=dict(name="nets.convs.Discriminator", width=width))
          if stacked else
          dict(gen=dict(name="nets.mlp.Generator", width=width, depth=3),
               disc=dict(name="nets.mlp.Discriminator", width=width, depth=3)))

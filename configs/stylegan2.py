@@ -65,7 +65,7 @@ def model(c, *, size, group, gamma, layers, channels=3, wide=512, **kw):
       name="models.gan.GAN",
       gen=dict(name="nets.stylegan2.Generator", size=size, channels=channels,
                most=wide, w_dim=wide, layers=layers, **kw),
-      disc=dict(name="nets.stylegan2_disc.Discriminator", most=wide,
+      disc=dict(name="nets.stylegan2.Discriminator", most=wide,
                 group=group, **kw),
       rule=dict(name="adversarial.losses.nonsaturating"),
       penalties=[dict(name="models.gan.Penalty", every=16, fn=dict(

@@ -19,7 +19,7 @@ EDM = dict(
     draw_t=dict(name="diffusion.times.lognormal"),
     path=dict(name="diffusion.times.karras"),
     sampler=dict(name="diffusion.samplers.heun"))
-DCGAN = dict(name="nets.dcgan.Generator", size=8, channels=1, width=4,
+DCGAN = dict(name="nets.convs.Generator", size=8, channels=1, width=4,
              classes=3)
 MLP = dict(width=16, depth=2)
 SPECS = {
@@ -39,7 +39,7 @@ SPECS = {
                 penalties=[dict(name="models.gan.Penalty", fn=dict(
                     name="adversarial.penalties.gradient_penalty"))]),
     "norms": dict(name="models.gan.GAN", gen=DCGAN, classes=3, z_dim=4,
-                  disc=dict(name="nets.dcgan.Discriminator", width=4,
+                  disc=dict(name="nets.convs.Discriminator", width=4,
                             classes=3,
                             norm=dict(name="nets.spectral.spectral")),
                   rule=dict(name="adversarial.losses.hinge")),

@@ -13,7 +13,7 @@ from jaxgen.config import build
 from jaxgen.interop import biggan, names
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.tensors import lazy
-from jaxgen.nets import condnorm, labels
+from jaxgen.nets import layers
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -191,7 +191,7 @@ def hub():
 
 
 def test_statistics_between_two_truncations():
-  norm = condnorm.CondNorm(None, tables=3, eps=0.)
+  norm = layers.CondNorm(None, tables=3, eps=0.)
   x = jnp.ones((1, 1, 1, 2))
   tree = {"params": {"gain": jnp.ones(2), "bias": jnp.zeros(2)},
           "batch_stats": {"mean": jnp.array([[0., 1], [2, 3], [4, 7]]),
@@ -204,7 +204,7 @@ def test_statistics_between_two_truncations():
 
 
 def test_running_variances_are_unbiased():
-  norm = condnorm.CondNorm(None)
+  norm = layers.CondNorm(None)
   x = 3 + 2 * jax.random.normal(KEY, (4, 2, 2, 3))
   tree = norm.init(KEY, x)
   assert np.all(tree["batch_stats"]["mean"] == 0)  # it has not moved yet
@@ -233,7 +233,7 @@ def test_weights_begin_orthogonal():
 
 
 def test_a_label_that_is_not_there_is_no_other():
-  embed = labels.LabelEmbed(3, 2)
+  embed = layers.LabelEmbed(3, 2)
   tree = embed.init(KEY, jnp.zeros(1, jnp.int32))
   assert np.isnan(embed.apply(tree, jnp.array([3]))).all()
   assert np.isfinite(embed.apply(tree, jnp.array([2]))).all()

@@ -145,9 +145,9 @@ def chain():
   """A GAN of 4x4, a diffusion model 4 -> 8, another 8 -> 16; its state."""
   gan = build(dict(
       name="models.gan.GAN", z_dim=4, classes=3,
-      gen=dict(name="nets.dcgan.Generator", size=4, channels=1, width=4,
+      gen=dict(name="nets.convs.Generator", size=4, channels=1, width=4,
                classes=3),
-      disc=dict(name="nets.dcgan.Discriminator", width=4, classes=3),
+      disc=dict(name="nets.convs.Discriminator", width=4, classes=3),
       rule=dict(name="adversarial.losses.hinge")))
   model = Cascade((gan, stage((1, 1), 4), stage((1,), 8)),
                   ((4, 4, 1), (8, 8, 1), (16, 16, 1)), (3, 3, 3),

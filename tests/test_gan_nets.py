@@ -10,7 +10,8 @@ import pytest
 
 from jaxgen import config
 from jaxgen.config import build
-from jaxgen.nets import dcgan_paper, minibatch, r3gan, resgan, spectral
+from jaxgen.nets import dcgan_paper, r3gan, resgan, spectral
+from jaxgen.nets.layers import Discrimination
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 KEY = jax.random.key(0)
@@ -239,7 +240,7 @@ def random(tree, scale=0.3):
 
 def test_minibatch_discrimination_is_the_papers_sum():
   f = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
-  net = minibatch.Discrimination(kernels=3, dims=2)
+  net = Discrimination(kernels=3, dims=2)
   params = random(jax.eval_shape(net.init, KEY, f))
   T = np.asarray(params["params"]["T"]["kernel"], np.float64)
   assert T.shape == (6, 3, 2)
@@ -257,7 +258,7 @@ def test_minibatch_discrimination_is_the_papers_sum():
 
 def test_dcgans_critic_may_compare():
   net = dcgan_paper.Discriminator(
-      4, bottom=2, compare=minibatch.Discrimination(3, 2))
+      4, bottom=2, compare=Discrimination(3, 2))
   x = np.random.default_rng(1).normal(size=(4, 8, 8, 1)).astype(np.float32)
   tree = jax.eval_shape(net.init, KEY, x)
   ones = jax.tree.map(lambda x: jnp.ones(x.shape), tree["batch_stats"])

@@ -132,7 +132,7 @@ MISTAKES = {
                "stored=True"),
     "other": (["--source=stylegan2"], "try biggan"),
     "config": (["--config=configs/digits_gan.py"], "has no checkpoints of "
-               "nets.dcgan.Generator"),
+               "nets.convs.Generator"),
     "disc": (["--disc={gen}.none"], "there is no file"),
 }
 

@@ -35,8 +35,10 @@ from jaxgen.interop.torchwrite import (  # noqa: E402
   numbers,
   text,
 )
-from jaxgen.nets.stylegan2 import Generator  # noqa: E402
-from jaxgen.nets.stylegan2_disc import Discriminator  # noqa: E402
+from jaxgen.nets.stylegan2 import (
+  Discriminator,  # noqa: E402
+  Generator,  # noqa: E402
+)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 # Who runs this leaves a file behind.

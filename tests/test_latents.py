@@ -215,7 +215,7 @@ def test_the_projection_of_a_linear_generator():
   """Known in closed form: least squares."""
   linear = sampler(dataclasses.replace(
       build(SPECS["gan"]), gen=Linear(), penalties=(), z_dim=4, disc=build(
-          dict(name="nets.dcgan.Discriminator", width=4))), (4, 4, 1), 0)
+          dict(name="nets.convs.Discriminator", width=4))), (4, 4, 1), 0)
   images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 1), np.uint8)
   z, found, losses = projection.project(linear, images, 300)
   assert (z.shape, losses.shape) == ((3, 4), (3, 301))

@@ -12,7 +12,7 @@ import pytest
 
 from jaxgen import config
 from jaxgen.config import build
-from jaxgen.nets import blocks, convs, dcgan, layers, mlp, spectral, unet
+from jaxgen.nets import convs, layers, mlp, spectral, unet
 
 KEY = jax.random.key(0)
 
@@ -89,7 +89,7 @@ def test_averages_cannot_halve_odd_images():
 def test_strided_convolutions_pad_as_they_are_told():
   x = jnp.arange(1., 17).reshape(1, 4, 4, 1)
   for pad, corner in (((1, 1), 1), ((0, 1), 6)):  # centre of the first window
-    net = blocks.Down(pad)
+    net = unet.Down(pad)
     params = {"conv": {"kernel": jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.),
                        "bias": jnp.zeros(1)}}
     out = net.apply({"params": params}, x)
@@ -214,7 +214,7 @@ def test_upsample_by_kron():
 
 @pytest.mark.parametrize("split_first", [False, True])
 def test_attention_is_the_formula(split_first):
-  net = blocks.Attention(head=4, split_first=split_first)
+  net = unet.Attention(head=4, split_first=split_first)
   x = jax.random.normal(KEY, (2, 2, 3, 8))
   params = noisy(shapes(net, x), 0.5)
   p = params["params"]
@@ -269,7 +269,7 @@ def test_spectral_norm_by_singular_values(layer, shape):
 
 
 def test_batch_norm_in_training_and_in_use():
-  net, x = dcgan.BatchNorm(), 3 + 2 * jax.random.normal(KEY, (8, 4, 4, 2))
+  net, x = convs.BatchNorm(), 3 + 2 * jax.random.normal(KEY, (8, 4, 4, 2))
   variables = net.init(KEY, x)
   y, moved = net.apply(variables, x, mutable=["batch_stats"])
   mean, var = np.mean(x, (0, 1, 2)), np.var(x, (0, 1, 2))
@@ -285,7 +285,7 @@ def test_batch_norm_in_training_and_in_use():
 BATCH_NORM = """
 import sys, jax, numpy as np
 from jaxgen import sharding
-from jaxgen.nets.dcgan import BatchNorm
+from jaxgen.nets.convs import BatchNorm
 mesh = sharding.make_mesh()
 assert mesh.size == 4
 x = np.load(sys.argv[1])
@@ -314,11 +314,11 @@ def test_batch_norm_is_global_on_four_devices(tmp_path):
 @pytest.mark.parametrize("size", [4, 8, 16, 32])
 def test_convolutional_nets_fit_every_size(size):
   x, y = jnp.zeros((2, size, size, 3)), jnp.zeros(2, jnp.int32)
-  gen = dcgan.Generator(size=size, width=8, classes=5)
+  gen = convs.Generator(size=size, width=8, classes=5)
   out, _ = jax.eval_shape(gen.init_with_output, KEY, jnp.zeros((2, 7)), y)
   assert out.shape == x.shape
   for norm in (spectral.spectral, spectral.plain):
-    disc = dcgan.Discriminator(width=8, classes=5, norm=norm)
+    disc = convs.Discriminator(width=8, classes=5, norm=norm)
     assert jax.eval_shape(disc.init_with_output, KEY, x, y)[0].shape == (2,)
   codec = convs.Codec(size=size, width=8, z_dim=6, classes=5)
   out, _ = jax.eval_shape(codec.init_with_output, KEY, x, y)
@@ -327,7 +327,7 @@ def test_convolutional_nets_fit_every_size(size):
 
 def test_the_projection_is_linear_in_the_label():
   # Miyato & Koyama 2018, Eq. 5: logit(x, y) - logit(x, y') = (v_y - v_y') h(x)
-  disc = dcgan.Discriminator(width=4, classes=3)
+  disc = convs.Discriminator(width=4, classes=3)
   x = jax.random.normal(KEY, (2, 8, 8, 1))
   of = lambda p, y: disc.apply(p, x, jnp.full(2, y))
   params = noisy(shapes(disc, x, jnp.zeros(2, jnp.int32)), 0.3)

@@ -16,7 +16,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation import perceptual
 from jaxgen.metrics.perceptual import distance
 from jaxgen.models.classifier import Classifier
-from jaxgen.nets import convs, trunks
+from jaxgen.nets import convs, lpips
 from jaxgen.sampling.sampler import Sampler
 
 CASE = np.load(pathlib.Path(__file__).parent / "golden" / "lpips_random.npz")
@@ -36,7 +36,7 @@ def value(name, shape):
 
 def weights(net):
   """Of torchvision's features, and the linear ones."""
-  trunk = {"alex": trunks.ALEX, "vgg": trunks.VGG}[net]
+  trunk = {"alex": lpips.ALEX, "vgg": lpips.VGG}[net]
   lin = {f"lin{i}.model.1.weight": (1, t.width, 1, 1)
          for i, t in enumerate(trunk.taps)}
   shapes = json.loads(str(CASE[f"{net}_names"]))
@@ -103,7 +103,7 @@ def test_grey_images_are_seen_as_three_channels_alike(files):
       looks.distances(*(i.repeat(3, -1) for i in (x, y))), rtol=1e-6)
 
 
-@pytest.mark.parametrize("trunk", [trunks.ALEX, trunks.VGG])
+@pytest.mark.parametrize("trunk", [lpips.ALEX, lpips.VGG])
 def test_the_smallest_images(trunk):
   def last(side):
     params, channels = [], 3
@@ -113,7 +113,7 @@ def test_the_smallest_images(trunk):
                      "bias": jax.ShapeDtypeStruct((t.width,), jnp.float32)})
       channels = t.width
     return jax.eval_shape(
-        lambda p, x: trunks.features(trunk, p, x), params,
+        lambda p, x: lpips.features(trunk, p, x), params,
         jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))[-1].shape
   assert last(trunk.least)[1:] == (1, 1, trunk.layers[-1].width)
   with pytest.raises((ValueError, ZeroDivisionError, AssertionError)):

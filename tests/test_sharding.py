@@ -24,7 +24,7 @@ from jaxgen.experiment import Compiled, Experiment
 
 # Statistics of batches in both nets, and a gradient of a gradient.
 BATCHES = games.SPECS["norms"] | dict(
-    disc=dict(name="nets.stylegan2_disc.Discriminator", most=8, base=32,
+    disc=dict(name="nets.stylegan2.Discriminator", most=8, base=32,
               layers=1, group=4, classes=3),
     rule=dict(name="adversarial.losses.nonsaturating"),
     penalties=[dict(name="models.gan.Penalty", fn=dict(

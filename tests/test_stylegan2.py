@@ -15,8 +15,13 @@ from jaxgen.interop import names, stylegan2
 from jaxgen.keys import example_keys
 from jaxgen.nets import fir
 from jaxgen.nets.equalised import Dense, Mapping
-from jaxgen.nets.stylegan2 import Generator, Layer, modulated
-from jaxgen.nets.stylegan2_disc import Discriminator, spread
+from jaxgen.nets.stylegan2 import (
+  Discriminator,
+  Generator,
+  Layer,
+  minibatch_stddev,
+  modulated,
+)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 jit = functools.partial(jax.jit, compiler_options={
@@ -381,14 +386,14 @@ def test_labels_may_be_weights():
 def test_groups_survive_a_batch_in_parts():
   """Gradient accumulation takes every k-th example: groups stay together."""
   x = np.random.default_rng(4).normal(size=(16, 2, 2, 6)).astype(np.float32)
-  whole = spread(x, 4, 2)
+  whole = minibatch_stddev(x, 4, 2)
   assert whole.shape == (16, 2, 2, 2)
   group = x[1::4]  # by hand
   by_hand = np.sqrt(group.var(0) + 1e-8)[..., 3:].mean()
   np.testing.assert_allclose(whole[5, ..., 1], by_hand, rtol=1e-5)
   for i in range(2):
-    np.testing.assert_allclose(spread(x[i::2], 4, 2), whole[i::2], rtol=1e-5)
-  everybody = spread(x, None)
+    np.testing.assert_allclose(minibatch_stddev(x[i::2], 4, 2), whole[i::2], rtol=1e-5)
+  everybody = minibatch_stddev(x, None)
   np.testing.assert_allclose(everybody, everybody[0, 0, 0, 0])
 
 

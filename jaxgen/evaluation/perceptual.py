@@ -21,7 +21,7 @@ from jaxgen.evaluation.images import weights_hash
 from jaxgen.evaluation.weights import tensors
 from jaxgen.interop import files
 from jaxgen.metrics.perceptual import distance
-from jaxgen.nets import convs, trunks
+from jaxgen.nets import convs, lpips
 from jaxgen.nets.layers import GroupNorm
 from jaxgen.sampling.sampler import Sampler
 
@@ -103,9 +103,9 @@ def open_lpips(net: str | None = None, lin: str | None = None) -> Perceptual:
                       f"--{FLAGS[what]} (nor ${VARIABLES[what]})")
     paths[what] = pathlib.Path(given).expanduser()
   trunk, params = read(paths["net"], "torchvision's weights of AlexNet or "
-                       "VGG16", trunks.converted)
+                       "VGG16", lpips.converted)
   linear = read(paths["lin"], f"the linear weights of LPIPS for {trunk.name}",
-                functools.partial(trunks.linear, trunk))
+                functools.partial(lpips.linear, trunk))
   sha256 = {what: files.sha256(path) for what, path in paths.items()}
   nets, lins = PUBLISHED[trunk.name]
   card = {"network": trunk.name, "version": "0.1", "linear": True,
@@ -115,7 +115,7 @@ def open_lpips(net: str | None = None, lin: str | None = None) -> Perceptual:
               sha256["lin"].startswith(lins))}
   def features(params, x):
     x = jnp.repeat(x, 3, -1) if x.shape[-1] == 1 else x
-    return trunks.features(trunk, params, x)
+    return lpips.features(trunk, params, x)
   def fit(shape):
     return "" if min(shape[:2]) >= trunk.least and shape[2] in (1, 3) else (
         f"looks at images of {trunk.least}x{trunk.least} or more, grey or "

@@ -11,23 +11,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.biggan_parts import (
-    ORTHOGONAL,
-    Layer,
-    NonLocal,
-    begin,
-    convolve,
-    down_mults,
-    halve,
-    halves,
-    linear,
-    nominal,
-    resolution,
-    up_mults,
+from jaxgen.nets.biggan import (
+  ORTHOGONAL,
+  Layer,
+  NonLocal,
+  begin,
+  convolve,
+  down_mults,
+  halve,
+  halves,
+  linear,
+  nominal,
+  resolution,
+  up_mults,
 )
-from jaxgen.nets.condnorm import CondNorm
-from jaxgen.nets.labels import LabelEmbed, Projection
-from jaxgen.nets.layers import upsample
+from jaxgen.nets.layers import CondNorm, LabelEmbed, Projection, upsample
 from jaxgen.nets.spectral import spectral
 
 Array = jax.Array

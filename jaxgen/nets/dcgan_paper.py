@@ -11,8 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.condnorm import CondNorm
-from jaxgen.nets.labels import LabelEmbed
+from jaxgen.nets.layers import CondNorm, LabelEmbed
 
 Array = jax.Array
 NORMAL = nn.initializers.normal(0.02)  # Sec. 4
@@ -66,7 +65,7 @@ class Discriminator(nn.Module):
     bottom: Height and width before the last layer.
     classes: Number of labels; 0: none.
     compare: Of the features before the last layer, one of all examples, as
-      `nets.minibatch.Discrimination` does; None: no.
+      `nets.layers.Discrimination` does; None: no.
     dtype: Of the convolutions.
   """
   width: int = 64

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.nets import fir
-from jaxgen.nets.labels import LabelEmbed
+from jaxgen.nets.layers import LabelEmbed
 
 Array = jax.Array
 SLOPE = 0.2

@@ -13,11 +13,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.blocks import halve
-from jaxgen.nets.condnorm import CondNorm
-from jaxgen.nets.labels import LabelEmbed, Projection
-from jaxgen.nets.layers import GroupNorm, upsample
+from jaxgen.nets.layers import (
+  CondNorm,
+  GroupNorm,
+  LabelEmbed,
+  Projection,
+  upsample,
+)
 from jaxgen.nets.spectral import spectral
+from jaxgen.nets.unet import halve
 
 Array = jax.Array
 Wrap = Callable[[nn.Module], nn.Module]
