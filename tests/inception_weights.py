@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from jaxgen.interop import files
+from jaxgen.interop import tensor_files
 from jaxgen.interop.tensors import lazy
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -45,5 +45,5 @@ def state_dict():
 def saved(path, tensors=None):
   """A file of them, as torch.save writes it."""
   tensors = state_dict() if tensors is None else tensors
-  files.write(path, {k: lazy(v) for k, v in tensors.items()})
+  tensor_files.write(path, {k: lazy(v) for k, v in tensors.items()})
   return path

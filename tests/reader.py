@@ -12,7 +12,7 @@ import sys
 import time
 
 from jaxgen.errors import UserError
-from jaxgen.interop import files
+from jaxgen.interop import tensor_files
 
 
 class Late(BaseException):
@@ -31,7 +31,7 @@ def main(folder, seconds, megabytes):
     begin = time.monotonic()
     signal.alarm(seconds)
     try:
-      for tensors in files.sets(os.path.join(folder, name)).values():
+      for tensors in tensor_files.sets(os.path.join(folder, name)).values():
         for tensor in tensors.values():
           tensor.read()
       end = "read", ""

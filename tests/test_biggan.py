@@ -10,7 +10,7 @@ import pytest
 
 from jaxgen import config, core, keys
 from jaxgen.config import build
-from jaxgen.interop import biggan, names
+from jaxgen.interop import biggan_names, names
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.tensors import lazy
 from jaxgen.nets import layers
@@ -111,7 +111,7 @@ def test_training_is_the_references(case):
       v, *args, mutable=["batch_stats", "spectral"]), tree)
   near(jnp.moveaxis(x, -1, 1), golden["generated_training"])
   tree = {**tree, **moved}
-  theirs = biggan.outgoing(names.spell(biggan.entries("gen", tree), tree))
+  theirs = biggan_names.outgoing(names.spell(biggan_names.entries("gen", tree), tree))
   after = [k for k in golden.files if k.startswith("after:")]
   assert len(after) == 7
   for key in after:

@@ -13,7 +13,7 @@ from jaxgen import cli, files
 from jaxgen.data import cache
 from jaxgen.errors import UserError
 from jaxgen.evaluation import reference, weights
-from jaxgen.interop import files as tensor_files
+from jaxgen.interop import tensor_files
 from jaxgen.interop.tensors import lazy
 from jaxgen.metrics.distances import Gaussian
 from jaxgen.monitor import pictures

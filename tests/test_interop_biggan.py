@@ -12,7 +12,7 @@ from jaxgen.checkpoint.restore import restore_subset
 from jaxgen.convert import gan_workdir, initial_state, workdir
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.interop import files, gans, names
+from jaxgen.interop import gans, names, tensor_files
 from jaxgen.interop.tensors import lazy
 from jaxgen.sampling import trained as sampling_trained
 
@@ -86,8 +86,8 @@ def theirs(tmp_path_factory):
         lambda s: (1 + rng.random(s.shape) / 9).astype(np.float32),
         gan_workdir.collections(abstract, group))
   parts = gans.give({"ema": made["gen"], "disc": made["disc"]}, "biggan")
-  files.write(folder / "G_ema.pth", parts[""])
-  files.write(folder / "D.pth", parts["disc"])
+  tensor_files.write(folder / "G_ema.pth", parts[""])
+  tensor_files.write(folder / "D.pth", parts["disc"])
   return folder / "G_ema.pth", folder / "D.pth", made
 
 
@@ -101,9 +101,9 @@ def test_in_and_out_again(theirs, tmp_path):
                made["gen"])
   done = workdir.carry(tmp_path / "w", tmp_path / "G.pth",
                         disc=tmp_path / "D.pth")
-  assert done["tensors"] == len(files.read(gen))
+  assert done["tensors"] == len(tensor_files.read(gen))
   for name, path in (("G.pth", gen), ("D.pth", disc)):
-    back, there = files.read(tmp_path / name), files.read(path)
+    back, there = tensor_files.read(tmp_path / name), tensor_files.read(path)
     assert set(back) == set(there)
     for key, tensor in there.items():
       assert back[key].read().tobytes() == tensor.read().tobytes()

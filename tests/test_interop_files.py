@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 
 from jaxgen.errors import UserError
-from jaxgen.interop import files
+from jaxgen.interop import tensor_files
 from jaxgen.interop.tensors import lazy
 from jaxgen.interop.torchwrite import ORDERED, name, number, numbers, text
 
@@ -39,32 +39,32 @@ def same(tensors):
 @pytest.mark.parametrize("which", ["zip", "legacy", "protocol_4"])
 def test_reads_what_torch_wrote(which):
   """Views of shared storages, transposed or strided; all dtypes; 0-d, empty."""
-  same(files.read(GOLDEN / f"torch_{which}.pt"))
+  same(tensor_files.read(GOLDEN / f"torch_{which}.pt"))
 
 
 @pytest.mark.parametrize("which", ["nested", "nested_legacy"])
 def test_a_key_selects_one_of_several_sets(which):
   path = GOLDEN / f"torch_{which}.pt"
   with pytest.raises(UserError, match=r"--key.*model \(2 tensors\), ema \(2"):
-    files.read(path)
+    tensor_files.read(path)
   with pytest.raises(UserError, match="no tensors under --key=emma"):
-    files.read(path, "emma")
-  model, ema = files.read(path, "model"), files.read(path, "ema")
+    tensor_files.read(path, "emma")
+  model, ema = tensor_files.read(path, "model"), tensor_files.read(path, "ema")
   assert {k: v.shape for k, v in model.items()} == {
       "weight": (2, 4), "bias": (2,)}  # "module." is gone
   for k in model:  # so was it made
     np.testing.assert_allclose(ema[k].read(), model[k].read() + 1, rtol=1e-6)
-  assert set(files.read(path, "opt/state/0")) == {"step", "exp_avg"}
+  assert set(tensor_files.read(path, "opt/state/0")) == {"step", "exp_avg"}
 
 
 @pytest.mark.parametrize("end", ["pt", "safetensors"])
 def test_written_files_come_back(end, tmp_path):
   path = tmp_path / "new" / f"x.{end}"
-  tensors = files.read(GOLDEN / "torch_zip.pt")
-  files.write(path, tensors)
-  same(files.read(path))
+  tensors = tensor_files.read(GOLDEN / "torch_zip.pt")
+  tensor_files.write(path, tensors)
+  same(tensor_files.read(path))
   before = path.read_bytes()
-  files.write(path, files.read(path))  # also over itself
+  tensor_files.write(path, tensor_files.read(path))  # also over itself
   assert path.read_bytes() == before
   assert [p.name for p in path.parent.iterdir()] == [f"x.{end}"]
   (tmp_path / "usual").touch()
@@ -73,7 +73,7 @@ def test_written_files_come_back(end, tmp_path):
 
 def test_a_written_state_dict_looks_as_torch_wants_it(tmp_path):
   """Facts of torch/serialization.py, PyTorch 2.13."""
-  files.write(tmp_path / "x.pt", {"w": lazy(np.float32([[1, 2]]))})
+  tensor_files.write(tmp_path / "x.pt", {"w": lazy(np.float32([[1, 2]]))})
   with zipfile.ZipFile(tmp_path / "x.pt") as f:
     assert not f.testzip()
     entries = {e.filename: e for e in f.infolist()}
@@ -106,22 +106,22 @@ def test_torch_reads_what_we_write(tmp_path):
   if subprocess.run([python, "-c", "import torch"], check=False,
                     capture_output=True).returncode:
     pytest.skip("no torch")
-  files.write(tmp_path / "x.pt", files.read(GOLDEN / "torch_zip.pt"))
+  tensor_files.write(tmp_path / "x.pt", tensor_files.read(GOLDEN / "torch_zip.pt"))
   code = ("import sys, torch; d = torch.load(sys.argv[1], weights_only=True);"
           "torch.save(d, sys.argv[2])")
   subprocess.run([python, "-c", code, tmp_path / "x.pt", tmp_path / "y.pt"],
                  check=True)
-  same(files.read(tmp_path / "y.pt"))
+  same(tensor_files.read(tmp_path / "y.pt"))
 
 
 def test_a_large_file_needs_little_memory(tmp_path):
   """64 tensors of 1 MiB: read one at a time."""
   one = np.ones((512, 512), np.float32)
   for end in ("pt", "safetensors"):
-    files.write(tmp_path / f"x.{end}", {f"{i}": lazy(one) for i in range(64)})
+    tensor_files.write(tmp_path / f"x.{end}", {f"{i}": lazy(one) for i in range(64)})
     tracemalloc.start()
     total = sum(float(t.read()[0, 0]) for t in
-                files.read(tmp_path / f"x.{end}").values())
+                tensor_files.read(tmp_path / f"x.{end}").values())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert total == 64 and peak < 6 << 20
@@ -249,7 +249,7 @@ def test_a_bad_file_is_one_line(case, tmp_path, monkeypatch):
   data = data() if callable(data) else data
   (tmp_path / "x.pt").write_bytes(data)
   with pytest.raises(UserError, match=said) as e:
-    files.read("x.pt")
+    tensor_files.read("x.pt")
   assert str(e.value).startswith("x.pt ") and "\n" not in str(e.value)
   assert str(e.value).isprintable()
   assert [p.name for p in tmp_path.iterdir()] == ["x.pt"]
@@ -257,11 +257,11 @@ def test_a_bad_file_is_one_line(case, tmp_path, monkeypatch):
 
 def test_the_cases_are_bad_by_what_they_say_alone(tmp_path):
   (tmp_path / "x.pt").write_bytes(zipped(GOOD, np.float32(3).tobytes()))
-  assert files.read(tmp_path / "x.pt")["w"].read() == np.float32([3])
+  assert tensor_files.read(tmp_path / "x.pt")["w"].read() == np.float32([3])
   (tmp_path / "y.pt").write_bytes(legacy(OLD))
-  assert files.read(tmp_path / "y.pt")["w"].read() == np.float32([0])
+  assert tensor_files.read(tmp_path / "y.pt")["w"].read() == np.float32([0])
   with pytest.raises(UserError, match="there is no file"):
-    files.read(tmp_path)
+    tensor_files.read(tmp_path)
 
 
 def test_views_in_files_of_old(tmp_path):
@@ -270,16 +270,16 @@ def test_views_in_files_of_old(tmp_path):
   index = pickled(numel=3, shape=(2,), view=part(1))
   values = b"\3" + bytes(7) + np.float32([1, 2, 3]).tobytes()
   (tmp_path / "x.pt").write_bytes(legacy(index, values=values))
-  assert files.read(tmp_path / "x.pt")["w"].read().tolist() == [2, 3]
+  assert tensor_files.read(tmp_path / "x.pt")["w"].read().tolist() == [2, 3]
   index = pickled(numel=3, shape=(2,), view=part(2))
   (tmp_path / "x.pt").write_bytes(legacy(index, values=values))
   with pytest.raises(UserError, match="view beyond storage"):
-    files.read(tmp_path / "x.pt")
+    tensor_files.read(tmp_path / "x.pt")
 
 
 def test_whole_modules_are_refused():
   with pytest.raises(UserError, match="torch.nn.modules.linear.Linear: refu"):
-    files.read(GOLDEN / "torch_module.pt")
+    tensor_files.read(GOLDEN / "torch_module.pt")
 
 
 def test_a_flipped_bit_in_the_values_is_noticed(tmp_path):
@@ -287,7 +287,7 @@ def test_a_flipped_bit_in_the_values_is_noticed(tmp_path):
   at = data.index(EXPECTED["double"].tobytes())
   data[at] ^= 1
   (tmp_path / "x.pt").write_bytes(data)
-  tensors = files.read(tmp_path / "x.pt")
+  tensors = tensor_files.read(tmp_path / "x.pt")
   tensors["half"].read()
   with pytest.raises(UserError, match="is damaged"):
     tensors["double"].read()
@@ -311,7 +311,7 @@ def test_random_damage_never_ends_in_another_error(source, tmp_path):
       del data[at:at + int(rng.integers(1, 50))]
     path.write_bytes(data)
     try:
-      seen |= {t.read().shape for t in files.read(path).values()}
+      seen |= {t.read().shape for t in tensor_files.read(path).values()}
     except UserError as e:
       seen.add(str(e))
   assert len(seen) > 10
@@ -319,4 +319,4 @@ def test_random_damage_never_ends_in_another_error(source, tmp_path):
 
 def test_other_names_are_not_written(tmp_path):
   with pytest.raises(UserError, match="want a name that ends in .bin, .pt"):
-    files.write(tmp_path / "x.onnx", {})
+    tensor_files.write(tmp_path / "x.onnx", {})

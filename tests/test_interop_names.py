@@ -10,7 +10,7 @@ import pytest
 
 from jaxgen.config import build
 from jaxgen.errors import UserError
-from jaxgen.interop import files, names, sources
+from jaxgen.interop import names, tensor_files, unet_names
 from jaxgen.interop.tensors import lazy
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -111,7 +111,7 @@ def test_sr3_answers_as_the_port():
   case = "torch_sr3_unet"
   _, net, tree, manifest = known(case)
   golden, theirs = np.load(GOLDEN / f"{case}.npz"), weights(manifest)
-  theirs |= sources.sr3_buffers(np.linspace(1e-6, 1e-2, 9))  # saved beside
+  theirs |= unet_names.sr3_buffers(np.linspace(1e-6, 1e-2, 9))  # saved beside
   ours = names.take(theirs, tree, "sr3")
   last = lambda k: np.moveaxis(golden[k], 1, -1)
   out = jax.jit(net.apply)({"params": ours}, last("x"), golden["level"][:, 0],
@@ -123,7 +123,7 @@ def test_sr3_answers_as_the_port():
 def test_sr3s_buffers_are_those_of_the_schedule():
   """Against Ho et al. 2020, Eqs. 4 and 7, at a step in the middle."""
   betas = np.linspace(1e-4, 0.02, 1000)
-  made, bar = sources.sr3_buffers(betas), np.prod(1 - betas[:500])
+  made, bar = unet_names.sr3_buffers(betas), np.prod(1 - betas[:500])
   x_0, eps, noise = 0.3, -0.7, (1 - bar) ** 0.5
   x_t = bar ** 0.5 * x_0 + noise * eps
   at = {k: float(v[499]) for k, v in made.items()}
@@ -189,8 +189,8 @@ def test_from_file_to_file(tmp_path):
   source, _, tree, manifest = known("adm_unet_class_updown")
   theirs = {k: lazy(v) for k, v in weights(manifest).items()}
   for end in ("pt", "safetensors"):
-    files.write(tmp_path / f"a.{end}", theirs)
-    ours = names.take(files.read(tmp_path / f"a.{end}"), tree, source)
-    files.write(tmp_path / f"b.{end}", names.give(ours, source))
+    tensor_files.write(tmp_path / f"a.{end}", theirs)
+    ours = names.take(tensor_files.read(tmp_path / f"a.{end}"), tree, source)
+    tensor_files.write(tmp_path / f"b.{end}", names.give(ours, source))
     assert (tmp_path / f"a.{end}").read_bytes() == (
         tmp_path / f"b.{end}").read_bytes()

@@ -25,7 +25,7 @@ from jaxgen.convert.initial_state import Data  # noqa: E402
 from jaxgen.convert.workdir import bring, carry  # noqa: E402
 from jaxgen.errors import UserError  # noqa: E402
 from jaxgen.experiment import Experiment  # noqa: E402
-from jaxgen.interop import edm, files, gans, names, stylegan2  # noqa: E402
+from jaxgen.interop import edm, gans, names, stylegan2_names, tensor_files  # noqa: E402
 from jaxgen.interop.infer import infer  # noqa: E402
 from jaxgen.interop.tensors import lazy  # noqa: E402
 from jaxgen.interop.torchwrite import (  # noqa: E402
@@ -141,7 +141,7 @@ def test_modules_are_read_by_their_tensors(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   more = {k: v + 1 for k, v in WEIGHTS.items()}
   pathlib.Path("x.pkl").write_bytes(snapshot({"G": WEIGHTS, "G_ema": more}))
-  sets = files.sets("x.pkl")
+  sets = tensor_files.sets("x.pkl")
   assert set(sets) == {"G", "G_ema"}
   for key, want in (("G", WEIGHTS), ("G_ema", more)):
     assert set(sets[key]) == set(want)
@@ -149,14 +149,14 @@ def test_modules_are_read_by_their_tensors(tmp_path, monkeypatch):
       assert t.shape == want[k].shape and t.dtype == np.float32
       np.testing.assert_array_equal(t.read(), want[k])
   with pytest.raises(UserError, match=r"--key.*G \(3 tensors\), G_ema \(3"):
-    files.read("x.pkl")
+    tensor_files.read("x.pkl")
   # EDM's: {"ema": ..}, some containers PyTorch's own, and nothing else of size.
   inner = name("torch.nn.modules.container", "ModuleDict") + b")\x81" + (
       state_of({"w": np.float32([7])}) + b"b")
   state = mapping({"_modules": mapping({"enc": inner})})
   pathlib.Path("y.pkl").write_bytes(pickled(mapping({
       "ema": module({}, state), "loss_fn": module({}), "augment_pipe": b"N"})))
-  assert {k: v.read() for k, v in files.read("y.pkl").items()} == {"enc.w": 7}
+  assert {k: v.read() for k, v in tensor_files.read("y.pkl").items()} == {"enc.w": 7}
   assert sorted(p.name for p in tmp_path.iterdir()) == ["x.pkl", "y.pkl"]
 
 
@@ -164,7 +164,7 @@ def test_a_torch_file_by_that_name_is_one(tmp_path):
   for source in ("torch_legacy.pt", "torch_zip.pt"):
     path = tmp_path / "x.pkl"
     path.write_bytes((GOLDEN / source).read_bytes())
-    assert set(files.read(path)) == set(files.read(GOLDEN / source))
+    assert set(tensor_files.read(path)) == set(tensor_files.read(GOLDEN / source))
 
 
 def test_large_values_stay_in_the_file(tmp_path):
@@ -173,7 +173,7 @@ def test_large_values_stay_in_the_file(tmp_path):
   big.clear()
   tracemalloc.start()
   total = sum(float(t.read()[-1]) for t in
-              files.read(tmp_path / "x.pkl").values())
+              tensor_files.read(tmp_path / "x.pkl").values())
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
   assert total == 28 and peak < 6 << 20  # one has 2 MiB
@@ -240,7 +240,7 @@ def test_a_hostile_pickle_is_one_line(case, tmp_path, monkeypatch):
   data, said = HOSTILE[case]
   pathlib.Path("x.pkl").write_bytes(data)
   with pytest.raises(UserError, match=said) as e:
-    files.read("x.pkl")
+    tensor_files.read("x.pkl")
   assert str(e.value).startswith("x.pkl ") and "\n" not in str(e.value)
   assert str(e.value).isprintable()
   assert [p.name for p in tmp_path.iterdir()] == ["x.pkl"]
@@ -258,7 +258,7 @@ def test_random_damage_never_ends_in_another_error(tmp_path):
       del data[at:at + int(rng.integers(1, 50))]
     path.write_bytes(data)
     try:
-      seen |= {t.read().shape for t in files.read(path).values()}
+      seen |= {t.read().shape for t in tensor_files.read(path).values()}
     except UserError as e:
       seen.add(str(e))
   assert len(seen) > 10
@@ -280,7 +280,7 @@ def port():
       z *= np.float32((100 if n.startswith("style") else 1) if len(shape) > 1
                       else 0.1)
       if kept:
-        z = stylegan2.FILTER * (4 if at == "g_ema" else 1)
+        z = stylegan2_names.FILTER * (4 if at == "g_ema" else 1)
       sets[at][n] = lazy(z + np.float32(n.endswith("modulation.bias")))
   return sets, golden
 
@@ -397,7 +397,7 @@ def test_a_pickle_makes_a_workdir(tmp_path, monkeypatch):
   sets, made = random_sets(10, "nvlabs")
   arrays = {at: {k: t.read() for k, t in one.items()} for at, one in
             sets.items()}
-  arrays["G"]["synthesis.b8.conv0.resample_filter"] = stylegan2.FILTER
+  arrays["G"]["synthesis.b8.conv0.resample_filter"] = stylegan2_names.FILTER
   pathlib.Path("x.pkl").write_bytes(snapshot(arrays))
   bring("x.pkl", "w", "nvlabs", small())
   state = restored("w", 10)
@@ -416,7 +416,7 @@ def test_the_ports_checkpoints_go_in_and_out(tmp_path):
   sets, made = random_sets(0, "stylegan2")
   sets = {at: {k: t for k, t in one.items() if k != "latent_avg"}
           for at, one in sets.items()}
-  files.write(tmp_path / "x.pt", sets)
+  tensor_files.write(tmp_path / "x.pt", sets)
   said = []
   bring(tmp_path / "x.pt", tmp_path / "w", "stylegan2", small(0),
                  say=said.append)
@@ -426,7 +426,7 @@ def test_the_ports_checkpoints_go_in_and_out(tmp_path):
   same(state["ema"]["main"]["gen"], made["ema"]["params"])
   assert np.abs(state["stats"]["gen"]["average"]["w_avg"]).max() > 0
   carry(tmp_path / "w", tmp_path / "y.pt")
-  back = files.sets(tmp_path / "y.pt")
+  back = tensor_files.sets(tmp_path / "y.pt")
   assert set(back) == {"g", "g_ema", "d", ""} and set(back[""]) == {
       "latent_avg"}
   for at in ("g_ema", "d"):
@@ -440,7 +440,7 @@ def test_mistakes(tmp_path):
   def line(c, source, sets=None, **kw):
     with pytest.raises(UserError) as e:
       if sets:
-        files.write(tmp_path / "x.pt", sets)
+        tensor_files.write(tmp_path / "x.pt", sets)
       bring(tmp_path / "x.pt", tmp_path / "w", source, c, **kw)
     return str(e.value)
 

@@ -16,7 +16,7 @@ from jaxgen.convert import initial_state
 from jaxgen.convert.workdir import bring, carry
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.interop import files, names
+from jaxgen.interop import names, tensor_files
 from jaxgen.sampling import trained
 
 ADM = "configs/digits_adm.py:debug"
@@ -42,7 +42,7 @@ def written(path, c, source):
       lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
   made = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) / 9,
                       shapes["net"])
-  files.write(path, names.give(made, source))
+  tensor_files.write(path, names.give(made, source))
   return made
 
 
@@ -90,7 +90,7 @@ def test_out_again_bit_by_bit(end, brought, tmp_path, capsys, monkeypatch):
                             f"--workdir={workdir}", f"--out={tmp_path}/x.{end}")
   assert (status, lines) == (0, [])
   assert "of step 0" in out and "theirs.pt: MIT, by X" in out
-  theirs, back = files.read(file), files.read(tmp_path / f"x.{end}")
+  theirs, back = tensor_files.read(file), tensor_files.read(tmp_path / f"x.{end}")
   assert set(back) == set(theirs)
   for name, tensor in theirs.items():
     assert back[name].read().tobytes() == tensor.read().tobytes()
@@ -141,7 +141,7 @@ def test_classifiers_and_other_sources(tmp_path):
     jax.tree.map(np.testing.assert_array_equal,
                  trained.trained(workdir).params["net"], made)
     done = carry(workdir, tmp_path / "x.safetensors")
-    theirs, back = files.read(file), files.read(tmp_path / "x.safetensors")
+    theirs, back = tensor_files.read(file), tensor_files.read(tmp_path / "x.safetensors")
     assert done["tensors"] == len(back) == len(theirs) + more
     for key, tensor in theirs.items():
       assert back[key].read().tobytes() == tensor.read().tobytes()
@@ -172,7 +172,7 @@ def test_names_that_are_no_text(brought, tmp_path, capsys, monkeypatch):
   folder.mkdir()
   for end in ("pt", "safetensors"):
     file = folder / f"\udcfe.{end}"
-    files.write(file, files.read(brought[1]))
+    tensor_files.write(file, tensor_files.read(brought[1]))
     status, out, lines = call(
         capsys, monkeypatch, "import", "--source=adm", "--size=8",
         f"--checkpoint={file}", f"--config={ADM}", SMALLER,

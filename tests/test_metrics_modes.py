@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxgen.metrics.modes import modes
+from jaxgen.metrics.mode_coverage import modes
 
 RING = np.stack([np.cos(np.arange(8)), np.sin(np.arange(8))], 1)
 

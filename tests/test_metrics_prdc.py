@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from jaxgen.metrics import pairs
+from jaxgen.metrics import pairwise
 from jaxgen.metrics.copies import copies
 from jaxgen.metrics.prdc import PRDC, half_precision_recall, prdc
 
@@ -37,8 +37,8 @@ def brute(fake, real, k=3, k_ball=5):
 
 @pytest.mark.parametrize("tile", [(1, 2), (7, 1), (16, 20), (2048, 8192)])
 def test_prdc_is_brute_force_whatever_the_tile(tile, monkeypatch):
-  monkeypatch.setattr(pairs, "ROWS", tile[0])
-  monkeypatch.setattr(pairs, "COLUMNS", tile[1])
+  monkeypatch.setattr(pairwise, "ROWS", tile[0])
+  monkeypatch.setattr(pairwise, "COLUMNS", tile[1])
   rng = np.random.default_rng(0)
   fake = rng.standard_normal((60, 3)) * 0.8 + 0.3
   real = rng.standard_normal((45, 3))
@@ -98,8 +98,8 @@ def test_too_few_rows_are_refused():
 
 def test_memory_is_bounded_by_the_tile(monkeypatch):
   # The matrix of distances alone would be 48 MB.
-  monkeypatch.setattr(pairs, "ROWS", 256)
-  monkeypatch.setattr(pairs, "COLUMNS", 512)
+  monkeypatch.setattr(pairwise, "ROWS", 256)
+  monkeypatch.setattr(pairwise, "COLUMNS", 512)
   rng = np.random.default_rng(4)
   fake = rng.standard_normal((3000, 16), np.float32)
   real = rng.standard_normal((2000, 16), np.float32)
@@ -136,12 +136,12 @@ def test_float16_ties_count_as_inside():
 
 
 def test_nearest_is_brute_force(monkeypatch):
-  monkeypatch.setattr(pairs, "ROWS", 8)
-  monkeypatch.setattr(pairs, "COLUMNS", 5)
+  monkeypatch.setattr(pairwise, "ROWS", 8)
+  monkeypatch.setattr(pairwise, "COLUMNS", 5)
   rng = np.random.default_rng(7)
   x, y = rng.standard_normal((21, 3)), rng.standard_normal((18, 3))
   d = ((x[:, None] - y) ** 2).sum(-1)
-  got, index = pairs.nearest(x, y, 7)
+  got, index = pairwise.nearest(x, y, 7)
   np.testing.assert_array_equal(index, np.argsort(d, 1)[:, :7])
   np.testing.assert_allclose(got, np.sort(d, 1)[:, :7], atol=1e-12)
 

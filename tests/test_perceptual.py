@@ -14,7 +14,7 @@ from jaxgen import config, core
 from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.evaluation import perceptual
-from jaxgen.metrics.perceptual import distance
+from jaxgen.metrics.perceptual_distance import distance
 from jaxgen.models.classifier import Classifier
 from jaxgen.nets import convs, lpips
 from jaxgen.sampling.sampler import Sampler

@@ -18,7 +18,7 @@ from jaxgen.diffusion import degrade
 from jaxgen.evaluation import perceptual, restoration
 from jaxgen.evaluation.perceptual import Perceptual
 from jaxgen.evaluation.restoration import Case
-from jaxgen.metrics.restoration import consistency, psnr, ssim
+from jaxgen.metrics.image_quality import consistency, psnr, ssim
 from jaxgen.models.cascade import Cascade
 from jaxgen.monitor import pictures
 from jaxgen.sampling import presets

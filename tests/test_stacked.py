@@ -9,7 +9,7 @@ from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import judge as judges
 from jaxgen.evaluation.modes_judge import SURE, StackedJudge
-from jaxgen.metrics.modes import kl_to_uniform
+from jaxgen.metrics.mode_coverage import kl_to_uniform
 
 SPLITS = "train", "test"
 

@@ -11,7 +11,7 @@ import pytest
 from jaxgen import config, core
 from jaxgen.adversarial import path, penalties
 from jaxgen.config import build
-from jaxgen.interop import names, stylegan2
+from jaxgen.interop import names, stylegan2_names
 from jaxgen.keys import example_keys
 from jaxgen.nets import fir
 from jaxgen.nets.equalised import Dense, Mapping
@@ -71,7 +71,7 @@ def regenerated(entries, seed, given):
 def filled(net, group, *args):
   """-> (names, numbers of theirs) -> our variables."""
   shapes = jax.eval_shape(net.init, jax.random.key(0), *args)
-  table = stylegan2.entries(group, shapes)
+  table = stylegan2_names.entries(group, shapes)
   return lambda tensors: names.fill(table, tensors)
 
 

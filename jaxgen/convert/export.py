@@ -11,7 +11,7 @@ from jaxgen import cli
 from jaxgen.convert.workdir import carry
 from jaxgen.errors import UserError, printable
 from jaxgen.interop.gans import GANS
-from jaxgen.interop.sources import SOURCES
+from jaxgen.interop.unet_names import SOURCES
 from jaxgen.monitor.results import check_file
 
 

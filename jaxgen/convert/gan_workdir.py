@@ -11,7 +11,7 @@ from jaxgen import core, sharding
 from jaxgen.convert.initial_state import Data, Weights
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.interop import files, gans
+from jaxgen.interop import gans, tensor_files
 from jaxgen.interop.gans import GANS
 from jaxgen.sampling import trained as sampling_trained
 
@@ -28,10 +28,10 @@ def opened(checkpoint: str, source: str, config: ConfigDict, *,
   if key is not None:
     raise UserError("--key is for a network by itself: of a GAN's file all "
                     "that is there is taken")
-  sets = files.sets(checkpoint)
+  sets = tensor_files.sets(checkpoint)
   if disc:
     check_disc(source, "--disc")
-    sets |= {GANS[source].sets["disc"]: files.read(disc)}
+    sets |= {GANS[source].sets["disc"]: tensor_files.read(disc)}
   experiment = Experiment.of(config)
   gen, c = experiment.model.gen, config.data
   known = c.size or getattr(gen, "size", 0)

@@ -21,7 +21,7 @@ from jaxgen.convert.published import Facts
 from jaxgen.convert.workdir import bring
 from jaxgen.errors import UserError, printable
 from jaxgen.interop.gans import GANS
-from jaxgen.interop.sources import SOURCES
+from jaxgen.interop.unet_names import SOURCES
 from jaxgen.monitor.progress import Progress
 
 CONFIGS = ("config",)

@@ -17,10 +17,10 @@ from jaxgen.convert.initial_state import Data, Weights, begun
 from jaxgen.convert.published import NOTHING, Facts
 from jaxgen.errors import UserError, nearest
 from jaxgen.experiment import Experiment, describe
-from jaxgen.interop import diffusers, edm, files, names
+from jaxgen.interop import diffusers, edm, names, tensor_files
 from jaxgen.interop.gans import GANS
-from jaxgen.interop.sources import SOURCES, Block, sr3_buffers
 from jaxgen.interop.tensors import Tensor, lazy
+from jaxgen.interop.unet_names import SOURCES, Block, sr3_buffers
 from jaxgen.sampling import trained as sampling_trained
 
 Tensors = dict[str, Tensor]
@@ -43,7 +43,7 @@ def bring(checkpoint: str, workdir: str, source: str,
     workdir: Holds no checkpoints yet.
     source: A key of SOURCES or GANS.
     config: Of the experiment; None: what the file tells, and what is usual.
-    key: See interop.files.read; of GANs all sets are taken.
+    key: See interop.tensor_files.read; of GANs all sets are taken.
     size: Height of the images, where the config does not say.
     licence: A note that stays with the weights.
     disc: The file of a GAN's discriminator, where it is another.
@@ -66,8 +66,8 @@ def bring(checkpoint: str, workdir: str, source: str,
   state = begun(experiment, data, abstract, weights)
   meta = describe(config, data) | {"import": {
       "source": source, "file": pathlib.Path(checkpoint).name,
-      "key": key, "sha256": files.sha256(checkpoint), "licence": licence,
-      **({"disc": files.sha256(disc)} if disc else {}),
+      "key": key, "sha256": tensor_files.sha256(checkpoint), "licence": licence,
+      **({"disc": tensor_files.sha256(disc)} if disc else {}),
       "date": datetime.datetime.now(datetime.UTC).date().isoformat()}}
   c = config.checkpoint
   with lock.held(workdir), Checkpoints(
@@ -97,7 +97,7 @@ def opened(checkpoint: str, source: str, config: ConfigDict | None, *,
   """The experiment, its data, the shapes of its state, the file's weights."""
   if disc:
     raise UserError("--disc is a GAN's, and wants its --config")
-  tensors = files.read(checkpoint, key)
+  tensors = tensor_files.read(checkpoint, key)
   if config is None:
     config = published.usual(tensors, source, size, facts, say)
   elif source == "adm":
@@ -180,7 +180,7 @@ def carry(workdir: str, out: str, source: str | None = None, *,
   Returns:
     What there is to say of it: the step, number of tensors, import.
   """
-  files.kind_of(out)
+  tensor_files.kind_of(out)
   past = latest(workdir)
   config, past = settings(past), past.get("import") or {}
   if source is None and not past:
@@ -191,11 +191,11 @@ def carry(workdir: str, out: str, source: str | None = None, *,
   if is_gan(config):
     if disc:
       gan_workdir.check_disc(source, "--disc")
-      files.kind_of(disc)
+      tensor_files.kind_of(disc)
     trained, tensors = gan_workdir.given(workdir, source, config, ema, step)
     if gan_workdir.apart(source):
       if disc:
-        files.write(disc, tensors["disc"])
+        tensor_files.write(disc, tensors["disc"])
       tensors = tensors[""]
     return written(out, trained, tensors, past)
   if disc:
@@ -213,6 +213,6 @@ def carry(workdir: str, out: str, source: str | None = None, *,
 def written(out: str, trained: sampling_trained.Trained, tensors: dict[str, Any],
             past: dict[str, Any]) -> dict[str, Any]:
   """Writes the file; what there is to say of it."""
-  files.write(out, tensors)
+  tensor_files.write(out, tensors)
   return {"step": trained.step, "tensors": len(names.flat(tensors)),
           "import": past, "ema": trained.card["ema"]}

@@ -36,7 +36,7 @@ from jaxgen.data.image import open_image
 from jaxgen.errors import UserError
 from jaxgen.evaluation import origins
 from jaxgen.files import digest
-from jaxgen.interop import files
+from jaxgen.interop import tensor_files
 from jaxgen.monitor import pictures
 from jaxgen.sampling.sampler import Sampler, number_of
 
@@ -275,7 +275,7 @@ class Zip(Folder):
 
   @functools.cached_property
   def _hash(self) -> str:
-    return files.sha256(self.path)
+    return tensor_files.sha256(self.path)
 
   @property
   def card(self) -> dict[str, Any]:

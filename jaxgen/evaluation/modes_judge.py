@@ -14,7 +14,7 @@ from jaxgen.data.points import modes as modes_of
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.metrics.distances import frechet, moments
-from jaxgen.metrics.modes import kl_to_uniform, modes
+from jaxgen.metrics.mode_coverage import kl_to_uniform, modes
 
 Scores = dict[str, list[float]]  # see judge.py
 SURE = 0.9  # the least probability of a digit that is recognised

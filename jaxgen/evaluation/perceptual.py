@@ -19,8 +19,8 @@ from jaxgen import core
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import weights_hash
 from jaxgen.evaluation.weights import tensors
-from jaxgen.interop import files
-from jaxgen.metrics.perceptual import distance
+from jaxgen.interop import tensor_files
+from jaxgen.metrics.perceptual_distance import distance
 from jaxgen.nets import convs, lpips
 from jaxgen.nets.layers import GroupNorm
 from jaxgen.sampling.sampler import Sampler
@@ -106,7 +106,7 @@ def open_lpips(net: str | None = None, lin: str | None = None) -> Perceptual:
                        "VGG16", lpips.converted)
   linear = read(paths["lin"], f"the linear weights of LPIPS for {trunk.name}",
                 functools.partial(lpips.linear, trunk))
-  sha256 = {what: files.sha256(path) for what, path in paths.items()}
+  sha256 = {what: tensor_files.sha256(path) for what, path in paths.items()}
   nets, lins = PUBLISHED[trunk.name]
   card = {"network": trunk.name, "version": "0.1", "linear": True,
           "net": {"file": paths["net"].name, "sha256": sha256["net"]},

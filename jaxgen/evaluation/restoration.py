@@ -31,7 +31,7 @@ from jaxgen.evaluation import cards, perceptual
 from jaxgen.evaluation.images import weights_hash
 from jaxgen.evaluation.perceptual import Perceptual
 from jaxgen.files import plain
-from jaxgen.metrics import restoration as metrics
+from jaxgen.metrics import image_quality as metrics
 from jaxgen.monitor import pictures
 from jaxgen.sampling import output
 from jaxgen.sampling.sampler import Sampler, load

@@ -16,7 +16,7 @@ from jaxgen.data.arrayfile import Stored
 from jaxgen.data.npz import class_names
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import SPANS, first, quantise, three
-from jaxgen.interop import files
+from jaxgen.interop import tensor_files
 
 
 @dataclasses.dataclass(eq=False)
@@ -72,7 +72,7 @@ class SampleFile:
 
   @functools.cached_property
   def _hash(self) -> str:
-    return files.sha256(self.path)
+    return tensor_files.sha256(self.path)
 
   @property
   def card(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxgen.data import arrayfile
 from jaxgen.errors import UserError
 from jaxgen.evaluation.protocols import Protocol
-from jaxgen.interop import files, gaussians
+from jaxgen.interop import gaussians, tensor_files
 from jaxgen.metrics.distances import Gaussian
 
 WIDTHS = {64: "64", 192: "192", 768: "768"}  # else those of the main tap
@@ -86,7 +86,7 @@ def load(path: Path, protocol: Protocol, features: str = "inception"
   if not of:
     raise UserError(wanted(path, names))
   card = {"kind": "statistics", "name": path.name,
-          "sha256": files.sha256(path), "images": n or None}
+          "sha256": tensor_files.sha256(path), "images": n or None}
   if made:  # what it was made of is what it is
     card = made["reference"] | {"statistics": path.name}
   return Statistics(path, card, of, made)
@@ -101,7 +101,7 @@ def _of_pickle(path: Path, features: str) -> Statistics:
                     f"{features} wants, but {', '.join(map(repr, found))}")
   gaussian = check_gaussian(path, *found[wanted].values(), n)
   return Statistics(path, {
-      "kind": "statistics", "name": path.name, "sha256": files.sha256(path),
+      "kind": "statistics", "name": path.name, "sha256": tensor_files.sha256(path),
       "images": n or None, "of": wanted}, {"": gaussian})
 
 

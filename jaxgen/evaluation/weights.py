@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.files import atomic, cache
-from jaxgen.interop import files
+from jaxgen.interop import tensor_files
 from jaxgen.nets import dinov2 as dino
 from jaxgen.nets import inception as incept
 
@@ -252,7 +252,7 @@ def load(wanted: Published, name: str | os.PathLike | None,
                     f"there is no {e.args[0]}") from e
   except ValueError as e:
     raise UserError(f"{path} does not hold {wanted.what}: {e}") from e
-  sha256 = files.sha256(path)
+  sha256 = tensor_files.sha256(path)
   return Weights(params, sha256, path.name, sha256 == wanted.sha256)
 
 
@@ -266,7 +266,7 @@ def find(wanted: Published) -> pathlib.Path:
   for path in (ours, *(torch.expanduser() / "hub" / "checkpoints" / n
                        for n in wanted.others)):
     if path.is_file():
-      if files.sha256(path) != wanted.sha256:
+      if tensor_files.sha256(path) != wanted.sha256:
         raise UserError(f"{path} is damaged or not {wanted.what}: remove it")
       return path
   download(wanted, ours)
@@ -280,7 +280,7 @@ def download(wanted: Published, path: pathlib.Path) -> None:
       with (urllib.request.urlopen(wanted.url, timeout=30) as source,
             draft.open("wb") as file):
         shutil.copyfileobj(source, file, 1 << 20)
-      if files.sha256(draft) != wanted.sha256:
+      if tensor_files.sha256(draft) != wanted.sha256:
         raise OSError("what came has another checksum")
   except (OSError, ValueError) as e:
     reason = getattr(e, "reason", None) or e
@@ -291,7 +291,7 @@ def download(wanted: Published, path: pathlib.Path) -> None:
 
 def tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Of a file of PyTorch or safetensors."""
-  return {name: t.read() for name, t in files.read(path).items()}
+  return {name: t.read() for name, t in tensor_files.read(path).items()}
 
 
 def inception_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:

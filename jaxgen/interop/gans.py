@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxgen.errors import UserError
-from jaxgen.interop import biggan, names, stylegan2
+from jaxgen.interop import biggan_names, names, stylegan2_names
 from jaxgen.interop.pickles import plain
 from jaxgen.interop.tensors import Tensor
 
@@ -48,18 +48,18 @@ class Layout(NamedTuple):
 GANS = {
     "stylegan2": Layout(
         "nets.stylegan2.", {"gen": "g", "ema": "g_ema", "disc": "d"},
-        stylegan2.port_entries, stylegan2.without_filters,
-        stylegan2.port_filters, ("latent_avg",)),
+        stylegan2_names.port_entries, stylegan2_names.without_filters,
+        stylegan2_names.port_filters, ("latent_avg",)),
     "nvlabs": Layout(
         "nets.stylegan2.", {"gen": "G", "ema": "G_ema", "disc": "D"},
-        stylegan2.entries, stylegan2.without_filters, write=False),
+        stylegan2_names.entries, stylegan2_names.without_filters, write=False),
     "biggan": Layout(
-        "nets.biggan", {"ema": "", "disc": "disc"}, biggan.entries,
-        biggan.incoming, last=biggan.outgoing),
+        "nets.biggan", {"ema": "", "disc": "disc"}, biggan_names.entries,
+        biggan_names.incoming, last=biggan_names.outgoing),
     "biggan_hub": Layout(
-        "nets.biggan_deep.", {"ema": ""}, biggan.hub_entries,
-        biggan.hub_incoming, last=biggan.hub_outgoing,
-        check=biggan.hub_check),
+        "nets.biggan_deep.", {"ema": ""}, biggan_names.hub_entries,
+        biggan_names.hub_incoming, last=biggan_names.hub_outgoing,
+        check=biggan_names.hub_check),
 }
 
 

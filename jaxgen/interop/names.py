@@ -1,7 +1,7 @@
 """What others call the weights of our U-Nets: one table for both directions.
 
 It is made from our own tree, so it fits every width, depth and variant. Sources
-are in `jaxgen.interop.sources`.
+are in `jaxgen.interop.unet_names`.
 """
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.interop.pickles import plain
-from jaxgen.interop.sources import SOURCES, Block
 from jaxgen.interop.tensors import Tensor, lazy
+from jaxgen.interop.unet_names import SOURCES, Block
 
 SHOWN = 4  # complaints of each kind that are spelt out
 BLOCK = re.compile(r"(time|label|in|mid|out|head|pool)(?:_(\d+|norm|conv))?"

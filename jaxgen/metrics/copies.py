@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxgen.metrics.pairs import Tick, nearest
+from jaxgen.metrics.pairwise import Tick, nearest
 
 
 class Copies(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxgen.metrics.pairs import Tick, check_widths, radii, tiles
+from jaxgen.metrics.pairwise import Tick, check_widths, radii, tiles
 
 
 class PRDC(NamedTuple):
