@@ -23,21 +23,21 @@ from jaxgen.config import LARGEST, SEEDS
 from jaxgen.distributed import watchdog
 from jaxgen.errors import UserError, nearest, printable
 
-VERBS = {
-    "demo": "train, sample, judge and compare three families on real digits",
-    "train": "train the model of a config, or go on where it stopped",
-    "sample": "draw samples from a trained model",
-    "evaluate": "judge the samples of a trained model, or a file of samples",
-    "compare": "several models side by side: one report",
-    "sweep": "one model under many settings: quality against cost",
-    "modes": "which rules lose modes: GANs, diffusion and VAE side by side",
-    "likelihood": "bits per dimension of real data, by a diffusion model",
-    "study": "ask people which of two images a camera took",
-    "bench": "measure: train steps, sampling, data",
-    "plan": "what a machine would make of it, by its compiler alone",
-    "prepare": "bring a dataset of the catalogue into place",
-    "import": "make a workdir of somebody else's checkpoint",
-    "export": "write trained weights as somebody else's checkpoint",
+VERBS = {  # verb: (module, what it does)
+    "demo": ("compare.demo", "train, sample, judge and compare three families on real digits"),
+    "train": ("train", "train the model of a config, or go on where it stopped"),
+    "sample": ("sample", "draw samples from a trained model"),
+    "evaluate": ("evaluate", "judge the samples of a trained model, or a file of samples"),
+    "compare": ("compare.compare", "several models side by side: one report"),
+    "sweep": ("compare.sweep", "one model under many settings: quality against cost"),
+    "modes": ("compare.modes", "which rules lose modes: GANs, diffusion and VAE side by side"),
+    "likelihood": ("evaluation.bits_per_dim", "bits per dimension of real data, by a diffusion model"),
+    "study": ("study.study", "ask people which of two images a camera took"),
+    "bench": ("bench.bench", "measure: train steps, sampling, data"),
+    "plan": ("plan.plan", "what a machine would make of it, by its compiler alone"),
+    "prepare": ("data.prepare", "bring a dataset of the catalogue into place"),
+    "import": ("convert.import_", "make a workdir of somebody else's checkpoint"),
+    "export": ("convert.export", "write trained weights as somebody else's checkpoint"),
 }
 
 # Started on all of them, alike; and what cannot, where one might hope.
@@ -65,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   verb = argv[1] if len(argv) > 1 else "help"
   verb = {"eval": "evaluate"}.get(verb, verb)
   if verb in VERBS:
-    run(f"jaxgen.{verb}", [f"jaxgen {verb}", *argv[2:]])
+    run(f"jaxgen.{VERBS[verb][0]}", [f"jaxgen {verb}", *argv[2:]])
   elif verb in ("help", "--help", "-h"):
     print("usage: jaxgen VERB [--flags]     (jaxgen VERB --help: its flags)\n")
-    print("\n".join(f"  {k:9} {v}" for k, v in VERBS.items()))
+    print("\n".join(f"  {k:10} {v}" for k, (_, v) in VERBS.items()))
   else:
     fail(f"there is no verb {verb!r}" + nearest(verb, VERBS), 2)
 

@@ -1,9 +1,14 @@
+"""Keys of jax.random, one per example.
+
+What is drawn for an example comes of its own key, so it does not depend on how
+a batch is split, sharded or padded.
+"""
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Key
+Array = Key = jax.Array
 
 
 def example_keys(key: Key, n: int) -> Key:

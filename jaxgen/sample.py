@@ -39,8 +39,6 @@ from jaxgen.sampling.projection import checked, project
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.upscale import enlarge_folder, factor_of
 
-__all__ = ["Sampler", "digest_of", "load", "portrait", "told", "write"]
-
 
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""

@@ -1,9 +1,11 @@
+"""Does a discriminator know its data by heart? Has a generator lost diversity?"""
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Metrics
+Array = jax.Array
+Metrics = dict[str, Array]
 
 
 def mean_distance(x: Array) -> Array:

@@ -1,9 +1,10 @@
-
+"""What a generator starts from: truncated latents z, mixed styles w."""
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Key
 from jaxgen.keys import fold, normal
+
+Array = Key = jax.Array
 
 
 def truncated_normal(key: Key, z_dim: int, truncation: Array | float) -> Array:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from jaxgen import cli, files, sharding
+from jaxgen import files, sharding
 from jaxgen.bench import device, tables
 from jaxgen.bench.sampling import fresh_sampler, sampling_speed, time_stages
 from jaxgen.bench.training import Training, options, training_speed
@@ -185,7 +185,3 @@ def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
       size += sum(a.nbytes for a in batch.values())
   return {"examples_per_s": count / elapsed, "mb_per_s": size / elapsed / 1e6,
           "first_batch_s": start - begun, "seconds": elapsed}
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.bench.bench")

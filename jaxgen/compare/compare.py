@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, config, files, train
+from jaxgen import config, files, train
 from jaxgen.bench.device import machine
 from jaxgen.checkpoint import meta
 from jaxgen.compare.page import render
@@ -266,7 +266,3 @@ def versions() -> dict[str, str]:
 def tell(line: str) -> None:
   """Progress, on stderr."""
   print(f"[compare] {printable(line)}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.compare.compare")

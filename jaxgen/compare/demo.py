@@ -6,7 +6,6 @@ Trains the three families, judges them and writes demo/report.html.
 """
 from absl import flags
 
-from jaxgen import cli
 from jaxgen.compare import compare
 
 FAMILIES = ("digits_diffusion", "digits_gan", "digits_vae")
@@ -24,7 +23,3 @@ def main(values: flags.FlagValues) -> None:
   suffix = ":debug" if values.debug else ""
   compare.compare([f"configs/{name}.py{suffix}" for name in FAMILIES], (),
                   values.out)
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.compare.demo")

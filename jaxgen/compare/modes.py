@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, config, files, forms, train
+from jaxgen import config, files, forms, train
 from jaxgen.bench.device import machine
 from jaxgen.bench.tables import number
 from jaxgen.checkpoint import meta
@@ -259,7 +259,3 @@ def portrait(x: np.ndarray, real: np.ndarray) -> np.ndarray:
   if x.ndim == 2:
     return pictures.scatter(x[:SHOWN], real[:SHOWN], limit=1.1, pixels=320)
   return pictures.grid(x[:25], columns=5, scale=8)
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.compare.modes")

@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxgen import cli, files, forms
+from jaxgen import files, forms
 from jaxgen.bench.device import machine
 from jaxgen.errors import UserError, nearest, printable
 from jaxgen.evaluation import restoration
@@ -257,7 +257,3 @@ def rounded(numbers: set[float]) -> dict[float, float]:
     last = min(columns.values(), default=0)
     columns[n] = last if n >= 0.95 * last > 0 else n
   return columns
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.compare.sweep")

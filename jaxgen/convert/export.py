@@ -7,7 +7,6 @@ import functools
 
 from absl import flags
 
-from jaxgen import cli
 from jaxgen.convert.workdir import carry
 from jaxgen.errors import UserError, printable
 from jaxgen.interop.gans import GANS
@@ -41,7 +40,3 @@ def main(values: flags.FlagValues) -> None:
         f"{printable(made['ema'])} -> {printable(values.out)}")
   if licence := made["import"].get("licence"):
     print(printable(f"they come from {made['import']['file']}: {licence}"))
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.convert.export")

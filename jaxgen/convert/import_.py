@@ -16,7 +16,6 @@ import sys
 
 from absl import flags
 
-from jaxgen import cli
 from jaxgen.convert.published import Facts
 from jaxgen.convert.workdir import bring
 from jaxgen.errors import UserError, printable
@@ -70,7 +69,3 @@ def main(values: flags.FlagValues) -> None:
                                file=sys.stderr))
   print(printable(f"{pathlib.Path(values.checkpoint).name} -> "
                   f"{values.workdir}, step 0"))
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.convert.import_")

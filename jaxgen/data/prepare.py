@@ -30,7 +30,6 @@ from PIL import Image
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.features import image_feature
 
-from jaxgen import cli
 from jaxgen.data import cache, catalogue
 from jaxgen.errors import UserError, printable
 
@@ -220,7 +219,3 @@ def main(values: flags.FlagValues) -> None:
   if not values.what:
     raise UserError("prepare what? Such as: jaxgen prepare tfds:cifar10")
   print(printable(prepare(values.what, values.data_dir)))
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.data.prepare")

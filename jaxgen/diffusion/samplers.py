@@ -24,7 +24,6 @@ import jax.numpy as jnp
 
 from jaxgen.diffusion.denoiser import Denoise, Estimate, mean
 from jaxgen.diffusion.process import EDM, Noise
-from jaxgen.diffusion.unipc import Array
 
 Array = jax.Array
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jaxgen import cli, core, files
+from jaxgen import core, files
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
@@ -149,7 +149,3 @@ def report(values: flags.FlagValues, parts: dict[str, np.ndarray],
   if values.out:
     files.write_json(values.out, {"made": made, "bits_per_dim": result,
                                 "standard_error": errors})
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.evaluation.bits_per_dim")

@@ -15,7 +15,7 @@ import sys
 
 from absl import flags
 
-from jaxgen import cli, files
+from jaxgen import files
 from jaxgen.config import check_single
 from jaxgen.errors import UserError
 from jaxgen.experiment import check_samples
@@ -72,7 +72,3 @@ def main(values: flags.FlagValues) -> None:
     print("\n" + report.profile(result))
   if values.json:
     files.write_json(values.json, result)
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.plan.plan")

@@ -1,3 +1,4 @@
+"""Samples as a person keeps them: one picture, a sample file, a folder."""
 import hashlib
 import json
 import pathlib

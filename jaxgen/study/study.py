@@ -16,7 +16,6 @@ import threading
 
 from absl import flags
 
-from jaxgen import cli
 from jaxgen.errors import UserError, printable
 from jaxgen.study import score
 from jaxgen.study.pairs import PAIRINGS, look
@@ -92,7 +91,3 @@ def serve(server: Server) -> None:
 def say(line: str) -> None:
   """Something that the user should know, on stderr."""
   print(f"jaxgen: {printable(line)}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-  cli.run("jaxgen.study.study")
