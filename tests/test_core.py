@@ -5,19 +5,17 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
+import games
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from games import apart, game, same
 
 from jaxgen import core, sharding
 from jaxgen.config import build
 from jaxgen.keys import example_keys
-
-sys.path.insert(0, os.path.dirname(__file__))
-import games  # noqa: E402
-from games import apart, game, same  # noqa: E402
 
 SEED = jax.random.key(3)
 

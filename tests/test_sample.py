@@ -17,7 +17,7 @@ from jaxgen.checkpoint import disk, manager, restore
 from jaxgen.errors import UserError
 from jaxgen.models.gan import GAN
 from jaxgen.monitor import pictures
-from jaxgen.sampling import latents, presets
+from jaxgen.sampling import latents, presets, sampler
 from jaxgen.sampling.presets import KNOBS
 from jaxgen.sampling.sampler import key_of
 
@@ -299,7 +299,7 @@ def test_a_used_folder(digits, tmp_path, capsys, monkeypatch):
   (tmp_path / "new" / "000001.png").unlink()
   assert ask() == (0, new + " (replaced)\n", [])
   assert tree(tmp_path) == whole
-  monkeypatch.setattr(jaxgen.sampler.Sampler, "sample", None)
+  monkeypatch.setattr(sampler.Sampler, "sample", None)
   for more in ("--seed=1", "--labels=1", "--num=2", "--temperature=0.5"):
     status, _, lines = ask(more)
     assert status == 2 and "files that this command does not" in lines[0] or (

@@ -1,14 +1,14 @@
 """Sampling with a guide, ADM's respacing, small images to enlarge."""
 import functools
 import json
-import os
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import filled
+from verbs import call
 
 import jaxgen
 from jaxgen import config, keys, sharding
@@ -18,10 +18,6 @@ from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.monitor import pictures
 from jaxgen.sampling.presets import SAMPLERS
 from jaxgen.sampling.sampler import draw
-
-sys.path.insert(0, os.path.dirname(__file__))
-from games import filled  # noqa: E402
-from verbs import call  # noqa: E402
 
 TINY = {"width": 8, "mults": (1,), "head": 8}
 
