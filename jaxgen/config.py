@@ -1,4 +1,9 @@
-"""Configs: a file that says what an experiment is, and how it is read."""
+"""Configs: a file that says what an experiment is, and how it is read.
+
+Names in configs are paths in the tree: "nets.unet.UNet" is nets/unet.py. One
+name of an argument means one thing everywhere in models, nets, rules and
+optimisers, so its kind and range stand here once, not in each of them.
+"""
 import functools
 import importlib
 import importlib.util
@@ -224,8 +229,30 @@ def build(spec: Any, **kw) -> Any:
   return thing(**args)
 
 
+# What checkpoints of older versions name, and where it stands now. No old path
+# is ever given a new meaning.
+MOVED = {
+    "diffusion.augment.Noisy": "diffusion.conditioning.Noisy",
+    "diffusion.multistep.dpmpp_2m_sde": "diffusion.samplers.dpmpp_2m_sde",
+    "diffusion.multistep.unipc": "diffusion.unipc.unipc",
+    "diffusion.sde.pc": "diffusion.samplers.pc",
+    "nets.blocks.Attention": "nets.unet.Attention",
+    "nets.blocks.Down": "nets.unet.Down",
+    "nets.blocks.ResBlock": "nets.unet.ResBlock",
+    "nets.blocks.Up": "nets.unet.Up",
+    "nets.condnorm.CondNorm": "nets.layers.CondNorm",
+    "nets.dcgan.Discriminator": "nets.convs.Discriminator",
+    "nets.dcgan.Generator": "nets.convs.Generator",
+    "nets.labels.LabelEmbed": "nets.layers.LabelEmbed",
+    "nets.labels.Projection": "nets.layers.Projection",
+    "nets.minibatch.Discrimination": "nets.layers.Discrimination",
+    "nets.stylegan2_disc.Discriminator": "nets.stylegan2.Discriminator",
+}
+
+
 def find(path: str) -> Any:
   """What stands at "module.Thing" below this package, and was defined there."""
+  path = MOVED.get(str(path), path)
   module, _, name = str(path).rpartition(".")
   room, *deeper = module.split(".")
   if room not in PLACES or any(not p or p[0] == "_" for p in (*deeper, name)):
@@ -288,6 +315,8 @@ def check_config(saved: Mapping[str, Any], config: Any,
     if any(f"{name}.".startswith(f"{free}.") for free in may_change):
       continue
     was, now = old.get(name, ABSENT), new.get(name, ABSENT)
+    if isinstance(was, str) and f".{name}".endswith(".name"):
+      was = MOVED.get(was, was)
     if was == now and isinstance(was, bool) == isinstance(now, bool):
       continue
     raise UserError(

@@ -6,10 +6,12 @@
   jaxgen sample --workdir U --low_res small.npz --respacing 250 --out large.npz
   jaxgen sample --workdir U --low_res photos/ --sampler ddim --out large/
   jaxgen sample --workdir BASE,UP --knobs steps_1=10,level_1=0.2 --out x.png
-  jaxgen sample --workdir G --truncation 0.5 --interpolate 8 --out walk.png
+  jaxgen sample --workdir G --truncation 0.5 --standing 16 --out grid.png
+  jaxgen sample --workdir G --interpolate 8 --between both --out walk.png
+  jaxgen sample --workdir G --psi 0.7 --mix 4 --num 6 --out mixed.png
+  jaxgen sample --workdir G --project face.png --out projected.png
 
-`--out` is one picture (x.png), a sample file (x.npz) or a folder. Walks, mixed
-styles and found latents of GANs: see jaxgen/sample.py. From Python:
+`--out` is one picture (x.png), a sample file (x.npz) or a folder. From Python:
 
   model = jaxgen.load("W")
   x = model.sample(0, 64, labels=3, steps=25, guidance=1.5)

@@ -5,11 +5,13 @@
 
 One loop for every family: read a batch, take the step, write down what came
 of it. Whatever stops it, the same command continues from the last checkpoint
-and ends with the same bits.
+and ends with the same bits. What is logged, drawn and saved on the way stands
+below the loop: `Hooks`.
 """
 import collections
 import contextlib
 import functools
+import importlib
 import io
 import math
 import pathlib
@@ -285,10 +287,11 @@ def judge_of(experiment: Experiment, source: Source, workdir: str) -> Any:
     UserError: it cannot be done so. Nothing is in the workdir then.
   """
   config = experiment.config
-  from jaxgen.evaluation.periodic import Periodic, settings
-  if not settings(config.log.eval)["every"]:
+  # By name: evaluations train judges, so they stand above the loop.
+  periodic = importlib.import_module("jaxgen.evaluation.periodic")
+  if not periodic.settings(config.log.eval)["every"]:
     return None
-  return Periodic(config.log.eval, as_json(config), experiment.model, source,
+  return periodic.Periodic(config.log.eval, as_json(config), experiment.model, source,
                   workdir)
 
 

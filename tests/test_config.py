@@ -4,7 +4,7 @@ import functools
 import pytest
 from ml_collections import ConfigDict
 
-from jaxgen.config import build, find
+from jaxgen.config import MOVED, build, check_config, find
 from jaxgen.diffusion import precond, process
 from jaxgen.errors import UserError
 from jaxgen.models.vae import VAE
@@ -105,3 +105,12 @@ def test_a_missing_dependency_is_not_a_missing_module(monkeypatch, tmp_path):
   monkeypatch.setattr(jaxgen.nets, "__path__", [str(tmp_path)])
   with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
     build(dict(name="nets.lacking.Net"))
+
+
+def test_names_in_old_checkpoints_are_found():
+  for old, new in MOVED.items():
+    assert find(old) is find(new), old
+    saved = {"model": {"sampler": {"name": old}}}
+    check_config(saved, {"model": {"sampler": {"name": new}}})
+    with pytest.raises(UserError, match="model.sampler.name"):
+      check_config(saved, {"model": {"sampler": {"name": "nets.mlp.MLP"}}})

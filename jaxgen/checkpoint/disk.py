@@ -7,6 +7,11 @@
                                SEAL.json     ours: {file: size}, after that
 
 What jax reads is believed only if its fingerprint is the one that was stored.
+
+One failed read or write is one line of ours, not Orbax's twenty tracebacks:
+every error that `silence_orbax` silences has also been raised, to code that
+reports it. TensorStore echoes it once per array that was under way: into event
+loops that are closed by then, or into futures that nobody waits for any more.
 """
 import hashlib
 import importlib.metadata

@@ -1,4 +1,6 @@
-"""Downloads catalogue data sets and writes them for random access.
+"""Bring a dataset into place: download and write it for random access.
+
+  jaxgen prepare tfds:cifar10
 
 Reading needs no TensorFlow; the builders of TFDS do, most of them for two
 small things: to encode an array as PNG and to open a file. Where TensorFlow

@@ -3,7 +3,8 @@
 An upsampler in a cascade is trained on real small images and is given made
 ones. So it is trained on spoiled ones: with Gaussian noise, of a level that it
 is told and that is chosen when it is sampled (Ho et al. 2022, Secs. 4.1, 4.2),
-and blurred (Sec. 4.3).
+and blurred (Sec. 4.3). Or the chain below ends early, and what it leaves at that
+level is given as it is (`stopped`).
 """
 
 import dataclasses

@@ -1,8 +1,20 @@
 """Many processes as one: joining, meeting and parting.
 
 Started as one of several processes, a verb joins the others before it touches
-a device, see `launchers`. Started alone, nothing here does anything, and no
-port is opened. Environment variables say how patient the processes are:
+a device. Started alone, nothing here does anything, and no port is opened. Who
+started this process, and which of how many it is, the environment says:
+
+  launcher         read
+  ours             JAXGEN_COORDINATOR=host:port of process 0, JAXGEN_PROCESSES,
+                   JAXGEN_PROCESS_ID from 0; each comes before all others
+  Open MPI         OMPI_COMM_WORLD_SIZE and _RANK; from version 5 on, which does
+                   not tell where process 0 is, with JAXGEN_COORDINATOR
+  SLURM (srun)     SLURM_NTASKS, SLURM_PROCID, SLURM_STEP_NODELIST
+  TPU pods         GKE's variables or GCE's metadata, and MEGASCALE's
+  Kubernetes       JOB_COMPLETION_INDEX, with JAXGEN_COORDINATOR and
+                   JAXGEN_PROCESSES; or with jax[k8s] alone
+
+What is not here jax finds out: ASK stands for it. And how patient they are:
 
   JAXGEN_HEARTBEAT_SECONDS  30: who is silent for so long is dead
   JAXGEN_STALL_SECONDS      45: a step that takes so long, and 10 times the

@@ -1,7 +1,8 @@
-"""What runs a network over images: bytes in, float32 features out.
+"""The networks that metrics look through: bytes in, float32 features out.
 
-Whatever sizes images have, a network is compiled once: a small program for
-their size brings them to its own, and the last batch is padded.
+Inception, DINOv2, any classifier of ours. Whatever sizes images have, a network
+is compiled once: a small program for their size brings them to its own, and the
+last batch is padded.
 """
 import collections
 import dataclasses

@@ -1,7 +1,8 @@
 """Images to be judged: bytes [n, H, W, 3], in order, from any place.
 
 Nothing is repaired in silence: what no reference evaluator would take is
-refused in a line that says what to do.
+refused in a line that says what to do. A trained model may draw them while they
+are judged.
 """
 import collections
 import contextlib

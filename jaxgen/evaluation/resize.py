@@ -1,7 +1,8 @@
 """How images come to the size of a network: on the host and on devices.
 
 What PIL defines is resized on the host, by PIL. The rest is resized on devices
-by `evaluation.resize`, in one program for all images of a size.
+in one program for all images of a size, by the grids of the reference
+evaluators, exactly: other ones, other numbers.
 """
 import functools
 from collections.abc import Callable, Sequence

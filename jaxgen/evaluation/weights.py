@@ -1,6 +1,10 @@
 """The published weights that metrics look through: found, checked, read.
 
-Files are only ever read as tensors: nothing in them is run.
+Files are only ever read as tensors: nothing in them is run. Inception as
+TensorFlow published it is a frozen graph, read without TensorFlow: a GraphDef is
+a protocol buffer, that is, numbered fields one after another, and of it we want
+those of graph.proto, node_def.proto, attr_value.proto and tensor.proto that lead
+to constants of float32.
 """
 import math
 import os

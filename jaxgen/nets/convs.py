@@ -1,4 +1,7 @@
-"""Plain convolutional nets: a VAE's codec and a classifier."""
+"""Plain convolutional nets: a VAE's codec, a classifier, and a GAN's pair.
+
+The pair is after DCGAN (Radford et al. 2016), for any size 2^k.
+"""
 from collections.abc import Callable
 from typing import Any
 

@@ -1,4 +1,8 @@
-"""Layers that several nets share. Keys are [B]: one per example."""
+"""Layers that several nets share. Keys are [B]: one per example.
+
+Group norm and conditional batch norm, labels as vectors (of one class, or of
+several by weight), minibatch discrimination (Salimans et al. 2016, Sec. 3.2).
+"""
 import zlib
 from collections.abc import Callable
 

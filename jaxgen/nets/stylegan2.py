@@ -1,4 +1,4 @@
-"""StyleGAN2's generator (Karras et al. 2020a), as StyleGAN2-ADA has it (2020b).
+"""StyleGAN2's pair of nets (Karras et al. 2020a), as StyleGAN2-ADA has it (2020b).
 
 A mapping network makes w of z; an affine layer before every convolution turns w
 into scales of its input channels, and the output is brought back to unit

@@ -1,4 +1,7 @@
-"""The study over HTTP, to this machine alone."""
+"""The study over HTTP, to this machine alone; and what visitors are told.
+
+A visitor learns of an image its token alone, which says nothing: it is a
+keyed hash of who asks which question and of the place on the page."""
 import hashlib
 import hmac
 import http.server
