@@ -85,7 +85,7 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
       join.join(alone=module in ONE_HOST)
     status = verb.main(values) or 0
     if together := others():
-      together.part()
+      together.shutdown()
   except UserError as e:
     fail(str(e), e.status)
   except OSError as e:  # a full disk, a folder that may not be read
@@ -94,7 +94,7 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     fail("interrupted", 130)
   except Exception as e:
     if together := others():
-      together.broken(e)
+      together.abort_with(e)
     raise
   sys.stdout.flush()
   sys.exit(status)
@@ -207,8 +207,8 @@ def said(e: Exception) -> str:
 def fail(line: str, status: int) -> None:
   """One line, and out; together with all others, if there are any."""
   if together := others():
-    together.leave(status, line)
-  watchdog.depart(status, line)
+    together.abort(status, line)
+  watchdog.exit_now(status, line)
 
 
 def with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:

@@ -31,13 +31,7 @@ from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards, restoration, statistics
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.fid_of_statistics import Pair
-from jaxgen.evaluation.images import (
-  SPANS,
-  Dataset,
-  Drawn,
-  Images,
-  choose_labels,
-)
+from jaxgen.evaluation.images import SPANS, Dataset, Drawn, Images, choose_labels
 from jaxgen.evaluation.judge import (
   ClassifierJudge,
   check_samples,
@@ -47,12 +41,7 @@ from jaxgen.evaluation.judge import (
   table,
 )
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
-from jaxgen.evaluation.reference import (
-  Reference,
-  open_images,
-  open_reference,
-  save_statistics,
-)
+from jaxgen.evaluation.reference import Reference, open_images, open_reference, save_statistics
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import METRICS, check_metric
 from jaxgen.monitor import results
@@ -111,7 +100,7 @@ def main(values: flags.FlagValues) -> None:
   if values.card or values.samples or values.protocol:
     restoration.check_flags(values)
   key_of(values.seed)
-  if join.lead():
+  if join.is_main_process():
     check_outputs(values)
   against = {path: cards.load(path) for path in values.against}
   if join.joined() and (
@@ -129,7 +118,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("--against, --ref and --metrics want a --protocol: "
                     + ", ".join(PROTOCOLS))
   else:
-    judge_as_ever(values)
+    evaluate_with_classifier(values)
 
 
 def check_flags(values: flags.FlagValues) -> None:
@@ -186,7 +175,7 @@ def open_model(values: flags.FlagValues):
   return model, presets.knobs_from_flags(values)
 
 
-def judge_as_ever(values: flags.FlagValues) -> None:
+def evaluate_with_classifier(values: flags.FlagValues) -> None:
   """By the built-in judge."""
   if values.samples:
     if not values.data:
@@ -254,7 +243,7 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
     if out:
       files.write_json(out, card)  # should what follows fail
     card = with_accuracy(card, accuracy, images)
-  if not join.lead():
+  if not join.is_main_process():
     return
   if out:
     files.write_json(out, card)
@@ -327,7 +316,7 @@ def open_real(values: flags.FlagValues, how: Protocol,
   if data is None:
     raise UserError("--protocol wants --ref: what are samples compared with?")
   source = open_split(data)
-  if join.lead():
+  if join.is_main_process():
     introduce(source, data.split)
   return Reference.of(Dataset(source, data.split))
 

@@ -83,7 +83,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("only plain samples are drawn by several processes: start "
                     "this one on one machine")
   old = False  # whether something is replaced
-  if kind and join.lead():
+  if kind and join.is_main_process():
     old = results.check_file(values.out)
     if pathlib.Path(values.out).resolve() in (
         pathlib.Path(p).expanduser().resolve() for p in inputs if p):
@@ -110,7 +110,7 @@ def main(values: flags.FlagValues) -> None:
     info["num"], labels = num, model.labels(num, y)
     make = lambda: Drawing(model.sample(
         values.seed, num, labels, batch=values.batch, **knobs, **cond), labels)
-  if not kind and join.lead():
+  if not kind and join.is_main_process():
     old = results.check_folder(values.out, part_of(
         info, info.get("num", np.inf),
         None if labels is None else labels.tolist()))
@@ -118,7 +118,7 @@ def main(values: flags.FlagValues) -> None:
   x = made.x
   if model.class_names:
     info["class_names"] = model.class_names
-  if join.lead():
+  if join.is_main_process():
     write(values.out, x, made.labels, info | {"num": len(x)} | made.info,
           made.columns, made.arrays)
     print(f"{len(x)} samples -> {printable(values.out)}" + " (replaced)" * old)

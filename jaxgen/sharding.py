@@ -60,7 +60,7 @@ def batched(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(mesh.axis_names))
 
 
-def cut(leaf: Any, mesh: Mesh) -> NamedSharding:
+def leaf_sharding(leaf: Any, mesh: Mesh) -> NamedSharding:
   """How a leaf of the state is kept: along `fsdp`, by its longest axis.
 
   By the longest that this cuts evenly; whole where there is none, and where so
@@ -80,13 +80,13 @@ def shardings(state: core.State, mesh: Mesh) -> core.State:
   Weights, their averages and what optimisers keep of them are cut alike, for
   they are shaped alike. Statistics and counters are whole everywhere.
   """
-  place = functools.partial(jax.tree.map, lambda leaf: cut(leaf, mesh))
+  place = functools.partial(jax.tree.map, lambda leaf: leaf_sharding(leaf, mesh))
   whole = jax.tree.map(lambda _: replicated(mesh), state)
   return whole.replace(params=place(state.params), opt=place(state.opt),
                        ema=place(state.ema))
 
 
-def whole(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: Any, mesh: Mesh) -> Any:
   """Within a program: the same arrays, all of them on every device."""
   return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
@@ -101,8 +101,8 @@ def layout(mesh: Mesh) -> core.Layout:
   if mesh.shape["fsdp"] == 1:
     return core.Layout(rows=rows)
   place = lambda tree: jax.lax.with_sharding_constraint(
-      tree, jax.tree.map(lambda leaf: cut(leaf, mesh), tree))
-  return core.Layout(functools.partial(whole, mesh=mesh), place, rows)
+      tree, jax.tree.map(lambda leaf: leaf_sharding(leaf, mesh), tree))
+  return core.Layout(functools.partial(replicate, mesh=mesh), place, rows)
 
 
 def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
@@ -115,7 +115,7 @@ def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
         f"accumulate={accumulate}: take a multiple of {parts}, such as {near}")
 
 
-def place(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """This process's share of a global batch -> the global batch on devices."""
   sharding = batched(mesh)
   if jax.process_count() == 1:
@@ -124,7 +124,7 @@ def place(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
           for k, v in batch.items()}
 
 
-def share(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def local_rows(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Of a global batch that every process has, this process's share."""
   i, n = jax.process_index(), jax.process_count()
   return {k: v[i * len(v) // n:(i + 1) * len(v) // n]
@@ -153,7 +153,7 @@ def prefetch(batches: Iterator[Any], mesh: Mesh, ahead: int = 2
   """
   queue = []
   for batch in batches:
-    queue.append(place(batch, mesh))
+    queue.append(shard_batch(batch, mesh))
     if len(queue) > ahead:
       yield queue.pop(0)
   yield from queue

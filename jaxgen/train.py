@@ -31,7 +31,7 @@ from jaxgen import cli, core, keys, sharding
 from jaxgen.checkpoint import lock
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.manager import Checkpoints
-from jaxgen.checkpoint.meta import checked, latest
+from jaxgen.checkpoint.meta import check_meta, latest
 from jaxgen.checkpoint.restore import NoCheckpoint
 from jaxgen.config import as_json, check_config
 from jaxgen.data import summary
@@ -41,21 +41,14 @@ from jaxgen.data.sources import open_split
 from jaxgen.distributed import agreement, join
 from jaxgen.distributed.preemption import STOPPED, stop_signal
 from jaxgen.errors import Diverged, UserError, printable
-from jaxgen.experiment import (
-  Compiled,
-  Experiment,
-  check_attention,
-  describe,
-  dummy,
-  open_data,
-)
+from jaxgen.experiment import Compiled, Experiment, check_attention, describe, dummy, open_data
 from jaxgen.monitor import goodput
 from jaxgen.monitor.goodput import Goodput
 from jaxgen.monitor.log import FILE, Logger, read_rows
 from jaxgen.monitor.progress import duration
 from jaxgen.sampling.output import portrait
 from jaxgen.sampling.sampler import draw
-from jaxgen.sampling.stages import is_cascade, note, planned
+from jaxgen.sampling.stages import is_cascade, note, planned_stages
 
 CONFIGS = ("config",)
 MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh",
@@ -98,7 +91,7 @@ def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
   Stages know nothing of each other: with `only` each can be trained on a
   machine of its own, at the same time. Answers like `main`.
   """
-  stages = planned(settings, workdir)
+  stages = planned_stages(settings, workdir)
   if only is not None and not 0 <= only < len(stages):
     raise UserError(f"stage={only}: this cascade has stages 0 to "
                     f"{len(stages) - 1}")
@@ -135,7 +128,7 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
   """
   begun, times = time.time(), goodput.Goodput(join.stall())
   join.follow(times.beat)
-  tells = join.lead() and not quiet
+  tells = join.is_main_process() and not quiet
   out = sys.stderr if tells else io.StringIO()
   experiment, source = Experiment.of(config), open_data(config)
   meta = describe(config, source)
@@ -152,17 +145,17 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
       workdir, every=config.checkpoint.every, keep=config.checkpoint.keep,
       keep_every=config.checkpoint.keep_every or None,
       log=lambda line: print(printable(line), file=sys.stderr))
-  with lock.held(workdir, wait), stop_signal() as stopped, checkpoints:
+  with lock.exclusive(workdir, wait), stop_signal() as stopped, checkpoints:
     check_same(workdir, meta)  # who held it may have begun it
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
     if past:  # maybe of an older checkpoint than the newest
-      checked(past, workdir)
+      check_meta(past, workdir)
     meta |= {"import": past["import"]} if "import" in past else {}
     if first >= config.steps:
       print(f"{printable(workdir)} is already trained, to step {first}",
             file=out)
       return state
-    gone = resumed(times, workdir, past, begun)
+    gone = account_for_loss(times, workdir, past, begun)
     if tells:
       summary.introduce(source, config.data.split)
     state = experiment.fresh(source, mesh) if state is None else state
@@ -213,13 +206,13 @@ def updates(step: Compiled, mesh: jax.sharding.Mesh, source: Source,
       yield i + 1, state, metrics
 
 
-def resumed(times: goodput.Goodput, workdir: str, past: dict[str, Any],
+def account_for_loss(times: goodput.Goodput, workdir: str, past: dict[str, Any],
             begun: float) -> goodput.Loss:
   """What was lost since the checkpoint with the meta `past`; into `times`.
 
   The log is the sign of life: what was done after its last row is not known.
   """
-  rows = read_rows(f"{workdir}/{FILE}") if join.lead() else ()
+  rows = read_rows(f"{workdir}/{FILE}") if join.is_main_process() else ()
   saved, step = past.get("goodput") or {}, past.get("step", 0)
   gone = goodput.loss(rows, saved.get("time"), step, begun)
   times.resume(saved.get("seconds") or {}, gone, step)
@@ -478,7 +471,7 @@ class Probe:
     def look(state, batches, key):
       batch, held = map(core.on_device, batches)
       return experiment.model.probe(
-          sharding.whole(state, mesh), batch, held, keys.example_keys(key, n))
+          sharding.replicate(state, mesh), batch, held, keys.example_keys(key, n))
 
     self.program = jax.jit(look, out_shardings=sharding.replicated(mesh))
 

@@ -114,7 +114,7 @@ def record():
   """Losses, and leaves after the step, on all devices there are."""
   mesh, kept = sharding.make_mesh(), {}
   whole, cut = sharding.replicated(mesh), functools.partial(
-      sharding.place, mesh=mesh)
+      sharding.shard_batch, mesh=mesh)
   if mesh.size == 1:  # then the programs of the other tests will do
     whole, cut = None, lambda batch: batch
   for name in ("unet", "norms"):

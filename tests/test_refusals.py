@@ -11,7 +11,7 @@ from verbs import POINTS, call
 
 from jaxgen import cli, config, sharding
 from jaxgen.config import build, find
-from jaxgen.convert.initial_state import Data
+from jaxgen.convert.initial_state import DataSpec
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, check_attention, open_data
@@ -265,7 +265,7 @@ def test_classifiers_want_labels():
   c = config.load("judge:debug")
   c.data.classes = 0
   with pytest.raises(UserError, match="learns labels, and nature has none"):
-    Experiment.of(c).abstract(Data("nature", (8, 8, 1), 0),
+    Experiment.of(c).abstract(DataSpec("nature", (8, 8, 1), 0),
                               sharding.make_mesh())
 
 

@@ -87,7 +87,7 @@ def test_rows_of_a_process_are_those_that_its_devices_hold():
 
 def test_leaves_are_cut_along_the_longest_axis_that_divides():
   mesh = abstract(2, 4)
-  spec = lambda *sizes: sharding.cut(shape(*sizes), mesh).spec
+  spec = lambda *sizes: sharding.leaf_sharding(shape(*sizes), mesh).spec
   assert spec(3, 3, 64, 128) == P(None, None, None, "fsdp")
   assert spec(3, 3, 128, 64) == P(None, None, "fsdp")
   assert spec(64, 64) == P("fsdp")
@@ -96,7 +96,7 @@ def test_leaves_are_cut_along_the_longest_axis_that_divides():
   assert spec() == P()
   assert spec(sharding.SMALL) == P("fsdp")
   assert spec(sharding.SMALL - 4) == P()    # divides, but is small
-  assert sharding.cut(shape(64, 64), abstract(8, 1)).spec == P()
+  assert sharding.leaf_sharding(shape(64, 64), abstract(8, 1)).spec == P()
 
 
 @pytest.mark.parametrize("tx", [
@@ -216,7 +216,7 @@ def steps(name: str, mesh: jax.sharding.Mesh) -> dict:
       if not s.is_fully_replicated]
   size = sum(x.nbytes for x in jax.tree.leaves(state))
   state, losses = jax.device_put(state, where), []
-  step, batch = Compiled(game, mesh), sharding.place(batch, mesh)
+  step, batch = Compiled(game, mesh), sharding.shard_batch(batch, mesh)
   for i in range(STEPS):
     state, metrics = step(i, state, batch, SEED)
     losses.append({k: float(v) for k, v in metrics.items()

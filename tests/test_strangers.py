@@ -23,7 +23,7 @@ from jaxgen.forms import NUMBER, Each, Whole
 from jaxgen.monitor import log, pictures
 from jaxgen.monitor.goodput import loss
 from jaxgen.sampling.stages import stages_of
-from jaxgen.sampling.trained import trained as read_model
+from jaxgen.sampling.trained import load_trained as read_model
 from jaxgen.study import record
 
 CONFIG = "configs/points_diffusion.py:debug"

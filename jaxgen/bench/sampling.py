@@ -216,7 +216,7 @@ def inputs(sampler: Sampler, batch: int, knobs: dict[str, float]) -> tuple:
     if make:  # small images: what they show does not matter
       shape = jax.eval_shape(make, like).shape
       given[name] = np.full(shape, 128, sampler.dtype)
-  given = sharding.place(given, sampler.mesh)
+  given = sharding.shard_batch(given, sampler.mesh)
   return sampler.state, given, jax.random.key(0), settings
 
 

@@ -130,7 +130,7 @@ def read_meta(path: epath.Path) -> dict[str, Any]:
 
 def agreed_meta(path: epath.Path) -> dict[str, Any]:
   """`read_meta`; DamagedError on all processes if one of them cannot."""
-  return together(lambda: read_meta(path))
+  return read_everywhere(lambda: read_meta(path))
 
 
 def load(path: epath.Path, abstract: Any,
@@ -155,7 +155,7 @@ def load(path: epath.Path, abstract: Any,
   meta = agreed_meta(path)
   compare_leaves(meta["leaves"], abstract, path, whole)
   abstract = jax.tree.map(_placed, abstract)
-  state = together(lambda: _read(path, abstract))
+  state = read_everywhere(lambda: _read(path, abstract))
   for name, leaf in fingerprint(state)[0].items():
     if leaf != meta["leaves"][name]:
       raise DamagedError(f"{name} differs from what was saved")
@@ -180,7 +180,7 @@ def _placed(leaf):
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
-def together(read: Callable[[], Any]) -> Any:
+def read_everywhere(read: Callable[[], Any]) -> Any:
   """Its result, or DamagedError on every process if it fails on any of them.
 
   Reads have no barriers of their own, so the processes may meet here.
@@ -191,12 +191,12 @@ def together(read: Callable[[], Any]) -> Any:
     result = read()
   except Exception as error:  # of nine kinds at least, by what is damaged
     why = f"unreadable: {first_line(error)}"
-  if why := objection(why):
+  if why := first_error(why):
     raise DamagedError(why)
   return result
 
 
-def objection(why: str | None) -> str:
+def first_error(why: str | None) -> str:
   """What the first process objects to, told to all; empty if none does."""
   if jax.process_count() == 1:
     return why or ""
@@ -209,7 +209,7 @@ def objection(why: str | None) -> str:
               "")
 
 
-def follow(step: int | None) -> int | None:
+def broadcast_step(step: int | None) -> int | None:
   """What process 0 says, on all processes."""
   if jax.process_count() == 1:
     return step

@@ -30,7 +30,7 @@ HOLDER = re.compile(r"process \d+ on ([\w.-]+) since [\d :+-]+\n")
 
 
 @contextlib.contextmanager
-def held(workdir: str | os.PathLike, wait: bool = False) -> Iterator[None]:
+def exclusive(workdir: str | os.PathLike, wait: bool = False) -> Iterator[None]:
   """Within, nobody else writes to a workdir, which is made if need be.
 
   Of several processes the first holds the lock for all.
@@ -55,7 +55,7 @@ def held(workdir: str | os.PathLike, wait: bool = False) -> Iterator[None]:
   if join.joined():
     why = join.consult("", lambda _: take())
   else:
-    why = disk.objection(take() if jax.process_index() == 0 else "")
+    why = disk.first_error(take() if jax.process_index() == 0 else "")
   try:
     if why:
       raise UserError(why)
@@ -70,7 +70,7 @@ def acquire(workdir: Path, wait: bool = False) -> int:
 
   Where the file system has no locks there is a line on stderr.
   """
-  file, begun, told = opened(workdir), time.monotonic(), False
+  file, begun, told = open_lock_file(workdir), time.monotonic(), False
   while True:
     try:
       # Not flock: that is inherited by children that outlive us.
@@ -105,7 +105,7 @@ def release(file: int) -> None:
   os.close(file)
 
 
-def opened(workdir: Path) -> int:
+def open_lock_file(workdir: Path) -> int:
   """The file that is locked; UserError unless it can be written."""
   path = workdir / FILE
   try:

@@ -24,11 +24,7 @@ from orbax.checkpoint import options as ocp_options
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.checkpoint.disk import silence_orbax, steps
 from jaxgen.checkpoint.fingerprint import fingerprint
-from jaxgen.checkpoint.restore import (
-  abstract_leaves,
-  latest_meta,
-  restore_subset,
-)
+from jaxgen.checkpoint.restore import abstract_leaves, latest_meta, restore_subset
 from jaxgen.config import as_json, check_config
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
@@ -97,7 +93,7 @@ class Checkpoints:
     if not (force or step % self.every == 0):
       return False
     self._settle()
-    why = disk.objection(
+    why = disk.first_error(
         self._obstacle(step) if jax.process_index() == 0 else "")
     if why.endswith(THERE):
       return False
@@ -192,12 +188,12 @@ class Checkpoints:
     if jax.process_index() == 0:
       self._name_strangers()
     while True:
-      step = disk.follow(
+      step = disk.broadcast_step(
           self._choose(passed) if jax.process_index() == 0 else None)
       if step is None:
         break
       path = self.root / str(step)
-      if why := disk.objection("" if path.exists() else "no such folder"):
+      if why := disk.first_error("" if path.exists() else "no such folder"):
         raise UserError(f"{path}: {why}; the workdir must lie on a file system "
                         "that all processes share")
       try:
@@ -300,7 +296,7 @@ class Checkpoints:
     self._tell(step, disk.first_line(error))
     # Of several processes, the others wait for us in Orbax's barriers.
     if join.joined():
-      join.leave(SAVE_FAILED, self._failure)
+      join.abort(SAVE_FAILED, self._failure)
     if jax.process_count() > 1:  # somebody else made them one
       os._exit(SAVE_FAILED)
     self._shut()  # a manager forgets neither errors nor steps that failed

@@ -39,10 +39,10 @@ def latest(workdir: epath.PathLike) -> dict[str, Any]:
   Raises:
     UserError: there is none, or not as a training writes it.
   """
-  return checked(restore.latest_meta(workdir), workdir)
+  return check_meta(restore.latest_meta(workdir), workdir)
 
 
-def checked(meta: dict[str, Any], workdir: epath.PathLike) -> dict[str, Any]:
+def check_meta(meta: dict[str, Any], workdir: epath.PathLike) -> dict[str, Any]:
   """`meta`, if it is as a training writes it: else a UserError."""
   why = forms.misfit(meta, FORM)
   if not why and math.prod(meta["data"]["shape"]) > LARGEST:

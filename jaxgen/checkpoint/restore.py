@@ -107,12 +107,12 @@ def _newest(workdir, step, read):
   while True:
     left = [s for s in step_folder.present(root)
             if s not in failed and step in (None, s)]
-    chosen = disk.follow(left[-1] if left else None)
+    chosen = disk.broadcast_step(left[-1] if left else None)
     if chosen is None:
       raise NoCheckpoint(_nothing(workdir, step, failed))
     path = root / str(chosen)
     try:
-      if why := disk.objection(disk.problem(path)):
+      if why := disk.first_error(disk.problem(path)):
         raise disk.DamagedError(why)
       return read(path)
     except disk.DamagedError as error:

@@ -7,7 +7,7 @@ import functools
 
 from absl import flags
 
-from jaxgen.convert.workdir import carry
+from jaxgen.convert.workdir import export_weights
 from jaxgen.errors import UserError, printable
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.unet_names import SOURCES
@@ -34,7 +34,7 @@ def main(values: flags.FlagValues) -> None:
   for name in ("out", "disc"):
     if values[name].value:
       check_file(values[name].value, f"--{name}")
-  made = carry(values.workdir, values.out, values.source, ema=values.ema,
+  made = export_weights(values.workdir, values.out, values.source, ema=values.ema,
                step=values.step, disc=values.disc)
   print(f"{made['tensors']} tensors of step {made['step']}, averaged by "
         f"{printable(made['ema'])} -> {printable(values.out)}")

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
-from jaxgen.convert.initial_state import Data, Weights
+from jaxgen.convert.initial_state import DataSpec, Weights
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import gans, tensor_files
@@ -19,11 +19,11 @@ LATENTS = 4096  # whose mean style is that of a file that does not tell it
 GROUPS = ("gen", "disc")
 
 
-def opened(checkpoint: str, source: str, config: ConfigDict, *,
+def open_gan_checkpoint(checkpoint: str, source: str, config: ConfigDict, *,
            key: str | None, size: int, disc: str | None,
            seen: Callable[[int, int], None], say: Callable[[str], None]
-           ) -> tuple[Experiment, Data, core.State, Weights]:
-  """Like exchange.opened, of a GAN: all sets of the file are taken."""
+           ) -> tuple[Experiment, DataSpec, core.State, Weights]:
+  """Like workdir.open_checkpoint, of a GAN: all sets of the file are taken."""
   check_net(config, source)
   if key is not None:
     raise UserError("--key is for a network by itself: of a GAN's file all "
@@ -37,7 +37,7 @@ def opened(checkpoint: str, source: str, config: ConfigDict, *,
   known = c.size or getattr(gen, "size", 0)
   if size not in (0, known):
     raise UserError(f"--size={size}, but the config makes images of {known}")
-  data = Data(c.source, (known, known, getattr(gen, "channels", 3)), c.classes)
+  data = DataSpec(c.source, (known, known, getattr(gen, "channels", 3)), c.classes)
   abstract = experiment.abstract(data, sharding.make_mesh())
   parts = gans.take(sets, {g: collections(abstract, g) for g in GROUPS},
                     source, seen)
@@ -100,14 +100,14 @@ def mean_style(model: core.Model, variables: Mapping[str, Any]) -> np.ndarray:
   return np.asarray(ws[:, 0].mean(0))
 
 
-def given(workdir: str, source: str, config: ConfigDict, ema: str | None,
+def gan_tensors(workdir: str, source: str, config: ConfigDict, ema: str | None,
           step: int | None) -> tuple[sampling_trained.Trained, dict[str, Any]]:
   """A workdir's GAN, and its sets of tensors as the source has them."""
   check_net(config, source)
   if not GANS[source].write:
     raise UserError(f"{source} keeps its code in its files: none are written; "
                     "export to another source")
-  trained = sampling_trained.trained(workdir, ema, step)
+  trained = sampling_trained.load_trained(workdir, ema, step)
   stats = trained.stats.get("gen", {})
   parts = {"ema": {"params": trained.params["gen"]} | stats}
   groups = [g for g in GROUPS if g in GANS[source].sets]

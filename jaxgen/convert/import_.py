@@ -17,7 +17,7 @@ import sys
 from absl import flags
 
 from jaxgen.convert.published import Facts
-from jaxgen.convert.workdir import bring
+from jaxgen.convert.workdir import import_weights
 from jaxgen.errors import UserError, printable
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.unet_names import SOURCES
@@ -60,7 +60,7 @@ def main(values: flags.FlagValues) -> None:
     if n == total:
       bars[0].end()
 
-  bring(values.checkpoint, values.workdir, values.source, values.config,
+  import_weights(values.checkpoint, values.workdir, values.source, values.config,
         key=values.key, size=values.size, licence=values.licence,
         disc=values.disc, facts=Facts(
             values.heads, values.head_channels, values.heads_up,

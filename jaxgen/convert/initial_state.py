@@ -14,7 +14,7 @@ from jaxgen.interop import names
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class DataSpec:
   """In the place of a data source that need not be there."""
   name: str
   shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class Weights(NamedTuple):
   ema: core.Groups = {}
 
 
-class Given(NamedTuple):
+class FixedInit(NamedTuple):
   """In the place of a model whose weights are there already."""
   players: tuple
   sampled: tuple
@@ -53,11 +53,11 @@ class Given(NamedTuple):
     return self.params, self.stats
 
 
-def begun(experiment: Experiment, data: Data, abstract: core.State,
+def initial_state(experiment: Experiment, data: DataSpec, abstract: core.State,
           weights: Weights) -> core.State:
   """The state before the first step; `weights` is emptied on the way."""
   whole = sharding.replicated(sharding.make_mesh())
-  params, stats, ema = (placed(tree, whole) for tree in weights)
+  params, stats, ema = (place_leaves(tree, whole) for tree in weights)
   batch = {k: jnp.zeros(s.shape, s.dtype) for k, s in dummy(data, 1).items()}
   model, seed = experiment.model, jax.random.key(experiment.config.seed)
   lacking = [g for g in abstract.params if g not in params]
@@ -74,7 +74,7 @@ def begun(experiment: Experiment, data: Data, abstract: core.State,
     stats = {g: carried[g] | stats.get(g, {}) for g in apart}
   else:
     stats = {g: stats.get(g, {}) for g in apart}
-  given = Given(model.players, model.sampled, params, stats)
+  given = FixedInit(model.players, model.sampled, params, stats)
   c = experiment.config
   state = core.make_init(
       given, complete("optim", c.optim, steps=c.steps), tuple(c.ema))(
@@ -85,7 +85,7 @@ def begun(experiment: Experiment, data: Data, abstract: core.State,
   return jax.device_put(state, jax.tree.map(lambda s: s.sharding, abstract))
 
 
-def placed(tree: Mapping[str, Any], where: jax.sharding.Sharding
+def place_leaves(tree: Mapping[str, Any], where: jax.sharding.Sharding
            ) -> dict[str, Any]:
   """On devices, one leaf at a time: no more is in memory twice."""
   leaves, made = collections.deque(names.flat(tree).items()), {}

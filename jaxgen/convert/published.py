@@ -154,7 +154,7 @@ def usual(tensors: Mapping[str, Any], source: str, size: int, facts: Facts,
     raise UserError("the file does not say how large its images are: give "
                     "--size=64, or a --config")
   require(network, facts)
-  c = made(network, size)
+  c = config_for(network, size)
   facts.apply(c)
   say("the file does not say, and was assumed: "
       f"{attention(c.model.net)}, {c.model.process.name} of "
@@ -181,7 +181,7 @@ def require(network: Network, facts: Facts) -> None:
                     "--config")
 
 
-def made(network: Network, size: int) -> ConfigDict:
+def config_for(network: Network, size: int) -> ConfigDict:
   """ADM's config, with the network that a file tells."""
   base = "adm_imagenet64.py" if network.kind == "UNet" else (
       f"adm_classifier.py:{64 if size == 64 else 256}")

@@ -13,7 +13,7 @@ from jaxgen.checkpoint import disk, lock, step_folder
 from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.convert import gan_workdir, published
-from jaxgen.convert.initial_state import Data, Weights, begun
+from jaxgen.convert.initial_state import DataSpec, Weights, initial_state
 from jaxgen.convert.published import NOTHING, Facts
 from jaxgen.errors import UserError, nearest
 from jaxgen.experiment import Experiment, describe
@@ -27,7 +27,7 @@ Tensors = dict[str, Tensor]
 HEAD, FIRST = Block("head", "conv", ""), Block("in", "0", "")
 
 
-def bring(checkpoint: str, workdir: str, source: str,
+def import_weights(checkpoint: str, workdir: str, source: str,
           config: ConfigDict | None = None, *, key: str | None = None,
           size: int = 0, licence: str = "", disc: str | None = None,
           facts: Facts = NOTHING,
@@ -57,20 +57,20 @@ def bring(checkpoint: str, workdir: str, source: str,
     configs.check_single(config, "import")
     config = config.copy_and_resolve_references()
     facts.apply(config)
-  way = gan_workdir.opened if is_gan(config) else functools.partial(
-      opened, facts=facts)
+  way = gan_workdir.open_gan_checkpoint if is_gan(config) else functools.partial(
+      open_checkpoint, facts=facts)
   experiment, data, abstract, weights = way(
       checkpoint, source, config, key=key, size=size, disc=disc, seen=seen,
       say=say)
   config = experiment.config
-  state = begun(experiment, data, abstract, weights)
+  state = initial_state(experiment, data, abstract, weights)
   meta = describe(config, data) | {"import": {
       "source": source, "file": pathlib.Path(checkpoint).name,
       "key": key, "sha256": tensor_files.sha256(checkpoint), "licence": licence,
       **({"disc": tensor_files.sha256(disc)} if disc else {}),
       "date": datetime.datetime.now(datetime.UTC).date().isoformat()}}
   c = config.checkpoint
-  with lock.held(workdir), Checkpoints(
+  with lock.exclusive(workdir), Checkpoints(
       workdir, every=c.every, keep=c.keep, keep_every=c.keep_every or None,
       log=say) as checkpoints:
     check_new(workdir)
@@ -89,11 +89,11 @@ def is_gan(config: ConfigDict | None) -> bool:
   return config is not None and "gen" in config.model
 
 
-def opened(checkpoint: str, source: str, config: ConfigDict | None, *,
+def open_checkpoint(checkpoint: str, source: str, config: ConfigDict | None, *,
            key: str | None, size: int, disc: str | None,
            facts: Facts, seen: Callable[[int, int], None],
            say: Callable[[str], None]
-           ) -> tuple[Experiment, Data, core.State, Weights]:
+           ) -> tuple[Experiment, DataSpec, core.State, Weights]:
   """The experiment, its data, the shapes of its state, the file's weights."""
   if disc:
     raise UserError("--disc is a GAN's, and wants its --config")
@@ -141,7 +141,7 @@ def check_net(config: ConfigDict, source: str, checkpoint: str | None = None
 
 
 def stand_in(experiment: Experiment, tensors: Tensors, source: str, size: int
-             ) -> Data:
+             ) -> DataSpec:
   """The shape of the data, of which nothing needs to be there."""
   c = experiment.config.data
   if c.size and size not in (0, c.size):
@@ -161,10 +161,10 @@ def stand_in(experiment: Experiment, tensors: Tensors, source: str, size: int
   if c.channels not in (0, channels):
     raise UserError(f"the file is of images with {channels} channels, but "
                     f"config.data.channels={c.channels}")
-  return Data(c.source, (size, size, channels), c.classes)
+  return DataSpec(c.source, (size, size, channels), c.classes)
 
 
-def carry(workdir: str, out: str, source: str | None = None, *,
+def export_weights(workdir: str, out: str, source: str | None = None, *,
           ema: str | None = None, step: int | None = None,
           disc: str | None = None) -> dict[str, Any]:
   """Writes a workdir's weights as a checkpoint of somebody else's code.
@@ -192,25 +192,25 @@ def carry(workdir: str, out: str, source: str | None = None, *,
     if disc:
       gan_workdir.check_disc(source, "--disc")
       tensor_files.kind_of(disc)
-    trained, tensors = gan_workdir.given(workdir, source, config, ema, step)
+    trained, tensors = gan_workdir.gan_tensors(workdir, source, config, ema, step)
     if gan_workdir.apart(source):
       if disc:
         tensor_files.write(disc, tensors["disc"])
       tensors = tensors[""]
-    return written(out, trained, tensors, past)
+    return write_tensors(out, trained, tensors, past)
   if disc:
     raise UserError(f"--disc is a GAN's, and {workdir} holds a "
                     f"{config.model.name}")
   check_net(config, source)
-  trained = sampling_trained.trained(workdir, ema, step)
+  trained = sampling_trained.load_trained(workdir, ema, step)
   tensors = names.give(trained.params["net"], source)
   betas = getattr(getattr(trained.model, "process", None), "betas", None)
   if source == "sr3" and betas is not None:  # its code wants them
     tensors |= {k: lazy(v) for k, v in sr3_buffers(betas).items()}
-  return written(out, trained, tensors, past)
+  return write_tensors(out, trained, tensors, past)
 
 
-def written(out: str, trained: sampling_trained.Trained, tensors: dict[str, Any],
+def write_tensors(out: str, trained: sampling_trained.Trained, tensors: dict[str, Any],
             past: dict[str, Any]) -> dict[str, Any]:
   """Writes the file; what there is to say of it."""
   tensor_files.write(out, tensors)

@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 Features = dict[str, np.ndarray]
 
 
-def lead() -> bool:
+def is_main_process() -> bool:
   """Whether this process writes for all."""
   return jax.process_index() == 0
 

@@ -46,7 +46,7 @@ class Place(NamedTuple):
   devices: Sequence[int] | None = None  # None: jax's choice; (): all it sees
 
 
-def found(env: Mapping[str, str], tpu: bool = False) -> Place | None:
+def place_from_env(env: Mapping[str, str], tpu: bool = False) -> Place | None:
   """This process's place among others; None if there are no others.
 
   Args:
@@ -158,8 +158,8 @@ def join(alone: bool = False) -> None:
   global _guard
   from jax._src import cloud_tpu_init, distributed
 
-  place = found(os.environ, cloud_tpu_init.running_in_cloud_tpu_vm)
-  if place is None or counted(place) == 1:
+  place = place_from_env(os.environ, cloud_tpu_init.running_in_cloud_tpu_vm)
+  if place is None or process_count(place) == 1:
     return
   if alone:
     raise UserError("this is done by one process, and this is one of several: "
@@ -180,7 +180,7 @@ def join(alone: bool = False) -> None:
   _guard.start()
 
 
-def counted(place: Place) -> int:
+def process_count(place: Place) -> int:
   """How many processes there are; jax is asked where only it knows."""
   if place.processes != ASK:
     return place.processes
@@ -190,7 +190,7 @@ def counted(place: Place) -> int:
   return cluster.get_process_count() if cluster else 1
 
 
-def lead() -> bool:
+def is_main_process() -> bool:
   """Whether this is process 0, who writes and speaks for all."""
   return _guard is None or _guard.index == 0
 
@@ -201,7 +201,7 @@ def follow(report: Callable[[], watchdog.Beat]) -> None:
     _guard.report = report
 
 
-def meet(name: str, seconds: float = MEET) -> None:
+def barrier(name: str, seconds: float = MEET) -> None:
   """Waits for all others to come here too; ends the run if they do not.
 
   Args:
@@ -232,20 +232,20 @@ def consult(mine: str, judge: Callable[[dict[int, str]], str]) -> str:
     return judge({0: mine})
   store, key = _guard.store, f"consult/{_guard.meetings}"
   store.put(f"{key}/{_guard.index}", mine)
-  meet("compare notes")
+  barrier("compare notes")
   if _guard.index == 0:
     told = {int(i): text for i, text in store.all(key).items()}
     store.put(f"{key}-answer/0", judge(told))
-  meet("hear the answer")
+  barrier("hear the answer")
   return store.all(f"{key}-answer")["0"]
 
 
-def leave(status: int, line: str) -> NoReturn:
+def abort(status: int, line: str) -> NoReturn:
   """Ends all processes, this one among several, with one line."""
   _guard.leave(status, line)
 
 
-def broken(error: BaseException) -> NoReturn:
+def abort_with(error: BaseException) -> NoReturn:
   """Ends a process of several on an error that nobody expected.
 
   What comes from jax may be the fault of another process that died, and then
@@ -264,13 +264,13 @@ def joined() -> bool:
   return _guard is not None
 
 
-def part() -> None:
+def shutdown() -> None:
   """The end of a verb that went well: waits for all others, then lets go."""
   global _guard
   if _guard is None:
     return
   sys.stdout.flush()
-  meet("the end")
+  barrier("the end")
   _guard.over.set()
   _guard = None
   jax.distributed.shutdown()

@@ -170,7 +170,7 @@ class Guard:
     """In a thread: leaves if process 0 does not answer."""
     while not self.over.wait(self.tick):
       if self.asked.seconds() > self.patience:
-        depart(LOST, "process 0 is gone or frozen: no answer from it for "
+        exit_now(LOST, "process 0 is gone or frozen: no answer from it for "
                f"{self.patience:.0f} s; start all {self.count} again")
 
   def beat(self) -> Beat:
@@ -202,7 +202,7 @@ class Guard:
   def leave(self, status: int, line: str) -> NoReturn:
     """Ends this process, and all others with the same status and line."""
     if self.index:  # a store that hangs must not hold us up
-      late = threading.Timer(5 * self.tick, depart, (status, line))
+      late = threading.Timer(5 * self.tick, exit_now, (status, line))
       late.daemon = True
       late.start()
     end = time.monotonic() + 5 * self.tick
@@ -214,13 +214,13 @@ class Guard:
       while self.index == 0 and time.monotonic() < end and (
           len(self.store.all("gone")) < self.count):
         time.sleep(self.tick / 4)
-    depart(status, line)
+    exit_now(status, line)
 
 
 _departing = threading.RLock()
 
 
-def depart(status: int, line: str) -> NoReturn:
+def exit_now(status: int, line: str) -> NoReturn:
   """Ends the process at once, with one line; the first to call it does."""
   with _departing:
     with contextlib.suppress(Exception):
@@ -236,7 +236,7 @@ def depart(status: int, line: str) -> NoReturn:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(signal_number):
-  depart(LOST, "jax gave up, see above: most likely process 0 died, or not "
+  exit_now(LOST, "jax gave up, see above: most likely process 0 died, or not "
          "everybody came; start all again")
 
 

@@ -26,13 +26,7 @@ from jaxgen import core, sharding
 from jaxgen.checkpoint.fingerprint import fingerprint
 from jaxgen.data import arrayfile, zipped
 from jaxgen.data.arrays import Source
-from jaxgen.data.folder import (
-  Pictures,
-  choose,
-  classes_of,
-  labels_beside,
-  listing,
-)
+from jaxgen.data.folder import Pictures, choose, classes_of, labels_beside, listing
 from jaxgen.data.image import open_image
 from jaxgen.errors import UserError
 from jaxgen.evaluation import origins

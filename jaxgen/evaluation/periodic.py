@@ -19,7 +19,7 @@ from jaxgen.evaluation.scores import check_metric
 from jaxgen.files import digest
 from jaxgen.monitor.log import card_name
 from jaxgen.sampling.sampler import Sampler
-from jaxgen.sampling.trained import bare
+from jaxgen.sampling.trained import sampling_state
 
 DEFAULTS = dict(every=0, num=10_000, protocol="adm", ref="", metrics=(),
                 features="inception", weights="", seed=0, batch=256)
@@ -114,7 +114,7 @@ class Periodic:
       return {}
     name = card_name(done, self.evaluation.extractor.name,
                      self.evaluation.protocol.name, self.how["num"])
-    if gather.lead():
+    if gather.is_main_process():
       files.write_json(self.workdir / "evals" / name, card)
     return card["scores"]
 
@@ -136,7 +136,7 @@ class Periodic:
     profile = next(iter(config["ema"]), "none")
     if profile != "none":
       state = state.averaged(profile)
-    own = bare(done, {g: state.params[g] for g in groups},
+    own = sampling_state(done, {g: state.params[g] for g in groups},
                {g: state.stats[g] for g in groups if g in state.stats})
     classes = config["data"]["classes"]
     return Sampler(

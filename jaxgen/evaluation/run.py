@@ -11,13 +11,7 @@ from PIL import Image
 from jaxgen.distributed import gather
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
-from jaxgen.evaluation.collect import (
-  Collected,
-  Extractor,
-  Plan,
-  collect,
-  forget,
-)
+from jaxgen.evaluation.collect import Collected, Extractor, Plan, collect, forget
 from jaxgen.evaluation.images import Images, across, span_of
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.reference import Reference
@@ -260,7 +254,7 @@ class Evaluation:
                for x in (a, *rows[1][i * k:(i + 1) * k])]
       size = shown[0].shape[1::-1]
       shown = [np.asarray(Image.fromarray(x).resize(size)) for x in shown]
-      if gather.lead():
+      if gather.is_main_process():
         pictures.save_png(picture, pictures.grid(np.stack(shown), k + 1), {
             "columns": "a sample, then its nearest in the reference"})
     return [{"sample": int(i), "ratio": float(found.ratio[i]),

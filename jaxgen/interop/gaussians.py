@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.interop.pickles import (
-    Bounded,
-    Known,
-    Nothing,
-    Unreadable,
-    interpret,
-)
+from jaxgen.interop.pickles import Bounded, Known, Nothing, Unreadable, interpret
 
 FLOATS, WHOLE = ("f4", "f8"), ("i4", "i8", "u4", "u8")
 

@@ -11,15 +11,7 @@ import pathlib
 from typing import Any, BinaryIO, NamedTuple
 
 from jaxgen.interop import torchfile
-from jaxgen.interop.pickles import (
-    Bounded,
-    Budget,
-    Known,
-    Nothing,
-    Unreadable,
-    guarded,
-    interpret,
-)
+from jaxgen.interop.pickles import Bounded, Budget, Known, Nothing, Unreadable, guarded, interpret
 from jaxgen.interop.torchfile import MAGIC, Place, Storage, View
 
 LARGE = 1 << 20  # bytes that are not read at once

@@ -10,13 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
-from jaxgen.diffusion import (
-  conditioning,
-  guidance,
-  objective,
-  posterior,
-  samplers,
-)
+from jaxgen.diffusion import conditioning, guidance, objective, posterior, samplers
 from jaxgen.diffusion.denoiser import Denoise, Estimate
 from jaxgen.diffusion.process import Noise
 from jaxgen.keys import fold, normal

@@ -106,7 +106,7 @@ class Bars:
   """Progress of long work on stderr, one line for each kind."""
 
   def __init__(self, stream: TextIO | None = None):
-    self.stream = stream or (sys.stderr if gather.lead() else io.StringIO())
+    self.stream = stream or (sys.stderr if gather.is_main_process() else io.StringIO())
     self.what, self.bar, self.begun = "", None, 0.0
 
   def __call__(self, what: str, done: int, total: int) -> None:

@@ -13,13 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.layers import (
-  CondNorm,
-  GroupNorm,
-  LabelEmbed,
-  Projection,
-  upsample,
-)
+from jaxgen.nets.layers import CondNorm, GroupNorm, LabelEmbed, Projection, upsample
 from jaxgen.nets.spectral import spectral
 from jaxgen.nets.unet import halve
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jaxgen import core, sharding
 from jaxgen.bench import device
 from jaxgen.bench.training import cycle
-from jaxgen.convert.initial_state import Data
+from jaxgen.convert.initial_state import DataSpec
 from jaxgen.errors import UserError
 from jaxgen.experiment import Compiled, Experiment, check_attention, dummy
 from jaxgen.sampling.sampler import Sampler
@@ -41,7 +41,7 @@ class Program(NamedTuple):
   turns: int = 1
 
 
-def train(config: ConfigDict, data: Data, mesh: Mesh) -> list[Program]:
+def train(config: ConfigDict, data: DataSpec, mesh: Mesh) -> list[Program]:
   """The train step, for every turn that players take."""
   experiment = Experiment.of(config)
   check_attention(experiment.model, data)
@@ -59,7 +59,7 @@ def train(config: ConfigDict, data: Data, mesh: Mesh) -> list[Program]:
       by_kind(state, batch)) for turn in dict.fromkeys(turns)]
 
 
-def sample(config: ConfigDict, data: Data, mesh: Mesh, batch: int,
+def sample(config: ConfigDict, data: DataSpec, mesh: Mesh, batch: int,
            knobs: Mapping[str, float]) -> list[Program]:
   """The sampler, as `jaxgen sample` would run it with averaged weights."""
   experiment = Experiment.of(config)
@@ -132,7 +132,7 @@ STORED = {
 }
 
 
-def stand_in(config: ConfigDict, shape: Sequence[int] | None = None) -> Data:
+def stand_in(config: ConfigDict, shape: Sequence[int] | None = None) -> DataSpec:
   """What the config trains on, without a look at it.
 
   Args:
@@ -153,7 +153,7 @@ def stand_in(config: ConfigDict, shape: Sequence[int] | None = None) -> Data:
     raise UserError(f"the config does not say how large the images of {name} "
                     "are: say --shape=32,32,3 or --config.data.size=32")
   dtype = np.float32 if len(shape) == 1 else np.uint8
-  return Data(name, tuple(shape), config.data.classes, np.dtype(dtype))
+  return DataSpec(name, tuple(shape), config.data.classes, np.dtype(dtype))
 
 
 def channels(config: ConfigDict) -> int:

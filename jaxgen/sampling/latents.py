@@ -241,7 +241,7 @@ def in_batches(run: Callable[[dict[str, Array]], Any],
   parts = []
   for first in range(0, n, batch):
     i = np.minimum(np.arange(first, first + batch), n - 1)
-    now = sharding.place({k: v[i] for k, v in given.items()}, mesh)
+    now = sharding.shard_batch({k: v[i] for k, v in given.items()}, mesh)
     parts.append(jax.device_get(run(now)))
   return jax.tree.map(lambda *x: np.concatenate(x)[:n], *parts)
 

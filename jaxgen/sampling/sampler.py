@@ -16,8 +16,8 @@ from jaxgen.errors import UserError, guarding, nearest
 from jaxgen.keys import example_keys, fold
 from jaxgen.sampling import presets
 from jaxgen.sampling.presets import PATHS
-from jaxgen.sampling.stages import chained, stages_of
-from jaxgen.sampling.trained import bare, guided, trained
+from jaxgen.sampling.stages import build_cascade, stages_of
+from jaxgen.sampling.trained import guided, load_trained, sampling_state
 
 # Of classes: numbers or names.
 Labels = int | str | Sequence[int | str] | None
@@ -79,23 +79,23 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
       do not go together.
   """
   stages = stages_of(workdir)
-  parts = [trained(w, ema, step, sampler, respacing, any_kind=len(stages) > 1)
+  parts = [load_trained(w, ema, step, sampler, respacing, any_kind=len(stages) > 1)
            for w in stages]
   for part in parts:
     if samples and not hasattr(part.model, "sample"):
       raise UserError(f"{part.card['workdir']} holds a "
                       f"{type(part.model).__name__}: it makes no samples")
-  ours = parts[0] if len(parts) == 1 else chained(parts)
+  ours = parts[0] if len(parts) == 1 else build_cascade(parts)
   if classifier and worse:
     raise UserError("give a classifier or a worse model to guide with, not "
                     "both")
   if classifier or worse:
-    guide = trained(classifier or worse, guide_ema, guide_step)
+    guide = load_trained(classifier or worse, guide_ema, guide_step)
     ours = guided(ours, guide, "classifier" if classifier else "worse")
   elif guide_ema or guide_step is not None:
     raise UserError("guide_ema and guide_step are of a classifier or a worse "
                     "model, and there is none")
-  state = bare(ours.step, ours.params, ours.stats)
+  state = sampling_state(ours.step, ours.params, ours.stats)
   state = sharding.everywhere(state, sharding.make_mesh())
   data = ours.data
   return Sampler(ours.model, state, tuple(data["shape"]),
@@ -120,8 +120,8 @@ def draw(model: core.Model, profile: str | None, shapes, classes: int,
   if n % mesh.size == 0:
     keys = sharding.layout(mesh).rows(keys)
   state = state.averaged(profile) if profile else state
-  x = model.sample(sharding.whole(state, mesh), batch, keys)
-  return sharding.whole(core.as_data(x, shapes["x"].dtype), mesh)
+  x = model.sample(sharding.replicate(state, mesh), batch, keys)
+  return sharding.replicate(core.as_data(x, shapes["x"].dtype), mesh)
 
 
 def key_of(seed: int | core.Key) -> core.Key:
@@ -231,8 +231,8 @@ class Sampler:
     for first in which[::batch]:
       i = np.arange(first, first + batch)
       now = {k: v[i % len(v)] for k, v in given.items()}
-      now = sharding.share({"i": i.astype(np.int32)} | now)
-      now = sharding.place(now, self.mesh)
+      now = sharding.local_rows({"i": i.astype(np.int32)} | now)
+      now = sharding.shard_batch(now, self.mesh)
       yield self.program(state, now, key, settings)
 
   @functools.cached_property

@@ -33,7 +33,7 @@ def is_cascade(settings: ConfigDict) -> bool:
   return "stages" in settings
 
 
-def planned(settings: ConfigDict, workdir: str) -> list[tuple[str, Any]]:
+def planned_stages(settings: ConfigDict, workdir: str) -> list[tuple[str, Any]]:
   """The stages of a config: where each lies, and its own config or None.
 
   Raises:
@@ -62,7 +62,7 @@ def note(settings: ConfigDict, workdir: str) -> None:
   """Writes down what the stages of a cascade's workdir are."""
   path = pathlib.Path(workdir) / LIST
   where = [{"workdir": place} if own is None else {"stage": str(i)}
-           for i, (place, own) in enumerate(planned(settings, workdir))]
+           for i, (place, own) in enumerate(planned_stages(settings, workdir))]
   if listed(workdir) not in (None, where):
     raise UserError(f"{workdir} holds a cascade of other stages: take a new "
                     "--workdir")
@@ -115,7 +115,7 @@ def data_of(workdir: str | Sequence[str]) -> ConfigDict:
   return meta.settings(meta.latest(stages_of(workdir)[-1])).data
 
 
-def chained(parts: Sequence[Trained]) -> Trained:
+def build_cascade(parts: Sequence[Trained]) -> Trained:
   """Trained stages -> the cascade that they are.
 
   Raises:

@@ -34,7 +34,7 @@ class Trained(NamedTuple):
   card: dict[str, Any]  # where all this comes from
 
 
-def trained(workdir: str, ema: str | None = None, step: int | None = None,
+def load_trained(workdir: str, ema: str | None = None, step: int | None = None,
             sampler: str | None = None, respacing: str | None = None,
             any_kind: bool = False) -> Trained:
   """Builds a workdir's model and reads its averaged weights.
@@ -86,7 +86,7 @@ def counting(what: str, leaves: Sized) -> Callable:
   return intercept
 
 
-def bare(step: int, params: core.Groups, stats: core.Groups) -> core.State:
+def sampling_state(step: int, params: core.Groups, stats: core.Groups) -> core.State:
   """A state of what sampling reads, and nothing of training."""
   return core.State(
       step=jnp.int32(step), params=params, stats=stats, opt={}, ema={},

@@ -44,7 +44,7 @@ class Picture(NamedTuple):
   profile: bytes | None
 
 
-def opened(path: Path, channels: int) -> Picture:
+def open_picture(path: Path, channels: int) -> Picture:
   """A stored image, turned upright by its EXIF tag, in 8 bits a channel.
 
   Raises:
@@ -71,7 +71,7 @@ def opened(path: Path, channels: int) -> Picture:
   return Picture(x, grey, alpha, None if image.mode == "CMYK" else profile)
 
 
-def finished(x: np.ndarray, picture: Picture) -> Image.Image:
+def finish_picture(x: np.ndarray, picture: Picture) -> Image.Image:
   """What was made of a picture, uint8 [H, W, C], in the mode of its source.
 
   Opacity is enlarged bicubically.
@@ -139,11 +139,11 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
   Raises:
     UserError: The model cannot do it, or results would overwrite images.
   """
-  s, overlap, labels = settled(model, factor, overlap, labels)
+  s, overlap, labels = tile_settings(model, factor, overlap, labels)
   if batch < 1:
     raise UserError(f"batch={batch}: want at least 1")
   src, out = Path(src).expanduser(), Path(out).expanduser()
-  jobs, info = planned(src, out), dict(info or {})
+  jobs, info = planned_jobs(src, out), dict(info or {})
   tells = {job.target.relative_to(out).as_posix(): info | {
       "source": printable(job.name)} for job in jobs}
   check_folder(out, tells.get)
@@ -166,7 +166,7 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
         **(knobs or {}))
     for (work, *_), tile in zip(group, x, strict=False):
       if work.canvas.add(tile):
-        save(work.job.target, finished(work.canvas.image, work.picture),
+        save(work.job.target, finish_picture(work.canvas.image, work.picture),
              work.picture.profile, info | {
                  "source": printable(work.job.name)})
         report.done.append(work.job.name)
@@ -196,7 +196,7 @@ def tiles(jobs: list[Job], channels: int, layout: tuple[int, int, int],
   """Small tiles of all images in turn, and the pixel where each begins."""
   for job in jobs:
     try:
-      picture = opened(job.source, channels)
+      picture = open_picture(job.source, channels)
     except Exception as e:  # a broken file may fail anywhere in a decoder
       why = (str(e) or type(e).__name__).splitlines()[0].split(" '/")[0]
       report.skipped[job.name] = why
@@ -217,7 +217,7 @@ def factor_of(model: Sampler) -> int:
   return model.shape[0] // jax.eval_shape(make, x).shape[1]
 
 
-def settled(model: Sampler, factor: int, overlap: int | None,
+def tile_settings(model: Sampler, factor: int, overlap: int | None,
             labels: int | None) -> tuple[int, int, int | None]:
   """Side of a small tile, overlap and label; UserError for a misfit."""
   shape = tuple(model.shape)
@@ -239,7 +239,7 @@ def settled(model: Sampler, factor: int, overlap: int | None,
   return s, overlap, labels
 
 
-def planned(src: Path, out: Path) -> list[Job]:
+def planned_jobs(src: Path, out: Path) -> list[Job]:
   """Where the result of each image goes; UserError if it must not."""
   if not src.is_dir():
     raise UserError(f"there is no folder {src}")

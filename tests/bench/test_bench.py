@@ -12,12 +12,7 @@ import pytest
 
 from jaxgen import cli, config, core, files
 from jaxgen.bench import bench, device, sampling, tables, training
-from jaxgen.bench.sampling import (
-  count_evaluations,
-  fresh_sampler,
-  inputs,
-  sampling_speed,
-)
+from jaxgen.bench.sampling import count_evaluations, fresh_sampler, inputs, sampling_speed
 from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy, open_data

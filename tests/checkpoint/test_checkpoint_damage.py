@@ -15,11 +15,7 @@ import tensorstore
 
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.manager import Checkpoints
-from jaxgen.checkpoint.restore import (
-  abstract_leaves,
-  latest_meta,
-  restore_subset,
-)
+from jaxgen.checkpoint.restore import abstract_leaves, latest_meta, restore_subset
 from jaxgen.errors import UserError
 
 CONFIG = {"net": "nets.mlp.MLP", "widths": [1, 2, 3]}

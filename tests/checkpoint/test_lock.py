@@ -20,7 +20,7 @@ from jaxgen.errors import UserError
 HOLD = """
 import os, sys, time
 from jaxgen.checkpoint import lock
-with lock.held(sys.argv[1]):
+with lock.exclusive(sys.argv[1]):
   if len(sys.argv) > 2 and os.fork() == 0:  # a worker that outlives us
     time.sleep(60)
     os._exit(0)
@@ -66,10 +66,10 @@ def test_death_gives_it_back_at_once(tmp_path, more):
   with Holder(tmp_path, *more) as other:
     other.kill()  # the worker, if there is one, lives on
     other.wait()
-    with lock.held(tmp_path):
+    with lock.exclusive(tmp_path):
       text = (tmp_path / lock.FILE).read_text()
     assert text.startswith(f"process {os.getpid()} on ")
-  with lock.held(tmp_path):  # the end of a training gives it back, too
+  with lock.exclusive(tmp_path):  # the end of a training gives it back, too
     pass
 
 
@@ -77,7 +77,7 @@ def test_who_is_told_to_wait_waits(tmp_path, capsys):
   with Holder(tmp_path) as other:
     done = subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {other.pid}"])
     begun = time.monotonic()
-    with lock.held(tmp_path, wait=True):
+    with lock.exclusive(tmp_path, wait=True):
       assert time.monotonic() - begun > 0.5
     done.wait()
   (line,) = capsys.readouterr().err.splitlines()
@@ -102,7 +102,7 @@ def test_a_file_system_without_locks(tmp_path, capsys, monkeypatch, code):
   def never(*_):
     raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
   monkeypatch.setattr(fcntl, "lockf", never)
-  with lock.held(tmp_path):
+  with lock.exclusive(tmp_path):
     pass
   (line,) = capsys.readouterr().err.splitlines()
   assert "cannot be locked here" in line and "nobody else" in line
@@ -112,19 +112,19 @@ def test_what_lies_where_the_lock_wants_to_be(tmp_path):
   path = tmp_path / lock.FILE
   (tmp_path / "mine").write_text("mine")
   path.symlink_to("mine")
-  with pytest.raises(UserError, match=rf"{lock.FILE}"), lock.held(tmp_path):
+  with pytest.raises(UserError, match=rf"{lock.FILE}"), lock.exclusive(tmp_path):
     pass
   path.unlink()
   os.mkfifo(path)
-  with pytest.raises(UserError, match="in the way"), lock.held(tmp_path):
+  with pytest.raises(UserError, match="in the way"), lock.exclusive(tmp_path):
     pass
   path.unlink()
   path.mkdir()
-  with pytest.raises(UserError, match=rf"{lock.FILE}"), lock.held(tmp_path):
+  with pytest.raises(UserError, match=rf"{lock.FILE}"), lock.exclusive(tmp_path):
     pass
   path.rmdir()
   path.write_text("mine\x1b[2J")
-  with lock.held(tmp_path), pytest.raises(UserError, match="another process"):
+  with lock.exclusive(tmp_path), pytest.raises(UserError, match="another process"):
     subprocess_acquire(tmp_path)
   assert path.read_text() == "mine\x1b[2J"
   assert (tmp_path / "mine").read_text() == "mine"

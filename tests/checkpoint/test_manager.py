@@ -16,11 +16,7 @@ import pytest
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.fingerprint import fingerprint
 from jaxgen.checkpoint.manager import Checkpoints
-from jaxgen.checkpoint.restore import (
-  abstract_leaves,
-  latest_meta,
-  restore_subset,
-)
+from jaxgen.checkpoint.restore import abstract_leaves, latest_meta, restore_subset
 from jaxgen.config import as_json, check_config
 from jaxgen.errors import UserError
 

@@ -13,7 +13,7 @@ from jaxgen import config, core, experiment, sharding, train
 from jaxgen.checkpoint.restore import latest_meta, restore_subset
 from jaxgen.config import build
 from jaxgen.convert import initial_state
-from jaxgen.convert.workdir import bring, carry
+from jaxgen.convert.workdir import export_weights, import_weights
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import names, tensor_files
@@ -51,7 +51,7 @@ def brought(tmp_path_factory):
   """-> workdir of an import, its file, and the weights; not to be changed."""
   folder = tmp_path_factory.mktemp("brought")
   made = written(folder / "theirs.pt", small(), "adm")
-  bring(folder / "theirs.pt", folder / "w", "adm", small(), size=8,
+  import_weights(folder / "theirs.pt", folder / "w", "adm", small(), size=8,
                  licence="MIT, by X")
   return folder / "w", folder / "theirs.pt", made
 
@@ -59,7 +59,7 @@ def brought(tmp_path_factory):
 def test_every_weight_and_average_is_theirs(brought):
   workdir, file, made = brought
   like = Experiment.of(small()).abstract(
-      initial_state.Data("digits", (8, 8, 1), 10), sharding.make_mesh())
+      initial_state.DataSpec("digits", (8, 8, 1), 10), sharding.make_mesh())
   step, state, _ = restore_subset(
       workdir, {"params": like.params, "ema": like.ema, "opt": like.opt})
   assert step == 0
@@ -137,10 +137,10 @@ def test_classifiers_and_other_sources(tmp_path):
                              ("configs/sr3.py:debug", "sr3", 12)):
     file, workdir = tmp_path / f"{source}.pt", tmp_path / source
     made = written(file, small(name), source)
-    bring(file, workdir, source, small(name), size=8)
+    import_weights(file, workdir, source, small(name), size=8)
     jax.tree.map(np.testing.assert_array_equal,
-                 trained.trained(workdir).params["net"], made)
-    done = carry(workdir, tmp_path / "x.safetensors")
+                 trained.load_trained(workdir).params["net"], made)
+    done = export_weights(workdir, tmp_path / "x.safetensors")
     theirs, back = tensor_files.read(file), tensor_files.read(tmp_path / "x.safetensors")
     assert done["tensors"] == len(back) == len(theirs) + more
     for key, tensor in theirs.items():
@@ -159,7 +159,7 @@ def test_heads_are_sayable(brought, tmp_path, capsys, monkeypatch):
   net = latest_meta(tmp_path / "w")["config"]["model"]["net"]
   assert (net["heads"], net["heads_up"], net["split_first"]) == (4, 2, True)
   jax.tree.map(np.testing.assert_array_equal,
-               trained.trained(tmp_path / "w").params["net"], made)
+               trained.load_trained(tmp_path / "w").params["net"], made)
   argv[-1] += "2"
   line = mistake(capsys, monkeypatch, *argv)
   assert "--heads=4" in line and "--schedule" in line
@@ -179,7 +179,7 @@ def test_names_that_are_no_text(brought, tmp_path, capsys, monkeypatch):
         f"--workdir={tmp_path / end}", "--config.model.net.head=16")
     assert status == 0 and "step 0" in out, lines
     assert out.encode() and out.strip().isprintable()
-    made = carry(str(tmp_path / end), str(folder / f"out.{end}"))
+    made = export_weights(str(tmp_path / end), str(folder / f"out.{end}"))
     assert made["import"]["file"] == file.name
 
 

@@ -267,7 +267,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
 READERS = {  # whatever opens an image of a user's
   "training": lambda path: image.decode(path, 8, 3),
   "bytes": lambda path: image.decode(path.read_bytes(), 8, 3),
-  "originals": lambda path: upscale.opened(path, 3),
+  "originals": lambda path: upscale.open_picture(path, 3),
   "evaluation": lambda path: Folder.open(str(path.parent), False, True),
   "study": pairs.encoded,
   "provenance": pictures.read_info,

@@ -133,7 +133,7 @@ for step in range(10**9):
 
 
 def test_who_comes_late_is_named():
-  body = "if not i: processes.meet('lunch', 1)\ntime.sleep(99)"
+  body = "if not i: processes.barrier('lunch', 1)\ntime.sleep(99)"
   done = pod.run(2, 1, verb(body), env=PATIENT)
   assert [d.status for d in done] == [75, 75], done
   assert last(done) == ["jaxgen: process 1 did not come to lunch within 1 s; "

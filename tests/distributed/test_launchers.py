@@ -1,7 +1,7 @@
 """Environments as launchers really make them: which of how many is this?"""
 import pytest
 
-from jaxgen.distributed.join import ASK, Place, found
+from jaxgen.distributed.join import ASK, Place, place_from_env
 from jaxgen.errors import UserError
 
 OURS = {"JAXGEN_COORDINATOR": "10.0.0.1:8476", "JAXGEN_PROCESSES": "4",
@@ -64,7 +64,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("env, tpu, place", KNOWN.values(), ids=KNOWN)
 def test_known_launchers(env, tpu, place):
-  assert found(env, tpu) == place
+  assert place_from_env(env, tpu) == place
 
 
 @pytest.mark.parametrize("env, lacks", [
@@ -76,7 +76,7 @@ def test_known_launchers(env, tpu, place):
 ])
 def test_half_a_place_is_a_mistake(env, lacks):
   with pytest.raises(UserError, match=lacks):
-    found(env)
+    place_from_env(env)
 
 
 def test_an_indexed_pod_alone_says_so(monkeypatch):
@@ -85,11 +85,11 @@ def test_an_indexed_pod_alone_says_so(monkeypatch):
   for package, answer in ((None, None), (object(), Place(ASK, 1, ASK))):
     monkeypatch.setattr("importlib.util.find_spec", lambda _, p=package: p)
     if answer:
-      assert found(pod) == answer
+      assert place_from_env(pod) == answer
       continue
     with pytest.raises(UserError, match="or JAXGEN_PROCESSES=1"):
-      found(pod)
-  assert found(pod | {"JAXGEN_PROCESSES": "1"}) is None
+      place_from_env(pod)
+  assert place_from_env(pod | {"JAXGEN_PROCESSES": "1"}) is None
 
 
 def test_what_is_left_to_jax_it_finds(monkeypatch):
@@ -100,7 +100,7 @@ def test_what_is_left_to_jax_it_finds(monkeypatch):
       monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
       monkeypatch.setenv(name, value)
-    place = found(env)
+    place = place_from_env(env)
     where, count, index, _ = ClusterEnv.auto_detect_unset_distributed_params(
         None, None, None, None, None, 10)
     host = "10.96.0.1:" if "OMPI_COMM_WORLD_RANK" in env else "gpu07:"

@@ -78,7 +78,7 @@ def theirs(tmp_path_factory):
   """-> paths of G_ema.pth and D.pth, of random weights; and these."""
   folder = tmp_path_factory.mktemp("theirs")
   experiment = Experiment.of(small())
-  data = initial_state.Data("digits", (8, 8, 1), 10)
+  data = initial_state.DataSpec("digits", (8, 8, 1), 10)
   abstract = experiment.abstract(data, workdir.sharding.make_mesh())
   rng, made = np.random.default_rng(0), {}
   for group in ("gen", "disc"):
@@ -94,12 +94,12 @@ def theirs(tmp_path_factory):
 def test_in_and_out_again(theirs, tmp_path):
   """Both nets and all their statistics; what is sampled is the file's."""
   gen, disc, made = theirs
-  workdir.bring(gen, tmp_path / "w", "biggan", small(), disc=disc)
-  trained = sampling_trained.trained(tmp_path / "w")
+  workdir.import_weights(gen, tmp_path / "w", "biggan", small(), disc=disc)
+  trained = sampling_trained.load_trained(tmp_path / "w")
   jax.tree.map(np.testing.assert_array_equal,
                {"params": trained.params["gen"], **trained.stats["gen"]},
                made["gen"])
-  done = workdir.carry(tmp_path / "w", tmp_path / "G.pth",
+  done = workdir.export_weights(tmp_path / "w", tmp_path / "G.pth",
                         disc=tmp_path / "D.pth")
   assert done["tensors"] == len(tensor_files.read(gen))
   for name, path in (("G.pth", gen), ("D.pth", disc)):
@@ -111,10 +111,10 @@ def test_in_and_out_again(theirs, tmp_path):
 
 def test_without_a_discriminator_it_begins_at_random(theirs, tmp_path):
   lines = []
-  workdir.bring(theirs[0], tmp_path / "w", "biggan", small(),
+  workdir.import_weights(theirs[0], tmp_path / "w", "biggan", small(),
                  say=lines.append)
   assert any("no discriminator: it begins at random" in x for x in lines)
-  trained = sampling_trained.trained(tmp_path / "w")
+  trained = sampling_trained.load_trained(tmp_path / "w")
   shapes = gan_workdir.abstract(trained)
   _, state, _ = restore_subset(
       tmp_path / "w", {"params": {"disc": shapes.params["disc"]}})

@@ -18,24 +18,15 @@ from test_interop_files import legacy
 from jaxgen import config, sharding
 from jaxgen.checkpoint.restore import restore_subset
 from jaxgen.config import build
-from jaxgen.convert.initial_state import Data
-from jaxgen.convert.workdir import bring, carry
+from jaxgen.convert.initial_state import DataSpec
+from jaxgen.convert.workdir import export_weights, import_weights
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import edm, gans, names, stylegan2_names, tensor_files
 from jaxgen.interop.infer import infer
 from jaxgen.interop.tensors import lazy
-from jaxgen.interop.torchwrite import (
-  ORDERED,
-  name,
-  number,
-  numbers,
-  text,
-)
-from jaxgen.nets.stylegan2 import (
-  Discriminator,
-  Generator,
-)
+from jaxgen.interop.torchwrite import ORDERED, name, number, numbers, text
+from jaxgen.nets.stylegan2 import Discriminator, Generator
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 # Who runs this leaves a file behind.
@@ -383,7 +374,7 @@ def same(a, b):
 
 def restored(workdir, classes):
   like = Experiment.of(small(classes)).abstract(
-      Data("digits", (8, 8, 1), classes), sharding.make_mesh())
+      DataSpec("digits", (8, 8, 1), classes), sharding.make_mesh())
   _, state, _ = restore_subset(
       workdir, {"params": like.params, "ema": like.ema, "stats": like.stats})
   return state
@@ -396,16 +387,16 @@ def test_a_pickle_makes_a_workdir(tmp_path, monkeypatch):
             sets.items()}
   arrays["G"]["synthesis.b8.conv0.resample_filter"] = stylegan2_names.FILTER
   pathlib.Path("x.pkl").write_bytes(snapshot(arrays))
-  bring("x.pkl", "w", "nvlabs", small())
+  import_weights("x.pkl", "w", "nvlabs", small())
   state = restored("w", 10)
   same(state["params"], {"gen": made["gen"]["params"],
                          "disc": made["disc"]["params"]})
   same(state["ema"]["main"]["gen"], made["ema"]["params"])
   same(state["stats"]["gen"], {k: made["ema"][k] for k in ("average", "noise")})
   with pytest.raises(UserError, match="keeps its code"):
-    carry("w", "y.pt")
+    export_weights("w", "y.pt")
   with pytest.raises(UserError, match="has no name for this net's mapping/emb"):
-    carry("w", "y.pt", "stylegan2")
+    export_weights("w", "y.pt", "stylegan2")
   assert not pathlib.Path("hacked").exists()
 
 
@@ -415,14 +406,14 @@ def test_the_ports_checkpoints_go_in_and_out(tmp_path):
           for at, one in sets.items()}
   tensor_files.write(tmp_path / "x.pt", sets)
   said = []
-  bring(tmp_path / "x.pt", tmp_path / "w", "stylegan2", small(0),
+  import_weights(tmp_path / "x.pt", tmp_path / "w", "stylegan2", small(0),
                  say=said.append)
   assert any("mean style" in line for line in said)
   state = restored(tmp_path / "w", 0)
   same(state["params"]["gen"], made["gen"]["params"])
   same(state["ema"]["main"]["gen"], made["ema"]["params"])
   assert np.abs(state["stats"]["gen"]["average"]["w_avg"]).max() > 0
-  carry(tmp_path / "w", tmp_path / "y.pt")
+  export_weights(tmp_path / "w", tmp_path / "y.pt")
   back = tensor_files.sets(tmp_path / "y.pt")
   assert set(back) == {"g", "g_ema", "d", ""} and set(back[""]) == {
       "latent_avg"}
@@ -430,7 +421,7 @@ def test_the_ports_checkpoints_go_in_and_out(tmp_path):
     for k, t in sets[at].items():
       np.testing.assert_array_equal(back[at][k].read(), t.read())
   with pytest.raises(UserError, match="want x.pt"):
-    carry(tmp_path / "w", tmp_path / "y.safetensors")
+    export_weights(tmp_path / "w", tmp_path / "y.safetensors")
 
 
 def test_mistakes(tmp_path):
@@ -438,7 +429,7 @@ def test_mistakes(tmp_path):
     with pytest.raises(UserError) as e:
       if sets:
         tensor_files.write(tmp_path / "x.pt", sets)
-      bring(tmp_path / "x.pt", tmp_path / "w", source, c, **kw)
+      import_weights(tmp_path / "x.pt", tmp_path / "w", source, c, **kw)
     return str(e.value)
 
   sets, _ = random_sets(0, "stylegan2")

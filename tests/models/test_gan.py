@@ -196,7 +196,7 @@ def record():
   for i in (2, 3):
     batch = data(seed=i)
     if mesh.size > 1:
-      batch = sharding.place(batch, mesh)
+      batch = sharding.shard_batch(batch, mesh)
     state, metrics = stepper()(core.turn(WHOLE, i), state, batch, SEED)
     kept |= {f"{i}/{k}": np.asarray(v) for k, v in metrics.items()}
   tree = {"params": state.params, "stats": state.stats}

@@ -292,7 +292,7 @@ x = np.load(sys.argv[1])
 variables = BatchNorm().init(jax.random.key(0), x)
 run = jax.jit(lambda x: BatchNorm().apply(
     variables, x, mutable=["batch_stats"])[0])
-np.save(sys.argv[1], run(sharding.place({"x": x}, mesh)["x"]))
+np.save(sys.argv[1], run(sharding.shard_batch({"x": x}, mesh)["x"]))
 """
 
 

@@ -15,13 +15,7 @@ from jaxgen.interop import names, stylegan2_names
 from jaxgen.keys import example_keys
 from jaxgen.nets import fir
 from jaxgen.nets.equalised import Dense, Mapping
-from jaxgen.nets.stylegan2 import (
-  Discriminator,
-  Generator,
-  Layer,
-  minibatch_stddev,
-  modulated,
-)
+from jaxgen.nets.stylegan2 import Discriminator, Generator, Layer, minibatch_stddev, modulated
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 jit = functools.partial(jax.jit, compiler_options={

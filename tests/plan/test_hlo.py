@@ -4,15 +4,7 @@ import types
 import pytest
 
 from jaxgen.errors import UserError
-from jaxgen.plan import (
-  estimate,
-  hlo,
-  network,
-  planner,
-  profile,
-  report,
-  topology,
-)
+from jaxgen.plan import estimate, hlo, network, planner, profile, report, topology
 
 TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=16
 
