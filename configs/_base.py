@@ -4,18 +4,18 @@ A config file says in ARGS which arguments its `get_config` takes after a colon,
 as in "configs/x.py:debug": strings, or a range of whole numbers. Where they are
 many, FORM says how they are put together.
 """
+
 from ml_collections import ConfigDict
 
 
-def base(source: str, *, steps: int, batch: int, size: int = 0,
-         classes: int = 0) -> ConfigDict:
+def base(source: str, *, steps: int, batch: int, size: int = 0, classes: int = 0) -> ConfigDict:
   """A config without a model: `steps` updates of `batch` examples."""
   c = ConfigDict()
   c.seed = 0
   c.steps = steps
   c.batch = batch
-  c.accumulate = 1      # equal parts in which a batch is differentiated
-  c.patience = 20       # skipped (non-finite) updates in a row, then we stop
+  c.accumulate = 1  # equal parts in which a batch is differentiated
+  c.patience = 20  # skipped (non-finite) updates in a row, then we stop
   # Devices: those along data hold the same state, those along fsdp a part of
   # it each; batches are cut over all. 0: what is left.
   c.mesh = dict(data=0, fsdp=1)
@@ -23,15 +23,36 @@ def base(source: str, *, steps: int, batch: int, size: int = 0,
   # channels: 1 grey, 3 RGB, 0 as they are stored.
   # classes: labels that the model is given; 0: none.
   # crop: 0.8 takes random squares of 0.8 to 1 of an image; 0: the middle one.
-  c.data = dict(source=source, split="train", size=size, channels=0,
-                classes=classes, flip=False, crop=0.0, workers=0)
+  c.data = dict(
+    source=source,
+    split="train",
+    size=size,
+    channels=0,
+    classes=classes,
+    flip=False,
+    crop=0.0,
+    workers=0,
+  )
   c.model = ConfigDict()
   c.optim = ConfigDict()  # an optimiser for every group that a player moves
-  c.ema = ConfigDict()    # profiles of averaged weights; "main" is sampled
+  c.ema = ConfigDict()  # profiles of averaged weights; "main" is sampled
   # eval: like `jaxgen eval --protocol`, every so many steps; 0: never.
-  c.log = dict(every=100, pictures=1000, histograms=False, eval=dict(
-      every=0, num=10_000, protocol="adm", ref="", metrics=(),
-      features="inception", weights="", seed=0, batch=256))
+  c.log = dict(
+    every=100,
+    pictures=1000,
+    histograms=False,
+    eval=dict(
+      every=0,
+      num=10_000,
+      protocol="adm",
+      ref="",
+      metrics=(),
+      features="inception",
+      weights="",
+      seed=0,
+      batch=256,
+    ),
+  )
   c.checkpoint = dict(every=1000, keep=3, keep_every=0)
   return c
 
@@ -41,8 +62,9 @@ def cascade(*stages: str) -> ConfigDict:
 
   Each is a config, "configs/x.py:arg", or the workdir of a trained model.
   """
-  return ConfigDict(dict(stages=tuple(
-      dict(config=s) if ".py" in s else dict(workdir=s) for s in stages)))
+  return ConfigDict(
+    dict(stages=tuple(dict(config=s) if ".py" in s else dict(workdir=s) for s in stages))
+  )
 
 
 def debug(c: ConfigDict) -> ConfigDict:

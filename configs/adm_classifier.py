@@ -7,6 +7,7 @@ One for each resolution of ImageNet: 64 (65,438,568 parameters), 128
   jaxgen train --config configs/adm_classifier.py:64 --workdir C
   jaxgen sample --workdir W --classifier C --scale 1.0 --out samples.npz
 """
+
 from configs import _adm
 
 ARGS = ("64", "128", "256", "512", "debug")
@@ -15,13 +16,20 @@ ARGS = ("64", "128", "256", "512", "debug")
 def get_config(arg=None):
   """`arg`: 64, 128 (if not said), 256, 512; or `debug`, on digits."""
   size = int(arg) if arg and arg != "debug" else 128
-  mults = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4),
-           512: (0.5, 1, 1, 2, 2, 4, 4)}[size]
+  mults = {
+    64: (1, 2, 3, 4),
+    128: (1, 1, 2, 3, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+  }[size]
   c = _adm.classifier(
-      size, mults=mults, blocks=4 if size == 64 else 2,
-      process="Cosine" if size == 64 else "Linear",
-      batch=1024 if size == 64 else 256,
-      steps=300_000 if size <= 128 else 500_000,
-      lr=6e-4 if size == 64 else 3e-4,
-      weight_decay=0.2 if size == 64 else 0.05)
+    size,
+    mults=mults,
+    blocks=4 if size == 64 else 2,
+    process="Cosine" if size == 64 else "Linear",
+    batch=1024 if size == 64 else 256,
+    steps=300_000 if size <= 128 else 500_000,
+    lr=6e-4 if size == 64 else 3e-4,
+    weight_decay=0.2 if size == 64 else 0.05,
+  )
   return _adm.debug(c) if arg == "debug" else c

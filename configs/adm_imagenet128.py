@@ -7,6 +7,7 @@ of 256 images.
   jaxgen train --config configs/adm_imagenet128.py --workdir W
   jaxgen sample --workdir W --classifier C --scale 0.5 --out samples.npz
 """
+
 from configs import _adm
 
 ARGS = ("debug",)
@@ -15,7 +16,13 @@ ARGS = ("debug",)
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""
   c = _adm.diffusion(
-      "tfds:imagenet2012", 128, classes=1000, batch=256, steps=4_360_000,
-      lr=1e-4, process="Linear",
-      net=_adm.adm(width=256, mults=(1, 1, 2, 3, 4), heads=4))
+    "tfds:imagenet2012",
+    128,
+    classes=1000,
+    batch=256,
+    steps=4_360_000,
+    lr=1e-4,
+    process="Linear",
+    net=_adm.adm(width=256, mults=(1, 1, 2, 3, 4), heads=4),
+  )
   return _adm.debug(c) if arg == "debug" else c

@@ -8,6 +8,7 @@ images.
   jaxgen train --config configs/adm_imagenet256.py --workdir W
   jaxgen sample --workdir W --classifier C --scale 1.0 --out samples.npz
 """
+
 from configs import _adm
 
 ARGS = ("uncond", "debug")
@@ -17,7 +18,13 @@ def get_config(arg=None):
   """`uncond`: without labels. `debug`: a small net for a few steps, digits."""
   classes = 0 if arg == "uncond" else 1000
   c = _adm.diffusion(
-      "tfds:imagenet2012", 256, classes=classes, batch=256, steps=1_980_000,
-      lr=1e-4, process="Linear",
-      net=_adm.adm(width=256, mults=(1, 1, 2, 2, 4, 4), classes=classes))
+    "tfds:imagenet2012",
+    256,
+    classes=classes,
+    batch=256,
+    steps=1_980_000,
+    lr=1e-4,
+    process="Linear",
+    net=_adm.adm(width=256, mults=(1, 1, 2, 2, 4, 4), classes=classes),
+  )
   return _adm.debug(c) if arg == "debug" else c

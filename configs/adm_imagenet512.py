@@ -7,6 +7,7 @@ sampled in float32 (`--config.model.net.dtype=float32` on import or training).
   jaxgen train --config configs/adm_imagenet512.py --workdir W
   jaxgen sample --workdir W --classifier C --scale 4.0 --out samples.npz
 """
+
 from configs import _adm
 
 ARGS = ("debug",)
@@ -15,7 +16,13 @@ ARGS = ("debug",)
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""
   c = _adm.diffusion(
-      "tfds:imagenet2012", 512, classes=1000, batch=256, steps=1_940_000,
-      lr=1e-4, process="Linear",
-      net=_adm.adm(width=256, mults=(0.5, 1, 1, 2, 2, 4, 4)))
+    "tfds:imagenet2012",
+    512,
+    classes=1000,
+    batch=256,
+    steps=1_940_000,
+    lr=1e-4,
+    process="Linear",
+    net=_adm.adm(width=256, mults=(0.5, 1, 1, 2, 2, 4, 4)),
+  )
   return _adm.debug(c) if arg == "debug" else c

@@ -6,6 +6,7 @@ Published: FID 3.85 on samples of a guided 128-pixel model, in 250 steps.
   jaxgen train --config configs/adm_upsample512.py --workdir W
   jaxgen sample --workdir W --low_res small.npz --out large.npz
 """
+
 from configs import _adm
 
 ARGS = ("debug",)
@@ -14,7 +15,14 @@ ARGS = ("debug",)
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""
   c = _adm.diffusion(
-      "tfds:imagenet2012", 512, classes=1000, batch=256, steps=1_050_000,
-      lr=1e-4, process="Linear", low_res=128,
-      net=_adm.adm(width=192, mults=(1, 1, 2, 2, 4, 4), attend=(32, 16)))
+    "tfds:imagenet2012",
+    512,
+    classes=1000,
+    batch=256,
+    steps=1_050_000,
+    lr=1e-4,
+    process="Linear",
+    low_res=128,
+    net=_adm.adm(width=192, mults=(1, 1, 2, 2, 4, 4), attend=(32, 16)),
+  )
   return _adm.debug(c) if arg == "debug" else c

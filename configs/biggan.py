@@ -19,6 +19,7 @@ batch norms are theirs alone. The average of weights begins with a ramp over the
   jaxgen import --source biggan --checkpoint G_ema.pth --disc D.pth \
     --config configs/biggan.py --workdir W
 """
+
 from configs import _biggan
 
 ARGS = ("128", "256", "512", "digits", "debug")
@@ -28,9 +29,8 @@ Z = {"128": 120, "256": 140, "512": 160}  # Tables 4 to 6: 20 for every norm
 def get_config(arg="128"):
   """`arg`: see above; `digits`, a minute on a laptop; `debug`."""
   if arg in ("digits", "debug"):
-    return _biggan.digits("nets.biggan", gen=dict(width=8),
-                          disc=dict(width=8), arg=arg)
+    return _biggan.digits("nets.biggan", gen=dict(width=8), disc=dict(width=8), arg=arg)
   net = dict(width=96, attend=(64,), dtype="bfloat16")
   return _biggan.game(
-      int(arg), "nets.biggan", gen=dict(net, size=int(arg)), disc=net,
-      z_dim=Z[arg], lr=(5e-5, 2e-4))
+    int(arg), "nets.biggan", gen=dict(net, size=int(arg)), disc=net, z_dim=Z[arg], lr=(5e-5, 2e-4)
+  )

@@ -19,6 +19,7 @@ used, and their z is `temperature` times a normal one cut at 2.
   jaxgen sample --workdir W --temperature 0.4 --truncation 2 \
     --statistics 0.4 --out grid.png
 """
+
 from configs import _biggan
 
 SIZES = ("128", "256", "512")
@@ -28,14 +29,23 @@ ARGS = (*SIZES, *(f"hub{size}" for size in SIZES), "digits", "debug")
 def get_config(arg="128"):
   """`arg`: see above; `digits`, small; `debug`."""
   if arg in ("digits", "debug"):
-    return _biggan.digits("nets.biggan_deep", gen=dict(width=16),
-                          disc=dict(width=16), arg=arg)
+    return _biggan.digits("nets.biggan_deep", gen=dict(width=16), disc=dict(width=16), arg=arg)
   size = int(arg.removeprefix("hub"))
   net = dict(width=128, attend=(64,), dtype="bfloat16")
   gen = dict(net, size=size)
   if arg.startswith("hub"):
-    gen.update(dtype="float32", tables=51, spare=125, eps=1e-4, norm=dict(
-        name="nets.spectral.spectral", stored=True, eps=1e-4))
+    gen.update(
+      dtype="float32",
+      tables=51,
+      spare=125,
+      eps=1e-4,
+      norm=dict(name="nets.spectral.spectral", stored=True, eps=1e-4),
+    )
   return _biggan.game(
-      size, "nets.biggan_deep", gen=gen, disc=net, z_dim=128,
-      lr=(5e-5, 2e-4) if size == 128 else (2.5e-5, 2.5e-5))
+    size,
+    "nets.biggan_deep",
+    gen=gen,
+    disc=net,
+    z_dim=128,
+    lr=(5e-5, 2e-4) if size == 128 else (2.5e-5, 2.5e-5),
+  )

@@ -20,6 +20,7 @@ takes the network of 64 -> 256.
   jaxgen sweep --workdir C --over level_1=0,.1,.3,.5 --over truncate_1=0,1 \
     --out sweep
 """
+
 from configs import _adm, _base
 
 
@@ -31,18 +32,21 @@ def get_config(arg="256"):
     return low(int(arg))
   if arg in ("64to128", "64to256"):
     return high(int(arg[4:]))
-  c = digits(*{"digits4": (4,), "digits8": (8, 4), "debug": (8, 4),
-               "digits8plain": (8, 4, False)}[arg])
+  c = digits(
+    *{"digits4": (4,), "digits8": (8, 4), "debug": (8, 4), "digits8plain": (8, 4, False)}[arg]
+  )
   if arg == "debug":
     c.model.net.update(width=16, head=16)
     return _base.debug(c)
   return c
 
 
-CASCADES = {"256": ("32", "64", "64to256"), "128": ("32", "64", "64to128"),
-            "digits": ("digits4", "digits8")}
-ARGS = (*CASCADES, "32", "64", "64to128", "64to256", "digits4", "digits8",
-        "digits8plain", "debug")
+CASCADES = {
+  "256": ("32", "64", "64to256"),
+  "128": ("32", "64", "64to128"),
+  "digits": ("digits4", "digits8"),
+}
+ARGS = (*CASCADES, "32", "64", "64to128", "64to256", "digits4", "digits8", "digits8plain", "debug")
 
 
 def augment(process, blur=0.0):
@@ -54,21 +58,34 @@ def low(size):
   """32x32, and 32 -> 64: cosine schedule of 4000 steps, hybrid loss."""
   up = size == 64
   c = _adm.diffusion(
-      "tfds:imagenet2012", size, classes=1000, batch=2048,
-      steps=400_000 if up else 700_000, lr=1e-4, process="Cosine",
-      low_res=32 if up else 0,
-      net=_adm.adm(width=256, mults=(1, 2, 3, 4), blocks=5 if up else 6,
-                   attend=(16, 8), heads=4, dropout=0.1))
+    "tfds:imagenet2012",
+    size,
+    classes=1000,
+    batch=2048,
+    steps=400_000 if up else 700_000,
+    lr=1e-4,
+    process="Cosine",
+    low_res=32 if up else 0,
+    net=_adm.adm(
+      width=256, mults=(1, 2, 3, 4), blocks=5 if up else 6, attend=(16, 8), heads=4, dropout=0.1
+    ),
+  )
   return of_steps(c, 4000, up and 0.0)
 
 
 def high(size):
   """64 -> 128 or 256: linear schedule of 2000 steps, told as a noise level."""
   c = _adm.diffusion(
-      "tfds:imagenet2012", size, classes=1000, batch=1024, steps=500_000,
-      lr=1e-4, process="Linear", low_res=64,
-      net=_adm.adm(width=128, mults=(1, 2, 4, 8, 8), blocks=3, attend=(16,),
-                   heads=1, learned=False))
+    "tfds:imagenet2012",
+    size,
+    classes=1000,
+    batch=1024,
+    steps=500_000,
+    lr=1e-4,
+    process="Linear",
+    low_res=64,
+    net=_adm.adm(width=128, mults=(1, 2, 4, 8, 8), blocks=3, attend=(16,), heads=1, learned=False),
+  )
   c = of_steps(c, 2000, 0.5)
   c.model.precond = dict(name="diffusion.precond.sr3")
   c.model.net.embedding = dict(name="nets.unet.level_and_label")
@@ -88,25 +105,35 @@ def of_steps(c, steps, blur):
 
 def digits(size, low_res=0, noisy=True):
   """Class-conditional digits of 4x4, or 4 -> 8."""
-  c = _base.base("digits", steps=2000, batch=64, classes=10,
-                 size=0 if size == 8 else size)
+  c = _base.base("digits", steps=2000, batch=64, classes=10, size=0 if size == 8 else size)
   process = dict(name="diffusion.process.Cosine")
   c.model = dict(
-      name="models.diffusion.Diffusion",
-      net=dict(name="nets.unet.UNet", width=32, attend=(4,), head=32, least=4,
-               labels=10, mults=(1, 2) if size == 8 else (2,), updown=True,
-               blocks=1 if size == 8 else 2),
-      process=process, precond=dict(name="diffusion.precond.v"),
-      draw_t=dict(name="diffusion.times.uniform"),
-      path=dict(name="diffusion.times.karras"),
-      sampler=dict(name="diffusion.samplers.dpmpp_2m"), steps=20,
-      classes=10, label_drop=0.0, bound=1.0)
+    name="models.diffusion.Diffusion",
+    net=dict(
+      name="nets.unet.UNet",
+      width=32,
+      attend=(4,),
+      head=32,
+      least=4,
+      labels=10,
+      mults=(1, 2) if size == 8 else (2,),
+      updown=True,
+      blocks=1 if size == 8 else 2,
+    ),
+    process=process,
+    precond=dict(name="diffusion.precond.v"),
+    draw_t=dict(name="diffusion.times.uniform"),
+    path=dict(name="diffusion.times.karras"),
+    sampler=dict(name="diffusion.samplers.dpmpp_2m"),
+    steps=20,
+    classes=10,
+    label_drop=0.0,
+    bound=1.0,
+  )
   if low_res:
-    c.model.cond = dict(
-        low_res=dict(name="diffusion.degrade.area", size=low_res))
+    c.model.cond = dict(low_res=dict(name="diffusion.degrade.area", size=low_res))
     if noisy:
       c.model.augment = augment(process)
-  c.optim.net = dict(name="optim.adam", lr=2e-3, warmup=100, clip=1.0,
-                     decay="cosine")
+  c.optim.net = dict(name="optim.adam", lr=2e-3, warmup=100, clip=1.0, decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=20_000, ramp=0.1)
   return c

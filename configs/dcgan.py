@@ -10,6 +10,7 @@ with minibatch discrimination (Salimans et al. 2016), 6,861,668 in D.
     --workdir W
   jaxgen train --config configs/dcgan.py:digits --workdir W
 """
+
 from configs import _base
 
 ARGS = ("64", "64m", "digits", "debug")
@@ -35,20 +36,20 @@ def model(c, z_dim, disc=None, **kw):
   """What both nets have, and what the discriminator has besides."""
   classes = c.data.classes
   c.model = dict(
-      name="models.gan.GAN",
-      gen=dict(name="nets.dcgan_paper.Generator", classes=classes, **kw),
-      disc=dict(name="nets.dcgan_paper.Discriminator", classes=classes,
-                **(disc or {})),
-      rule=dict(name="adversarial.losses.nonsaturating"),
-      z_dim=z_dim, classes=classes)
+    name="models.gan.GAN",
+    gen=dict(name="nets.dcgan_paper.Generator", classes=classes, **kw),
+    disc=dict(name="nets.dcgan_paper.Discriminator", classes=classes, **(disc or {})),
+    rule=dict(name="adversarial.losses.nonsaturating"),
+    z_dim=z_dim,
+    classes=classes,
+  )
 
 
 def digits(debug):
   """The same on real digits of 8x8, with labels."""
   c = _base.base("digits", steps=1500, batch=64, classes=10)
   wide = 8 if debug else 32
-  model(c, z_dim=32, size=8, channels=1, width=wide, bottom=2,
-        disc=dict(width=wide, bottom=2))
+  model(c, z_dim=32, size=8, channels=1, width=wide, bottom=2, disc=dict(width=wide, bottom=2))
   adam = dict(name="optim.adam", lr=1e-3, b1=0.5, b2=0.999, decay="linear")
   c.optim.gen, c.optim.disc = adam, adam
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)

@@ -6,16 +6,23 @@ bedroom. 113,673,219 parameters. Cost, in updates of 64 images: 0.5 M
 
   jaxgen train --config configs/ddpm_256.py:celeb_a_hq/256 --workdir W
 """
+
 from configs import _adm
 
-ARGS = ("lsun/church_outdoor", "lsun/bedroom", "lsun/cat", "celeb_a_hq/256",
-        "debug")
+ARGS = ("lsun/church_outdoor", "lsun/bedroom", "lsun/cat", "celeb_a_hq/256", "debug")
 
 
 def get_config(arg=None):
   """`arg`: the dataset, such as lsun/church_outdoor; or `debug`, on digits."""
   c = _adm.diffusion(
-      f"tfds:{arg or 'lsun/church_outdoor'}", 256, batch=64, steps=1_200_000,
-      lr=2e-5, warmup=5000, clip=1.0, process="DDPM",
-      net=_adm.ddpm(mults=(1, 1, 2, 2, 4, 4)))
+    f"tfds:{arg or 'lsun/church_outdoor'}",
+    256,
+    batch=64,
+    steps=1_200_000,
+    lr=2e-5,
+    warmup=5000,
+    clip=1.0,
+    process="DDPM",
+    net=_adm.ddpm(mults=(1, 1, 2, 2, 4, 4)),
+  )
   return _adm.debug(c) if arg == "debug" else c

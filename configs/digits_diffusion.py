@@ -4,6 +4,7 @@ Sampled by DDIM (Song et al. 2021) in 25 steps; `--sampler heun` is EDM's own.
 
   jaxgen train --config configs/digits_diffusion.py --workdir W
 """
+
 from configs import _base
 
 ARGS = ("debug",)
@@ -13,17 +14,28 @@ def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""
   c = _base.base("digits", steps=1000, batch=64, classes=10)
   c.model = dict(
-      name="models.diffusion.Diffusion",
-      net=dict(name="nets.unet.UNet", width=24, mults=(1, 2), blocks=1,
-               attend=(4,), head=24, least=4, labels=11),
-      process=dict(name="diffusion.process.EDM"),
-      precond=dict(name="diffusion.precond.edm", sigma_data=0.75),
-      draw_t=dict(name="diffusion.times.lognormal", mean=-0.6, std=1.0),
-      path=dict(name="diffusion.times.karras", lo=0.01, hi=20.0, rho=7.0),
-      sampler=dict(name="diffusion.samplers.ancestral", eta=0.0),
-      steps=25, classes=10, label_drop=0.1, bound=1.0)
-  c.optim.net = dict(name="optim.adam", lr=3e-3, warmup=100, clip=1.0,
-                     decay="cosine")
+    name="models.diffusion.Diffusion",
+    net=dict(
+      name="nets.unet.UNet",
+      width=24,
+      mults=(1, 2),
+      blocks=1,
+      attend=(4,),
+      head=24,
+      least=4,
+      labels=11,
+    ),
+    process=dict(name="diffusion.process.EDM"),
+    precond=dict(name="diffusion.precond.edm", sigma_data=0.75),
+    draw_t=dict(name="diffusion.times.lognormal", mean=-0.6, std=1.0),
+    path=dict(name="diffusion.times.karras", lo=0.01, hi=20.0, rho=7.0),
+    sampler=dict(name="diffusion.samplers.ancestral", eta=0.0),
+    steps=25,
+    classes=10,
+    label_drop=0.1,
+    bound=1.0,
+  )
+  c.optim.net = dict(name="optim.adam", lr=3e-3, warmup=100, clip=1.0, decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   if arg == "debug":
     c.model.net.width = 16

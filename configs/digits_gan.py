@@ -5,6 +5,7 @@ A DCGAN-style pair (Radford et al. 2016) with the rules of SNGAN (Miyato et al.
 
   jaxgen train --config configs/digits_gan.py --workdir W
 """
+
 from configs import _base
 
 ARGS = ("debug",)
@@ -14,13 +15,19 @@ def get_config(arg=None):
   """`debug`: a few steps of a smaller net."""
   c = _base.base("digits", steps=1200, batch=128, classes=10)
   c.model = dict(
-      name="models.gan.GAN",
-      gen=dict(name="nets.convs.Generator", size=8, channels=1, width=32,
-               classes=10),
-      disc=dict(name="nets.convs.Discriminator", width=32, classes=10,
-                norm=dict(name="nets.spectral.spectral")),
-      rule=dict(name="adversarial.losses.hinge"),
-      gen_every=1, z_dim=32, classes=10)
+    name="models.gan.GAN",
+    gen=dict(name="nets.convs.Generator", size=8, channels=1, width=32, classes=10),
+    disc=dict(
+      name="nets.convs.Discriminator",
+      width=32,
+      classes=10,
+      norm=dict(name="nets.spectral.spectral"),
+    ),
+    rule=dict(name="adversarial.losses.hinge"),
+    gen_every=1,
+    z_dim=32,
+    classes=10,
+  )
   adam = dict(name="optim.adam", b1=0.0, b2=0.9, decay="linear")
   c.optim.gen = dict(adam, lr=2e-4)
   c.optim.disc = dict(adam, lr=4e-4)

@@ -11,25 +11,46 @@ Cost: 1,500,000 updates of 128 images on ImageNet, 500,000 on CIFAR-10.
   jaxgen import --source adm --checkpoint cifar10_uncond_50M_500K.pt \
     --config configs/iddpm.py:cifar10 --workdir W
 """
+
 from configs import _adm
 
-IMAGENET = dict(source="tfds:imagenet2012", size=64, mults=(1, 2, 3, 4),
-                attend=(16, 8), blocks=3, process="Cosine", rescaled=True)
+IMAGENET = dict(
+  source="tfds:imagenet2012",
+  size=64,
+  mults=(1, 2, 3, 4),
+  attend=(16, 8),
+  blocks=3,
+  process="Cosine",
+  rescaled=True,
+)
 MODELS = {
-    None: dict(IMAGENET),
-    "imagenet64_cond": IMAGENET | dict(
-        width=192, classes=1000, rescaled=False, batch=2048, lr=3e-4,
-        training=250_000),
-    "cifar10": IMAGENET | dict(
-        source="tfds:cifar10", size=32, mults=(1, 2, 2, 2), dropout=0.3,
-        training=500_000),
-    "lsun": dict(
-        source="tfds:lsun/bedroom", size=256, mults=(1, 1, 2, 2, 4, 4),
-        attend=(16,), heads=1, affine=False, steps=1000, training=1_200_000),
-    "upsample": dict(
-        source="tfds:imagenet2012", size=256, mults=(1, 1, 2, 2, 4, 4),
-        attend=(16, 8), width=192, classes=1000, low_res=64, batch=256,
-        lr=3e-4, training=500_000),
+  None: dict(IMAGENET),
+  "imagenet64_cond": IMAGENET
+  | dict(width=192, classes=1000, rescaled=False, batch=2048, lr=3e-4, training=250_000),
+  "cifar10": IMAGENET
+  | dict(source="tfds:cifar10", size=32, mults=(1, 2, 2, 2), dropout=0.3, training=500_000),
+  "lsun": dict(
+    source="tfds:lsun/bedroom",
+    size=256,
+    mults=(1, 1, 2, 2, 4, 4),
+    attend=(16,),
+    heads=1,
+    affine=False,
+    steps=1000,
+    training=1_200_000,
+  ),
+  "upsample": dict(
+    source="tfds:imagenet2012",
+    size=256,
+    mults=(1, 1, 2, 2, 4, 4),
+    attend=(16, 8),
+    width=192,
+    classes=1000,
+    low_res=64,
+    batch=256,
+    lr=3e-4,
+    training=500_000,
+  ),
 }
 ARGS = (*(k for k in MODELS if k), "debug")
 
@@ -39,17 +60,49 @@ def get_config(arg=None):
   return _adm.debug(model()) if arg == "debug" else model(**MODELS[arg])
 
 
-def model(*, source="tfds:imagenet2012", size=64, mults=(1, 2, 3, 4),
-          attend=(16, 8), blocks=2, width=128, heads=4, affine=True,
-          dropout=0.0, classes=0, low_res=0, process="Linear", steps=4000,
-          rescaled=False, batch=128, lr=1e-4, training=1_500_000):
+def model(
+  *,
+  source="tfds:imagenet2012",
+  size=64,
+  mults=(1, 2, 3, 4),
+  attend=(16, 8),
+  blocks=2,
+  width=128,
+  heads=4,
+  affine=True,
+  dropout=0.0,
+  classes=0,
+  low_res=0,
+  process="Linear",
+  steps=4000,
+  rescaled=False,
+  batch=128,
+  lr=1e-4,
+  training=1_500_000,
+):
   """One of the models; `rescaled`: it is told times as if of 1000 steps."""
   c = _adm.diffusion(
-      source, size, classes=classes, batch=batch, steps=training, lr=lr,
-      process=process, low_res=low_res,
-      net=dict(width=width, mults=mults, blocks=blocks, attend=attend,
-               heads=heads, labels=classes, affine=affine, learned=True,
-               dropout=dropout, dtype="bfloat16"))
+    source,
+    size,
+    classes=classes,
+    batch=batch,
+    steps=training,
+    lr=lr,
+    process=process,
+    low_res=low_res,
+    net=dict(
+      width=width,
+      mults=mults,
+      blocks=blocks,
+      attend=attend,
+      heads=heads,
+      labels=classes,
+      affine=affine,
+      learned=True,
+      dropout=dropout,
+      dtype="bfloat16",
+    ),
+  )
   c.model.process.steps = steps
   c.model.precond.update(steps=steps, scale=1000 / steps if rescaled else 1.0)
   c.model.draw_t.steps = steps

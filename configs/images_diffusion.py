@@ -6,6 +6,7 @@
 `images_diffusion.py:64` is the same at 64x64. Networks of published size are
 configs of their own; this one is for a look at one's own data.
 """
+
 from configs import _base
 
 ARGS = (range(4, 1025), "debug")
@@ -17,16 +18,26 @@ def get_config(arg="32"):
   c = _base.base("folder:images", size=size, steps=50_000, batch=64)
   c.data.update(flip=True, channels=3)
   c.model = dict(
-      name="models.diffusion.Diffusion",
-      net=dict(name="nets.unet.UNet", width=64, mults=(1, 2, 2), blocks=2,
-               attend=(-(-size // 4),), head=64, least=4, dropout=0.1,
-               remat=()),
-      process=dict(name="diffusion.process.EDM"),
-      precond=dict(name="diffusion.precond.edm", sigma_data=0.5),
-      draw_t=dict(name="diffusion.times.lognormal", mean=-1.2, std=1.2),
-      path=dict(name="diffusion.times.karras", lo=0.002, hi=80.0, rho=7.0),
-      sampler=dict(name="diffusion.samplers.heun"),
-      steps=18, bound=1.0)
+    name="models.diffusion.Diffusion",
+    net=dict(
+      name="nets.unet.UNet",
+      width=64,
+      mults=(1, 2, 2),
+      blocks=2,
+      attend=(-(-size // 4),),
+      head=64,
+      least=4,
+      dropout=0.1,
+      remat=(),
+    ),
+    process=dict(name="diffusion.process.EDM"),
+    precond=dict(name="diffusion.precond.edm", sigma_data=0.5),
+    draw_t=dict(name="diffusion.times.lognormal", mean=-1.2, std=1.2),
+    path=dict(name="diffusion.times.karras", lo=0.002, hi=80.0, rho=7.0),
+    sampler=dict(name="diffusion.samplers.heun"),
+    steps=18,
+    bound=1.0,
+  )
   c.optim.net = dict(name="optim.adam", lr=3e-4, warmup=1000, clip=1.0)
   c.ema.main = dict(name="ema.half_life", images=500_000, ramp=0.05)
   if arg == "debug":

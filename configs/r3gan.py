@@ -20,21 +20,20 @@ on 8 GPUs (ImageNet: 32 and 64).
     --config.data.source=folder:/ffhq64 --workdir W
   jaxgen train --config configs/r3gan.py:digits --workdir W
 """
+
 from configs import _base
 
 COLOUR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 # Widths and groups from 4x4 on, labels, batch, gamma, half-life of the average
 # and chance of a transform.
 SIZES = {
-    "cifar": ((768,) * 4, (96,) * 4, 10, 512, 0.005, 5e6, 0.55),
-    "ffhq64": ((*(768,) * 4, 384), (*(96,) * 4, 48), 0, 256, 0.2, 5e5, 0.3),
-    "ffhq256": ((*(768,) * 4, 384, 192, 96), (*(96,) * 4, 48, 24, 12), 0, 256,
-                15.0, 5e5, 0.3),
-    "imagenet32": ((1536,) * 4, (96,) * 4, 1000, 4096, 0.05, 5e7, 0.5),
-    "imagenet64": ((1536,) * 5, (96,) * 5, 1000, 4096, 0.1, 5e7, 0.4),
+  "cifar": ((768,) * 4, (96,) * 4, 10, 512, 0.005, 5e6, 0.55),
+  "ffhq64": ((*(768,) * 4, 384), (*(96,) * 4, 48), 0, 256, 0.2, 5e5, 0.3),
+  "ffhq256": ((*(768,) * 4, 384, 192, 96), (*(96,) * 4, 48, 24, 12), 0, 256, 15.0, 5e5, 0.3),
+  "imagenet32": ((1536,) * 4, (96,) * 4, 1000, 4096, 0.05, 5e7, 0.5),
+  "imagenet64": ((1536,) * 5, (96,) * 5, 1000, 4096, 0.1, 5e7, 0.4),
 }
-SOURCES = {"cifar": "tfds:cifar10", "ffhq": "folder:ffhq",
-           "imagenet": "tfds:imagenet2012"}
+SOURCES = {"cifar": "tfds:cifar10", "ffhq": "folder:ffhq", "imagenet": "tfds:imagenet2012"}
 ARGS = (*SIZES, "digits", "debug")
 
 
@@ -46,13 +45,20 @@ def get_config(arg="cifar"):
   dataset = arg.rstrip("0123456789")
   million = 200e6 if dataset == "imagenet" else 20e6
   c = _base.base(
-      SOURCES[dataset], steps=int(5 * million / batch), batch=batch,
-      size=0 if arg == "cifar" else 2 ** (len(widths) + 1), classes=classes)
+    SOURCES[dataset],
+    steps=int(5 * million / batch),
+    batch=batch,
+    size=0 if arg == "cifar" else 2 ** (len(widths) + 1),
+    classes=classes,
+  )
   c.data.flip = True
   model(c, widths, groups, gamma, z_dim=64, dtype="bfloat16")
   c.model.augment = dict(
-      name="adversarial.ada.ADA", p=p, kimg=1e12,  # where p stays as it is
-      **dict.fromkeys(COLOUR, 0.5))
+    name="adversarial.ada.ADA",
+    p=p,
+    kimg=1e12,  # where p stays as it is
+    **dict.fromkeys(COLOUR, 0.5),
+  )
   adam = dict(name="optim.adam", lr=5e-5, b1=0.0, b2=0.99)
   c.optim.gen, c.optim.disc = adam, adam
   c.ema.main = dict(name="ema.half_life", images=life, ramp=life / million)
@@ -64,16 +70,18 @@ def get_config(arg="cifar"):
 def model(c, widths, groups, gamma, z_dim, channels=3, **kw):
   """Widths and groups of the generator's stages; D's are the same, reversed."""
   kw["classes"] = classes = c.data.classes
-  penalty = lambda name: dict(name="models.gan.Penalty", fn=dict(
-      name=f"adversarial.penalties.{name}", gamma=gamma))
+  penalty = lambda name: dict(
+    name="models.gan.Penalty", fn=dict(name=f"adversarial.penalties.{name}", gamma=gamma)
+  )
   c.model = dict(
-      name="models.gan.GAN",
-      gen=dict(name="nets.r3gan.Generator", widths=widths, groups=groups,
-               channels=channels, **kw),
-      disc=dict(name="nets.r3gan.Discriminator", widths=widths[::-1],
-                groups=groups[::-1], **kw),
-      rule=dict(name="adversarial.losses.relativistic"),
-      penalties=[penalty("r1"), penalty("r2")], z_dim=z_dim, classes=classes)
+    name="models.gan.GAN",
+    gen=dict(name="nets.r3gan.Generator", widths=widths, groups=groups, channels=channels, **kw),
+    disc=dict(name="nets.r3gan.Discriminator", widths=widths[::-1], groups=groups[::-1], **kw),
+    rule=dict(name="adversarial.losses.relativistic"),
+    penalties=[penalty("r1"), penalty("r2")],
+    z_dim=z_dim,
+    classes=classes,
+  )
 
 
 def digits(debug):

@@ -28,19 +28,19 @@ by a small search over two knobs (the paper's, and WaveGrad's, are over betas):
   jaxgen import --source sr3 --checkpoint I640000_E37_gen.pth \
     --config configs/sr3.py --workdir W
 """
+
 from configs import _adm, _base
 
 # The size that comes out: the size that goes in, and the network.
 PAPER = {
-    128: (16, dict(width=128, mults=(1, 2, 4, 8, 8), blocks=3, dropout=0.2)),
-    256: (64, dict(width=128, mults=(1, 2, 4, 4, 8, 8), blocks=3)),
-    512: (64, dict(width=64, mults=(1, 2, 4, 8, 8, 16, 16), blocks=3)),
-    1024: (256, dict(width=16, mults=(1, 2, 4, 8, 16, 32, 32, 32), blocks=2)),
+  128: (16, dict(width=128, mults=(1, 2, 4, 8, 8), blocks=3, dropout=0.2)),
+  256: (64, dict(width=128, mults=(1, 2, 4, 4, 8, 8), blocks=3)),
+  512: (64, dict(width=64, mults=(1, 2, 4, 8, 8, 16, 16), blocks=3)),
+  1024: (256, dict(width=16, mults=(1, 2, 4, 8, 16, 32, 32, 32), blocks=2)),
 }
 PORT = {
-    128: (16, dict(width=64, mults=(1, 2, 4, 8, 8), blocks=2, dropout=0.2)),
-    512: (64, dict(width=64, mults=(1, 2, 4, 8, 16), blocks=1, groups=16,
-                   attend=())),
+  128: (16, dict(width=64, mults=(1, 2, 4, 8, 8), blocks=2, dropout=0.2)),
+  512: (64, dict(width=64, mults=(1, 2, 4, 8, 16), blocks=1, groups=16, attend=())),
 }
 ARGS = (*map(str, PORT), *(f"paper{size}" for size in PAPER), "debug")
 
@@ -53,21 +53,29 @@ def get_config(arg="128"):
   c = _base.base("folder:images", steps=1_000_000, batch=256, size=size)
   c.data.update(flip=True, channels=3)
   c.model = dict(
-      name="models.diffusion.Diffusion",
-      net=dict(name="nets.unet.UNet", heads=1, affine=False, bias=paper,
-               updown=paper, enlarge="bicubic", remat=(), dtype="bfloat16",
-               embedding=dict(name="nets.unet.noise_level"),
-               **dict(attend=(16,)) | own),
-      process=dict(name="diffusion.process.DDPM", steps=2000, beta_1=1e-6,
-                   beta_T=1e-2),
-      precond=dict(name="diffusion.precond.sr3"),
-      draw_t=dict(name="diffusion.times.uniform", lo=1 / 2000),
-      objective=dict(name="diffusion.objective.simple"),
-      path=dict(name="diffusion.times.even"),
-      sampler=dict(name="diffusion.samplers.ancestral"),
-      steps=2000, bound=1.0,
-      cond=dict(low_res=dict(name="diffusion.degrade.bicubic",
-                             size=small)))
+    name="models.diffusion.Diffusion",
+    net=dict(
+      name="nets.unet.UNet",
+      heads=1,
+      affine=False,
+      bias=paper,
+      updown=paper,
+      enlarge="bicubic",
+      remat=(),
+      dtype="bfloat16",
+      embedding=dict(name="nets.unet.noise_level"),
+      **dict(attend=(16,)) | own,
+    ),
+    process=dict(name="diffusion.process.DDPM", steps=2000, beta_1=1e-6, beta_T=1e-2),
+    precond=dict(name="diffusion.precond.sr3"),
+    draw_t=dict(name="diffusion.times.uniform", lo=1 / 2000),
+    objective=dict(name="diffusion.objective.simple"),
+    path=dict(name="diffusion.times.even"),
+    sampler=dict(name="diffusion.samplers.ancestral"),
+    steps=2000,
+    bound=1.0,
+    cond=dict(low_res=dict(name="diffusion.degrade.bicubic", size=small)),
+  )
   c.optim.net = dict(name="optim.adam", lr=1e-4, warmup=10_000)
   c.ema.main = _adm.decay_9999(c.batch)
   c.log.pictures = 10_000

@@ -20,15 +20,16 @@ highest resolutions compute in bfloat16 (the source: float16).
   jaxgen import --source nvlabs --checkpoint ffhq.pkl \
     --config configs/stylegan2.py:1024 --workdir W
 """
+
 from configs import _base
 
 # Thousand images, batch, group of the minibatch deviation, channels times
 # height, learning rate, gamma, half-life of the average and its ramp, layers of
 # the mapping network.
 SIZES = {
-    "256": (25_000, 64, 8, 16384, 0.0025, 1., 20e3, None, 8),
-    "1024": (25_000, 32, 4, 32768, 0.002, 10., 10e3, None, 8),
-    "cifar": (100_000, 64, 32, 32768, 0.0025, 0.01, 500e3, 0.05, 2),
+  "256": (25_000, 64, 8, 16384, 0.0025, 1.0, 20e3, None, 8),
+  "1024": (25_000, 32, 4, 32768, 0.002, 10.0, 10e3, None, 8),
+  "cifar": (100_000, 64, 32, 32768, 0.0025, 0.01, 500e3, 0.05, 2),
 }
 ARGS = (*SIZES, "digits", "debug")
 
@@ -39,12 +40,24 @@ def get_config(arg="256"):
     return digits(arg == "debug")
   kimg, batch, group, base, lr, gamma, life, ramp, layers = SIZES[arg]
   cifar = arg == "cifar"
-  c = _base.base("tfds:cifar10" if cifar else f"folder:ffhq{arg}",
-                 steps=1000 * kimg // batch, batch=batch,
-                 size=0 if cifar else int(arg), classes=10 if cifar else 0)
+  c = _base.base(
+    "tfds:cifar10" if cifar else f"folder:ffhq{arg}",
+    steps=1000 * kimg // batch,
+    batch=batch,
+    size=0 if cifar else int(arg),
+    classes=10 if cifar else 0,
+  )
   c.data.update(flip=not cifar, channels=3)
-  model(c, size=32 if cifar else int(arg), base=base, layers=layers,
-        group=group, gamma=gamma, dtype="bfloat16", clamp=256.)
+  model(
+    c,
+    size=32 if cifar else int(arg),
+    base=base,
+    layers=layers,
+    group=group,
+    gamma=gamma,
+    dtype="bfloat16",
+    clamp=256.0,
+  )
   if cifar:
     c.model.augment = dict(name="adversarial.ada.ADA")
     c.model.disc.arch = "orig"
@@ -62,15 +75,26 @@ def model(c, *, size, group, gamma, layers, channels=3, wide=512, **kw):
   """The pair, and R1 on every 16th batch."""
   kw["classes"] = classes = c.data.classes
   c.model = dict(
-      name="models.gan.GAN",
-      gen=dict(name="nets.stylegan2.Generator", size=size, channels=channels,
-               most=wide, w_dim=wide, layers=layers, **kw),
-      disc=dict(name="nets.stylegan2.Discriminator", most=wide,
-                group=group, **kw),
-      rule=dict(name="adversarial.losses.nonsaturating"),
-      penalties=[dict(name="models.gan.Penalty", every=16, fn=dict(
-          name="adversarial.penalties.r1", gamma=gamma))],
-      z_dim=wide, classes=classes)
+    name="models.gan.GAN",
+    gen=dict(
+      name="nets.stylegan2.Generator",
+      size=size,
+      channels=channels,
+      most=wide,
+      w_dim=wide,
+      layers=layers,
+      **kw,
+    ),
+    disc=dict(name="nets.stylegan2.Discriminator", most=wide, group=group, **kw),
+    rule=dict(name="adversarial.losses.nonsaturating"),
+    penalties=[
+      dict(
+        name="models.gan.Penalty", every=16, fn=dict(name="adversarial.penalties.r1", gamma=gamma)
+      )
+    ],
+    z_dim=wide,
+    classes=classes,
+  )
 
 
 def optimisers(c, lr, **kw):
@@ -87,8 +111,7 @@ def digits(debug):
   """
   c = _base.base("digits", steps=3000, batch=64, classes=10)
   wide = 16 if debug else 64
-  model(c, size=8, channels=1, wide=wide, base=4 * wide, layers=2, group=4,
-        gamma=5.0)
+  model(c, size=8, channels=1, wide=wide, base=4 * wide, layers=2, group=4, gamma=5.0)
   optimisers(c, 0.01, decay="linear")
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   return _base.debug(c) if debug else c

@@ -5,5 +5,6 @@ def __getattr__(name: str):
   # `jaxgen.load`, without importing jax for those who only want the data.
   if name == "load":
     from jaxgen.sampling.sampler import load
+
     return load
   raise AttributeError(f"module 'jaxgen' has no attribute {name!r}")

@@ -1,4 +1,5 @@
 """`python -m jaxgen VERB`."""
+
 from jaxgen.cli import main
 
 main()

@@ -2,6 +2,7 @@
 
 A user's mistake ends in one line on stderr and status 2; Ctrl-C in 130.
 """
+
 import hashlib
 import importlib
 import math
@@ -24,20 +25,23 @@ from jaxgen.distributed import watchdog
 from jaxgen.errors import UserError, nearest, printable
 
 VERBS = {  # verb: (module, what it does)
-    "demo": ("compare.demo", "train, sample, judge and compare three families on real digits"),
-    "train": ("train", "train the model of a config, or go on where it stopped"),
-    "sample": ("sample", "draw samples from a trained model"),
-    "evaluate": ("evaluate", "judge the samples of a trained model, or a file of samples"),
-    "compare": ("compare.compare", "several models side by side: one report"),
-    "sweep": ("compare.sweep", "one model under many settings: quality against cost"),
-    "modes": ("compare.modes", "which rules lose modes: GANs, diffusion and VAE side by side"),
-    "likelihood": ("evaluation.bits_per_dim", "bits per dimension of real data, by a diffusion model"),
-    "study": ("study.study", "ask people which of two images a camera took"),
-    "bench": ("bench.bench", "measure: train steps, sampling, data"),
-    "plan": ("plan.plan", "what a machine would make of it, by its compiler alone"),
-    "prepare": ("data.prepare", "bring a dataset of the catalogue into place"),
-    "import": ("convert.import_", "make a workdir of somebody else's checkpoint"),
-    "export": ("convert.export", "write trained weights as somebody else's checkpoint"),
+  "demo": ("compare.demo", "train, sample, judge and compare three families on real digits"),
+  "train": ("train", "train the model of a config, or go on where it stopped"),
+  "sample": ("sample", "draw samples from a trained model"),
+  "evaluate": ("evaluate", "judge the samples of a trained model, or a file of samples"),
+  "compare": ("compare.compare", "several models side by side: one report"),
+  "sweep": ("compare.sweep", "one model under many settings: quality against cost"),
+  "modes": ("compare.modes", "which rules lose modes: GANs, diffusion and VAE side by side"),
+  "likelihood": (
+    "evaluation.bits_per_dim",
+    "bits per dimension of real data, by a diffusion model",
+  ),
+  "study": ("study.study", "ask people which of two images a camera took"),
+  "bench": ("bench.bench", "measure: train steps, sampling, data"),
+  "plan": ("plan.plan", "what a machine would make of it, by its compiler alone"),
+  "prepare": ("data.prepare", "bring a dataset of the catalogue into place"),
+  "import": ("convert.import_", "make a workdir of somebody else's checkpoint"),
+  "export": ("convert.export", "write trained weights as somebody else's checkpoint"),
 }
 
 # Started on all of them, alike; and what cannot, where one might hope.
@@ -45,17 +49,16 @@ MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate"}
 ONE_HOST = {"jaxgen.bench.bench"}
 
 # The least and the most of a flag's whole number, where it is not 1 and more.
-RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535),
-          "seeds": (1, 10_000)} | dict.fromkeys(
-    ("step", "guide_step", "stage", "workers", "size", "standing", "mix"),
-    (0, LARGEST))
+RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535), "seeds": (1, 10_000)} | dict.fromkeys(
+  ("step", "guide_step", "stage", "workers", "size", "standing", "mix"), (0, LARGEST)
+)
 
 NEEDED = ("workdir", "out", "what", "rules")  # verbs say what these may be
 
 WANTED = {  # what Python and absl say of a value -> what it should be
-    "invalid literal for int": "a whole number",
-    "could not convert string to float": "a number",
-    r".*Non-boolean argument": "true or false",
+  "invalid literal for int": "a whole number",
+  "could not convert string to float": "a number",
+  r".*Non-boolean argument": "true or false",
 }
 
 
@@ -82,6 +85,7 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     quiet_and_quick()
     if module in MANY_HOSTS | ONE_HOST:
       from jaxgen.distributed import join
+
       join.join(alone=module in ONE_HOST)
     status = verb.main(values) or 0
     if together := others():
@@ -126,8 +130,7 @@ def quiet_and_quick() -> None:
 def parse(verb, argv: list[str]) -> flags.FlagValues:
   """A verb's flags, read; every mistake in them a UserError."""
   values = flags.FlagValues()
-  flags.DEFINE_bool("help", False, "show this", short_name="h",
-                    flag_values=values)
+  flags.DEFINE_bool("help", False, "show this", short_name="h", flag_values=values)
   verb.define(values)
   if hasattr(verb, "WORDS") and argv[1:] and not argv[1].startswith("-"):
     argv = [argv[0], f"--what={argv[1]}", *argv[2:]]
@@ -163,8 +166,7 @@ def check_values(values: flags.FlagValues) -> None:
       continue
     empty = value in ("", []) or isinstance(value, list) and "" in value
     if empty and values[name].present and name not in NEEDED:
-      raise UserError(f"--{name}={','.join(value)} is empty, or a part of it: "
-                      "leave that out")
+      raise UserError(f"--{name}={','.join(value)} is empty, or a part of it: leave that out")
     kind = values[name].flag_type()
     if kind == "int":
       least, most = RANGES.get(name, (1, LARGEST))
@@ -176,8 +178,7 @@ def check_values(values: flags.FlagValues) -> None:
 
 
 def check_overrides(config: ConfigDict, argv: Sequence[str]) -> None:
-  """UserError for an override of a field that is not there: which, and where.
-  """
+  """UserError for an override of a field that is not there: which, and where."""
   for word in argv:
     path = re.match(r"--?(?:no)?config\.([^=]*)", word)
     place = config
@@ -185,8 +186,11 @@ def check_overrides(config: ConfigDict, argv: Sequence[str]) -> None:
       name, *indices = re.split(r"[\[\]]+", key.rstrip("]"))
       if not isinstance(place, ConfigDict) or name not in place:
         where = ".".join(["config", *path[1].split(".")[:i]])
-        hint = (nearest(name, place) if isinstance(place, ConfigDict) and place
-                else ": it is no group of fields")
+        hint = (
+          nearest(name, place)
+          if isinstance(place, ConfigDict) and place
+          else ": it is no group of fields"
+        )
         raise UserError(f"{where} has no {name!r}{hint}")
       place = place[name]
       for index in indices:
@@ -216,7 +220,7 @@ def with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
   argv, config = list(argv), None
   for i, word in enumerate(argv):
     if word in ("--config", "-config") and i + 1 < len(argv):
-      argv[i:i + 2] = [f"--config={argv[i + 1]}"]
+      argv[i : i + 2] = [f"--config={argv[i + 1]}"]
       word = argv[i]
     if word.startswith(("--config=", "-config=")):
       path = configs.locate(word.partition("=")[2])
@@ -225,8 +229,12 @@ def with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
   if config is not None:
     check_overrides(config, argv)
   config_flags.DEFINE_config_file(
-      "config", None, "configs/x.py[:arg]; override with --config.a.b=value",
-      flag_values=values, sys_argv=argv)
+    "config",
+    None,
+    "configs/x.py[:arg]; override with --config.a.b=value",
+    flag_values=values,
+    sys_argv=argv,
+  )
   return argv
 
 

@@ -4,6 +4,7 @@ Names in configs are paths in the tree: "nets.unet.UNet" is nets/unet.py. One
 name of an argument means one thing everywhere in models, nets, rules and
 optimisers, so its kind and range stand here once, not in each of them.
 """
+
 import functools
 import importlib
 import importlib.util
@@ -24,9 +25,14 @@ from ml_collections import ConfigDict
 from jaxgen.errors import UserError, nearest
 
 # In a checkout beside the package, in an installed wheel inside of it.
-OURS = next(p for p in (pathlib.Path(__file__).parent / "configs",
-                        pathlib.Path(__file__).parent.parent / "configs")
-            if (p / "_base.py").is_file())
+OURS = next(
+  p
+  for p in (
+    pathlib.Path(__file__).parent / "configs",
+    pathlib.Path(__file__).parent.parent / "configs",
+  )
+  if (p / "_base.py").is_file()
+)
 
 
 def locate(name: str) -> str:
@@ -38,15 +44,13 @@ def locate(name: str) -> str:
   known = sorted(p.stem for p in OURS.glob("[!_]*.py"))
   close = nearest(pathlib.Path(path).stem, known)
   close = close if "did you mean" in close else ""
-  raise UserError(f"no config at {path!r}{close}; there are configs/"
-                  f"{{{','.join(known)}}}.py")
+  raise UserError(f"no config at {path!r}{close}; there are configs/{{{','.join(known)}}}.py")
 
 
 def share_siblings(path: str) -> None:
   """Lets a config file say `from configs import _base`, wherever it lies."""
   package = types.ModuleType("configs")
-  package.__path__ = [str(pathlib.Path(path.partition(":")[0]).parent),
-                      str(OURS)]
+  package.__path__ = [str(pathlib.Path(path.partition(":")[0]).parent), str(OURS)]
   for name in [n for n in sys.modules if n.startswith("configs.")]:
     del sys.modules[name]
   sys.modules["configs"] = package
@@ -69,8 +73,10 @@ def load(name: str) -> ml_collections.ConfigDict:
   except (Exception, SystemExit) as e:
     raise UserError(f"{path} does not load: {type(e).__name__}: {e}") from e
   if not isinstance(config, ml_collections.ConfigDict):
-    raise UserError(f"{path}: get_config gives a {type(config).__name__}: want "
-                    "a ConfigDict, as _base.base(...) makes it")
+    raise UserError(
+      f"{path}: get_config gives a {type(config).__name__}: want "
+      "a ConfigDict, as _base.base(...) makes it"
+    )
   return config.lock()
 
 
@@ -102,41 +108,113 @@ def check_argument(path: str, module: types.ModuleType, arg: str) -> None:
 def check_single(config: ml_collections.ConfigDict, what: str) -> None:
   """UserError if `what` is asked of a cascade, which is several models."""
   if "stages" in config:
-    raise UserError(f"{what} takes a config of one model, and this one lists "
-                    "the stages of a cascade: give theirs, one by one")
+    raise UserError(
+      f"{what} takes a config of one model, and this one lists "
+      "the stages of a cascade: give theirs, one by one"
+    )
 
-LARGEST = 2 ** 31 - 1  # that arrays of int32 count to
-SEEDS = 2 ** 32  # jax.random knows no more: larger ones are others again
+
+LARGEST = 2**31 - 1  # that arrays of int32 count to
+SEEDS = 2**32  # jax.random knows no more: larger ones are others again
 
 # The least that a whole number may be, where it is not 1.
-WHOLE = {name: 0 for name in (
-    "classes", "labels", "warmup", "lazy", "depth", "layers", "embed", "tables",
-    "spare", "attend", "halvings", "fine", "mapped", "pad", "octaves", "y")}
+WHOLE = {
+  name: 0
+  for name in (
+    "classes",
+    "labels",
+    "warmup",
+    "lazy",
+    "depth",
+    "layers",
+    "embed",
+    "tables",
+    "spare",
+    "attend",
+    "halvings",
+    "fine",
+    "mapped",
+    "pad",
+    "octaves",
+    "y",
+  )
+}
 # Least and most of other numbers; what is not here may be any finite number.
 BEYOND = math.nextafter(0, 1)  # "more than 0"
 REAL = {
-    **dict.fromkeys((
-        "lr", "eps", "weight_decay", "images", "ramp", "beta", "std", "weight",
-        "weight_fake", "gamma", "noise", "churn", "snr", "s_min", "s_max",
-        "s_noise", "blur", "floor", "lo", "eta", "truncation", "temperature",
-        "cutoff"), (0, math.inf)),
-    **dict.fromkeys((
-        "sigma", "sigma_data", "sigma_min", "sigma_max", "clip", "clip_weights",
-        "bound", "clamp", "kimg", "rho", "period", "mults", "width", "bend",
-        "most", "hi"), (BEYOND, math.inf)),
-    **dict.fromkeys(("b1", "b2", "momentum", "w_beta", "dropout"),
-                    (0, math.nextafter(1, 0))),
-    **dict.fromkeys((
-        "label_drop", "smoothing", "mixing", "p", "share", "decay", "frac",
-        "beta_1", "beta_T", "level", "truncate"), (0, 1)),
-    "first": (BEYOND, 1),
+  **dict.fromkeys(
+    (
+      "lr",
+      "eps",
+      "weight_decay",
+      "images",
+      "ramp",
+      "beta",
+      "std",
+      "weight",
+      "weight_fake",
+      "gamma",
+      "noise",
+      "churn",
+      "snr",
+      "s_min",
+      "s_max",
+      "s_noise",
+      "blur",
+      "floor",
+      "lo",
+      "eta",
+      "truncation",
+      "temperature",
+      "cutoff",
+    ),
+    (0, math.inf),
+  ),
+  **dict.fromkeys(
+    (
+      "sigma",
+      "sigma_data",
+      "sigma_min",
+      "sigma_max",
+      "clip",
+      "clip_weights",
+      "bound",
+      "clamp",
+      "kimg",
+      "rho",
+      "period",
+      "mults",
+      "width",
+      "bend",
+      "most",
+      "hi",
+    ),
+    (BEYOND, math.inf),
+  ),
+  **dict.fromkeys(("b1", "b2", "momentum", "w_beta", "dropout"), (0, math.nextafter(1, 0))),
+  **dict.fromkeys(
+    (
+      "label_drop",
+      "smoothing",
+      "mixing",
+      "p",
+      "share",
+      "decay",
+      "frac",
+      "beta_1",
+      "beta_T",
+      "level",
+      "truncate",
+    ),
+    (0, 1),
+  ),
+  "first": (BEYOND, 1),
 }
 # What a list of is never empty.
 SOME = ("widths", "groups", "mults", "taps")
 
 
-def check(where: str, args: Mapping[str, Any],
-          known: Mapping[str, inspect.Parameter]) -> None:
+def check(where: str, args: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> None:
   """UserError for a value of another kind, or out of range.
 
   Args:
@@ -148,8 +226,7 @@ def check(where: str, args: Mapping[str, Any],
     want = misfit(name, value, known[name].annotation)
     if want:
       raise UserError(f"{where}: {name}={value!r}: want {want}")
-  low, high = (args.get(k, known[k].default) if k in known else None
-               for k in ("lo", "hi"))
+  low, high = (args.get(k, known[k].default) if k in known else None for k in ("lo", "hi"))
   if type(low) in (int, float) and type(high) in (int, float) and low >= high:
     raise UserError(f"{where}: lo={low!r}, hi={high!r}: want lo below hi")
 
@@ -169,9 +246,15 @@ def misfit(name: str, value: Any, kind: Any) -> str | None:
   if kind is int:
     least = WHOLE.get(name, 1)
     fits = type(value) is int and least <= value <= LARGEST
-    return None if fits else (
-        f"a whole number, {least} or more" if type(value) is not int or
-        value < least else f"at most {LARGEST}")
+    return (
+      None
+      if fits
+      else (
+        f"a whole number, {least} or more"
+        if type(value) is not int or value < least
+        else f"at most {LARGEST}"
+      )
+    )
   if kind is float:
     low, high = REAL.get(name, (-math.inf, math.inf))
     if type(value) not in (int, float) or math.isnan(value):
@@ -188,6 +271,7 @@ def span(low: float, high: float) -> str:
   if high == math.inf:
     return least
   return least + (", below 1" if high < 1 else f", at most {high:g}")
+
 
 # Where configs find things. One may come with a stranger's checkpoint: it must
 # not reach what writes files (checkpoint, log) or runs programs (__main__).
@@ -213,17 +297,20 @@ def build(spec: Any, **kw) -> Any:
   if "name" not in spec:
     return args
   thing = find(spec["name"])
-  known = {k: p for k, p in inspect.signature(thing).parameters.items()
-           if k not in ("name", "parent")}  # linen's own
+  known = {
+    k: p for k, p in inspect.signature(thing).parameters.items() if k not in ("name", "parent")
+  }  # linen's own
   for k in args:
     if k not in known:
-      raise UserError(f"{spec['name']} has no argument {k!r}"
-                      + nearest(k, known))
+      raise UserError(f"{spec['name']} has no argument {k!r}" + nearest(k, known))
   check(spec["name"], args, known)
   if not inspect.isclass(thing):
     return functools.partial(thing, **args)
-  missing = [k for k, p in known.items() if k not in args
-             and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+  missing = [
+    k
+    for k, p in known.items()
+    if k not in args and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+  ]
   if missing:
     raise UserError(f"{spec['name']} needs {', '.join(missing)}")
   return thing(**args)
@@ -232,21 +319,21 @@ def build(spec: Any, **kw) -> Any:
 # What checkpoints of older versions name, and where it stands now. No old path
 # is ever given a new meaning.
 MOVED = {
-    "diffusion.augment.Noisy": "diffusion.conditioning.Noisy",
-    "diffusion.multistep.dpmpp_2m_sde": "diffusion.samplers.dpmpp_2m_sde",
-    "diffusion.multistep.unipc": "diffusion.unipc.unipc",
-    "diffusion.sde.pc": "diffusion.samplers.pc",
-    "nets.blocks.Attention": "nets.unet.Attention",
-    "nets.blocks.Down": "nets.unet.Down",
-    "nets.blocks.ResBlock": "nets.unet.ResBlock",
-    "nets.blocks.Up": "nets.unet.Up",
-    "nets.condnorm.CondNorm": "nets.layers.CondNorm",
-    "nets.dcgan.Discriminator": "nets.convs.Discriminator",
-    "nets.dcgan.Generator": "nets.convs.Generator",
-    "nets.labels.LabelEmbed": "nets.layers.LabelEmbed",
-    "nets.labels.Projection": "nets.layers.Projection",
-    "nets.minibatch.Discrimination": "nets.layers.Discrimination",
-    "nets.stylegan2_disc.Discriminator": "nets.stylegan2.Discriminator",
+  "diffusion.augment.Noisy": "diffusion.conditioning.Noisy",
+  "diffusion.multistep.dpmpp_2m_sde": "diffusion.samplers.dpmpp_2m_sde",
+  "diffusion.multistep.unipc": "diffusion.unipc.unipc",
+  "diffusion.sde.pc": "diffusion.samplers.pc",
+  "nets.blocks.Attention": "nets.unet.Attention",
+  "nets.blocks.Down": "nets.unet.Down",
+  "nets.blocks.ResBlock": "nets.unet.ResBlock",
+  "nets.blocks.Up": "nets.unet.Up",
+  "nets.condnorm.CondNorm": "nets.layers.CondNorm",
+  "nets.dcgan.Discriminator": "nets.convs.Discriminator",
+  "nets.dcgan.Generator": "nets.convs.Generator",
+  "nets.labels.LabelEmbed": "nets.layers.LabelEmbed",
+  "nets.labels.Projection": "nets.layers.Projection",
+  "nets.minibatch.Discrimination": "nets.layers.Discrimination",
+  "nets.stylegan2_disc.Discriminator": "nets.stylegan2.Discriminator",
 }
 
 
@@ -256,8 +343,7 @@ def find(path: str) -> Any:
   module, _, name = str(path).rpartition(".")
   room, *deeper = module.split(".")
   if room not in PLACES or any(not p or p[0] == "_" for p in (*deeper, name)):
-    raise UserError(f"name={path!r}: want \"module.Thing\" in one of "
-                    + ", ".join(PLACES))
+    raise UserError(f'name={path!r}: want "module.Thing" in one of ' + ", ".join(PLACES))
   try:
     place = importlib.import_module(f"jaxgen.{module}")
   except ModuleNotFoundError as e:
@@ -265,13 +351,15 @@ def find(path: str) -> Any:
       raise  # a dependency is missing, not the place
     raise UserError(f"name={path!r}: there is no module jaxgen.{module}") from e
   things = {
-      k: v for k, v in vars(place).items()
-      # Our own classes and functions, never what a module happened to import.
-      if callable(v) and getattr(v, "__module__", "") == place.__name__
-      and k[0] != "_"}
+    k: v
+    for k, v in vars(place).items()
+    # Our own classes and functions, never what a module happened to import.
+    if callable(v) and getattr(v, "__module__", "") == place.__name__ and k[0] != "_"
+  }
   if name not in things:
     raise UserError(f"jaxgen.{module} has no {name!r}" + nearest(name, things))
   return things[name]
+
 
 ABSENT = "(absent)"
 
@@ -300,9 +388,9 @@ def as_json(config: Any, where: str = "config") -> Any:
   raise UserError(f"{where} is {config!r}: write it as a string or a number")
 
 
-def check_config(saved: Mapping[str, Any], config: Any,
-                 may_change: Sequence[str] = ("steps", "log", "checkpoint"),
-                 ) -> None:
+def check_config(
+  saved: Mapping[str, Any], config: Any, may_change: Sequence[str] = ("steps", "log", "checkpoint")
+) -> None:
   """UserError naming the first field in which a resumed run would differ.
 
   Args:
@@ -320,8 +408,9 @@ def check_config(saved: Mapping[str, Any], config: Any,
     if was == now and isinstance(was, bool) == isinstance(now, bool):
       continue
     raise UserError(
-        f"config.{name} is {_say(now)}, but this run began with "
-        f"{_say(was)}: set it back, or start anew in another workdir")
+      f"config.{name} is {_say(now)}, but this run began with "
+      f"{_say(was)}: set it back, or start anew in another workdir"
+    )
 
 
 def _say(value):

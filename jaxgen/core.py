@@ -10,6 +10,7 @@ in the global batch, never on how the batch is split or sharded: accumulated
 gradients equal those of the big batch, and samples do not change with the
 number of devices. No key lives in the state, so a resumed run is bit-exact.
 """
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -30,12 +31,13 @@ Metrics = dict[str, Array]
 @flax.struct.dataclass
 class State:
   """All that training remembers, and all that a checkpoint holds."""
-  step: Array             # [] int32, batches consumed
-  params: Groups          # what players move
-  stats: Groups           # what losses carry along: batch stats, codebooks, p
-  opt: Groups             # one optimiser state per moved group
+
+  step: Array  # [] int32, batches consumed
+  params: Groups  # what players move
+  stats: Groups  # what losses carry along: batch stats, codebooks, p
+  opt: Groups  # one optimiser state per moved group
   ema: dict[str, Groups]  # averaged copies of the sampled groups, by profile
-  skips: Array            # [2] int32, updates skipped: in a row, in total
+  skips: Array  # [2] int32, updates skipped: in a row, in total
 
   def variables(self, group: str) -> dict[str, Any]:
     """What linen's `apply` wants: the group's parameters and statistics."""
@@ -51,6 +53,7 @@ Loss = Callable[[State, Batch, Key], tuple[Array, tuple[Groups, Metrics]]]
 
 class Player(NamedTuple):
   """Minimises `loss` over the group it `moves`, on every `every`-th batch."""
+
   name: str
   moves: str
   loss: Loss
@@ -66,9 +69,10 @@ class Layout(NamedTuple):
 
   Functions of pytrees, which they return as they are: see `sharding.layout`.
   """
-  gather: Callable[[Any], Any] = _anywhere   # whole, as weights are used
+
+  gather: Callable[[Any], Any] = _anywhere  # whole, as weights are used
   scatter: Callable[[Any], Any] = _anywhere  # gradients, to where weights live
-  rows: Callable[[Any], Any] = _anywhere     # what has an entry per example
+  rows: Callable[[Any], Any] = _anywhere  # what has an entry per example
 
 
 ANYWHERE = Layout()
@@ -76,9 +80,10 @@ ANYWHERE = Layout()
 
 class Model(Protocol):
   """A game that can be trained, and played to its end: sampled."""
+
   players: Sequence[Player]  # in order of play
-  sampled: Sequence[str]     # groups that `sample` reads
-  knobs: dict[str, float]    # what can be turned when sampling, with defaults
+  sampled: Sequence[str]  # groups that `sample` reads
+  knobs: dict[str, float]  # what can be turned when sampling, with defaults
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats, both keyed by group."""
@@ -92,11 +97,13 @@ class Model(Protocol):
 
 def on_device(batch: Batch) -> Batch:
   """Bytes become floats in [-1, 1] here, and not a moment earlier."""
+
   def scale(x):
     if x.dtype != jnp.uint8:
       return x
     # Not x / 127.5 - 1: by XLA's reciprocal 255 would come out above 1.
     return (x.astype(jnp.float32) - 127.5) / 127.5
+
   return jax.tree.map(scale, batch)
 
 
@@ -113,29 +120,32 @@ def turn(model: Model, step: int) -> tuple[int, ...]:
 
 
 def make_init(
-    model: Model,
-    tx: dict[str, optax.GradientTransformation],
-    ema: Sequence[str],
+  model: Model, tx: dict[str, optax.GradientTransformation], ema: Sequence[str]
 ) -> Callable[[Batch, Key], State]:
   """Returns init(batch, key []) -> State. `ema`: names of the profiles."""
+
   def init(batch: Batch, key: Key) -> State:
     params, stats = model.init(on_device(batch), key)
     moved = {p.moves for p in model.players}
     averaged = {g: params[g] for g in model.sampled if g in moved}
     return State(
-        step=jnp.zeros([], jnp.int32), params=params, stats=stats,
-        opt={g: tx[g].init(params[g]) for g in sorted(moved)},
-        ema={p: jax.tree.map(jnp.copy, averaged) for p in sorted(ema)},
-        skips=jnp.zeros([2], jnp.int32))
+      step=jnp.zeros([], jnp.int32),
+      params=params,
+      stats=stats,
+      opt={g: tx[g].init(params[g]) for g in sorted(moved)},
+      ema={p: jax.tree.map(jnp.copy, averaged) for p in sorted(ema)},
+      skips=jnp.zeros([2], jnp.int32),
+    )
+
   return init
 
 
 def make_step(
-    model: Model,
-    tx: dict[str, optax.GradientTransformation],
-    ema: dict[str, Callable[[Array], Array]],
-    accumulate: int = 1,
-    layout: Layout = ANYWHERE,
+  model: Model,
+  tx: dict[str, optax.GradientTransformation],
+  ema: dict[str, Callable[[Array], Array]],
+  accumulate: int = 1,
+  layout: Layout = ANYWHERE,
 ) -> Callable[[tuple[int, ...], State, Batch, Key], tuple[State, Metrics]]:
   """The one training step: (turn, state, batch, seed) -> state, metrics.
 
@@ -151,34 +161,39 @@ def make_step(
   update with a non-finite loss or gradient leaves all but `step` and `skips`
   bitwise as it was.
   """
+
   def step(turn, state, batch, seed):
     batch = on_device(batch)
     n = len(jax.tree.leaves(batch)[0])
-    keys = layout.rows(
-        example_keys(jax.random.fold_in(seed, state.step), n))
+    keys = layout.rows(example_keys(jax.random.fold_in(seed, state.step), n))
     new, metrics, ok = state, {}, True
     for i in turn:
-      new, info, fine = move(
-          model.players[i], tx, new, batch, fold(keys, i), accumulate, layout)
+      new, info, fine = move(model.players[i], tx, new, batch, fold(keys, i), accumulate, layout)
       ok &= fine
       metrics |= {f"{model.players[i].name}/{k}": v for k, v in info.items()}
-    new = new.replace(ema={
+    new = new.replace(
+      ema={
         profile: _toward(state.ema[profile], new.params, decay(state.step))
-        for profile, decay in ema.items()})
+        for profile, decay in ema.items()
+      }
+    )
     new = jax.tree.map(functools.partial(jnp.where, ok), new, state)
     in_a_row, total = state.skips
-    skips = jnp.where(ok, jnp.stack([0 * total, total]),
-                      jnp.stack([in_a_row, total]) + 1)
+    skips = jnp.where(ok, jnp.stack([0 * total, total]), jnp.stack([in_a_row, total]) + 1)
     new = new.replace(step=state.step + 1, skips=skips)
     return new, metrics | {"skips": skips[1], "skips_in_a_row": skips[0]}
+
   return step
 
 
 def move(
-    player: Player,
-    tx: dict[str, optax.GradientTransformation],
-    state: State, batch: Batch, key: Key, accumulate: int = 1,
-    layout: Layout = ANYWHERE,
+  player: Player,
+  tx: dict[str, optax.GradientTransformation],
+  state: State,
+  batch: Batch,
+  key: Key,
+  accumulate: int = 1,
+  layout: Layout = ANYWHERE,
 ) -> tuple[State, Metrics, Array]:
   """One player's move -> the state after it, metrics, whether all is finite."""
   group = player.moves
@@ -194,20 +209,23 @@ def move(
     (loss, (stats, info)), grads = gradient(theta, state.stats, batch, key)
   else:
     loss, stats, info, grads = _accumulated(
-        gradient, theta, state.stats, batch, key, accumulate, layout)
+      gradient, theta, state.stats, batch, key, accumulate, layout
+    )
   grads = layout.scatter(grads)
   norm = optax.tree.norm(grads)
   updates, opt = tx[group].update(grads, state.opt[group], theta)
   state = state.replace(
-      params=state.params | {group: optax.apply_updates(theta, updates)},
-      opt=state.opt | {group: opt}, stats=stats)
-  ok = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(
-      optax.tree.norm(updates))
+    params=state.params | {group: optax.apply_updates(theta, updates)},
+    opt=state.opt | {group: opt},
+    stats=stats,
+  )
+  ok = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
   return state, {"loss": loss, "grad_norm": norm, **info}, ok
 
 
 def _accumulated(gradient, theta, stats, batch, key, parts, layout):
   """Means over `parts` equal parts, one after the other in memory."""
+
   def split(x):  # every parts-th example, so that shards stay where they are
     return x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
@@ -219,8 +237,7 @@ def _accumulated(gradient, theta, stats, batch, key, parts, layout):
   whole = jax.tree.map(split, (batch, key))
   first = jax.tree.map(lambda x: x[0], whole)
   (loss, (_, info)), grads = jax.eval_shape(gradient, theta, stats, *first)
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
-                       (loss, info, grads))
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss, info, grads))
   (total, stats), _ = jax.lax.scan(body, (zeros, stats), whole)
   # Whole to the end of the loop, or devices would send every part's gradients.
   loss, info, grads = jax.tree.map(lambda x: x / parts, layout.gather(total))
@@ -228,5 +245,4 @@ def _accumulated(gradient, theta, stats, batch, key, parts, layout):
 
 
 def _toward(average: Groups, params: Groups, decay: Array) -> Groups:
-  return jax.tree.map(lambda a, b: b + decay * (a - b), average,
-                      {g: params[g] for g in average})
+  return jax.tree.map(lambda a, b: b + decay * (a - b), average, {g: params[g] for g in average})

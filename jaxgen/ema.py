@@ -3,6 +3,7 @@
 A profile maps the number of updates so far to the decay of the next one. Its
 scales are in images, so that a run with another batch size means the same.
 """
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,11 +25,13 @@ def half_life(images: float, ramp: float | None = 0.05, *, batch: int) -> Decay:
       al. 2022, training loop; None: no warm-up).
     batch: Images per update; given by the train loop.
   """
+
   def decay(step: jax.Array) -> jax.Array:
     life = images
     if ramp is not None:
       life = jnp.minimum(images, ramp * step.astype(jnp.float32) * batch)
     return 0.5 ** (batch / jnp.maximum(life, 1e-8))
+
   return decay
 
 
@@ -43,33 +46,28 @@ def power(width: float, *, batch: int) -> Decay:
   del batch
   exponent = width_to_gamma(width) + 1
   # log1p, as late in training 1 - 1/t itself has no digits of 1/t left.
-  return lambda step: jnp.exp(
-      exponent * jnp.log1p(-1 / (step.astype(jnp.float32) + 1)))
+  return lambda step: jnp.exp(exponent * jnp.log1p(-1 / (step.astype(jnp.float32) + 1)))
 
 
 def width_to_gamma(width: float) -> float:
   """Relative width -> gamma: the cubic of Karras et al. 2024, Eq. 126."""
-  if not 0 < width < 12 ** -0.5:
+  if not 0 < width < 12**-0.5:
     raise UserError(f"ema width={width} must lie between 0 and 0.288")
-  roots = np.roots([1, 7, 16 - width ** -2, 12 - width ** -2])
+  roots = np.roots([1, 7, 16 - width**-2, 12 - width**-2])
   return float(np.real(roots).max())
 
 
-def overlap(t_a: np.ndarray, g_a: np.ndarray, t_b: np.ndarray, g_b: np.ndarray
-            ) -> np.ndarray:
+def overlap(t_a: np.ndarray, g_a: np.ndarray, t_b: np.ndarray, g_b: np.ndarray) -> np.ndarray:
   """Inner product of two power profiles (Karras et al. 2024, Eq. 146).
 
   Args: times in any unit and exponents gamma, broadcast against each other.
   """
   ratio = np.where(t_a < t_b, t_a / t_b, t_b / t_a)
   later = np.where(t_a < t_b, g_b, g_a)  # the gamma of the later one
-  return ((g_a + 1) * (g_b + 1) * ratio ** later
-          / ((g_a + g_b + 1) * np.maximum(t_a, t_b)))
+  return (g_a + 1) * (g_b + 1) * ratio**later / ((g_a + g_b + 1) * np.maximum(t_a, t_b))
 
 
-def combine(
-    snapshots: Mapping[tuple[int, float], Any], width: float,
-) -> Any:
+def combine(snapshots: Mapping[tuple[int, float], Any], width: float) -> Any:
   """Post-hoc average: the profile of `width` at the last snapshot's time.
 
   Solves for the combination of stored averages whose profile is nearest to the
@@ -83,10 +81,11 @@ def combine(
     A pytree like the snapshots, and float32 as they are.
   """
   weights = combination(list(snapshots), width)
+
   def mix(*leaves):
-    total = sum(w * np.asarray(x, np.float64)
-                for w, x in zip(weights, leaves, strict=True))
+    total = sum(w * np.asarray(x, np.float64) for w, x in zip(weights, leaves, strict=True))
     return total.astype(leaves[0].dtype)
+
   return jax.tree.map(mix, *snapshots.values())
 
 
@@ -100,5 +99,5 @@ def combination(points: list[tuple[int, float]], width: float) -> np.ndarray:
   # Profiles of one run are nearly parallel: lstsq, not solve. The sum is made
   # exactly 1 by a Lagrange multiplier, so that constants are kept.
   n, scale = len(t), np.abs(a).max()
-  kkt = np.block([[a / scale, np.ones((n, 1))], [np.ones((1, n)), 0.]])
-  return np.linalg.lstsq(kkt, np.append(b / scale, 1.), rcond=1e-14)[0][:n]
+  kkt = np.block([[a / scale, np.ones((n, 1))], [np.ones((1, n)), 0.0]])
+  return np.linalg.lstsq(kkt, np.append(b / scale, 1.0), rcond=1e-14)[0][:n]

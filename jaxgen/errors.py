@@ -1,4 +1,5 @@
 """What ends a verb with one line instead of a traceback."""
+
 import contextlib
 import difflib
 import re
@@ -8,17 +9,20 @@ from collections.abc import Iterable, Iterator
 # What a terminal obeys or shows nothing of: control characters (C0, DEL, C1),
 # marks that turn the direction of writing, line and paragraph separators, and
 # the lone surrogates that stand for bytes of file names that are no UTF-8.
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e"
-                    "\u2066-\u2069\ud800-\udfff\ufeff]")
+UNSEEN = re.compile(
+  "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
 
 
 class UserError(Exception):
   """What is wrong and what to do, in one line. Verbs print it and exit 2."""
+
   status = 2
 
 
 class Diverged(UserError):
   """Training met non-finite updates time and again. Verbs exit 3."""
+
   status = 3
 
 
@@ -51,8 +55,7 @@ def guarding(what: str) -> Iterator[None]:
   except UserError as e:  # it says what, but not of whose config
     raise UserError(f"{what}: {e}") from e
   except Exception as e:
-    if isinstance(e, RuntimeError) and not isinstance(
-        e, NotImplementedError | RecursionError):
+    if isinstance(e, RuntimeError) and not isinstance(e, NotImplementedError | RecursionError):
       raise  # the machine's, or of a process that died: no fault of a type
     text = " ".join(str(e).split())[:200]
     raise UserError(f"{what}: {type(e).__name__}: {text}") from e

@@ -12,6 +12,7 @@ How real test data score is the floor: nothing beats it but by luck or copying.
 With one, numbers are those of a reference evaluator, on a card that says how
 they were made; only cards that were made alike are ranked.
 """
+
 import dataclasses
 import functools
 import pathlib
@@ -56,30 +57,39 @@ def define(values: flags.FlagValues) -> None:
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   number = functools.partial(flags.DEFINE_integer, flag_values=values)
   flag("workdir", None, "of the trained model to judge")
-  flag("samples", None, "or x.npz (arr_0, arr_1), x.npy, a folder or .zip of "
-       "images, a data set; or statistics, see --ref")
+  flag(
+    "samples",
+    None,
+    "or x.npz (arr_0, arr_1), x.npy, a folder or .zip of "
+    "images, a data set; or statistics, see --ref",
+  )
   flag("data", None, "what samples imitate, such as digits")
   flag("judge", None, "folder of the judge; default: in the user's cache")
   flag("out", None, "x.json gets the scores; default: in WORKDIR/evals")
   flag("protocol", None, ", ".join(PROTOCOLS) + "; default: the judge's own")
-  flag("ref", None, "statistics x.npz (mu, sigma) or EDM2's x.pkl, samples "
-       "x.npz or x.npy, a folder or .zip of images, a data set such as "
-       "tfds:cifar10; default: what the model was trained on")
+  flag(
+    "ref",
+    None,
+    "statistics x.npz (mu, sigma) or EDM2's x.pkl, samples "
+    "x.npz or x.npy, a folder or .zip of images, a data set such as "
+    "tfds:cifar10; default: what the model was trained on",
+  )
   flag("ref_split", "train", "of a data set")
-  flags.DEFINE_list("metrics", None, "in place of the protocol's own: "
-                    + ", ".join((*METRICS, "cas")), flag_values=values)
+  flags.DEFINE_list(
+    "metrics",
+    None,
+    "in place of the protocol's own: " + ", ".join((*METRICS, "cas")),
+    flag_values=values,
+  )
   flag("features", "inception", "inception, dinov2, or judge: the classifier")
   flag("inception", None, "file of Inception's weights")
   flag("dinov2", None, "file of DINOv2's weights")
-  flag("floats", None, "what floats of a file mean: signed [-1, 1], unit "
-       "[0, 1] or bytes 0 .. 255")
+  flag("floats", None, "what floats of a file mean: signed [-1, 1], unit [0, 1] or bytes 0 .. 255")
   flag("labels", "turn", "of the samples: turn, random, or 0,1,2")
   flag("card", None, "in place of judging: a card that is there")
   flag("save_ref", None, "x.npz gets the statistics of the reference")
-  flags.DEFINE_list("against", [], "cards to be ranked with this one",
-                    flag_values=values)
-  flags.DEFINE_bool("convert", False, "make grey and transparent images RGB",
-                    flag_values=values)
+  flags.DEFINE_list("against", [], "cards to be ranked with this one", flag_values=values)
+  flags.DEFINE_bool("convert", False, "make grey and transparent images RGB", flag_values=values)
   number("num", None, "samples; default: the protocol's, the training split's")
   number("size", None, "crop and resize images of a data set --ref to this")
   number("kid_size", None, "images in a subset of KID, in place of 1000")
@@ -90,8 +100,7 @@ def define(values: flags.FlagValues) -> None:
     (number if "step" in name else flag)(name, None, "as in `jaxgen sample`")
   flag("knobs", None, "as in `jaxgen sample`")
   for name, text in presets.KNOBS.items():
-    flags.DEFINE_float(name, None, f"{text} (where the model has this knob)",
-                       flag_values=values)
+    flags.DEFINE_float(name, None, f"{text} (where the model has this knob)", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -104,10 +113,11 @@ def main(values: flags.FlagValues) -> None:
     check_outputs(values)
   against = {path: cards.load(path) for path in values.against}
   if join.joined() and (
-      not values.protocol or values.features == "judge"
-      or "cas" in (values.metrics or ())):
-    raise UserError("several processes judge by a --protocol, with inception "
-                    "or dinov2: start this on one machine")
+    not values.protocol or values.features == "judge" or "cas" in (values.metrics or ())
+  ):
+    raise UserError(
+      "several processes judge by a --protocol, with inception or dinov2: start this on one machine"
+    )
   if values.card:
     print(cards.rank({values.card: cards.load(values.card)} | against))
   elif bool(values.workdir) == bool(values.samples):
@@ -115,8 +125,7 @@ def main(values: flags.FlagValues) -> None:
   elif values.protocol:
     judge_by_protocol(values, against)
   elif against or values.ref or values.metrics:
-    raise UserError("--against, --ref and --metrics want a --protocol: "
-                    + ", ".join(PROTOCOLS))
+    raise UserError("--against, --ref and --metrics want a --protocol: " + ", ".join(PROTOCOLS))
   else:
     evaluate_with_classifier(values)
 
@@ -124,10 +133,8 @@ def main(values: flags.FlagValues) -> None:
 def check_flags(values: flags.FlagValues) -> None:
   """UserError for what is wrong with flags by themselves."""
   if values.floats not in (None, *SPANS):
-    raise UserError(f"--floats={values.floats}: want one of "
-                    + ", ".join(SPANS))
-  for name, least in (("num", 2), ("batch", 1), ("kid_size", 2), ("size", 1),
-                      ("seed", 0)):
+    raise UserError(f"--floats={values.floats}: want one of " + ", ".join(SPANS))
+  for name, least in (("num", 2), ("batch", 1), ("kid_size", 2), ("size", 1), ("seed", 0)):
     if values[name].value is not None and values[name].value < least:
       raise UserError(f"--{name}={values[name].value}: want at least {least}")
   for metric in values.metrics or ():
@@ -152,8 +159,7 @@ def check_place(name: str, path: pathlib.Path) -> None:
     with tempfile.TemporaryFile(dir=folder):
       pass
   except OSError as e:
-    raise UserError(f"--{name}={path}: nothing can be written in {folder}: "
-                    f"{e.strerror}") from e
+    raise UserError(f"--{name}={path}: nothing can be written in {folder}: {e.strerror}") from e
 
 
 def check_outputs(values: flags.FlagValues) -> None:
@@ -170,8 +176,7 @@ def check_outputs(values: flags.FlagValues) -> None:
 
 def open_model(values: flags.FlagValues):
   """The model of --workdir, and the knobs that were given."""
-  model = sampler.load(values.workdir, **{
-      k: values[k].value for k in presets.CHOICES})
+  model = sampler.load(values.workdir, **{k: values[k].value for k in presets.CHOICES})
   return model, presets.knobs_from_flags(values)
 
 
@@ -179,12 +184,12 @@ def evaluate_with_classifier(values: flags.FlagValues) -> None:
   """By the built-in judge."""
   if values.samples:
     if not values.data:
-      raise UserError("--samples wants --data, or --protocol and --ref: what "
-                      "are they compared with?")
+      raise UserError(
+        "--samples wants --data, or --protocol and --ref: what are they compared with?"
+      )
     source = open_source(f"npz:{values.samples}")
     x, y = source.arrays()
-    data = ConfigDict(dict(
-        source=values.data, split="train", size=values.size or 0))
+    data = ConfigDict(dict(source=values.data, split="train", size=values.size or 0))
     check_samples(data, x.shape, x.dtype, y)  # before a judge is trained
     judge = open_judge(data, values.judge)
     made = {"samples": values.samples, "fingerprint": source.fingerprint}
@@ -200,45 +205,60 @@ def evaluate_with_classifier(values: flags.FlagValues) -> None:
     n = values.num or judge.count
     y = model.labels(n, None)
     x = model.sample(values.seed, n, y, **knobs)
-    made = model.card | {"seed": values.seed, "num": n,
-                         "knobs": output.json_knobs(model.settings(knobs))}
+    made = model.card | {
+      "seed": values.seed,
+      "num": n,
+      "knobs": output.json_knobs(model.settings(knobs)),
+    }
   scores, floor = judge.scores(x, y), judge.floor()
   print(table(scores, floor))
   if values.out:
-    files.write_json(values.out, {
-        "made": made, "judge": judge.card, "scores": means(scores),
-        "spread": spreads(scores), "floor": means(floor)})
+    files.write_json(
+      values.out,
+      {
+        "made": made,
+        "judge": judge.card,
+        "scores": means(scores),
+        "spread": spreads(scores),
+        "floor": means(floor),
+      },
+    )
 
 
-def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
-                      ) -> None:
+def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> None:
   """As a reference evaluator does."""
   how, metrics = protocol(values.protocol), values.metrics
   if values.kid_size:
     how = dataclasses.replace(how, kid_size=values.kid_size)
   if metrics == ["cas"]:
     raise UserError("cas comes with other metrics: --metrics=fid,cas")
-  if values.samples and statistics.holds(
-      pathlib.Path(values.samples).expanduser()):
+  if values.samples and statistics.holds(pathlib.Path(values.samples).expanduser()):
     return judge_statistics(values, how, against)
   images, data = open_samples(values, how)
   accuracy = "cas" in (metrics or ()) and open_accuracy(values, images, data)
   evaluation = Evaluation(
-      open_real(values, how, data), open_features(values, how, data), how,
-      tuple(m for m in metrics if m != "cas") if metrics else None)
+    open_real(values, how, data),
+    open_features(values, how, data),
+    how,
+    tuple(m for m in metrics if m != "cas") if metrics else None,
+  )
   if values.save_ref and not evaluation.plan_real.moments:
     raise UserError("--save_ref wants a metric of statistics, such as fid")
   # Before the hours that it takes:
-  evaluation.check(images.count, images.labels, images.sizes,
-                   getattr(images, "class_names", ()))
+  evaluation.check(images.count, images.labels, images.sizes, getattr(images, "class_names", ()))
   cards.check_alike({"this evaluation": evaluation.head(images)} | against)
   out = values.out and pathlib.Path(values.out)
   if not out and values.workdir:
-    out = pathlib.Path(values.workdir) / "evals" / card_name(
-        images.card["step"], evaluation.extractor.name, how.name, images.count)
+    out = (
+      pathlib.Path(values.workdir)
+      / "evals"
+      / card_name(images.card["step"], evaluation.extractor.name, how.name, images.count)
+    )
   card = evaluation.run(
-      images, out and out.with_suffix(".partial"),
-      out and "copies" in evaluation.wanted and out.with_suffix(".png"))
+    images,
+    out and out.with_suffix(".partial"),
+    out and "copies" in evaluation.wanted and out.with_suffix(".png"),
+  )
   if accuracy:
     if out:
       files.write_json(out, card)  # should what follows fail
@@ -248,16 +268,13 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]
   if out:
     files.write_json(out, card)
   if values.save_ref:
-    save_statistics(values.save_ref, evaluation.measure().moments,
-                    evaluation.main, card)
+    save_statistics(values.save_ref, evaluation.measure().moments, evaluation.main, card)
   if values.workdir:
-    append(values.workdir, images.card["step"], {
-        f"eval/{k}": v for k, v in card["scores"].items()})
+    append(values.workdir, images.card["step"], {f"eval/{k}": v for k, v in card["scores"].items()})
   show(card, out, against)
 
 
-def show(card: dict[str, Any], out: pathlib.Path | None,
-         against: dict[str, Any]) -> None:
+def show(card: dict[str, Any], out: pathlib.Path | None, against: dict[str, Any]) -> None:
   """A card, and how it ranks among others."""
   for line in card["warnings"]:
     print(f"jaxgen: {printable(line)}", file=sys.stderr)
@@ -266,20 +283,20 @@ def show(card: dict[str, Any], out: pathlib.Path | None,
     print("\n" + cards.rank({str(out or "this evaluation"): card} | against))
 
 
-def judge_statistics(values: flags.FlagValues, how: Protocol,
-                     against: dict[str, Any]) -> None:
+def judge_statistics(values: flags.FlagValues, how: Protocol, against: dict[str, Any]) -> None:
   """Two files of statistics, without images and networks."""
-  own, ref = (v and pathlib.Path(v).expanduser()
-              for v in (values.samples, values.ref))
+  own, ref = (v and pathlib.Path(v).expanduser() for v in (values.samples, values.ref))
   if values.num is not None or values.save_ref:
-    raise UserError(f"{own} is statistics of all its images: leave --num and "
-                    "--save_ref")
+    raise UserError(f"{own} is statistics of all its images: leave --num and --save_ref")
   if values.features not in statistics.IN_PICKLES:
-    raise UserError(f"{own} is statistics, of inception or dinov2: not of "
-                    f"--features={values.features}")
+    raise UserError(
+      f"{own} is statistics, of inception or dinov2: not of --features={values.features}"
+    )
   if not ref or not statistics.holds(ref):
-    raise UserError(f"{own} is statistics: --ref must be statistics, too, such "
-                    "as --save_ref=x.npz writes of images")
+    raise UserError(
+      f"{own} is statistics: --ref must be statistics, too, such "
+      "as --save_ref=x.npz writes of images"
+    )
   pair = Pair.open(own, ref, how, values.features, values.metrics)
   cards.check_alike({"this evaluation": pair.head()} | against)
   card, out = pair.card(), values.out and pathlib.Path(values.out)
@@ -288,31 +305,40 @@ def judge_statistics(values: flags.FlagValues, how: Protocol,
   show(card, out, against)
 
 
-def open_samples(values: flags.FlagValues, how: Protocol
-                 ) -> tuple[Images, ConfigDict | None]:
+def open_samples(values: flags.FlagValues, how: Protocol) -> tuple[Images, ConfigDict | None]:
   """What is judged, and the config of what it imitates, if that is known."""
   if values.samples:
-    data = values.data and ConfigDict(dict(
-        source=values.data, split="train", size=values.size or 0))
-    return open_images(values.samples, how, size=values.size,
-                       span=values.floats, convert=values.convert,
-                       num=values.num), data
+    data = values.data and ConfigDict(
+      dict(source=values.data, split="train", size=values.size or 0)
+    )
+    return open_images(
+      values.samples,
+      how,
+      size=values.size,
+      span=values.floats,
+      convert=values.convert,
+      num=values.num,
+    ), data
   model, knobs = open_model(values)
   n = how.images if values.num is None else values.num
   labels = choose_labels(model, values.labels, n, values.seed)
   return Drawn(
-      model, n, values.seed, labels, values.labels, how.floats, knobs,
-      values.batch), data_of(values.workdir)
+    model, n, values.seed, labels, values.labels, how.floats, knobs, values.batch
+  ), data_of(values.workdir)
 
 
-def open_real(values: flags.FlagValues, how: Protocol,
-              data: ConfigDict | None) -> Reference:
+def open_real(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) -> Reference:
   """What it is compared with."""
   if values.ref:
-    return open_reference(values.ref, how, values.features,
-                          split=values.ref_split,
-                          size=values.size, span=values.floats,
-                          convert=values.convert)
+    return open_reference(
+      values.ref,
+      how,
+      values.features,
+      split=values.ref_split,
+      size=values.size,
+      span=values.floats,
+      convert=values.convert,
+    )
   if data is None:
     raise UserError("--protocol wants --ref: what are samples compared with?")
   source = open_split(data)
@@ -321,14 +347,16 @@ def open_real(values: flags.FlagValues, how: Protocol,
   return Reference.of(Dataset(source, data.split))
 
 
-def open_features(values: flags.FlagValues, how: Protocol,
-                  data: ConfigDict | None) -> Extractor:
+def open_features(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) -> Extractor:
   """What looks at images."""
   from jaxgen.evaluation import features  # networks: not for all
+
   if values.features != "judge":
     return features.open_extractor(
-        values.features, weights=values.dinov2 if values.features == "dinov2"
-        else values.inception, resize=how.resize)
+      values.features,
+      weights=values.dinov2 if values.features == "dinov2" else values.inception,
+      resize=how.resize,
+    )
   if data is None:
     raise UserError("--features=judge is a classifier of --data: name that")
   judge = open_judge(data, values.judge)
@@ -337,29 +365,27 @@ def open_features(values: flags.FlagValues, how: Protocol,
   return features.JudgeFeatures(judge.features, judge.classifier)
 
 
-def open_accuracy(values: flags.FlagValues, images: Images,
-                  data: ConfigDict | None) -> ClassifierJudge:
+def open_accuracy(
+  values: flags.FlagValues, images: Images, data: ConfigDict | None
+) -> ClassifierJudge:
   """The judge whose classification accuracy score is wanted."""
   if data is None or images.labels is None:
     raise UserError("cas wants labelled samples, and --data that they imitate")
   if data.source.startswith("points:") or data.source == "stacked_digits":
-    raise UserError(f"cas is of images with one label each: {data.source} is "
-                    "judged by its modes")
-  check_samples(data, (images.count, *images.sizes[0], None), np.uint8,
-                images.labels)
+    raise UserError(f"cas is of images with one label each: {data.source} is judged by its modes")
+  check_samples(data, (images.count, *images.sizes[0], None), np.uint8, images.labels)
   return open_judge(data, values.judge)
 
 
-def with_accuracy(card: dict[str, Any], judge: ClassifierJudge,
-                  images: Images) -> dict[str, Any]:
+def with_accuracy(card: dict[str, Any], judge: ClassifierJudge, images: Images) -> dict[str, Any]:
   """The card, with the classification accuracy score of judge.py."""
-  x = np.concatenate([x[..., :judge.real.shape[-1]] for x in images.read(
-      0, images.count)])
+  x = np.concatenate([x[..., : judge.real.shape[-1]] for x in images.read(0, images.count)])
   judge.check(x)
   name = f"cas@{judge.features}"
-  return card | {"scores": card["scores"] | {name: judge.cas(x, images.labels)},
-                 "cas": judge.card | {
-                     "by_class": judge.cas_by_class(x, images.labels)}}
+  return card | {
+    "scores": card["scores"] | {name: judge.cas(x, images.labels)},
+    "cas": judge.card | {"by_class": judge.cas_by_class(x, images.labels)},
+  }
 
 
 if __name__ == "__main__":

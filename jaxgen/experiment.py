@@ -1,4 +1,5 @@
 """What a config describes, built and checked before anything is written."""
+
 import contextlib
 import dataclasses
 import functools
@@ -20,27 +21,49 @@ from jaxgen.errors import UserError, nearest, refusing
 
 # The fixed part of a config: model, optim and ema are for `build` to judge.
 FIELDS = {
-    "": ("seed", "steps", "batch", "accumulate", "patience", "mesh", "data",
-         "model", "optim", "ema", "log", "checkpoint"),
-    "mesh": ("data", "fsdp"),
-    "data": ("source", "split", "classes", "flip", "crop", "workers",
-             "size", "channels"),
-    "log": ("every", "pictures", "histograms", "eval"),
-    "checkpoint": ("every", "keep", "keep_every"),
+  "": (
+    "seed",
+    "steps",
+    "batch",
+    "accumulate",
+    "patience",
+    "mesh",
+    "data",
+    "model",
+    "optim",
+    "ema",
+    "log",
+    "checkpoint",
+  ),
+  "mesh": ("data", "fsdp"),
+  "data": ("source", "split", "classes", "flip", "crop", "workers", "size", "channels"),
+  "log": ("every", "pictures", "histograms", "eval"),
+  "checkpoint": ("every", "keep", "keep_every"),
 }
 AT_LEAST = {
-    "seed": 0, "steps": 1, "batch": 1, "accumulate": 1, "patience": 1,
-    "mesh.data": 0, "mesh.fsdp": 0, "data.size": 0, "data.classes": 0,
-    "data.workers": 0, "log.every": 1, "log.pictures": 0, "checkpoint.every": 1,
-    "checkpoint.keep": 2, "checkpoint.keep_every": 0,
+  "seed": 0,
+  "steps": 1,
+  "batch": 1,
+  "accumulate": 1,
+  "patience": 1,
+  "mesh.data": 0,
+  "mesh.fsdp": 0,
+  "data.size": 0,
+  "data.classes": 0,
+  "data.workers": 0,
+  "log.every": 1,
+  "log.pictures": 0,
+  "checkpoint.every": 1,
+  "checkpoint.keep": 2,
+  "checkpoint.keep_every": 0,
 }
-KINDS = {"data.source": str, "data.split": str, "data.flip": bool,
-         "log.histograms": bool}
+KINDS = {"data.source": str, "data.split": str, "data.flip": bool, "log.histograms": bool}
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """What a config describes, built: the same objects for every verb."""
+
   config: ConfigDict
   model: core.Model
   init: Callable[[core.Batch, core.Key], core.State]
@@ -54,19 +77,25 @@ class Experiment:
     moved = {p.moves for p in model.players}
     for group in sorted(moved ^ set(config.optim)):
       word = "needs" if group in moved else "has no player for"
-      raise UserError(f"{config.model.name} {word} optim.{group}; "
-                      f"its players move {', '.join(sorted(moved))}")
+      raise UserError(
+        f"{config.model.name} {word} optim.{group}; its players move {', '.join(sorted(moved))}"
+      )
     if not hasattr(model, "sample"):
       for name in ("log.pictures", "log.eval.every"):
         if field(config, name):
-          raise UserError(f"config.{name}={field(config, name)}: a "
-                          f"{type(model).__name__} makes no samples: set it to "
-                          "0")
+          raise UserError(
+            f"config.{name}={field(config, name)}: a "
+            f"{type(model).__name__} makes no samples: set it to "
+            "0"
+          )
     tx = complete("optim", config.optim, steps=config.steps)
     ema = complete("ema", config.ema, batch=config.batch)
     return cls(
-        config, model, core.make_init(model, tx, tuple(ema)),
-        functools.partial(core.make_step, model, tx, ema, config.accumulate))
+      config,
+      model,
+      core.make_init(model, tx, tuple(ema)),
+      functools.partial(core.make_step, model, tx, ema, config.accumulate),
+    )
 
   @property
   def step(self) -> Callable:
@@ -78,14 +107,12 @@ class Experiment:
     config, known = self.config, self.config.data.classes
     sharding.check_batch(config.batch, config.accumulate, mesh)
     if known not in (0, source.classes):
-      raise UserError(f"data.classes={known}, but {source.name} has "
-                      f"{source.classes} labels")
+      raise UserError(f"data.classes={known}, but {source.name} has {source.classes} labels")
     if config.data.flip and len(source.shape) != 3:
       raise UserError(f"data.flip mirrors images, and {source.name} holds none")
     check_crop(source, config.data.crop)
     if (own := getattr(self.model, "classes", known)) != known:
-      raise UserError(f"model.classes={own}, but data.classes={known}: make "
-                      "them equal")
+      raise UserError(f"model.classes={own}, but data.classes={known}: make them equal")
     check_labels(self.model, known, source)
     shapes, key = dummy(source, config.batch), jax.random.key(0)
     what = f"config.model on {source.name}, {source.shape}"
@@ -95,25 +122,33 @@ class Experiment:
     except AttributeError as e:  # of y, which is None
       if source.classes or "NoneType" not in str(e):
         raise
-      raise UserError(f"{what}: its nets know classes, and there are no labels "
-                      "in these data") from e
+      raise UserError(
+        f"{what}: its nets know classes, and there are no labels in these data"
+      ) from e
     abstract = jax.tree.map(
-        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
-        state, sharding.shardings(state, mesh))
+      lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
+      state,
+      sharding.shardings(state, mesh),
+    )
     if not hasattr(self.model, "sample"):
       return abstract
     with fitting(what):
       x = jax.eval_shape(
-          lambda s, b: self.model.sample(
-              s, core.on_device(b), keys.example_keys(key, config.batch)),
-          state, shapes)
+        lambda s, b: self.model.sample(s, core.on_device(b), keys.example_keys(key, config.batch)),
+        state,
+        shapes,
+      )
     if x.shape[1:] != source.shape:
       raise UserError(
-          f"the model makes samples of shape {x.shape[1:]}, but {source.name} "
-          f"holds {source.shape}: adapt config.model or config.data "
-          "(size, channels)" + (
-              "; it makes squares, and data.size takes the middle of each image"
-              if source.shape[0] not in source.shape[1:2] else ""))
+        f"the model makes samples of shape {x.shape[1:]}, but {source.name} "
+        f"holds {source.shape}: adapt config.model or config.data "
+        "(size, channels)"
+        + (
+          "; it makes squares, and data.size takes the middle of each image"
+          if source.shape[0] not in source.shape[1:2]
+          else ""
+        )
+      )
     return abstract
 
   def fresh(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
@@ -128,8 +163,10 @@ class Experiment:
     # Runs once, but compiles for long: on a CPU three times what it need.
     hasty = jax.default_backend() == "cpu"
     init = jax.jit(
-        self.init, out_shardings=where,
-        compiler_options={"xla_backend_optimization_level": 0} if hasty else {})
+      self.init,
+      out_shardings=where,
+      compiler_options={"xla_backend_optimization_level": 0} if hasty else {},
+    )
     return init(zeros, key)
 
 
@@ -143,10 +180,11 @@ def fitting(what: str) -> Iterator[None]:
   with refusing(what):
     try:
       yield
-    except (ArithmeticError, AssertionError, LookupError, TypeError,
-            ValueError) as e:
-      places = [(frame.f_globals["__name__"], number)
-                for frame, number in traceback.walk_tb(e.__traceback__)]
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as e:
+      places = [
+        (frame.f_globals["__name__"], number)
+        for frame, number in traceback.walk_tb(e.__traceback__)
+      ]
       ours = [p for p in places if p[0].startswith("jaxgen.")]
       if isinstance(e, ValueError) and ours[-1] == places[-1]:
         raise
@@ -159,16 +197,14 @@ def check_samples(config: Mapping[str, Any], whose: str) -> None:
   """UserError, which begins with `whose`, if a config's model makes none."""
   name = config.get("model", {}).get("name")
   if not hasattr(find(name), "sample"):
-    raise UserError(f"{whose} is a {name.rpartition('.')[2]}: it makes no "
-                    "samples")
+    raise UserError(f"{whose} is a {name.rpartition('.')[2]}: it makes no samples")
 
 
 def check_labels(model: core.Model, classes: int, source: Source) -> None:
   """UserError for nets that do not know all labels that they are given."""
   judges = not hasattr(model, "sample")
   if judges and not source.classes:
-    raise UserError(f"a {type(model).__name__} learns labels, and "
-                    f"{source.name} has none")
+    raise UserError(f"a {type(model).__name__} learns labels, and {source.name} has none")
   classes = source.classes if judges else classes
   for name in ("net", "gen", "disc") if classes else ():
     net = getattr(model, name, None)
@@ -177,9 +213,10 @@ def check_labels(model: core.Model, classes: int, source: Source) -> None:
       free = getattr(model, "free", False)
       count, want, field = net.labels, classes + free, "labels"
     if isinstance(count, int) and count < want and (count or name != "disc"):
-      raise UserError(f"config.model.{name}.{field}={count}: want {want}, for "
-                      f"the labels 0 to {classes - 1}"
-                      + " and none" * (want > classes))
+      raise UserError(
+        f"config.model.{name}.{field}={count}: want {want}, for "
+        f"the labels 0 to {classes - 1}" + " and none" * (want > classes)
+      )
 
 
 def check_attention(model: core.Model, source: Source) -> None:
@@ -192,9 +229,10 @@ def check_attention(model: core.Model, source: Source) -> None:
     for height in net.attend:
       if height not in heights:
         raise UserError(
-            f"config.model.{name}.attend={net.attend}: there is no height "
-            f"{height}; of images of {source.shape[0]} pixels there are "
-            + ", ".join(map(str, dict.fromkeys(heights))))
+          f"config.model.{name}.attend={net.attend}: there is no height "
+          f"{height}; of images of {source.shape[0]} pixels there are "
+          + ", ".join(map(str, dict.fromkeys(heights)))
+        )
 
 
 def complete(part: str, specs: Mapping[str, Any], **given) -> dict[str, Any]:
@@ -218,32 +256,34 @@ def check_fields(config: ConfigDict) -> None:
       raise UserError(f"config.{part}={fields!r}: begin with _base.base(...)")
     for key in fields:
       if key not in known:
-        raise UserError(f"config.{dot}{key} means nothing"
-                        + nearest(key, known))
+        raise UserError(f"config.{dot}{key} means nothing" + nearest(key, known))
     for key in known:
       if key not in fields:
-        raise UserError(
-            f"config.{dot}{key} is missing: begin with _base.base(...)")
+        raise UserError(f"config.{dot}{key} is missing: begin with _base.base(...)")
   for name, least in AT_LEAST.items():
     value = field(config, name)
     most = SEEDS - 1 if name == "seed" else LARGEST
     if type(value) is not int or not least <= value <= most:
-      raise UserError(f"config.{name}={value!r}: want a whole number, at least "
-                      f"{least} and at most {most}")
-  if type(config.data.channels) is not int or (
-      config.data.channels not in (0, 1, 3)):
-    raise UserError(f"config.data.channels={config.data.channels!r}: want 1 "
-                    "(grey), 3 (RGB) or 0 (as they are stored)")
+      raise UserError(
+        f"config.{name}={value!r}: want a whole number, at least {least} and at most {most}"
+      )
+  if type(config.data.channels) is not int or (config.data.channels not in (0, 1, 3)):
+    raise UserError(
+      f"config.data.channels={config.data.channels!r}: want 1 "
+      "(grey), 3 (RGB) or 0 (as they are stored)"
+    )
   for name, kind in KINDS.items():
     if type(field(config, name)) is not kind:
-      raise UserError(f"config.{name}={field(config, name)!r}: want "
-                      + ("true or false" if kind is bool else "a word"))
+      raise UserError(
+        f"config.{name}={field(config, name)!r}: want "
+        + ("true or false" if kind is bool else "a word")
+      )
   crop = config.data.crop
   if type(crop) not in (int, float) or not 0 <= crop <= 1:
     raise UserError(f"config.data.crop={crop!r}: want a number from 0 to 1")
   specs = {"model": config.model} | {
-      f"{part}.{k}": v for part in ("optim", "ema")
-      for k, v in config[part].items()}
+    f"{part}.{k}": v for part in ("optim", "ema") for k, v in config[part].items()
+  }
   for name, spec in specs.items():
     if not isinstance(spec, ConfigDict) or "name" not in spec:
       raise UserError(f'config.{name} must be dict(name="module.Thing", ...)')
@@ -273,11 +313,17 @@ def describe(config: ConfigDict, source: Source) -> dict[str, Any]:
   """What a checkpoint says of itself, beside the state."""
   classes = config.data.classes
   return {
-      "config": as_json(config),
-      "data": {"name": source.name, "classes": classes,
-               "class_names": list(source.class_names) if classes else [],
-               "shape": list(source.shape), "dtype": str(source.dtype),
-               "examples": len(source), "fingerprint": source.fingerprint}}
+    "config": as_json(config),
+    "data": {
+      "name": source.name,
+      "classes": classes,
+      "class_names": list(source.class_names) if classes else [],
+      "shape": list(source.shape),
+      "dtype": str(source.dtype),
+      "examples": len(source),
+      "fingerprint": source.fingerprint,
+    },
+  }
 
 
 class Compiled:
@@ -292,25 +338,30 @@ class Compiled:
     self.mesh, self.step = mesh, experiment.step_in(sharding.layout(mesh))
     self.jitted: Callable | None = None  # with the first compilation
     self.programs: dict[tuple[int, ...], Callable] = {}
-    self.facts = {"compile_seconds": 0., "peak_bytes": 0}
+    self.facts = {"compile_seconds": 0.0, "peak_bytes": 0}
 
-  def __call__(self, i: int, state: core.State, batch: core.Batch,
-               seed: core.Key) -> tuple[core.State, core.Metrics]:
+  def __call__(
+    self, i: int, state: core.State, batch: core.Batch, seed: core.Key
+  ) -> tuple[core.State, core.Metrics]:
     turn = core.turn(self.model, i)
     if turn not in self.programs:
       self.compile(turn, state, batch, seed)
     return self.programs[turn](state, batch, seed)
 
-  def lower(self, turn: tuple[int, ...], state: core.State,
-            batch: core.Batch, seed: core.Key) -> jax.stages.Lowered:
+  def lower(
+    self, turn: tuple[int, ...], state: core.State, batch: core.Batch, seed: core.Key
+  ) -> jax.stages.Lowered:
     """The step of a turn, for arrays or their shapes; nothing is compiled."""
     if self.jitted is None:
       state_at = sharding.shardings(state, self.mesh)
       whole = sharding.replicated(self.mesh)
       self.jitted = jax.jit(
-          self.step, static_argnums=0, donate_argnums=1,
-          in_shardings=(state_at, sharding.batched(self.mesh), whole),
-          out_shardings=(state_at, whole))
+        self.step,
+        static_argnums=0,
+        donate_argnums=1,
+        in_shardings=(state_at, sharding.batched(self.mesh), whole),
+        out_shardings=(state_at, whole),
+      )
     return self.jitted.lower(turn, state, batch, seed)
 
   def compile(self, turn: tuple[int, ...], *args) -> None:
@@ -327,5 +378,6 @@ def memory(program: jax.stages.Compiled) -> int:
   m = program.memory_analysis()
   if m is None:
     return 0
-  return (m.argument_size_in_bytes + m.output_size_in_bytes
-          + m.temp_size_in_bytes - m.alias_size_in_bytes)
+  return (
+    m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes - m.alias_size_in_bytes
+  )

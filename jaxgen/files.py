@@ -1,4 +1,5 @@
 """Files as we keep them: whole or not at all, JSON with numbers of any kind."""
+
 import contextlib
 import hashlib
 import json

@@ -13,6 +13,7 @@ What a file should hold is said as a form:
 
 JSON knows no nan or infinity: numbers that a file claims to be such are none.
 """
+
 import json
 import math
 import os
@@ -25,23 +26,30 @@ from jaxgen.errors import UserError
 DEEPEST = 32  # levels; what we write has 8
 LARGEST = 2**53  # beyond, a float is no whole number any more
 NUMBER = (float, bool, {"nan", "inf", "-inf"})  # as `files.plain` writes it
-WORDS = {str: "a string", int: "a whole number", float: "a finite number",
-         bool: "true or false", dict: "an object", list: "a list",
-         type(None): "null"}
+WORDS = {
+  str: "a string",
+  int: "a whole number",
+  float: "a finite number",
+  bool: "true or false",
+  dict: "an object",
+  list: "a list",
+  type(None): "null",
+}
 
 
 class Each(NamedTuple):
   """An object whose values all have this form."""
+
   form: Any
 
 
 class Whole(NamedTuple):
   """A whole number, at least this."""
+
   least: int
 
 
-def read(path: str | os.PathLike, form: Any,
-         damage: Callable[[str], str]) -> Any:
+def read(path: str | os.PathLike, form: Any, damage: Callable[[str], str]) -> Any:
   """What a file holds.
 
   Args:
@@ -89,8 +97,7 @@ def _misfit(value, form, at):
     return wrong[0] if all(wrong) else None
   if isinstance(form, Whole):
     good = type(value) is int and form.least <= value <= LARGEST
-    return None if good else _said(
-        at, value, f"a whole number, at least {form.least}")
+    return None if good else _said(at, value, f"a whole number, at least {form.least}")
   if isinstance(form, set):
     good = isinstance(value, str) and value in form
     return None if good else _said(at, value, " or ".join(sorted(form)))
@@ -116,27 +123,27 @@ def _fields(value, form, at):
     return [(f"{at}{k}", v, form.form) for k, v in value.items()], None
   parts = []
   rest = form.get("", object)
-  named = {key.removesuffix("?"): (key, own) for key, own in form.items()
-           if key}
+  named = {key.removesuffix("?"): (key, own) for key, own in form.items() if key}
   for name, (key, own) in named.items():
     if key == name and name not in value:
       return [], f"{at}{name} is missing"
     if key == name or value.get(name) is not None:
       parts.append((f"{at}{name}", value[name], own))
-  return parts + [(f"{at}{k}", v, rest) for k, v in value.items()
-                  if k not in named], None
+  return parts + [(f"{at}{k}", v, rest) for k, v in value.items() if k not in named], None
 
 
 def _is(value, kind):
   if kind is float:  # (numpy has no number for a larger int)
-    return abs(value) <= LARGEST if type(value) is int else (
-        type(value) is float and math.isfinite(value))
+    return (
+      abs(value) <= LARGEST
+      if type(value) is int
+      else (type(value) is float and math.isfinite(value))
+    )
   return type(value) is kind
 
 
 def _said(at, value, want):
-  text = repr(value) if isinstance(value, str | int | float | None) else (
-      WORDS[type(value)])
+  text = repr(value) if isinstance(value, str | int | float | None) else (WORDS[type(value)])
   text = text if len(text) < 60 else f"{text[:60]}..."
   return f"{at or 'it'} is {text}: want {want}"
 
@@ -145,8 +152,12 @@ def _too_deep(value):
   """Level by level, for those who come after go down by recursion."""
   level = [value]
   for _ in range(DEEPEST):
-    level = [v for x in level if isinstance(x, dict | list)
-             for v in (x.values() if isinstance(x, dict) else x)]
+    level = [
+      v
+      for x in level
+      if isinstance(x, dict | list)
+      for v in (x.values() if isinstance(x, dict) else x)
+    ]
     if not level:
       return None
   return f"it is nested more than {DEEPEST} levels deep"

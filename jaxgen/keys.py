@@ -3,6 +3,7 @@
 What is drawn for an example comes of its own key, so it does not depend on how
 a batch is split, sharded or padded.
 """
+
 from collections.abc import Sequence
 
 import jax

@@ -1,4 +1,5 @@
 """Optimisers, one per parameter group: schedule, clipping and the update."""
+
 from collections.abc import Callable
 
 import optax
@@ -9,18 +10,18 @@ Schedule = Callable[[int], float]
 
 
 def adam(
-    lr: float,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.,
-    clip: float | None = None,
-    warmup: int = 0,
-    decay: str = "constant",
-    every: int = 1,
-    lazy: int = 0,
-    *,
-    steps: int,
+  lr: float,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  weight_decay: float = 0.0,
+  clip: float | None = None,
+  warmup: int = 0,
+  decay: str = "constant",
+  every: int = 1,
+  lazy: int = 0,
+  *,
+  steps: int,
 ) -> optax.GradientTransformation:
   """Adam, or AdamW where `weight_decay` > 0, with the usual trimmings.
 
@@ -40,24 +41,22 @@ def adam(
       2020, Sec. 3.1).
     steps: Length of the run in batches; given by the train loop.
   """
-  c = lazy / (lazy + every) if lazy else 1.
+  c = lazy / (lazy + every) if lazy else 1.0
   rate = schedule(lr * c, warmup, decay, updates(steps, every, lazy))
-  rule = optax.adamw(rate, b1=b1 ** c, b2=b2 ** c, eps=eps,
-                     weight_decay=weight_decay)
-  return rule if clip is None else optax.chain(
-      optax.clip_by_global_norm(clip), rule)
+  rule = optax.adamw(rate, b1=b1**c, b2=b2**c, eps=eps, weight_decay=weight_decay)
+  return rule if clip is None else optax.chain(optax.clip_by_global_norm(clip), rule)
 
 
 def rmsprop(
-    lr: float,
-    b2: float = 0.99,
-    eps: float = 1e-8,
-    clip_weights: float | None = None,
-    warmup: int = 0,
-    decay: str = "constant",
-    every: int = 1,
-    *,
-    steps: int,
+  lr: float,
+  b2: float = 0.99,
+  eps: float = 1e-8,
+  clip_weights: float | None = None,
+  warmup: int = 0,
+  decay: str = "constant",
+  every: int = 1,
+  *,
+  steps: int,
 ) -> optax.GradientTransformation:
   """RMSProp, by which WGAN was trained (Arjovsky et al. 2017, Alg. 1).
 
@@ -73,15 +72,13 @@ def rmsprop(
   """
   rate = schedule(lr, warmup, decay, updates(steps, every))
   rule = optax.rmsprop(rate, decay=b2, eps=eps, eps_in_sqrt=False)
-  return rule if clip_weights is None else optax.chain(
-      rule, in_box(clip_weights))
+  return rule if clip_weights is None else optax.chain(rule, in_box(clip_weights))
 
 
 def in_box(most: float) -> optax.GradientTransformation:
   """Cuts updates, so that no weight leaves [-most, most]."""
   edge = most * (1 - 1e-6)  # a hair inside: w + (edge - w) is rounded
-  return optax.stateless_with_tree_map(
-      lambda update, w: (w + update).clip(-edge, edge) - w)
+  return optax.stateless_with_tree_map(lambda update, w: (w + update).clip(-edge, edge) - w)
 
 
 def updates(steps: int, every: int = 1, lazy: int = 0) -> int:
@@ -93,11 +90,11 @@ def schedule(lr: float, warmup: int, decay: str, steps: int) -> Schedule:
   """Linear warm-up to `lr`, then constant, linear or cosine to 0 at `steps`."""
   rest = max(steps - warmup, 1)
   tails = {
-      "constant": lambda: optax.constant_schedule(lr),
-      "linear": lambda: optax.linear_schedule(lr, 0., rest),
-      "cosine": lambda: optax.cosine_decay_schedule(lr, rest),
+    "constant": lambda: optax.constant_schedule(lr),
+    "linear": lambda: optax.linear_schedule(lr, 0.0, rest),
+    "cosine": lambda: optax.cosine_decay_schedule(lr, rest),
   }
   if decay not in tails:
     raise UserError(f"decay={decay!r}: choose one of {', '.join(tails)}")
-  rise = optax.linear_schedule(0., lr, warmup)
+  rise = optax.linear_schedule(0.0, lr, warmup)
   return optax.join_schedules([rise, tails[decay]()], [warmup])

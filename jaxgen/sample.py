@@ -16,6 +16,7 @@
   model = jaxgen.load("W")
   x = model.sample(0, 64, labels=3, steps=25, guidance=1.5)
 """
+
 import functools
 import pathlib
 from collections.abc import Mapping
@@ -47,30 +48,41 @@ def define(values: flags.FlagValues) -> None:
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("workdir", None, "of the trained model")
   flag("out", None, "x.png (one grid), x.npz (arr_0, arr_1) or a folder")
-  flag("labels", None, "one or several, by number or by name: 3 or nature,1; "
-       "-1: any, of models that are guided without a classifier; default: each "
-       "in turn")
+  flag(
+    "labels",
+    None,
+    "one or several, by number or by name: 3 or nature,1; "
+    "-1: any, of models that are guided without a classifier; default: each "
+    "in turn",
+  )
   flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS))
-  flag("respacing", None, "which times, as ADM says it (250, ddim25, 10,10,20) "
-       "or by rule: karras, even, ...")
+  flag(
+    "respacing",
+    None,
+    "which times, as ADM says it (250, ddim25, 10,10,20) or by rule: karras, even, ...",
+  )
   flag("classifier", None, "workdir of a noisy classifier to guide with")
   flag("worse", None, "workdir of a worse model to keep away from")
-  flag("low_res", None, "x.npz of small images (and labels) to enlarge; or a "
-       "folder of images of any size, enlarged into the folder --out")
+  flag(
+    "low_res",
+    None,
+    "x.npz of small images (and labels) to enlarge; or a "
+    "folder of images of any size, enlarged into the folder --out",
+  )
   flag("ema", None, "profile of averaged weights, or a width such as 0.1")
   flag("guide_ema", None, "the same of the classifier or the worse model")
-  flag("knobs", None, "any others, such as those of a cascade's stages: "
-       "steps_1=10,level_1=0.2")
+  flag("knobs", None, "any others, such as those of a cascade's stages: steps_1=10,level_1=0.2")
   define_gan_flags(values)
   for name, default, text in (
-      ("num", None, "how many; default: 64, or all of low_res"),
-      ("seed", 0, "of all randomness"), ("batch", 256, "samples drawn at once"),
-      ("step", None, "of the checkpoint; default: the last"),
-      ("guide_step", None, "of the classifier's or the worse model's")):
+    ("num", None, "how many; default: 64, or all of low_res"),
+    ("seed", 0, "of all randomness"),
+    ("batch", 256, "samples drawn at once"),
+    ("step", None, "of the checkpoint; default: the last"),
+    ("guide_step", None, "of the classifier's or the worse model's"),
+  ):
     flags.DEFINE_integer(name, default, text, flag_values=values)
   for name, text in KNOBS.items():
-    flags.DEFINE_float(name, None, f"{text} (where the model has this knob)",
-                       flag_values=values)
+    flags.DEFINE_float(name, None, f"{text} (where the model has this knob)", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -80,15 +92,16 @@ def main(values: flags.FlagValues) -> None:
   kind = kind_of(values.out)  # before the work, not after it
   asked, inputs = requested(values), (values.low_res, values.project)
   if join.joined() and (asked or values.low_res):
-    raise UserError("only plain samples are drawn by several processes: start "
-                    "this one on one machine")
+    raise UserError(
+      "only plain samples are drawn by several processes: start this one on one machine"
+    )
   old = False  # whether something is replaced
   if kind and join.is_main_process():
     old = results.check_file(values.out)
     if pathlib.Path(values.out).resolve() in (
-        pathlib.Path(p).expanduser().resolve() for p in inputs if p):
-      raise UserError(f"--out={values.out} would replace what is read: give "
-                      "another name")
+      pathlib.Path(p).expanduser().resolve() for p in inputs if p
+    ):
+      raise UserError(f"--out={values.out} would replace what is read: give another name")
   if values.low_res and pathlib.Path(values.low_res).expanduser().is_dir():
     return enlarge(values, kind)
   cond, y, of = small_images(values.low_res)
@@ -97,30 +110,29 @@ def main(values: flags.FlagValues) -> None:
     y = model.numbers(parse_labels(values.labels))
   knobs = knobs_from_flags(values)
   model = latents.with_standing_stats(model, values.standing, knobs)
-  info = model.card | of | {"seed": values.seed,
-                            "knobs": json_knobs(model.settings(knobs))}
+  info = model.card | of | {"seed": values.seed, "knobs": json_knobs(model.settings(knobs))}
   labels = None
   if asked:
     info |= card(asked, values, y)
     make = functools.partial(run, asked, values, model, y, knobs)
   else:
-    num = len(cond.get("low_res", range(64))) if (
-        values.num is None) else values.num
+    num = len(cond.get("low_res", range(64))) if (values.num is None) else values.num
     model.check_count(num)
     info["num"], labels = num, model.labels(num, y)
-    make = lambda: Drawing(model.sample(
-        values.seed, num, labels, batch=values.batch, **knobs, **cond), labels)
+    make = lambda: Drawing(
+      model.sample(values.seed, num, labels, batch=values.batch, **knobs, **cond), labels
+    )
   if not kind and join.is_main_process():
-    old = results.check_folder(values.out, part_of(
-        info, info.get("num", np.inf),
-        None if labels is None else labels.tolist()))
+    old = results.check_folder(
+      values.out,
+      part_of(info, info.get("num", np.inf), None if labels is None else labels.tolist()),
+    )
   made = make()
   x = made.x
   if model.class_names:
     info["class_names"] = model.class_names
   if join.is_main_process():
-    write(values.out, x, made.labels, info | {"num": len(x)} | made.info,
-          made.columns, made.arrays)
+    write(values.out, x, made.labels, info | {"num": len(x)} | made.info, made.columns, made.arrays)
     print(f"{len(x)} samples -> {printable(values.out)}" + " (replaced)" * old)
 
 
@@ -128,39 +140,46 @@ def enlarge(values: flags.FlagValues, kind: str) -> None:
   """Images of a folder, of any size -> another folder; see jaxgen.sampling.upscale."""
   labels = parse_labels(values.labels)
   if kind:
-    raise UserError(f"--low_res={values.low_res} is a folder: --out must be "
-                    "one, too")
+    raise UserError(f"--low_res={values.low_res} is a folder: --out must be one, too")
   if values.num is not None or labels and len(labels) > 1:
-    raise UserError("all images of a folder are enlarged, with one label for "
-                    "all: leave --num, and give one --labels")
+    raise UserError(
+      "all images of a folder are enlarged, with one label for "
+      "all: leave --num, and give one --labels"
+    )
   key = key_of(values.seed)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
   if labels:
     model.labels(1, labels)
   knobs = knobs_from_flags(values)
   report = enlarge_folder(
-      model, values.low_res, values.out, factor=factor_of(model),
-      key=key, batch=values.batch, knobs=knobs,
-      labels=labels and labels[0], info=model.card | {
-          "seed": values.seed, "labels": labels,
-          "knobs": json_knobs(model.settings(knobs))})
+    model,
+    values.low_res,
+    values.out,
+    factor=factor_of(model),
+    key=key,
+    batch=values.batch,
+    knobs=knobs,
+    labels=labels and labels[0],
+    info=model.card
+    | {"seed": values.seed, "labels": labels, "knobs": json_knobs(model.settings(knobs))},
+  )
   print(f"{len(report.done)} images -> {printable(values.out)}")
   report.check()
 
 
-def small_images(path: str | None) -> tuple[
-    dict[str, np.ndarray], np.ndarray | None, dict[str, Any]]:
+def small_images(
+  path: str | None,
+) -> tuple[dict[str, np.ndarray], np.ndarray | None, dict[str, Any]]:
   """What a file holds for an upsampler: conditions, labels, what it was."""
   if path is None:
     return {}, None, {}
   source = open_source(f"npz:{path}")
   x, y = source.arrays()
-  return {"low_res": x}, y, {
-      "low_res": {"file": path, "digest": source.fingerprint}}
+  return {"low_res": x}, y, {"low_res": {"file": path, "digest": source.fingerprint}}
 
 
 def parse_labels(text: str | None) -> list[str] | None:
-  """"0,cat,2" -> ["0", "cat", "2"]: numbers or names of classes."""
+  """ "0,cat,2" -> ["0", "cat", "2"]: numbers or names of classes."""
   return None if text is None else [w.strip() for w in text.split(",")]
 
 
@@ -172,6 +191,7 @@ ROWS = 8  # unless --num says it
 
 class Drawing(NamedTuple):
   """Images, and how to show and tell them."""
+
   x: np.ndarray
   labels: np.ndarray | None
   columns: int | None = None  # of the grid
@@ -183,45 +203,53 @@ def define_gan_flags(values: flags.FlagValues) -> None:
   """The flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("between", None, f"--interpolate's ends differ in: {', '.join(WAYS)}")
-  flag("project", None, "images to find among the model's: x.npz, a folder or "
-       "an image")
+  flag("project", None, "images to find among the model's: x.npz, a folder or an image")
   for name, text in (
-      ("standing", "batches of 256 that settle batch norm's statistics for "
-       "--truncation; default: 0, statistics of training"),
-      ("interpolate", "frames of each row that goes from sample to sample; "
-       "--num rows"),
-      ("mix", "layers that take the rows' styles, the others the columns'; "
-       "--num rows and columns"),
-      ("project_steps", "of Adam; default: 500")):
+    (
+      "standing",
+      "batches of 256 that settle batch norm's statistics for "
+      "--truncation; default: 0, statistics of training",
+    ),
+    ("interpolate", "frames of each row that goes from sample to sample; --num rows"),
+    ("mix", "layers that take the rows' styles, the others the columns'; --num rows and columns"),
+    ("project_steps", "of Adam; default: 500"),
+  ):
     flags.DEFINE_integer(name, None, text, flag_values=values)
-  flags.DEFINE_float("project_lr", None, "of Adam; default: 0.1",
-                     flag_values=values)
+  flags.DEFINE_float("project_lr", None, "of Adam; default: 0.1", flag_values=values)
 
 
 def requested(values: flags.FlagValues) -> str | None:
   """Which of KINDS is asked for, if any; UserError for what cannot be."""
   found = [name for name in KINDS if values[name].value is not None]
   if len(found) > 1:
-    raise UserError(" and ".join(f"--{name}" for name in found)
-                    + ": one at a time")
-  for flag, of in (("between", "interpolate"), ("project_steps", "project"),
-                   ("project_lr", "project")):
+    raise UserError(" and ".join(f"--{name}" for name in found) + ": one at a time")
+  for flag, of in (
+    ("between", "interpolate"),
+    ("project_steps", "project"),
+    ("project_lr", "project"),
+  ):
     if values[flag].value is not None and of not in found:
       raise UserError(f"--{flag} is for --{of}")
   if values.low_res and (found or values.standing):
-    raise UserError("--low_res is for models that enlarge images, and "
-                    f"--{(*found, 'standing')[0]} is for GANs: leave either")
+    raise UserError(
+      "--low_res is for models that enlarge images, and "
+      f"--{(*found, 'standing')[0]} is for GANs: leave either"
+    )
   return found[0] if found else None
 
 
-def card(kind: str, values: flags.FlagValues, labels: list[int] | None
-         ) -> dict[str, Any]:
+def card(kind: str, values: flags.FlagValues, labels: list[int] | None) -> dict[str, Any]:
   """What is to be told of it, as far as that is known before the work."""
   n = rows_of(values)
-  told = {"interpolate": lambda: {"rows": n, "frames": values.interpolate,
-                                  "between": values.between or "z"},
-          "mix": lambda: {"rows": n, "columns": n, "crossover": values.mix},
-          "project": lambda: adam(values) | {"images": values.project}}
+  told = {
+    "interpolate": lambda: {
+      "rows": n,
+      "frames": values.interpolate,
+      "between": values.between or "z",
+    },
+    "mix": lambda: {"rows": n, "columns": n, "crossover": values.mix},
+    "project": lambda: adam(values) | {"images": values.project},
+  }
   return {kind: told[kind](), "labels": labels}
 
 
@@ -233,12 +261,16 @@ def rows_of(values: flags.FlagValues) -> int:
 def adam(values: flags.FlagValues) -> dict[str, float]:
   """How --project descends."""
   steps, lr = values.project_steps, values.project_lr
-  return {"steps": 500 if steps is None else steps,
-          "lr": 0.1 if lr is None else lr}
+  return {"steps": 500 if steps is None else steps, "lr": 0.1 if lr is None else lr}
 
 
-def run(kind: str, values: flags.FlagValues, model: Sampler,
-         labels: list[int] | None, knobs: Mapping[str, float]) -> Drawing:
+def run(
+  kind: str,
+  values: flags.FlagValues,
+  model: Sampler,
+  labels: list[int] | None,
+  knobs: Mapping[str, float],
+) -> Drawing:
   """What one of KINDS comes to."""
   return KINDS[kind](values, model, labels, knobs)
 
@@ -246,37 +278,39 @@ def run(kind: str, values: flags.FlagValues, model: Sampler,
 def _walks(values, model, labels, knobs):
   rows = rows_of(values)
   frames, between = values.interpolate, values.between or "z"
-  x = interpolate(model, values.seed, rows, frames, labels, between,
-                  batch=values.batch, **knobs)
+  x = interpolate(model, values.seed, rows, frames, labels, between, batch=values.batch, **knobs)
   y = model.labels(rows, labels) if between == "z" else None
-  return Drawing(x.reshape(-1, *model.shape),
-              None if y is None else np.repeat(y, frames), frames)
+  return Drawing(x.reshape(-1, *model.shape), None if y is None else np.repeat(y, frames), frames)
 
 
 def _mixture(values, model, labels, knobs):
   n = rows_of(values)
-  x = mix(model, values.seed, n, n, values.mix, labels, batch=values.batch,
-          **knobs)
+  x = mix(model, values.seed, n, n, values.mix, labels, batch=values.batch, **knobs)
   return Drawing(x.reshape(-1, *model.shape), None, n + 1)
 
 
 def _found(values, model, labels, knobs):
   if knobs or values.num is not None:
-    raise UserError("--project finds all images by itself: leave --num and "
-                    f"knobs ({', '.join(['num', *knobs])})")
+    raise UserError(
+      f"--project finds all images by itself: leave --num and knobs ({', '.join(['num', *knobs])})"
+    )
   x, y = targets(values.project, model)
   labels = labels if labels is not None or not model.classes else y
   latents, images, losses = project(
-      model, x, seed=values.seed, labels=labels, batch=values.batch,
-      **adam(values))
-  info = {"project": adam(values) | {"images": values.project, "losses": [
-      [float(f"{v:.4g}") for v in ends] for ends in losses[:, [0, -1]]]}}
+    model, x, seed=values.seed, labels=labels, batch=values.batch, **adam(values)
+  )
+  info = {
+    "project": adam(values)
+    | {
+      "images": values.project,
+      "losses": [[float(f"{v:.4g}") for v in ends] for ends in losses[:, [0, -1]]],
+    }
+  }
   if kind_of(values.out) == ".png":  # a row: what was given, what was found
     pairs = np.stack([x, images], 1).reshape(-1, *model.shape)
     return Drawing(pairs, None, 2, info)
   y = None if labels is None else model.labels(len(x), labels)
-  return Drawing(images, y, None, info,
-              {"latents": latents, "losses": losses, "given": x})
+  return Drawing(images, y, None, info, {"latents": latents, "losses": losses, "given": x})
 
 
 def targets(path: str, model: Sampler) -> tuple[np.ndarray, np.ndarray | None]:
@@ -286,8 +320,9 @@ def targets(path: str, model: Sampler) -> tuple[np.ndarray, np.ndarray | None]:
     x, y = open_npz(path, "train", None, None).arrays()
     return checked(model, x), y
   if len(model.shape) != 3 or model.shape[0] != model.shape[1]:
-    raise UserError(f"this model makes {list(model.shape)}: to project images "
-                    "takes one of square images")
+    raise UserError(
+      f"this model makes {list(model.shape)}: to project images takes one of square images"
+    )
   if not place.exists():
     raise UserError(f"--project={path}: there is no such file or folder")
   files = [place / n for n in listing(place)] if place.is_dir() else [place]

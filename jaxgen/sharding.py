@@ -4,6 +4,7 @@ The mesh has two axes. Along `data` every device has all of the state, along
 `fsdp` each has its part. All samples, steps and states are the same programs
 on any mesh, to float tolerance.
 """
+
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +20,12 @@ from jaxgen import core
 from jaxgen.errors import UserError
 
 AXES = "data", "fsdp"
-SMALL = 2 ** 12  # elements: what is smaller is whole everywhere
+SMALL = 2**12  # elements: what is smaller is whole everywhere
 
 
-def make_mesh(shape: Mapping[str, int] | None = None,
-              devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+  shape: Mapping[str, int] | None = None, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
   """All devices of all processes, by default with the batch alone cut.
 
   Args:
@@ -35,8 +37,9 @@ def make_mesh(shape: Mapping[str, int] | None = None,
   """
   # By process, and not as they are wired: the rows that a process reads are
   # then those of its devices, whatever the machine.
-  devices = sorted(devices or jax.devices(), key=lambda d: (
-      getattr(d, "slice_index", 0), d.process_index, d.id))
+  devices = sorted(
+    devices or jax.devices(), key=lambda d: (getattr(d, "slice_index", 0), d.process_index, d.id)
+  )
   sizes = dict(data=0, fsdp=1) if shape is None else dict(shape)
   known = math.prod(size for size in sizes.values() if size)
   left = [axis for axis, size in sizes.items() if not size]
@@ -44,10 +47,15 @@ def make_mesh(shape: Mapping[str, int] | None = None,
     sizes[left[0]] = len(devices) // known
   if math.prod(sizes.values()) != len(devices):
     asked = " x ".join(f"mesh.{k}={v}" for k, v in (shape or {}).items())
-    raise UserError(f"{asked} does not fit {len(devices)} devices: their "
-                    "product must be that; one may be 0, which is what is left")
-  return Mesh(np.array(devices).reshape(sizes["data"], sizes["fsdp"]), AXES,
-              axis_types=(AxisType.Auto,) * len(AXES))
+    raise UserError(
+      f"{asked} does not fit {len(devices)} devices: their "
+      "product must be that; one may be 0, which is what is left"
+    )
+  return Mesh(
+    np.array(devices).reshape(sizes["data"], sizes["fsdp"]),
+    AXES,
+    axis_types=(AxisType.Auto,) * len(AXES),
+  )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -82,8 +90,7 @@ def shardings(state: core.State, mesh: Mesh) -> core.State:
   """
   place = functools.partial(jax.tree.map, lambda leaf: leaf_sharding(leaf, mesh))
   whole = jax.tree.map(lambda _: replicated(mesh), state)
-  return whole.replace(params=place(state.params), opt=place(state.opt),
-                       ema=place(state.ema))
+  return whole.replace(params=place(state.params), opt=place(state.opt), ema=place(state.ema))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -101,7 +108,8 @@ def layout(mesh: Mesh) -> core.Layout:
   if mesh.shape["fsdp"] == 1:
     return core.Layout(rows=rows)
   place = lambda tree: jax.lax.with_sharding_constraint(
-      tree, jax.tree.map(lambda leaf: leaf_sharding(leaf, mesh), tree))
+    tree, jax.tree.map(lambda leaf: leaf_sharding(leaf, mesh), tree)
+  )
   return core.Layout(functools.partial(replicate, mesh=mesh), place, rows)
 
 
@@ -111,8 +119,9 @@ def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
   if batch < 1 or batch % parts:
     near = max(round(batch / parts), 1) * parts
     raise UserError(
-        f"batch={batch} does not divide among {mesh.size} devices x "
-        f"accumulate={accumulate}: take a multiple of {parts}, such as {near}")
+      f"batch={batch} does not divide among {mesh.size} devices x "
+      f"accumulate={accumulate}: take a multiple of {parts}, such as {near}"
+    )
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -120,15 +129,13 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
   sharding = batched(mesh)
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
-  return {k: jax.make_array_from_process_local_data(sharding, v)
-          for k, v in batch.items()}
+  return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 
 def local_rows(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Of a global batch that every process has, this process's share."""
   i, n = jax.process_index(), jax.process_count()
-  return {k: v[i * len(v) // n:(i + 1) * len(v) // n]
-          for k, v in batch.items()}
+  return {k: v[i * len(v) // n : (i + 1) * len(v) // n] for k, v in batch.items()}
 
 
 def everywhere(tree: Any, mesh: Mesh) -> Any:
@@ -145,8 +152,7 @@ def fetch(x: jax.Array) -> np.ndarray:
   return multihost_utils.process_allgather(x, tiled=True)
 
 
-def prefetch(batches: Iterator[Any], mesh: Mesh, ahead: int = 2
-             ) -> Iterator[dict[str, jax.Array]]:
+def prefetch(batches: Iterator[Any], mesh: Mesh, ahead: int = 2) -> Iterator[dict[str, jax.Array]]:
   """Batches on devices, `ahead` of them under way while the step runs.
 
   Transfers are asynchronous: asking for one early is all that is needed.

@@ -8,6 +8,7 @@ of it. Whatever stops it, the same command continues from the last checkpoint
 and ends with the same bits. What is logged, drawn and saved on the way stands
 below the loop: `Hooks`.
 """
+
 import collections
 import contextlib
 import functools
@@ -51,18 +52,15 @@ from jaxgen.sampling.sampler import draw
 from jaxgen.sampling.stages import is_cascade, note, planned_stages
 
 CONFIGS = ("config",)
-MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh",
-              "data.workers")
+MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh", "data.workers")
 # Of weights that were imported and not trained on: all but the model itself.
 MAY_BEGIN = (*MAY_CHANGE, "seed", "batch", "accumulate", "data", "optim", "ema")
 
 
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
-  flags.DEFINE_string("workdir", None, "where checkpoints and logs go",
-                      flag_values=values)
-  flags.DEFINE_integer("stage", None, "of a cascade: train this one alone",
-                       flag_values=values)
+  flags.DEFINE_string("workdir", None, "where checkpoints and logs go", flag_values=values)
+  flags.DEFINE_integer("stage", None, "of a cascade: train this one alone", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> int:
@@ -73,19 +71,18 @@ def main(values: flags.FlagValues) -> int:
     if is_cascade(values.config):
       return train_stages(values.config, values.workdir, values.stage)
     elif values.stage is not None:
-      raise UserError("--stage is of a cascade, and this config is of one "
-                      "model")
+      raise UserError("--stage is of a cascade, and this config is of one model")
     state = train(values.config, values.workdir)
     return STOPPED if int(state.step) < values.config.steps else 0
   except OSError as e:  # a full disk, or data that went away
     good = max(steps(values.workdir), default="none")
     raise UserError(
-        f"{e.strerror or e}: {e.filename or values.workdir}; the last good "
-        f"checkpoint is {good}, and the same command goes on from it") from e
+      f"{e.strerror or e}: {e.filename or values.workdir}; the last good "
+      f"checkpoint is {good}, and the same command goes on from it"
+    ) from e
 
 
-def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
-                 ) -> int:
+def train_stages(settings: ConfigDict, workdir: str, only: int | None = None) -> int:
   """Trains the stages of a cascade that have a config, or one of them.
 
   Stages know nothing of each other: with `only` each can be trained on a
@@ -93,20 +90,17 @@ def train_stages(settings: ConfigDict, workdir: str, only: int | None = None
   """
   stages = planned_stages(settings, workdir)
   if only is not None and not 0 <= only < len(stages):
-    raise UserError(f"stage={only}: this cascade has stages 0 to "
-                    f"{len(stages) - 1}")
+    raise UserError(f"stage={only}: this cascade has stages 0 to {len(stages) - 1}")
   note(settings, workdir)
   for i, (place, own) in enumerate(stages):
     if only in (None, i) and own is not None:
-      print(f"[cascade] stage {i} of {len(stages)}: {printable(place)}",
-            file=sys.stderr)
+      print(f"[cascade] stage {i} of {len(stages)}: {printable(place)}", file=sys.stderr)
       if int(train(own, place).step) < own.steps:
         return STOPPED
   return 0
 
 
-def train(config: ConfigDict, workdir: str, quiet: bool = False,
-          wait: bool = False) -> core.State:
+def train(config: ConfigDict, workdir: str, quiet: bool = False, wait: bool = False) -> core.State:
   """Trains until config.steps, from the workdir's last checkpoint if any.
 
   The workdir holds checkpoints, the log, pictures. On SIGTERM the state is
@@ -142,9 +136,12 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
   if max(steps(workdir), default=0) < config.steps:
     judge = judge_of(experiment, source, workdir)
   checkpoints = Checkpoints(
-      workdir, every=config.checkpoint.every, keep=config.checkpoint.keep,
-      keep_every=config.checkpoint.keep_every or None,
-      log=lambda line: print(printable(line), file=sys.stderr))
+    workdir,
+    every=config.checkpoint.every,
+    keep=config.checkpoint.keep,
+    keep_every=config.checkpoint.keep_every or None,
+    log=lambda line: print(printable(line), file=sys.stderr),
+  )
   with lock.exclusive(workdir, wait), stop_signal() as stopped, checkpoints:
     check_same(workdir, meta)  # who held it may have begun it
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
@@ -152,27 +149,31 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
       check_meta(past, workdir)
     meta |= {"import": past["import"]} if "import" in past else {}
     if first >= config.steps:
-      print(f"{printable(workdir)} is already trained, to step {first}",
-            file=out)
+      print(f"{printable(workdir)} is already trained, to step {first}", file=out)
       return state
     gone = account_for_loss(times, workdir, past, begun)
     if tells:
       summary.introduce(source, config.data.split)
     state = experiment.fresh(source, mesh) if state is None else state
-    with contextlib.closing(Logger(
-        workdir, total_steps=config.steps, batch=config.batch, start=first,
+    with contextlib.closing(
+      Logger(
+        workdir,
+        total_steps=config.steps,
+        batch=config.batch,
+        start=first,
         unit="points" if len(source.shape) == 1 else "images",
-        stream=out)) as logger:
+        stream=out,
+      )
+    ) as logger:
       introduce(config, state, logger, out, gone)
-      records = Hooks(experiment, mesh, source, workdir, checkpoints, logger,
-                        meta, times, past, judge)
+      records = Hooks(
+        experiment, mesh, source, workdir, checkpoints, logger, meta, times, past, judge
+      )
       step = Compiled(experiment, mesh)
-      with contextlib.closing(
-          updates(step, mesh, source, state, times)) as stream:
+      with contextlib.closing(updates(step, mesh, source, state, times)) as stream:
         for done, state, metrics in stream:  # noqa: B007
           stop = stopped()
-          records.keep(done, state, metrics, step.facts,
-                       last=stop or done == config.steps)
+          records.keep(done, state, metrics, step.facts, last=stop or done == config.steps)
           if stop:
             logger.say(f"stopped by a signal at step {done}; saving")
             break
@@ -180,20 +181,28 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False,
   return state
 
 
-def updates(step: Compiled, mesh: jax.sharding.Mesh, source: Source,
-            state: core.State, times: goodput.Goodput
-            ) -> Iterator[tuple[int, core.State, core.Metrics]]:
+def updates(
+  step: Compiled, mesh: jax.sharding.Mesh, source: Source, state: core.State, times: goodput.Goodput
+) -> Iterator[tuple[int, core.State, core.Metrics]]:
   """The training itself: steps done, the state then, and metrics.
 
   A state is gone when the next one is asked for: its memory is used again.
   """
   config, first = step.config, int(state.step)
   seed = jax.random.key(config.seed)
-  with contextlib.closing(batches(
-      source, batch=config.batch, seed=config.seed, start=first,
-      flip=config.data.flip, crop=config.data.crop,
+  with contextlib.closing(
+    batches(
+      source,
+      batch=config.batch,
+      seed=config.seed,
+      start=first,
+      flip=config.data.flip,
+      crop=config.data.crop,
       workers=config.data.workers,
-      process=jax.process_index(), processes=jax.process_count())) as stream:
+      process=jax.process_index(),
+      processes=jax.process_count(),
+    )
+  ) as stream:
     ahead = sharding.prefetch(stream, mesh)
     for i in range(first, config.steps):
       times.stepped(i)
@@ -206,8 +215,9 @@ def updates(step: Compiled, mesh: jax.sharding.Mesh, source: Source,
       yield i + 1, state, metrics
 
 
-def account_for_loss(times: goodput.Goodput, workdir: str, past: dict[str, Any],
-            begun: float) -> goodput.Loss:
+def account_for_loss(
+  times: goodput.Goodput, workdir: str, past: dict[str, Any], begun: float
+) -> goodput.Loss:
   """What was lost since the checkpoint with the meta `past`; into `times`.
 
   The log is the sign of life: what was done after its last row is not known.
@@ -219,14 +229,17 @@ def account_for_loss(times: goodput.Goodput, workdir: str, past: dict[str, Any],
   return gone
 
 
-def introduce(config: ConfigDict, state: core.State, logger: Logger,
-              out, gone: goodput.Loss) -> None:
+def introduce(
+  config: ConfigDict, state: core.State, logger: Logger, out, gone: goodput.Loss
+) -> None:
   """What is going to be trained, or from where it goes on."""
   step = int(state.step)
   if any(gone):
-    logger.say(f"going on from step {step}; lost: {gone.steps} steps, "
-               f"{duration(gone.seconds)}, and {duration(gone.down)} until "
-               "this start")
+    logger.say(
+      f"going on from step {step}; lost: {gone.steps} steps, "
+      f"{duration(gone.seconds)}, and {duration(gone.down)} until "
+      "this start"
+    )
   if step:
     return
   logger.write_texts(0, {"config": str(config)})
@@ -238,9 +251,11 @@ def overview(params: core.Groups) -> str:
   table = parameter_overview.get_parameter_overview(params, include_stats=False)
   leaves = jax.tree.leaves(params)
   # Its own total is a fraction where some are scalars.
-  return (f"{table.rpartition(chr(10))[0]}\nTotal: "
-          f"{sum(x.size for x in leaves):,} -- "
-          f"{sum(x.nbytes for x in leaves):,} bytes")
+  return (
+    f"{table.rpartition(chr(10))[0]}\nTotal: "
+    f"{sum(x.size for x in leaves):,} -- "
+    f"{sum(x.nbytes for x in leaves):,} bytes"
+  )
 
 
 def check_same(workdir: str, meta: dict[str, Any]) -> None:
@@ -252,19 +267,18 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
   except NoCheckpoint:
     return  # nothing sound is there
   data, now = saved["config"]["data"], meta["config"]["data"]
-  data.setdefault("crop", 0.)  # runs older than the field; and than this one:
+  data.setdefault("crop", 0.0)  # runs older than the field; and than this one:
   alike = saved["data"]["shape"] == meta["data"]["shape"]
-  data.setdefault("channels",
-                  now["channels"] if alike else saved["data"]["shape"][-1])
+  data.setdefault("channels", now["channels"] if alike else saved["data"]["shape"][-1])
   fresh = "import" in saved and saved["step"] == 0
-  check_config(saved["config"], meta["config"],
-               MAY_BEGIN if fresh else MAY_CHANGE)
+  check_config(saved["config"], meta["config"], MAY_BEGIN if fresh else MAY_CHANGE)
   if fresh:
     return
   if saved["data"].get("fingerprint") != meta["data"]["fingerprint"]:
     raise UserError(
-        f"{workdir} was trained on other data than {meta['data']['name']} "
-        "holds now: bring that back, or take a new --workdir")
+      f"{workdir} was trained on other data than {meta['data']['name']} "
+      "holds now: bring that back, or take a new --workdir"
+    )
 
 
 if __name__ == "__main__":
@@ -284,33 +298,43 @@ def judge_of(experiment: Experiment, source: Source, workdir: str) -> Any:
   periodic = importlib.import_module("jaxgen.evaluation.periodic")
   if not periodic.settings(config.log.eval)["every"]:
     return None
-  return periodic.Periodic(config.log.eval, as_json(config), experiment.model, source,
-                  workdir)
+  return periodic.Periodic(config.log.eval, as_json(config), experiment.model, source, workdir)
 
 
 class Hooks:
   """After each step: metrics, pictures and checkpoints, when they are due."""
 
-  def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
-               source: Source, workdir: str, checkpoints: Checkpoints,
-               logger: Logger, meta: dict[str, Any], times: Goodput,
-               past: dict[str, Any], judge: Any = None):
+  def __init__(
+    self,
+    experiment: Experiment,
+    mesh: jax.sharding.Mesh,
+    source: Source,
+    workdir: str,
+    checkpoints: Checkpoints,
+    logger: Logger,
+    meta: dict[str, Any],
+    times: Goodput,
+    past: dict[str, Any],
+    judge: Any = None,
+  ):
     """`meta` goes with every checkpoint; `past` is what came with the last.
 
     `judge` is what judges samples now and then, see `judge_of`.
     """
     self.config, self.workdir = experiment.config, workdir
     self.checkpoints, self.logger, self.meta = checkpoints, logger, meta
-    self.begun = time.perf_counter() - (past.get("seconds") or 0.)
+    self.begun = time.perf_counter() - (past.get("seconds") or 0.0)
     self.times = times
     self.watch = MetricsReader(self.config, logger, times, past.get("metrics") or {})
     self.pictures = Pictures(experiment, mesh, source, logger, workdir)
-    self.probe = (Probe(experiment, mesh, source, logger)
-                  if hasattr(experiment.model, "probe") else None)
+    self.probe = (
+      Probe(experiment, mesh, source, logger) if hasattr(experiment.model, "probe") else None
+    )
     self.judge = judge
 
-  def keep(self, done: int, state: core.State, metrics: core.Metrics,
-           facts: dict[str, Any], last: bool) -> None:
+  def keep(
+    self, done: int, state: core.State, metrics: core.Metrics, facts: dict[str, Any], last: bool
+  ) -> None:
     """What is due after `done` steps; `last`: in any case a checkpoint.
 
     Raises:
@@ -327,14 +351,14 @@ class Hooks:
       if self.judge and self.judge.due(done):
         with self.times.during("eval"):
           scores = self.judge.run(done, state)
-        self.logger.write_scalars(
-            done, {f"eval/{k}": v for k, v in scores.items()})
+        self.logger.write_scalars(done, {f"eval/{k}": v for k, v in scores.items()})
       if last or done % self.config.checkpoint.every == 0:
         self.watch.catch_up()
         if last or not self.watch.ill:  # the ill must not push out the well
           with self.times.during("checkpoint"):
-            self.save(done, state, self.meta | facts | self.spent()
-                      | {"metrics": self.watch.numbers()})
+            self.save(
+              done, state, self.meta | facts | self.spent() | {"metrics": self.watch.numbers()}
+            )
     except Diverged as e:
       raise Diverged(f"{e}; {self.last_good()}") from e
     self.logger.progress(done)
@@ -348,8 +372,10 @@ class Hooks:
 
   def spent(self) -> dict[str, Any]:
     """Time, for whoever goes on from here."""
-    return {"seconds": time.perf_counter() - self.begun, "goodput": {
-        "time": time.time(), "seconds": self.times.totals()}}
+    return {
+      "seconds": time.perf_counter() - self.begun,
+      "goodput": {"time": time.time(), "seconds": self.times.totals()},
+    }
 
   def end(self) -> None:
     """Waits for the last save, and says where the time went."""
@@ -362,8 +388,10 @@ class Hooks:
     self.checkpoints.wait()
     good = max(steps(self.workdir), default=None)
     where = "none" if good is None else f"step {good} in {self.workdir}"
-    return (f"the last good checkpoint is {where}: lower the learning rate or "
-            "clip gradients, in a new workdir")
+    return (
+      f"the last good checkpoint is {where}: lower the learning rate or "
+      "clip gradients, in a new workdir"
+    )
 
 
 class MetricsReader:
@@ -376,8 +404,7 @@ class MetricsReader:
     ill: whether the newest update that was read had been skipped.
   """
 
-  def __init__(self, config: ConfigDict, logger: Logger, times: Goodput,
-               latest: dict[str, float]):
+  def __init__(self, config: ConfigDict, logger: Logger, times: Goodput, latest: dict[str, float]):
     """`latest`: `numbers` at the checkpoint from which the training goes on."""
     self.config, self.logger, self.times = config, logger, times
     self.ill = False
@@ -413,31 +440,38 @@ class MetricsReader:
       row = {k: float(v) for k, v in jax.device_get(metrics).items()}
       self.logger.write_scalars(done, row | self.times.scalars())
     if fatal:
-      raise Diverged(f"{in_a_row} updates in a row were not finite, up to "
-                     f"step {done}")
+      raise Diverged(f"{in_a_row} updates in a row were not finite, up to step {done}")
 
 
 class Pictures:
   """Samples, drawn while training with the averaged weights."""
 
-  def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
-               source: Source, logger: Logger, workdir: str, n: int = 64):
+  def __init__(
+    self,
+    experiment: Experiment,
+    mesh: jax.sharding.Mesh,
+    source: Source,
+    logger: Logger,
+    workdir: str,
+    n: int = 64,
+  ):
     self.logger = logger
     self.folder = pathlib.Path(workdir) / "samples"
     profile = next(iter(experiment.config.ema), None)
     self.histograms = experiment.config.log.histograms
     # Whole everywhere, so that process 0 has all of what all have drawn.
-    self.draw_from = jax.jit(functools.partial(
-        draw, experiment.model, profile, dummy(source, n), source.classes),
-        out_shardings=sharding.replicated(mesh))
+    self.draw_from = jax.jit(
+      functools.partial(draw, experiment.model, profile, dummy(source, n), source.classes),
+      out_shardings=sharding.replicated(mesh),
+    )
     # What is made from other images is shown made from real ones.
-    self.real = (source.read(np.arange(n) % len(source))
-                 if getattr(experiment.model, "cond", None) else None)
+    self.real = (
+      source.read(np.arange(n) % len(source)) if getattr(experiment.model, "cond", None) else None
+    )
 
   def draw(self, done: int, state: core.State) -> None:
     """A grid of samples into the log and the folder `samples`."""
-    x = jax.device_get(self.draw_from(
-        state, jax.random.key(0), self.real))
+    x = jax.device_get(self.draw_from(state, jax.random.key(0), self.real))
     if self.histograms:  # all processes fetch, though one of them writes
       params = jax.tree.map(sharding.fetch, state.params)
     if not self.logger.lead:
@@ -445,9 +479,9 @@ class Pictures:
     image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})
     self.logger.write_images(done, {"samples": image[None]})
     if self.histograms:
-      self.logger.write_histograms(done, {
-          jax.tree_util.keystr(k): v
-          for k, v in jax.tree_util.tree_leaves_with_path(params)})
+      self.logger.write_histograms(
+        done, {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(params)}
+      )
 
 
 class Probe:
@@ -457,8 +491,14 @@ class Probe:
   without a test split are not probed.
   """
 
-  def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh,
-               source: Source, logger: Logger, n: int = 128):
+  def __init__(
+    self,
+    experiment: Experiment,
+    mesh: jax.sharding.Mesh,
+    source: Source,
+    logger: Logger,
+    n: int = 128,
+  ):
     self.logger, self.batches = logger, None
     try:
       held = open_split(experiment.config.data, "test")
@@ -471,7 +511,8 @@ class Probe:
     def look(state, batches, key):
       batch, held = map(core.on_device, batches)
       return experiment.model.probe(
-          sharding.replicate(state, mesh), batch, held, keys.example_keys(key, n))
+        sharding.replicate(state, mesh), batch, held, keys.example_keys(key, n)
+      )
 
     self.program = jax.jit(look, out_shardings=sharding.replicated(mesh))
 
@@ -479,5 +520,6 @@ class Probe:
     """Into the log."""
     if self.batches:
       scalars = self.program(state, self.batches, jax.random.key(done))
-      self.logger.write_scalars(done, {
-          f"probe/{k}": float(v) for k, v in jax.device_get(scalars).items()})
+      self.logger.write_scalars(
+        done, {f"probe/{k}": float(v) for k, v in jax.device_get(scalars).items()}
+      )

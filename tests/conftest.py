@@ -1,4 +1,5 @@
 """Where tests run: on the CPU, with compiled programs kept for the session."""
+
 import atexit
 import os
 import shutil
@@ -17,9 +18,9 @@ os.environ.setdefault("JAXGEN_DATA", os.path.join(TMP, "data"))
 # Subprocesses inherit all this: what one compiled, the next one reads. They
 # find our package and the helpers, which pytest finds by pyproject.toml.
 HERE = os.path.dirname(__file__)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (
-    os.path.dirname(HERE), os.path.join(HERE, "helpers"),
-    os.environ.get("PYTHONPATH"))))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+  filter(None, (os.path.dirname(HERE), os.path.join(HERE, "helpers"), os.environ.get("PYTHONPATH")))
+)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(TMP, "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -1,4 +1,5 @@
 """Names in configs become objects, and slips become advice."""
+
 import functools
 
 import pytest
@@ -11,8 +12,7 @@ from jaxgen.models.vae import VAE
 from jaxgen.nets.mlp import Codec
 from jaxgen.nets.unet import UNet
 
-VAE_SPEC = dict(name="models.vae.VAE", beta=2.0,
-                net=dict(name="nets.mlp.Codec", z_dim=3))
+VAE_SPEC = dict(name="models.vae.VAE", beta=2.0, net=dict(name="nets.mlp.Codec", z_dim=3))
 
 
 @pytest.mark.parametrize("wrap", [dict, ConfigDict])
@@ -46,11 +46,13 @@ def test_what_has_no_name_is_itself(plain):
   assert build(dict(a=plain)) == dict(a=plain)
 
 
-@pytest.mark.parametrize("spec, says", [
+@pytest.mark.parametrize(
+  "spec, says",
+  [
     (dict(name="nets.unet.UNet", widht=3), "no argument 'widht'.*'width'"),
     (dict(name="nets.unet.UNet", zzz=3), "no argument 'zzz'.*blocks"),
     (dict(name="nets.unet.UNet", parent=None), "no argument 'parent'"),
-    (dict(name="diffusion.precond.edm", sigma=1.), "'sigma'.*'sigma_data'"),
+    (dict(name="diffusion.precond.edm", sigma=1.0), "'sigma'.*'sigma_data'"),
     (dict(name="nets.unet.Unet"), "no 'Unet'.*'UNet'"),
     (dict(name="nets.unett.UNet"), "no module jaxgen.nets.unett"),
     (dict(name="nets.unet"), "'unet'"),
@@ -61,7 +63,8 @@ def test_what_has_no_name_is_itself(plain):
     (dict(name=3), "name=3"),
     (dict(name="models.vae.VAE"), "models.vae.VAE needs net"),
     (dict(name="models.gan.GAN", gen=1), "needs disc, rule"),
-])
+  ],
+)
 def test_slips_are_advice(spec, says):
   with pytest.raises(UserError, match=says):
     build(spec)
@@ -76,16 +79,34 @@ def test_linens_own_fields_are_not_advertised():
   assert sorted(known) == ["dtype", "out", "width"]
 
 
-@pytest.mark.parametrize("path", [
-    "checkpoint.os", "train.jax", "checkpoint.json", "models.gan.Player",
-    "nets.unet.Dropout", "nets.unet.nn", "models.vae.Array", "build.Any",
-    "nets.unet.__builtins__", "nets.unet.__loader__", "nets.__path__",
-    "train.os.system", "checkpoint.os.path.join",
-    "build.find.__globals__", "models.vae.VAE.sample", "ema._private",
-    "diffusion.process._noise", "nets.unet.ZERO",
+@pytest.mark.parametrize(
+  "path",
+  [
+    "checkpoint.os",
+    "train.jax",
+    "checkpoint.json",
+    "models.gan.Player",
+    "nets.unet.Dropout",
+    "nets.unet.nn",
+    "models.vae.Array",
+    "build.Any",
+    "nets.unet.__builtins__",
+    "nets.unet.__loader__",
+    "nets.__path__",
+    "train.os.system",
+    "checkpoint.os.path.join",
+    "build.find.__globals__",
+    "models.vae.VAE.sample",
+    "ema._private",
+    "diffusion.process._noise",
+    "nets.unet.ZERO",
     # These write files.
-    "checkpoint.Checkpoints", "log.Logger", "train.train", "cli.main",
-])
+    "checkpoint.Checkpoints",
+    "log.Logger",
+    "train.train",
+    "cli.main",
+  ],
+)
 def test_only_our_own_things_have_names(path):
   with pytest.raises(UserError):
     find(path)
@@ -101,6 +122,7 @@ def test_no_name_runs_a_program(monkeypatch):
 
 def test_a_missing_dependency_is_not_a_missing_module(monkeypatch, tmp_path):
   import jaxgen.nets
+
   (tmp_path / "lacking.py").write_text("import no_such_dependency\n")
   monkeypatch.setattr(jaxgen.nets, "__path__", [str(tmp_path)])
   with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):

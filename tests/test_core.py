@@ -1,4 +1,5 @@
 """The step: what moves, what stays, and what a batch's split changes."""
+
 import functools
 import os
 import subprocess
@@ -32,8 +33,7 @@ def test_a_move_changes_its_own_group_alone(name):
     for group in state.params:
       mine = group == player.moves
       assert same(new.params[group], state.params[group]) != mine
-      assert same(new.stats[group], state.stats[group]) != (
-          mine and bool(state.stats[group]))
+      assert same(new.stats[group], state.stats[group]) != (mine and bool(state.stats[group]))
     assert new.step == 1 and not new.skips.any()
 
 
@@ -41,8 +41,7 @@ def test_a_move_changes_its_own_optimiser_alone():
   model, tx = build(games.SPECS["gan"]), optax.adam(1e-3)
   tx = {"gen": tx, "disc": tx}
   batch = games.batch("gan")
-  state = games.filled(
-      jax.eval_shape(core.make_init(model, tx, ()), batch, SEED))
+  state = games.filled(jax.eval_shape(core.make_init(model, tx, ()), batch, SEED))
   step = jax.jit(core.make_step(model, tx, {}), static_argnums=0)
   for i, player in enumerate(model.players):
     new, _ = step((i,), state, batch, SEED)
@@ -62,8 +61,7 @@ def test_a_player_sees_what_the_one_before_it_did():
   assert apart(both.params["gen"], then.params["gen"]) < 1e-6
 
 
-@pytest.mark.parametrize("name, parts", [
-    ("unet", 4), ("vae", 2), ("gan", 2), ("gan", 4)])
+@pytest.mark.parametrize("name, parts", [("unet", 4), ("vae", 2), ("gan", 2), ("gan", 4)])
 def test_accumulated_parts_are_the_big_batch(name, parts):
   model, state, whole = game(name)
   _, _, split = game(name, parts)
@@ -95,9 +93,11 @@ def test_four_devices_do_what_one_does(tmp_path):
   out = tmp_path / "four.npz"
   flags = os.environ.get("XLA_FLAGS", "")
   subprocess.run(
-      [sys.executable, __file__, str(out)], check=True, timeout=300,
-      env=os.environ | {
-          "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=4"})
+    [sys.executable, __file__, str(out)],
+    check=True,
+    timeout=300,
+    env=os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=4"},
+  )
   four = np.load(out, allow_pickle=False)
   assert four["devices"] == 4
   one = record()
@@ -113,8 +113,7 @@ def test_four_devices_do_what_one_does(tmp_path):
 def record():
   """Losses, and leaves after the step, on all devices there are."""
   mesh, kept = sharding.make_mesh(), {}
-  whole, cut = sharding.replicated(mesh), functools.partial(
-      sharding.shard_batch, mesh=mesh)
+  whole, cut = sharding.replicated(mesh), functools.partial(sharding.shard_batch, mesh=mesh)
   if mesh.size == 1:  # then the programs of the other tests will do
     whole, cut = None, lambda batch: batch
   for name in ("unet", "norms"):
@@ -124,54 +123,70 @@ def record():
     new, metrics = step(everybody(model), state, batch, SEED)
     # Statistics of norms: those of the batch as a whole, or they would differ.
     tree = {"params": new.params, "stats": new.stats}
-    kept |= {f"{name}{jax.tree_util.keystr(k)}": np.asarray(v)
-             for k, v in jax.tree_util.tree_leaves_with_path(tree)}
-    kept |= {f"{name}/{k}": np.asarray(v) for k, v in metrics.items()
-             if k.endswith("/loss")}
+    kept |= {
+      f"{name}{jax.tree_util.keystr(k)}": np.asarray(v)
+      for k, v in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    kept |= {f"{name}/{k}": np.asarray(v) for k, v in metrics.items() if k.endswith("/loss")}
   return kept
 
 
 def test_turns_of_critics_and_lazy_players():
-  players = [core.Player(name, name, None, every)
-             for name, every in (("d", 1), ("lazy", 4), ("g", 3))]
-  turns = [core.turn(type("Game", (), {"players": players}), i)
-           for i in range(13)]
+  players = [
+    core.Player(name, name, None, every) for name, every in (("d", 1), ("lazy", 4), ("g", 3))
+  ]
+  turns = [core.turn(type("Game", (), {"players": players}), i) for i in range(13)]
   assert turns == [
-      (0, 1, 2), (0,), (0,), (0, 2), (0, 1), (0,), (0, 2),
-      (0,), (0, 1), (0, 2), (0,), (0,), (0, 1, 2)]
+    (0, 1, 2),
+    (0,),
+    (0,),
+    (0, 2),
+    (0, 1),
+    (0,),
+    (0, 2),
+    (0,),
+    (0, 1),
+    (0, 2),
+    (0,),
+    (0,),
+    (0, 1, 2),
+  ]
 
 
 def test_lazy_penalty_weighs_what_the_eager_one_does():
-  every, lr = 4, 1.
+  every, lr = 4, 1.0
   r1 = dict(name="adversarial.penalties.r1", gamma=3.0)
   total = {}
   for k in (1, every):
-    model = build(games.SPECS["gan"] | dict(gen_every=every, penalties=[
-        dict(name="models.gan.Penalty", fn=r1, every=k)]))
+    model = build(
+      games.SPECS["gan"]
+      | dict(gen_every=every, penalties=[dict(name="models.gan.Penalty", fn=r1, every=k)])
+    )
     tx = {g: optax.sgd(lr) for g in ("gen", "disc")}
     batch = games.batch("gan")
-    state = games.filled(
-        jax.eval_shape(core.make_init(model, tx, ()), batch, SEED))
-    move = {i: jax.jit(functools.partial(core.move, p, tx))
-            for i, p in enumerate(model.players) if p.moves == "disc"}
+    state = games.filled(jax.eval_shape(core.make_init(model, tx, ()), batch, SEED))
+    move = {
+      i: jax.jit(functools.partial(core.move, p, tx))
+      for i, p in enumerate(model.players)
+      if p.moves == "disc"
+    }
     moves = []
     for i in range(every):  # from the same state every time
       keys = example_keys(jax.random.fold_in(SEED, i), games.BATCH)
       for j in move.keys() & set(core.turn(model, i)):
         new, *_ = move[j](state, batch, keys)
-        moves.append(jax.tree.map(jnp.subtract, state.params["disc"],
-                                  new.params["disc"]))
+        moves.append(jax.tree.map(jnp.subtract, state.params["disc"], new.params["disc"]))
     assert len(moves) == (every if k == 1 else every + 1)
     total[k] = jax.tree.map(lambda *x: sum(x) / lr, *moves)
     # R1 reads real data alone, so that nothing but the weight can differ.
     if k == every:
-      assert max(float(jnp.abs(x).max())
-                 for x in jax.tree.leaves(moves[1])) > 1e-3
+      assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(moves[1])) > 1e-3
   assert apart(total[every], total[1]) < 1e-5
 
 
 class Fragile(NamedTuple):
   """Two players; "x" decides what is wrong with the second one's move."""
+
   sampled: Any = ("a", "b")
   knobs: Any = ()
 
@@ -184,15 +199,14 @@ class Fragile(NamedTuple):
     return {"a": w, "b": w}, {"a": {"n": jnp.float32(0)}, "b": {}}
 
   def first(self, state, batch, key):
-    loss = sum(jnp.sum(x ** 2) for x in jax.tree.leaves(state.params["a"]))
+    loss = sum(jnp.sum(x**2) for x in jax.tree.leaves(state.params["a"]))
     stats = state.stats | {"a": {"n": state.stats["a"]["n"] + 1}}
     return loss, (stats, {})
 
   def second(self, state, batch, key):
     x, b = batch["x"].mean(), state.params["b"]
     # x = 0: a finite loss, finite gradients for u, and NaN for v alone.
-    return jnp.sum(b["u"] ** 2) + jnp.sum(jnp.sqrt(x * b["v"])), (
-        state.stats, {})
+    return jnp.sum(b["u"] ** 2) + jnp.sum(jnp.sqrt(x * b["v"])), (state.stats, {})
 
 
 @functools.cache
@@ -202,13 +216,13 @@ def fragile(accumulate):
   half = {"main": lambda step: jnp.float32(0.5)}
   state = core.make_init(model, tx, half)({"x": jnp.ones(4)}, SEED)
   step = jax.jit(core.make_step(model, tx, half, accumulate), static_argnums=0)
-  return state, lambda turn, state, x: step(
-      turn, state, {"x": jnp.asarray(x, jnp.float32)}, SEED)[0]
+  return state, lambda turn, state, x: step(turn, state, {"x": jnp.asarray(x, jnp.float32)}, SEED)[
+    0
+  ]
 
 
 # The bad player after the good one, and before.
-@pytest.mark.parametrize("turn, accumulate", [
-    ((0, 1), 1), ((1, 0), 1), ((0, 1), 2)])
+@pytest.mark.parametrize("turn, accumulate", [((0, 1), 1), ((1, 0), 1), ((0, 1), 2)])
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
 def test_a_bad_update_leaves_no_trace(bad, turn, accumulate):
   state, step = fragile(accumulate)
@@ -230,11 +244,11 @@ def test_a_bad_update_leaves_no_trace(bad, turn, accumulate):
 
 def test_bytes_become_floats_once_and_come_back():
   x = np.arange(256, dtype=np.uint8)
-  batch = {"x": x, "y": np.arange(256, dtype=np.int32), "z": np.float32([.5])}
+  batch = {"x": x, "y": np.arange(256, dtype=np.int32), "z": np.float32([0.5])}
   for scale in (core.on_device, jax.jit(core.on_device)):
     out = scale(batch)
     exact = (x.astype(np.float64) - 127.5) / 127.5
-    np.testing.assert_allclose(out["x"], exact, rtol=2 ** -23, atol=0)
+    np.testing.assert_allclose(out["x"], exact, rtol=2**-23, atol=0)
     assert out["x"].dtype == jnp.float32
     assert out["x"][0] == -1 and out["x"][255] == 1
     np.testing.assert_array_equal(out["x"], -out["x"][::-1])
@@ -253,16 +267,14 @@ def test_bf16_computes_but_does_not_remember():
     assert leaf.dtype == jnp.float32
   assert metrics["net/loss"].dtype == jnp.float32
   # The same draws, so that only the arithmetic differs.
-  np.testing.assert_allclose(
-      metrics["net/loss"], expected["net/loss"], rtol=0.02)
+  np.testing.assert_allclose(metrics["net/loss"], expected["net/loss"], rtol=0.02)
   assert metrics["net/loss"] != expected["net/loss"]
-  np.testing.assert_allclose(
-      metrics["net/grad_norm"], expected["net/grad_norm"], rtol=0.05)
+  np.testing.assert_allclose(metrics["net/grad_norm"], expected["net/grad_norm"], rtol=0.05)
 
 
 def test_init_averages_what_is_sampled_and_moved():
   model = build(games.SPECS["gan"])
-  tx = {"gen": optax.adam(1.), "disc": optax.adam(1.)}
+  tx = {"gen": optax.adam(1.0), "disc": optax.adam(1.0)}
   state = core.make_init(model, tx, ("b", "a"))(games.batch("gan"), SEED)
   assert sorted(state.ema) == ["a", "b"] and list(state.ema["a"]) == ["gen"]
   assert same(state.ema["a"]["gen"], state.params["gen"])

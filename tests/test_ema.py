@@ -1,4 +1,5 @@
 """Averages of weights against closed forms and quadrature."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,7 @@ def test_half_life_weights_with_and_without_ramp():
   d = 0.5 ** (batch / images)
   weights = profile_weights(ema.half_life(images, None, batch=batch), n)
   age = np.arange(n)[::-1]
-  np.testing.assert_allclose(weights, (1 - d) * d ** age, rtol=1e-4)
+  np.testing.assert_allclose(weights, (1 - d) * d**age, rtol=1e-4)
   # With the ramp the half-life is a share of what was seen, until it is H.
   decay = jax.vmap(ema.half_life(images, 0.1, batch=batch))(jnp.arange(n + 200))
   seen = np.arange(n + 200) * batch
@@ -51,7 +52,7 @@ def test_power_weights_are_those_of_the_power_function(width):
   assert weights.sum() == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("step", [10 ** 5, 10 ** 6, 10 ** 7])
+@pytest.mark.parametrize("step", [10**5, 10**6, 10**7])
 def test_power_is_accurate_late_in_training(step):
   exponent = ema.width_to_gamma(0.05) + 1
   rate = 1 - np.float64(ema.power(0.05, batch=8)(jnp.int32(step)))
@@ -88,14 +89,14 @@ def test_published_gammas():
 def test_overlap_by_quadrature(a, b):
   def p(t, end, gamma):
     return np.where(t <= end, (gamma + 1) / end * (t / end) ** gamma, 0)
+
   x, w = np.polynomial.legendre.leggauss(200)
   end = min(a[0], b[0])
   t, w = end * (x + 1) / 2, end * w / 2
   expected = np.sum(w * p(t, *a) * p(t, *b))
   got = ema.overlap(*(np.float64(v) for v in (*a, *b)))
   assert got == pytest.approx(expected, rel=1e-8)
-  assert got == pytest.approx(
-      ema.overlap(*(np.float64(v) for v in (*b, *a))), rel=1e-12)
+  assert got == pytest.approx(ema.overlap(*(np.float64(v) for v in (*b, *a))), rel=1e-12)
 
 
 def trajectory(t):
@@ -109,8 +110,7 @@ def snapshots(times, widths):
   for n in times:
     for width in widths:
       edges = (np.arange(n + 1) / n) ** (ema.width_to_gamma(width) + 1)
-      kept[n, width] = {
-          "w": np.diff(edges) @ trajectory(np.arange(1, n + 1.))}
+      kept[n, width] = {"w": np.diff(edges) @ trajectory(np.arange(1, n + 1.0))}
   return kept
 
 
@@ -118,8 +118,7 @@ def test_combine_gives_back_what_was_stored():
   stored = snapshots(range(100, 1001, 100), (0.05, 0.1))
   for width in (0.05, 0.1):
     back = ema.combine(stored, width)
-    np.testing.assert_allclose(
-        back["w"], stored[1000, width]["w"], rtol=1e-5)
+    np.testing.assert_allclose(back["w"], stored[1000, width]["w"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("width", [0.06, 0.075, 0.12, 0.15])
@@ -136,7 +135,6 @@ def test_combine_makes_a_width_that_was_never_stored(width):
 
 
 def test_combine_keeps_float32_and_shape():
-  stored = {k: jax.tree.map(np.float32, v)
-            for k, v in snapshots((500, 1000), (0.05, 0.1)).items()}
+  stored = {k: jax.tree.map(np.float32, v) for k, v in snapshots((500, 1000), (0.05, 0.1)).items()}
   made = ema.combine(stored, 0.07)["w"]
   assert made.dtype == np.float32 and made.shape == (3,)

@@ -1,4 +1,5 @@
 """Files are whole or not at all, and nobody else's are touched."""
+
 import errno
 import os
 import subprocess
@@ -24,22 +25,21 @@ GAUSS = {"pool": Gaussian(np.zeros(2), np.eye(2), 9)}
 CARD = {"protocol": {}, "features": {}, "reference": {}}
 # Everybody who writes a file that may be anywhere.
 WRITERS = {
-    "x.json": lambda p: files.write_json(p, {"a": 1}),
-    "x.html": lambda p: files.write_text(p, "text"),
-    "y.png": lambda p: pictures.save_png(p, X[0], {"a": 1}),
-    "x.png": lambda p: output.write(str(p), X, None, {}),
-    "x.npz": lambda p: output.write(str(p), X, np.arange(4), {}),
-    "o.png": lambda p: upscale.save(p, Image.fromarray(X[0]), None, {}),
-    "r.npz": lambda p: reference.save_statistics(p, GAUSS, "pool", CARD),
-    "x.pt": lambda p: tensor_files.write(p, {"a": lazy(np.ones(9))}),
-    "x.safetensors": lambda p: tensor_files.write(p, {"a": lazy(np.ones(9))}),
+  "x.json": lambda p: files.write_json(p, {"a": 1}),
+  "x.html": lambda p: files.write_text(p, "text"),
+  "y.png": lambda p: pictures.save_png(p, X[0], {"a": 1}),
+  "x.png": lambda p: output.write(str(p), X, None, {}),
+  "x.npz": lambda p: output.write(str(p), X, np.arange(4), {}),
+  "o.png": lambda p: upscale.save(p, Image.fromarray(X[0]), None, {}),
+  "r.npz": lambda p: reference.save_statistics(p, GAUSS, "pool", CARD),
+  "x.pt": lambda p: tensor_files.write(p, {"a": lazy(np.ones(9))}),
+  "x.safetensors": lambda p: tensor_files.write(p, {"a": lazy(np.ones(9))}),
 }
 each_writer = pytest.mark.parametrize("name", WRITERS)
 
 
 @each_writer
-def test_what_fails_at_the_end_leaves_the_old_file_and_no_draft(
-    tmp_path, name, monkeypatch):
+def test_what_fails_at_the_end_leaves_the_old_file_and_no_draft(tmp_path, name, monkeypatch):
   path = tmp_path / name
   path.write_bytes(b"old")
 
@@ -106,8 +106,10 @@ for name, write in test_files.WRITERS.items():
 def test_a_disk_without_room(tmp_path):
   names = [n for n in WRITERS if not n.endswith((".json", ".html"))]
   out = subprocess.run(
-      [sys.executable, "-c", FULL, tmp_path, ",".join(names),
-       os.path.dirname(__file__)], capture_output=True, text=True)
+    [sys.executable, "-c", FULL, tmp_path, ",".join(names), os.path.dirname(__file__)],
+    capture_output=True,
+    text=True,
+  )
   assert out.stderr == ""
   assert [line.split()[0] for line in out.stdout.splitlines()] == names
   assert os.listdir(tmp_path) == []

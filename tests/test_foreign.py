@@ -1,4 +1,5 @@
 """Every verb that writes, among files and links of others."""
+
 import os
 
 import looks
@@ -16,13 +17,43 @@ from jaxgen.evaluation import features
 from jaxgen.evaluation.run import forget_all
 from jaxgen.monitor import log
 
-NAMES = ("samples", "events", "quarantine", "evals", "models", "judge",
-         "checkpoints", "checkpoints/best", "checkpoints/4", "checkpoints/007",
-         "checkpoints/²", "0", "1", "report", ".hidden", "x.partial",
-         "x.partial/samples", "out", "out/sub", "evals/00000020-adm-90.partial")
-LINKS = ("samples/far", "events/far", "quarantine/far", "evals/far", "far",
-         "checkpoints/far", "checkpoints/6", "checkpoints/30", "out/far",
-         "x.partial/samples/far", "y.partial", "models/far", "judge/far")
+NAMES = (
+  "samples",
+  "events",
+  "quarantine",
+  "evals",
+  "models",
+  "judge",
+  "checkpoints",
+  "checkpoints/best",
+  "checkpoints/4",
+  "checkpoints/007",
+  "checkpoints/²",
+  "0",
+  "1",
+  "report",
+  ".hidden",
+  "x.partial",
+  "x.partial/samples",
+  "out",
+  "out/sub",
+  "evals/00000020-adm-90.partial",
+)
+LINKS = (
+  "samples/far",
+  "events/far",
+  "quarantine/far",
+  "evals/far",
+  "far",
+  "checkpoints/far",
+  "checkpoints/6",
+  "checkpoints/30",
+  "out/far",
+  "x.partial/samples/far",
+  "y.partial",
+  "models/far",
+  "judge/far",
+)
 
 
 def crowd(folder, far):
@@ -62,20 +93,18 @@ def same(before, after):
 
 
 VERBS = {
-    "sample png": "sample --workdir=w --num=4 --out=out/a.png",
-    "sample npz": "sample --workdir=w --num=4 --out=out/data.npz",
-    "sample folder": "sample --workdir=w --num=4 --out=out/made",
-    "evaluate": "evaluate --workdir=w --num=400 --out=out/b.json",
-    "evaluate by protocol": "evaluate --samples=own.npz --ref=real.npz "
-    "--protocol=adm --out=out/x.json --save_ref=out/ref.npz",
-    "evaluate again": "evaluate --samples=own.npz --ref=real.npz "
-    "--protocol=adm --out=out/y.json",
-    "sweep": "sweep --workdir=w --over=truncation=1,2 --num=400 --out=out",
-    "modes": "modes --out=out --data=grid25 --rules=wgan_gp --num=400 --debug",
-    "bench": "bench data --data=points:grid25 --seconds=.01 --json=out/c.json",
-    "train again": f"train {POINTS} --workdir=w --config.steps=22 "
-                   "--config.checkpoint.every=5",
-    "train a stage": "train --config=cascade.py --workdir=out",
+  "sample png": "sample --workdir=w --num=4 --out=out/a.png",
+  "sample npz": "sample --workdir=w --num=4 --out=out/data.npz",
+  "sample folder": "sample --workdir=w --num=4 --out=out/made",
+  "evaluate": "evaluate --workdir=w --num=400 --out=out/b.json",
+  "evaluate by protocol": "evaluate --samples=own.npz --ref=real.npz "
+  "--protocol=adm --out=out/x.json --save_ref=out/ref.npz",
+  "evaluate again": "evaluate --samples=own.npz --ref=real.npz --protocol=adm --out=out/y.json",
+  "sweep": "sweep --workdir=w --over=truncation=1,2 --num=400 --out=out",
+  "modes": "modes --out=out --data=grid25 --rules=wgan_gp --num=400 --debug",
+  "bench": "bench data --data=points:grid25 --seconds=.01 --json=out/c.json",
+  "train again": f"train {POINTS} --workdir=w --config.steps=22 --config.checkpoint.every=5",
+  "train a stage": "train --config=cascade.py --workdir=out",
 }
 
 
@@ -84,26 +113,33 @@ def test_a_verb_among_others_things(world, name, capsys, monkeypatch):
   monkeypatch.setattr(features, "open_extractor", looks.opened)
   monkeypatch.setattr(collecting, "SAVE_SECONDS", 0)
   (world / "cascade.py").write_text(
-      "from ml_collections import ConfigDict\n"
-      "def get_config():\n"
-      "  c = ConfigDict()\n"
-      "  c.stages = (dict(config='configs/points_gan.py:debug'),)\n"
-      "  return c\n")
+    "from ml_collections import ConfigDict\n"
+    "def get_config():\n"
+    "  c = ConfigDict()\n"
+    "  c.stages = (dict(config='configs/points_gan.py:debug'),)\n"
+    "  return c\n"
+  )
   before = everything(world)
   words = []
   for word in VERBS[name].split():
     flag, sep, value = word.partition("=")
-    own = flag in ("--workdir", "--out", "--samples", "--ref", "--save_ref",
-                   "--json") or value == "cascade.py"
+    own = (
+      flag in ("--workdir", "--out", "--samples", "--ref", "--save_ref", "--json")
+      or value == "cascade.py"
+    )
     words.append(f"{flag}={world / value}" if own else word)
   status, _, lines = call(capsys, monkeypatch, *words)
   assert status == 0, lines
   after = everything(world)
   if name == "train again":  # what is ours may go: old steps, and the log grows
-    ours = ("/w/checkpoints/1", "/w/checkpoints/20", "/w/metrics.jsonl",
-            "/w/.jaxgen.lock", "/w/samples/000000")
-    before = {k: v for k, v in before.items() if not any(
-        part in k for part in ours)}
+    ours = (
+      "/w/checkpoints/1",
+      "/w/checkpoints/20",
+      "/w/metrics.jsonl",
+      "/w/.jaxgen.lock",
+      "/w/samples/000000",
+    )
+    before = {k: v for k, v in before.items() if not any(part in k for part in ours)}
   changed = {k for k in before if after.get(k, "gone") != before[k]}
   assert not {k for k in changed if not k.endswith("/w/metrics.jsonl")}
   left = {k for k in after if ".jaxgen-" in k or k.endswith(".tmp")}
@@ -113,8 +149,7 @@ def test_a_verb_among_others_things(world, name, capsys, monkeypatch):
 # What each deletion and each overwrite can hit
 
 
-def test_work_on_an_evaluation_goes_where_others_are_not(
-    tmp_path, monkeypatch):
+def test_work_on_an_evaluation_goes_where_others_are_not(tmp_path, monkeypatch):
   monkeypatch.setattr(collecting, "SAVE_SECONDS", 0)
   fill(tmp_path / "far")
   for name in ("mine/samples", "mine/reference"):
@@ -126,14 +161,14 @@ def test_work_on_an_evaluation_goes_where_others_are_not(
   before = everything(tmp_path)
   for folder in ("mine", "linked"):
     with pytest.warns(RuntimeWarning, match="files of others"):
-      collecting.collect(Given(looks.pictures(70)), looks.Stub(), PLAN, key="a",
-                         folder=tmp_path / folder / "samples")
+      collecting.collect(
+        Given(looks.pictures(70)), looks.Stub(), PLAN, key="a", folder=tmp_path / folder / "samples"
+      )
     forget_all(tmp_path / folder)
   assert everything(tmp_path) == before
 
 
-def test_work_that_is_ours_goes_and_what_came_to_it_stays(
-    tmp_path, monkeypatch):
+def test_work_that_is_ours_goes_and_what_came_to_it_stays(tmp_path, monkeypatch):
   monkeypatch.setattr(collecting, "SAVE_SECONDS", 0)
   folder = tmp_path / "x.partial"
 
@@ -143,8 +178,14 @@ def test_work_that_is_ours_goes_and_what_came_to_it_stays(
 
   for key in "ab":  # b finds what a left, and throws it away
     with pytest.raises(Killed):
-      collecting.collect(Given(looks.pictures(140)), looks.Stub(), PLAN,
-                         key=key, folder=folder / "samples", tick=tick)
+      collecting.collect(
+        Given(looks.pictures(140)),
+        looks.Stub(),
+        PLAN,
+        key=key,
+        folder=folder / "samples",
+        tick=tick,
+      )
   assert (folder / "samples" / "state.npz").exists()
   (folder / "samples" / "mine.txt").write_text("mine")
   forget_all(folder)
@@ -195,25 +236,32 @@ def test_a_log_that_is_none_is_not_cut(tmp_path, text):
   with pytest.raises(UserError, match="metrics.jsonl"):
     log.mend(path)
   with pytest.raises(UserError, match="metrics.jsonl"):
-    log.append(tmp_path, 1, {"a": 1.})
+    log.append(tmp_path, 1, {"a": 1.0})
   assert path.read_text() == text
   path.write_text('{"step": 1}\n{"ste')
   log.mend(path)
   assert path.read_text() == '{"step": 1}\n'
 
 
-@pytest.mark.parametrize("words, name", [
-    ("sweep --workdir=w", "sweep.json"), ("sweep --workdir=w", "sweep.md"),
-    ("modes", "modes.json"), ("modes", "modes.png"), ("demo", "report.html"),
+@pytest.mark.parametrize(
+  "words, name",
+  [
+    ("sweep --workdir=w", "sweep.json"),
+    ("sweep --workdir=w", "sweep.md"),
+    ("modes", "modes.json"),
+    ("modes", "modes.png"),
+    ("demo", "report.html"),
     ("demo", "report.json"),
-    (f"compare --configs={POINTS.partition('=')[2]}", "real.png")])
+    (f"compare --configs={POINTS.partition('=')[2]}", "real.png"),
+  ],
+)
 @pytest.mark.parametrize("text", ["mine", "[1]", '{"a": 1}'])
 def test_results_that_are_of_others_are_not_overwritten(
-    tmp_path, words, name, text, capsys, monkeypatch):
+  tmp_path, words, name, text, capsys, monkeypatch
+):
   (tmp_path / name).write_text(text)
   monkeypatch.setattr("jaxgen.compare.sweep.data_of", lambda workdir: None)
-  status, _, lines = call(
-      capsys, monkeypatch, *words.split(), f"--out={tmp_path}")
+  status, _, lines = call(capsys, monkeypatch, *words.split(), f"--out={tmp_path}")
   assert status == 2 and name in lines[-1] and len(lines) == 1, lines
   assert (tmp_path / name).read_text() == text
   assert os.listdir(tmp_path) == [name]

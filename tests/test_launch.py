@@ -2,6 +2,7 @@
 
 Whatever they call is a stub on the PATH that notes its words in `calls`.
 """
+
 import os
 import pathlib
 import shutil
@@ -14,19 +15,30 @@ import pytest
 import yaml
 
 ROOT = pathlib.Path(__file__).parent.parent
-SCRIPTS = sorted(p.name for k in ("*.sh", "*.sbatch")
-                 for p in (ROOT / "launch").glob(k))
-FLAGS = ["--config", "configs/a b.py",
-         "--workdir", "/share/it's \"W\" & $(HOME) *",
-         "--config.x=`id`;|\\n", "--config.y="]
+SCRIPTS = sorted(p.name for k in ("*.sh", "*.sbatch") for p in (ROOT / "launch").glob(k))
+FLAGS = [
+  "--config",
+  "configs/a b.py",
+  "--workdir",
+  '/share/it\'s "W" & $(HOME) *',
+  "--config.x=`id`;|\\n",
+  "--config.y=",
+]
 POD = {"NAME": "adm64", "ZONE": "z-1", "TYPE": "v5litepod-32", "BUCKET": "b"}
-GKE = {"NAME": "adm64", "ACCELERATOR": "tpu-v6e-slice", "TOPOLOGY": "4x8",
-       "IMAGE": "r/p/jaxgen:1", "CLAIM": "share"}
+GKE = {
+  "NAME": "adm64",
+  "ACCELERATOR": "tpu-v6e-slice",
+  "TOPOLOGY": "4x8",
+  "IMAGE": "r/p/jaxgen:1",
+  "CLAIM": "share",
+}
 NOTE = """#!/usr/bin/env bash
 printf '%s\\0' "${0##*/}" "$@" $'\\n' >>"$HOME/calls"
 """
 # Ends as the file `ends` says, a line for each life of a process.
-PYTHON = NOTE + """
+PYTHON = (
+  NOTE
+  + """
 echo "$JAXGEN_PROCESS_ID $JAXGEN_PROCESSES $JAXGEN_COORDINATOR $XLA_FLAGS" \
   >>"$HOME/places"
 ends=$HOME/ends$JAXGEN_PROCESS_ID
@@ -40,6 +52,7 @@ if [ "$end" = wait ]; then
 fi
 exit "$end"
 """
+)
 
 
 @pytest.fixture
@@ -66,9 +79,13 @@ def ends(place, *statuses, process=""):
 def start(place, script, *flags, **env):
   path = f"{place / 'my bin'}:{os.environ['PATH']}"
   return subprocess.Popen(
-      ["bash", f"launch/{script}", *flags], cwd=place / "a checkout", text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env={"HOME": str(place), "PATH": path, "WAIT": "0"} | env)
+    ["bash", f"launch/{script}", *flags],
+    cwd=place / "a checkout",
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    env={"HOME": str(place), "PATH": path, "WAIT": "0"} | env,
+  )
 
 
 def finish(process):
@@ -85,8 +102,9 @@ def calls(place):
 
 def words(line):
   """What bash makes of a printed command."""
-  out = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], check=True,
-                       capture_output=True, text=True).stdout
+  out = subprocess.run(
+    ["bash", "-c", f"printf '%s\\0' {line}"], check=True, capture_output=True, text=True
+  ).stdout
   return out.split("\0")[:-1]
 
 
@@ -100,8 +118,7 @@ def wait_for(it):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_shellcheck_has_nothing_to_say(script):
   tool = pathlib.Path(sys.executable).parent / "shellcheck"
-  said = subprocess.run([tool, ROOT / "launch" / script], text=True,
-                        capture_output=True)
+  said = subprocess.run([tool, ROOT / "launch" / script], text=True, capture_output=True)
   assert (said.returncode, said.stdout + said.stderr) == (0, "")
 
 
@@ -113,9 +130,17 @@ def test_every_script_says_how_it_is_used():
       assert f"launch/{script} " in top and "DRY_RUN=1" in top
 
 
-@pytest.mark.parametrize("script, env", [
-    ("machine.sh", {}), ("local.sh", {"PORT": "7"}), ("slurm.sbatch", {}),
-    ("tpu_pod.sh", POD), ("gke.sh", GKE)], ids=lambda x: x and str(x)[:9])
+@pytest.mark.parametrize(
+  "script, env",
+  [
+    ("machine.sh", {}),
+    ("local.sh", {"PORT": "7"}),
+    ("slurm.sbatch", {}),
+    ("tpu_pod.sh", POD),
+    ("gke.sh", GKE),
+  ],
+  ids=lambda x: x and str(x)[:9],
+)
 def test_a_dry_run_prints_it_all_and_does_nothing(place, script, env):
   before = sorted(place.rglob("*"))
   status, out, err = finish(start(place, script, *FLAGS, DRY_RUN="1", **env))
@@ -132,25 +157,30 @@ def test_a_dry_run_prints_it_all_and_does_nothing(place, script, env):
     assert words(line)[2:] == FLAGS
     (line,) = [x for x in out.splitlines() if " create " in x]
     assert words(line)[5:10] == [
-        "adm64", "--zone=z-1", "--accelerator-type=v5litepod-32",
-        "--runtime-version=v2-alpha-tpuv5-lite", "--node-id=adm64"]
+      "adm64",
+      "--zone=z-1",
+      "--accelerator-type=v5litepod-32",
+      "--runtime-version=v2-alpha-tpuv5-lite",
+      "--node-id=adm64",
+    ]
   else:
     lines = out.splitlines() if script == "local.sh" else [out]
     assert len(lines) == (2 if script == "local.sh" else 1)
     for line in lines:
-      assert words(line)[-len(FLAGS):] == FLAGS
+      assert words(line)[-len(FLAGS) :] == FLAGS
 
 
-@pytest.mark.parametrize("lives", [
-    [0], [2], [3], [130], [1, 75, 76, 137, 139, 143, 0], [75, 2]], ids=str)
+@pytest.mark.parametrize(
+  "lives", [[0], [2], [3], [130], [1, 75, 76, 137, 139, 143, 0], [75, 2]], ids=str
+)
 def test_what_is_started_again(place, lives):
   ends(place, *lives)
   status, _, err = finish(start(place, "machine.sh", *FLAGS))
   assert status == lives[-1]
-  assert calls(place) == [["python", "-m", "jaxgen", "train", *FLAGS]] * len(
-      lives)
+  assert calls(place) == [["python", "-m", "jaxgen", "train", *FLAGS]] * len(lives)
   assert [x.split(";")[0] for x in err.splitlines()] == [
-      f"ended with status {s}" for s in lives[:-1]]
+    f"ended with status {s}" for s in lives[:-1]
+  ]
 
 
 def test_tries_are_counted_until_it_goes_well(place):
@@ -162,8 +192,7 @@ def test_tries_are_counted_until_it_goes_well(place):
   assert finish(start(place, "machine.sh", TRIES="2", STEADY="0"))[0] == 0
 
 
-@pytest.mark.parametrize("how, status", [
-    (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("how, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_is_passed_on_and_final(place, how, status):
   ends(place, "wait")
   process = start(place, "machine.sh")
@@ -191,13 +220,17 @@ def test_no_python_is_a_mistake_not_a_crash(place):
 def test_local_processes_know_their_places(place):
   ends(place, 75, 0, process=0)
   ends(place, 137, 75, 0, process=1)
-  status, _, err = finish(start(
-      place, "local.sh", "--processes", "2", "--devices=4", *FLAGS, PORT="7",
-      XLA_FLAGS="--mine"))
+  status, _, err = finish(
+    start(
+      place, "local.sh", "--processes", "2", "--devices=4", *FLAGS, PORT="7", XLA_FLAGS="--mine"
+    )
+  )
   assert status == 0, err
   flag = "--mine --xla_force_host_platform_device_count=4"
-  assert sorted((place / "places").read_text().splitlines()) == [
-      f"0 2 127.0.0.1:7 {flag}"] * 2 + [f"1 2 127.0.0.1:7 {flag}"] * 3
+  assert (
+    sorted((place / "places").read_text().splitlines())
+    == [f"0 2 127.0.0.1:7 {flag}"] * 2 + [f"1 2 127.0.0.1:7 {flag}"] * 3
+  )
   assert calls(place)[0] == ["python", "-m", "jaxgen", "train", *FLAGS]
   assert "process 1 ended with status 137; life 2" in err
 
@@ -216,15 +249,18 @@ def test_when_a_local_process_ends_for_good_all_do(place):
   assert finish(process)[0] == 143
 
 
-@pytest.mark.parametrize("flags", [
-    ["--processes"], ["--processes", "two"], ["--devices=0"]], ids=str)
+@pytest.mark.parametrize(
+  "flags", [["--processes"], ["--processes", "two"], ["--devices=0"]], ids=str
+)
 def test_local_wants_numbers(place, flags):
   status, _, err = finish(start(place, "local.sh", *flags))
   assert status == 2 and "numbers" in err
 
 
 SLURM = {"SLURM_JOB_ID": "4097", "SLURM_CPUS_PER_TASK": "16"}
-SRUN = NOTE + """
+SRUN = (
+  NOTE
+  + """
 shift 2
 tasks=()
 for ((i = 0; i < TASKS; i++)); do
@@ -239,6 +275,7 @@ for t in "${tasks[@]}"; do
 done
 exit "$worst"
 """
+)
 
 
 @pytest.fixture
@@ -252,14 +289,14 @@ def slurm(place):
 def test_slurm_starts_all_tasks_again(slurm):
   ends(slurm, 75, 0, process=0)
   ends(slurm, 137, 0, process=1)
-  status, _, err = finish(start(slurm, "slurm.sbatch", *FLAGS, **SLURM,
-                                TASKS="2"))
+  status, _, err = finish(start(slurm, "slurm.sbatch", *FLAGS, **SLURM, TASKS="2"))
   assert status == 0 and "ended with status 137; life 2" in err
   train = ["python", "-m", "jaxgen", "train", *FLAGS]
   done = calls(slurm)
   assert [c for c in done if c[0] == "python"] == [train] * 4
   assert [c for c in done if c[0] != "python"] == [
-      ["srun", "--wait=300", "--cpus-per-task=16", *train]] * 2
+    ["srun", "--wait=300", "--cpus-per-task=16", *train]
+  ] * 2
 
 
 def test_slurm_saves_and_queues_again_when_time_is_up(slurm):
@@ -271,8 +308,10 @@ def test_slurm_saves_and_queues_again_when_time_is_up(slurm):
   process.send_signal(signal.SIGTERM)
   status, _, err = finish(process)
   assert status == 143, err
-  assert calls(slurm)[-2:] == [["scancel", "--signal=TERM", "4097"],
-                               ["scontrol", "requeue", "4097"]]
+  assert calls(slurm)[-2:] == [
+    ["scancel", "--signal=TERM", "4097"],
+    ["scontrol", "requeue", "4097"],
+  ]
 
 
 @pytest.mark.parametrize("status", [0, 2, 3, 130])
@@ -282,7 +321,9 @@ def test_slurm_does_not_queue_again_what_has_ended(slurm, status):
   assert "requeue" not in str(calls(slurm))
 
 
-GCLOUD = NOTE + """
+GCLOUD = (
+  NOTE
+  + """
 case "$*" in
   *" list "*)
     read -r state <"$HOME/states"
@@ -300,6 +341,7 @@ case "$*" in
     ;;
 esac
 """
+)
 
 
 @pytest.fixture
@@ -310,23 +352,46 @@ def cloud(place):
 
 
 def test_a_pod_that_is_taken_away_is_asked_for_again(cloud):
-  (cloud / "states").write_text("\n".join((
-      "absent", "WAITING_FOR_RESOURCES", "ACTIVE", "ACTIVE", "offline",
-      "SUSPENDED", "absent", "ACTIVE", "")))
-  status, _, err = finish(start(
-      cloud, "tpu_pod.sh", *FLAGS, **POD, SLICES="2", SPOT="1",
-      FLAGS="--reserved --network=n"))
+  (cloud / "states").write_text(
+    "\n".join(
+      (
+        "absent",
+        "WAITING_FOR_RESOURCES",
+        "ACTIVE",
+        "ACTIVE",
+        "offline",
+        "SUSPENDED",
+        "absent",
+        "ACTIVE",
+        "",
+      )
+    )
+  )
+  status, _, err = finish(
+    start(cloud, "tpu_pod.sh", *FLAGS, **POD, SLICES="2", SPOT="1", FLAGS="--reserved --network=n")
+  )
   assert status == 3, err
   assert [line.split()[2] for line in err.splitlines()[:-1]] == [
-      "absent", "WAITING_FOR_RESOURCES", "ACTIVE", "SUSPENDED", "absent",
-      "ACTIVE"]
-  verbs = [c[4] if c[1] == "compute" else c[2] for c in calls(cloud)
-           if c[0] == "gcloud"]
+    "absent",
+    "WAITING_FOR_RESOURCES",
+    "ACTIVE",
+    "SUSPENDED",
+    "absent",
+    "ACTIVE",
+  ]
+  verbs = [c[4] if c[1] == "compute" else c[2] for c in calls(cloud) if c[0] == "gcloud"]
   assert [v for v in verbs if v not in ("list", "cat")] == [
-      "cp", "rm", "create", "delete", "create", "delete"]
+    "cp",
+    "rm",
+    "create",
+    "delete",
+    "create",
+    "delete",
+  ]
   create = next(c for c in calls(cloud) if "create" in c)
-  assert {"--node-count=2", "--node-prefix=adm64", "--spot", "--reserved",
-          "--network=n"} < set(create)
+  assert {"--node-count=2", "--node-prefix=adm64", "--spot", "--reserved", "--network=n"} < set(
+    create
+  )
 
 
 def test_a_watch_taken_up_again_sends_nothing(cloud):
@@ -335,15 +400,14 @@ def test_a_watch_taken_up_again_sends_nothing(cloud):
   assert not {"create", "cp", "rm"} & {w for c in calls(cloud) for w in c}
 
 
-@pytest.mark.parametrize("script, env", [("tpu_pod.sh", POD), ("gke.sh", GKE)],
-                         ids=["tpu", "gke"])
+@pytest.mark.parametrize("script, env", [("tpu_pod.sh", POD), ("gke.sh", GKE)], ids=["tpu", "gke"])
 def test_a_workdir_that_not_all_hosts_see_is_refused(place, script, env):
   status, _, err = finish(start(place, script, "--workdir=gs://b/w", **env))
   assert status == 2 and "/share" in err and not calls(place)
 
 
 def test_what_cannot_be_created_is_not_asked_for_again(cloud):
-  stub(cloud, "gcloud", GCLOUD.replace('for word', 'exit 1; for word'))
+  stub(cloud, "gcloud", GCLOUD.replace("for word", "exit 1; for word"))
   (cloud / "states").write_text("absent\n" * 9)
   assert finish(start(cloud, "tpu_pod.sh", *FLAGS, **POD))[0] == 1
 
@@ -353,23 +417,23 @@ def test_what_the_hosts_of_a_pod_run(cloud):
   (cloud / "states").write_text("absent\n")
   assert finish(start(cloud, "tpu_pod.sh", *FLAGS, **POD))[0] == 3
   home = cloud / "a checkout"
-  for name in ("mountpoint", "gcsfuse", "tar", "uv", "systemctl",
-               "systemd-run"):
+  for name in ("mountpoint", "gcsfuse", "tar", "uv", "systemctl", "systemd-run"):
     stub(cloud, name, NOTE)
-  text = (cloud / "startup.sh").read_text().replace("/opt/jaxgen", str(
-      cloud / "home")).replace("mkdir -p /share", ":")
+  text = (
+    (cloud / "startup.sh")
+    .read_text()
+    .replace("/opt/jaxgen", str(cloud / "home"))
+    .replace("mkdir -p /share", ":")
+  )
   (cloud / "home").symlink_to(home)
-  (home / "launch" / "startup.sh").write_text(
-      text.replace("HOME=/root", "HOME=$HOME"))
+  (home / "launch" / "startup.sh").write_text(text.replace("HOME=/root", "HOME=$HOME"))
   (cloud / "calls").unlink()
   status, _, err = finish(start(cloud, "startup.sh"))
   assert status == 0, err
   done = [c[0] for c in calls(cloud)]
-  assert done == ["mountpoint", "gcloud", "tar", "uv", "uv", "systemctl",
-                  "systemd-run"]
+  assert done == ["mountpoint", "gcloud", "tar", "uv", "uv", "systemctl", "systemd-run"]
   run = home / "run.sh"
-  assert [words(x)[2:] for x in run.read_text().splitlines()
-          if "machine.sh" in x] == [FLAGS]
+  assert [words(x)[2:] for x in run.read_text().splitlines() if "machine.sh" in x] == [FLAGS]
 
 
 def pod(text):
@@ -379,25 +443,29 @@ def pod(text):
 
 
 def test_a_jobset_has_a_pod_for_each_host(place):
-  status, out, _ = finish(start(place, "gke.sh", *FLAGS, DRY_RUN="1",
-                                **GKE | {"SLICES": "2"}))
+  status, out, _ = finish(start(place, "gke.sh", *FLAGS, DRY_RUN="1", **GKE | {"SLICES": "2"}))
   (jobs,) = yaml.safe_load(out)["spec"]["replicatedJobs"]
   job = jobs["template"]["spec"]
   assert status == 0 and jobs["replicas"] == 2
   assert job["parallelism"] == job["completions"] == 8
   assert job["backoffLimit"] == 0
   assert pod(out)["restartPolicy"] == "Never"
-  assert pod(out)["containers"][0]["resources"] == {
-      "limits": {"google.com/tpu": 4}}
+  assert pod(out)["containers"][0]["resources"] == {"limits": {"google.com/tpu": 4}}
   (rule,) = job["podFailurePolicy"]["rules"]
   assert rule["onExitCodes"]["values"] == [2, 3, 130]
   assert "@" not in out
 
 
-@pytest.mark.parametrize("env, tells", [
-    ({"TOPOLOGY": "3x3"}, "9 chips"), ({"NAME": "a: b"}, "letters"),
-    ({"CLAIM": "x\ny: z"}, "letters"), ({"TOPOLOGY": "4x4;"}, "letters")],
-    ids=str)
+@pytest.mark.parametrize(
+  "env, tells",
+  [
+    ({"TOPOLOGY": "3x3"}, "9 chips"),
+    ({"NAME": "a: b"}, "letters"),
+    ({"CLAIM": "x\ny: z"}, "letters"),
+    ({"TOPOLOGY": "4x4;"}, "letters"),
+  ],
+  ids=str,
+)
 def test_a_jobset_of_nonsense_is_refused(place, env, tells):
   status, _, err = finish(start(place, "gke.sh", *FLAGS, **GKE | env))
   assert status == 2 and tells in err and not calls(place)
@@ -407,5 +475,4 @@ def test_a_jobset_is_sent(place):
   stub(place, "kubectl", NOTE + 'cat >"$HOME/sent"')
   assert finish(start(place, "gke.sh", *FLAGS, **GKE))[0] == 0
   assert calls(place) == [["kubectl", "apply", "-f", "-"]]
-  assert pod((place / "sent").read_text())["containers"][0]["image"] == GKE[
-      "IMAGE"]
+  assert pod((place / "sent").read_text())["containers"][0]["image"] == GKE["IMAGE"]

@@ -1,4 +1,5 @@
 """Optimisers against their formulas, written out in numpy."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,11 +10,10 @@ from jaxgen.errors import UserError
 
 def adam_by_hand(theta, grads, lr, b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
   """Kingma & Ba 2015, Alg. 1; Loshchilov & Hutter 2019, Alg. 2, line 12."""
-  m = v = 0.
+  m = v = 0.0
   for i, g in enumerate(grads):
-    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g ** 2
-    step = (m / (1 - b1 ** (i + 1))) / (
-        np.sqrt(v / (1 - b2 ** (i + 1))) + eps)
+    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+    step = (m / (1 - b1 ** (i + 1))) / (np.sqrt(v / (1 - b2 ** (i + 1))) + eps)
     theta = theta - lr(i) * (step + decay * theta)
   return theta
 
@@ -58,9 +58,9 @@ def test_clipping_scales_to_the_norm_and_never_up():
 
 
 TAILS = {
-    "constant": lambda part: 1 + 0 * part,
-    "linear": lambda part: 1 - part,
-    "cosine": lambda part: (1 + np.cos(np.pi * part)) / 2,
+  "constant": lambda part: 1 + 0 * part,
+  "linear": lambda part: 1 - part,
+  "cosine": lambda part: (1 + np.cos(np.pi * part)) / 2,
 }
 
 
@@ -88,7 +88,7 @@ def test_the_rate_reaches_adam():
 
 
 def test_warmup_longer_than_the_run():
-  rate = optim.schedule(1., 100, "cosine", 50)
+  rate = optim.schedule(1.0, 100, "cosine", 50)
   assert float(rate(50)) == pytest.approx(0.5)
 
 
@@ -101,8 +101,7 @@ def test_lazy_adam_goes_as_far():
   # Karras et al. 2020, Sec. 3.1: c = k / (k + 1) with k = 16.
   c, kw = 16 / 17, dict(eps=1e-8)
   got = run(optim.adam(0.1, b1=0.5, b2=0.99, lazy=16, steps=12), THETA, GRADS)
-  expected = adam_by_hand(THETA, GRADS, lambda i: 0.1 * c, b1=0.5 ** c,
-                          b2=0.99 ** c, **kw)
+  expected = adam_by_hand(THETA, GRADS, lambda i: 0.1 * c, b1=0.5**c, b2=0.99**c, **kw)
   np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
@@ -111,18 +110,21 @@ def test_schedules_end_with_the_run():
   assert optim.updates(100, lazy=16) == 107  # at batches 0, 16, .. 96
   assert optim.updates(96, every=2, lazy=4) == 48 + 24
   grads = np.ones((40, 1))
-  last = lambda steps, n, **kw: np.diff([run(optim.adam(
-      0.1, decay="linear", steps=steps, **kw), [0.], grads[:i])[0]
-      for i in (n, n + 1)])[0]
+  last = lambda steps, n, **kw: np.diff(
+    [
+      run(optim.adam(0.1, decay="linear", steps=steps, **kw), [0.0], grads[:i])[0]
+      for i in (n, n + 1)
+    ]
+  )[0]
   assert abs(last(40, 30)) > 1e-2 and abs(last(40, 20, every=2)) < 1e-7
   assert abs(last(16, 20, lazy=4)) < 1e-7 < 1e-4 < abs(last(16, 19, lazy=4))
 
 
 def rmsprop_by_hand(theta, grads, lr, b2=0.99, eps=1e-8, most=np.inf):
   """Tieleman & Hinton 2012, and a box (Arjovsky et al. 2017, Alg. 1)."""
-  v = 0.
+  v = 0.0
   for g in grads:
-    v = b2 * v + (1 - b2) * g ** 2
+    v = b2 * v + (1 - b2) * g**2
     theta = np.clip(theta - lr * g / (np.sqrt(v) + eps), -most, most)
   return theta
 
@@ -141,7 +143,6 @@ def test_clipped_weights_stay_in_their_box(most):
   for n in (1, 2, 12):
     got = run(tx, theta, grads[:n])
     assert np.abs(got).max() <= np.float32(most)  # not by a last digit more
-    np.testing.assert_allclose(
-        got, rmsprop_by_hand(theta, grads[:n], 0.02, most=most), atol=1e-6)
+    np.testing.assert_allclose(got, rmsprop_by_hand(theta, grads[:n], 0.02, most=most), atol=1e-6)
   assert (np.abs(got) > 0.999 * most).any()
   assert most < 0.1 or (np.abs(got) < 0.9 * most).any()

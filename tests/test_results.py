@@ -1,4 +1,5 @@
 """Where results go: files of others stay, ours are replaced and named."""
+
 import json
 import os
 
@@ -22,9 +23,15 @@ def write(path, info=INFO, x=X, labels=None):
 def mine(tmp_path):
   """Files of a user's own, of all kinds that verbs write."""
   for name, content in {
-      "x.json": b'{"mine": 1}', "x.npz": b"PK", "x.pt": b"mine", "x": b"mine",
-      "report.html": b"mine", "sweep.md": b"mine",
-      "modes.json": b"[1]", "broken.json": b"{" * 5000}.items():
+    "x.json": b'{"mine": 1}',
+    "x.npz": b"PK",
+    "x.pt": b"mine",
+    "x": b"mine",
+    "report.html": b"mine",
+    "sweep.md": b"mine",
+    "modes.json": b"[1]",
+    "broken.json": b"{" * 5000,
+  }.items():
     (tmp_path / name).write_bytes(content)
   pictures.PIL.Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
   np.savez(tmp_path / "own.npz", arr_0=X)
@@ -36,7 +43,9 @@ def mine(tmp_path):
 SAMPLE, EVAL = ["sample", "--workdir=W"], ["evaluate", "--workdir=W"]
 
 
-@pytest.mark.parametrize(("verb", "said"), [
+@pytest.mark.parametrize(
+  ("verb", "said"),
+  [
     ([*SAMPLE, "--out={}/x.png"], "none that jaxgen would replace"),
     ([*SAMPLE, "--out={}/link.png"], "none that jaxgen would replace"),
     ([*SAMPLE, "--out={}/x.npz"], "none that jaxgen would replace"),
@@ -50,7 +59,7 @@ SAMPLE, EVAL = ["sample", "--workdir=W"], ["evaluate", "--workdir=W"]
     ([*EVAL, "--save_ref={}/own.npz"], "none that jaxgen would replace"),
     ([*EVAL, "--picture={}/x.png"], "none that jaxgen would replace"),
     ([*EVAL, "--picture={}/x.jpg"], "--picture"),
-    ([*EVAL, f"--seed={2 ** 70}"], "at most 4294967295"),
+    ([*EVAL, f"--seed={2**70}"], "at most 4294967295"),
     (["likelihood", "--workdir=W", "--out={}/x.json"], "would replace"),
     (["export", "--workdir=W", "--out={}/x.pt"], "would replace"),
     (["sweep", "--workdir=W", "--out={}"], "sweep.md is there"),
@@ -58,12 +67,13 @@ SAMPLE, EVAL = ["sample", "--workdir=W"], ["evaluate", "--workdir=W"]
     (["modes", "--out={}"], "no result of modes"),
     (["compare", "--configs=digits_gan", "--out={}"], "report.html is there"),
     (["demo", "--out={}"], "report.html is there"),
-], ids=str)
+  ],
+  ids=str,
+)
 def test_what_is_a_users_own_stays(verb, said, mine, capsys, monkeypatch):
   """And is said before anything is loaded or trained."""
   before = tree(mine)
-  status, out, lines = call(capsys, monkeypatch, *(
-      word.replace("{}", str(mine)) for word in verb))
+  status, out, lines = call(capsys, monkeypatch, *(word.replace("{}", str(mine)) for word in verb))
   assert (status, out, len(lines)) == (2, "", 1) and said in lines[0], lines
   assert tree(mine) == before
 
@@ -71,9 +81,11 @@ def test_what_is_a_users_own_stays(verb, said, mine, capsys, monkeypatch):
 def test_ours_are_replaced_and_an_input_is_not(tmp_path, capsys, monkeypatch):
   for name in ("x.png", "x.npz", "folder"):
     for old in (False, True):
-      assert old == (results.check_folder(tmp_path / name, output.part_of(INFO))
-                     if name == "folder" else
-                     results.check_file(tmp_path / name))
+      assert old == (
+        results.check_folder(tmp_path / name, output.part_of(INFO))
+        if name == "folder"
+        else results.check_file(tmp_path / name)
+      )
       write(tmp_path / name)
   assert not results.check_file(tmp_path / "new" / "x.png")
   (tmp_path / "empty.png").touch()
@@ -82,8 +94,12 @@ def test_ours_are_replaced_and_an_input_is_not(tmp_path, capsys, monkeypatch):
   assert results.check_file(tmp_path / "x.json")
   for flag in ("low_res", "project"):
     status, _, lines = call(
-        capsys, monkeypatch, *SAMPLE, f"--{flag}={tmp_path / 'x.npz'}",
-        f"--out={tmp_path / 'folder' / '..' / 'x.npz'}")
+      capsys,
+      monkeypatch,
+      *SAMPLE,
+      f"--{flag}={tmp_path / 'x.npz'}",
+      f"--out={tmp_path / 'folder' / '..' / 'x.npz'}",
+    )
     assert status == 2 and "would replace what is read" in lines[0]
 
 
@@ -97,9 +113,13 @@ def test_a_folder_is_of_one_command(tmp_path):
   write(top, labels=np.arange(3))
   (top / ".000001.png.7.tmp").unlink()
   assert tree(top) == whole
-  others = [(INFO | {"seed": 1}, X, np.arange(3)), (INFO, X[:2], np.arange(2)),
-            (INFO, X, np.arange(3) + 1), (INFO, X, None),
-            (INFO | {"knobs": {"eta": 0.4}}, X, np.arange(3))]
+  others = [
+    (INFO | {"seed": 1}, X, np.arange(3)),
+    (INFO, X[:2], np.arange(2)),
+    (INFO, X, np.arange(3) + 1),
+    (INFO, X, None),
+    (INFO | {"knobs": {"eta": 0.4}}, X, np.arange(3)),
+  ]
   for info, x, labels in others:
     with pytest.raises(UserError, match="000000.png|000002.png"):
       write(top, info, x, labels)
@@ -117,7 +137,7 @@ def test_a_folder_is_of_one_command(tmp_path):
 
 
 def test_what_is_known_before_the_work_is_enough(tmp_path):
-  write(tmp_path / "new", INFO | {"project": {"steps": 2, "losses": [1.]}})
+  write(tmp_path / "new", INFO | {"project": {"steps": 2, "losses": [1.0]}})
   known = lambda steps: output.part_of(INFO | {"project": {"steps": steps}})
   assert results.check_folder(tmp_path / "new", known(2))
   with pytest.raises(UserError, match="3 files"):

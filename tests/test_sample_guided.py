@@ -1,4 +1,5 @@
 """Sampling with a guide, ADM's respacing, small images to enlarge."""
+
 import functools
 import json
 import pathlib
@@ -38,16 +39,23 @@ def saved(folder, name, **overrides):
 
 @pytest.fixture(scope="module")
 def adm(tmp_path_factory):
-  return saved(tmp_path_factory.mktemp("adm"), "digits_adm",
-               **{"model.steps": 6})
+  return saved(tmp_path_factory.mktemp("adm"), "digits_adm", **{"model.steps": 6})
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
   """Knows no labels, and is guided all the same."""
-  return saved(tmp_path_factory.mktemp("plain"), "digits_adm", **{
-      "data.classes": 0, "model.classes": 0, "model.net.labels": 0,
-      "model.net.width": 16, "model.steps": 6})
+  return saved(
+    tmp_path_factory.mktemp("plain"),
+    "digits_adm",
+    **{
+      "data.classes": 0,
+      "model.classes": 0,
+      "model.net.labels": 0,
+      "model.net.width": 16,
+      "model.steps": 6,
+    },
+  )
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +65,7 @@ def guide(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def upsampler(tmp_path_factory):
-  return saved(tmp_path_factory.mktemp("up"), "adm_upsample256",
-               **{"model.steps": 5})
+  return saved(tmp_path_factory.mktemp("up"), "adm_upsample256", **{"model.steps": 5})
 
 
 def test_a_classifier_guides(adm, plain, guide):
@@ -66,10 +73,18 @@ def test_a_classifier_guides(adm, plain, guide):
   model = jaxgen.load(adm, classifier=guide)
   assert model.card["classifier"]["workdir"] == str(guide)
   x = alone.sample(0, 8)
-  np.testing.assert_array_equal(model.sample(0, 8, scale=0.), x)
-  changed = [model.sample(0, 8, **kw) for kw in (
-      dict(scale=9.), dict(scale=99.), dict(scale=99., eta=0.),
-      dict(guidance=2.), dict(scale=99., lo=5.), dict(scale=99., steps=3))]
+  np.testing.assert_array_equal(model.sample(0, 8, scale=0.0), x)
+  changed = [
+    model.sample(0, 8, **kw)
+    for kw in (
+      dict(scale=9.0),
+      dict(scale=99.0),
+      dict(scale=99.0, eta=0.0),
+      dict(guidance=2.0),
+      dict(scale=99.0, lo=5.0),
+      dict(scale=99.0, steps=3),
+    )
+  ]
   changed.append(model.sample(0, 8, labels=-1))
   changed.append(model.sample(3, 8, labels=4))
   assert model.program._cache_size() == 1
@@ -78,26 +93,27 @@ def test_a_classifier_guides(adm, plain, guide):
   # Without a label of its own the diffusion model takes the classifier's.
   model = jaxgen.load(plain, classifier=guide)
   assert model.classes == 10 and jaxgen.load(plain).classes == 0
-  ours, theirs = (model.sample(0, 4, labels=y, scale=9.) for y in (1, 2))
+  ours, theirs = (model.sample(0, 4, labels=y, scale=9.0) for y in (1, 2))
   assert not np.array_equal(ours, theirs)
-  free = model.sample(0, 4, labels=-1, scale=9.)
-  np.testing.assert_array_equal(free, model.sample(0, 4, scale=0.))
+  free = model.sample(0, 4, labels=-1, scale=9.0)
+  np.testing.assert_array_equal(free, model.sample(0, 4, scale=0.0))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_can_be_guided(adm, guide, name):
   model = jaxgen.load(adm, classifier=guide, sampler=name)
   batch = {"x": jnp.zeros((2, 8, 8, 1)), "y": jnp.zeros(2, int)}
-  x = jax.eval_shape(model.model.sample, model.state, batch,
-                     keys.example_keys(jax.random.key(0), 2))
+  x = jax.eval_shape(
+    model.model.sample, model.state, batch, keys.example_keys(jax.random.key(0), 2)
+  )
   assert x.shape == (2, 8, 8, 1)
   nfe = functools.partial(model.model.nfe, steps=4)
-  assert nfe(guidance=2.) - nfe() == nfe(scale=0.) == nfe() // 2
+  assert nfe(guidance=2.0) - nfe() == nfe(scale=0.0) == nfe() // 2
 
 
 def test_a_worse_model_guides(adm, plain):
   model = jaxgen.load(adm, worse=plain, sampler="ddim", guide_ema="none")
-  alone, some, more = (model.sample(0, 8, auto=w) for w in (1., 2., 4.))
+  alone, some, more = (model.sample(0, 8, auto=w) for w in (1.0, 2.0, 4.0))
   np.testing.assert_array_equal(model.sample(0, 8), some)
   assert not np.array_equal(some, alone) and not np.array_equal(some, more)
   assert model.program._cache_size() == 1
@@ -106,7 +122,7 @@ def test_a_worse_model_guides(adm, plain):
 
 def test_respacing_is_adms(adm):
   model = jaxgen.load(adm, sampler="ddim", respacing="ddim10")
-  assert (model.model.knobs["steps"], model.model.knobs["eta"]) == (10, 0.)
+  assert (model.model.knobs["steps"], model.model.knobs["eta"]) == (10, 0.0)
   strided = model.model.process(np.arange(0, 1000, 100)[::-1] / 1000 + 1e-3)
   path = model.model.path(model.model.process, np.arange(10), 10)
   np.testing.assert_allclose(path, strided.t, rtol=1e-6)
@@ -114,8 +130,11 @@ def test_respacing_is_adms(adm):
   assert model.settings({"steps": 10}) == model.settings({})
   with pytest.raises(UserError, match="respacing=ddim10 makes 10"):
     model.settings({"steps": 9})
-  for spacing, said in (("ddim300", "no whole stride"), ("x", "want one like"),
-                        ("2000", "2000 points")):
+  for spacing, said in (
+    ("ddim300", "no whole stride"),
+    ("x", "want one like"),
+    ("2000", "2000 points"),
+  ):
     with pytest.raises(UserError, match=said):
       jaxgen.load(adm, respacing=spacing)
 
@@ -123,8 +142,7 @@ def test_respacing_is_adms(adm):
 def test_respacing_by_rule_takes_any_number_of_steps(adm):
   model = jaxgen.load(adm, respacing="karras")
   assert model.settings({"steps": 7})["steps"] == 7
-  times = lambda n: np.asarray(model.model.path(
-      model.model.process, np.arange(n), n))
+  times = lambda n: np.asarray(model.model.path(model.model.process, np.arange(n), n))
   np.testing.assert_allclose(times(9)[[0, -1]] > [0.5, 0], True)
   assert (np.diff(times(9)) < 0).all() and times(9)[-1] == np.float32(1e-3)
 
@@ -135,15 +153,16 @@ def test_small_images_are_enlarged(upsampler):
   x = model.sample(0, 6, batch=4, low_res=small)
   assert x.shape == (6, 8, 8, 1)
   again = np.concatenate([small, small])
-  np.testing.assert_array_equal(
-      model.sample(0, 6, batch=4, low_res=again), x)
+  np.testing.assert_array_equal(model.sample(0, 6, batch=4, low_res=again), x)
   other = model.sample(0, 6, batch=4, low_res=again[::-1])
   assert not np.array_equal(other, x)
   assert model.program._cache_size() == 1
-  for wrong, said in ((dict(), "from low_res: give it"),
-                      (dict(low_res=small[:, :2]), r"want uint8 \[n, 4, 4, 1"),
-                      (dict(low_res=small / 255.), "low_res is float64"),
-                      (dict(low_res=small, size=3), "no knob 'size'")):
+  for wrong, said in (
+    (dict(), "from low_res: give it"),
+    (dict(low_res=small[:, :2]), r"want uint8 \[n, 4, 4, 1"),
+    (dict(low_res=small / 255.0), "low_res is float64"),
+    (dict(low_res=small, size=3), "no knob 'size'"),
+  ):
     with pytest.raises(UserError, match=said):
       model.sample(0, 6, **wrong)
 
@@ -151,8 +170,9 @@ def test_small_images_are_enlarged(upsampler):
 def test_pictures_of_training_enlarge_real_images(upsampler):
   model = jaxgen.load(upsampler)
   shapes = {"x": jax.ShapeDtypeStruct((2, 8, 8, 1), np.uint8)}
-  picture = jax.jit(functools.partial(
-      draw, model.model, None, shapes, 0, model.state, jax.random.key(0)))
+  picture = jax.jit(
+    functools.partial(draw, model.model, None, shapes, 0, model.state, jax.random.key(0))
+  )
   real = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 1), np.uint8)
   y = np.array([3, 4], np.int32)
   ours, theirs = (picture(real={"x": x, "y": y}) for x in (real[:2], real[2:]))
@@ -160,32 +180,43 @@ def test_pictures_of_training_enlarge_real_images(upsampler):
   # It is what they look like in small that counts.
   blocks = real[:2].reshape(2, 4, 2, 4, 2, 1).swapaxes(2, 3)
   moved = blocks[..., ::-1, ::-1, :].swapaxes(2, 3).reshape(2, 8, 8, 1)
-  np.testing.assert_allclose(
-      np.int32(picture(real={"x": moved, "y": y})), ours, atol=1)
+  np.testing.assert_allclose(np.int32(picture(real={"x": moved, "y": y})), ours, atol=1)
 
 
-def test_the_verb_takes_all_that(adm, guide, upsampler, tmp_path, capsys,
-                                 monkeypatch):
+def test_the_verb_takes_all_that(adm, guide, upsampler, tmp_path, capsys, monkeypatch):
   out = tmp_path / "guided.npz"
-  assert call(capsys, monkeypatch, "sample", f"--workdir={adm}",
-              f"--classifier={guide}", "--scale=3", "--num=4", "--hi=5",
-              "--respacing=2,4", f"--out={out}")[0] == 0
+  assert (
+    call(
+      capsys,
+      monkeypatch,
+      "sample",
+      f"--workdir={adm}",
+      f"--classifier={guide}",
+      "--scale=3",
+      "--num=4",
+      "--hi=5",
+      "--respacing=2,4",
+      f"--out={out}",
+    )[0]
+    == 0
+  )
   with np.load(out, allow_pickle=False) as file:
     info = json.loads(str(file["info"]))
     assert len(file["arr_0"]) == 4
   assert info["classifier"]["dataset"] == "digits"
-  assert info["knobs"]["scale"] == 3. and info["knobs"]["steps"] == 6
-  assert (info["knobs"]["hi"], info["respacing"]) == (5., "2,4")
+  assert info["knobs"]["scale"] == 3.0 and info["knobs"]["steps"] == 6
+  assert (info["knobs"]["hi"], info["respacing"]) == (5.0, "2,4")
   # These are too large for the upsampler; those of half the size are not.
   argv = ("sample", f"--workdir={upsampler}", "--batch=2")
-  status, _, err = call(capsys, monkeypatch, *argv, f"--low_res={out}",
-                        f"--out={tmp_path / 'x.png'}")
+  status, _, err = call(
+    capsys, monkeypatch, *argv, f"--low_res={out}", f"--out={tmp_path / 'x.png'}"
+  )
   assert status == 2 and "low_res is uint8 [4, 8, 8, 1]" in err[-1]
-  np.savez(tmp_path / "small.npz", np.zeros((3, 4, 4, 1), np.uint8),
-           np.array([7, 8, 9]))
+  np.savez(tmp_path / "small.npz", np.zeros((3, 4, 4, 1), np.uint8), np.array([7, 8, 9]))
   png = tmp_path / "large.png"
-  assert call(capsys, monkeypatch, *argv, f"--out={png}",
-              f"--low_res={tmp_path / 'small.npz'}")[0] == 0
+  assert (
+    call(capsys, monkeypatch, *argv, f"--out={png}", f"--low_res={tmp_path / 'small.npz'}")[0] == 0
+  )
   info = pictures.read_info(png)
   assert info["num"] == 3 and len(info["low_res"]["digest"]) == 16
   assert pathlib.Path(info["low_res"]["file"]).name == "small.npz"
@@ -193,17 +224,20 @@ def test_the_verb_takes_all_that(adm, guide, upsampler, tmp_path, capsys,
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory):
-  return {name: saved(tmp_path_factory.mktemp(name), *spec[:1], **spec[1])
-          for name, spec in {
-              "gan": ("points_gan", {}), "large": ("digits_guide", {
-                  "data.size": 16}),
-              "cosine": ("digits_guide", {
-                  "model.process.name": "diffusion.process.Cosine"}),
-              "five": ("digits_guide", {
-                  "data.classes": 0, "model.net.classes": 12})}.items()}
+  return {
+    name: saved(tmp_path_factory.mktemp(name), *spec[:1], **spec[1])
+    for name, spec in {
+      "gan": ("points_gan", {}),
+      "large": ("digits_guide", {"data.size": 16}),
+      "cosine": ("digits_guide", {"model.process.name": "diffusion.process.Cosine"}),
+      "five": ("digits_guide", {"data.classes": 0, "model.net.classes": 12}),
+    }.items()
+  }
 
 
-@pytest.mark.parametrize(("ask", "said"), [
+@pytest.mark.parametrize(
+  ("ask", "said"),
+  [
     (dict(classifier="adm"), "is a Diffusion: to guide takes a Classifier"),
     (dict(worse="guide"), "is a Classifier: to guide takes a Diffusion"),
     (dict(worse="guide", classifier="guide"), "not both"),
@@ -212,7 +246,8 @@ def strangers(tmp_path_factory):
     (dict(classifier="large"), r"\[16, 16, 1\], the model on \[8, 8, 1\]"),
     (dict(classifier="five"), "knows 0 classes, the model 10"),
     (dict(sampler="dimm"), "did you mean 'ddim'"),
-])
+  ],
+)
 def test_strangers(adm, guide, strangers, ask, said):
   places = {"adm": adm, "guide": guide} | strangers
   with pytest.raises(UserError, match=said):

@@ -2,6 +2,7 @@
 
 What needs devices is done once, by a process with eight (see `record`).
 """
+
 import functools
 import json
 import re
@@ -24,11 +25,10 @@ from jaxgen.experiment import Compiled, Experiment
 
 # Statistics of batches in both nets, and a gradient of a gradient.
 BATCHES = games.SPECS["norms"] | dict(
-    disc=dict(name="nets.stylegan2.Discriminator", most=8, base=32,
-              layers=1, group=4, classes=3),
-    rule=dict(name="adversarial.losses.nonsaturating"),
-    penalties=[dict(name="models.gan.Penalty", fn=dict(
-        name="adversarial.penalties.r1", gamma=0.1))])
+  disc=dict(name="nets.stylegan2.Discriminator", most=8, base=32, layers=1, group=4, classes=3),
+  rule=dict(name="adversarial.losses.nonsaturating"),
+  penalties=[dict(name="models.gan.Penalty", fn=dict(name="adversarial.penalties.r1", gamma=0.1))],
+)
 SPECS = {k: games.SPECS[k] for k in ("unet", "vae")} | {"norms": BATCHES}
 GAMES, STEPS = tuple(SPECS), 4
 RECORD = """
@@ -52,8 +52,7 @@ def shape(*sizes, dtype=jnp.float32):
 
 
 def abstract(data, fsdp):
-  return AbstractMesh((data, fsdp), sharding.AXES,
-                      axis_types=(AxisType.Auto,) * 2)
+  return AbstractMesh((data, fsdp), sharding.AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def test_what_is_left_goes_to_the_axis_that_is_zero():
@@ -66,12 +65,10 @@ def test_what_is_left_goes_to_the_axis_that_is_zero():
   assert sharding.make_mesh(None, devices).devices.shape == (8, 1)
 
 
-@pytest.mark.parametrize("data, fsdp", [(3, 2), (0, 3), (0, 0), (0, 16),
-                                        (1, 1), (16, 1)])
+@pytest.mark.parametrize("data, fsdp", [(3, 2), (0, 3), (0, 0), (0, 16), (1, 1), (16, 1)])
 def test_a_mesh_that_does_not_fit_is_a_mistake(data, fsdp):
   with pytest.raises(UserError, match=f"mesh.fsdp={fsdp} .* 8 devices"):
-    sharding.make_mesh(dict(data=data, fsdp=fsdp),
-                       [Device(i, 0) for i in range(8)])
+    sharding.make_mesh(dict(data=data, fsdp=fsdp), [Device(i, 0) for i in range(8)])
 
 
 def test_rows_of_a_process_are_those_that_its_devices_hold():
@@ -92,24 +89,34 @@ def test_leaves_are_cut_along_the_longest_axis_that_divides():
   assert spec(3, 3, 128, 64) == P(None, None, "fsdp")
   assert spec(64, 64) == P("fsdp")
   assert spec(4095, 64) == P(None, "fsdp")  # the longest does not divide
-  assert spec(4095, 63) == P()              # none does
+  assert spec(4095, 63) == P()  # none does
   assert spec() == P()
   assert spec(sharding.SMALL) == P("fsdp")
-  assert spec(sharding.SMALL - 4) == P()    # divides, but is small
+  assert spec(sharding.SMALL - 4) == P()  # divides, but is small
   assert sharding.leaf_sharding(shape(64, 64), abstract(8, 1)).spec == P()
 
 
-@pytest.mark.parametrize("tx", [
-    optax.adam(1e-3), optax.chain(optax.clip_by_global_norm(1.),
-                                  optax.adamw(1e-3)),
-    optax.multi_transform({"a": optax.rmsprop(1e-3), "b": optax.adam(1e-3)},
-                          {"w": "a", "b": "b", "small": "b"})])
+@pytest.mark.parametrize(
+  "tx",
+  [
+    optax.adam(1e-3),
+    optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)),
+    optax.multi_transform(
+      {"a": optax.rmsprop(1e-3), "b": optax.adam(1e-3)}, {"w": "a", "b": "b", "small": "b"}
+    ),
+  ],
+)
 def test_moments_and_averages_lie_where_their_weights_do(tx):
   params = {"net": {"w": shape(64, 128), "b": shape(8192), "small": shape(8)}}
   opt = jax.eval_shape(tx.init, params["net"])
   state = core.State(
-      shape(dtype=jnp.int32), params, {"net": {"mean": shape(8192)}},
-      {"net": opt}, {"main": params}, shape(2, dtype=jnp.int32))
+    shape(dtype=jnp.int32),
+    params,
+    {"net": {"mean": shape(8192)}},
+    {"net": opt},
+    {"main": params},
+    shape(2, dtype=jnp.int32),
+  )
   placed = sharding.shardings(state, abstract(2, 4))
   assert jax.tree.structure(placed) == jax.tree.structure(state)
   own = {k: v.spec for k, v in placed.params["net"].items()}
@@ -117,8 +124,7 @@ def test_moments_and_averages_lie_where_their_weights_do(tx):
   assert placed.ema["main"]["net"] == placed.params["net"]
   assert placed.stats["net"]["mean"].spec == P()
   by_shape = {leaf.shape: own[k] for k, leaf in params["net"].items()}
-  for leaf, where in zip(jax.tree.leaves(opt),
-                         jax.tree.leaves(placed.opt), strict=True):
+  for leaf, where in zip(jax.tree.leaves(opt), jax.tree.leaves(placed.opt), strict=True):
     assert where.spec == by_shape.get(leaf.shape, P())
 
 
@@ -133,9 +139,15 @@ def test_batches_that_do_not_divide_are_mistakes():
 def eight(tmp_path_factory):
   """What eight devices did: {game: {mesh: ...}}."""
   out = tmp_path_factory.mktemp("eight") / "seen.json"
-  (done,) = pod.run(1, 8, RECORD.format(out=out), timeout=900, env={
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-                   "--xla_backend_optimization_level=0"})
+  (done,) = pod.run(
+    1,
+    8,
+    RECORD.format(out=out),
+    timeout=900,
+    env={
+      "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    },
+  )
   assert done.status == 0, done.stderr
   return json.loads(out.read_text())
 
@@ -196,9 +208,11 @@ def experiment(name: str) -> Experiment:
   tx = {p.moves: optax.adam(1e-3) for p in model.players}
   ema = {"main": lambda step: jnp.float32(0.5)}
   return Experiment(
-      ConfigDict({"batch": games.BATCH}), model,
-      core.make_init(model, tx, ("main",)),
-      functools.partial(core.make_step, model, tx, ema, 1))
+    ConfigDict({"batch": games.BATCH}),
+    model,
+    core.make_init(model, tx, ("main",)),
+    functools.partial(core.make_step, model, tx, ema, 1),
+  )
 
 
 def steps(name: str, mesh: jax.sharding.Mesh) -> dict:
@@ -209,32 +223,35 @@ def steps(name: str, mesh: jax.sharding.Mesh) -> dict:
   state, where = jax.tree.map(np.array, state), sharding.shardings(state, mesh)
   if "disc" in state.params:  # its layers divide by the root of what they sum
     state.params["disc"] = jax.tree.map(
-        lambda w: w * np.float32(np.prod(w.shape[:-1]) ** 0.5),
-        state.params["disc"])
-  cut = [x.nbytes for x, s in zip(
-      jax.tree.leaves(state), jax.tree.leaves(where), strict=True)
-      if not s.is_fully_replicated]
+      lambda w: w * np.float32(np.prod(w.shape[:-1]) ** 0.5), state.params["disc"]
+    )
+  cut = [
+    x.nbytes
+    for x, s in zip(jax.tree.leaves(state), jax.tree.leaves(where), strict=True)
+    if not s.is_fully_replicated
+  ]
   size = sum(x.nbytes for x in jax.tree.leaves(state))
   state, losses = jax.device_put(state, where), []
   step, batch = Compiled(game, mesh), sharding.shard_batch(batch, mesh)
   for i in range(STEPS):
     state, metrics = step(i, state, batch, SEED)
-    losses.append({k: float(v) for k, v in metrics.items()
-                   if k.endswith(("/loss", "/grad_norm"))})
+    losses.append({k: float(v) for k, v in metrics.items() if k.endswith(("/loss", "/grad_norm"))})
   (program,) = step.programs.values()
   memory, text = program.memory_analysis(), program.as_text()
   stays = jax.tree.map(lambda x, s: x.sharding == s, state, where)
   kinds = ("all-gather", "collective-permute", "all-to-all")
   return {
-      "losses": losses, "bytes": size, "cut": sum(cut),
-      "state": size - sum(cut) * (mesh.shape["fsdp"] - 1) // mesh.shape["fsdp"],
-      "arguments": memory.argument_size_in_bytes,
-      "aliased": memory.alias_size_in_bytes,
-      "collectives": {k: len(re.findall(rf" {k}(?:-start)?\(", text))
-                      for k in kinds},
-      "convolutions": sorted(re.findall(
-          r"= (\S+?)\{\S+ convolution\(", text)),
-      "stays": all(jax.tree.leaves(stays)), "programs": len(step.programs)}
+    "losses": losses,
+    "bytes": size,
+    "cut": sum(cut),
+    "state": size - sum(cut) * (mesh.shape["fsdp"] - 1) // mesh.shape["fsdp"],
+    "arguments": memory.argument_size_in_bytes,
+    "aliased": memory.alias_size_in_bytes,
+    "collectives": {k: len(re.findall(rf" {k}(?:-start)?\(", text)) for k in kinds},
+    "convolutions": sorted(re.findall(r"= (\S+?)\{\S+ convolution\(", text)),
+    "stays": all(jax.tree.leaves(stays)),
+    "programs": len(step.programs),
+  }
 
 
 def record() -> dict:
@@ -242,8 +259,11 @@ def record() -> dict:
   sharding.SMALL = 32  # of these nets, most leaves
   whole = jax.devices()
   assert len(whole) == 8
-  return {name: {
+  return {
+    name: {
       "one": steps(name, sharding.make_mesh(None, whole[:1])),
       "data": steps(name, sharding.make_mesh()),
-      "fsdp": steps(name, sharding.make_mesh(dict(data=0, fsdp=4)))}
-      for name in GAMES}
+      "fsdp": steps(name, sharding.make_mesh(dict(data=0, fsdp=4))),
+    }
+    for name in GAMES
+  }

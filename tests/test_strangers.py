@@ -1,4 +1,5 @@
 """Workdirs and files that came from others, or were edited: one line each."""
+
 import copy
 import json
 import os
@@ -27,8 +28,7 @@ from jaxgen.sampling.trained import load_trained as read_model
 from jaxgen.study import record
 
 CONFIG = "configs/points_diffusion.py:debug"
-STEPS = ("--config.steps=2", "--config.checkpoint.every=2",
-         "--config.log.pictures=0")
+STEPS = ("--config.steps=2", "--config.checkpoint.every=2", "--config.log.pictures=0")
 GONE = object()
 
 
@@ -86,42 +86,45 @@ def deep(levels):
 
 # What a stranger's meta says at a field, and what the line names.
 META = {
-    "no config": ("config", GONE, "config is missing"),
-    "null config": ("config", None, "config is None"),
-    "list of configs": ("config", [1], "config is a list"),
-    "no data": ("config.data", GONE, "config.data is missing"),
-    "source of numbers": ("config.data.source", 3, "config.data.source is 3"),
-    "no split": ("config.data.split", GONE, "config.data.split is missing"),
-    "size": ("config.data.size", "8", "config.data.size is '8'"),
-    "model as a word": ("config.model", "x", "config.model is 'x'"),
-    "nameless model": ("config.model.name", GONE, "config.model.name is miss"),
-    "sampler": ("config.model.sampler", 3, "config.model.sampler is 3"),
-    "optimiser": ("config.optim.net", None, "config.optim.net is None"),
-    "averages": ("config.ema", [], "config.ema is a list"),
-    "steps": ("config.steps", "2", "config.steps is '2'"),
-    "huge batch": ("config.batch", 10**30, "config.batch is 1000"),
-    "shape": ("data.shape", [2, "x"], "data.shape[1] is 'x'"),
-    "huge shape": ("data.shape", [2**20] * 3, "no example is so large"),
-    "no classes": ("data.classes", GONE, "data.classes is missing"),
-    "negative classes": ("data.classes", -1, "data.classes is -1"),
-    "dtype": ("data.dtype", "object", "want float32 or uint8"),
-    "seconds": ("seconds", "long", "seconds is 'long'"),
-    "nan": ("seconds", float("nan"), "seconds is nan"),
-    "goodput": ("goodput.seconds", [1], "goodput.seconds is a list"),
-    "import": ("import", {"source": 1, "file": "x"}, "import.source is 1"),
-    "leaves": ("leaves", [], "leaves is a list"),
-    "leaf": ("leaves.step", None, "leaves.step is None"),
-    "shape of a leaf": ("leaves.step.shape", "", "leaves.step.shape is ''"),
-    "deep": ("config.model.net", deep(40), "levels deep"),
-    "foreign module": ("config.model.net.name", "os.system", "'os.system'"),
-    "module that writes": ("config.model.net.name", "checkpoint.Checkpoints",
-                           "'checkpoint.Checkpoints'"),
-    "no model": ("config.model", {"name": "optim.adam"}, "of no model"),
-    "argument": ("config.model.net.wdth", 3, "did you mean 'width'?"),
-    "type of an argument": ("config.model.net.width", [1, 2], "want a whole"),
-    "endless net": ("config.model.net.depth", 10**9, "far more parts"),
-    "path": ("config.model.path", None, "of no model"),
-    "other arrays": ("config.model.net.width", 64, "but the model wants"),
+  "no config": ("config", GONE, "config is missing"),
+  "null config": ("config", None, "config is None"),
+  "list of configs": ("config", [1], "config is a list"),
+  "no data": ("config.data", GONE, "config.data is missing"),
+  "source of numbers": ("config.data.source", 3, "config.data.source is 3"),
+  "no split": ("config.data.split", GONE, "config.data.split is missing"),
+  "size": ("config.data.size", "8", "config.data.size is '8'"),
+  "model as a word": ("config.model", "x", "config.model is 'x'"),
+  "nameless model": ("config.model.name", GONE, "config.model.name is miss"),
+  "sampler": ("config.model.sampler", 3, "config.model.sampler is 3"),
+  "optimiser": ("config.optim.net", None, "config.optim.net is None"),
+  "averages": ("config.ema", [], "config.ema is a list"),
+  "steps": ("config.steps", "2", "config.steps is '2'"),
+  "huge batch": ("config.batch", 10**30, "config.batch is 1000"),
+  "shape": ("data.shape", [2, "x"], "data.shape[1] is 'x'"),
+  "huge shape": ("data.shape", [2**20] * 3, "no example is so large"),
+  "no classes": ("data.classes", GONE, "data.classes is missing"),
+  "negative classes": ("data.classes", -1, "data.classes is -1"),
+  "dtype": ("data.dtype", "object", "want float32 or uint8"),
+  "seconds": ("seconds", "long", "seconds is 'long'"),
+  "nan": ("seconds", float("nan"), "seconds is nan"),
+  "goodput": ("goodput.seconds", [1], "goodput.seconds is a list"),
+  "import": ("import", {"source": 1, "file": "x"}, "import.source is 1"),
+  "leaves": ("leaves", [], "leaves is a list"),
+  "leaf": ("leaves.step", None, "leaves.step is None"),
+  "shape of a leaf": ("leaves.step.shape", "", "leaves.step.shape is ''"),
+  "deep": ("config.model.net", deep(40), "levels deep"),
+  "foreign module": ("config.model.net.name", "os.system", "'os.system'"),
+  "module that writes": (
+    "config.model.net.name",
+    "checkpoint.Checkpoints",
+    "'checkpoint.Checkpoints'",
+  ),
+  "no model": ("config.model", {"name": "optim.adam"}, "of no model"),
+  "argument": ("config.model.net.wdth", 3, "did you mean 'width'?"),
+  "type of an argument": ("config.model.net.width", [1, 2], "want a whole"),
+  "endless net": ("config.model.net.depth", 10**9, "far more parts"),
+  "path": ("config.model.path", None, "of no model"),
+  "other arrays": ("config.model.net.width", 64, "but the model wants"),
 }
 
 
@@ -129,40 +132,53 @@ META = {
 def test_meta_of_a_stranger(case, workdir, tmp_path, verb):
   path, value, said = META[case]
   w = forged(workdir, tmp_path / "w", path, value)
-  status, out, lines = verb("sample", f"--workdir={w}", "--num=2",
-                            f"--out={tmp_path / 'x.npz'}")
+  status, out, lines = verb("sample", f"--workdir={w}", "--num=2", f"--out={tmp_path / 'x.npz'}")
   assert (status, out, len(lines)) == (2, "", 1), lines
-  assert said in lines[0] and str(w) in lines[0] or "name=" in lines[0] or (
-      "no argument" in lines[0])
+  assert (
+    said in lines[0] and str(w) in lines[0] or "name=" in lines[0] or ("no argument" in lines[0])
+  )
 
 
-@pytest.mark.parametrize("path, value, said", [
+@pytest.mark.parametrize(
+  "path, value, said",
+  [
     ("config.model.path.lo", "x", "lo='x': want a number"),
-    ("config.model.path.rho", None, "rho=None: want a number")])
+    ("config.model.path.rho", None, "rho=None: want a number"),
+  ],
+)
 def test_what_only_sampling_meets(path, value, said, workdir, tmp_path, verb):
   w = forged(workdir, tmp_path / "w", path, value)
-  for argv in (("sample", "--num=2", f"--out={tmp_path / 'x.npz'}"),
-               ("bench", "sample", "--batch=2", "--seconds=0.01")):
+  for argv in (
+    ("sample", "--num=2", f"--out={tmp_path / 'x.npz'}"),
+    ("bench", "sample", "--batch=2", "--seconds=0.01"),
+  ):
     status, _, lines = verb(*argv, f"--workdir={w}")
     assert status == 2 and said in lines[-1], lines
 
 
 READING = {
-    "sample": ("--out={}/x.npz",),
-    "evaluate": (), "export": ("--out={}/x.pt", "--source=adm"),
-    "likelihood": ("--method=ode",), "sweep": ("--out={}/sweep",),
-    "train": (f"--config={CONFIG}", *STEPS, "--config.steps=3")}
+  "sample": ("--out={}/x.npz",),
+  "evaluate": (),
+  "export": ("--out={}/x.pt", "--source=adm"),
+  "likelihood": ("--method=ode",),
+  "sweep": ("--out={}/sweep",),
+  "train": (f"--config={CONFIG}", *STEPS, "--config.steps=3"),
+}
 
 
 @pytest.mark.parametrize("name", [*READING, "compare", "bench", "classifier"])
 def test_every_verb_that_reads_a_workdir(name, workdir, tmp_path, verb):
   w = forged(workdir, tmp_path / "w", "data.shape", None)
   argv = {
-      "compare": ("compare", f"--workdirs={w}", f"--out={tmp_path / 'c'}"),
-      "bench": ("bench", "sample", f"--workdir={w}"),
-      "classifier": ("sample", f"--workdir={workdir}", f"--classifier={w}",
-                     f"--out={tmp_path / 'x.npz'}")}.get(name) or (
-          name, f"--workdir={w}", *(a.format(tmp_path) for a in READING[name]))
+    "compare": ("compare", f"--workdirs={w}", f"--out={tmp_path / 'c'}"),
+    "bench": ("bench", "sample", f"--workdir={w}"),
+    "classifier": (
+      "sample",
+      f"--workdir={workdir}",
+      f"--classifier={w}",
+      f"--out={tmp_path / 'x.npz'}",
+    ),
+  }.get(name) or (name, f"--workdir={w}", *(a.format(tmp_path) for a in READING[name]))
   status, _, lines = verb(*argv)
   said = [line for line in lines if line.startswith("jaxgen: ")]
   assert status == 2 and len(said) == 1, lines
@@ -171,19 +187,35 @@ def test_every_verb_that_reads_a_workdir(name, workdir, tmp_path, verb):
   assert (w / "checkpoints" / "2").is_dir()  # it is no damage: all stays
 
 
-LOG = [{"start": 0, "time": 1.0}, {"step": 1, "net/loss": 1.0, "time": 2.0},
-       {"step": 2, "net/loss": 0.5, "time": 3.0}]
+LOG = [
+  {"start": 0, "time": 1.0},
+  {"step": 1, "net/loss": 1.0, "time": 2.0},
+  {"step": 2, "net/loss": 0.5, "time": 3.0},
+]
 ROWS = {
-    "no step": {"time": 2.0, "net/loss": 1.0}, "null": None, "a list": [1],
-    "a word": "x", "step of a word": {"step": "1"}, "a half": {"step": 0.5},
-    "nothing": {}, "before": {"step": -1}, "huge step": {"step": 10**30},
-    "a word for a number": {"step": 1, "net/loss": "low"},
-    "no number": {"step": 1, "net/loss": None},
-    "nested": {"step": 1, "net/loss": {"a": 1}}, "deep": deep(300),
-    "huge": {"step": 1, "skips": 10**400},
-    "time": {"step": 1, "time": "now"}, "start": {"start": "x"}}
-TEXTS = {"binary": b"\xff\xfe\x00", "deeper": b"[" * 10**5,
-         "digits": b"1" * 5000, "not JSON": b"step 1"}
+  "no step": {"time": 2.0, "net/loss": 1.0},
+  "null": None,
+  "a list": [1],
+  "a word": "x",
+  "step of a word": {"step": "1"},
+  "a half": {"step": 0.5},
+  "nothing": {},
+  "before": {"step": -1},
+  "huge step": {"step": 10**30},
+  "a word for a number": {"step": 1, "net/loss": "low"},
+  "no number": {"step": 1, "net/loss": None},
+  "nested": {"step": 1, "net/loss": {"a": 1}},
+  "deep": deep(300),
+  "huge": {"step": 1, "skips": 10**400},
+  "time": {"step": 1, "time": "now"},
+  "start": {"start": "x"},
+}
+TEXTS = {
+  "binary": b"\xff\xfe\x00",
+  "deeper": b"[" * 10**5,
+  "digits": b"1" * 5000,
+  "not JSON": b"step 1",
+}
 
 
 @pytest.mark.parametrize("case", [*ROWS, *TEXTS])
@@ -196,8 +228,9 @@ def test_rows_of_the_log(case, tmp_path):
 
 
 def test_a_log_that_lacks_less(tmp_path):
-  (tmp_path / log.FILE).write_text("\n".join([
-      json.dumps(LOG[1]), '{"step": 2, "net/loss": "nan"}', '{"st']))
+  (tmp_path / log.FILE).write_text(
+    "\n".join([json.dumps(LOG[1]), '{"step": 2, "net/loss": "nan"}', '{"st'])
+  )
   rows = log.read_jsonl(tmp_path / log.FILE)
   assert np.isnan(rows[1]["net/loss"]) and len(rows) == 2
   assert curves(rows)["loss"]["net/loss"][0] == [1, 1.0]
@@ -211,59 +244,123 @@ def test_training_goes_on_with_no_odd_log(workdir, tmp_path, verb):
   w = tmp_path / "w"
   shutil.copytree(workdir, w)
   (w / log.FILE).write_text('{"net/loss": 1.0}\n{"step": 2}\n')
-  status, _, lines = verb("train", f"--workdir={w}", f"--config={CONFIG}",
-                          *STEPS, "--config.steps=3")
+  status, _, lines = verb(
+    "train", f"--workdir={w}", f"--config={CONFIG}", *STEPS, "--config.steps=3"
+  )
   assert status == 2 and "line 1 is damaged (step is missing)" in lines[-1]
 
 
 SCORES = {"modes": 8, "kl": "nan"}
-SWEEP = {"rows": [{
-    "told": {"card": {"family": "Diffusion", "sampler": "heun"},
-             "knobs": {"steps": 4}}, "nfe": 7, "seconds": 1.0,
-    "scores": SCORES, "spread": {}}]}
-MODES = {"rows": [{"data": "ring8", "rule": "vae", "seed": 0, "num": 64,
-                   "config": {"data": {"source": "points:ring8"}},
-                   "scores": SCORES}],
-         "floors": {"ring8": SCORES},
-         "judges": {"ring8": {"features": "xy", "protocol": "p"}}}
-CARD = {"kind": cards.KIND, "protocol": {"name": "adm"}, "features": {},
-        "reference": {"name": "r"}, "samples": {"images": 9},
-        "scores": {"fid": 3.0, "kid": None, "is": "inf"}}
+SWEEP = {
+  "rows": [
+    {
+      "told": {"card": {"family": "Diffusion", "sampler": "heun"}, "knobs": {"steps": 4}},
+      "nfe": 7,
+      "seconds": 1.0,
+      "scores": SCORES,
+      "spread": {},
+    }
+  ]
+}
+MODES = {
+  "rows": [
+    {
+      "data": "ring8",
+      "rule": "vae",
+      "seed": 0,
+      "num": 64,
+      "config": {"data": {"source": "points:ring8"}},
+      "scores": SCORES,
+    }
+  ],
+  "floors": {"ring8": SCORES},
+  "judges": {"ring8": {"features": "xy", "protocol": "p"}},
+}
+CARD = {
+  "kind": cards.KIND,
+  "protocol": {"name": "adm"},
+  "features": {},
+  "reference": {"name": "r"},
+  "samples": {"images": 9},
+  "scores": {"fid": 3.0, "kid": None, "is": "inf"},
+}
 CASCADE = {"stages": [{"stage": "0"}, {"workdir": "/runs/up"}]}
-STUDY = [{"study": {"num": 3}},
-         {"visitor": "v", "trial": 0, "real": "a", "fake": "b", "left": "a",
-          "choice": "left", "fooled": False, "ms": 12}]
+STUDY = [
+  {"study": {"num": 3}},
+  {
+    "visitor": "v",
+    "trial": 0,
+    "real": "a",
+    "fake": "b",
+    "left": "a",
+    "choice": "left",
+    "fooled": False,
+    "ms": 12,
+  },
+]
 FILES = {  # of JSON that is kept: what reads it, a good one
-    "sweep.json": (sweep.known, SWEEP), "modes.json": (modes.earlier, MODES),
-    "card.json": (lambda path: cards.rank({"a": cards.load(path)}), CARD),
-    "cascade.json": (lambda path: stages_of(path.parent), CASCADE),
-    "study.jsonl": (record.read, STUDY)}
+  "sweep.json": (sweep.known, SWEEP),
+  "modes.json": (modes.earlier, MODES),
+  "card.json": (lambda path: cards.rank({"a": cards.load(path)}), CARD),
+  "cascade.json": (lambda path: stages_of(path.parent), CASCADE),
+  "study.jsonl": (record.read, STUDY),
+}
 FIELDS = {
-    "sweep.json": ("rows", "rows.0", "rows.0.told", "rows.0.told.card",
-                   "rows.0.told.card.family", "rows.0.told.knobs",
-                   "rows.0.nfe", "rows.0.scores", "rows.0.scores.modes"),
-    "modes.json": ("rows", "rows.0", "rows.0.data", "rows.0.rule",
-                   "rows.0.seed", "rows.0.num", "rows.0.config.data.source",
-                   "rows.0.scores", "rows.0.scores.modes", "floors",
-                   "floors.ring8", "judges", "judges.ring8.features"),
-    "card.json": ("kind", "protocol.name", "reference", "reference.name",
-                  "samples", "samples.images", "scores"),
-    "cascade.json": ("stages", "stages.0", "stages.0.stage",
-                     "stages.1.workdir"),
-    "study.jsonl": ("0", "0.study", "1", "1.visitor", "1.trial", "1.fooled",
-                    "1.ms")}
+  "sweep.json": (
+    "rows",
+    "rows.0",
+    "rows.0.told",
+    "rows.0.told.card",
+    "rows.0.told.card.family",
+    "rows.0.told.knobs",
+    "rows.0.nfe",
+    "rows.0.scores",
+    "rows.0.scores.modes",
+  ),
+  "modes.json": (
+    "rows",
+    "rows.0",
+    "rows.0.data",
+    "rows.0.rule",
+    "rows.0.seed",
+    "rows.0.num",
+    "rows.0.config.data.source",
+    "rows.0.scores",
+    "rows.0.scores.modes",
+    "floors",
+    "floors.ring8",
+    "judges",
+    "judges.ring8.features",
+  ),
+  "card.json": (
+    "kind",
+    "protocol.name",
+    "reference",
+    "reference.name",
+    "samples",
+    "samples.images",
+    "scores",
+  ),
+  "cascade.json": ("stages", "stages.0", "stages.0.stage", "stages.1.workdir"),
+  "study.jsonl": ("0", "0.study", "1", "1.visitor", "1.trial", "1.fooled", "1.ms"),
+}
 ODD = [None, -0.5, True, [1, "a"], {"a": {"b": None}}, deep(50), float("nan")]
 
 
-KINDS = {"study": dict, "nfe": float, "modes": (float, bool), "ms": float,
-         "fooled": bool, "samples": dict,
-         "images": type(None)}  # as of statistics
+KINDS = {
+  "study": dict,
+  "nfe": float,
+  "modes": (float, bool),
+  "ms": float,
+  "fooled": bool,
+  "samples": dict,
+  "images": type(None),
+}  # as of statistics
 
 
 def put(path, value):
   """As JSON, or as lines of JSON."""
-  rows = value if path.suffix == ".jsonl" and isinstance(value, list) else [
-      value]
+  rows = value if path.suffix == ".jsonl" and isinstance(value, list) else [value]
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -275,15 +372,21 @@ def test_stored_json_field_by_field(name, tmp_path):
   read(path)
   for field in FIELDS[name]:
     for value in ODD:
-      if isinstance(value, KINDS.get(field.rpartition(".")[2], ())) and (
-          value == value):
+      if isinstance(value, KINDS.get(field.rpartition(".")[2], ())) and (value == value):
         continue  # as it may be
       put(path, changed(good, field, value))
       with pytest.raises(UserError) as e:
         read(path)
       assert str(path) in str(e.value), (field, value)
-    if field not in ("rows.0", "rows.0.scores.modes", "stages.0", "0", "1",
-                     "floors.ring8", "samples.images"):
+    if field not in (
+      "rows.0",
+      "rows.0.scores.modes",
+      "stages.0",
+      "0",
+      "1",
+      "floors.ring8",
+      "samples.images",
+    ):
       put(path, changed(good, field, GONE))
       with pytest.raises(UserError):
         read(path)
@@ -292,8 +395,16 @@ def test_stored_json_field_by_field(name, tmp_path):
 @pytest.mark.parametrize("name", FILES)
 def test_stored_json_that_is_none(name, tmp_path):
   path = tmp_path / name
-  for text in (b"null", b"[]", b"{}", b"", b"\xff\xfe{", b"[" * 10**5,
-               b'{"a":' * 10**5, b"1" * 5000):
+  for text in (
+    b"null",
+    b"[]",
+    b"{}",
+    b"",
+    b"\xff\xfe{",
+    b"[" * 10**5,
+    b'{"a":' * 10**5,
+    b"1" * 5000,
+  ):
     path.write_bytes(text + b"\n")
     with pytest.raises(UserError):
       FILES[name][0](path)
@@ -318,8 +429,11 @@ def test_cascades_that_have_no_end(tmp_path):
   put(tmp_path / "cascade.json", {"stages": [{"workdir": str(tmp_path)}]})
   with pytest.raises(UserError, match="stage 0, .*, is a cascade itself"):
     stages_of(tmp_path)
-  for stages, said in (([], "no stages"), ([{"stage": "../.."}], "stage is"),
-                       ([{"stage": "1"}], "stage is")):
+  for stages, said in (
+    ([], "no stages"),
+    ([{"stage": "../.."}], "stage is"),
+    ([{"stage": "1"}], "stage is"),
+  ):
     put(tmp_path / "cascade.json", {"stages": stages})
     with pytest.raises(UserError, match=said):
       stages_of(tmp_path)
@@ -328,7 +442,9 @@ def test_cascades_that_have_no_end(tmp_path):
 FORM = {"a": Whole(1), "b?": float, "c": [{"x", "y"}], "d": Each(NUMBER)}
 
 
-@pytest.mark.parametrize("value, said", [
+@pytest.mark.parametrize(
+  "value, said",
+  [
     ({"a": 1, "c": [], "d": {}}, None),
     ({"a": 1, "b": None, "c": ["x"], "d": {"k": "nan"}, "e": [[]]}, None),
     ({"a": 1, "b": 2, "c": ["y"], "d": {"k": True}}, None),
@@ -340,10 +456,12 @@ FORM = {"a": Whole(1), "b?": float, "c": [{"x", "y"}], "d": Each(NUMBER)}
     ({"a": 1, "c": ["z"], "d": {}}, "c[0] is 'z': want x or y"),
     ({"a": 1, "c": [["x"]], "d": {}}, "c[0] is a list: want x or y"),
     ({"a": 1, "c": [], "d": {"k": "?"}}, "d.k is '?': want a finite number"),
-    ({"a": 1, "c": []}, "d is missing"), ([], "it is a list: want an object"),
+    ({"a": 1, "c": []}, "d is missing"),
+    ([], "it is a list: want an object"),
     ({"a": 1, "c": [], "d": {}, "e": deep(99)}, "levels deep"),
     ({"a": "x" * 999, "c": [], "d": {}}, "..."),
-])
+  ],
+)
 def test_forms(value, said):
   why = forms.misfit(value, FORM)
   assert why is None if said is None else said in why and len(why) < 150
@@ -352,40 +470,48 @@ def test_forms(value, said):
 # Names.
 
 
-@pytest.mark.parametrize("name, shown", [
+@pytest.mark.parametrize(
+  "name, shown",
+  [
     ("plain näme 日本 \U0001f600", "plain näme 日本 \U0001f600"),
     ("a\x1b[31mred", r"a\x1b[31mred"),
     ("a\x9b31m\x7f\x00", r"a\x9b31m\x7f\x00"),
-    ("one\ntwo\r\t", r"one\x0atwo\x0d\x09"), ("\u202egpj", r"\u202egpj"),
+    ("one\ntwo\r\t", r"one\x0atwo\x0d\x09"),
+    ("\u202egpj", r"\u202egpj"),
     ("\u2066a\u2029", r"\u2066a\u2029"),
-    (os.fsdecode(b"a\xff\x9b"), r"a\xff\x9b"), ("\ud800", r"\ud800"),
-    (pathlib.Path("x\x07"), r"x\x07")])
+    (os.fsdecode(b"a\xff\x9b"), r"a\xff\x9b"),
+    ("\ud800", r"\ud800"),
+    (pathlib.Path("x\x07"), r"x\x07"),
+  ],
+)
 def test_names_for_a_terminal(name, shown):
   assert printable(name) == shown
   shown.encode()
 
 
-@pytest.mark.parametrize("name", ["a\x1b]0;title\x07", "b\x9b31m", "c\u202e",
-                                  os.fsdecode(b"d\xff")])
+@pytest.mark.parametrize(
+  "name", ["a\x1b]0;title\x07", "b\x9b31m", "c\u202e", os.fsdecode(b"d\xff")]
+)
 def test_no_verb_writes_a_name_raw(name, workdir, tmp_path, verb):
   here = tmp_path / name
   here.mkdir()
   shutil.copytree(workdir, here / "w")
   for argv in (
-      ("sample", f"--workdir={here / 'w'}", f"--out={here / 'x.npz'}",
-       "--num=2", "--steps=2"),
-      ("train", f"--workdir={here / 'w'}", f"--config={CONFIG}", *STEPS),
-      ("sample", f"--workdir={here}", f"--out={here / 'y.npz'}"),
-      ("train", f"--workdir={here / 'v'}", f"--config={here}"),
-      ("compare", f"--cards={here}"), ("bench", name),
-      ("study", f"--report={here}"), (name,)):
+    ("sample", f"--workdir={here / 'w'}", f"--out={here / 'x.npz'}", "--num=2", "--steps=2"),
+    ("train", f"--workdir={here / 'w'}", f"--config={CONFIG}", *STEPS),
+    ("sample", f"--workdir={here}", f"--out={here / 'y.npz'}"),
+    ("train", f"--workdir={here / 'v'}", f"--config={here}"),
+    ("compare", f"--cards={here}"),
+    ("bench", name),
+    ("study", f"--report={here}"),
+    (name,),
+  ):
     _, out, lines = verb(*argv)
     text = "".join([out.replace("\n", ""), *lines])
     assert text and printable(text) == text, argv
 
 
-def test_a_checkpoint_that_is_passed_over_is_named_well(workdir, tmp_path,
-                                                        verb):
+def test_a_checkpoint_that_is_passed_over_is_named_well(workdir, tmp_path, verb):
   here = tmp_path / "a\x1b[2J"
   shutil.copytree(workdir, here)
   (here / "checkpoints" / "2" / "meta" / "metadata").write_text("{}")
@@ -394,15 +520,32 @@ def test_a_checkpoint_that_is_passed_over_is_named_well(workdir, tmp_path,
 
 
 def test_names_on_a_page():
-  names = ["<script>alert(1)</script>", "a&b\"'", "\x1b[31m", "$x_1$",
-           os.fsdecode(b"\xff")]
-  rows = [{"name": n, "family": n, "workdir": f"/r/{n}", "config": n,
-           "commands": [f"jaxgen evaluate --workdir {n}"], "grid": n,
-           "metrics": {"frechet@x": 1.0, n: 2.0}, "samples_per_second": 3.0,
-           "curves": {"loss": {n: [[1, 2.0], [2, 1.0]]}, "health": {}},
-           "warnings": [n], "settings": {n: 1}} for n in names]
-  page = render({"dataset": names[0], "features": names[0], "rows": rows,
-                 "machine": {"cpu": names[0]}, "judge": {"protocol": names[0]}})
+  names = ["<script>alert(1)</script>", "a&b\"'", "\x1b[31m", "$x_1$", os.fsdecode(b"\xff")]
+  rows = [
+    {
+      "name": n,
+      "family": n,
+      "workdir": f"/r/{n}",
+      "config": n,
+      "commands": [f"jaxgen evaluate --workdir {n}"],
+      "grid": n,
+      "metrics": {"frechet@x": 1.0, n: 2.0},
+      "samples_per_second": 3.0,
+      "curves": {"loss": {n: [[1, 2.0], [2, 1.0]]}, "health": {}},
+      "warnings": [n],
+      "settings": {n: 1},
+    }
+    for n in names
+  ]
+  page = render(
+    {
+      "dataset": names[0],
+      "features": names[0],
+      "rows": rows,
+      "machine": {"cpu": names[0]},
+      "judge": {"protocol": names[0]},
+    }
+  )
   page.encode()
   assert "<script" not in page and "\x1b" not in page
   assert "&lt;script&gt;" in page and "$x_1$" in page
@@ -412,23 +555,22 @@ def test_names_in_a_picture():
   names = ("$x_1$", r"$\nothing{$", "_left out", "a\x1b\ud800", "${")
   plain = pictures.curves({"b": [(1, 2.0), (2, 3.0)]}, x="x", y="y")
   for name in names:
-    shown = pictures.curves({name: [(1, 2.0), (2, 3.0)]}, x=name, y=name,
-                            floor=2.5, floor_name=name)
+    shown = pictures.curves(
+      {name: [(1, 2.0), (2, 3.0)]}, x=name, y=name, floor=2.5, floor_name=name
+    )
     assert not np.array_equal(shown, plain)
     pictures.panels({name: {name: plain}}, [name])
   shown = pictures.curves({"_left out": [(1, 2.0), (2, 3.0)]}, x="x", y="y")
-  legend = shown[:, int(.7 * shown.shape[1]):]
+  legend = shown[:, int(0.7 * shown.shape[1]) :]
   assert (legend < 128).any()  # it is not left out
 
 
 def test_commands_are_for_a_shell():
   assert command("train", workdir="plain/w") == "jaxgen train --workdir plain/w"
-  assert command("train", workdir="a;rm -rf b") == (
-      "jaxgen train --workdir 'a;rm -rf b'")
+  assert command("train", workdir="a;rm -rf b") == ("jaxgen train --workdir 'a;rm -rf b'")
 
 
-def test_no_model_is_called_as_the_report_calls_real_data(workdir, tmp_path,
-                                                          monkeypatch):
+def test_no_model_is_called_as_the_report_calls_real_data(workdir, tmp_path, monkeypatch):
   (tmp_path / "real").symlink_to(workdir)
   with pytest.raises(UserError, match="'real'"):
     entries([], [str(tmp_path / "real")], tmp_path)

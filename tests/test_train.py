@@ -1,4 +1,5 @@
 """Kill it, stop it, starve it: the same command ends with the same bits."""
+
 import hashlib
 import json
 import os
@@ -33,8 +34,14 @@ def settings(**top):
 
 def flags(c):
   """What makes the same of points_gan.py:debug on the command line."""
-  names = ("steps", "log.pictures", "log.every", "checkpoint.every",
-           "optim.gen.decay", "optim.disc.decay")
+  names = (
+    "steps",
+    "log.pictures",
+    "log.every",
+    "checkpoint.every",
+    "optim.gen.decay",
+    "optim.disc.decay",
+  )
   return [POINTS, *(f"--config.{n}={value(c, n)}" for n in names)]
 
 
@@ -46,9 +53,10 @@ def value(c, path):
 
 def bits(state):
   """SHA-256 by leaf."""
-  return {jax.tree_util.keystr(path): hashlib.sha256(
-      np.asarray(x).tobytes()).hexdigest()
-      for path, x in jax.tree_util.tree_leaves_with_path(state)}
+  return {
+    jax.tree_util.keystr(path): hashlib.sha256(np.asarray(x).tobytes()).hexdigest()
+    for path, x in jax.tree_util.tree_leaves_with_path(state)
+  }
 
 
 def log(workdir):
@@ -68,15 +76,33 @@ def wait_for(it, process):
 
 def test_killed_trainings_end_with_the_same_bits(tmp_path):
   run = subprocess.run(
-      [sys.executable, "tests/helpers/kill.py", "--config", f"{GAN}:debug",
-       "--kills", "2", "--set", "steps=40", "--set", "checkpoint.every=4",
-       "--set", "log.pictures=0", "--folder", tmp_path], cwd=ROOT, text=True,
-      capture_output=True, timeout=300)
+    [
+      sys.executable,
+      "tests/helpers/kill.py",
+      "--config",
+      f"{GAN}:debug",
+      "--kills",
+      "2",
+      "--set",
+      "steps=40",
+      "--set",
+      "checkpoint.every=4",
+      "--set",
+      "log.pictures=0",
+      "--folder",
+      tmp_path,
+    ],
+    cwd=ROOT,
+    text=True,
+    capture_output=True,
+    timeout=300,
+  )
   assert run.returncode == 0, run.stdout + run.stderr
   assert "all the same, bit by bit" in run.stdout
   assert "while saving" in run.stdout
   # The script can tell: another seed gives other bits.
   import kill
+
   c = settings(steps=4, seed=1)
   train.train(c, str(tmp_path / "other"), quiet=True)
   one, other = kill.hashes(tmp_path / "peace"), kill.hashes(tmp_path / "other")
@@ -116,9 +142,13 @@ def test_logs_do_not_tell_that_a_run_was_stopped(tmp_path):
       c = settings(steps=steps)
       c.model.gen_every, c.log.every, c.checkpoint.every = 5, 1, 4
       train.train(c, str(tmp_path / name), quiet=True)
-    seen.append({row["step"]: {k: v for k, v in row.items() if k != "time"
-                               and not k.startswith("goodput/")}
-                 for row in log(tmp_path / name) if "step" in row})
+    seen.append(
+      {
+        row["step"]: {k: v for k, v in row.items() if k != "time" and not k.startswith("goodput/")}
+        for row in log(tmp_path / name)
+        if "step" in row
+      }
+    )
   assert seen[0] == seen[1] and len(seen[0]) == 8
   assert all("gen/loss" in row for row in seen[0].values())
 
@@ -139,8 +169,13 @@ def test_programs_are_kept_and_give_the_same_bits(tmp_path):
   home = tmp_path / "cache"
   names = []
   for life in range(3):
-    process = start("train", *flags(c), f"--workdir={tmp_path / str(life)}",
-                    XDG_CACHE_HOME=str(home), JAX_COMPILATION_CACHE_DIR=None)
+    process = start(
+      "train",
+      *flags(c),
+      f"--workdir={tmp_path / str(life)}",
+      XDG_CACHE_HOME=str(home),
+      JAX_COMPILATION_CACHE_DIR=None,
+    )
     status, _, lines = finish(process)
     assert status == 0 and not [x for x in lines if x.startswith("jaxgen")]
     programs = sorted((home / "jaxgen" / "xla").glob("*/*-cache"))
@@ -153,8 +188,7 @@ def test_programs_are_kept_and_give_the_same_bits(tmp_path):
   assert names[1] == names[0]  # all were found
   assert names[2].keys() == names[0].keys() and names[2] != names[0]
   assert all(p.stat().st_size > torn[p.name] for p in programs)
-  states = [restore.latest_meta(tmp_path / str(life))["leaves"]
-            for life in range(3)]
+  states = [restore.latest_meta(tmp_path / str(life))["leaves"] for life in range(3)]
   assert states[0] == states[1] == states[2]
 
 
@@ -166,6 +200,7 @@ class Faulty:
 
   def __call__(self, *args, start, **kwargs):
     from jaxgen.data.pipeline import batches
+
     for i, batch in enumerate(batches(*args, start=start, **kwargs), start):
       if self.first <= i < self.last:
         batch["x"] = batch["x"] * np.float32("inf")
@@ -183,12 +218,14 @@ def test_a_passing_fault_is_counted_and_survived(tmp_path, monkeypatch, capsys):
   assert int(state.step) == 20
 
 
-def test_divergence_stops_and_names_the_last_good_checkpoint(
-    tmp_path, monkeypatch, capsys):
+def test_divergence_stops_and_names_the_last_good_checkpoint(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(train, "batches", Faulty(12, 10**9))
   c = settings(steps=10**6, patience=25)
-  with pytest.raises(Diverged, match=r"25 updates in a row .* up to step 37; "
-                     r"the last good checkpoint is step 10 in ") as stop:
+  with pytest.raises(
+    Diverged,
+    match=r"25 updates in a row .* up to step 37; "
+    r"the last good checkpoint is step 10 in ",
+  ) as stop:
     train.train(c, str(tmp_path), quiet=True)
   assert stop.value.status == 3
   assert checkpoint_disk.steps(tmp_path) == [5, 10]  # not pushed out by ill ones
@@ -203,10 +240,17 @@ def test_divergence_stops_and_names_the_last_good_checkpoint(
 
 def test_a_huge_learning_rate_ends_in_one_line(tmp_path, capsys, monkeypatch):
   status, _, lines = call(
-      capsys, monkeypatch, "train", POINTS, "--config.steps=1000",
-      "--config.optim.gen.lr=1e37", "--config.optim.disc.lr=1e37",
-      "--config.patience=10", "--config.log.pictures=0",
-      f"--workdir={tmp_path / 'w'}")
+    capsys,
+    monkeypatch,
+    "train",
+    POINTS,
+    "--config.steps=1000",
+    "--config.optim.gen.lr=1e37",
+    "--config.optim.disc.lr=1e37",
+    "--config.patience=10",
+    "--config.log.pictures=0",
+    f"--workdir={tmp_path / 'w'}",
+  )
   assert status == 3
   (line,) = [x for x in lines if x.startswith("jaxgen: ")]
   assert "the last good checkpoint is" in line and "learning rate" in line
@@ -218,8 +262,9 @@ def disk(tmp_path):
   """A small file system."""
   mount = tmp_path / "disk"
   mount.mkdir()
-  made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs",
-                         mount], capture_output=True)
+  made = subprocess.run(
+    ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], capture_output=True
+  )
   if made.returncode:
     pytest.skip("no right to mount a small file system")
   yield mount
@@ -229,8 +274,7 @@ def disk(tmp_path):
 def fill(disk, room=0):
   """A file that leaves `room` bytes."""
   filler = disk / "filler"
-  with pytest.raises(OSError, match="No space"), open(filler, "wb",
-                                                      buffering=0) as f:
+  with pytest.raises(OSError, match="No space"), open(filler, "wb", buffering=0) as f:
     while True:
       f.write(bytes(4096))
   os.truncate(filler, filler.stat().st_size - room)
@@ -240,8 +284,7 @@ def fill(disk, room=0):
 def test_a_disk_that_fills_up(disk, tmp_path):
   """It is told at once; nothing old is lost; with room it goes on."""
   c, workdir = settings(steps=40), disk / "w"
-  status, _, _ = finish(start("train", *flags(settings(steps=10)),
-                              f"--workdir={workdir}"))
+  status, _, _ = finish(start("train", *flags(settings(steps=10)), f"--workdir={workdir}"))
   assert status == 0 and checkpoint_disk.steps(workdir) == [5, 10]
   filler = fill(disk, room=32 << 10)  # for the log, not for a checkpoint
   status, _, lines = finish(start("train", *flags(c), f"--workdir={workdir}"))
@@ -260,8 +303,7 @@ def test_a_disk_that_fills_up(disk, tmp_path):
 def test_a_disk_that_is_full_at_the_start(disk):
   filler = fill(disk)
   before = filler.stat().st_size
-  status, _, lines = finish(start(
-      "train", *flags(settings(steps=2)), f"--workdir={disk / 'w'}"))
+  status, _, lines = finish(start("train", *flags(settings(steps=2)), f"--workdir={disk / 'w'}"))
   assert status == 2 and "No space left" in lines[-1]
   assert lines[-1].startswith("jaxgen: ")
   assert filler.stat().st_size == before

@@ -3,6 +3,7 @@
 The pipeline "bgc": pixel blitting, general geometry, colour. The paper's image
 filters and corruptions, which its final runs leave out, are not here.
 """
+
 import dataclasses
 
 import jax
@@ -28,27 +29,27 @@ class ADA:
     kimg: Thousand images in which p can go from 0 to 1.
     p: At the start.
   """
+
   target: float = 0.6
   every: int = 4
-  kimg: float = 500.
-  p: float = 0.
-  xflip: float = 1.
-  rotate90: float = 1.
-  xint: float = 1.
-  scale: float = 1.
-  rotate: float = 1.
-  aniso: float = 1.
-  xfrac: float = 1.
-  brightness: float = 1.
-  contrast: float = 1.
-  lumaflip: float = 1.
-  hue: float = 1.
-  saturation: float = 1.
+  kimg: float = 500.0
+  p: float = 0.0
+  xflip: float = 1.0
+  rotate90: float = 1.0
+  xint: float = 1.0
+  scale: float = 1.0
+  rotate: float = 1.0
+  aniso: float = 1.0
+  xfrac: float = 1.0
+  brightness: float = 1.0
+  contrast: float = 1.0
+  lumaflip: float = 1.0
+  hue: float = 1.0
+  saturation: float = 1.0
 
   def init(self) -> Stats:
     """p, and what was seen since it moved: sum of signs, examples; all []."""
-    return {"p": jnp.float32(self.p), "signs": jnp.float32(0),
-            "seen": jnp.float32(0)}
+    return {"p": jnp.float32(self.p), "signs": jnp.float32(0), "seen": jnp.float32(0)}
 
   def __call__(self, x: Array, key: Array, stats: Stats) -> Array:
     """Images [B, H, W, C] of 1 or 3 channels, keys [B] -> images.
@@ -58,15 +59,12 @@ class ADA:
     if x.ndim != 4 or x.shape[3] not in (1, 3):
       raise ValueError(f"ADA is for images [B, H, W, 1 or 3], not {x.shape}")
     if x.shape[1] != x.shape[2] and self.rotate90:
-      raise ValueError(f"images of {x.shape[1:3]} are not square: set "
-                       "augment.rotate90=0")
-    chance = {n: stats["p"] * v for n, v in dataclasses.asdict(self).items()
-              if n in ALL}
+      raise ValueError(f"images of {x.shape[1:3]} are not square: set augment.rotate90=0")
+    chance = {n: stats["p"] * v for n, v in dataclasses.asdict(self).items() if n in ALL}
     bend = any(getattr(self, n) for n in warp.GEOMETRY)
     return jax.vmap(lambda x, k: pipeline(x, k, chance, bend))(x, key)
 
-  def update(self, stats: Stats, real_logits: Array, step: Array, batch: int
-             ) -> Stats:
+  def update(self, stats: Stats, real_logits: Array, step: Array, batch: int) -> Stats:
     """Counts D's signs on `batch` real examples; moves p on every 4th step.
 
     By as much as the examples seen allow, so that it comes to the same where a
@@ -82,8 +80,7 @@ class ADA:
     return {"p": p, "signs": keep * signs, "seen": keep * seen}
 
 
-def pipeline(x: Array, key: Array, chance: dict[str, Array], bend: bool = True
-             ) -> Array:
+def pipeline(x: Array, key: Array, chance: dict[str, Array], bend: bool = True) -> Array:
   """One image [H, W, C], key [], chances [] of each transform -> image.
 
   Without `bend` there is no program for what resamples: it is the costly part.

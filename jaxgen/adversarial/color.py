@@ -3,16 +3,16 @@
 Brightness, contrast, luma flip, hue rotation and saturation, as the reference
 has them (Karras et al. 2020b, App. B, Table "colour transformations").
 """
+
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
 NAMES = ("brightness", "contrast", "lumaflip", "hue", "saturation")
-LUMA = 3 ** -0.5  # each component of the unit vector along gray
+LUMA = 3**-0.5  # each component of the unit vector along gray
 
 
-def matrix(key: Array, chance: dict[str, Array], channels: int
-           ) -> tuple[Array, Array]:
+def matrix(key: Array, chance: dict[str, Array], channels: int) -> tuple[Array, Array]:
   """One key -> a map of colours [4, 4], and whether any was drawn.
 
   Gray images have no hue and no saturation.
@@ -51,15 +51,15 @@ def lumaflip(key: Array) -> Array:
   return affine(jnp.eye(3) - 2 * i * gray())
 
 
-def hue(key: Array, most: float = 1.) -> Array:
+def hue(key: Array, most: float = 1.0) -> Array:
   """Rotates around gray by an angle of up to `most` pi."""
-  theta = jnp.pi * most * jax.random.uniform(key, minval=-1., maxval=1.)
-  cross = LUMA * jnp.array([[0., -1, 1], [1, 0, -1], [-1, 1, 0]])
+  theta = jnp.pi * most * jax.random.uniform(key, minval=-1.0, maxval=1.0)
+  cross = LUMA * jnp.array([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]])
   c, s = jnp.cos(theta), jnp.sin(theta)  # Rodrigues
   return affine(c * jnp.eye(3) + s * cross + (1 - c) * gray())
 
 
-def saturation(key: Array, std: float = 1.) -> Array:
+def saturation(key: Array, std: float = 1.0) -> Array:
   """Multiplies what is not gray."""
   s = jnp.exp2(std * jax.random.normal(key))
   return affine(gray() + s * (jnp.eye(3) - gray()))
@@ -67,7 +67,7 @@ def saturation(key: Array, std: float = 1.) -> Array:
 
 def gray() -> Array:
   """The projection on gray, [3, 3]."""
-  return jnp.full((3, 3), LUMA ** 2)
+  return jnp.full((3, 3), LUMA**2)
 
 
 def affine(A: Array) -> Array:

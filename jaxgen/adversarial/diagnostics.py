@@ -1,4 +1,5 @@
 """Does a discriminator know its data by heart? Has a generator lost diversity?"""
+
 from typing import Any
 
 import jax
@@ -16,9 +17,11 @@ def mean_distance(x: Array) -> Array:
 
 def singular_values(stats: dict[str, Any]) -> Metrics:
   """Largest singular values that spectral norms carry: their max and min."""
-  found = [jnp.max(leaf) for path, leaf in
-           jax.tree_util.tree_leaves_with_path(stats)
-           if str(path[-1].key).rpartition("/")[2] == "sigma"]
+  found = [
+    jnp.max(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(stats)
+    if str(path[-1].key).rpartition("/")[2] == "sigma"
+  ]
   if not found:
     return {}
   found = jnp.stack(found)
@@ -36,16 +39,17 @@ def overfitting(train: Array, held: Array, fake: Array) -> Metrics:
   gap = jnp.mean(train) - jnp.mean(fake)
   gap = jnp.where(jnp.abs(gap) < 1e-6, 1e-6, gap)
   return {
-      "real": jnp.mean(train), "held": jnp.mean(held), "fake": jnp.mean(fake),
-      "sign_real": jnp.mean(jnp.sign(train)),
-      "sign_held": jnp.mean(jnp.sign(held)),
-      "rank": jnp.mean(jnp.where(train[:, None] == held, 0.5,
-                                 train[:, None] > held)),
-      "overfit": (jnp.mean(train) - jnp.mean(held)) / gap}
+    "real": jnp.mean(train),
+    "held": jnp.mean(held),
+    "fake": jnp.mean(fake),
+    "sign_real": jnp.mean(jnp.sign(train)),
+    "sign_held": jnp.mean(jnp.sign(held)),
+    "rank": jnp.mean(jnp.where(train[:, None] == held, 0.5, train[:, None] > held)),
+    "overfit": (jnp.mean(train) - jnp.mean(held)) / gap,
+  }
 
 
-def class_diversity(real: Array, fake: Array, y: Array, classes: int
-                    ) -> Metrics:
+def class_diversity(real: Array, fake: Array, y: Array, classes: int) -> Metrics:
   """Spread of fakes over that of real ones, within classes.
 
   Features [B, D] and labels [B]: roots of mean squared distances from the
@@ -65,5 +69,7 @@ def class_diversity(real: Array, fake: Array, y: Array, classes: int
   least = jnp.min(jnp.where(some, ratio, jnp.inf))
   mean = jnp.sum(jnp.where(some, ratio, 0)) / jnp.maximum(jnp.sum(some), 1)
   none = ~jnp.any(some)
-  return {"class_diversity_min": jnp.where(none, 1., least),
-          "class_diversity": jnp.where(none, 1., mean)}
+  return {
+    "class_diversity_min": jnp.where(none, 1.0, least),
+    "class_diversity": jnp.where(none, 1.0, mean),
+  }

@@ -2,6 +2,7 @@
 
 Each transform takes one image [H, W, C] in [-1, 1] and a key [].
 """
+
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,8 +27,10 @@ def translation(x: Array, key: Array, share: float = 0.125) -> Array:
   """Shifts by up to `share` of height and width; black (0) comes in."""
   most = [int(share * n + 0.5) for n in x.shape[:2]]
   padded = jnp.pad(x, [(m, m) for m in most] + [(0, 0)])
-  corner = [jax.random.randint(k, (), 0, 2 * m + 1)
-            for k, m in zip(jax.random.split(key), most, strict=True)]
+  corner = [
+    jax.random.randint(k, (), 0, 2 * m + 1)
+    for k, m in zip(jax.random.split(key), most, strict=True)
+  ]
   return jax.lax.dynamic_slice(padded, (*corner, 0), x.shape)
 
 
@@ -46,8 +49,8 @@ def cutout(x: Array, key: Array, share: float = 0.5) -> Array:
 @dataclasses.dataclass(frozen=True)
 class DiffAugment:
   """All of the transforms, on every image."""
-  transforms: Sequence[Callable[[Array, Array], Array]] = (
-      color, translation, cutout)
+
+  transforms: Sequence[Callable[[Array, Array], Array]] = (color, translation, cutout)
 
   def init(self) -> dict[str, Array]:
     """Nothing is learned."""
@@ -62,10 +65,10 @@ class DiffAugment:
       for transform, k in zip(self.transforms, keys, strict=True):
         x = transform(x, k)
       return x
+
     return jax.vmap(one)(x, key)
 
-  def update(self, stats: Any, real_logits: Array, step: Array, batch: int
-             ) -> dict[str, Array]:
+  def update(self, stats: Any, real_logits: Array, step: Array, batch: int) -> dict[str, Array]:
     """Nothing is learned."""
     del real_logits, step, batch
     return stats

@@ -2,6 +2,7 @@
 
 Each rule is a pair of functions, (d_loss(real, fake), g_loss(fake)) -> [].
 """
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ class Rule(NamedTuple):
     g_loss: (fake) -> []; or (real, fake) -> [] where the rule is `relative`.
     relative: The generator's loss takes the real data's logits, too.
   """
+
   d_loss: Callable[[Array, Array], Array]
   g_loss: Callable[..., Array]
   relative: bool = False
@@ -35,20 +37,25 @@ def minimax() -> Rule:
 
 def nonsaturating() -> Rule:
   """Goodfellow et al. 2014, Sec. 3: the generator maximises log D(G(z))."""
-  return Rule(lambda real, fake: jnp.mean(softplus(-real) + softplus(fake)),
-              lambda fake: jnp.mean(softplus(-fake)))
+  return Rule(
+    lambda real, fake: jnp.mean(softplus(-real) + softplus(fake)),
+    lambda fake: jnp.mean(softplus(-fake)),
+  )
 
 
 def least_squares() -> Rule:
   """Mao et al. 2017, Eq. 9: real is to be 1 and fake 0; or 1, by who fakes."""
-  return Rule(lambda real, fake: jnp.mean((real - 1) ** 2 + fake ** 2) / 2,
-              lambda fake: jnp.mean((fake - 1) ** 2) / 2)
+  return Rule(
+    lambda real, fake: jnp.mean((real - 1) ** 2 + fake**2) / 2,
+    lambda fake: jnp.mean((fake - 1) ** 2) / 2,
+  )
 
 
 def hinge() -> Rule:
   """Miyato et al. 2018, Eqs. 16-17."""
-  return Rule(lambda real, fake: jnp.mean(relu(1 - real) + relu(1 + fake)),
-              lambda fake: -jnp.mean(fake))
+  return Rule(
+    lambda real, fake: jnp.mean(relu(1 - real) + relu(1 + fake)), lambda fake: -jnp.mean(fake)
+  )
 
 
 def wasserstein() -> Rule:
@@ -56,8 +63,7 @@ def wasserstein() -> Rule:
 
   Or weights in a box, see `optim.rmsprop`.
   """
-  return Rule(lambda real, fake: jnp.mean(fake - real),
-              lambda fake: -jnp.mean(fake))
+  return Rule(lambda real, fake: jnp.mean(fake - real), lambda fake: -jnp.mean(fake))
 
 
 def relativistic() -> Rule:
@@ -65,6 +71,8 @@ def relativistic() -> Rule:
 
   R3GAN's; wants `penalties.r1` and `penalties.r2`.
   """
-  return Rule(lambda real, fake: jnp.mean(softplus(fake - real)),
-              lambda real, fake: jnp.mean(softplus(real - fake)),
-              relative=True)
+  return Rule(
+    lambda real, fake: jnp.mean(softplus(fake - real)),
+    lambda real, fake: jnp.mean(softplus(real - fake)),
+    relative=True,
+  )

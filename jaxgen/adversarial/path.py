@@ -1,4 +1,5 @@
 """Path lengths: equal steps in styles are to be equal steps in images."""
+
 import dataclasses
 from collections.abc import Callable
 
@@ -24,7 +25,8 @@ class PathLength:
     every: Batches per move (lazy regularisation).
     shrink: The loss reads every so-many-th example of a batch.
   """
-  weight: float = 2.
+
+  weight: float = 2.0
   decay: float = 0.01
   every: int = 4
   shrink: int = 2
@@ -33,15 +35,15 @@ class PathLength:
     """The moving mean, []."""
     return {"mean": jnp.zeros([])}
 
-  def __call__(self, synthesize: Callable[[Array], Array], ws: Array,
-               key: Array, stats: dict[str, Array]
-               ) -> tuple[Array, dict[str, Array]]:
+  def __call__(
+    self, synthesize: Callable[[Array], Array], ws: Array, key: Array, stats: dict[str, Array]
+  ) -> tuple[Array, dict[str, Array]]:
     """(ws -> images), ws [B, L, W], keys [B] -> loss [], stats."""
     image = jax.eval_shape(synthesize, ws).shape[1:]
     y = jax.vmap(lambda k: jax.random.normal(k, image))(key)
     y /= jnp.sqrt(float(y[0, ..., 0].size))
     g = jax.grad(lambda ws: jnp.sum(synthesize(ws) * y))(ws)
-    lengths = root(jnp.mean(jnp.sum(g ** 2, 2), 1))
+    lengths = root(jnp.mean(jnp.sum(g**2, 2), 1))
     # As in the reference, the mean of now is no constant.
     mean = stats["mean"] + self.decay * (jnp.mean(lengths) - stats["mean"])
     loss = self.weight * jnp.mean((lengths - mean) ** 2)

@@ -1,4 +1,5 @@
 """What a generator starts from: truncated latents z, mixed styles w."""
+
 import jax
 import jax.numpy as jnp
 
@@ -13,11 +14,9 @@ def truncated_normal(key: Key, z_dim: int, truncation: Array | float) -> Array:
   What resampling all that lies outside comes to (Brock et al. 2019, Sec. 3.1),
   by the inverse distribution function. Infinity gives the plain normal's bits.
   """
-  draw = lambda k: jax.random.truncated_normal(
-      k, -truncation, truncation, (z_dim,), jnp.float32)
+  draw = lambda k: jax.random.truncated_normal(k, -truncation, truncation, (z_dim,), jnp.float32)
   truncation = jnp.float32(truncation)
-  return jnp.where(jnp.isinf(truncation), normal(key, (z_dim,)),
-                   jax.vmap(draw)(key))
+  return jnp.where(jnp.isinf(truncation), normal(key, (z_dim,)), jax.vmap(draw)(key))
 
 
 def mix_styles(ws: Array, other: Array, key: Key, share: float) -> Array:

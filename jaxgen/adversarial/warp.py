@@ -10,6 +10,7 @@ right angles and shifted by whole pixels is copied, not filtered.
 An inverse map, [3, 3], takes pixels of the result to pixels of the source:
 both are columns (x, y, 1), counted from the middle of the image.
 """
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,8 +21,9 @@ GEOMETRY = ("scale", "rotate", "aniso", "xfrac")
 REACH = 5  # of the filter, in samples of the doubled resolution
 
 
-def blit(key: Array, chance: dict[str, Array], shape: tuple[int, ...],
-         most: float = 0.125) -> Array:
+def blit(
+  key: Array, chance: dict[str, Array], shape: tuple[int, ...], most: float = 0.125
+) -> Array:
   """One key -> inverse map of a flip, right angles and a whole shift.
 
   `most`: of a shift, as a share of width and height [H, W, C].
@@ -30,16 +32,21 @@ def blit(key: Array, chance: dict[str, Array], shape: tuple[int, ...],
   k = dict(zip(BLIT, jax.random.split(key, len(BLIT)), strict=True))
   on = lambda name: drawn(k[name], chance[name])
   flip = on("xflip") & jax.random.bernoulli(fold(k["xflip"]))
-  M = dot(M, scaling(jnp.stack([1. - 2 * flip, 1.])))
+  M = dot(M, scaling(jnp.stack([1.0 - 2 * flip, 1.0])))
   i = on("rotate90") * jax.random.randint(fold(k["rotate90"]), (), 0, 4)
-  cos, sin = jnp.array([[1., 0, -1, 0], [0., 1, 0, -1]])[:, i]
+  cos, sin = jnp.array([[1.0, 0, -1, 0], [0.0, 1, 0, -1]])[:, i]
   M = dot(M, rotation(cos, sin))
   shift = jax.random.uniform(fold(k["xint"]), (2,), minval=-most, maxval=most)
   return dot(M, translation(on("xint") * jnp.round(shift * size)))
 
 
-def geometry(key: Array, chance: dict[str, Array], shape: tuple[int, ...],
-             std: float = 0.2, move: float = 0.125) -> tuple[Array, Array]:
+def geometry(
+  key: Array,
+  chance: dict[str, Array],
+  shape: tuple[int, ...],
+  std: float = 0.2,
+  move: float = 0.125,
+) -> tuple[Array, Array]:
   """One key -> inverse map of all the others; whether any was drawn.
 
   `std`: of scale and aspect, in octaves; `move`: of the shift, as a share.
@@ -69,8 +76,7 @@ def gather(x: Array, M: Array) -> Array:
   """x [H, W, C] by an inverse map that takes pixels to pixels; copies."""
   h, w = x.shape[:2]
   col, row = source(M, np.arange(h), np.arange(w), x.shape)
-  return x[fold_back(jnp.round(row), h).astype(int),
-           fold_back(jnp.round(col), w).astype(int)]
+  return x[fold_back(jnp.round(row), h).astype(int), fold_back(jnp.round(col), w).astype(int)]
 
 
 def resample(x: Array, M: Array) -> Array:
@@ -80,18 +86,17 @@ def resample(x: Array, M: Array) -> Array:
   col, row = (2 * c for c in source(M, *fine, shape))
   x = separable(x, *(doubling(n) for n in shape[:2]))
   row, col = fold_back(row, twice[0]), fold_back(col, twice[1])
-  top, left = (jnp.clip(jnp.floor(c), 0, n - 2)
-               for c, n in zip((row, col), twice, strict=True))
+  top, left = (jnp.clip(jnp.floor(c), 0, n - 2) for c, n in zip((row, col), twice, strict=True))
   a, b = (row - top)[..., None], (col - left)[..., None]
   i, j = top.astype(int), left.astype(int)
   upper = (1 - b) * x[i, j] + b * x[i, j + 1]
   lower = (1 - b) * x[i + 1, j] + b * x[i + 1, j + 1]
-  return separable((1 - a) * upper + a * lower,
-                   *(halving(n) for n in shape[:2]))
+  return separable((1 - a) * upper + a * lower, *(halving(n) for n in shape[:2]))
 
 
-def source(M: Array, rows: np.ndarray, cols: np.ndarray,
-           shape: tuple[int, ...]) -> tuple[Array, Array]:
+def source(
+  M: Array, rows: np.ndarray, cols: np.ndarray, shape: tuple[int, ...]
+) -> tuple[Array, Array]:
   """Where pixels of the result come from -> columns, rows [len, len]."""
   middle = [(n - 1) / 2 for n in shape[:2]]
   v, u = np.meshgrid(rows - middle[0], cols - middle[1], indexing="ij")
@@ -124,15 +129,13 @@ def halving(n: int) -> np.ndarray:
   """[n, 2n - 1 + 2 REACH]: every second of filtered samples."""
   out = np.zeros((n, 2 * n - 1 + 2 * REACH))
   for i in range(n):
-    out[i, 2 * i:2 * i + 2 * REACH + 1] = lanczos(
-        np.arange(-REACH, REACH + 1) / 2)
+    out[i, 2 * i : 2 * i + 2 * REACH + 1] = lanczos(np.arange(-REACH, REACH + 1) / 2)
   return out / out.sum(1, keepdims=True)
 
 
 def separable(x: Array, A: np.ndarray, B: np.ndarray) -> Array:
   """Rows by A and columns by B: [H, W, C] -> [len(A), len(B), C]."""
-  return jnp.einsum("ah,bw,hwc->abc", jnp.float32(A), jnp.float32(B), x,
-                    precision="highest")
+  return jnp.einsum("ah,bw,hwc->abc", jnp.float32(A), jnp.float32(B), x, precision="highest")
 
 
 def scaling(s: Array) -> Array:
@@ -142,8 +145,7 @@ def scaling(s: Array) -> Array:
 
 def rotation(cos: Array, sin: Array) -> Array:
   """[3, 3]."""
-  return jnp.eye(3).at[:2, :2].set(
-      jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])]))
+  return jnp.eye(3).at[:2, :2].set(jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])]))
 
 
 def translation(t: Array) -> Array:

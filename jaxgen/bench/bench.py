@@ -7,6 +7,7 @@
 `sample` takes --config in place of --workdir and then draws with untrained
 weights. `data` with --config also times the train step that is to be fed.
 """
+
 import contextlib
 import functools
 import sys
@@ -33,9 +34,9 @@ from jaxgen.sampling.sampler import load
 
 CONFIGS = ("config",)
 WORDS = {  # and the flags that each makes use of
-    "train": ("config", "steps"),
-    "sample": ("config", "workdir", "ema", "step", "batch", *presets.KNOBS),
-    "data": ("config", "data", "size", "batch", "workers"),
+  "train": ("config", "steps"),
+  "sample": ("config", "workdir", "ema", "step", "batch", *presets.KNOBS),
+  "data": ("config", "data", "size", "batch", "workers"),
 }
 
 
@@ -47,13 +48,14 @@ def define(values: flags.FlagValues) -> None:
   flag("ema", None, "sample: profile of averaged weights")
   flag("data", None, "data: a data set, such as digits")
   flag("json", None, "write the numbers to this file, too")
-  for name, text in (("step", "sample: of the checkpoint; default: the last"),
-                     ("batch", "sample, data: examples at once"),
-                     ("size", "data: of images, where they must be resized"),
-                     ("workers", "data: processes that read ahead")):
+  for name, text in (
+    ("step", "sample: of the checkpoint; default: the last"),
+    ("batch", "sample, data: examples at once"),
+    ("size", "data: of images, where they must be resized"),
+    ("workers", "data: processes that read ahead"),
+  ):
     flags.DEFINE_integer(name, None, text, flag_values=values)
-  flags.DEFINE_float("seconds", 5., "each measurement takes about so long",
-                     flag_values=values)
+  flags.DEFINE_float("seconds", 5.0, "each measurement takes about so long", flag_values=values)
   for name in presets.KNOBS:
     text = "sample: knob of the sampler, where it has it"
     if name == "steps":
@@ -77,29 +79,26 @@ def bench(values: flags.FlagValues) -> None:
   if jax.process_index():
     return
   machine = device.machine()
-  print("\n".join([tables.machine(machine), "",
-                   getattr(tables, values.what)(result)]))
+  print("\n".join([tables.machine(machine), "", getattr(tables, values.what)(result)]))
   if values.json:
-    files.write_json(values.json, {
-        "bench": values.what, "machine": machine, **result})
+    files.write_json(values.json, {"bench": values.what, "machine": machine, **result})
 
 
 def check(values: flags.FlagValues) -> None:
   """UserError unless the flags make sense together."""
   what = values.what
   if what not in WORDS:
-    raise UserError("bench needs to know what: train, sample or data" + (
-        nearest(what, WORDS) if what else ""))
+    raise UserError(
+      "bench needs to know what: train, sample or data" + (nearest(what, WORDS) if what else "")
+    )
   for name in sorted({n for names in WORDS.values() for n in names}):
     if name not in WORDS[what] and values[name].value is not None:
       raise UserError(f"bench {what} has no use for --{name}")
   if values.config is None and not (values.workdir or values.data):
     other = {"sample": " or --workdir=W", "data": " or --data=digits"}
-    raise UserError(
-        f"bench {what} needs --config=configs/x.py{other.get(what, '')}")
+    raise UserError(f"bench {what} needs --config=configs/x.py{other.get(what, '')}")
   if values.config is not None and (values.workdir or values.data):
-    raise UserError("give either --config or "
-                    + ("--workdir" if values.workdir else "--data"))
+    raise UserError("give either --config or " + ("--workdir" if values.workdir else "--data"))
   if values.config is not None:
     check_single(values.config, "bench")
     if what == "sample":
@@ -109,10 +108,8 @@ def check(values: flags.FlagValues) -> None:
   if values.batch is not None and values.batch < 1:
     raise UserError(f"batch={values.batch}: want at least 1")
   steps = values.steps
-  if what == "train" and steps is not None and not (
-      steps.is_integer() and 1 <= steps <= LARGEST):
-    raise UserError(f"steps={steps:g}: want a whole number, at least 1 and at "
-                    f"most {LARGEST}")
+  if what == "train" and steps is not None and not (steps.is_integer() and 1 <= steps <= LARGEST):
+    raise UserError(f"steps={steps:g}: want a whole number, at least 1 and at most {LARGEST}")
   if not 0 < values.seconds < float("inf"):
     raise UserError(f"seconds={values.seconds}: want more than 0")
 
@@ -128,16 +125,20 @@ def bench_train(values: flags.FlagValues, say) -> dict[str, Any]:
 def bench_sample(values: flags.FlagValues, say) -> dict[str, Any]:
   """Sampling from a trained model, or from a config's untrained one."""
   say("loading the model")
-  sampler = (fresh_sampler(values.config) if values.config is not None else
-             load(values.workdir, ema=values.ema, step=values.step))
-  knobs = {k: values[k].value for k in presets.KNOBS
-           if values[k].value is not None}
+  sampler = (
+    fresh_sampler(values.config)
+    if values.config is not None
+    else load(values.workdir, ema=values.ema, step=values.step)
+  )
+  knobs = {k: values[k].value for k in presets.KNOBS if values[k].value is not None}
   batch = 64 if values.batch is None else values.batch
-  speed = sampling_speed(sampler, num=100 * batch, batch=batch, say=say,
-                         seconds=values.seconds, **knobs)
+  speed = sampling_speed(
+    sampler, num=100 * batch, batch=batch, say=say, seconds=values.seconds, **knobs
+  )
   stages = time_stages(sampler, batch, 100, values.seconds, **knobs)
   return {"model": type(sampler.model).__name__, **sampler.card, **speed} | (
-      {"stages": stages} if stages else {})
+    {"stages": stages} if stages else {}
+  )
 
 
 def bench_data(values: flags.FlagValues, say) -> dict[str, Any]:
@@ -149,13 +150,13 @@ def bench_data(values: flags.FlagValues, say) -> dict[str, Any]:
   else:
     source, how = open_data(config), options(config)
   introduce(source, "train" if config is None else config.data.split)
-  how |= {k: values[k].value for k in ("batch", "workers")
-          if values[k].value is not None}
+  how |= {k: values[k].value for k in ("batch", "workers") if values[k].value is not None}
   rows = {}
   for workers in sorted({0, how["workers"]}):
     say(f"reading with {workers or 'no'} workers")
     rows[f"read, {workers} workers"] = pipeline.throughput(
-        source, seconds=values.seconds, **how | {"workers": workers})
+      source, seconds=values.seconds, **how | {"workers": workers}
+    )
   say("reading on to the device")
   rows["on to the device"] = to_device(source, values.seconds, **how)
   needed = None
@@ -165,8 +166,13 @@ def bench_data(values: flags.FlagValues, say) -> dict[str, Any]:
     training.time_fixed(1)
     steps = training.steps_in(values.seconds)
     needed = training.time_fixed(steps)["images_per_s"]
-  return {"source": source.name, "batch": how["batch"],
-          "workers": how["workers"], "rows": rows, "needed_per_s": needed}
+  return {
+    "source": source.name,
+    "batch": how["batch"],
+    "workers": how["workers"],
+    "rows": rows,
+    "needed_per_s": needed,
+  }
 
 
 def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
@@ -183,5 +189,9 @@ def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
       batch = jax.block_until_ready(next(batches))
       count += len(batch["x"])
       size += sum(a.nbytes for a in batch.values())
-  return {"examples_per_s": count / elapsed, "mb_per_s": size / elapsed / 1e6,
-          "first_batch_s": start - begun, "seconds": elapsed}
+  return {
+    "examples_per_s": count / elapsed,
+    "mb_per_s": size / elapsed / 1e6,
+    "first_batch_s": start - begun,
+    "seconds": elapsed,
+  }

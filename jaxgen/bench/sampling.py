@@ -4,6 +4,7 @@ Any model will do: linen is asked, not the model. Every network is replaced by
 a stand-in that returns zeros and is counted when it runs: inside of loops and
 branches too, and without the cost of the networks themselves.
 """
+
 import dataclasses
 import math
 import time
@@ -27,6 +28,7 @@ from jaxgen.sampling.sampler import Sampler
 
 class Call(NamedTuple):
   """A network as a program evaluates it."""
+
   module: nn.Module
   method: str
   variables: Any  # shapes
@@ -66,8 +68,9 @@ def evaluations(fn: Callable, *args: Any) -> list[tuple[Call, int]]:
     inside.append(True)
     try:
       module, variables = context.module.unbind()
-      call = Call(module, context.method_name, *jax.tree.map(
-          _shape, (dict(variables), (args, named))))
+      call = Call(
+        module, context.method_name, *jax.tree.map(_shape, (dict(variables), (args, named)))
+      )
       out = jax.eval_shape(call, call.variables, call.arrays)
     finally:
       inside.pop()
@@ -91,23 +94,27 @@ def repeat_network(call: Call, times: int, batch: int) -> Callable[[], Any]:
   Weights and inputs are drawn at random; what has `batch` rows is cut over
   the devices.
   """
+
   def run(variables, arrays, n):
     def again(i, _):
       # Inputs change a little: else one evaluation would do for all.
-      moved = [x + (1e-6 * i).astype(x.dtype)
-               if jnp.issubdtype(x.dtype, jnp.floating) else x for x in arrays]
+      moved = [
+        x + (1e-6 * i).astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+        for x in arrays
+      ]
       return call(variables, moved)
+
     out = jax.eval_shape(call, variables, arrays)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), out)
     return jax.lax.fori_loop(0, n, again, zeros)
 
   mesh = sharding.make_mesh()
+
   def place(x):
     rows = x.shape and x.shape[0] == batch
-    return jax.device_put(
-        x, (sharding.batched if rows else sharding.replicated)(mesh))
-  variables = jax.device_put(
-      _drawn(call.variables), sharding.replicated(mesh))
+    return jax.device_put(x, (sharding.batched if rows else sharding.replicated)(mesh))
+
+  variables = jax.device_put(_drawn(call.variables), sharding.replicated(mesh))
   arrays = [place(x) for x in _drawn(call.arrays)]
   program = jax.jit(run).lower(variables, arrays, times).compile()
   return lambda: program(variables, arrays, times)
@@ -116,13 +123,14 @@ def repeat_network(call: Call, times: int, batch: int) -> Callable[[], Any]:
 def _drawn(shapes: Any) -> Any:
   """Small normal numbers, on the host; keys and integers are zeros."""
   rng = np.random.default_rng(0)
+
   def draw(s):
     if jnp.issubdtype(s.dtype, jax.dtypes.prng_key):
-      return jax.random.split(jax.random.key(0), math.prod(s.shape)
-                              ).reshape(s.shape)
+      return jax.random.split(jax.random.key(0), math.prod(s.shape)).reshape(s.shape)
     if jnp.issubdtype(s.dtype, jnp.floating):
       return (rng.standard_normal(s.shape, np.float32) / 16).astype(s.dtype)
     return np.zeros(s.shape, s.dtype)
+
   return jax.tree.map(draw, shapes)
 
 
@@ -140,14 +148,21 @@ def silent(text: str) -> None:
 
 class _Drawing(NamedTuple):
   """A sampler's program for one batch, compiled."""
+
   run: Callable[[], jax.Array]
   compile_seconds: float
   peak_bytes: int
 
 
 def sampling_speed(
-    sampler: Sampler, num: int, batch: int, *, seconds: float = 10.,
-    say: Callable[[str], Any] = silent, **knobs: float) -> dict[str, Any]:
+  sampler: Sampler,
+  num: int,
+  batch: int,
+  *,
+  seconds: float = 10.0,
+  say: Callable[[str], Any] = silent,
+  **knobs: float,
+) -> dict[str, Any]:
   """How fast a sampler draws, and what of the time its networks take.
 
   Args:
@@ -181,22 +196,29 @@ def sampling_speed(
   peak = device.peaks(device.matmul_dtype(sampler.program, *args))
   work = sum(n * call.flops for call, n in counted)
   result = {
-      "batch": batch, "batches": len(times), "batch_seconds": took,
-      "samples_per_s": batch / took["median"],
-      "knobs": sampler.settings(knobs), "evaluations": total,
-      "network_seconds": alone, "overhead": max(0., 1 - alone / took["min"]),
-      "compile_seconds": drawing.compile_seconds,
-      "peak_bytes": drawing.peak_bytes,
-      "bytes_in_use": device.memory_in_use(), "peak": peak,
-      "flops": work, "flops_per_s": work / took["median"]}
+    "batch": batch,
+    "batches": len(times),
+    "batch_seconds": took,
+    "samples_per_s": batch / took["median"],
+    "knobs": sampler.settings(knobs),
+    "evaluations": total,
+    "network_seconds": alone,
+    "overhead": max(0.0, 1 - alone / took["min"]),
+    "compile_seconds": drawing.compile_seconds,
+    "peak_bytes": drawing.peak_bytes,
+    "bytes_in_use": device.memory_in_use(),
+    "peak": peak,
+    "flops": work,
+    "flops_per_s": work / took["median"],
+  }
   return result | device.shares(result, peak)
 
 
-def time_networks(counted: list[tuple[Call, int]], batch: int,
-                  calls: int, seconds: float, say: Callable[[str], Any]
-                  ) -> float:
+def time_networks(
+  counted: list[tuple[Call, int]], batch: int, calls: int, seconds: float, say: Callable[[str], Any]
+) -> float:
   """Seconds of the networks' evaluations for a batch alone, at best."""
-  alone = 0.
+  alone = 0.0
   for call, n in counted:
     say(f"timing {n} evaluations of {type(call.module).__name__} alone")
     run = repeat_network(call, n, batch)
@@ -220,22 +242,19 @@ def inputs(sampler: Sampler, batch: int, knobs: dict[str, float]) -> tuple:
   return sampler.state, given, jax.random.key(0), settings
 
 
-def count_evaluations(sampler: Sampler, batch: int, args: tuple
-                      ) -> list[tuple[Call, int]]:
+def count_evaluations(sampler: Sampler, batch: int, args: tuple) -> list[tuple[Call, int]]:
   """The networks behind one batch of samples, and how often each is run."""
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), sampler.state)
   _, given, key, settings = args
   given = {k: np.zeros(v.shape, v.dtype) for k, v in given.items()}
-  return evaluations(
-      sampler.program.__wrapped__, zeros, given, key, settings)
+  return evaluations(sampler.program.__wrapped__, zeros, given, key, settings)
 
 
 def compiled(sampler: Sampler, args: tuple) -> _Drawing:
   """Compiles the sampler ahead of time."""
   begun = time.perf_counter()
   program = sampler.program.lower(*args).compile()
-  return _Drawing(lambda: program(*args), time.perf_counter() - begun,
-                  memory(program))
+  return _Drawing(lambda: program(*args), time.perf_counter() - begun, memory(program))
 
 
 def fresh_sampler(config: ConfigDict) -> Sampler:
@@ -244,24 +263,32 @@ def fresh_sampler(config: ConfigDict) -> Sampler:
   mesh = sharding.make_mesh()  # weights are whole, as `load` has them
   experiment.abstract(source, mesh)  # do they fit?
   state = experiment.fresh(source, mesh).replace(opt={}, ema={})
-  return Sampler(experiment.model, state, tuple(source.shape),
-                 np.dtype(source.dtype), config.data.classes,
-                 {"dataset": source.name, "step": 0})
+  return Sampler(
+    experiment.model,
+    state,
+    tuple(source.shape),
+    np.dtype(source.dtype),
+    config.data.classes,
+    {"dataset": source.name, "step": 0},
+  )
 
 
 def stage_samplers(sampler: Sampler) -> list[Sampler]:
   """The stages of a cascade as samplers of their own."""
   cascade = sampler.model
   return [
-      dataclasses.replace(
-          sampler, model=model, state=view(sampler.state, i), shape=shape,
-          classes=classes, card={})
-      for i, (model, shape, classes) in enumerate(zip(
-          cascade.stages, cascade.shapes, cascade.classes, strict=True))]
+    dataclasses.replace(
+      sampler, model=model, state=view(sampler.state, i), shape=shape, classes=classes, card={}
+    )
+    for i, (model, shape, classes) in enumerate(
+      zip(cascade.stages, cascade.shapes, cascade.classes, strict=True)
+    )
+  ]
 
 
-def time_stages(sampler: Sampler, batch: int, rounds: int, seconds: float,
-                **knobs: float) -> dict[str, Any] | None:
+def time_stages(
+  sampler: Sampler, batch: int, rounds: int, seconds: float, **knobs: float
+) -> dict[str, Any] | None:
   """Times whole and stages in turn, so that both meet the same machine.
 
   Args:
@@ -280,8 +307,7 @@ def time_stages(sampler: Sampler, batch: int, rounds: int, seconds: float,
   settings = sampler.settings(knobs)
   runs = [compiled(sampler, inputs(sampler, batch, knobs)).run]
   for i, stage in enumerate(stage_samplers(sampler)):
-    mine = {k: settings[f"{k}_{i}"] for k in stage.model.knobs
-            if np.isfinite(settings[f"{k}_{i}"])}
+    mine = {k: settings[f"{k}_{i}"] for k in stage.model.knobs if np.isfinite(settings[f"{k}_{i}"])}
     runs.append(compiled(stage, inputs(stage, batch, mine)).run)
   for run in runs:
     jax.block_until_ready(run())
@@ -292,9 +318,12 @@ def time_stages(sampler: Sampler, batch: int, rounds: int, seconds: float,
     rows.append([timed(run) for run in runs])
   rows = np.array(rows)
   whole, *stages = np.median(rows, 0)
-  return {"chain_seconds": float(whole), "rounds": len(rows),
-          "stage_seconds": [float(s) for s in stages],
-          "added": float(np.median(rows[:, 0] / rows[:, 1:].sum(1)) - 1)}
+  return {
+    "chain_seconds": float(whole),
+    "rounds": len(rows),
+    "stage_seconds": [float(s) for s in stages],
+    "added": float(np.median(rows[:, 0] / rows[:, 1:].sum(1)) - 1),
+  }
 
 
 def timed(run) -> float:

@@ -1,4 +1,5 @@
 """Train steps, timed as training takes them."""
+
 import collections
 import functools
 import math
@@ -22,22 +23,21 @@ FEWEST, MOST = 5, 1000  # steps to time when nobody says how many
 
 def cycle(model: core.Model) -> list[tuple[int, ...]]:
   """Who moves, batch by batch, until it begins anew."""
-  return [core.turn(model, i)
-          for i in range(math.lcm(*(p.every for p in model.players)))]
+  return [core.turn(model, i) for i in range(math.lcm(*(p.every for p in model.players)))]
 
 
-def step_flops(experiment: Experiment, shapes: core.Batch
-               ) -> dict[tuple[int, ...], float]:
+def step_flops(experiment: Experiment, shapes: core.Batch) -> dict[tuple[int, ...], float]:
   """Operations of a train step, for every turn that players take."""
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(experiment.init, shapes, key)
   step = jax.jit(experiment.step, static_argnums=0)
-  return {turn: device.flops(step, turn, state, shapes, key)
-          for turn in dict.fromkeys(cycle(experiment.model))}
+  return {
+    turn: device.flops(step, turn, state, shapes, key)
+    for turn in dict.fromkeys(cycle(experiment.model))
+  }
 
 
-def mean_over_cycle(model: core.Model, cost: dict[tuple[int, ...], float]
-                    ) -> float:
+def mean_over_cycle(model: core.Model, cost: dict[tuple[int, ...], float]) -> float:
   """The cost of a step on average, each turn as often as it is taken."""
   turns = cycle(model)
   return sum(cost[turn] for turn in turns) / len(turns)
@@ -61,8 +61,7 @@ class Training:
     say("initialising")
     self.state = self.experiment.fresh(self.source, self.mesh)
     self.seed = jax.random.key(config.seed)
-    self.stream = sharding.prefetch(
-        batches(self.source, **options(config)), self.mesh)
+    self.stream = sharding.prefetch(batches(self.source, **options(config)), self.mesh)
     self.fixed = next(self.stream)
     self.step = Compiled(self.experiment, self.mesh)
     for turn in dict.fromkeys(cycle(self.model)):
@@ -70,15 +69,16 @@ class Training:
       say(f"compiling the step of {names or 'nobody'}")
       self.step.compile(turn, self.state, self.fixed, self.seed)
     say("counting operations")
-    self.flops = step_flops(
-        self.experiment, dummy(self.source, config.batch))
+    self.flops = step_flops(self.experiment, dummy(self.source, config.batch))
     self.facts = {
-        "batch": config.batch, "cycle": len(cycle(self.model)),
-        **self.step.facts, "programs": len(self.flops),
-        "flops_per_step": mean_over_cycle(self.model, self.flops)}
+      "batch": config.batch,
+      "cycle": len(cycle(self.model)),
+      **self.step.facts,
+      "programs": len(self.flops),
+      "flops_per_step": mean_over_cycle(self.model, self.flops),
+    }
 
-  def time(self, stream: Iterator[core.Batch], steps: int
-           ) -> dict[str, Any]:
+  def time(self, stream: Iterator[core.Batch], steps: int) -> dict[str, Any]:
     """Times steps as training takes them: the host some steps ahead.
 
     Whole cycles, so that each player's moves weigh as in training.
@@ -102,21 +102,25 @@ class Training:
     # marks[j] is when step j was done: the first is the beginning.
     took = np.diff(marks)
     return {
-        "steps": steps,
-        "step_seconds": device.spread(took.reshape(-1, k).mean(1)),
-        "images_per_s": self.config.batch * steps / float(took.sum()),
-        "waiting": sum(waits[-steps:]) / float(took.sum())}
+      "steps": steps,
+      "step_seconds": device.spread(took.reshape(-1, k).mean(1)),
+      "images_per_s": self.config.batch * steps / float(took.sum()),
+      "waiting": sum(waits[-steps:]) / float(took.sum()),
+    }
 
   def time_turns(self, calls: int, seconds: float) -> list[dict[str, Any]]:
     """Times every turn for itself, the host waiting for each step."""
     turns, rows = cycle(self.model), []
     for turn in dict.fromkeys(turns):
       step = functools.partial(self.take, turns.index(turn), self.fixed)
-      rows.append({
+      rows.append(
+        {
           "players": [self.model.players[i].name for i in turn],
-          "share": turns.count(turn) / len(turns), "flops": self.flops[turn],
-          "seconds": float(np.median(
-              device.time_calls(step, calls, seconds)))})
+          "share": turns.count(turn) / len(turns),
+          "flops": self.flops[turn],
+          "seconds": float(np.median(device.time_calls(step, calls, seconds))),
+        }
+      )
     return rows
 
   def take(self, i: int, batch: core.Batch) -> jax.Array:
@@ -137,14 +141,23 @@ class Training:
 
 def options(config: ConfigDict) -> dict[str, Any]:
   """What a config says of its stream of batches."""
-  return {"batch": config.batch, "seed": config.seed, "flip": config.data.flip,
-          "crop": config.data.crop, "workers": config.data.workers,
-          "process": jax.process_index(), "processes": jax.process_count()}
+  return {
+    "batch": config.batch,
+    "seed": config.seed,
+    "flip": config.data.flip,
+    "crop": config.data.crop,
+    "workers": config.data.workers,
+    "process": jax.process_index(),
+    "processes": jax.process_count(),
+  }
 
 
 def training_speed(
-    config: ConfigDict, steps: int | None = None, seconds: float = 5.,
-    say: Callable[[str], Any] = print) -> dict[str, Any]:
+  config: ConfigDict,
+  steps: int | None = None,
+  seconds: float = 5.0,
+  say: Callable[[str], Any] = print,
+) -> dict[str, Any]:
   """Steps of a config: on real batches, and on one that lies on the device.
 
   Args:
@@ -171,13 +184,17 @@ def training_speed(
   say("timing each turn for itself")
   turns = training.time_turns(min(steps, 100), seconds)
   say("measuring the peak of matrix products")
-  dtype = device.matmul_dtype(training.step.jitted, cycle(training.model)[0],
-                              training.state, training.fixed, training.seed)
+  dtype = device.matmul_dtype(
+    training.step.jitted, cycle(training.model)[0], training.state, training.fixed, training.seed
+  )
   peak = device.peaks(dtype)
   for row in (real, fixed):
-    row["flops_per_s"] = (training.facts["flops_per_step"]
-                          * row["images_per_s"] / config.batch)
+    row["flops_per_s"] = training.facts["flops_per_step"] * row["images_per_s"] / config.batch
     row |= device.shares(row, peak)
   return training.facts | {
-      "turns": turns, "real": real, "fixed": fixed, "peak": peak,
-      "bytes_in_use": device.memory_in_use()}
+    "turns": turns,
+    "real": real,
+    "fixed": fixed,
+    "peak": peak,
+    "bytes_in_use": device.memory_in_use(),
+  }

@@ -13,6 +13,7 @@ every error that `silence_orbax` silences has also been raised, to code that
 reports it. TensorStore echoes it once per array that was under way: into event
 loops that are closed by then, or into futures that nobody waits for any more.
 """
+
 import hashlib
 import importlib.metadata
 import json
@@ -51,8 +52,9 @@ def folder(workdir: epath.PathLike) -> epath.Path:
   UserError for a bucket's address: logs and pictures are plain files.
   """
   if "://" in str(workdir):
-    raise UserError(f"{workdir}: a workdir is a folder; mount the bucket and "
-                    "give the folder where it is mounted")
+    raise UserError(
+      f"{workdir}: a workdir is a folder; mount the bucket and give the folder where it is mounted"
+    )
   return epath.Path(workdir).absolute() / "checkpoints"
 
 
@@ -63,8 +65,10 @@ def check_writable(root: epath.Path) -> None:
     if os.path.exists(root):  # local: a bucket has no temporary files
       tempfile.TemporaryFile(dir=root).close()
   except OSError as error:
-    raise UserError(f"cannot write to {root} ({error.strerror or error}): "
-                    "choose another workdir or free some space") from error
+    raise UserError(
+      f"cannot write to {root} ({error.strerror or error}): "
+      "choose another workdir or free some space"
+    ) from error
 
 
 def steps(workdir: epath.PathLike) -> list[int]:
@@ -96,18 +100,17 @@ def problem(path: epath.Path) -> str | None:
       if name not in there:
         return f"{name!r} is missing"
       if there[name] != expected.get(name):
-        return (f"{name!r} has {there[name]} bytes instead of "
-                f"{expected.get(name, 'none')}")
+        return f"{name!r} has {there[name]} bytes instead of {expected.get(name, 'none')}"
   except (OSError, ValueError, AttributeError, TypeError) as error:
     return f"unreadable: {first_line(error)}"
   return None
 
 
-def complete_meta(meta: dict[str, Any], step: int,
-                  leaves: dict[str, Any]) -> dict[str, Any]:
+def complete_meta(meta: dict[str, Any], step: int, leaves: dict[str, Any]) -> dict[str, Any]:
   """The caller's meta, and what it takes to trust and to understand it."""
-  versions = {name: importlib.metadata.version(name)
-              for name in ("jax", "flax", "optax", "orbax-checkpoint")}
+  versions = {
+    name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")
+  }
   meta = meta | {"step": step, "versions": versions, "leaves": leaves}
   return meta | {"digest": digest(meta)}
 
@@ -133,8 +136,7 @@ def agreed_meta(path: epath.Path) -> dict[str, Any]:
   return read_everywhere(lambda: read_meta(path))
 
 
-def load(path: epath.Path, abstract: Any,
-         whole: bool = False) -> tuple[Any, dict[str, Any]]:
+def load(path: epath.Path, abstract: Any, whole: bool = False) -> tuple[Any, dict[str, Any]]:
   """Reads the leaves of `abstract`.
 
   Args:
@@ -164,9 +166,13 @@ def load(path: epath.Path, abstract: Any,
 
 def _read(path, abstract):
   restored = ocp.PyTreeCheckpointHandler().restore(
-      path / "state", args=ocp.args.PyTreeRestore(
-          item=abstract, partial_restore=True,
-          restore_args=ocp.checkpoint_utils.construct_restore_args(abstract)))
+    path / "state",
+    args=ocp.args.PyTreeRestore(
+      item=abstract,
+      partial_restore=True,
+      restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+    ),
+  )
   for name, leaf in named_leaves(restored).items():
     if not isinstance(leaf, jax.Array):  # Orbax hands back what it lacks
       raise KeyError(name)
@@ -202,11 +208,12 @@ def first_error(why: str | None) -> str:
     return why or ""
   mine = np.zeros(256, np.uint8)
   text = np.frombuffer((why or "").encode()[:256], np.uint8)
-  mine[:len(text)] = text
-  said = [bytes(row).rstrip(b"\0").decode(errors="replace")
-          for row in multihost_utils.process_allgather(mine)]
-  return next((f"process {i}: {text}" for i, text in enumerate(said) if text),
-              "")
+  mine[: len(text)] = text
+  said = [
+    bytes(row).rstrip(b"\0").decode(errors="replace")
+    for row in multihost_utils.process_allgather(mine)
+  ]
+  return next((f"process {i}: {text}" for i, text in enumerate(said) if text), "")
 
 
 def broadcast_step(step: int | None) -> int | None:
@@ -228,19 +235,17 @@ def first_line(error: BaseException) -> str:
   return f"{type(error).__name__}: {text[:200]}" if text else repr(error)
 
 
-def compare_leaves(saved: dict[str, Any], abstract: Any, path: epath.Path,
-                   whole: bool) -> None:
+def compare_leaves(saved: dict[str, Any], abstract: Any, path: epath.Path, whole: bool) -> None:
   """UserError unless these leaves were saved, with such dtypes and shapes."""
-  wanted = {name: describe(leaf)
-            for name, leaf in named_leaves(abstract).items()}
-  say = lambda leaf: (f"{leaf['dtype']}{leaf['shape']}" if leaf
-                      else "nothing of the kind")
+  wanted = {name: describe(leaf) for name, leaf in named_leaves(abstract).items()}
+  say = lambda leaf: f"{leaf['dtype']}{leaf['shape']}" if leaf else "nothing of the kind"
   for name in sorted(wanted | saved if whole else wanted):
     was, want = saved.get(name, {}), wanted.get(name, {})
     if {**was, "sum": 0} != {**want, "sum": 0}:
       raise UserError(
-          f"{name} is {say(was)} in {path}, but the model wants {say(want)}: "
-          "use the config it was made with, or a new workdir")
+        f"{name} is {say(was)} in {path}, but the model wants {say(want)}: "
+        "use the config it was made with, or a new workdir"
+      )
 
 
 def silence_orbax() -> None:
@@ -251,8 +256,9 @@ def silence_orbax() -> None:
       logger.addFilter(not_an_echo)
   if not isinstance(sys.unraisablehook, _Hook):
     sys.unraisablehook = _Hook(sys.unraisablehook)
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited",
-                            RuntimeWarning)  # we have none of our own
+    warnings.filterwarnings(
+      "ignore", "coroutine .* was never awaited", RuntimeWarning
+    )  # we have none of our own
 
 
 def not_an_echo(record: logging.LogRecord) -> bool:
@@ -263,8 +269,10 @@ def not_an_echo(record: logging.LogRecord) -> bool:
     return False  # we have no futures of our own
   _, error, trace = record.exc_info
   places = [frame.filename for frame in traceback.extract_tb(trace)]
-  return not (any("orbax" in place for place in [record.pathname, *places])
-              or "tensorstore_spec" in str(error))
+  return not (
+    any("orbax" in place for place in [record.pathname, *places])
+    or "tensorstore_spec" in str(error)
+  )
 
 
 class _Hook:

@@ -6,6 +6,7 @@ is the same for every mesh and sharding. Multiplying by an odd weight is
 one-to-one: a single changed word always changes the sum, and any other damage
 goes unnoticed with probability 2^-32 per leaf.
 """
+
 from typing import Any
 
 import jax
@@ -19,8 +20,7 @@ WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 def named_leaves(tree: Any) -> dict[str, Any]:
   """Leaves by path: `params/gen/kernel`, whatever the containers are."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-           for path, leaf in leaves}
+  named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
   if len(named) < len(leaves):
     raise ValueError("two leaves of the state share one path")
   return named
@@ -55,11 +55,9 @@ def fingerprint(tree: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
   # Large leaves one by one: those of a shape share a program, and need no more
   # memory than one of them. Small ones at once, for there are many shapes.
   few = {path: x for path, x in leaves.items() if x.size < LARGE}
-  parts = {path: _summary({path: x})[path] for path, x in leaves.items()
-           if path not in few}
+  parts = {path: _summary({path: x})[path] for path, x in leaves.items() if path not in few}
   parts = jax.device_get(parts | _summary(few))
-  found = {path: describe(leaf) | {"sum": int(parts[path][0])}
-           for path, leaf in leaves.items()}
+  found = {path: describe(leaf) | {"sum": int(parts[path][0])} for path, leaf in leaves.items()}
   return found, [path for path in leaves if not parts[path][1]]
 
 
@@ -85,8 +83,7 @@ def _sum(x):
   # weights are odd, hence invertible modulo 2^32, and differ by position
   index = jnp.zeros(u.shape, jnp.uint32)
   for axis in range(u.ndim):
-    index = (index * jnp.uint32(u.shape[axis])
-             + jax.lax.broadcasted_iota(jnp.uint32, u.shape, axis))
+    index = index * jnp.uint32(u.shape[axis]) + jax.lax.broadcasted_iota(jnp.uint32, u.shape, axis)
   weight = (index + jnp.uint32(0x9E3779B9)) * jnp.uint32(0x85EBCA6B)
   weight = (weight ^ (weight >> 15)) | jnp.uint32(1)
   return jnp.sum((u ^ (u >> 16)) * weight, dtype=jnp.uint32)
@@ -102,4 +99,3 @@ def _words(x):
     x = x.astype(jnp.uint8)
   words = WORDS[x.dtype.itemsize]
   return jax.lax.bitcast_convert_type(x, words).astype(jnp.uint32)
-

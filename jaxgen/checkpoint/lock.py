@@ -5,6 +5,7 @@ when the process that holds it ends, however it ends; the file stays, and tells
 who holds it while somebody does. Child processes do not inherit it, and it
 holds across machines that share the file system, where that knows locks.
 """
+
 import contextlib
 import datetime
 import errno
@@ -78,20 +79,23 @@ def acquire(workdir: Path, wait: bool = False) -> int:
       break
     except OSError as e:
       if e.errno not in (errno.EACCES, errno.EAGAIN):
-        print(f"jaxgen: {workdir} cannot be locked here ({e.strerror}): see to "
-              "it yourself that nobody else trains there", file=sys.stderr)
+        print(
+          f"jaxgen: {workdir} cannot be locked here ({e.strerror}): see to "
+          "it yourself that nobody else trains there",
+          file=sys.stderr,
+        )
         break
     who = HOLDER.fullmatch(read(file))
     said = who[0].strip() if who else "another process"
     away = who and who[1] != socket.gethostname()
     if not wait and not (away and time.monotonic() - begun < LEASE):
       os.close(file)
-      raise UserError(f"{workdir} is in use by {said}: wait until it ends, or "
-                      "take another --workdir")
+      raise UserError(
+        f"{workdir} is in use by {said}: wait until it ends, or take another --workdir"
+      )
     if not told:
       told = True
-      print(f"jaxgen: waiting for {said}, who holds {workdir}",
-            file=sys.stderr, flush=True)
+      print(f"jaxgen: waiting for {said}, who holds {workdir}", file=sys.stderr, flush=True)
     time.sleep(0.5)
   sign(file)
   return file
@@ -110,11 +114,11 @@ def open_lock_file(workdir: Path) -> int:
   path = workdir / FILE
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK,
-                   0o666)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
   except OSError as e:
-    raise UserError(f"cannot write to {path} ({e.strerror}): choose another "
-                    "workdir or free some space") from e
+    raise UserError(
+      f"cannot write to {path} ({e.strerror}): choose another workdir or free some space"
+    ) from e
   if not stat.S_ISREG(os.fstat(file).st_mode):
     os.close(file)
     raise UserError(f"{path} is in the way: move it elsewhere")

@@ -9,6 +9,7 @@ beside the arrays, is whatever the caller passes and
 
 All processes call `save` and `restore` alike. No signal is handled here.
 """
+
 import contextlib
 import itertools
 import os
@@ -29,8 +30,15 @@ from jaxgen.config import as_json, check_config
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
 
-__all__ = ["Checkpoints", "abstract_leaves", "as_json", "check_config",
-           "latest_meta", "restore_subset", "steps"]
+__all__ = [
+  "Checkpoints",
+  "abstract_leaves",
+  "as_json",
+  "check_config",
+  "latest_meta",
+  "restore_subset",
+  "steps",
+]
 
 THERE = "it is saved already"
 SAVE_FAILED = 76  # exit code: this process could not save, restart them all
@@ -39,9 +47,15 @@ SAVE_FAILED = 76  # exit code: this process could not save, restart them all
 class Checkpoints:
   """The checkpoints of one training, in `workdir/checkpoints`."""
 
-  def __init__(self, workdir: epath.PathLike, *, every: int, keep: int = 3,
-               keep_every: int | None = None,
-               log: Callable[[str], None] = print):
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    *,
+    every: int,
+    keep: int = 3,
+    keep_every: int | None = None,
+    log: Callable[[str], None] = print,
+  ):
     """Touches nothing but the folder.
 
     Args:
@@ -52,31 +66,35 @@ class Checkpoints:
       log: gets one line per event, also from the thread that saves.
     """
     if every < 1 or (keep_every is not None and keep_every % every):
-      raise UserError(f"checkpoint.every = {every} must be positive and divide "
-                      f"keep_every = {keep_every}")
+      raise UserError(
+        f"checkpoint.every = {every} must be positive and divide keep_every = {keep_every}"
+      )
     if keep < 2:
-      raise UserError(f"checkpoint.keep = {keep}: keep at least 2, for if the "
-                      "newest turns out bad, the one before is all there is")
+      raise UserError(
+        f"checkpoint.keep = {keep}: keep at least 2, for if the "
+        "newest turns out bad, the one before is all there is"
+      )
     self.every, self.keep, self.keep_every = every, keep, keep_every
     self.log, self._stuck = log, set()  # damaged, and could not be moved
     self.root = disk.folder(workdir)
     self.quarantine = self.root.parent / "quarantine"
     self._options = ocp.CheckpointManagerOptions(
-        # Orbax removes nothing: it takes whatever is there for its own.
-        max_to_keep=None, cleanup_tmp_directories=False,
-        lightweight_initialize=True,
-        temporary_path_class=_Folder,
-        atomicity_options=ocp_options.AtomicityOptions(
-            mode=ocp_options.AtomicityMode.COMMIT_FILE),
-        async_options=ocp.AsyncOptions(  # or failed saves leave threads behind
-            timeout_secs=1800, create_directories_asynchronously=False))
+      # Orbax removes nothing: it takes whatever is there for its own.
+      max_to_keep=None,
+      cleanup_tmp_directories=False,
+      lightweight_initialize=True,
+      temporary_path_class=_Folder,
+      atomicity_options=ocp_options.AtomicityOptions(mode=ocp_options.AtomicityMode.COMMIT_FILE),
+      async_options=ocp.AsyncOptions(  # or failed saves leave threads behind
+        timeout_secs=1800, create_directories_asynchronously=False
+      ),
+    )
     self._manager = self._watcher = self._failure = None
     self._strangers: list[str] = []
     disk.check_writable(self.root)
     silence_orbax()
 
-  def save(self, step: int, state: Any, meta: dict[str, Any],
-           force: bool = False) -> bool:
+  def save(self, step: int, state: Any, meta: dict[str, Any], force: bool = False) -> bool:
     """Starts to save in the background, if it is time to or forced.
 
     Waits for the save before. The state may be donated as soon as this
@@ -93,32 +111,36 @@ class Checkpoints:
     if not (force or step % self.every == 0):
       return False
     self._settle()
-    why = disk.first_error(
-        self._obstacle(step) if jax.process_index() == 0 else "")
+    why = disk.first_error(self._obstacle(step) if jax.process_index() == 0 else "")
     if why.endswith(THERE):
       return False
     leaves, bad = fingerprint(state)
     if bad:
-      raise UserError(f"step {step} is not saved, for {bad[0]} holds NaN or "
-                      f"infinity: go on from step {self._newest_whole()} with "
-                      "a smaller learning rate")
+      raise UserError(
+        f"step {step} is not saved, for {bad[0]} holds NaN or "
+        f"infinity: go on from step {self._newest_whole()} with "
+        "a smaller learning rate"
+      )
     meta = disk.complete_meta(as_json(meta, "meta"), int(step), leaves)
     if why:
       self._tell(step, why)
       return False
     try:
       if self._manager is None:
-        self._manager = _Manager(
-            self.root, item_names=("state", "meta"), options=self._options)
+        self._manager = _Manager(self.root, item_names=("state", "meta"), options=self._options)
       elif step in self._manager.all_steps():
         self._manager.reload()  # it is gone since
-      self._manager.save(step, force=True, args=ocp.args.Composite(
-          state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)))
+      self._manager.save(
+        step,
+        force=True,
+        args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)),
+      )
     except Exception as error:
       self._fail(step, error)
       return False
     self._watcher = threading.Thread(
-        target=self._watch, args=(step,), daemon=True, name="checkpoint")
+      target=self._watch, args=(step,), daemon=True, name="checkpoint"
+    )
     self._watcher.start()
     return True
 
@@ -188,14 +210,14 @@ class Checkpoints:
     if jax.process_index() == 0:
       self._name_strangers()
     while True:
-      step = disk.broadcast_step(
-          self._choose(passed) if jax.process_index() == 0 else None)
+      step = disk.broadcast_step(self._choose(passed) if jax.process_index() == 0 else None)
       if step is None:
         break
       path = self.root / str(step)
       if why := disk.first_error("" if path.exists() else "no such folder"):
-        raise UserError(f"{path}: {why}; the workdir must lie on a file system "
-                        "that all processes share")
+        raise UserError(
+          f"{path}: {why}; the workdir must lie on a file system that all processes share"
+        )
       try:
         state, meta = disk.load(path, abstract, whole=True)
       except disk.DamagedError as error:
@@ -213,10 +235,13 @@ class Checkpoints:
     names = step_folder.strangers(self.root)
     if names and names != self._strangers:
       steps = [n for n in names if step_folder.number(n) is not None]
-      self.log(f"{self.root} also holds {step_folder.named(names)}, not "
-               "checkpoints of ours: left alone" + (
-                   f"; move {step_folder.named(steps)} away before that step "
-                   "is to be saved" if steps else ""))
+      self.log(
+        f"{self.root} also holds {step_folder.named(names)}, not "
+        "checkpoints of ours: left alone"
+        + (
+          f"; move {step_folder.named(steps)} away before that step is to be saved" if steps else ""
+        )
+      )
     self._strangers = names
 
   def _choose(self, passed):
@@ -244,8 +269,9 @@ class Checkpoints:
       return
     try:
       self.quarantine.mkdir(exist_ok=True)
-      aside = next(a for n in itertools.count(1) if not os.path.lexists(
-          a := self.quarantine / f"{step}-{n}"))
+      aside = next(
+        a for n in itertools.count(1) if not os.path.lexists(a := self.quarantine / f"{step}-{n}")
+      )
       path.rename(aside)
       passed[step] += f"; moved to {self.quarantine}"
     except OSError as error:
@@ -255,8 +281,11 @@ class Checkpoints:
   def _report(self, passed, used):
     if jax.process_index() != 0:
       return
-    instead = (f"going on from checkpoint {used}" if used is not None
-               else "there is none before it, starting anew")
+    instead = (
+      f"going on from checkpoint {used}"
+      if used is not None
+      else "there is none before it, starting anew"
+    )
     for step, why in passed.items():
       self.log(f"checkpoint {step} is not used: {why}; {instead}")
 
@@ -327,6 +356,5 @@ class _Folder(ocp.path.atomicity.CommitFileTemporaryPath):
 
 
 class _Manager(ocp.CheckpointManager):
-
   def reached_preemption(self, step):
     return False  # nor may it ask: whoever does counts, see `stopping`

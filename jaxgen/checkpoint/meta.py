@@ -3,6 +3,7 @@
 It may be a stranger's, or edited: its fields are checked where it is read, in
 `latest`, and whoever reads it may rely on the types.
 """
+
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -18,18 +19,28 @@ from jaxgen.forms import Each, Whole
 LARGEST = 2**28  # numbers in one example: an image of 9,000 x 9,000
 NAMED = {"name": str}  # see `build`
 FORM = {
-    "step": Whole(0),
-    "config": {
-        "seed?": Whole(0), "steps": Whole(1), "batch": Whole(1),
-        "data": {"source": str, "split": str, "size?": Whole(0),
-                 "crop?": float, "classes?": Whole(0)},
-        "model": NAMED | {"sampler?": NAMED},
-        "optim": Each(NAMED), "ema": Each(NAMED)},
-    "data": {"name": str, "classes": Whole(0), "shape": [Whole(1)],
-             "dtype": {"uint8", "float32"}, "fingerprint?": str},
-    "seconds?": float, "peak_bytes?": float, "metrics?": Each(float),
-    "goodput?": {"time?": float, "seconds?": Each(float)},
-    "import?": {"source": str, "file": str, "licence?": str},
+  "step": Whole(0),
+  "config": {
+    "seed?": Whole(0),
+    "steps": Whole(1),
+    "batch": Whole(1),
+    "data": {"source": str, "split": str, "size?": Whole(0), "crop?": float, "classes?": Whole(0)},
+    "model": NAMED | {"sampler?": NAMED},
+    "optim": Each(NAMED),
+    "ema": Each(NAMED),
+  },
+  "data": {
+    "name": str,
+    "classes": Whole(0),
+    "shape": [Whole(1)],
+    "dtype": {"uint8", "float32"},
+    "fingerprint?": str,
+  },
+  "seconds?": float,
+  "peak_bytes?": float,
+  "metrics?": Each(float),
+  "goodput?": {"time?": float, "seconds?": Each(float)},
+  "import?": {"source": str, "file": str, "licence?": str},
 }
 
 
@@ -49,8 +60,7 @@ def check_meta(meta: dict[str, Any], workdir: epath.PathLike) -> dict[str, Any]:
     why = f"data.shape is {meta['data']['shape']}: no example is so large"
   if why:
     step = meta["step"] if isinstance(meta.get("step"), int) else "STEP"
-    raise UserError(f"{workdir}/checkpoints/{step}/meta is not as a training "
-                    f"writes it: {why}")
+    raise UserError(f"{workdir}/checkpoints/{step}/meta is not as a training writes it: {why}")
   return meta
 
 

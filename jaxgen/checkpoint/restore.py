@@ -3,6 +3,7 @@
 Other processes may be training in that folder at the same time: a step that
 vanishes while it is read counts as damaged, and a sounder one is looked for.
 """
+
 import collections
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,8 +18,7 @@ from jaxgen.checkpoint import disk, step_folder
 from jaxgen.errors import UserError
 from jaxgen.forms import Each, Whole
 
-LEAVES = {"step": Whole(0), "leaves": Each({
-    "dtype": str, "shape": [Whole(0)], "sum": Whole(0)})}
+LEAVES = {"step": Whole(0), "leaves": Each({"dtype": str, "shape": [Whole(0)], "sum": Whole(0)})}
 
 
 class NoCheckpoint(UserError):
@@ -35,8 +35,9 @@ def latest_meta(workdir: epath.PathLike) -> dict[str, Any]:
   return _newest(workdir, None, _meta)
 
 
-def restore_subset(workdir: epath.PathLike, abstract: Any | Callable,
-                   step: int | None = None) -> tuple[int, Any, dict[str, Any]]:
+def restore_subset(
+  workdir: epath.PathLike, abstract: Any | Callable, step: int | None = None
+) -> tuple[int, Any, dict[str, Any]]:
   """Some of the arrays of a checkpoint; nothing else is read or held.
 
   Args:
@@ -50,10 +51,11 @@ def restore_subset(workdir: epath.PathLike, abstract: Any | Callable,
   Returns:
     (step, arrays shaped like `abstract`, meta).
   """
+
   def read(path):
     meta = _meta(path)
-    return disk.load(path, abstract(meta) if callable(abstract)
-                         else abstract)
+    return disk.load(path, abstract(meta) if callable(abstract) else abstract)
+
   state, meta = _newest(workdir, step, read)
   return meta["step"], state, meta
 
@@ -86,13 +88,11 @@ def _meta(path):
 
 def _dtype(name):
   """Inverse of str(dtype), typed keys included."""
-  keys = [jax.random.key(0, impl=impl).dtype
-          for impl in ("threefry2x32", "rbg", "unsafe_rbg")]
+  keys = [jax.random.key(0, impl=impl).dtype for impl in ("threefry2x32", "rbg", "unsafe_rbg")]
   try:
     return {str(key): key for key in keys}.get(name) or jnp.dtype(name)
   except TypeError:
-    raise UserError(f"a leaf of the checkpoint is {name!r}: there is no such "
-                    "dtype") from None
+    raise UserError(f"a leaf of the checkpoint is {name!r}: there is no such dtype") from None
 
 
 def _plain(tree):
@@ -105,8 +105,7 @@ def _newest(workdir, step, read):
   """read(folder) of this step, or of the newest one that can be read."""
   root, failed = disk.folder(workdir), set()
   while True:
-    left = [s for s in step_folder.present(root)
-            if s not in failed and step in (None, s)]
+    left = [s for s in step_folder.present(root) if s not in failed and step in (None, s)]
     chosen = disk.broadcast_step(left[-1] if left else None)
     if chosen is None:
       raise NoCheckpoint(_nothing(workdir, step, failed))
@@ -118,18 +117,18 @@ def _newest(workdir, step, read):
     except disk.DamagedError as error:
       failed.add(chosen)
       if not str(error).endswith((disk.UNFINISHED, disk.FOREIGN)):
-        warnings.warn(f"checkpoint {path} is passed over: {error}",
-                      RuntimeWarning, stacklevel=3)
+        warnings.warn(f"checkpoint {path} is passed over: {error}", RuntimeWarning, stacklevel=3)
 
 
 def _nothing(workdir, step, failed):
   if not epath.Path(workdir).is_dir():
     return f"there is no folder {workdir}: give the workdir of a training"
   if step is not None and not failed:
-    return (f"no checkpoint {step} in {workdir}: there are "
-            f"{disk.steps(workdir) or 'none at all'}")
+    return f"no checkpoint {step} in {workdir}: there are {disk.steps(workdir) or 'none at all'}"
   if failed:
-    return (f"no checkpoint in {workdir} can be read: tried "
-            f"{sorted(failed)}; train on to make a new one")
-  return (f"no checkpoint in {workdir}: train first, with "
-          f"`jaxgen train --workdir={workdir} --config=...`")
+    return (
+      f"no checkpoint in {workdir} can be read: tried {sorted(failed)}; train on to make a new one"
+    )
+  return (
+    f"no checkpoint in {workdir}: train first, with `jaxgen train --workdir={workdir} --config=...`"
+  )

@@ -5,6 +5,7 @@ removed or moved is a real folder, named by a step, that holds our mark (or our
 seal: older ones have no mark). The mark is there before all else in the folder
 and goes last, so what was killed half-way is known as ours.
 """
+
 import json
 import os
 import pathlib
@@ -34,8 +35,11 @@ def present(root: Path) -> list[int]:
     names = os.listdir(root)
   except (FileNotFoundError, NotADirectoryError):
     return []
-  return sorted(step for name in names if (step := number(name)) is not None
-                and os.path.isdir(os.path.join(root, name)))
+  return sorted(
+    step
+    for name in names
+    if (step := number(name)) is not None and os.path.isdir(os.path.join(root, name))
+  )
 
 
 def sizes(path: Path, prefix: str = "") -> dict[str, int]:
@@ -67,10 +71,10 @@ def begin(path: Path) -> None:
   if draft.is_symlink() or set(os.listdir(draft)) - {MARK, FACTS}:
     raise FileExistsError(17, "is in the way", str(draft))
   try:
-    (draft / MARK).write_text("This folder is a checkpoint of jaxgen's, which "
-                              "removes it when it has newer ones.\n")
-    (draft / FACTS).write_text(
-        json.dumps({"init_timestamp_nsecs": time.time_ns()}))
+    (draft / MARK).write_text(
+      "This folder is a checkpoint of jaxgen's, which removes it when it has newer ones.\n"
+    )
+    (draft / FACTS).write_text(json.dumps({"init_timestamp_nsecs": time.time_ns()}))
     if os.path.lexists(path):  # an empty folder would be replaced
       raise FileExistsError(17, "is in the way", str(path))
     draft.rename(path)
@@ -84,9 +88,12 @@ def begin(path: Path) -> None:
 def ours(path: Path) -> bool:
   """Whether a path is a step's folder that we made, and no link to one."""
   path = pathlib.Path(path)
-  return (number(path.name) is not None and not path.is_symlink()
-          and path.is_dir()
-          and ((path / MARK).is_file() or bool(sealed(path))))
+  return (
+    number(path.name) is not None
+    and not path.is_symlink()
+    and path.is_dir()
+    and ((path / MARK).is_file() or bool(sealed(path)))
+  )
 
 
 def alike(path: Path) -> bool:
@@ -117,14 +124,16 @@ def foreign(path: Path) -> list[str]:
   """What somebody else put into a folder of ours."""
   if named := sealed(path):
     return sorted(sizes(path).keys() - named.keys() - {MARK})
-  return sorted(name for name in os.listdir(path) if name not in ENTRIES
-                and not name.startswith((SEAL, files.DRAFT)))
+  return sorted(
+    name
+    for name in os.listdir(path)
+    if name not in ENTRIES and not name.startswith((SEAL, files.DRAFT))
+  )
 
 
 def empty(path: Path) -> bool:
   """Whether a path is a folder with nothing in it, and no link."""
-  return (os.path.isdir(path) and not os.path.islink(path)
-          and not os.listdir(path))
+  return os.path.isdir(path) and not os.path.islink(path) and not os.listdir(path)
 
 
 def removable(path: Path) -> bool:
@@ -158,8 +167,11 @@ def clear(root: Path) -> None:
 
 def prune(root: Path, keep: int, every: int | None) -> None:
   """Removes finished steps of ours but the newest, and multiples of `every`."""
-  whole = [step for step in present(root)
-           if committed(path := os.path.join(root, str(step))) and ours(path)]
+  whole = [
+    step
+    for step in present(root)
+    if committed(path := os.path.join(root, str(step))) and ours(path)
+  ]
   for step in whole[:-keep]:
     path = os.path.join(root, str(step))
     if (every is None or step % every) and removable(path):
@@ -168,10 +180,11 @@ def prune(root: Path, keep: int, every: int | None) -> None:
 
 def strangers(root: Path) -> list[str]:
   """Names that are not ours, those of steps last; hidden ones left out."""
-  own = {str(s) for s in present(root)
-         if alike(path := os.path.join(root, str(s))) or empty(path)}
-  return sorted((n for n in os.listdir(root) if n not in own and n[0] != "."),
-                key=lambda n: (number(n) is not None, n))
+  own = {str(s) for s in present(root) if alike(path := os.path.join(root, str(s))) or empty(path)}
+  return sorted(
+    (n for n in os.listdir(root) if n not in own and n[0] != "."),
+    key=lambda n: (number(n) is not None, n),
+  )
 
 
 def named(names: Collection[str], most: int = 8) -> str:

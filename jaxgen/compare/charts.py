@@ -52,9 +52,7 @@ class Axis(NamedTuple):
     return [i * step for i in range(first, last + 1)]
 
 
-def axis(
-  values: Sequence[float], start: float, end: float, log: bool = False
-) -> Axis:
+def axis(values: Sequence[float], start: float, end: float, log: bool = False) -> Axis:
   """An axis with some air around the values."""
   lo, hi = min(values), max(values)
   if log:
@@ -96,8 +94,7 @@ def frame(x: Axis, y: Axis, x_ticks, y_ticks) -> list[str]:
 def text_at(x, y, text: str, anchor: str, kind: str = "tick") -> str:
   """A text at its baseline; `kind` is its class in the style sheet."""
   return (
-    f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
-    f"{escape(text)}</text>"
+    f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
   )
 
 
@@ -130,9 +127,7 @@ def trade_off(
   `floor` is what real data score, a dashed line. Points with x <= 0 or values
   that are not finite are left out; without any there is no chart ("").
   """
-  series = [
-    s._replace(points=[p for p in s.points if _drawable(p)]) for s in series
-  ]
+  series = [s._replace(points=[p for p in s.points if _drawable(p)]) for s in series]
   points = [p for s in series for p in s.points]
   if not points:
     return ""
@@ -141,10 +136,7 @@ def trade_off(
   x = axis([p[0] for p in points], 56, width - 16, True)
   y = axis(ys, height - 50, 34, log)
   parts = frame(
-    x,
-    y,
-    [(t, seconds(t)) for t in x.ticks(width // 90)],
-    [(t, short(t)) for t in y.ticks(5)],
+    x, y, [(t, seconds(t)) for t in x.ticks(width // 90)], [(t, short(t)) for t in y.ticks(5)]
   )
   taken = [b for s in series for b in _covered(_pixels(x, y, s.points))]
   if floor is not None:
@@ -166,8 +158,7 @@ def _floor(floor: float, x: Axis, y: Axis, taken: list) -> list[str]:
   taken.append((x.end - wide / 2, at - 10, wide, 14))
   taken.append(((x.start + x.end) / 2, at, x.end - x.start, 2))
   return [
-    f'<line class="floor" x1="{x.start}" x2="{x.end}" y1="{at:.1f}"'
-    f' y2="{at:.1f}"/>',
+    f'<line class="floor" x1="{x.start}" x2="{x.end}" y1="{at:.1f}" y2="{at:.1f}"/>',
     text_at(x.end, at - 6, text, "end"),
   ]
 
@@ -185,10 +176,7 @@ def _covered(spots) -> list[tuple[float, float, float, float]]:
   boxes = [(px, py, 10, 10) for px, py in spots]
   for (x0, y0), (x1, y1) in itertools.pairwise(spots):
     n = math.ceil(math.hypot(x1 - x0, y1 - y0) / 8)
-    boxes += [
-      (x0 + (x1 - x0) * i / n, y0 + (y1 - y0) * i / n, 4, 4)
-      for i in range(1, n)
-    ]
+    boxes += [(x0 + (x1 - x0) * i / n, y0 + (y1 - y0) * i / n, 4, 4) for i in range(1, n)]
   return boxes
 
 
@@ -214,9 +202,7 @@ def _drawn(s: Series, x: Axis, y: Axis, taken: list) -> list[str]:
       parts.append(text_at(*at, text, "middle", kind))
   if len(spots) > 1:
     wide = 1.2 * CHAR * len(s.label)
-    if at := _place(*spots[-1], wide, taken, x) or _place(
-      *spots[0], wide, taken, x
-    ):
+    if at := _place(*spots[-1], wide, taken, x) or _place(*spots[0], wide, taken, x):
       parts.append(text_at(*at, s.label, "middle", f"name f{s.colour}"))
   return parts
 
@@ -241,9 +227,7 @@ def _place(px, py, wide, taken, x: Axis) -> tuple[float, float] | None:
     if left < x.start + 2 or right > x.end + 14 or box[1] < 28:
       continue
     if not any(
-      abs(box[0] - b[0]) * 2 < wide + b[2]
-      and abs(box[1] - b[1]) * 2 < 13 + b[3]
-      for b in taken
+      abs(box[0] - b[0]) * 2 < wide + b[2] and abs(box[1] - b[1]) * 2 < 13 + b[3] for b in taken
     ):
       taken.append(box)
       return px + dx, py + dy
@@ -265,9 +249,7 @@ def lines(
   x = axis([p[0] for v in curves.values() for p in v], 44, width - 12)
   y = axis([p[1] for v in curves.values() for p in v], height - 26, 40)
   x = x._replace(lo=max(x.lo, 0)) if x.hi > 0 else x
-  parts = frame(
-    x, y, [(t, short(t)) for t in x.ticks()], [(t, short(t)) for t in y.ticks()]
-  )
+  parts = frame(x, y, [(t, short(t)) for t in x.ticks()], [(t, short(t)) for t in y.ticks()])
   parts.append(text_at(4, 14, title, "start", "ink"))
   left = 44.0
   for i, (name, points) in enumerate(curves.items()):
@@ -275,9 +257,7 @@ def lines(
     style = f'class="line c{colour} dash{i % 3}"'
     parts.append(f'<polyline {style} points="{path}"/>')
     if len(curves) > 1:
-      parts.append(
-        f'<line {style} x1="{left}" x2="{left + 18}" y1="26" y2="26"/>'
-      )
+      parts.append(f'<line {style} x1="{left}" x2="{left + 18}" y1="26" y2="26"/>')
       parts.append(text_at(left + 23, 30, name, "start", "small"))
       left += 38 + CHAR * len(name)
   return svg(width, height, f"{title} over steps", parts)

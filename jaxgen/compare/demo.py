@@ -4,6 +4,7 @@
 
 Trains the three families, judges them and writes demo/report.html.
 """
+
 from absl import flags
 
 from jaxgen.compare import compare
@@ -14,12 +15,10 @@ FAMILIES = ("digits_diffusion", "digits_gan", "digits_vae")
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flags.DEFINE_string("out", "demo", "folder of the report", flag_values=values)
-  flags.DEFINE_bool("debug", False, "a few steps each, to see it run",
-                    flag_values=values)
+  flags.DEFINE_bool("debug", False, "a few steps each, to see it run", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
   """The verb."""
   suffix = ":debug" if values.debug else ""
-  compare.compare([f"configs/{name}.py{suffix}" for name in FAMILIES], (),
-                  values.out)
+  compare.compare([f"configs/{name}.py{suffix}" for name in FAMILIES], (), values.out)

@@ -7,6 +7,7 @@ Trains what is missing in OUT/DATA-RULE-SEED (see configs/modes.py), and judges
 it by as many samples as papers do. Writes OUT/modes.json (which further runs
 add to, and which a killed one goes on from), OUT/modes.md and OUT/modes.png.
 """
+
 import dataclasses
 import itertools
 import pathlib
@@ -34,40 +35,53 @@ from jaxgen.sampling import output
 from jaxgen.sampling.sampler import load
 
 # The names that configs/modes.py knows, and what tables call them.
-DATA = {"ring8": "ring of 8", "grid25": "grid of 25",
-        "stacked": "stacked digits, 1,000"}
+DATA = {"ring8": "ring of 8", "grid25": "grid of 25", "stacked": "stacked digits, 1,000"}
 RULES = {
-    "minimax": "minimax", "nonsaturating": "non-saturating",
-    "least_squares": "least squares", "hinge": "hinge", "wgan": "WGAN, clipped",
-    "wgan_gp": "WGAN-GP", "r1": "non-saturating, R1",
-    "relativistic": "relativistic, R1 + R2", "diffusion": "diffusion",
-    "vae": "VAE"}
-METRICS = {"modes": "modes", "modes_sure": "for sure", "kl": "KL",
-           "high_quality": "high quality"}
+  "minimax": "minimax",
+  "nonsaturating": "non-saturating",
+  "least_squares": "least squares",
+  "hinge": "hinge",
+  "wgan": "WGAN, clipped",
+  "wgan_gp": "WGAN-GP",
+  "r1": "non-saturating, R1",
+  "relativistic": "relativistic, R1 + R2",
+  "diffusion": "diffusion",
+  "vae": "VAE",
+}
+METRICS = {"modes": "modes", "modes_sure": "for sure", "kl": "KL", "high_quality": "high quality"}
 SHOWN = 2000  # samples that are kept for the picture
 
 Row = dict[str, Any]
 FORM = {
-    "rows": [{"data": set(DATA), "rule": set(RULES), "seed": Whole(0),
-              "num": Whole(1), "scores": Each(NUMBER), "diverged?": str,
-              "config": {"data": {"source": str}}}],
-    "floors": Each(Each(NUMBER)),
-    "judges": Each({"features": str, "protocol": str})}
+  "rows": [
+    {
+      "data": set(DATA),
+      "rule": set(RULES),
+      "seed": Whole(0),
+      "num": Whole(1),
+      "scores": Each(NUMBER),
+      "diverged?": str,
+      "config": {"data": {"source": str}},
+    }
+  ],
+  "floors": Each(Each(NUMBER)),
+  "judges": Each({"features": str, "protocol": str}),
+}
 
 
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
-  flags.DEFINE_string("out", None, "folder of models and results",
-                      flag_values=values)
-  flags.DEFINE_string("judge", None, "folder of the judge of digits; default: "
-                      "in the user's cache", flag_values=values)
+  flags.DEFINE_string("out", None, "folder of models and results", flag_values=values)
+  flags.DEFINE_string(
+    "judge", None, "folder of the judge of digits; default: in the user's cache", flag_values=values
+  )
   flags.DEFINE_list("data", list(DATA), "on what", flag_values=values)
   flags.DEFINE_list("rules", list(RULES), "by which rules", flag_values=values)
   flags.DEFINE_integer("seeds", 1, "trainings for each row", flag_values=values)
-  flags.DEFINE_integer("num", None, "samples; default: 10,000 points, 25,600 "
-                       "images", flag_values=values)
-  flags.DEFINE_bool("debug", False, "a few steps each, to see it run",
-                    flag_values=values)
+  flags.DEFINE_integer(
+    "num", None, "samples; default: 10,000 points, 25,600 images", flag_values=values
+  )
+  flags.DEFINE_bool("debug", False, "a few steps each, to see it run", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -77,8 +91,7 @@ def main(values: flags.FlagValues) -> None:
   check("data", values.data, DATA)
   check("rules", values.rules, RULES)
   if values.seeds < 1 or (values.num is not None and values.num < 32):
-    raise UserError(f"seeds={values.seeds}, num={values.num}: want at least 1, "
-                    "and at least 32")
+    raise UserError(f"seeds={values.seeds}, num={values.num}: want at least 1, and at least 32")
   home = pathlib.Path(values.out)
   check_report(home, "modes.json", ("modes.md", "modes.png"))
   results = earlier(home / "modes.json")
@@ -90,12 +103,16 @@ def main(values: flags.FlagValues) -> None:
     results["floors"][data] = means(judge.floor())
     for seed, rule in itertools.product(range(values.seeds), values.rules):
       c = configured(data, rule, seed, values.debug)
-      told = {"data": data, "rule": rule, "seed": seed, "num": judge.count,
-              "config": config.as_json(c)}
+      told = {
+        "data": data,
+        "rule": rule,
+        "seed": seed,
+        "num": judge.count,
+        "config": config.as_json(c),
+      }
       if not done(home, told, results["rows"]):
         row = told | played(c, home / name(told), judge)
-        results["rows"] = [*(r for r in results["rows"]
-                             if name(r) != name(row)), row]
+        results["rows"] = [*(r for r in results["rows"] if name(r) != name(row)), row]
         tell(row)
         files.write_json(home / "modes.json", results | {"machine": machine()})
   publish(home, results)
@@ -105,9 +122,10 @@ def check(flag: str, given: Sequence[str], names: Iterable[str]) -> None:
   """UserError for a name that is not one of `names`, or for none at all."""
   strange = [word for word in given if word not in names]
   if strange or not given:
-    raise UserError(f"--{flag}={','.join(given)}: want some of "
-                    f"{','.join(names)}"
-                    + "".join(nearest(word, names) for word in strange[:1]))
+    raise UserError(
+      f"--{flag}={','.join(given)}: want some of "
+      f"{','.join(names)}" + "".join(nearest(word, names) for word in strange[:1])
+    )
 
 
 def configured(data: str, rule: str, seed: int, debug: bool) -> ConfigDict:
@@ -138,8 +156,10 @@ def name(row: Row) -> str:
 
 def done(home: pathlib.Path, told: Row, rows: Sequence[Row]) -> bool:
   """Whether that very training was judged, and its samples are kept."""
-  return any(told.items() <= row.items() and (
-      "diverged" in row or kept(home, row) is not None) for row in rows)
+  return any(
+    told.items() <= row.items() and ("diverged" in row or kept(home, row) is not None)
+    for row in rows
+  )
 
 
 def played(c: ConfigDict, workdir: pathlib.Path, judge: Judge) -> Row:
@@ -147,22 +167,25 @@ def played(c: ConfigDict, workdir: pathlib.Path, judge: Judge) -> Row:
 
   A training that diverges is a result, too.
   """
-  print(f"[modes] {printable(workdir.name)}: {c.steps} steps", file=sys.stderr,
-        flush=True)
+  print(f"[modes] {printable(workdir.name)}: {c.steps} steps", file=sys.stderr, flush=True)
   try:
     state = train.train(c, str(workdir), quiet=True)
   except Diverged as e:
     return {"diverged": str(e), "scores": {}}
   if state.step < c.steps:
-    raise UserError(f"stopped at step {int(state.step)} in {workdir}: the same "
-                    "command goes on from there")
+    raise UserError(
+      f"stopped at step {int(state.step)} in {workdir}: the same command goes on from there"
+    )
   model, begun = load(str(workdir)), time.perf_counter()
   x = model.sample(c.seed, judge.count)
   took = time.perf_counter() - begun
   output.write(str(workdir / "samples.npz"), x[:SHOWN], None, model.card)
-  return {"scores": means(judge.scores(x, None, cas=False)),
-          "train_seconds": meta.latest(workdir).get("seconds"),
-          "sample_seconds": took, "nfe": model.model.nfe()}
+  return {
+    "scores": means(judge.scores(x, None, cas=False)),
+    "train_seconds": meta.latest(workdir).get("seconds"),
+    "sample_seconds": took,
+    "nfe": model.model.nfe(),
+  }
 
 
 def kept(home: pathlib.Path, row: Row) -> np.ndarray | None:
@@ -175,10 +198,8 @@ def kept(home: pathlib.Path, row: Row) -> np.ndarray | None:
 
 def tell(row: Row) -> None:
   """Progress, on stderr."""
-  scores = ", ".join(f"{METRICS[k]} {row['scores'][k]:.4g}" for k in METRICS
-                     if k in row["scores"])
-  print(f"[modes] {name(row)}: {scores or printable(row['diverged'])}",
-        file=sys.stderr, flush=True)
+  scores = ", ".join(f"{METRICS[k]} {row['scores'][k]:.4g}" for k in METRICS if k in row["scores"])
+  print(f"[modes] {name(row)}: {scores or printable(row['diverged'])}", file=sys.stderr, flush=True)
 
 
 def publish(home: pathlib.Path, results: Mapping[str, Any]) -> None:
@@ -192,26 +213,39 @@ def publish(home: pathlib.Path, results: Mapping[str, Any]) -> None:
 def table(results: Mapping[str, Any]) -> str:
   """Rules by data in Markdown, and how the numbers came about."""
   rows, floors = results["rows"], results["floors"]
-  columns = [(d, m) for d in among(rows, "data", DATA) for m in METRICS
-             if m in floors[d]]
-  lines = [["", *(f"{DATA[d]}: {METRICS[m]}" for d, m in columns)],
-           ["---", *["---:"] * len(columns)],
-           ["real test data", *(number(floors[d][m]) for d, m in columns)]]
+  columns = [(d, m) for d in among(rows, "data", DATA) for m in METRICS if m in floors[d]]
+  lines = [
+    ["", *(f"{DATA[d]}: {METRICS[m]}" for d, m in columns)],
+    ["---", *["---:"] * len(columns)],
+    ["real test data", *(number(floors[d][m]) for d, m in columns)],
+  ]
   for rule in among(rows, "rule", RULES):
     own = [r for r in rows if r["rule"] == rule]
-    lines.append([RULES[rule], *(
-        cell([r["scores"].get(m) for r in own if r["data"] == d])
-        for d, m in columns)])
-  notes = [f"- {DATA[d]}: {said(r['num'] for r in rows if r['data'] == d)} "
-           f"samples by {results['judges'][d]['features']}; "
-           f"{results['judges'][d]['protocol']}."
-           for d in among(rows, "data", DATA)]
-  seeds = said(len([r for r in rows if (r["data"], r["rule"]) == pair])
-               for pair in {(r["data"], r["rule"]) for r in rows})
-  return "\n".join([
-      *("| " + " | ".join(line) + " |" for line in lines), "",
-      f"Trainings in a row: {seeds}; ± is their standard deviation. KL is to "
-      "uniform, in nats.", *notes, ""])
+    lines.append(
+      [
+        RULES[rule],
+        *(cell([r["scores"].get(m) for r in own if r["data"] == d]) for d, m in columns),
+      ]
+    )
+  notes = [
+    f"- {DATA[d]}: {said(r['num'] for r in rows if r['data'] == d)} "
+    f"samples by {results['judges'][d]['features']}; "
+    f"{results['judges'][d]['protocol']}."
+    for d in among(rows, "data", DATA)
+  ]
+  seeds = said(
+    len([r for r in rows if (r["data"], r["rule"]) == pair])
+    for pair in {(r["data"], r["rule"]) for r in rows}
+  )
+  return "\n".join(
+    [
+      *("| " + " | ".join(line) + " |" for line in lines),
+      "",
+      f"Trainings in a row: {seeds}; ± is their standard deviation. KL is to uniform, in nats.",
+      *notes,
+      "",
+    ]
+  )
 
 
 def cell(values: Sequence[float | None]) -> str:
@@ -240,10 +274,8 @@ def portraits(home: pathlib.Path, rows: Sequence[Row]) -> np.ndarray:
   """Real data and samples of the first training of every row, by data."""
   pictured: dict[str, dict[str, np.ndarray]] = {}
   for data in among(rows, "data", DATA):
-    own = sorted((r for r in rows if r["data"] == data),
-                 key=lambda row: row["seed"])
-    real, _ = open_source(own[0]["config"]["data"]["source"],
-                          split="test").arrays()
+    own = sorted((r for r in rows if r["data"] == data), key=lambda row: row["seed"])
+    real, _ = open_source(own[0]["config"]["data"]["source"], split="test").arrays()
     panels = {"real": portrait(real, real)}
     for rule in among(own, "rule", RULES):
       x = kept(home, next(r for r in own if r["rule"] == rule))

@@ -92,9 +92,7 @@ def measured(results: Mapping) -> list[Column]:
     return rank, features != results.get("features"), key
 
   columns = []
-  for key in sorted(
-    {k for metrics in [real, *every] for k in metrics}, key=order
-  ):
+  for key in sorted({k for metrics in [real, *every] for k in metrics}, key=order):
     metric, (_, features) = verdict.describe(key), verdict.split(key)
     if features == results.get("features"):
       features = ""  # the page says once what they are
@@ -166,8 +164,7 @@ def _table(results: Mapping, columns: list[Column], real: bool) -> str:
     return ""
   groups = dict.fromkeys(c.group for c in columns)
   top = "".join(
-    f'<th colspan="{sum(c.group == group for c in columns)}">{group}</th>'
-    for group in groups
+    f'<th colspan="{sum(c.group == group for c in columns)}">{group}</th>' for group in groups
   )
   head = "".join(_head(c.title, c.better, c.features) for c in columns)
   body = []
@@ -177,9 +174,7 @@ def _table(results: Mapping, columns: list[Column], real: bool) -> str:
     body.append(f'<tr class="real"><th>{title}</th>{cells}</tr>')
   for i, f in enumerate(families(results)):
     cells = (
-      _cell(
-        c.values[i], c.form, _is_best(c, i), c.spreads[i] if c.spreads else None
-      )
+      _cell(c.values[i], c.form, _is_best(c, i), c.spreads[i] if c.spreads else None)
       for c in columns
     )
     note = f"<small>{escape(setting(f.entry))}</small>" if real else ""
@@ -205,9 +200,7 @@ def _is_best(column: Column, i: int) -> bool:
   return value * column.better == max(v * column.better for v in known)
 
 
-def _cell(
-  value, form: Callable[[float], str] = number, best=False, spread=None
-) -> str:
+def _cell(value, form: Callable[[float], str] = number, best=False, spread=None) -> str:
   if value is None:
     return f'<td class="none">{DASH}</td>'
   if not verdict.finite(value):
@@ -219,11 +212,7 @@ def _cell(
 
 def _settings(results: Mapping) -> str:
   """Every sampling setting that was measured, folded away."""
-  entries = [
-    (f, entry)
-    for f in families(results)
-    for entry in f.row.get("sampling") or []
-  ]
+  entries = [(f, entry) for f in families(results) for entry in f.row.get("sampling") or []]
   if len(entries) <= len(families(results)):
     return ""
   keys = dict.fromkeys(k for _, e in entries for k in e.get("metrics") or {})
@@ -324,9 +313,7 @@ def _trade_off(results: Mapping) -> str:
   if key is None:
     return ""
   metric = verdict.describe(key)
-  series = [
-    charts.Series(f.name, f.colour, _points(f, key)) for f in families(results)
-  ]
+  series = [charts.Series(f.name, f.colour, _points(f, key)) for f in families(results)]
   floor = ((results.get("real") or {}).get("metrics") or {}).get(key)
   floor = floor if verdict.finite(floor) else None
   wide, narrow = (
@@ -367,8 +354,7 @@ def _training(results: Mapping) -> str:
     ]
     drawn = [f"<div>{svg}</div>" for svg in drawn if svg]
     warnings = "".join(
-      f'<p class="warning">{escape(text)}</p>'
-      for text in f.row.get("warnings") or []
+      f'<p class="warning">{escape(text)}</p>' for text in f.row.get("warnings") or []
     )
     if drawn or warnings:
       parts.append(
@@ -386,8 +372,7 @@ def _training(results: Mapping) -> str:
 
 def _commands(results: Mapping) -> str:
   parts = [
-    f'<h3 class="family">{f.title}</h3>'
-    f"<pre>{chr(10).join(map(escape, f.row['commands']))}</pre>"
+    f'<h3 class="family">{f.title}</h3><pre>{chr(10).join(map(escape, f.row["commands"]))}</pre>'
     for f in families(results)
     if f.row.get("commands")
   ]
@@ -400,16 +385,10 @@ def _made(results: Mapping) -> str:
   """How the numbers were made, and what they mean."""
   facts = [
     (name.capitalize(), _listed(results.get(name)))
-    for name in (
-      *("dataset", "features", "counts", "machine", "versions"),
-      "created",
-    )
+    for name in (*("dataset", "features", "counts", "machine", "versions"), "created")
   ]
   judge = results.get("judge") or {}
-  facts += [
-    (name.capitalize(), str(judge.get(name) or ""))
-    for name in ("reference", "protocol")
-  ]
+  facts += [(name.capitalize(), str(judge.get(name) or "")) for name in ("reference", "protocol")]
   for f in families(results):
     about = {k: f.row.get(k) for k in ("config", "workdir")}
     settings = (f.row.get("settings") or {}).items()
@@ -422,13 +401,9 @@ def _made(results: Mapping) -> str:
     if metric.label in shown
   ]
   terms = "".join(
-    f"<dt>{escape(title)}</dt><dd>{escape(text)}</dd>"
-    for title, text in facts
-    if text
+    f"<dt>{escape(title)}</dt><dd>{escape(text)}</dd>" for title, text in facts if text
   )
-  return (
-    f"<section><h2>How the numbers were made</h2><dl>{terms}</dl></section>"
-  )
+  return f"<section><h2>How the numbers were made</h2><dl>{terms}</dl></section>"
 
 
 def _listed(value) -> str:

@@ -13,6 +13,7 @@ swept over, judged alike; a model that enlarges images, on small test images
 killed one goes on from), OUT/sweep.md and OUT/sweep.png. Where all take as many
 evaluations, what is swept over first is drawn to the right.
 """
+
 import functools
 import itertools
 import pathlib
@@ -35,10 +36,16 @@ from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.stages import data_of
 
 Row = dict[str, Any]
-FORM = {"rows": [{
-    "told": {"card": {"family": str, "sampler?": str, "respacing?": str},
-             "knobs": Each(float)},
-    "nfe": float, "scores": Each(NUMBER), "spread": Each(NUMBER)}]}
+FORM = {
+  "rows": [
+    {
+      "told": {"card": {"family": str, "sampler?": str, "respacing?": str}, "knobs": Each(float)},
+      "nfe": float,
+      "scores": Each(NUMBER),
+      "spread": Each(NUMBER),
+    }
+  ]
+}
 SHARES = ("precision", "recall", "coverage", "cas", "high_quality")
 
 
@@ -56,14 +63,20 @@ def define(values: flags.FlagValues) -> None:
   lists("metrics", [], "to show, such as precision,recall; default: the first")
   lists("samplers", [], "by name; default: the config's")
   lists("nfe", [], "network evaluations of an unguided sample, at the most")
-  flags.DEFINE_multi_string("over", [], "knob=value,value,...; repeatable",
-                            flag_values=values)
-  flags.DEFINE_integer("num", None, "samples for each row; default: as many as "
-                       "the training split has", flag_values=values)
+  flags.DEFINE_multi_string("over", [], "knob=value,value,...; repeatable", flag_values=values)
+  flags.DEFINE_integer(
+    "num",
+    None,
+    "samples for each row; default: as many as the training split has",
+    flag_values=values,
+  )
   flags.DEFINE_integer("seed", 0, "of the samples", flag_values=values)
-  flags.DEFINE_integer("standing", None, "GANs: batches of 256 that settle "
-                       "batch norm's statistics anew for every truncation",
-                       flag_values=values)
+  flags.DEFINE_integer(
+    "standing",
+    None,
+    "GANs: batches of 256 that settle batch norm's statistics anew for every truncation",
+    flag_values=values,
+  )
 
 
 def main(values: flags.FlagValues) -> None:
@@ -77,8 +90,13 @@ def main(values: flags.FlagValues) -> None:
   data, judge = data_of(values.workdir), None
   rows = known(home / "sweep.json")
   for sampler in values.samplers or [None]:
-    model = load(values.workdir, ema=values.ema, sampler=sampler,
-                 respacing=values.respacing, classifier=values.classifier)
+    model = load(
+      values.workdir,
+      ema=values.ema,
+      sampler=sampler,
+      respacing=values.respacing,
+      classifier=values.classifier,
+    )
     if judge is None:
       judge = judge_of(model, data, values)
       floor = means(judge.floor())
@@ -86,15 +104,15 @@ def main(values: flags.FlagValues) -> None:
     for knobs in settings(model, nfes, over):
       settled = latents.with_standing_stats(model, values.standing, knobs)
       card = settled.card | {"family": type(model.model).__name__}
-      told = {"card": card, "knobs": knobs, "seed": values.seed,
-              "num": values.num or judge.count}
+      told = {"card": card, "knobs": knobs, "seed": values.seed, "num": values.num or judge.count}
       if any(row["told"] == told for row in rows):
         continue
       rows.append({"told": told} | judged(settled, judge, told))
       tell(rows[-1])
-      files.write_json(home / "sweep.json", {
-          "machine": machine(), "judge": judge.card,
-          "floor": floor, "rows": rows})
+      files.write_json(
+        home / "sweep.json",
+        {"machine": machine(), "judge": judge.card, "floor": floor, "rows": rows},
+      )
   publish(home, rows, floor, metrics, judge)
 
 
@@ -109,28 +127,29 @@ def judge_of(model: Sampler, data: Any, values: flags.FlagValues) -> Judge:
 def chosen(wanted: Sequence[str], known: Iterable[str]) -> list[str]:
   """Metrics by name, or by the part of it before "@"; the first by default."""
   known = list(known)
-  found = [next((k for k in known if w in (k, k.partition("@")[0])), None)
-           for w in wanted]
+  found = [next((k for k in known if w in (k, k.partition("@")[0])), None) for w in wanted]
   for name, metric in zip(wanted, found, strict=True):
     if metric is None:
-      raise UserError(f"--metrics={name}: there is no such metric here"
-                      + nearest(name, known))
+      raise UserError(f"--metrics={name}: there is no such metric here" + nearest(name, known))
   return found or known[:1]
 
 
 def known(path: pathlib.Path) -> list[Row]:
   """The rows that are there already."""
   try:
-    rows = forms.read(path, FORM, lambda why: (
-        f"{path} is no result of a sweep ({why}): move it away"))["rows"]
+    rows = forms.read(
+      path, FORM, lambda why: f"{path} is no result of a sweep ({why}): move it away"
+    )["rows"]
   except FileNotFoundError:
     return []
-  return [row | {k: {m: forms.number(v) for m, v in row[k].items()}
-                 for k in ("scores", "spread")} for row in rows]
+  return [
+    row | {k: {m: forms.number(v) for m, v in row[k].items()} for k in ("scores", "spread")}
+    for row in rows
+  ]
 
 
 def parse(text: str) -> tuple[str, list[float]]:
-  """"eta=0,1" -> ("eta", [0., 1.])."""
+  """ "eta=0,1" -> ("eta", [0., 1.])."""
   name, equals, values = text.partition("=")
   if not equals:
     raise UserError(f"--over={text}: want knob=value,value")
@@ -145,18 +164,19 @@ def numbers(flag: str, words: Sequence[str]) -> list[float]:
     raise UserError(f"--{flag}={','.join(words)}: want numbers") from None
 
 
-def settings(model: Sampler, nfes: Sequence[float],
-             over: dict[str, Sequence[float]]) -> Iterator[dict[str, float]]:
+def settings(
+  model: Sampler, nfes: Sequence[float], over: dict[str, Sequence[float]]
+) -> Iterator[dict[str, float]]:
   """Every combination of knobs, checked before the first is sampled."""
-  plain = {"guidance": 1., "scale": 0.}  # what leaves a model unguided
+  plain = {"guidance": 1.0, "scale": 0.0}  # what leaves a model unguided
   plain = {k: v for k, v in plain.items() if k in model.model.knobs}
   if nfes:
     if "steps" not in model.model.knobs:
-      raise UserError(f"a {type(model.model).__name__} does not sample in "
-                      "steps: leave --nfe")
+      raise UserError(f"a {type(model.model).__name__} does not sample in steps: leave --nfe")
     over = over | {"steps": [longest(model, n, plain) for n in nfes]}
-  combinations = [dict(zip(over, values, strict=True))
-                  for values in itertools.product(*over.values())]
+  combinations = [
+    dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())
+  ]
   for knobs in combinations:
     model.settings(knobs)
   yield from combinations
@@ -180,26 +200,33 @@ def judged(model: Sampler, judge: Judge, told: dict[str, Any]) -> Row:
   x = model.sample(told["seed"], n, y, **told["knobs"], **given)
   took = time.perf_counter() - begun
   scores = judge.scores(x, y, cas=False)
-  return {"nfe": model.model.nfe(**told["knobs"]), "seconds": took,
-          "scores": means(scores), "spread": spreads(scores)}
+  return {
+    "nfe": model.model.nfe(**told["knobs"]),
+    "seconds": took,
+    "scores": means(scores),
+    "spread": spreads(scores),
+  }
 
 
 def tell(row: Row) -> None:
   """Progress, on stderr."""
   first = next(iter(row["scores"]))
-  print(f"[sweep] {label(row)} {row['nfe']} evaluations: {first} "
-        f"{row['scores'][first]:.4g} in {row['seconds']:.0f} s",
-        file=sys.stderr, flush=True)
+  print(
+    f"[sweep] {label(row)} {row['nfe']} evaluations: {first} "
+    f"{row['scores'][first]:.4g} in {row['seconds']:.0f} s",
+    file=sys.stderr,
+    flush=True,
+  )
 
 
 def label(row: Row, axis: str = "steps") -> str:
   """What a row has in common with the others of its curve."""
   card, knobs = row["told"]["card"], row["told"]["knobs"]
   words = [str(card.get("sampler") or card["family"]).rpartition(".")[2]]
-  words += [w for w in (card.get("respacing"),
-                        "classifier" if card.get("classifier") else "") if w]
-  return printable(" ".join(words + [
-      f"{k}={v:g}" for k, v in knobs.items() if k not in ("steps", axis)]))
+  words += [w for w in (card.get("respacing"), "classifier" if card.get("classifier") else "") if w]
+  return printable(
+    " ".join(words + [f"{k}={v:g}" for k, v in knobs.items() if k not in ("steps", axis)])
+  )
 
 
 def axis_of(rows: Sequence[Row]) -> str:
@@ -212,8 +239,13 @@ def axis_of(rows: Sequence[Row]) -> str:
   return "steps"
 
 
-def publish(home: pathlib.Path, rows: Sequence[Row], floor: dict[str, float],
-            metrics: Sequence[str], judge: Judge) -> None:
+def publish(
+  home: pathlib.Path,
+  rows: Sequence[Row],
+  floor: dict[str, float],
+  metrics: Sequence[str],
+  judge: Judge,
+) -> None:
   """The table, also on stdout, and the plot."""
   axis = axis_of(rows)
   right = "evaluations" if axis == "steps" else axis
@@ -224,8 +256,7 @@ def publish(home: pathlib.Path, rows: Sequence[Row], floor: dict[str, float],
     if at is None or metric not in row["scores"]:
       continue
     spread = row["spread"].get(metric)
-    text = f"{row['scores'][metric]:.3g}" + (
-        f" ± {spread:.1g}" if spread else "")
+    text = f"{row['scores'][metric]:.3g}" + (f" ± {spread:.1g}" if spread else "")
     name = label(row, axis) + (f" {metric}" if len(metrics) > 1 else "")
     curves.setdefault(name, {})[at] = text
     points.setdefault(name, []).append((at, row["scores"][metric]))
@@ -242,11 +273,17 @@ def publish(home: pathlib.Path, rows: Sequence[Row], floor: dict[str, float],
   real = ", ".join(f"{m} {floor[m]:.3g}" for m in metrics)
   text = f"{', '.join(metrics)} ({named}: {real})\n\n{text}\n"
   files.write_text(home / "sweep.md", text)
-  pictures.save_png(home / "sweep.png", pictures.curves(
-      points, x="network evaluations" if axis == "steps" else axis,
-      y=", ".join(metrics), floor=floor[metrics[0]] if len(metrics) == 1
-      else None, floor_name=named, shares=all(
-          m.partition("@")[0] in SHARES for m in metrics)))
+  pictures.save_png(
+    home / "sweep.png",
+    pictures.curves(
+      points,
+      x="network evaluations" if axis == "steps" else axis,
+      y=", ".join(metrics),
+      floor=floor[metrics[0]] if len(metrics) == 1 else None,
+      floor_name=named,
+      shares=all(m.partition("@")[0] in SHARES for m in metrics),
+    ),
+  )
   print(text)
 
 

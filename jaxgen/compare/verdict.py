@@ -27,60 +27,29 @@ METRICS = {
     "once. Falls with the number of samples: compare only equal counts",
   ),
   "kid": Metric(
-    "KID",
-    QUALITY,
-    -1,
-    "kernel distance of the same features, unbiased: may be slightly negative",
+    "KID", QUALITY, -1, "kernel distance of the same features, unbiased: may be slightly negative"
   ),
   "precision": Metric(
-    "Precision",
-    QUALITY,
-    1,
-    "share of samples that lie among the real data (k = 3)",
+    "Precision", QUALITY, 1, "share of samples that lie among the real data (k = 3)"
   ),
   "density": Metric(
-    "Density",
-    QUALITY,
-    1,
-    "how densely real data surround the samples (k = 5); 1 for real data",
+    "Density", QUALITY, 1, "how densely real data surround the samples (k = 5); 1 for real data"
   ),
   "cas": Metric(
-    "CAS",
-    QUALITY,
-    1,
-    "accuracy on real data of a classifier that saw generated data only",
+    "CAS", QUALITY, 1, "accuracy on real data of a classifier that saw generated data only"
   ),
   "high_quality": Metric(
     "High quality",
     QUALITY,
     1,
-    "share of samples near a mode: within 3 standard deviations, or"
-    " recognised for sure",
+    "share of samples near a mode: within 3 standard deviations, or recognised for sure",
   ),
-  "recall": Metric(
-    "Recall",
-    DIVERSITY,
-    1,
-    "share of real data that lie among the samples (k = 3)",
-  ),
+  "recall": Metric("Recall", DIVERSITY, 1, "share of real data that lie among the samples (k = 3)"),
   "coverage": Metric(
-    "Coverage",
-    DIVERSITY,
-    1,
-    "share of real data with a sample in their neighbourhood (k = 5)",
+    "Coverage", DIVERSITY, 1, "share of real data with a sample in their neighbourhood (k = 5)"
   ),
-  "modes": Metric(
-    "Modes",
-    DIVERSITY,
-    1,
-    "modes of the data that at least one sample falls on",
-  ),
-  "kl": Metric(
-    "KL",
-    DIVERSITY,
-    -1,
-    "KL divergence of the samples' modes from uniform, in nats",
-  ),
+  "modes": Metric("Modes", DIVERSITY, 1, "modes of the data that at least one sample falls on"),
+  "kl": Metric("KL", DIVERSITY, -1, "KL divergence of the samples' modes from uniform, in nats"),
 }
 
 
@@ -220,10 +189,7 @@ def sentence(results: Mapping) -> str:
   by_winner: dict[tuple[str, ...], list[str]] = {}
   for pick in found:
     by_winner.setdefault(pick.winners, []).append(pick.axis.lower())
-  parts = [
-    f"{_either(winners)} for {_and(axes)}"
-    for winners, axes in by_winner.items()
-  ]
+  parts = [f"{_either(winners)} for {_and(axes)}" for winners, axes in by_winner.items()]
   return f"On {data}, choose {_and(parts, ', ')}."
 
 

@@ -1,8 +1,9 @@
 """Write trained weights as a checkpoint of somebody else's code.
 
-  jaxgen export --workdir W --source adm --out x.pt
-  jaxgen export --workdir W --source diffusers --out model.safetensors
+jaxgen export --workdir W --source adm --out x.pt
+jaxgen export --workdir W --source diffusers --out model.safetensors
 """
+
 import functools
 
 from absl import flags
@@ -19,12 +20,16 @@ def define(values: flags.FlagValues) -> None:
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("workdir", None, "of the trained model")
   flag("out", None, "x.pt, .pth or .bin (PyTorch), or x.safetensors")
-  flag("source", None, "whose names they get: " + ", ".join(SOURCES | GANS)
-       + "; default: those that they were imported by")
+  flag(
+    "source",
+    None,
+    "whose names they get: "
+    + ", ".join(SOURCES | GANS)
+    + "; default: those that they were imported by",
+  )
   flag("ema", None, "profile of averaged weights, or none for the last ones")
   flag("disc", None, "a GAN's discriminator, where that is another file: D.pth")
-  flags.DEFINE_integer("step", None, "of the checkpoint; default: the last",
-                       flag_values=values)
+  flags.DEFINE_integer("step", None, "of the checkpoint; default: the last", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -34,9 +39,12 @@ def main(values: flags.FlagValues) -> None:
   for name in ("out", "disc"):
     if values[name].value:
       check_file(values[name].value, f"--{name}")
-  made = export_weights(values.workdir, values.out, values.source, ema=values.ema,
-               step=values.step, disc=values.disc)
-  print(f"{made['tensors']} tensors of step {made['step']}, averaged by "
-        f"{printable(made['ema'])} -> {printable(values.out)}")
+  made = export_weights(
+    values.workdir, values.out, values.source, ema=values.ema, step=values.step, disc=values.disc
+  )
+  print(
+    f"{made['tensors']} tensors of step {made['step']}, averaged by "
+    f"{printable(made['ema'])} -> {printable(values.out)}"
+  )
   if licence := made["import"].get("licence"):
     print(printable(f"they come from {made['import']['file']}: {licence}"))

@@ -1,4 +1,5 @@
 """Other people's GANs into a workdir of ours, and ours out of it."""
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,15 +20,21 @@ LATENTS = 4096  # whose mean style is that of a file that does not tell it
 GROUPS = ("gen", "disc")
 
 
-def open_gan_checkpoint(checkpoint: str, source: str, config: ConfigDict, *,
-           key: str | None, size: int, disc: str | None,
-           seen: Callable[[int, int], None], say: Callable[[str], None]
-           ) -> tuple[Experiment, DataSpec, core.State, Weights]:
+def open_gan_checkpoint(
+  checkpoint: str,
+  source: str,
+  config: ConfigDict,
+  *,
+  key: str | None,
+  size: int,
+  disc: str | None,
+  seen: Callable[[int, int], None],
+  say: Callable[[str], None],
+) -> tuple[Experiment, DataSpec, core.State, Weights]:
   """Like workdir.open_checkpoint, of a GAN: all sets of the file are taken."""
   check_net(config, source)
   if key is not None:
-    raise UserError("--key is for a network by itself: of a GAN's file all "
-                    "that is there is taken")
+    raise UserError("--key is for a network by itself: of a GAN's file all that is there is taken")
   sets = tensor_files.sets(checkpoint)
   if disc:
     check_disc(source, "--disc")
@@ -39,8 +46,7 @@ def open_gan_checkpoint(checkpoint: str, source: str, config: ConfigDict, *,
     raise UserError(f"--size={size}, but the config makes images of {known}")
   data = DataSpec(c.source, (known, known, getattr(gen, "channels", 3)), c.classes)
   abstract = experiment.abstract(data, sharding.make_mesh())
-  parts = gans.take(sets, {g: collections(abstract, g) for g in GROUPS},
-                    source, seen)
+  parts = gans.take(sets, {g: collections(abstract, g) for g in GROUPS}, source, seen)
   if "disc" not in parts:
     say("the file holds no discriminator: it begins at random")
   return experiment, data, abstract, weights(experiment.model, parts, say)
@@ -51,17 +57,16 @@ def check_net(config: ConfigDict, source: str) -> None:
   name = config.model.get("gen", {}).get("name", config.model.name)
   if source not in GANS or not name.startswith(GANS[source].nets):
     fit = [k for k, how in GANS.items() if name.startswith(how.nets)]
-    raise UserError(f"{source} has no checkpoints of {name}"
-                    + (f": try {' or '.join(fit)}" if fit else ""))
+    raise UserError(
+      f"{source} has no checkpoints of {name}" + (f": try {' or '.join(fit)}" if fit else "")
+    )
   GANS[source].check(config.model.get("gen", {}))
 
 
 def check_disc(source: str, flag: str) -> None:
   """UserError if the source has no discriminators in files of their own."""
-  if source not in GANS or not apart(source) or (
-      "disc" not in GANS[source].sets):
-    raise UserError(f"{source} has no files of discriminators alone: leave "
-                    f"{flag}")
+  if source not in GANS or not apart(source) or ("disc" not in GANS[source].sets):
+    raise UserError(f"{source} has no files of discriminators alone: leave {flag}")
 
 
 def apart(source: str) -> bool:
@@ -74,8 +79,9 @@ def collections(state: core.State, group: str) -> dict[str, Any]:
   return {"params": state.params[group]} | state.stats.get(group, {})
 
 
-def weights(model: core.Model, parts: dict[str, dict[str, Any]],
-            say: Callable[[str], None]) -> Weights:
+def weights(
+  model: core.Model, parts: dict[str, dict[str, Any]], say: Callable[[str], None]
+) -> Weights:
   """What was taken, by group; averages serve where the weights are missing."""
   averages = parts.get("ema", parts.get("gen"))
   raw = parts.get("gen", averages)
@@ -95,26 +101,29 @@ def mean_style(model: core.Model, variables: Mapping[str, Any]) -> np.ndarray:
   """Mean of w, over random z, [W]."""
   zero = jnp.zeros(model.gen.w_dim)
   z = jax.random.normal(jax.random.key(0), (LATENTS, model.z_dim))
-  ws = model.gen.apply(dict(variables) | {"average": {"w_avg": zero}}, z,
-                       method="map")
+  ws = model.gen.apply(dict(variables) | {"average": {"w_avg": zero}}, z, method="map")
   return np.asarray(ws[:, 0].mean(0))
 
 
-def gan_tensors(workdir: str, source: str, config: ConfigDict, ema: str | None,
-          step: int | None) -> tuple[sampling_trained.Trained, dict[str, Any]]:
+def gan_tensors(
+  workdir: str, source: str, config: ConfigDict, ema: str | None, step: int | None
+) -> tuple[sampling_trained.Trained, dict[str, Any]]:
   """A workdir's GAN, and its sets of tensors as the source has them."""
   check_net(config, source)
   if not GANS[source].write:
-    raise UserError(f"{source} keeps its code in its files: none are written; "
-                    "export to another source")
+    raise UserError(
+      f"{source} keeps its code in its files: none are written; export to another source"
+    )
   trained = sampling_trained.load_trained(workdir, ema, step)
   stats = trained.stats.get("gen", {})
   parts = {"ema": {"params": trained.params["gen"]} | stats}
   groups = [g for g in GROUPS if g in GANS[source].sets]
   if groups:
     shapes = abstract(trained)
-    wanted = {"params": {g: shapes.params[g] for g in groups},
-              "stats": {"disc": shapes.stats.get("disc", {})}}
+    wanted = {
+      "params": {g: shapes.params[g] for g in groups},
+      "stats": {"disc": shapes.stats.get("disc", {})},
+    }
     _, tree, _ = sampling_trained.read(workdir, wanted, trained.step)
     stats = {"gen": stats, "disc": tree["stats"]["disc"]}
     parts |= {g: {"params": tree["params"][g]} | stats[g] for g in groups}

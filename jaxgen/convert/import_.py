@@ -10,6 +10,7 @@ what no file says must be told:
   jaxgen import --source adm --checkpoint ema_0.9999_200000.pt --size 64 \
     --heads 4 --attention_order legacy --schedule cosine --workdir W
 """
+
 import functools
 import pathlib
 import sys
@@ -35,23 +36,26 @@ def define(values: flags.FlagValues) -> None:
   flag("key", None, "which of several sets of weights: ema, state_dict, ...")
   flag("disc", None, "a GAN's discriminator, where it is another file: D.pth")
   flag("licence", "", "a note that stays with the weights")
-  flag("attention_order", None, "of channels in a U-Net's attention: new or "
-       "legacy (--use_new_attention_order of guided-diffusion)")
+  flag(
+    "attention_order",
+    None,
+    "of channels in a U-Net's attention: new or "
+    "legacy (--use_new_attention_order of guided-diffusion)",
+  )
   flag("schedule", None, "of the noise: linear or cosine")
   number = functools.partial(flags.DEFINE_integer, flag_values=values)
   number("size", 0, "height of images, if the config does not say")
   number("heads", None, "of a U-Net's attention, how many (--num_heads)")
-  number("head_channels", None, "or of how many channels each "
-         "(--num_head_channels)")
-  number("heads_up", None, "how many on the way up, if it is another number "
-         "(--num_heads_upsample)")
+  number("head_channels", None, "or of how many channels each (--num_head_channels)")
+  number("heads_up", None, "how many on the way up, if it is another number (--num_heads_upsample)")
 
 
 def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not (values.source and values.checkpoint and values.workdir):
-    raise UserError("import needs --source=adm, --checkpoint=x.pt and "
-                    "--workdir=W; a --config is best given, too")
+    raise UserError(
+      "import needs --source=adm, --checkpoint=x.pt and --workdir=W; a --config is best given, too"
+    )
   bars = []
 
   def seen(n: int, total: int) -> None:
@@ -60,12 +64,19 @@ def main(values: flags.FlagValues) -> None:
     if n == total:
       bars[0].end()
 
-  import_weights(values.checkpoint, values.workdir, values.source, values.config,
-        key=values.key, size=values.size, licence=values.licence,
-        disc=values.disc, facts=Facts(
-            values.heads, values.head_channels, values.heads_up,
-            values.attention_order, values.schedule), seen=seen,
-        say=lambda line: print(f"jaxgen: {printable(line)}",
-                               file=sys.stderr))
-  print(printable(f"{pathlib.Path(values.checkpoint).name} -> "
-                  f"{values.workdir}, step 0"))
+  import_weights(
+    values.checkpoint,
+    values.workdir,
+    values.source,
+    values.config,
+    key=values.key,
+    size=values.size,
+    licence=values.licence,
+    disc=values.disc,
+    facts=Facts(
+      values.heads, values.head_channels, values.heads_up, values.attention_order, values.schedule
+    ),
+    seen=seen,
+    say=lambda line: print(f"jaxgen: {printable(line)}", file=sys.stderr),
+  )
+  print(printable(f"{pathlib.Path(values.checkpoint).name} -> {values.workdir}, step 0"))

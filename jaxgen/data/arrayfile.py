@@ -32,8 +32,7 @@ BROKEN = (
   zlib.error,
 )  # fmt: skip
 PICKLED = (
-  "holds pickled Python objects, which could run any program: save plain"
-  " arrays with np.savez"
+  "holds pickled Python objects, which could run any program: save plain arrays with np.savez"
 )
 
 
@@ -75,9 +74,7 @@ class Stored:
     """Of its values."""
     return math.prod(self.shape) * self.dtype.itemsize
 
-  def rows(
-    self, start: int, stop: int, most: int = PART
-  ) -> Iterator[np.ndarray]:
+  def rows(self, start: int, stop: int, most: int = PART) -> Iterator[np.ndarray]:
     """Rows `start` to `stop`, as many at a time as `most` bytes hold.
 
     Raises:
@@ -150,8 +147,7 @@ def stored(path: Path, name: str) -> Stored:
     promised = math.prod(shape) * dtype.itemsize
     if promised > size - begin:
       raise EOFError(
-        f"{name} is to be {dtype} {list(shape)}, {promised:,} bytes, and"
-        f" there are {size - begin:,}"
+        f"{name} is to be {dtype} {list(shape)}, {promised:,} bytes, and there are {size - begin:,}"
       )
     return Stored(path, name, shape, dtype, fortran, begin)
 
@@ -196,9 +192,7 @@ def check_entry(entry: zipfile.ZipInfo, size: int) -> None:
     )
 
 
-def header(
-  file: IO[bytes], name: str
-) -> tuple[tuple[int, ...], np.dtype, bool, int]:
+def header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype, bool, int]:
   """Of an array in .npy format: shape, dtype, Fortran's order, bytes.
 
   Raises:

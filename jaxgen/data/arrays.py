@@ -125,9 +125,7 @@ def digest(x: np.ndarray, y: np.ndarray | None) -> str:
   return h.hexdigest()
 
 
-def mapped(
-  folder: Path, name: str, whole: Callable[[int], Image.Image] | None = None
-) -> Arrays:
+def mapped(folder: Path, name: str, whole: Callable[[int], Image.Image] | None = None) -> Arrays:
   """The packed data set in `folder` (see pack.py), mapped into memory."""
   try:
     meta = json.loads((folder / "meta.json").read_text())
@@ -136,9 +134,7 @@ def mapped(
     y = None
     if meta["classes"]:
       y = np.fromfile(folder / "y.bin", np.int32)
-    if x.nbytes != (folder / "x.bin").stat().st_size or (
-      y is not None and len(y) != len(x)
-    ):
+    if x.nbytes != (folder / "x.bin").stat().st_size or (y is not None and len(y) != len(x)):
       raise ValueError("sizes disagree")
   except (OSError, ValueError, KeyError) as e:
     raise UserError(

@@ -35,8 +35,7 @@ def once(target: Path, make: Callable[[Path], None]) -> Path:
         _make(target, make, alone)
   except OSError as e:
     raise UserError(
-      f"cannot prepare {target}: {e}; $JAXGEN_DATA names a folder to use"
-      " instead"
+      f"cannot prepare {target}: {e}; $JAXGEN_DATA names a folder to use instead"
     ) from e
   return target
 

@@ -25,9 +25,7 @@ class Records:
   skipped, notes = (), ()
   in_memory = False
 
-  def __init__(
-    self, name: str, folder: Path, split: str, size: int, channels: int
-  ):
+  def __init__(self, name: str, folder: Path, split: str, size: int, channels: int):
     self._made_from = (name, folder, split, size, channels)
     self.name, self.dtype = name, np.dtype(np.uint8)
     self.shape = (size, size, channels)
@@ -51,9 +49,7 @@ class Records:
     """Of the data set's name, version and size, and a few examples."""
     some = self.read(np.linspace(0, len(self) - 1, 16).astype(int))
     made_from = f"{self._made_from[1].parts[-3:]}{self._made_from[2:]}"
-    return digest(
-      some["x"], np.frombuffer(f"{made_from}{len(self)}".encode(), np.uint8)
-    )
+    return digest(some["x"], np.frombuffer(f"{made_from}{len(self)}".encode(), np.uint8))
 
   def __len__(self) -> int:
     return len(self._records)
@@ -80,10 +76,7 @@ class Records:
     if cut is None:
       examples = [self[i] for i in indices]
     else:
-      examples = [
-        self._example(i, functools.partial(cut, k))
-        for k, i in enumerate(indices)
-      ]
+      examples = [self._example(i, functools.partial(cut, k)) for k, i in enumerate(indices)]
     return {k: np.stack([e[k] for e in examples]) for k in examples[0]}
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
@@ -129,15 +122,9 @@ def open_tfds(
 
   parts = (*folder.relative_to(root).parts, split, f"{size}x{channels}")
   label = "-".join((*parts, f"v{pack.VERSION}"))
-  target = (
-    root
-    / "packed"
-    / "".join(c if c.isalnum() or c in "-._" else "_" for c in label)
-  )
+  target = root / "packed" / "".join(c if c.isalnum() or c in "-._" else "_" for c in label)
   count = len(source)
-  packed = pack.packed(
-    source.name, target, count, load, source.classes, source.class_names
-  )
+  packed = pack.packed(source.name, target, count, load, source.classes, source.class_names)
   packed = dataclasses.replace(packed, class_names=source.class_names)
   if (height, width) == (size, size):
     return packed
@@ -178,8 +165,7 @@ def find(name: str, root: Path) -> Path:
     configs = sorted({p.parent.name for p in found})
     if len(configs) > 1:
       raise UserError(
-        f"tfds:{name} is prepared as {', '.join(configs)}: say which, e.g."
-        f" tfds:{path}/{configs[0]}"
+        f"tfds:{name} is prepared as {', '.join(configs)}: say which, e.g. tfds:{path}/{configs[0]}"
       )
   found = [p for p in found if version in ("", p.name)]
   if not found:

@@ -75,9 +75,7 @@ def prepare_digits(root: Path) -> Path:
   return cache.once(root / "digits", make)
 
 
-def open_digits(
-  split: str, size: int | None, channels: int | None, root: Path
-) -> Arrays:
+def open_digits(split: str, size: int | None, channels: int | None, root: Path) -> Arrays:
   """The digits, decoded once: 1,797 of them are 115 kB."""
   if split not in ("train", "test"):
     raise UserError(f"digits has the splits train and test, not {split}")

@@ -107,20 +107,13 @@ def open_folder(
   elif classes != sorted(classes):  # by plain order, they were always so
     key.update(os.fsencode("/".join(classes)))
   top = (place / base).name.encode("utf-8", "replace")[:80]
-  label = (
-    f"{top.decode('utf-8', 'ignore')}-{size}x{channels}-v{pack.VERSION}"
-    f"-{key.hexdigest()}"
-  )
-  source = pack.packed(
-    name, root / "packed" / label, len(names), load, count, classes
-  )
+  label = f"{top.decode('utf-8', 'ignore')}-{size}x{channels}-v{pack.VERSION}-{key.hexdigest()}"
+  source = pack.packed(name, root / "packed" / label, len(names), load, count, classes)
   kept = tuple(names[i] for i in pack.kept(names, source.skipped))
   if oblong(map(read, names[:LOOKS])):
     notes = [*notes, image.SQUARES]
   whole = files.whole(base, kept, channels)
-  return dataclasses.replace(
-    source, whole=whole, class_names=tuple(classes), notes=tuple(notes)
-  )
+  return dataclasses.replace(source, whole=whole, class_names=tuple(classes), notes=tuple(notes))
 
 
 class Place(NamedTuple):
@@ -160,10 +153,7 @@ def _folder(top: Path) -> Place:
 
 def _archive(path: Path) -> Place:
   if not zipped.is_archive(path):
-    raise UserError(
-      f"{path} is a file; folder:PATH wants a folder of images, or a .zip of"
-      " them"
-    )
+    raise UserError(f"{path} is a file; folder:PATH wants a folder of images, or a .zip of them")
 
   def stamps(base, names):
     told = zipped.stamps(path)
@@ -207,9 +197,7 @@ def listing(top: Path) -> list[str]:
     else:  # each by itself: two that are links to one are two
       names += [f"{entry}/{name}" for name in _below(path, known)]
   if not names:
-    raise UserError(
-      f"there are no images in {top} (looked for {' '.join(sorted(SUFFIXES))})"
-    )
+    raise UserError(f"there are no images in {top} (looked for {' '.join(sorted(SUFFIXES))})")
   return sorted(names)
 
 
@@ -264,9 +252,7 @@ def choose(where: object, names: Sequence[str], split: str) -> Pictures:
   if not divided:
     if split != "train":
       taken = split in tops and f": it is a class beside {_few(tops, split)}"
-      raise UserError(
-        f"{where} has no subfolder '{split}' to be that split{taken or ''}"
-      )
+      raise UserError(f"{where} has no subfolder '{split}' to be that split{taken or ''}")
     if known:
       rest = [t for t in tops if t not in known]
       notes.append(
@@ -278,9 +264,7 @@ def choose(where: object, names: Sequence[str], split: str) -> Pictures:
   own = _of_split(where, tops, split)
   if loose := [n for n in names if "/" not in n]:
     notes.append(f"{len(loose)} images beside {_few(tops)}, e.g. {loose[0]}")
-  below = lambda top: sorted(
-    n.partition("/")[2] for n in names if n.startswith(f"{top}/")
-  )
+  below = lambda top: sorted(n.partition("/")[2] for n in names if n.startswith(f"{top}/"))
   chosen = below(own)
   classes, labels = classes_of(chosen)
   first = _among(tops, "train")
@@ -288,8 +272,7 @@ def choose(where: object, names: Sequence[str], split: str) -> Pictures:
     known, _ = classes_of(below(first))
     if strange := [c for c in classes if known and c not in known]:
       raise UserError(
-        f"{where} has a class {strange[0]!r} in {own} that {first} lacks: it"
-        f" knows {_few(known)}"
+        f"{where} has a class {strange[0]!r} in {own} that {first} lacks: it knows {_few(known)}"
       )
     if known and classes:
       numbers = {name: i for i, name in enumerate(known)}
@@ -301,10 +284,7 @@ def choose(where: object, names: Sequence[str], split: str) -> Pictures:
 def _of_split(where: object, tops: list[str], split: str) -> str:
   own = _among(tops, split)
   if own is None:
-    raise UserError(
-      f"{where} has no subfolder '{split}' to be that split: there are"
-      f" {_few(tops)}"
-    )
+    raise UserError(f"{where} has no subfolder '{split}' to be that split: there are {_few(tops)}")
   return own
 
 

@@ -13,9 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 89_478_485  # PIL's own limit, beyond which it only warns
 MODES = {1: "L", 3: "RGB"}
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")  # modes
-SUFFIXES = frozenset(
-  ".png .jpg .jpeg .webp .bmp .gif .tif .tiff .ppm .pgm".split()
-)
+SUFFIXES = frozenset(".png .jpg .jpeg .webp .bmp .gif .tif .tiff .ppm .pgm".split())
 # What files of these names are. Pillow knows many more formats, and starts
 # Ghostscript, a program, for whatever begins with %!PS.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -36,9 +34,7 @@ def open_image(file: str | Path | IO[bytes]) -> Image.Image:
     raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
 
 
-def decode(
-  file: str | Path | IO[bytes] | bytes, size: int | None, channels: int
-) -> np.ndarray:
+def decode(file: str | Path | IO[bytes] | bytes, size: int | None, channels: int) -> np.ndarray:
   """Pixels uint8 [size, size, channels] of a stored image, see `upright`.
 
   With `size` None the image stays as it is.
@@ -46,9 +42,7 @@ def decode(
   return pixels(crop(upright(file, channels), size))
 
 
-def upright(
-  file: str | Path | IO[bytes] | bytes, channels: int
-) -> Image.Image:
+def upright(file: str | Path | IO[bytes] | bytes, channels: int) -> Image.Image:
   """A stored image as 8-bit L or RGB.
 
   Turned upright by its EXIF tag. Transparency is dropped, not composited:
@@ -104,9 +98,7 @@ def crop(image: Image.Image, size: int | None) -> Image.Image:
   return image.crop((left, top, left + size, top + size))
 
 
-def random_crop(
-  image: Image.Image, size: int, share: float, words: np.ndarray
-) -> Image.Image:
+def random_crop(image: Image.Image, size: int, share: float, words: np.ndarray) -> Image.Image:
   """A square anywhere, resized to `size`: of `share` to 1 of the short side.
 
   openai/guided-diffusion, image_datasets.random_crop_arr with min_crop_frac =

@@ -11,9 +11,7 @@ from jaxgen.data.arrays import Arrays
 from jaxgen.errors import UserError
 
 
-def open_npz(
-  path: str, split: str, size: int | None, channels: int | None
-) -> Arrays:
+def open_npz(path: str, split: str, size: int | None, channels: int | None) -> Arrays:
   """The images of a sample file .npz, or of an .npy, in its order.
 
   Raises:
@@ -24,13 +22,13 @@ def open_npz(
   place = Path(path).expanduser()
   there = arrayfile.names(place)
   if "arr_0" not in there:
-    raise UserError(f"{path} is not a sample file with arr_0: it holds "
-                    + (", ".join(there[:8]) or "no arrays"))
+    raise UserError(
+      f"{path} is not a sample file with arr_0: it holds " + (", ".join(there[:8]) or "no arrays")
+    )
   x = arrayfile.stored(place, "arr_0")
   if x.dtype != np.uint8 or len(x.shape) != 4 or x.shape[-1] not in (1, 3):
     raise UserError(
-      f"arr_0 of {path} is {x.dtype} {list(x.shape)}; wanted are images,"
-      " uint8 [N, H, W, 1 or 3]"
+      f"arr_0 of {path} is {x.dtype} {list(x.shape)}; wanted are images, uint8 [N, H, W, 1 or 3]"
     )
   if not x.nbytes:
     raise UserError(f"{path} holds no images")

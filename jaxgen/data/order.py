@@ -50,9 +50,7 @@ def indices(seed: int, n: int, positions: np.ndarray) -> np.ndarray:
   epoch, place = np.divmod(positions, n)
   if epoch[0] == epoch[-1]:
     return permutation(seed, int(epoch[0]), n)[place]
-  parts = [
-    permutation(seed, int(e), n)[place[epoch == e]] for e in np.unique(epoch)
-  ]
+  parts = [permutation(seed, int(e), n)[place[epoch == e]] for e in np.unique(epoch)]
   return np.concatenate(parts)
 
 

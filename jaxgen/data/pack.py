@@ -48,10 +48,7 @@ def packed(
   fresh = not target.exists()
   if fresh:
     cache.once(
-      target,
-      lambda tmp: _pack(
-        name, tmp / target.name, count, load, classes, class_names
-      ),
+      target, lambda tmp: _pack(name, tmp / target.name, count, load, classes, class_names)
     )
   source = mapped(target, name)
   if fresh and source.skipped:
@@ -97,9 +94,7 @@ def _pack(name, folder, count, load, classes, class_names) -> None:
         _say(f"packing {name}: {i + 1} of {count}")
     os.fsync(file.fileno())
   if not labels:
-    raise UserError(
-      f"{name}: none of {count} images can be read, e.g. {skipped[0]}"
-    )
+    raise UserError(f"{name}: none of {count} images can be read, e.g. {skipped[0]}")
   if classes:
     y = np.array(labels, np.int32)
     y.tofile(folder / "y.bin")

@@ -119,8 +119,7 @@ def locate(name: str) -> Path:
   spec = importlib.util.find_spec(package)
   if spec is None:
     raise UserError(
-      "photos wants the pictures that scikit-image ships: pip install"
-      " 'jaxgen[photos]'"
+      "photos wants the pictures that scikit-image ships: pip install 'jaxgen[photos]'"
     )
   path = Path(spec.submodule_search_locations[0], rest)
   if not path.is_file():

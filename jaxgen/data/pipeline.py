@@ -133,9 +133,7 @@ def throughput(
 def _check(stream: Batches, start: int, workers: int) -> None:
   batch, process, processes = stream.batch, stream.process, stream.processes
   if batch < 1 or processes < 1 or batch % processes:
-    raise UserError(
-      f"a batch of {batch} cannot be shared evenly by {processes} processes"
-    )
+    raise UserError(f"a batch of {batch} cannot be shared evenly by {processes} processes")
   if not 0 <= process < processes or start < 0 or workers < 0:
     raise UserError(
       f"process {process} of {processes}, start {start}, workers {workers}:"
@@ -151,27 +149,17 @@ def check_crop(source: Source, crop: float) -> None:
   if not crop:
     return
   if len(source.shape) != 3 or source.shape[0] != source.shape[1]:
-    raise UserError(
-      f"crop takes squares of images, and {source.name} holds"
-      f" {list(source.shape)}"
-    )
+    raise UserError(f"crop takes squares of images, and {source.name} holds {list(source.shape)}")
   if not LEAST_CROP <= crop <= 1:
-    raise UserError(
-      f"crop={crop}: want 0 (off) or a share from {LEAST_CROP} to 1, such as"
-      " 0.8"
-    )
+    raise UserError(f"crop={crop}: want 0 (off) or a share from {LEAST_CROP} to 1, such as 0.8")
 
 
-def _ahead(
-  stream: Batches, start: int, workers: int, threads: int
-) -> Iterator[Example]:
+def _ahead(stream: Batches, start: int, workers: int, threads: int) -> Iterator[Example]:
   """The stream from `start` on, read ahead by grain."""
   import grain  # here, because grain brings jax with it
 
   data = grain.MapDataset.source(stream)[start:].to_iter_dataset(
-    grain.ReadOptions(
-      num_threads=threads, prefetch_buffer_size=max(2 * threads, 1)
-    )
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * threads, 1))
   )
   if workers:
     _parse_no_flags()
@@ -180,9 +168,7 @@ def _ahead(
     pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
     data = grain.experimental.WithOptionsIterDataset(data, pipes)
     data = data.mp_prefetch(
-      grain.MultiprocessingOptions(
-        num_workers=workers, per_worker_buffer_size=2
-      ),
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
       worker_init_fn=_die_with_parent,
     )
   iterator = iter(data)

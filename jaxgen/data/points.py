@@ -27,9 +27,7 @@ def modes(name: str) -> tuple[np.ndarray, float]:
     line = np.arange(-4, 5, 2) / 5
     grid = np.stack(np.meshgrid(line, line, indexing="ij"), -1)
     return grid.reshape(25, 2), 0.05 / 5
-  raise UserError(
-    f"there are no points '{name}'; there are {' and '.join(MIXTURES)}"
-  )
+  raise UserError(f"there are no points '{name}'; there are {' and '.join(MIXTURES)}")
 
 
 def open_points(name: str, split: str) -> Arrays:
@@ -43,7 +41,5 @@ def open_points(name: str, split: str) -> Arrays:
   rng = np.random.Generator(np.random.Philox([list(COUNT).index(split), 8]))
   y = np.arange(COUNT[split]) % len(centres)
   x = centres[y] + std * rng.standard_normal((len(y), 2))
-  source = Arrays(
-    f"points:{name}", x.astype(np.float32), y.astype(np.int32), len(centres)
-  )
+  source = Arrays(f"points:{name}", x.astype(np.float32), y.astype(np.int32), len(centres))
   return dataclasses.replace(source, known=source.fingerprint)

@@ -67,8 +67,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     raise
   except (ImportError, AttributeError) as e:
     raise UserError(
-      f"preparing {name} needs what is not installed ({e}); try: pip install"
-      " 'jaxgen[tf]'"
+      f"preparing {name} needs what is not installed ({e}); try: pip install 'jaxgen[tf]'"
     ) from e
   except Exception as e:  # downloads and builders fail in ways of their own
     raise UserError(f"preparing {name} failed: {_short(e)}") from e
@@ -76,9 +75,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
 
 def _download(name: str, root: Path) -> None:
-  builder = tfds.builder(
-    name, data_dir=root, file_format="array_record", try_gcs=False
-  )
+  builder = tfds.builder(name, data_dir=root, file_format="array_record", try_gcs=False)
   if not (root / "downloads").exists():  # what lies there needs no network
     for url in list(getattr(builder, "url_infos", None) or ())[:1]:
       check_reachable(url)
@@ -196,8 +193,7 @@ def _tensorflow() -> types.SimpleNamespace:
   )
   kinds = "uint8 int32 int64 float32 float64".split()
   return types.SimpleNamespace(
-    io=types.SimpleNamespace(gfile=gfile),
-    **{kind: getattr(np, kind) for kind in kinds},
+    io=types.SimpleNamespace(gfile=gfile), **{kind: getattr(np, kind) for kind in kinds}
   )
 
 
@@ -205,15 +201,19 @@ def _short(e: Exception) -> str:
   text = f"{type(e).__name__}: {e}".strip()
   return " ".join(text.split())[:300]
 
+
 WORDS = ("tfds:NAME", "digits")
 
 
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flags.DEFINE_string("what", None, "tfds:NAME or digits", flag_values=values)
-  flags.DEFINE_string("data_dir", None, "default: $JAXGEN_DATA, or "
-                      "jaxgen/data in $XDG_CACHE_HOME or ~/.cache",
-                      flag_values=values)
+  flags.DEFINE_string(
+    "data_dir",
+    None,
+    "default: $JAXGEN_DATA, or jaxgen/data in $XDG_CACHE_HOME or ~/.cache",
+    flag_values=values,
+  )
 
 
 def main(values: flags.FlagValues) -> None:

@@ -44,8 +44,7 @@ def open_source(
   """
   if channels not in (None, 0, 1, 3) or size is not None and size < 1:
     raise UserError(
-      f"images have 1 or 3 channels (0: as stored) and a positive size, not"
-      f" {channels} and {size}"
+      f"images have 1 or 3 channels (0: as stored) and a positive size, not {channels} and {size}"
     )
   kind, _, rest = name.partition(":")
   root = cache.root(data_dir)

@@ -13,9 +13,7 @@ COUNT = {"train": 50_000, "test": 25_600}
 MODES = 1000
 
 
-def open_stacked(
-  split: str, size: int | None, channels: int | None, root: Path
-) -> Arrays:
+def open_stacked(split: str, size: int | None, channels: int | None, root: Path) -> Arrays:
   """Images uint8 [N, 8, 8, 3]; y: the number that their digits spell, 0..999.
 
   Red is the hundreds' digit, green the tens', blue the ones'. What Metz et
@@ -25,9 +23,7 @@ def open_stacked(
   other, then a digit of each class: a fixed table, the same on every machine.
   """
   if split not in COUNT:
-    raise UserError(
-      f"stacked_digits has the splits train and test, not {split}"
-    )
+    raise UserError(f"stacked_digits has the splits train and test, not {split}")
   if channels not in (None, 3):
     raise UserError(f"stacked_digits has 3 channels, not {channels}")
   x, y = open_digits(split, size, 1, root).arrays()

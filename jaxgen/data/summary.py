@@ -29,8 +29,7 @@ def summary(source: Source, split: str) -> str:
   parts += [classes(source)]
   if source.skipped:
     parts.append(
-      f"{len(source.skipped):,} left out that cannot be read, such as"
-      f" {source.skipped[0]}"
+      f"{len(source.skipped):,} left out that cannot be read, such as {source.skipped[0]}"
     )
   return printable("; ".join(parts + list(source.notes)))
 

@@ -40,9 +40,7 @@ def listing(path: Path) -> list[str]:
         if entry.file_size > LARGEST:
           raise ValueError(f"{entry.filename} is larger than any image")
   if not entries:
-    raise UserError(
-      f"there are no images in {path} (looked for {' '.join(sorted(SUFFIXES))})"
-    )
+    raise UserError(f"there are no images in {path} (looked for {' '.join(sorted(SUFFIXES))})")
   return sorted({e.filename for e in entries})
 
 
@@ -79,9 +77,7 @@ def member(path: Path, name: str) -> IO[bytes]:
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_open(
-  path: Path, process: int
-) -> tuple[zipfile.ZipFile, threading.Lock]:
+def _kept_open(path: Path, process: int) -> tuple[zipfile.ZipFile, threading.Lock]:
   """Its directory is read once in each process, which share no place in it."""
   return zipfile.ZipFile(path), threading.Lock()
 
@@ -100,9 +96,7 @@ class Members:
     return image.upright(file, self.channels)
 
 
-def labels_in(
-  path: Path, names: Sequence[str], base: str = ""
-) -> np.ndarray | None:
+def labels_in(path: Path, names: Sequence[str], base: str = "") -> np.ndarray | None:
   """Labels int32 [N] of the images of a .zip, if its dataset.json has them.
 
   `names` are below the folder `base`, and so is dataset.json.
@@ -118,9 +112,7 @@ def labels_in(
   return labels_of(text, names, f"{LABELS} of {path}")
 
 
-def labels_of(
-  text: str | bytes, names: Sequence[str], what: str
-) -> np.ndarray | None:
+def labels_of(text: str | bytes, names: Sequence[str], what: str) -> np.ndarray | None:
   """Labels int32 [N] of images by name, as a dataset.json says them.
 
   That is {"labels": [["00000/img00000000.png", 6], ..]}; null: there are none.
@@ -130,9 +122,7 @@ def labels_of(
   """
   try:
     pairs = json.loads(text)["labels"]
-    known = None if pairs is None else {
-      k: v for k, v in pairs if type(v) is int and 0 <= v < 2**31
-    }
+    known = None if pairs is None else {k: v for k, v in pairs if type(v) is int and 0 <= v < 2**31}
     bad = pairs is not None and len(known) != len(pairs)
   except (ValueError, KeyError, TypeError, RecursionError):
     bad = True

@@ -37,9 +37,7 @@ class Noisy:
   blur: float = 0.0
   widths: tuple[float, float] = (0.4, 0.6)
 
-  def __call__(
-    self, key: Array, z_0: Array, s: Array | None = None
-  ) -> dict[str, Array]:
+  def __call__(self, key: Array, z_0: Array, s: Array | None = None) -> dict[str, Array]:
     """Keys [B], small images -> what the network gets, low_res and level.
 
     Of levels s [B]; without them as in training, drawn and with blur.
@@ -70,24 +68,18 @@ class Noisy:
 
     def one(k: Array, z: Array) -> Array:
       whether, width = jax.random.split(k)
-      sigma = jax.random.uniform(
-        width, minval=self.widths[0], maxval=self.widths[1]
-      )
+      sigma = jax.random.uniform(width, minval=self.widths[0], maxval=self.widths[1])
       side = jnp.exp(-0.5 / sigma**2)
       side, middle = side / (1 + 2 * side), 1 / (1 + 2 * side)
       soft = z
       for axis in (0, 1):
         pad = [(1, 1) if a == axis else (0, 0) for a in range(z.ndim)]
         wide = jnp.pad(soft, pad, mode="reflect")
-        a, b, c = (
-          jax.lax.slice_in_dim(wide, i, i + z.shape[axis], axis=axis)
-          for i in range(3)
-        )
+        a, b, c = (jax.lax.slice_in_dim(wide, i, i + z.shape[axis], axis=axis) for i in range(3))
         soft = middle * b + side * (a + c)
       return jnp.where(jax.random.bernoulli(whether, self.blur), soft, z)
 
     return jax.vmap(one)(key, z_0)
-
 
 
 def stopped(

@@ -27,8 +27,7 @@ def bicubic(x: Array, size: int) -> Array:
   return jax.image.resize(x, shape, "bicubic", antialias=True)
 
 
-def enlarged(given: dict[str, Array], shape: tuple[int, ...],
-             how: str = "bicubic") -> Array:
+def enlarged(given: dict[str, Array], shape: tuple[int, ...], how: str = "bicubic") -> Array:
   """Conditions -> their `low_res` enlarged to `shape`, for `around`.
 
   As it is, with the noise of its augmentation: that should be low, then.

@@ -68,9 +68,7 @@ def classifier(
   return guided
 
 
-def interval(
-  inside: Denoise, outside: Denoise, lo: Array, hi: Array
-) -> Denoise:
+def interval(inside: Denoise, outside: Denoise, lo: Array, hi: Array) -> Denoise:
   """`inside` for lo < sigma / alpha <= hi, of any two denoisers.
 
   Only the one that is asked is evaluated. Both or neither learn the variance.

@@ -49,9 +49,7 @@ class SecondMoment:
     mixed = (1 - self.floor) * self._moment(stats) + self.floor * even
     return jnp.where(self._warm(stats), mixed, even)
 
-  def __call__(
-    self, key: Array, ndim: int, stats: History
-  ) -> tuple[Array, Array]:
+  def __call__(self, key: Array, ndim: int, stats: History) -> tuple[Array, Array]:
     """Keys [B] -> t [B, 1, .., 1] and the weights [B] of their losses.
 
     With the weights, 1 / (steps p_t), the loss keeps its expectation.
@@ -84,10 +82,7 @@ class SecondMoment:
     after = ahead - jnp.arange(len(index))
     slot = (stats.seen[index] + before) % self.history
     row = jnp.where(after < self.history, index, self.steps)  # else dropped
-    return History(
-      stats.losses.at[row, slot].set(losses, mode="drop"),
-      stats.seen.at[index].add(1),
-    )
+    return History(stats.losses.at[row, slot].set(losses, mode="drop"), stats.seen.at[index].add(1))
 
   def _warm(self, stats: History) -> Array:
     return (stats.seen >= self.history).all()

@@ -22,9 +22,7 @@ def _share(t: Noise, s: Noise) -> Array:
   return -jnp.expm1(t.logsnr - s.logsnr)
 
 
-def posterior(
-  x_t: Array, x_0: Array, t: Noise, s: Noise
-) -> tuple[Array, Array]:
+def posterior(x_t: Array, x_0: Array, t: Noise, s: Noise) -> tuple[Array, Array]:
   """Mean and variance of q(x_s | x_t, x_0): Ho et al. 2020, Eqs. 6 and 7.
 
   Kingma et al. 2021, App. A, has it for every process.
@@ -97,13 +95,7 @@ def log_variance(D: Array | Estimate, link: Link, frac: Array = 1.0) -> Array:
   return frac * link.large + (1 - frac) * link.small
 
 
-def vb_terms(
-  x_0: Array,
-  x_t: Array,
-  D: Array | Estimate,
-  link: Link,
-  frac: Array = 1.0,
-) -> Array:
+def vb_terms(x_0: Array, x_t: Array, D: Array | Estimate, link: Link, frac: Array = 1.0) -> Array:
   """The bound's terms L_s of these links, [B] bits per dimension.
 
   Ho et al. 2020, Eq. 5: KL(q(x_s | x_t, x_0) || p(x_s | x_t)), or where s is
@@ -124,9 +116,7 @@ def bits(nats: Array) -> Array:
   return nats.reshape(len(nats), -1).mean(1) / jnp.log(2.0)
 
 
-def normal_kl(
-  mean: Array, log_var: Array, other: Array, other_log_var: Array
-) -> Array:
+def normal_kl(mean: Array, log_var: Array, other: Array, other_log_var: Array) -> Array:
   """KL(N(mean, e^log_var) || N(other, e^other_log_var)), elementwise, nats."""
   d = log_var - other_log_var
   squared = (mean - other) ** 2 * jnp.exp(-other_log_var)

@@ -58,11 +58,7 @@ def steps(path: Noise, n: Array, key: Array) -> Callable[[Array], Step]:
 
 
 def iterate(
-  step: Callable[[Any, Step], tuple[Any, Array]],
-  state: Any,
-  path: Noise,
-  n: Array,
-  key: Array,
+  step: Callable[[Any, Step], tuple[Any, Array]], state: Any, path: Noise, n: Array, key: Array
 ) -> Array:
   """Visits n points -> the estimate of x_0 at the last of them.
 
@@ -116,9 +112,7 @@ def ancestral(
   return iterate(step, x_T, path, n, key)
 
 
-def euler(
-  denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array
-) -> Array:
+def euler(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array) -> Array:
   """The probability-flow ODE by Euler's method, for x / alpha in sigma / alpha.
 
   DDIM (Song et al. 2021, Eq. 13) on every process; on EDM it is Karras et al.
@@ -132,9 +126,7 @@ def euler(
   return iterate(step, x_T, path, n, key)
 
 
-def encode(
-  denoise: Denoise, x_1: Array, path: Noise, n: Array, key: Array
-) -> Array:
+def encode(denoise: Denoise, x_1: Array, path: Noise, n: Array, key: Array) -> Array:
   """DDIM backwards: from the path's last point, n - 1, to x_T at its first.
 
   Euler's steps of the same ODE (Song et al. 2021, Eq. 14); n - 1 evaluations.
@@ -190,9 +182,7 @@ def heun(
   return iterate(step, (x_T, start, x_T), twice, 2 * n - 1, key)
 
 
-def _churned(
-  x: Array, t: Noise, gamma: Array, z: Array, process: Callable
-) -> tuple[Array, Noise]:
+def _churned(x: Array, t: Noise, gamma: Array, z: Array, process: Callable) -> tuple[Array, Noise]:
   """More noise z, to r (1 + gamma): Karras et al. 2022, Alg. 2, lines 5-6."""
   known = jnp.isclose(process(t.t).sigma, t.sigma, rtol=1e-3)
   gamma = jnp.where((gamma > 0) & ~known, jnp.nan, gamma)
@@ -203,9 +193,7 @@ def _churned(
   return jnp.where(still, x, t.sigma * y), t
 
 
-def dpmpp_2m(
-  denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array
-) -> Array:
+def dpmpp_2m(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array) -> Array:
   """DPM-Solver++(2M): Lu et al. 2022, Alg. 2; remembers the last estimate."""
 
   def step(carry: tuple, leg: Step) -> tuple:
@@ -234,12 +222,7 @@ heun.nfe = lambda n: 2 * n - 1
 
 
 def dpmpp_2m_sde(
-  denoise: Denoise,
-  x_T: Array,
-  path: Noise,
-  n: Array,
-  key: Array,
-  eta: float = 1.0,
+  denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array, eta: float = 1.0
 ) -> Array:
   """SDE-DPM-Solver++(2M): Lu et al. 2022, App. B (Alg. 2 of an SDE).
 
@@ -266,7 +249,6 @@ def dpmpp_2m_sde(
 
 
 dpmpp_2m_sde.nfe = lambda n: n
-
 
 
 def pc(

@@ -35,17 +35,13 @@ def grid(key: Array, ndim: int, steps: int = 1000) -> Array:
   return _each(draw, key, ndim)
 
 
-def lognormal(
-  key: Array, ndim: int, mean: float = -1.2, std: float = 1.2
-) -> Array:
+def lognormal(key: Array, ndim: int, mean: float = -1.2, std: float = 1.2) -> Array:
   """ln t ~ N(mean, std^2): EDM's training noise (Karras et al. 2022)."""
   draw = lambda k: jnp.exp(mean + std * jax.random.normal(k))
   return _each(draw, key, ndim)
 
 
-def logit_normal(
-  key: Array, ndim: int, mean: float = 0.0, std: float = 1.0
-) -> Array:
+def logit_normal(key: Array, ndim: int, mean: float = 0.0, std: float = 1.0) -> Array:
   """logit t ~ N(mean, std^2): Esser et al. 2024, Eq. 19."""
   draw = lambda k: jax.nn.sigmoid(mean + std * jax.random.normal(k))
   return _each(draw, key, ndim)
@@ -59,9 +55,7 @@ def even(process, i: Array, n: Array, hi: float = 1.0) -> Array:
   return jnp.where(i == 0, hi, t)
 
 
-def warped(
-  process, i: Array, n: Array, first: float = 1.0, bend: float = 1.0
-) -> Array:
+def warped(process, i: Array, n: Array, first: float = 1.0, bend: float = 1.0) -> Array:
   """t = first ((n - i) / n)^bend: short schedules to be searched for.
 
   Saharia et al. 2021, Sec. 2.4, and Chen et al. 2021 (WaveGrad) search small
@@ -74,12 +68,7 @@ def warped(
 
 
 def karras(
-  process,
-  i: Array,
-  n: Array,
-  lo: float = 0.002,
-  hi: float = 80.0,
-  rho: float = 7.0,
+  process, i: Array, n: Array, lo: float = 0.002, hi: float = 80.0, rho: float = 7.0
 ) -> Array:
   """r = sigma / alpha from `hi` to `lo`: Karras et al. 2022, Eq. 5.
 
@@ -152,26 +141,20 @@ def _published(spacing: str, steps: int) -> np.ndarray:
   except ValueError:
     numbers = []
   if not numbers or min(numbers) < 0 or not sum(numbers):
-    raise ValueError(
-      f'spacing {spacing!r}: want one like "250", "10,10,15,20" or "ddim25"'
-    )
+    raise ValueError(f'spacing {spacing!r}: want one like "250", "10,10,15,20" or "ddim25"')
   if striding:
     (n,) = numbers if len(numbers) == 1 else (0,)
     strides = (np.arange(0, steps, k) for k in range(1, steps))
     index = next((every for every in strides if len(every) == n), None)
     if index is None:
-      raise ValueError(
-        f"spacing {spacing!r}: no whole stride makes so many of {steps} steps"
-      )
+      raise ValueError(f"spacing {spacing!r}: no whole stride makes so many of {steps} steps")
     return index[::-1].astype(np.int32)
   size, longer = divmod(steps, len(numbers))
   parts, start = [], 0
   for section, n in enumerate(numbers):
     length = size + (section < longer)
     if n > length:
-      raise ValueError(
-        f"spacing {spacing!r}: {n} points in a section of {length} steps"
-      )
+      raise ValueError(f"spacing {spacing!r}: {n} points in a section of {length} steps")
     parts.append(start + _both_ends(length, n))
     start += length
   return np.concatenate(parts)[::-1].astype(np.int32)

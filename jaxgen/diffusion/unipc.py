@@ -16,14 +16,7 @@ from jaxgen.diffusion.samplers import Step, iterate
 Array = jax.Array
 
 
-def unipc(
-  denoise: Denoise,
-  x_T: Array,
-  path: Noise,
-  n: Array,
-  key: Array,
-  order: int = 2,
-) -> Array:
+def unipc(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array, order: int = 2) -> Array:
   """UniPC: Zhao et al. 2023, Alg. 5-8, predicting x_0, B(h) = e^h - 1 (bh2).
 
   `order` (static) is 2 or 3 (advised: 2 with guidance, 3 without). A corrector
@@ -36,9 +29,7 @@ def unipc(
   predict, correct = _weights(path.logsnr / 2, n, order)
   reach = -path.alpha[1:] * jnp.expm1((path.logsnr[:-1] - path.logsnr[1:]) / 2)
   # Arriving somewhere there has been a leg, but at the first point.
-  arrive, correct = (
-    jnp.concatenate([jnp.zeros_like(a[:1]), a]) for a in (reach, correct)
-  )
+  arrive, correct = (jnp.concatenate([jnp.zeros_like(a[:1]), a]) for a in (reach, correct))
 
   def step(state: tuple, leg: Step) -> tuple:
     x, base, old = state  # x predicted from base = sigma_s / sigma_t x_t
@@ -83,11 +74,7 @@ def _weights(lam: Array, n: Array, order: int) -> tuple[Array, Array]:
     predict.append(ahead + rest)
     correct.append(_interpolate([one, *nodes], b) + rest)
   pick = lambda table: jnp.stack(
-    [
-      jnp.choose(most - 1, list(w), mode="clip")
-      for w in zip(*table, strict=True)
-    ],
-    axis=-1,
+    [jnp.choose(most - 1, list(w), mode="clip") for w in zip(*table, strict=True)], axis=-1
   )
   return pick(predict), pick(correct)
 
@@ -122,4 +109,6 @@ def _interpolate(nodes: list[Array], b: list[Array]) -> list[Array]:
 
   rest = lambda i: nodes[:i] + nodes[i + 1 :]
   return [weight(node, rest(i)) for i, node in enumerate(nodes)]
+
+
 unipc.nfe = lambda n: n

@@ -1,4 +1,5 @@
 """Whether all processes are about to do the same thing."""
+
 import hashlib
 import importlib.metadata
 import json
@@ -23,29 +24,36 @@ def check(facts: Mapping[str, Any]) -> None:
   """
   if not join.joined():
     return
-  mine = flat(dict(facts) | {
+  mine = flat(
+    dict(facts)
+    | {
       "code": code(pathlib.Path(jaxgen.__file__).parent),
       "version": {p: importlib.metadata.version(p) for p in PACKAGES},
-      "devices": f"{jax.local_device_count()} x "
-                 f"{jax.local_devices()[0].device_kind}"})
-  told = join.consult(json.dumps(mine), lambda said: differences(
-      {i: json.loads(text) for i, text in said.items()}))
+      "devices": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
+    }
+  )
+  told = join.consult(
+    json.dumps(mine), lambda said: differences({i: json.loads(text) for i, text in said.items()})
+  )
   if told:
     raise UserError(told)
 
 
 def code(folder: pathlib.Path) -> dict[str, str]:
   """Every Python file below, and what it holds in short."""
-  return {str(f.relative_to(folder)): hashlib.sha256(
-      f.read_bytes()).hexdigest()[:8] for f in folder.rglob("*.py")}
+  return {
+    str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest()[:8]
+    for f in folder.rglob("*.py")
+  }
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """{"a": {"b": 1}} -> {"a.b": 1}."""
   found = {}
   for key, value in tree.items():
-    found |= (flat(value, f"{prefix}{key}.") if isinstance(value, Mapping)
-              else {f"{prefix}{key}": value})
+    found |= (
+      flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    )
   return found
 
 
@@ -56,11 +64,13 @@ def differences(said: Mapping[int, Mapping[str, Any]], most: int = 3) -> str:
     for key in sorted(facts.keys() | said[0].keys()):
       his, ours = facts.get(key), said[0].get(key)
       if his != ours:
-        told.setdefault(f"{key} is {his!r} there and {ours!r} here",
-                        []).append(i)
+        told.setdefault(f"{key} is {his!r} there and {ours!r} here", []).append(i)
   if not told:
     return ""
   who = sorted({i for several in told.values() for i in several})
   rest = f"; and {len(told) - most} more" if len(told) > most else ""
-  return (f"processes differ: {watchdog.named(who)} from process 0 in "
-          + "; ".join(list(told)[:most]) + rest)
+  return (
+    f"processes differ: {watchdog.named(who)} from process 0 in "
+    + "; ".join(list(told)[:most])
+    + rest
+  )

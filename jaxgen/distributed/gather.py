@@ -1,4 +1,5 @@
 """Looking at images with several processes: each at its share, all know all."""
+
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -13,8 +14,11 @@ def is_main_process() -> bool:
   return jax.process_index() == 0
 
 
-def look(features: Callable[[Sequence[np.ndarray], tuple[str, ...]], Features],
-         batches: Sequence[np.ndarray], taps: tuple[str, ...]) -> Features:
+def look(
+  features: Callable[[Sequence[np.ndarray], tuple[str, ...]], Features],
+  batches: Sequence[np.ndarray],
+  taps: tuple[str, ...],
+) -> Features:
   """Features of all images, the same on every process.
 
   Args:

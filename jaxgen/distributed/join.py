@@ -20,6 +20,7 @@ What is not here jax finds out: ASK stands for it. And how patient they are:
   JAXGEN_STALL_SECONDS      45: a step that takes so long, and 10 times the
                             mean, hangs; all else may take 40 times that
 """
+
 import importlib.util
 import os
 import re
@@ -33,13 +34,13 @@ import jax
 from jaxgen.distributed import watchdog
 from jaxgen.errors import UserError
 
-COORDINATOR, COUNT, INDEX = (
-    "JAXGEN_COORDINATOR", "JAXGEN_PROCESSES", "JAXGEN_PROCESS_ID")
+COORDINATOR, COUNT, INDEX = ("JAXGEN_COORDINATOR", "JAXGEN_PROCESSES", "JAXGEN_PROCESS_ID")
 ASK = "jax"
 
 
 class Place(NamedTuple):
   """Which of how many processes this is, and where they meet."""
+
   processes: int | str | None = None
   index: int | str | None = None
   coordinator: str | None = None  # host:port
@@ -58,22 +59,22 @@ def place_from_env(env: Mapping[str, str], tpu: bool = False) -> Place | None:
   """
   asked = (openmpi, slurm, *([pod] if tpu else []), kubernetes)
   theirs = next((p for p in (who(env) for who in asked) if p), Place())
-  ours = Place(number(env, COUNT), number(env, INDEX),
-               env.get(COORDINATOR) or None)
-  place = Place(*(theirs[i] if mine is None else mine
-                  for i, mine in enumerate(ours)))
+  ours = Place(number(env, COUNT), number(env, INDEX), env.get(COORDINATOR) or None)
+  place = Place(*(theirs[i] if mine is None else mine for i, mine in enumerate(ours)))
   if place[:3] == (None,) * 3 or place.processes == 1:
     return None
   names = COUNT, INDEX, COORDINATOR
   lacking = [n for n, value in zip(names, place, strict=False) if value is None]
   if lacking:
     raise UserError(
-        f"one of several processes, but without {' and '.join(lacking)}: set "
-        f"{COORDINATOR}=host:port of process 0, {COUNT}, and {INDEX} from 0; "
-        f"or {COUNT}=1 for this one alone")
+      f"one of several processes, but without {' and '.join(lacking)}: set "
+      f"{COORDINATOR}=host:port of process 0, {COUNT}, and {INDEX} from 0; "
+      f"or {COUNT}=1 for this one alone"
+    )
   if ASK not in place[:2] and not 0 <= place.index < place.processes:
-    raise UserError(f"process {place.index} of {place.processes}: {INDEX} runs "
-                    f"from 0 to {place.processes - 1}")
+    raise UserError(
+      f"process {place.index} of {place.processes}: {INDEX} runs from 0 to {place.processes - 1}"
+    )
   return place
 
 
@@ -90,8 +91,7 @@ def openmpi(env: Mapping[str, str]) -> Place | None:
   if "OMPI_COMM_WORLD_RANK" not in env:
     return None
   where = ASK if "OMPI_MCA_orte_hnp_uri" in env else None
-  return Place(number(env, "OMPI_COMM_WORLD_SIZE"),
-               number(env, "OMPI_COMM_WORLD_RANK"), where)
+  return Place(number(env, "OMPI_COMM_WORLD_SIZE"), number(env, "OMPI_COMM_WORLD_RANK"), where)
 
 
 def slurm(env: Mapping[str, str]) -> Place | None:
@@ -101,12 +101,12 @@ def slurm(env: Mapping[str, str]) -> Place | None:
   # Jax gives each task the GPU of its local number. That leaves seven of eight
   # idle if it is the node's only one, and fails if it sees no more than its
   # own.
-  tasks = max(int(n) for n in re.findall(
-      r"(\d+)(?:\(x\d+\))?", env.get("SLURM_STEP_TASKS_PER_NODE") or "1"))
+  tasks = max(
+    int(n) for n in re.findall(r"(\d+)(?:\(x\d+\))?", env.get("SLURM_STEP_TASKS_PER_NODE") or "1")
+  )
   seen = env.get("CUDA_VISIBLE_DEVICES", "")
   own = tasks == 1 or (seen and len(seen.split(",")) < tasks)
-  return Place(number(env, "SLURM_NTASKS"), number(env, "SLURM_PROCID"), ASK,
-               () if own else None)
+  return Place(number(env, "SLURM_NTASKS"), number(env, "SLURM_PROCID"), ASK, () if own else None)
 
 
 def pod(env: Mapping[str, str]) -> Place | None:
@@ -118,8 +118,11 @@ def pod(env: Mapping[str, str]) -> Place | None:
     return None if "TPU_SKIP_MDS_QUERY" in env else Place(ASK, ASK, ASK)
   hosts = len(hosts.split(","))
   before = (number(env, "MEGASCALE_SLICE_ID") or 0) * hosts
-  return Place(hosts * (number(env, "MEGASCALE_NUM_SLICES") or 1),
-               before + (number(env, "TPU_WORKER_ID") or 0), ASK)
+  return Place(
+    hosts * (number(env, "MEGASCALE_NUM_SLICES") or 1),
+    before + (number(env, "TPU_WORKER_ID") or 0),
+    ASK,
+  )
 
 
 def kubernetes(env: Mapping[str, str]) -> Place | None:
@@ -128,6 +131,7 @@ def kubernetes(env: Mapping[str, str]) -> Place | None:
     return None
   rest = ASK if importlib.util.find_spec("kubernetes") else None
   return Place(rest, number(env, "JOB_COMPLETION_INDEX"), rest)
+
 
 COME = 300  # seconds until all have to be there
 MEET = 600  # seconds that one may be later than another
@@ -162,21 +166,29 @@ def join(alone: bool = False) -> None:
   if place is None or process_count(place) == 1:
     return
   if alone:
-    raise UserError("this is done by one process, and this is one of several: "
-                    f"start it on one machine, or with {COUNT}=1")
+    raise UserError(
+      "this is done by one process, and this is one of several: "
+      f"start it on one machine, or with {COUNT}=1"
+    )
   silence = patience("JAXGEN_HEARTBEAT_SECONDS", 30)
   known = [None if part == ASK else part for part in place]
   processes, index, coordinator, devices = known
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   watchdog.catch_abort()
   jax.distributed.initialize(
-      coordinator, processes, index, devices,
-      cluster_detection_method=None if ASK in place else "deactivate",
-      initialization_timeout=COME, heartbeat_timeout_seconds=2 * silence)
+    coordinator,
+    processes,
+    index,
+    devices,
+    cluster_detection_method=None if ASK in place else "deactivate",
+    initialization_timeout=COME,
+    heartbeat_timeout_seconds=2 * silence,
+  )
   # No backend yet: that would hold up the guard until all have one.
   state = distributed.global_state
-  _guard = watchdog.Guard(state.process_id, state.num_processes,
-                       watchdog.Store(state.client), silence)
+  _guard = watchdog.Guard(
+    state.process_id, state.num_processes, watchdog.Store(state.client), silence
+  )
   _guard.start()
 
 
@@ -185,6 +197,7 @@ def process_count(place: Place) -> int:
   if place.processes != ASK:
     return place.processes
   from jax._src.clusters import ClusterEnv
+
   known = (c for c in ClusterEnv._cluster_types if not c.opt_in_only_method)
   cluster = next((c for c in known if c.is_env_present()), None)
   return cluster.get_process_count() if cluster else 1
@@ -212,13 +225,14 @@ def barrier(name: str, seconds: float = MEET) -> None:
     return
   _guard.meetings += 1  # the same number for all
   try:
-    _guard.store.client.wait_at_barrier(
-        f"jaxgen/{_guard.meetings} {name}", int(1e3 * seconds))
+    _guard.store.client.wait_at_barrier(f"jaxgen/{_guard.meetings} {name}", int(1e3 * seconds))
   except jax.errors.JaxRuntimeError as e:
     late = sorted(map(int, re.findall(r"^(\d+)$", str(e), re.MULTILINE)))
     who = watchdog.named(late) if late else "not everybody"
-    _guard.leave(watchdog.LOST, f"{who} did not come to {name} within "
-                 f"{seconds:.0f} s; start all {_guard.count} again")
+    _guard.leave(
+      watchdog.LOST,
+      f"{who} did not come to {name} within {seconds:.0f} s; start all {_guard.count} again",
+    )
 
 
 def consult(mine: str, judge: Callable[[dict[int, str]], str]) -> str:

@@ -1,4 +1,5 @@
 """Asked to stop: by SIGTERM, or by a machine that is going to be taken away."""
+
 import contextlib
 import itertools
 import signal

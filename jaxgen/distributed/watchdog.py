@@ -15,6 +15,7 @@ All goes through the key-value store of jax's coordinator, in process 0:
 The coordinator itself notices silence too, after twice our patience, and jax
 then aborts: so do processes whose threads are stuck as well.
 """
+
 import contextlib
 import ctypes
 import json
@@ -30,8 +31,12 @@ from jaxgen.errors import printable
 
 LONGEST = 2000  # characters of the line that a process ends with
 LOST = 75  # exit status: a process died or hangs, restart all
-ORDER = {phase: i for i, phase in enumerate(  # within a step
-    ("data", "compile", "step", "pictures", "eval", "checkpoint"), 1)}
+ORDER = {
+  phase: i
+  for i, phase in enumerate(  # within a step
+    ("data", "compile", "step", "pictures", "eval", "checkpoint"), 1
+  )
+}
 
 
 class Beat(NamedTuple):
@@ -44,15 +49,15 @@ class Beat(NamedTuple):
     limit: How long that may last.
     trouble: Why it cannot go on, as it sees it: a connection broke, say.
   """
+
   step: int = 0
   phase: str = "starting"
-  seconds: float = 0.
+  seconds: float = 0.0
   limit: float = float("inf")
   trouble: str = ""
 
 
-def judge(beats: Mapping[int, Beat], silent: Mapping[int, float],
-          patience: float) -> str | None:
+def judge(beats: Mapping[int, Beat], silent: Mapping[int, float], patience: float) -> str | None:
   """What is wrong with a run, in one line; None if nothing is.
 
   Args:
@@ -66,8 +71,10 @@ def judge(beats: Mapping[int, Beat], silent: Mapping[int, float],
   dead = [i for i, seconds in silent.items() if seconds > limit]
   if dead:
     longest = max(silent[i] for i in dead)
-    return (f"{named(dead)} died: no sign of life for {longest:.0f} s, last "
-            f"at step {beats[dead[0]].step} ({beats[dead[0]].phase})")
+    return (
+      f"{named(dead)} died: no sign of life for {longest:.0f} s, last "
+      f"at step {beats[dead[0]].step} ({beats[dead[0]].phase})"
+    )
   # Nobody is dead: then what they say is what is wrong.
   old = [i for i in troubled if beats[i].seconds > patience / 3]
   if old:
@@ -79,13 +86,15 @@ def judge(beats: Mapping[int, Beat], silent: Mapping[int, float],
   if not any(beats[i].seconds > beats[i].limit for i in behind):
     return None
   hang = "hang" if len(behind) > 1 else "hangs"
-  return (f"{named(behind)} {hang}: at step {beats[behind[0]].step} "
-          f"({beats[behind[0]].phase}) for "
-          f"{max(beats[i].seconds for i in behind):.0f} s")
+  return (
+    f"{named(behind)} {hang}: at step {beats[behind[0]].step} "
+    f"({beats[behind[0]].phase}) for "
+    f"{max(beats[i].seconds for i in behind):.0f} s"
+  )
 
 
 def named(processes: list[int]) -> str:
-  """"process 3", or "processes 3, 5"."""
+  """ "process 3", or "processes 3, 5"."""
   plural = "es" if len(processes) > 1 else ""
   return f"process{plural} {', '.join(map(str, processes))}"
 
@@ -118,9 +127,8 @@ class Silence:
   paused, there may have been something to hear: that counts little.
   """
 
-  def __init__(self, tick: float,
-               clock: Callable[[], float] = time.monotonic):
-    self.tick, self.clock, self.heard, self.last = tick, clock, 0., clock()
+  def __init__(self, tick: float, clock: Callable[[], float] = time.monotonic):
+    self.tick, self.clock, self.heard, self.last = tick, clock, 0.0, clock()
 
   def seconds(self) -> float:
     """Since the beginning; call every `tick`."""
@@ -140,7 +148,7 @@ class Guard:
   def __init__(self, index: int, count: int, store: Store, patience: float):
     self.index, self.count, self.store = index, count, store
     self.patience, self.meetings = patience, 0
-    self.tick = min(1., patience / 10)
+    self.tick = min(1.0, patience / 10)
     self.report: Callable[[], Beat] = Beat
     self.trouble = None  # (why, since when)
     self.over = threading.Event()  # all went well
@@ -170,16 +178,18 @@ class Guard:
     """In a thread: leaves if process 0 does not answer."""
     while not self.over.wait(self.tick):
       if self.asked.seconds() > self.patience:
-        exit_now(LOST, "process 0 is gone or frozen: no answer from it for "
-               f"{self.patience:.0f} s; start all {self.count} again")
+        exit_now(
+          LOST,
+          "process 0 is gone or frozen: no answer from it for "
+          f"{self.patience:.0f} s; start all {self.count} again",
+        )
 
   def beat(self) -> Beat:
     """Where this process is."""
     if self.trouble is None:
       return self.report()
     why, since = self.trouble
-    return self.report()._replace(
-        trouble=why, phase="trouble", seconds=time.monotonic() - since)
+    return self.report()._replace(trouble=why, phase="trouble", seconds=time.monotonic() - since)
 
   def verdict(self) -> str | None:
     """`judge` of what the store holds."""
@@ -188,8 +198,9 @@ class Guard:
       text = told.get(str(i), "")
       if i not in self.seen or self.seen[i][0] != text:
         self.seen[i] = text, Silence(self.tick)
-    beats = {i: Beat(*json.loads(text)[1:]) if text else Beat()
-             for i, (text, _) in self.seen.items()}
+    beats = {
+      i: Beat(*json.loads(text)[1:]) if text else Beat() for i, (text, _) in self.seen.items()
+    }
     silent = {i: since.seconds() for i, (_, since) in self.seen.items()}
     return judge(beats, silent, self.patience)
 
@@ -211,8 +222,9 @@ class Guard:
       status, line = json.loads(self.store.all("end")["0"])
       self.store.put(f"gone/{self.index}", "")
       # With process 0 goes the store, so it waits for those who read.
-      while self.index == 0 and time.monotonic() < end and (
-          len(self.store.all("gone")) < self.count):
+      while (
+        self.index == 0 and time.monotonic() < end and (len(self.store.all("gone")) < self.count)
+      ):
         time.sleep(self.tick / 4)
     exit_now(status, line)
 
@@ -226,7 +238,7 @@ def exit_now(status: int, line: str) -> NoReturn:
     with contextlib.suppress(Exception):
       line = printable(" ".join(line.split()))
       if len(line) > LONGEST:
-        line = f"{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}"
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
       print(f"jaxgen: {line}", file=sys.stderr, flush=True)
     with contextlib.suppress(Exception):  # a pipe may be broken
       sys.stdout.flush()
@@ -236,8 +248,10 @@ def exit_now(status: int, line: str) -> NoReturn:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(signal_number):
-  exit_now(LOST, "jax gave up, see above: most likely process 0 died, or not "
-         "everybody came; start all again")
+  exit_now(
+    LOST,
+    "jax gave up, see above: most likely process 0 died, or not everybody came; start all again",
+  )
 
 
 def catch_abort() -> None:

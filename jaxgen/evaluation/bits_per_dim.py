@@ -7,6 +7,7 @@
 of `--steps` of it; `ode` follows the probability-flow ODE (Song et al. 2021,
 Sec. 4.3), with the trace of its slope estimated from one random direction.
 """
+
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -34,16 +35,19 @@ METHODS = ("bound", "ode")
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   for name, default, text in (
-      ("workdir", None, "of the trained diffusion model"),
-      ("out", None, "x.json gets the result"),
-      ("split", "test", "of the data that the model was trained on"),
-      ("method", "bound", " or ".join(METHODS)),
-      ("ema", None, "profile of averaged weights")):
+    ("workdir", None, "of the trained diffusion model"),
+    ("out", None, "x.json gets the result"),
+    ("split", "test", "of the data that the model was trained on"),
+    ("method", "bound", " or ".join(METHODS)),
+    ("ema", None, "profile of averaged weights"),
+  ):
     flags.DEFINE_string(name, default, text, flag_values=values)
   for name, default, text in (
-      ("num", None, "images; default: the whole split"),
-      ("steps", None, "of the chain (default: all) or the ODE (default: 64)"),
-      ("batch", 128, "images at once"), ("seed", 0, "of all randomness")):
+    ("num", None, "images; default: the whole split"),
+    ("steps", None, "of the chain (default: all) or the ODE (default: 64)"),
+    ("batch", 128, "images at once"),
+    ("seed", 0, "of all randomness"),
+  ):
     flags.DEFINE_integer(name, default, text, flag_values=values)
 
 
@@ -72,11 +76,20 @@ def main(values: flags.FlagValues) -> None:
       run, steps = bound(model, values.steps)
     else:
       run, steps = ode(model), values.steps or 64
-  parts = measure(model, run, x[:n], None if y is None else y[:n], values.batch,
-                  values.seed, steps)
-  report(values, parts, model.card | {
-      "split": values.split, "data": source.fingerprint, "seed": values.seed,
-      "num": n, "method": values.method, "steps": steps})
+  parts = measure(model, run, x[:n], None if y is None else y[:n], values.batch, values.seed, steps)
+  report(
+    values,
+    parts,
+    model.card
+    | {
+      "split": values.split,
+      "data": source.fingerprint,
+      "seed": values.seed,
+      "num": n,
+      "method": values.method,
+      "steps": steps,
+    },
+  )
 
 
 def bound(model: Sampler, steps: int | None) -> tuple[Callable, int]:
@@ -84,38 +97,44 @@ def bound(model: Sampler, steps: int | None) -> tuple[Callable, int]:
   process = model.model.process
   whole = getattr(process, "steps", None)
   if whole is None:
-    raise UserError("the bound is of a chain of steps, and this process knows "
-                    "none: --method=ode")
+    raise UserError("the bound is of a chain of steps, and this process knows none: --method=ode")
   if model.dtype != np.uint8:
-    raise UserError("the bound is of bytes, and these data are none: "
-                    "--method=ode")
+    raise UserError("the bound is of bytes, and these data are none: --method=ode")
   steps = min(steps or whole, whole)
   path = process(times.spaced(process, np.arange(steps), steps))
-  frac = float(model.model.knobs.get("frac", 1.))
+  frac = float(model.model.knobs.get("frac", 1.0))
 
   def run(state, batch, keys, _):
     D = model.model.denoiser(state, batch)
     terms = likelihood.bound_bpd(D, batch["x"], path, keys, frac)
-    return {"total": terms["total"], "prior": terms["prior"],
-            "vb": terms["vb"].sum(1)}
+    return {"total": terms["total"], "prior": terms["prior"], "vb": terms["vb"].sum(1)}
+
   return run, steps
 
 
 def ode(model: Sampler) -> Callable:
   """-> (state, batch, keys, steps) -> {"total": [B]}."""
   smooth = dataclasses.replace(model.model, bound=None)
-  width = 1 / 127.5 if model.dtype == np.uint8 else 0.
+  width = 1 / 127.5 if model.dtype == np.uint8 else 0.0
 
   def run(state, batch, keys, steps):
     D = smooth.denoiser(state, batch)
-    return {"total": likelihood.ode_bpd(
-        D, batch["x"], smooth.process, keys, steps, width=width)}
+    return {"total": likelihood.ode_bpd(D, batch["x"], smooth.process, keys, steps, width=width)}
+
   return run
 
 
-def measure(model: Sampler, run: Callable, x: np.ndarray, y: np.ndarray | None,
-            size: int, seed: int, steps: int) -> dict[str, np.ndarray]:
+def measure(
+  model: Sampler,
+  run: Callable,
+  x: np.ndarray,
+  y: np.ndarray | None,
+  size: int,
+  seed: int,
+  steps: int,
+) -> dict[str, np.ndarray]:
   """{name: [N]}, batch by batch through one program."""
+
   def traced(state, batch, keys, steps):
     with guarding(f"{model.card['workdir']} knows no likelihoods"):
       return run(state, core.on_device(batch), keys, steps)
@@ -129,23 +148,18 @@ def measure(model: Sampler, run: Callable, x: np.ndarray, y: np.ndarray | None,
       batch["y"] = y[i % len(x)]
     key = jax.random.key(seed)
     keys = fold(jnp.broadcast_to(key, (size,)), jnp.asarray(i))
-    parts.append(jax.device_get(
-        program(model.state, batch, keys, jnp.int32(steps))))
-    print(f"[likelihood] {min(first + size, len(x))}/{len(x)}",
-          file=sys.stderr, flush=True)
-  return {k: np.concatenate([p[k] for p in parts])[:len(x)] for k in parts[0]}
+    parts.append(jax.device_get(program(model.state, batch, keys, jnp.int32(steps))))
+    print(f"[likelihood] {min(first + size, len(x))}/{len(x)}", file=sys.stderr, flush=True)
+  return {k: np.concatenate([p[k] for p in parts])[: len(x)] for k in parts[0]}
 
 
-def report(values: flags.FlagValues, parts: dict[str, np.ndarray],
-           made: dict[str, Any]) -> None:
+def report(values: flags.FlagValues, parts: dict[str, np.ndarray], made: dict[str, Any]) -> None:
   """Means over images and their standard errors: printed, and written."""
   if not all(np.isfinite(v).all() for v in parts.values()):
-    raise UserError("some likelihoods are not finite: the weights are ill, or "
-                    "the path too coarse")
+    raise UserError("some likelihoods are not finite: the weights are ill, or the path too coarse")
   result = {k: float(v.mean()) for k, v in parts.items()}
   errors = {k: float(v.std() / np.sqrt(len(v))) for k, v in parts.items()}
   for k, mean in result.items():
     print(f"{k:6} {mean:9.4f} ± {errors[k]:.4f} bits/dim")
   if values.out:
-    files.write_json(values.out, {"made": made, "bits_per_dim": result,
-                                "standard_error": errors})
+    files.write_json(values.out, {"made": made, "bits_per_dim": result, "standard_error": errors})

@@ -1,4 +1,5 @@
 """Cards: a number, how it was made, and with which others it may be ranked."""
+
 import dataclasses
 import importlib.metadata
 import json
@@ -18,15 +19,20 @@ from jaxgen.files import digest, plain
 from jaxgen.forms import NUMBER, Each, Whole
 
 KIND = "jaxgen evaluation 1"
-FORM = {"kind": {KIND}, "protocol": {"name": str}, "features": object,
-        "reference": {"name": str}, "samples": {"images?": Whole(0)},
-        "scores": Each((*NUMBER, type(None))), "spread?": Each(NUMBER)}
+FORM = {
+  "kind": {KIND},
+  "protocol": {"name": str},
+  "features": object,
+  "reference": {"name": str},
+  "samples": {"images?": Whole(0)},
+  "scores": Each((*NUMBER, type(None))),
+  "spread?": Each(NUMBER),
+}
 # What must be alike before numbers are ranked. Everything else on a card (the
 # model, its sampler, seed and step, the machine) is what may be compared.
 ALIKE = ("protocol", "features", "reference", "samples.images")
 # Names of files may differ; what is in them may not. Older cards tell no size.
-APART = ("reference.name", "reference.kind", "reference.statistics",
-         "reference.size")
+APART = ("reference.name", "reference.kind", "reference.statistics", "reference.size")
 
 
 def versions() -> dict[str, str]:
@@ -35,19 +41,31 @@ def versions() -> dict[str, str]:
   return {n: importlib.metadata.version(n) for n in names}
 
 
-def head(protocol: Protocol, features: Mapping[str, Any],
-         reference: Mapping[str, Any], samples: Mapping[str, Any]
-         ) -> dict[str, Any]:
+def head(
+  protocol: Protocol,
+  features: Mapping[str, Any],
+  reference: Mapping[str, Any],
+  samples: Mapping[str, Any],
+) -> dict[str, Any]:
   """What is known of a card before anything is measured."""
   device = jax.devices()[0]
   how = dataclasses.asdict(protocol)
   del how["metrics"]  # which are made changes none of them
-  return plain({
-      "kind": KIND, "protocol": how,
-      "features": features, "reference": reference, "samples": samples,
-      "device": {"platform": device.platform, "kind": device.device_kind,
-                 "count": jax.device_count()},
-      "versions": versions()})
+  return plain(
+    {
+      "kind": KIND,
+      "protocol": how,
+      "features": features,
+      "reference": reference,
+      "samples": samples,
+      "device": {
+        "platform": device.platform,
+        "kind": device.device_kind,
+        "count": jax.device_count(),
+      },
+      "versions": versions(),
+    }
+  )
 
 
 def key_of(card: Mapping[str, Any]) -> str:
@@ -59,16 +77,21 @@ def doubts(head: Mapping[str, Any]) -> list[str]:
   """What a reader of the numbers should know of samples and reference."""
   own, real = (head[k].get("size") for k in ("samples", "reference"))
   if own and real and own != real:
-    return [f"samples are {own} and the reference {real}: what is lost by "
-            "resizing one of them counts as a difference"]
+    return [
+      f"samples are {own} and the reference {real}: what is lost by "
+      "resizing one of them counts as a difference"
+    ]
   return []
 
 
 def load(path: str | os.PathLike) -> dict[str, Any]:
   """A card; UserError if the file is none."""
   try:
-    card = forms.read(Path(path).expanduser(), FORM, lambda why: (
-        f"{path} is no card of `jaxgen eval --protocol`: {why}"))
+    card = forms.read(
+      Path(path).expanduser(),
+      FORM,
+      lambda why: f"{path} is no card of `jaxgen eval --protocol`: {why}",
+    )
   except FileNotFoundError as e:
     raise UserError(f"there is no card {path}") from e
   if not card["scores"]:
@@ -82,12 +105,13 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
   found = []
   for field in sorted(one.keys() | two.keys()):
     wanted = any(f"{field}.".startswith(f"{alike}.") for alike in ALIKE)
-    if field == "reference.manifold" and not (one.get(field) and two.get(
-        field)):
+    if field == "reference.manifold" and not (one.get(field) and two.get(field)):
       continue  # one card tells of no precision, so that nothing is amiss
     if wanted and field not in APART and one.get(field) != two.get(field):
-      found.append(f"{field} is {json.dumps(one.get(field))} in one and "
-                   f"{json.dumps(two.get(field))} in the other")
+      found.append(
+        f"{field} is {json.dumps(one.get(field))} in one and "
+        f"{json.dumps(two.get(field))} in the other"
+      )
   return found
 
 
@@ -119,9 +143,9 @@ def rank(cards: Mapping[str, Mapping[str, Any]]) -> str:
       best = min(numbers, default=None)
     elif kind.startswith(HIGHER):
       best = max(numbers, default=None)
-    rows.append([metric] + [
-        "-" if v is None else f"{v:.6g}" + ("*" if v == best else " ")
-        for v in values])
+    rows.append(
+      [metric] + ["-" if v is None else f"{v:.6g}" + ("*" if v == best else " ") for v in values]
+    )
   return columns(rows) + "\n* the best"
 
 
@@ -129,13 +153,15 @@ def table(card: Mapping[str, Any]) -> str:
   """The numbers of a card, as text."""
   spread = card.get("spread") or {}
   number = lambda value: float("nan" if value is None else value)
-  rows = [[name, f"{number(value):.6g}" + (
-      f" ± {number(spread[name]):.2g}" if name in spread else "")]
-      for name, value in card["scores"].items()]
+  rows = [
+    [name, f"{number(value):.6g}" + (f" ± {number(spread[name]):.2g}" if name in spread else "")]
+    for name, value in card["scores"].items()
+  ]
   n, reference = card["samples"].get("images"), card["reference"]["name"]
   images = "statistics" if n is None else f"{n:,} images"
-  return columns(rows) + (f"\n{images} against {printable(reference)}, "
-                          f"protocol {printable(card['protocol']['name'])}")
+  return columns(rows) + (
+    f"\n{images} against {printable(reference)}, protocol {printable(card['protocol']['name'])}"
+  )
 
 
 def columns(rows: list[list[str]]) -> str:
@@ -143,9 +169,12 @@ def columns(rows: list[list[str]]) -> str:
   rows = [list(map(printable, row)) for row in rows]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return "\n".join(
-      "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-      .rstrip() for row in rows)
+    "  ".join(
+      cell.ljust(w) if i == 0 else cell.rjust(w)
+      for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
+    for row in rows
+  )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Moments stream in float64, block by block of the same rows, so that they are
 bit for bit the same however images were batched and how often all was killed.
 """
+
 import contextlib
 import dataclasses
 import json
@@ -23,8 +24,8 @@ from jaxgen.evaluation.images import Images
 from jaxgen.files import DRAFT, atomic, digest
 from jaxgen.metrics.distances import Gaussian, Moments
 
-CHUNK = 64         # images, or more, after which progress is told and saved
-BLOCK = 256        # rows that are summed together, whatever the chunks
+CHUNK = 64  # images, or more, after which progress is told and saved
+BLOCK = 256  # rows that are summed together, whatever the chunks
 SAVE_SECONDS = 30  # at least, between saves
 MARK = "begun_by_jaxgen.txt"  # in a folder for what is done so far
 
@@ -37,12 +38,12 @@ class Extractor(Protocol):
     sha256: of its weights.
     taps: the features it has; the first are those of Fréchet distances.
   """
+
   name: str
   sha256: str
   taps: tuple[str, ...]
 
-  def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]
-               ) -> dict[str, np.ndarray]:
+  def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Batches uint8 [n, H, W, 3] -> float32 [N, D] by tap, rows in order."""
 
 
@@ -55,6 +56,7 @@ class Plan:
     rows: taps whose rows are wanted.
     kept: which rows, ascending; None: all.
   """
+
   moments: tuple[str, ...]
   rows: tuple[str, ...] = ()
   kept: np.ndarray | None = None
@@ -68,16 +70,23 @@ class Plan:
 @dataclasses.dataclass
 class Collected:
   """What came of it: `colour` is the mean of each channel, in 0 .. 255."""
+
   n: int
   moments: dict[str, Gaussian]
   rows: dict[str, np.ndarray]
   colour: np.ndarray
 
 
-def collect(images: Images, extractor: Extractor, plan: Plan, *,
-            key: str = "", folder: Path | None = None,
-            widths: Mapping[str, int] | None = None,
-            tick: Callable[[int], object] = lambda done: None) -> Collected:
+def collect(
+  images: Images,
+  extractor: Extractor,
+  plan: Plan,
+  *,
+  key: str = "",
+  folder: Path | None = None,
+  widths: Mapping[str, int] | None = None,
+  tick: Callable[[int], object] = lambda done: None,
+) -> Collected:
   """Looks at all images.
 
   Args:
@@ -117,13 +126,12 @@ def collect(images: Images, extractor: Extractor, plan: Plan, *,
   return work.result()
 
 
-def chunks(batches: Iterator[np.ndarray], size: int
-           ) -> Iterator[list[np.ndarray]]:
+def chunks(batches: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
   """Regroups batches of any length: lists that hold `size` images together."""
   held, n = [], 0
   for batch in batches:
     while len(batch):
-      part, batch = batch[:size - n], batch[size - n:]
+      part, batch = batch[: size - n], batch[size - n :]
       held.append(part)
       n += len(part)
       if n == size:
@@ -133,8 +141,13 @@ def chunks(batches: Iterator[np.ndarray], size: int
     yield held
 
 
-def check(images: Images, extractor: Extractor, f: Mapping[str, np.ndarray],
-          batches: list[np.ndarray], start: int) -> None:
+def check(
+  images: Images,
+  extractor: Extractor,
+  f: Mapping[str, np.ndarray],
+  batches: list[np.ndarray],
+  start: int,
+) -> None:
   """UserError unless there is a finite row for each image."""
   n = sum(map(len, batches))
   for tap, rows in f.items():
@@ -143,18 +156,21 @@ def check(images: Images, extractor: Extractor, f: Mapping[str, np.ndarray],
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
       raise UserError(
-          f"features of {extractor.name} are not finite for image "
-          f"{start + bad[0]} of {images.card['name']}: are the weights whole?")
+        f"features of {extractor.name} are not finite for image "
+        f"{start + bad[0]} of {images.card['name']}: are the weights whole?"
+      )
 
 
-def check_widths(extractor: Extractor, f: Mapping[str, np.ndarray],
-                 widths: Mapping[str, int]) -> None:
+def check_widths(
+  extractor: Extractor, f: Mapping[str, np.ndarray], widths: Mapping[str, int]
+) -> None:
   """UserError unless features are as wide as those of the reference."""
   for tap, width in widths.items():
     if tap in f and f[tap].shape[1] != width:
       raise UserError(
-          f"the reference's statistics are of {width} features, and "
-          f"{extractor.name} has {f[tap].shape[1]}: these are others")
+        f"the reference's statistics are of {width} features, and "
+        f"{extractor.name} has {f[tap].shape[1]}: these are others"
+      )
 
 
 def claimed(folder: Path) -> bool:
@@ -173,8 +189,9 @@ def forget(folder: Path) -> None:
     return
   with contextlib.suppress(OSError):
     for path in sorted(folder.iterdir(), key=lambda p: p.name == MARK):
-      if path.name in (MARK, "state.npz") or path.suffix == ".rows" or (
-          path.name.startswith(DRAFT)):
+      if (
+        path.name in (MARK, "state.npz") or path.suffix == ".rows" or (path.name.startswith(DRAFT))
+      ):
         path.unlink()
     folder.rmdir()
 
@@ -185,8 +202,7 @@ class Work:
   def __init__(self, count: int, plan: Plan, key: str, folder: Path | None):
     self.plan, self.folder = plan, folder
     kept = None if plan.kept is None else plan.kept.tolist()
-    self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows,
-                           kept and digest(kept)])
+    self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows, kept and digest(kept)])
     self.done, self.colour, self.pixels = 0, np.zeros(3), 0
     self.moments = {tap: Moments(BLOCK) for tap in plan.moments}
     self.rows: dict[str, np.ndarray] = {}
@@ -195,8 +211,7 @@ class Work:
     if folder:
       self._resume()
 
-  def absorb(self, f: Mapping[str, np.ndarray], batches: list[np.ndarray],
-             start: int) -> None:
+  def absorb(self, f: Mapping[str, np.ndarray], batches: list[np.ndarray], start: int) -> None:
     """Takes in the features and the images of one chunk."""
     for x in batches:
       self.colour += x.sum((0, 1, 2), dtype=np.int64)
@@ -215,25 +230,31 @@ class Work:
   def save(self, done: int) -> None:
     """All of it, whole or not at all: rows first, then what counts them."""
     if not claimed(self.folder):
-      warnings.warn(f"{self.folder} holds files of others: what is done is not "
-                    "kept for next time", RuntimeWarning, stacklevel=2)
+      warnings.warn(
+        f"{self.folder} holds files of others: what is done is not kept for next time",
+        RuntimeWarning,
+        stacklevel=2,
+      )
       self.folder = None
       return
     written = int(np.searchsorted(self.kept, done))
-    state = {"key": np.array(self.key), "done": np.int64(done),
-             "colour": self.colour, "pixels": np.int64(self.pixels)}
+    state = {
+      "key": np.array(self.key),
+      "done": np.int64(done),
+      "colour": self.colour,
+      "pixels": np.int64(self.pixels),
+    }
     for tap, rows in self.rows.items():
       path, width = self.folder / f"{tap}.rows", rows.shape[1]
       state[f"{tap}#"] = np.int64(width)
       with open(path, "r+b" if path.exists() else "w+b") as file:
         file.seek(self.safe * width * 4)
-        file.write(np.ascontiguousarray(rows[self.safe:written]).data)
+        file.write(np.ascontiguousarray(rows[self.safe : written]).data)
         file.flush()
         os.fsync(file.fileno())
     for tap, moments in self.moments.items():
       state |= {f"{tap}/{k}": v for k, v in moments.state().items()}
-    with (atomic(self.folder / "state.npz") as draft,
-          open(draft, "wb") as file):
+    with atomic(self.folder / "state.npz") as draft, open(draft, "wb") as file:
       np.savez(file, **state)
       file.flush()
       os.fsync(file.fileno())
@@ -255,11 +276,14 @@ class Work:
         width = int(state[f"{tap}#"])
         held = np.fromfile(self.folder / f"{tap}.rows", np.float32)
         whole = np.empty((len(self.kept), width), np.float32)
-        whole[:written] = held[:written * width].reshape(written, width)
+        whole[:written] = held[: written * width].reshape(written, width)
         rows[tap] = whole
-      moments = {tap: Moments.of({
-          k.partition("/")[2]: v for k, v in state.items()
-          if k.startswith(f"{tap}/")}) for tap in self.plan.moments}
+      moments = {
+        tap: Moments.of(
+          {k.partition("/")[2]: v for k, v in state.items() if k.startswith(f"{tap}/")}
+        )
+        for tap in self.plan.moments
+      }
     except FileNotFoundError:
       return
     except Exception:  # torn by whatever killed it, or of other work
@@ -272,5 +296,8 @@ class Work:
   def result(self) -> Collected:
     """At the end."""
     return Collected(
-        self.done, {k: m.result() for k, m in self.moments.items()}, self.rows,
-        self.colour / self.pixels)
+      self.done,
+      {k: m.result() for k, m in self.moments.items()},
+      self.rows,
+      self.colour / self.pixels,
+    )

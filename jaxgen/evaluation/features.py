@@ -4,6 +4,7 @@ Inception, DINOv2, any classifier of ours. Whatever sizes images have, a network
 is compiled once: a small program for their size brings them to its own, and the
 last batch is padded.
 """
+
 import collections
 import dataclasses
 import functools
@@ -57,6 +58,7 @@ class Extractor:
     batch: Images at a time, on all devices of this process together.
     channels: That images must have; None: any.
   """
+
   name: str
   sha256: str
   taps: tuple[str, ...]
@@ -67,8 +69,7 @@ class Extractor:
   batch: int
   channels: int | None = 3
 
-  def features(self, images: Iterable[np.ndarray],
-               taps: tuple[str, ...] | None = None) -> Features:
+  def features(self, images: Iterable[np.ndarray], taps: tuple[str, ...] | None = None) -> Features:
     """Looks at images.
 
     Args:
@@ -83,13 +84,11 @@ class Extractor:
       raise UserError("there are no images to look at")
     return {tap: np.concatenate([p[tap] for p in parts]) for tap in parts[0]}
 
-  def stream(self, images: Iterable[np.ndarray], taps: tuple[str, ...]
-             ) -> Iterator[Features]:
+  def stream(self, images: Iterable[np.ndarray], taps: tuple[str, ...]) -> Iterator[Features]:
     """The same, batch by batch. One is made ready while one is looked at."""
     for tap in taps:
       if tap not in self.taps:
-        raise UserError(f"{self.name} has no features {tap!r}, but "
-                        + ", ".join(self.taps))
+        raise UserError(f"{self.name} has no features {tap!r}, but " + ", ".join(self.taps))
     under_way = collections.deque()
     for count, x in early(self._placed(images)):
       under_way.append((count, self._look(self._params, x, tuple(taps))))
@@ -105,9 +104,17 @@ class Extractor:
       check_images(part, self.channels)
       padding = [np.zeros_like(part[-1])] * (self.batch - len(part))
       arrays = self.entry.prepare([*part, *padding])
-      yield len(part), self._enter(*(
-          jax.device_put(a, sharding.replicated(self._mesh) if a.ndim == 1
-                         else sharding.batched(self._mesh)) for a in arrays))
+      yield (
+        len(part),
+        self._enter(
+          *(
+            jax.device_put(
+              a, sharding.replicated(self._mesh) if a.ndim == 1 else sharding.batched(self._mesh)
+            )
+            for a in arrays
+          )
+        ),
+      )
 
   @functools.cached_property
   def _mesh(self):
@@ -126,27 +133,25 @@ class Extractor:
     def look(params, x, taps):
       with jax.default_matmul_precision("highest"):
         return self.apply(params, x, taps)
+
     return jax.jit(look, static_argnums=2)
 
 
 def local_mesh() -> Mesh:
   """The devices of this process: each looks at images of its own."""
-  return Mesh(np.array(jax.local_devices()), ("data",),
-              axis_types=(AxisType.Auto,))
+  return Mesh(np.array(jax.local_devices()), ("data",), axis_types=(AxisType.Auto,))
 
 
 def arrived(count: int, found: Mapping[str, Array]) -> Features:
   """Features of the real images among those of a batch."""
-  return {k: np.asarray(v, np.float32)[:count] for k, v in
-          jax.device_get(found).items()}
+  return {k: np.asarray(v, np.float32)[:count] for k, v in jax.device_get(found).items()}
 
 
 def early(items: Iterator[Any], ahead: int = 2) -> Iterator[Any]:
   """Items, each drawn by a thread while those before it are used."""
   end = object()
   with ThreadPoolExecutor(1) as pool:
-    queue = collections.deque(
-        pool.submit(next, items, end) for _ in range(ahead))
+    queue = collections.deque(pool.submit(next, items, end) for _ in range(ahead))
     while (item := queue.popleft().result()) is not end:
       queue.append(pool.submit(next, items, end))
       yield item
@@ -162,9 +167,9 @@ def batch_size(wanted: int | None) -> int:
   return max(wanted // devices, 1) * devices
 
 
-
-def open_extractor(name: str, weights: str | os.PathLike | None = None,
-                   resize: str = "tf", batch: int | None = None) -> Extractor:
+def open_extractor(
+  name: str, weights: str | os.PathLike | None = None, resize: str = "tf", batch: int | None = None
+) -> Extractor:
   """A published network by name: "inception" or "dinov2".
 
   Args:
@@ -180,8 +185,9 @@ def open_extractor(name: str, weights: str | os.PathLike | None = None,
   raise UserError(f"there is no network {name!r}: take inception or dinov2")
 
 
-def inception(weights: str | os.PathLike | None = None, resize: str = "tf",
-              batch: int | None = None) -> Extractor:
+def inception(
+  weights: str | os.PathLike | None = None, resize: str = "tf", batch: int | None = None
+) -> Extractor:
   """FID's Inception.
 
   Args:
@@ -191,23 +197,33 @@ def inception(weights: str | os.PathLike | None = None, resize: str = "tf",
     batch: Images at a time.
   """
   ways = {  # to their size, and to [-1, 1]
-      "tf": (bilinear(grids.tf1, incept.SIZE), half),
-      "half_pixel": (bilinear(grids.half_pixel, incept.SIZE), unit),
-      "clean": (by_pil(clean, incept.SIZE), half),
-      "none": (unresized(), unit)}
+    "tf": (bilinear(grids.tf1, incept.SIZE), half),
+    "half_pixel": (bilinear(grids.half_pixel, incept.SIZE), unit),
+    "clean": (by_pil(clean, incept.SIZE), half),
+    "none": (unresized(), unit),
+  }
   way, normalise = among(ways, resize)
   found = published.inception(weights)
   net = incept.Inception()
+
   def apply(params, x, taps):
     return net.apply({"params": params}, normalise(x), taps)
+
   return Extractor(
-      named("inception", found), found.sha256, tuple(incept.TAPS),
-      card("inception-2015-12-05", found, resize), way, apply,
-      found.params, batch_size(batch))
+    named("inception", found),
+    found.sha256,
+    tuple(incept.TAPS),
+    card("inception-2015-12-05", found, resize),
+    way,
+    apply,
+    found.params,
+    batch_size(batch),
+  )
 
 
-def dinov2(weights: str | os.PathLike | None = None, resize: str = "smooth",
-           batch: int | None = None) -> Extractor:
+def dinov2(
+  weights: str | os.PathLike | None = None, resize: str = "smooth", batch: int | None = None
+) -> Extractor:
   """DINOv2's ViT-L/14 at 224 pixels, as FD-DINOv2 has it.
 
   Args:
@@ -220,17 +236,26 @@ def dinov2(weights: str | os.PathLike | None = None, resize: str = "smooth",
   way = by_pil(among(ways, resize), dino.SIZE)
   found = published.dinov2(weights)
   net = dino.DINOv2()
+
   def apply(params, x, taps):
     x = (x / 255 - jnp.array(dino.MEAN)) / jnp.array(dino.STD)
     return {tap: net.apply({"params": params}, x) for tap in taps}
+
   return Extractor(
-      named("dinov2-vitl14", found), found.sha256, ("cls",),
-      card("dinov2_vitl14", found, resize), way, apply,
-      found.params, batch_size(batch))
+    named("dinov2-vitl14", found),
+    found.sha256,
+    ("cls",),
+    card("dinov2_vitl14", found, resize),
+    way,
+    apply,
+    found.params,
+    batch_size(batch),
+  )
 
 
-def classifier(model: Any, state: Any, name: str, sha256: str,
-               batch: int | None = None) -> Extractor:
+def classifier(
+  model: Any, state: Any, name: str, sha256: str, batch: int | None = None
+) -> Extractor:
   """A classifier of ours, by its `embed` and `logits` of {"x": images}.
 
   Images have the size that it was trained on.
@@ -242,15 +267,23 @@ def classifier(model: Any, state: Any, name: str, sha256: str,
     sha256: Identifies its weights.
     batch: Images at a time.
   """
+
   def apply(state, x, taps):
     x = {"x": unit(x)}
-    found = {"features": lambda: model.embed(state, x),
-             "logits": lambda: model.logits(state, x)}
+    found = {"features": lambda: model.embed(state, x), "logits": lambda: model.logits(state, x)}
     return {tap: found[tap]() for tap in taps}
+
   return Extractor(
-      name, sha256, ("features", "logits"),
-      {"network": name, "sha256": sha256, "resize": "none"},
-      unresized(), apply, state, batch_size(batch), channels=None)
+    name,
+    sha256,
+    ("features", "logits"),
+    {"network": name, "sha256": sha256, "resize": "none"},
+    unresized(),
+    apply,
+    state,
+    batch_size(batch),
+    channels=None,
+  )
 
 
 def among(ways: Mapping[str, Any], resize: str) -> Any:
@@ -265,12 +298,17 @@ def named(name: str, found: published.Weights) -> str:
   return name if found.published else f"{name}-{found.sha256[:8]}"
 
 
-def card(network: str, found: published.Weights, resize: str
-         ) -> dict[str, Any]:
+def card(network: str, found: published.Weights, resize: str) -> dict[str, Any]:
   """How features come about."""
-  return {"network": network, "weights": found.file, "sha256": found.sha256,
-          "published": found.published, "resize": resize,
-          "precision": "float32", "backend": jax.default_backend()}
+  return {
+    "network": network,
+    "weights": found.file,
+    "sha256": found.sha256,
+    "published": found.published,
+    "resize": resize,
+    "precision": "float32",
+    "backend": jax.default_backend(),
+  }
 
 
 def half(x: Array) -> Array:
@@ -292,12 +330,10 @@ class JudgeFeatures:
   def __init__(self, name: str, classifier: Sampler):
     self.name, self.shape = name, classifier.shape
     self.sha256 = weights_hash(classifier.state)
-    self.looks = classifier(
-        classifier.model, classifier.state, name, self.sha256)
+    self.looks = classifier(classifier.model, classifier.state, name, self.sha256)
     self.taps, self.card = self.looks.taps, self.looks.card
 
-  def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]
-               ) -> dict[str, np.ndarray]:
+  def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]) -> dict[str, np.ndarray]:
     """See collect.Extractor; UserError for images of another size."""
     return self.looks.features(map(self.fit, images), taps)
 
@@ -305,6 +341,7 @@ class JudgeFeatures:
     """Of three channels, as many as the classifier knows."""
     height, width, channels = self.shape
     if x.shape[1:3] != (height, width):
-      raise UserError(f"{self.name} looks at images of {width}x{height}, not "
-                      f"{x.shape[2]}x{x.shape[1]}")
+      raise UserError(
+        f"{self.name} looks at images of {width}x{height}, not {x.shape[2]}x{x.shape[1]}"
+      )
     return x[..., :channels]

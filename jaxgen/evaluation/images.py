@@ -4,6 +4,7 @@ Nothing is repaired in silence: what no reference evaluator would take is
 refused in a line that says what to do. A trained model may draw them while they
 are judged.
 """
+
 import collections
 import contextlib
 import copy
@@ -49,6 +50,7 @@ class Images(Protocol):
     class_names: of the classes, in the order of labels; () where not known.
     sizes: (height, width) of them, each that there is once, in order.
   """
+
   count: int
   sizes: list[tuple[int, int]]
   labels: np.ndarray | None
@@ -109,6 +111,7 @@ def ahead(function: Callable, items: Iterable, most: int = 256) -> Iterator:
 
 class Kind(NamedTuple):
   """What the head of an image file says: all that is known of it early."""
+
   size: tuple[int, int]  # height, width
   mode: str
   transparent: bool
@@ -125,6 +128,7 @@ class Folder:
   taken as they are stored: no crop, and no turning by EXIF, which no
   reference evaluator does.
   """
+
   path: Path
   names: list[str]
   labels: np.ndarray | None = None
@@ -134,8 +138,9 @@ class Folder:
   base: str = ""  # of a split, below path
 
   @classmethod
-  def open(cls, path: str, mixed: bool, convert: bool,
-           num: int | None = None, split: str | None = None) -> "Folder":
+  def open(
+    cls, path: str, mixed: bool, convert: bool, num: int | None = None, split: str | None = None
+  ) -> "Folder":
     """Looks at names, and at the head of every file.
 
     Args:
@@ -155,14 +160,13 @@ class Folder:
       found = Pictures("", names, *classes_of(names), [])
     else:
       found = choose(path, names, split)
-    names = found.names[:first(path, len(found.names), num)]
+    names = found.names[: first(path, len(found.names), num)]
     self = cls(top, [f"{found.base}{n}" for n in names], base=found.base)
     self.warnings += [f"{path}: {note}" for note in found.notes]
     if found.base:
-      self.warnings.append(f"{path} is divided into splits: these are images "
-                           f"of {found.base}")
+      self.warnings.append(f"{path} is divided into splits: these are images of {found.base}")
     self.labels = self._told(names)
-    y = found.labels[:len(names)]
+    y = found.labels[: len(names)]
     if self.labels is None and len(found.classes) > 1 and None not in y:
       self.labels = np.array(y, np.int32)
       self.class_names = tuple(found.classes)
@@ -181,22 +185,22 @@ class Folder:
     """Refuses, before the work, what would be refused in the midst of it."""
     made, kinds, forms = (collections.Counter() for _ in range(3))
     with self._files() as file:
-      for name, kind in zip(self.names, ahead(
-          lambda name: self._kind(file, name), self.names), strict=True):
+      for name, kind in zip(
+        self.names, ahead(lambda name: self._kind(file, name), self.names), strict=True
+      ):
         check_kind(self.path / name, kind, convert)
         kinds[kind.size] += 1
         made[kind.info] += 1
         forms[kind.form] += 1
         if not mixed and len(kinds) > 1:
           raise UserError(
-              f"images of one set must be of one size: {self.path / name} is "
-              f"{across(kind.size)}, others are {across(next(iter(kinds)))}")
+            f"images of one set must be of one size: {self.path / name} is "
+            f"{across(kind.size)}, others are {across(next(iter(kinds)))}"
+          )
     self.sizes = sorted(kinds)
     if forms["JPEG"] or forms["MPO"]:
-      self.warnings.append(f"{self.path} holds JPEG files: their compression "
-                           "alone changes FID")
-    self.warnings += origins.doubts(
-        self.path, made, None if num else self.count)
+      self.warnings.append(f"{self.path} holds JPEG files: their compression alone changes FID")
+    self.warnings += origins.doubts(self.path, made, None if num else self.count)
 
   @contextlib.contextmanager
   def _files(self) -> Iterator[Callable[[str], Any]]:
@@ -219,15 +223,18 @@ class Folder:
   @property
   def card(self) -> dict[str, Any]:
     """Its sha256 is that of lines "name sha256-of-the-file"."""
-    return {"kind": "folder", "name": self.path.resolve().name,
-            "sha256": self._hash, "images": self.count}
+    return {
+      "kind": "folder",
+      "name": self.path.resolve().name,
+      "sha256": self._hash,
+      "images": self.count,
+    }
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images. A new batch begins where the size changes."""
     run: list[np.ndarray] = []
     with self._files() as file:
-      for x in ahead(lambda name: self._one(file, name),
-                     self.names[start:stop]):
+      for x in ahead(lambda name: self._one(file, name), self.names[start:stop]):
         if run and (x.shape != run[0].shape or len(run) == 64):
           yield np.stack(run)
           run = []
@@ -238,8 +245,13 @@ class Folder:
   def _kind(self, file: Callable[[str], Any], name: str) -> Kind:
     """What the head of one file says."""
     with readable(self.path / name), open_image(file(name)) as image:
-      return Kind(image.size[::-1], image.mode, "transparency" in image.info,
-                  str(image.format), str(image.info.get(pictures.KEY, "")))
+      return Kind(
+        image.size[::-1],
+        image.mode,
+        "transparency" in image.info,
+        str(image.format),
+        str(image.info.get(pictures.KEY, "")),
+      )
 
   def _one(self, file: Callable[[str], Any], name: str) -> np.ndarray:
     """One file, uint8 [H, W, 3]."""
@@ -261,11 +273,12 @@ class Zip(Folder):
   @contextlib.contextmanager
   def _files(self) -> Iterator[Callable[[str], Any]]:
     lock = threading.Lock()
-    with arrayfile.reading(self.path, zipped.KIND), zipfile.ZipFile(
-        self.path) as archive:
+    with arrayfile.reading(self.path, zipped.KIND), zipfile.ZipFile(self.path) as archive:
+
       def file(name):
         with lock:
           return io.BytesIO(archive.read(name))
+
       yield file
 
   @functools.cached_property
@@ -275,8 +288,7 @@ class Zip(Folder):
   @property
   def card(self) -> dict[str, Any]:
     """Identified by the sha256 of the file."""
-    return {"kind": "zip", "name": self.path.name, "sha256": self._hash,
-            "images": self.count}
+    return {"kind": "zip", "name": self.path.name, "sha256": self._hash, "images": self.count}
 
 
 @contextlib.contextmanager
@@ -287,8 +299,7 @@ def readable(path: Path) -> Iterator[None]:
   except Exception as e:
     lines = str(e).splitlines() or [type(e).__name__]
     why = lines[0].split(" '/")[0].split(" <")[0]
-    raise UserError(f"{path} cannot be read: {why}; delete it, or make it "
-                    "anew") from e
+    raise UserError(f"{path} cannot be read: {why}; delete it, or make it anew") from e
 
 
 def check_kind(path: Path, kind: Kind, convert: bool) -> None:
@@ -297,11 +308,13 @@ def check_kind(path: Path, kind: Kind, convert: bool) -> None:
   plain = kind.mode == "RGB" or kind.mode == "P" and not kind.transparent
   if plain or convert and not deep:
     return
-  what = ("CMYK" if kind.mode == "CMYK" else
-          "grey" if deep or kind.mode in ("1", "L") else "transparent")
-  raise UserError(f"{path} is {what} ({kind.mode}), not 8-bit RGB" + (
-      "" if deep else "; --convert does what reference evaluators do: repeats "
-      "grey, drops alpha"))
+  what = (
+    "CMYK" if kind.mode == "CMYK" else "grey" if deep or kind.mode in ("1", "L") else "transparent"
+  )
+  raise UserError(
+    f"{path} is {what} ({kind.mode}), not 8-bit RGB"
+    + ("" if deep else "; --convert does what reference evaluators do: repeats grey, drops alpha")
+  )
 
 
 def across(size: tuple[int, int]) -> str:
@@ -318,6 +331,7 @@ def span_of(sizes: Sequence[tuple[int, int]]) -> str:
 @dataclasses.dataclass(eq=False)
 class Dataset:
   """A data set that jaxgen trains on, as it is trained on."""
+
   source: Source
   split: str
   num: int | None = None
@@ -325,12 +339,14 @@ class Dataset:
 
   def __post_init__(self):
     if len(self.source.shape) != 3:
-      raise UserError(f"{self.source.name} holds points: FID and its "
-                      "relatives are of images; leave --protocol")
+      raise UserError(
+        f"{self.source.name} holds points: FID and its relatives are of images; leave --protocol"
+      )
     if self.source.skipped:
       self.warnings.append(
-          f"{len(self.source.skipped)} files of {self.source.name} could not "
-          f"be read, such as {self.source.skipped[0]}")
+        f"{len(self.source.skipped)} files of {self.source.name} could not "
+        f"be read, such as {self.source.skipped[0]}"
+      )
     self.count = first(self.source.name, len(self.source), self.num)
     self.sizes = [self.source.shape[:2]]
     self.class_names = self.source.class_names
@@ -339,14 +355,19 @@ class Dataset:
   def labels(self) -> np.ndarray | None:
     """Of all of them."""
     y = self.source.arrays()[1]
-    return None if y is None else y[:self.count]
+    return None if y is None else y[: self.count]
 
   @property
   def card(self) -> dict[str, Any]:
     """Identified by the fingerprint of its examples."""
-    return {"kind": "dataset", "name": self.source.name, "split": self.split,
-            "fingerprint": self.source.fingerprint,
-            "shape": list(self.source.shape), "images": self.count}
+    return {
+      "kind": "dataset",
+      "name": self.source.name,
+      "split": self.split,
+      "fingerprint": self.source.fingerprint,
+      "shape": list(self.source.shape),
+      "images": self.count,
+    }
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images."""
@@ -363,6 +384,7 @@ class Drawn:
   which is the protocol's to say (`rule`, see `images.quantise`). Sample i
   depends on the seed, i, its label and the knobs alone.
   """
+
   sampler: Sampler
   count: int
   seed: int
@@ -375,14 +397,18 @@ class Drawn:
 
   def __post_init__(self):
     if self.sampler.dtype != np.uint8 or len(self.sampler.shape) != 3:
-      raise UserError("this model makes points: FID and its relatives are of "
-                      "images; leave --protocol")
+      raise UserError(
+        "this model makes points: FID and its relatives are of images; leave --protocol"
+      )
     if cond := getattr(self.sampler.model, "cond", None):
-      raise UserError(f"this model makes x from {', '.join(cond)}: draw with "
-                      "`jaxgen sample`, and judge the file by --samples")
+      raise UserError(
+        f"this model makes x from {', '.join(cond)}: draw with "
+        "`jaxgen sample`, and judge the file by --samples"
+      )
     if self.batch < 1 or self.seed < 0 or self.count < 2:
-      raise UserError(f"batch={self.batch}, seed={self.seed}, num={self.count}"
-                      ": want at least 1, 0 and 2")
+      raise UserError(
+        f"batch={self.batch}, seed={self.seed}, num={self.count}: want at least 1, 0 and 2"
+      )
     self._settings = self.sampler.settings(dict(self.knobs))
     # What as_data would round, we get as floats.
     self._floats = dataclasses.replace(self.sampler, dtype=np.dtype("float32"))
@@ -403,13 +429,16 @@ class Drawn:
   @property
   def card(self) -> dict[str, Any]:
     """Where they come from; the weights are told by what they are."""
-    return {"kind": "model", "name": str(self.sampler.card["workdir"]),
-            "weights": self.weights, "seed": self.seed, "labels": self.how,
-            "images": self.count, "knobs": {
-                k: v if np.isfinite(v) else None
-                for k, v in self._settings.items()},
-            **{k: v for k, v in sorted(self.sampler.card.items())
-               if k != "workdir"}}
+    return {
+      "kind": "model",
+      "name": str(self.sampler.card["workdir"]),
+      "weights": self.weights,
+      "seed": self.seed,
+      "labels": self.how,
+      "images": self.count,
+      "knobs": {k: v if np.isfinite(v) else None for k, v in self._settings.items()},
+      **{k: v for k, v in sorted(self.sampler.card.items()) if k != "workdir"},
+    }
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images."""
@@ -417,12 +446,18 @@ class Drawn:
     given = {} if self.labels is None else {"y": self.labels}
     first = start
     for x in self._floats.stream(
-        key, range(start, stop), min(self.batch, self.count), given,
-        self._settings, self.sampler.state):
-      x = sharding.fetch(x)[:stop - first]
+      key,
+      range(start, stop),
+      min(self.batch, self.count),
+      given,
+      self._settings,
+      self.sampler.state,
+    ):
+      x = sharding.fetch(x)[: stop - first]
       if not np.isfinite(x).all():
-        raise UserError(f"samples {first} to {first + len(x)} of "
-                        f"{self.card['name']} hold NaN or infinity")
+        raise UserError(
+          f"samples {first} to {first + len(x)} of {self.card['name']} hold NaN or infinity"
+        )
       yield three(quantise(x, self.rule))
       first += len(x)
 
@@ -433,8 +468,7 @@ def weights_hash(state: core.State) -> str:
   return digest(leaves)
 
 
-def choose_labels(sampler: Sampler, how: str, count: int, seed: int
-                  ) -> np.ndarray | None:
+def choose_labels(sampler: Sampler, how: str, count: int, seed: int) -> np.ndarray | None:
   """Labels int32 [count] of samples.
 
   Args:
@@ -450,6 +484,6 @@ def choose_labels(sampler: Sampler, how: str, count: int, seed: int
     drawn = np.random.default_rng(seed).integers(sampler.classes, size=count)
     return drawn.astype(np.int32)
   names = getattr(sampler, "class_names", ())
-  return sampler.labels(count, [
-      number_of(word.strip(), names, "turn, random, or ")
-      for word in how.split(",")])
+  return sampler.labels(
+    count, [number_of(word.strip(), names, "turn, random, or ") for word in how.split(",")]
+  )

@@ -5,6 +5,7 @@ real training split (the ImageNet features of FID mean nothing there), and the
 name of every number says so: frechet@digits-cnn. Points and stacked digits are
 judged by their modes, which are known: see modes_judge.py.
 """
+
 import dataclasses
 import functools
 import pathlib
@@ -40,11 +41,13 @@ def spreads(scores: Scores) -> dict[str, float]:
 
 def table(scores: Scores, floor: Scores) -> str:
   """Scores beside those of real test data, as text."""
+
   def say(s, k):
     if k not in s:
       return "-"
     give = f" ± {np.std(s[k]):.2g}" if len(s[k]) > 1 else ""
     return f"{np.mean(s[k]):.4g}{give}"
+
   rows = [("", "samples", "real test data")]
   rows += [(k, say(scores, k), say(floor, k)) for k in floor | scores]
   return "\n".join(f"{a:28}{b:>20}{c:>20}" for a, b, c in rows)
@@ -52,12 +55,12 @@ def table(scores: Scores, floor: Scores) -> str:
 
 class Judge(Protocol):
   """Knows the real data, and says how near samples come."""
+
   features: str  # what it looks at
-  count: int     # samples that it likes to see
+  count: int  # samples that it likes to see
   card: dict[str, Any]  # how its numbers come about
 
-  def scores(self, x: np.ndarray, y: np.ndarray | None,
-             cas: bool = True) -> Scores:
+  def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """Samples [N, ...], their labels [N] -> numbers by name."""
 
   def floor(self) -> Scores:
@@ -74,15 +77,13 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
     return PointsJudge(data.source)
   size = data.get("size") or None
   if data.source == "stacked_digits":
-    one = open_judge(ConfigDict(dict(
-        source="digits", split="train", size=size or 0)), folder)
+    one = open_judge(ConfigDict(dict(source="digits", split="train", size=size or 0)), folder)
     return StackedJudge(
-        open_split(data, "test"),
-        lambda x: in_batches(one.classifier, x)[1], one.classifier.card)
+      open_split(data, "test"), lambda x: in_batches(one.classifier, x)[1], one.classifier.card
+    )
   real = open_split(data)
   if not real.classes:
-    raise UserError(
-        f"{real.name} has no labels, and the built-in judge is a classifier")
+    raise UserError(f"{real.name} has no labels, and the built-in judge is a classifier")
   test = open_split(data, "test")
   introduce(real, data.split)
   introduce(test, "test")
@@ -90,8 +91,9 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
   return ClassifierJudge.of(data, real, test, home)
 
 
-def check_samples(data: ConfigDict, shape: tuple[int | None, ...],
-                  dtype: np.dtype, y: np.ndarray | None = None) -> None:
+def check_samples(
+  data: ConfigDict, shape: tuple[int | None, ...], dtype: np.dtype, y: np.ndarray | None = None
+) -> None:
   """UserError unless a config's judge can judge such samples.
 
   Said before the judge is trained, and before samples are drawn.
@@ -109,8 +111,9 @@ def check_samples(data: ConfigDict, shape: tuple[int | None, ...],
     return check_look(real, shape, dtype)
   check_like(real, shape, dtype)
   if real.classes and y is not None and int(np.max(y)) + 1 != real.classes:
-    raise UserError(f"labels of samples go up to {int(np.max(y))}, but "
-                    f"{real.name} has {real.classes} classes")
+    raise UserError(
+      f"labels of samples go up to {int(np.max(y))}, but {real.name} has {real.classes} classes"
+    )
 
 
 def check_like(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -124,8 +127,9 @@ def check_look(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
   """UserError unless samples [N, ...] look like the data."""
   if tuple(shape[1:]) != tuple(real.shape) or dtype != real.dtype:
     raise UserError(
-        f"samples are {np.dtype(dtype)} {list(shape[1:])}, but {real.name} is "
-        f"{real.dtype} {list(real.shape)}")
+      f"samples are {np.dtype(dtype)} {list(shape[1:])}, but {real.name} is "
+      f"{real.dtype} {list(real.shape)}"
+    )
 
 
 def cache(real: Source, size: int | None = None) -> pathlib.Path:
@@ -133,14 +137,16 @@ def cache(real: Source, size: int | None = None) -> pathlib.Path:
 
   `size` is the config's: a judge belongs to its config.
   """
-  return (files.cache() / "judges"
-          / f"{real.name.replace('/', '_').replace(':', '-')}"
-            f"{f'-{size}' if size else ''}-{real.fingerprint}")
+  return (
+    files.cache() / "judges" / f"{real.name.replace('/', '_').replace(':', '-')}"
+    f"{f'-{size}' if size else ''}-{real.fingerprint}"
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassifierJudge:
   """Looks at images through a classifier of the real training split."""
+
   data: ConfigDict
   real: Source
   test: Source
@@ -148,11 +154,11 @@ class ClassifierJudge:
   classifier: Sampler
 
   @classmethod
-  def of(cls, data: ConfigDict, real: Source, test: Source,
-         home: pathlib.Path) -> "ClassifierJudge":
+  def of(
+    cls, data: ConfigDict, real: Source, test: Source, home: pathlib.Path
+  ) -> "ClassifierJudge":
     """Trains the classifier, or takes it from where it lies."""
-    train.train(judge_config(data, real.classes), home, quiet=True,
-                wait=True)
+    train.train(judge_config(data, real.classes), home, quiet=True, wait=True)
     return cls(data, real, test, home, load(home, samples=False))
 
   @property
@@ -169,17 +175,18 @@ class ClassifierJudge:
   def card(self) -> dict[str, Any]:
     """How the numbers come about."""
     return {
-        "features": self.features, "classifier": self.classifier.card,
-        "reference": f"{len(self.real)} real training images of "
-                     f"{self.real.name} ({self.real.fingerprint})",
-        "protocol": f"means over sets of {len(self.test)} samples, as many as "
-                    "there are real test images, classes alike; precision and "
-                    "recall with k=3, density and coverage with k=5; "
-                    "classification accuracy score: trained on all samples, "
-                    "tested on real"}
+      "features": self.features,
+      "classifier": self.classifier.card,
+      "reference": f"{len(self.real)} real training images of "
+      f"{self.real.name} ({self.real.fingerprint})",
+      "protocol": f"means over sets of {len(self.test)} samples, as many as "
+      "there are real test images, classes alike; precision and "
+      "recall with k=3, density and coverage with k=5; "
+      "classification accuracy score: trained on all samples, "
+      "tested on real",
+    }
 
-  def scores(self, x: np.ndarray, y: np.ndarray | None,
-             cas: bool = True) -> Scores:
+  def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """See Judge. Fréchet and the like on sets as large as the test split."""
     self.check(x)
     f, n = embed(self.classifier, x), min(len(self.test), len(x))
@@ -203,8 +210,7 @@ class ClassifierJudge:
   def near(self, f: np.ndarray) -> dict[str, float]:
     """Features [N, D] of samples against those of the real training split."""
     a, b = moments(f), self.gaussian
-    return {"frechet": frechet(a.mu, a.sigma, b.mu, b.sigma),
-            **prdc(f, self.embedded)._asdict()}
+    return {"frechet": frechet(a.mu, a.sigma, b.mu, b.sigma), **prdc(f, self.embedded)._asdict()}
 
   @functools.cached_property
   def embedded(self) -> np.ndarray:
@@ -219,7 +225,8 @@ class ClassifierJudge:
   def floor(self) -> Scores:
     """Real test data; for the accuracy score, a classifier of real data."""
     return self.scores(*self.test.arrays(), cas=False) | {
-        f"cas@{self.features}": [accuracy(self.classifier, self.test)]}
+      f"cas@{self.features}": [accuracy(self.classifier, self.test)]
+    }
 
   def cas(self, x: np.ndarray, y: np.ndarray) -> float:
     """Classification accuracy score (Ravuri & Vinyals 2019): in [0, 1].
@@ -233,8 +240,11 @@ class ClassifierJudge:
     images, truth = self.test.arrays()
     right = in_batches(self.learner(x, y), images)[1].argmax(-1) == truth
     names = self.real.class_names or range(self.real.classes)
-    return {str(name): float(right[truth == i].mean())
-            for i, name in enumerate(names) if (truth == i).any()}
+    return {
+      str(name): float(right[truth == i].mean())
+      for i, name in enumerate(names)
+      if (truth == i).any()
+    }
 
   def learner(self, x: np.ndarray, y: np.ndarray) -> Sampler:
     """The judge's own config, trained on samples, if it is not yet."""
@@ -252,8 +262,13 @@ def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
   """configs/judge.py for other data."""
   c = config.load("configs/judge.py")
   with c.unlocked():
-    c.data.update(source=data.source, split=data.split, classes=classes,
-                  size=data.get("size", 0), channels=channels_of(data))
+    c.data.update(
+      source=data.source,
+      split=data.split,
+      classes=classes,
+      size=data.get("size", 0),
+      channels=channels_of(data),
+    )
     c.model.net.classes = classes
     c.checkpoint.every = c.steps
   return c
@@ -270,11 +285,10 @@ def in_batches(classifier: Sampler, x: np.ndarray, batch: int = 256):
   """Features [N, D] and logits [N, classes], from one compiled program."""
   parts = []
   for i in range(0, len(x), batch):
-    part = x[i:i + batch]
-    full = np.concatenate([part, np.zeros_like(x[:1]).repeat(
-        batch - len(part), 0)])
+    part = x[i : i + batch]
+    full = np.concatenate([part, np.zeros_like(x[:1]).repeat(batch - len(part), 0)])
     out = jax.device_get(_embed(classifier.model, classifier.state, full))
-    parts.append([a[:len(part)] for a in out])
+    parts.append([a[: len(part)] for a in out])
   return [np.concatenate(a) for a in zip(*parts, strict=True)]
 
 

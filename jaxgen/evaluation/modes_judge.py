@@ -3,6 +3,7 @@
 Both say `modes`, how many are found; `high_quality`, the share of samples that
 are near one; and `kl`, KL(shares of the modes || uniform) in nats.
 """
+
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ SURE = 0.9  # the least probability of a digit that is recognised
 @dataclasses.dataclass(frozen=True)
 class PointsJudge:
   """Knows the modes of a mixture."""
+
   name: str
   features: str = "xy"
   count: int = 10_000
@@ -30,26 +32,31 @@ class PointsJudge:
   @property
   def card(self) -> dict[str, Any]:
     """How the numbers come about."""
-    return {"features": self.features, "reference": self.name,
-            "protocol": "high quality: within 3 standard deviations of a mode; "
-                        "found: a mode with such a sample; KL of all samples' "
-                        "nearest modes"}
+    return {
+      "features": self.features,
+      "reference": self.name,
+      "protocol": "high quality: within 3 standard deviations of a mode; "
+      "found: a mode with such a sample; KL of all samples' "
+      "nearest modes",
+    }
 
-  def scores(self, x: np.ndarray, y: np.ndarray | None,
-             cas: bool = True) -> Scores:
+  def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """Modes found, share of high-quality samples, Fréchet of coordinates."""
     del y, cas
     found = modes(x, *modes_of(self.name))
     real, _ = open_source(self.name).arrays()
     a, b = moments(x), moments(real)
-    return {"modes": [found.found], "high_quality": [found.high_quality],
-            "kl": [found.kl],
-            "frechet@xy": [frechet(a.mu, a.sigma, b.mu, b.sigma)]}
+    return {
+      "modes": [found.found],
+      "high_quality": [found.high_quality],
+      "kl": [found.kl],
+      "frechet@xy": [frechet(a.mu, a.sigma, b.mu, b.sigma)],
+    }
 
   def floor(self) -> Scores:
     """Real test data."""
     x, _ = open_source(self.name, split="test").arrays()
-    return self.scores(x[:self.count], None)
+    return self.scores(x[: self.count], None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +69,7 @@ class StackedJudge:
     about: Where the classifier comes from.
     count: Of samples, as in the papers.
   """
+
   test: Source
   logits: Callable[[np.ndarray], np.ndarray]
   about: dict[str, Any]
@@ -71,13 +79,16 @@ class StackedJudge:
   @property
   def card(self) -> dict[str, Any]:
     """How the numbers come about."""
-    return {"features": self.features, "classifier": self.about,
-            "reference": f"{self.test.name} ({self.test.fingerprint})",
-            "protocol": "found: a number that one sample or more is read as "
-                        "(papers count so), for sure: one of high quality; KL "
-                        "of all samples' numbers; high "
-                        "quality: every digit is read with a probability of "
-                        f"{SURE} or more"}
+    return {
+      "features": self.features,
+      "classifier": self.about,
+      "reference": f"{self.test.name} ({self.test.fingerprint})",
+      "protocol": "found: a number that one sample or more is read as "
+      "(papers count so), for sure: one of high quality; KL "
+      "of all samples' numbers; high "
+      "quality: every digit is read with a probability of "
+      f"{SURE} or more",
+    }
 
   def read(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [N, H, W, 3] -> numbers 0..999, least sureness in [0, 1]."""
@@ -86,8 +97,7 @@ class StackedJudge:
     sure = (e.max(-1) / e.sum(-1)).reshape(-1, 3)
     return logits.argmax(-1).reshape(-1, 3) @ [100, 10, 1], sure.min(1)
 
-  def scores(self, x: np.ndarray, y: np.ndarray | None,
-             cas: bool = True) -> Scores:
+  def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """Modes found of 1,000, share of recognisable samples, KL to uniform.
 
     Whatever a classifier sees, it reads as some number: of an untrained net's
@@ -99,15 +109,18 @@ class StackedJudge:
     del y, cas
     if x.shape[1:] != self.test.shape or x.dtype != self.test.dtype:
       raise UserError(
-          f"samples are {x.dtype} {list(x.shape[1:])}, but {self.test.name} "
-          f"is {self.test.dtype} {list(self.test.shape)}")
+        f"samples are {x.dtype} {list(x.shape[1:])}, but {self.test.name} "
+        f"is {self.test.dtype} {list(self.test.shape)}"
+      )
     number, sure = self.read(x)
     good = sure >= SURE
-    return {"modes": [len(np.unique(number))],
-            "modes_sure": [len(np.unique(number[good]))],
-            "high_quality": [float(np.mean(good))],
-            "kl": [kl_to_uniform(number, self.test.classes)]}
+    return {
+      "modes": [len(np.unique(number))],
+      "modes_sure": [len(np.unique(number[good]))],
+      "high_quality": [float(np.mean(good))],
+      "kl": [kl_to_uniform(number, self.test.classes)],
+    }
 
   def floor(self) -> Scores:
     """Real test data."""
-    return self.scores(self.test.arrays()[0][:self.count], None)
+    return self.scores(self.test.arrays()[0][: self.count], None)

@@ -1,4 +1,5 @@
 """Where the pictures of a folder come from, as far as they say so."""
+
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,7 @@ from jaxgen.files import digest
 OF_ONE = ("index", "label", "class", "source")
 
 
-def doubts(path: Path, made: Mapping[str, int], count: int | None
-           ) -> list[str]:
+def doubts(path: Path, made: Mapping[str, int], count: int | None) -> list[str]:
   """Warnings of a folder with pictures of several makings, or of a part.
 
   Args:
@@ -29,13 +29,15 @@ def doubts(path: Path, made: Mapping[str, int], count: int | None
   if len(order) > 1:
     told = [f"{numbers[k]:,} of {said(sets[k])}" for k in order[:3]]
     more = len(order) - len(told)
-    return [f"{path} holds pictures of several makings: " + "; ".join(told)
-            + (f"; and {more} more" if more else "")
-            + ". Are old ones among them?"]
+    return [
+      f"{path} holds pictures of several makings: "
+      + "; ".join(told)
+      + (f"; and {more} more" if more else "")
+      + ". Are old ones among them?"
+    ]
   num = sets[order[0]].get("num")
   if type(num) is int and count is not None and count != num:
-    return [f"{path} holds {count:,} pictures of {said(sets[order[0]])}, which "
-            f"were {num:,}"]
+    return [f"{path} holds {count:,} pictures of {said(sets[order[0]])}, which were {num:,}"]
   return []
 
 

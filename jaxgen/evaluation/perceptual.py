@@ -3,6 +3,7 @@
 LPIPS wants two files that a user supplies: torchvision's AlexNet or VGG16, and
 the linear weights that come with the package `lpips`. Nothing in them is run.
 """
+
 import dataclasses
 import functools
 import os
@@ -30,9 +31,7 @@ FLAGS = {"net": "lpips_net", "lin": "lpips_lin"}
 VARIABLES = {"net": "JAXGEN_LPIPS_NET", "lin": "JAXGEN_LPIPS_LIN"}
 # How the checksums of the published files begin: torchvision's (that are in
 # their names; AlexNet's had two), and version 0.1 of the linear weights.
-PUBLISHED = {
-    "alex": (("7be5be79", "4df8aa71"), "df73285e"),
-    "vgg": (("397923af",), "a78928a0")}
+PUBLISHED = {"alex": (("7be5be79", "4df8aa71"), "df73285e"), "vgg": (("397923af",), "a78928a0")}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +47,7 @@ class Perceptual:
     fit: (shape of images [H, W, C]) -> what is wrong with it, or "".
     batch: Pairs at a time.
   """
+
   name: str
   card: dict[str, Any]
   features: Callable[[Any, Array], Sequence[Array]]
@@ -66,11 +66,10 @@ class Perceptual:
       raise UserError(f"{self.name} {why}")
     found = []
     for i in range(0, len(x), self.batch):
-      pair = [a[i:i + self.batch] for a in (x, y)]
-      full = [np.concatenate([a, np.repeat(a[-1:], self.batch - len(a), 0)])
-              for a in pair]
+      pair = [a[i : i + self.batch] for a in (x, y)]
+      full = [np.concatenate([a, np.repeat(a[-1:], self.batch - len(a), 0)]) for a in pair]
       d = self._program(self.params, self.linear, *full)
-      found.append(np.asarray(d, np.float64)[:len(pair[0])])
+      found.append(np.asarray(d, np.float64)[: len(pair[0])])
     return np.concatenate(found)
 
   @functools.cached_property
@@ -79,6 +78,7 @@ class Perceptual:
       with jax.default_matmul_precision("highest"):
         a, b = (self.features(params, core.on_device(i)) for i in (x, y))
         return distance(a, b, linear)
+
     return jax.jit(run)
 
 
@@ -98,28 +98,42 @@ def open_lpips(net: str | None = None, lin: str | None = None) -> Perceptual:
   for what, given in (("net", net), ("lin", lin)):
     given = given or os.environ.get(VARIABLES[what])
     if not given:
-      raise UserError(f"LPIPS takes --{FLAGS['net']}=FILE and "
-                      f"--{FLAGS['lin']}=FILE, and there is no "
-                      f"--{FLAGS[what]} (nor ${VARIABLES[what]})")
+      raise UserError(
+        f"LPIPS takes --{FLAGS['net']}=FILE and "
+        f"--{FLAGS['lin']}=FILE, and there is no "
+        f"--{FLAGS[what]} (nor ${VARIABLES[what]})"
+      )
     paths[what] = pathlib.Path(given).expanduser()
-  trunk, params = read(paths["net"], "torchvision's weights of AlexNet or "
-                       "VGG16", lpips.converted)
-  linear = read(paths["lin"], f"the linear weights of LPIPS for {trunk.name}",
-                functools.partial(lpips.linear, trunk))
+  trunk, params = read(paths["net"], "torchvision's weights of AlexNet or VGG16", lpips.converted)
+  linear = read(
+    paths["lin"],
+    f"the linear weights of LPIPS for {trunk.name}",
+    functools.partial(lpips.linear, trunk),
+  )
   sha256 = {what: tensor_files.sha256(path) for what, path in paths.items()}
   nets, lins = PUBLISHED[trunk.name]
-  card = {"network": trunk.name, "version": "0.1", "linear": True,
-          "net": {"file": paths["net"].name, "sha256": sha256["net"]},
-          "lin": {"file": paths["lin"].name, "sha256": sha256["lin"]},
-          "published": sha256["net"].startswith(nets) and (
-              sha256["lin"].startswith(lins))}
+  card = {
+    "network": trunk.name,
+    "version": "0.1",
+    "linear": True,
+    "net": {"file": paths["net"].name, "sha256": sha256["net"]},
+    "lin": {"file": paths["lin"].name, "sha256": sha256["lin"]},
+    "published": sha256["net"].startswith(nets) and (sha256["lin"].startswith(lins)),
+  }
+
   def features(params, x):
     x = jnp.repeat(x, 3, -1) if x.shape[-1] == 1 else x
     return lpips.features(trunk, params, x)
+
   def fit(shape):
-    return "" if min(shape[:2]) >= trunk.least and shape[2] in (1, 3) else (
-        f"looks at images of {trunk.least}x{trunk.least} or more, grey or "
-        f"RGB, not {list(shape)}")
+    return (
+      ""
+      if min(shape[:2]) >= trunk.least and shape[2] in (1, 3)
+      else (
+        f"looks at images of {trunk.least}x{trunk.least} or more, grey or RGB, not {list(shape)}"
+      )
+    )
+
   return Perceptual(f"lpips@{trunk.name}", card, features, params, linear, fit)
 
 
@@ -134,8 +148,7 @@ def read(path: pathlib.Path, what: str, convert: Callable) -> Any:
   try:
     return convert(found)
   except KeyError as e:
-    raise UserError(f"{path} does not hold {what}: there is no {e.args[0]}"
-                    ) from e
+    raise UserError(f"{path} does not hold {what}: there is no {e.args[0]}") from e
   except ValueError as e:
     raise UserError(f"{path} does not hold {what}: {e}") from e
 
@@ -153,23 +166,40 @@ def of_classifier(sampler: Sampler) -> Perceptual:
   model, where = sampler.model, sampler.card["workdir"]
   net = getattr(model, "net", None)
   if not isinstance(net, convs.Classifier):
-    raise UserError(f"{where} is no classifier of nets.convs: perceptual "
-                    "distances look through one, see configs/photos_judge.py")
+    raise UserError(
+      f"{where} is no classifier of nets.convs: perceptual "
+      "distances look through one, see configs/photos_judge.py"
+    )
   if getattr(model, "process", None) is not None:
-    raise UserError(f"{where} is a classifier of noisy images: want one of "
-                    "clean ones, see configs/photos_judge.py")
+    raise UserError(
+      f"{where} is a classifier of noisy images: want one of "
+      "clean ones, see configs/photos_judge.py"
+    )
   data = sampler.card["dataset"].rpartition("/")[2].replace(":", "-")
-  card = {"network": f"{data}-cnn", "linear": False,
-          "classifier": sampler.card, "weights": weights_hash(sampler.state)}
+  card = {
+    "network": f"{data}-cnn",
+    "linear": False,
+    "classifier": sampler.card,
+    "weights": weights_hash(sampler.state),
+  }
+
   def features(state, x):
     _, seen = net.apply(
-        state.variables("net"), x, method="embed", mutable=["intermediates"],
-        capture_intermediates=lambda module, _: isinstance(module, GroupNorm))
+      state.variables("net"),
+      x,
+      method="embed",
+      mutable=["intermediates"],
+      capture_intermediates=lambda module, _: isinstance(module, GroupNorm),
+    )
     norms = seen["intermediates"]["encoder"]
     order = sorted(norms, key=lambda name: int(name.rpartition("_")[2]))
     return [nn.silu(norms[name]["__call__"][0]) for name in order]
+
   def fit(shape):
-    return "" if tuple(shape) == tuple(sampler.shape) else (
-        f"looks at images {list(sampler.shape)}, not {list(shape)}")
-  return Perceptual(f"perceptual@{data}-cnn", card, features, sampler.state,
-                    None, fit)
+    return (
+      ""
+      if tuple(shape) == tuple(sampler.shape)
+      else (f"looks at images {list(sampler.shape)}, not {list(shape)}")
+    )
+
+  return Perceptual(f"perceptual@{data}-cnn", card, features, sampler.state, None, fit)

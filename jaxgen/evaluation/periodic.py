@@ -1,4 +1,5 @@
 """Evaluation while training: the same code, every so many steps."""
+
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,20 +22,31 @@ from jaxgen.monitor.log import card_name
 from jaxgen.sampling.sampler import Sampler
 from jaxgen.sampling.trained import sampling_state
 
-DEFAULTS = dict(every=0, num=10_000, protocol="adm", ref="", metrics=(),
-                features="inception", weights="", seed=0, batch=256)
+DEFAULTS = dict(
+  every=0,
+  num=10_000,
+  protocol="adm",
+  ref="",
+  metrics=(),
+  features="inception",
+  weights="",
+  seed=0,
+  batch=256,
+)
 
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:
   """config.log.eval with defaults; UserError for what means nothing."""
   for name, value in given.items():
     if name not in DEFAULTS:
-      raise UserError(f"config.log.eval.{name} means nothing: there are "
-                      f"{', '.join(DEFAULTS)}")
+      raise UserError(f"config.log.eval.{name} means nothing: there are {', '.join(DEFAULTS)}")
     if name in ("every", "num", "seed", "batch") and (
-        type(value) is not int or value < (name in ("num", "batch"))):
-      raise UserError(f"config.log.eval.{name}={value!r}: want a whole number, "
-                      f"at least {int(name in ('num', 'batch'))}")
+      type(value) is not int or value < (name in ("num", "batch"))
+    ):
+      raise UserError(
+        f"config.log.eval.{name}={value!r}: want a whole number, "
+        f"at least {int(name in ('num', 'batch'))}"
+      )
   how = DEFAULTS | dict(given)
   for name in ("protocol", "ref", "features", "weights"):
     if not isinstance(how[name], str):
@@ -42,10 +54,8 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
   metrics = how["metrics"]
   if isinstance(metrics, str):
     metrics = tuple(m for m in metrics.split(",") if m)
-  if not isinstance(metrics, list | tuple) or not all(
-      isinstance(m, str) for m in metrics):
-    raise UserError(f"config.log.eval.metrics={metrics!r}: want names such as "
-                    "('fid', 'pr')")
+  if not isinstance(metrics, list | tuple) or not all(isinstance(m, str) for m in metrics):
+    raise UserError(f"config.log.eval.metrics={metrics!r}: want names such as ('fid', 'pr')")
   protocol(how["protocol"])
   for metric in metrics:
     check_metric(metric)
@@ -58,9 +68,15 @@ class Periodic:
   Cards go to WORKDIR/evals; the reference is looked at once.
   """
 
-  def __init__(self, given: Mapping[str, Any], config: Mapping[str, Any],
-               model: core.Model, source: Source, workdir: str,
-               open_features: Callable[..., Extractor] | None = None):
+  def __init__(
+    self,
+    given: Mapping[str, Any],
+    config: Mapping[str, Any],
+    model: core.Model,
+    source: Source,
+    workdir: str,
+    open_features: Callable[..., Extractor] | None = None,
+  ):
     """Opens what is needed, so that mistakes come before the training.
 
     Args:
@@ -88,13 +104,12 @@ class Periodic:
       reference = Reference.of(Dataset(source, config["data"]["split"]))
     if open_features is None:
       from jaxgen.evaluation.features import open_extractor as open_features
-    looks = open_features(self.how["features"], self.how["weights"] or None,
-                          how.resize)
-    self.evaluation = Evaluation(
-        reference, looks, how, self.how["metrics"] or None)
+    looks = open_features(self.how["features"], self.how["weights"] or None, how.resize)
+    self.evaluation = Evaluation(reference, looks, how, self.how["metrics"] or None)
     classes = config["data"]["classes"]
-    self.evaluation.check(self.how["num"], np.arange(classes) if classes
-                          else None, [tuple(source.shape[:2])])
+    self.evaluation.check(
+      self.how["num"], np.arange(classes) if classes else None, [tuple(source.shape[:2])]
+    )
 
   def due(self, done: int) -> bool:
     """Whether it is time, after so many steps."""
@@ -109,11 +124,11 @@ class Periodic:
     try:
       card = self.judged(done, state)
     except UserError as e:
-      warnings.warn(f"not judged at step {done}: {e}", RuntimeWarning,
-                    stacklevel=2)
+      warnings.warn(f"not judged at step {done}: {e}", RuntimeWarning, stacklevel=2)
       return {}
-    name = card_name(done, self.evaluation.extractor.name,
-                     self.evaluation.protocol.name, self.how["num"])
+    name = card_name(
+      done, self.evaluation.extractor.name, self.evaluation.protocol.name, self.how["num"]
+    )
     if gather.is_main_process():
       files.write_json(self.workdir / "evals" / name, card)
     return card["scores"]
@@ -124,8 +139,9 @@ class Periodic:
     if self.drawn is None:
       how, n = self.how, self.how["num"]
       labels = choose_labels(sampler, "turn", n, how["seed"])
-      self.drawn = Drawn(sampler, n, how["seed"], labels, "turn",
-                         self.evaluation.protocol.floats, {}, how["batch"])
+      self.drawn = Drawn(
+        sampler, n, how["seed"], labels, "turn", self.evaluation.protocol.floats, {}, how["batch"]
+      )
     else:
       self.drawn = self.drawn.of(sampler)
     return self.evaluation.run(self.drawn)
@@ -136,12 +152,25 @@ class Periodic:
     profile = next(iter(config["ema"]), "none")
     if profile != "none":
       state = state.averaged(profile)
-    own = sampling_state(done, {g: state.params[g] for g in groups},
-               {g: state.stats[g] for g in groups if g in state.stats})
+    own = sampling_state(
+      done,
+      {g: state.params[g] for g in groups},
+      {g: state.stats[g] for g in groups if g in state.stats},
+    )
     classes = config["data"]["classes"]
     return Sampler(
-        self.model, own, self.source.shape, self.source.dtype, classes,
-        {"workdir": str(self.workdir), "config": digest(config), "step": done,
-         "ema": profile, "dataset": self.source.name,
-         "sampler": config["model"].get("sampler", {}).get("name")},
-        self.source.class_names if classes else ())
+      self.model,
+      own,
+      self.source.shape,
+      self.source.dtype,
+      classes,
+      {
+        "workdir": str(self.workdir),
+        "config": digest(config),
+        "step": done,
+        "ema": profile,
+        "dataset": self.source.name,
+        "sampler": config["model"].get("sampler", {}).get("name"),
+      },
+      self.source.class_names if classes else (),
+    )

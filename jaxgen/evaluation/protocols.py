@@ -3,14 +3,15 @@
 A number means something only beside the name of what made it. FIDs of the same
 images under these protocols are up to a fifth apart (the resize alone).
 """
+
 import dataclasses
 
 from jaxgen.errors import UserError, nearest
 
 RESIZES = {  # to the network's 299 x 299
-    "tf": "TensorFlow 1's bilinear: corner-anchored, aliasing",
-    "half_pixel": "bilinear, half-pixel centres, aliasing (PyTorch)",
-    "clean": "PIL's bicubic in float, antialiased",
+  "tf": "TensorFlow 1's bilinear: corner-anchored, aliasing",
+  "half_pixel": "bilinear, half-pixel centres, aliasing (PyTorch)",
+  "clean": "PIL's bicubic in float, antialiased",
 }
 
 
@@ -37,6 +38,7 @@ class Protocol:
     logits: of the Inception score.
     covariance: of Fréchet distances.
   """
+
   name: str
   resize: str
   floats: str
@@ -58,28 +60,36 @@ class Protocol:
   covariance: str = "unbiased (N - 1), float64"
 
 
-PROTOCOLS = {p.name: p for p in (
+PROTOCOLS = {
+  p.name: p
+  for p in (
     # openai/guided-diffusion, evaluations/evaluator.py. Its precision and
     # recall are float16; ours are exact, and metric pr_fp16 is like its.
-    Protocol("adm", "tf", "truncate", 50_000, ("is", "fid", "sfid", "pr"),
-             splits=None, split_size=5000, manifold=10_000),
+    Protocol(
+      "adm",
+      "tf",
+      "truncate",
+      50_000,
+      ("is", "fid", "sfid", "pr"),
+      splits=None,
+      split_size=5000,
+      manifold=10_000,
+    ),
     # mseitzer/pytorch-fid; also its --dims 64, 192, 768 as fid64, ...
     Protocol("pytorch-fid", "half_pixel", "round", 50_000, ("fid",)),
     # toshas/torch-fidelity 0.4. (Its own default for precision and recall
     # looks at VGG16; ours looks at Inception, as its argument can say.)
-    Protocol("torch-fidelity", "tf", "truncate", 50_000,
-             ("is", "fid", "kid", "pr"), shuffle=2020),
+    Protocol("torch-fidelity", "tf", "truncate", 50_000, ("is", "fid", "kid", "pr"), shuffle=2020),
     # GaParmar/clean-fid, mode "clean". It does not seed KID's subsets.
-    Protocol("clean-fid", "clean", "round", 50_000, ("fid", "kid"),
-             kid_shrinks=True, mixed=True),
+    Protocol("clean-fid", "clean", "round", 50_000, ("fid", "kid"), kid_shrinks=True, mixed=True),
     # NVlabs/edm, fid.py and generate.py.
     Protocol("edm", "tf", "round", 50_000, ("fid",)),
-)}
+  )
+}
 
 
 def protocol(name: str) -> Protocol:
   """The protocol of a name; UserError with a guess if there is none."""
   if name not in PROTOCOLS:
-    raise UserError(f"there is no protocol {name!r}"
-                    + nearest(name, PROTOCOLS))
+    raise UserError(f"there is no protocol {name!r}" + nearest(name, PROTOCOLS))
   return PROTOCOLS[name]

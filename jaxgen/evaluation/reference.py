@@ -1,4 +1,5 @@
 """What samples are compared with: statistics, or images to make them of."""
+
 import dataclasses
 import json
 import os
@@ -31,6 +32,7 @@ class Reference:
     images: to look at.
     made: how a statistics file of ours says that it was made.
   """
+
   card: dict[str, Any]
   statistics: dict[str, Gaussian]
   images: Images | None
@@ -42,9 +44,16 @@ class Reference:
     return cls(images.card, {}, images)
 
 
-def open_images(name: str, protocol: Protocol, *, split: str | None = None,
-                size: int | None = None, span: str | None = None,
-                convert: bool = False, num: int | None = None) -> Images:
+def open_images(
+  name: str,
+  protocol: Protocol,
+  *,
+  split: str | None = None,
+  size: int | None = None,
+  span: str | None = None,
+  convert: bool = False,
+  num: int | None = None,
+) -> Images:
   """Images by what they are called.
 
   Args:
@@ -65,8 +74,9 @@ def open_images(name: str, protocol: Protocol, *, split: str | None = None,
   if path.is_dir():
     return Folder.open(name, protocol.mixed, convert, num, split)
   if path.suffix in PICKLES or statistics.is_pickle(path):
-    raise UserError(f"{name} may be a pickle, which could run any program: "
-                    "save its arrays with np.savez")
+    raise UserError(
+      f"{name} may be a pickle, which could run any program: save its arrays with np.savez"
+    )
   if path.suffix == ".zip" or path.is_file() and of_pictures(path):
     return Zip.open(name, protocol.mixed, convert, num, split)
   if path.is_file() or path.suffix in (".npz", ".npy") and ":" not in name:
@@ -79,12 +89,12 @@ def open_images(name: str, protocol: Protocol, *, split: str | None = None,
 
 def of_pictures(path: Path) -> bool:
   """Whether a .zip by another name holds images, and no arrays."""
-  return (zipfile.is_zipfile(path) and path.suffix != ".npz"
-          and not arrayfile.names(path))
+  return zipfile.is_zipfile(path) and path.suffix != ".npz" and not arrayfile.names(path)
 
 
-def open_reference(name: str, protocol: Protocol, features: str = "inception",
-                   **how: Any) -> Reference:
+def open_reference(
+  name: str, protocol: Protocol, features: str = "inception", **how: Any
+) -> Reference:
   """A reference by its name; `how` as in `open_images`, but of one split.
 
   Raises:
@@ -108,18 +118,21 @@ def open_reference(name: str, protocol: Protocol, features: str = "inception",
   return Reference.of(open_images(name, protocol, **how))
 
 
-def save_statistics(path: str | os.PathLike, moments: dict[str, Gaussian],
-                    main: str, card: dict[str, Any]) -> None:
+def save_statistics(
+  path: str | os.PathLike, moments: dict[str, Gaussian], main: str, card: dict[str, Any]
+) -> None:
   """Statistics of a reference, for next time: mu, sigma, mu_s, sigma_s.
 
   Of the `card` of an evaluation goes with them what says how they were made.
   """
   info = {k: card[k] for k in ("protocol", "features", "reference")}
-  arrays = {"info": np.array(json.dumps(info)),
-            "count": np.int64(moments[main].n),
-            "mu": moments[main].mu, "sigma": moments[main].sigma}
+  arrays = {
+    "info": np.array(json.dumps(info)),
+    "count": np.int64(moments[main].n),
+    "mu": moments[main].mu,
+    "sigma": moments[main].sigma,
+  }
   if "spatial" in moments:
-    arrays |= {"mu_s": moments["spatial"].mu,
-               "sigma_s": moments["spatial"].sigma}
+    arrays |= {"mu_s": moments["spatial"].mu, "sigma_s": moments["spatial"].sigma}
   with atomic(path) as draft, draft.open("wb") as file:
     np.savez(file, **arrays)

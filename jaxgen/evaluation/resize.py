@@ -4,6 +4,7 @@ What PIL defines is resized on the host, by PIL. The rest is resized on devices
 in one program for all images of a size, by the grids of the reference
 evaluators, exactly: other ones, other numbers.
 """
+
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ class Grid(NamedTuple):
     hi: [out] int32, pixels after.
     d: [out] float32 in [0, 1), how far it is from one to the other.
   """
+
   lo: np.ndarray | Array
   hi: np.ndarray | Array
   d: np.ndarray | Array
@@ -70,6 +72,7 @@ def interpolate(x: Array, rows: Grid, columns: Grid) -> Array:
   top, bottom = x[rows.lo], x[rows.hi]
   return top + (bottom - top) * rows.d[:, None, None]
 
+
 Images = Sequence[np.ndarray]  # uint8 [H, W, C] each
 BICUBIC = Image.Resampling.BICUBIC
 
@@ -82,6 +85,7 @@ class Entry(NamedTuple):
       images, the leading axis of others is theirs.
     enter: These arrays -> x [B, H, W, C], on devices.
   """
+
   prepare: Callable[[Images], tuple[np.ndarray, ...]]
   enter: Callable[..., Array]
 
@@ -89,39 +93,44 @@ class Entry(NamedTuple):
 def bilinear(grid: Callable[[int, int], Grid], size: int) -> Entry:
   """Resized on devices. Sizes that differ are padded to a power of two."""
   grid = functools.lru_cache(4096)(functools.partial(grid, out=size))
+
   def prepare(images):
     sizes = [x.shape[:2] for x in images]
     if len(set(sizes)) == 1:
       return np.stack(images), *grid(sizes[0][0]), *grid(sizes[0][1])
-    h, w = (1 << (max(side) - 1).bit_length() for side in zip(
-        *sizes, strict=True))
+    h, w = (1 << (max(side) - 1).bit_length() for side in zip(*sizes, strict=True))
     x = np.zeros((len(images), h, w, images[0].shape[-1]), np.uint8)
     for i, image in enumerate(images):
-      x[i, :image.shape[0], :image.shape[1]] = image
-    return x, *(np.stack([grid(hw[side])[part] for hw in sizes])
-                for side in (0, 1) for part in range(3))
+      x[i, : image.shape[0], : image.shape[1]] = image
+    return x, *(
+      np.stack([grid(hw[side])[part] for hw in sizes]) for side in (0, 1) for part in range(3)
+    )
+
   def enter(x, *parts):
     axis = 0 if parts[0].ndim == 2 else None
-    return jax.vmap(interpolate, (0, axis, axis))(
-        x, Grid(*parts[:3]), Grid(*parts[3:]))
+    return jax.vmap(interpolate, (0, axis, axis))(x, Grid(*parts[:3]), Grid(*parts[3:]))
+
   return Entry(prepare, enter)
 
 
-def by_pil(resize: Callable[[np.ndarray, int], np.ndarray], size: int
-           ) -> Entry:
+def by_pil(resize: Callable[[np.ndarray, int], np.ndarray], size: int) -> Entry:
   """Resized on the host, by several threads."""
+
   def prepare(images):
     with ThreadPoolExecutor(8) as pool:
-      return np.stack(list(pool.map(lambda x: resize(x, size), images))),
+      return (np.stack(list(pool.map(lambda x: resize(x, size), images))),)
+
   return Entry(prepare, lambda x: x)
 
 
 def unresized() -> Entry:
   """For images that have the network's size, or where it takes any."""
+
   def prepare(images):
     if len({x.shape for x in images}) > 1:
       raise UserError("images of several sizes want a resize")
-    return np.stack(images),
+    return (np.stack(images),)
+
   return Entry(prepare, lambda x: x)
 
 
@@ -129,8 +138,9 @@ def check_images(images: Images, channels: int | None) -> None:
   """UserError unless they are bytes [H, W, C], of so many channels."""
   for x in images:
     if x.dtype != np.uint8 or x.ndim != 3 or channels not in (None, x.shape[2]):
-      raise UserError(f"wanted are images uint8 [H, W, {channels or 'C'}], not "
-                      f"{x.dtype} {list(x.shape)}")
+      raise UserError(
+        f"wanted are images uint8 [H, W, {channels or 'C'}], not {x.dtype} {list(x.shape)}"
+      )
 
 
 def clean(image: np.ndarray, size: int) -> np.ndarray:
@@ -144,12 +154,15 @@ def clean(image: np.ndarray, size: int) -> np.ndarray:
 
 def smooth(image: np.ndarray, size: int) -> np.ndarray:
   """The same without clipping: PyTorch's antialiased bicubic, as in EDM2."""
-  return np.stack([
-      np.asarray(Image.fromarray(image[..., c].astype(np.float32)).resize(
-          (size, size), BICUBIC)) for c in range(image.shape[-1])], -1)
+  return np.stack(
+    [
+      np.asarray(Image.fromarray(image[..., c].astype(np.float32)).resize((size, size), BICUBIC))
+      for c in range(image.shape[-1])
+    ],
+    -1,
+  )
 
 
 def rounded(image: np.ndarray, size: int) -> np.ndarray:
   """PIL's bicubic of bytes, as dgm-eval has it; float32 of whole numbers."""
-  return np.asarray(Image.fromarray(image).resize((size, size), BICUBIC),
-                    np.float32)
+  return np.asarray(Image.fromarray(image).resize((size, size), BICUBIC), np.float32)

@@ -3,6 +3,7 @@
 ADM's format, and DiT's. A file of 50,000 images of 256 pixels holds 10 GB: it
 is read out of the archive as it is needed.
 """
+
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ class SampleFile:
   Floats need `span`, one of images.SPANS, and are made bytes by `rule`, see
   `images.quantise`.
   """
+
   stored: Stored
   labels: np.ndarray | None
   count: int
@@ -35,8 +37,14 @@ class SampleFile:
   class_names: tuple[str, ...] = ()
 
   @classmethod
-  def open(cls, path: str, rule: str, span: str | None = None,
-           convert: bool = False, num: int | None = None) -> "SampleFile":
+  def open(
+    cls,
+    path: str,
+    rule: str,
+    span: str | None = None,
+    convert: bool = False,
+    num: int | None = None,
+  ) -> "SampleFile":
     """Reads headers and labels; and floats once, for what they may mean.
 
     Raises:
@@ -46,14 +54,20 @@ class SampleFile:
     path = Path(path).expanduser()
     names = arrayfile.names(path)
     if "arr_0" not in names:
-      raise UserError(f"{path} is no sample file: it has no arr_0, but "
-                      f"{', '.join(names[:8]) or 'nothing'}")
+      raise UserError(
+        f"{path} is no sample file: it has no arr_0, but {', '.join(names[:8]) or 'nothing'}"
+      )
     held = arrayfile.stored(path, "arr_0")
     check_shape(held, convert)
     labels = read_labels(path, held.shape[0]) if "arr_1" in names else None
     count = first(path, held.shape[0], num)
-    self = cls(held, None if labels is None else labels[:count], count, rule,
-               None if held.dtype == np.uint8 else span)
+    self = cls(
+      held,
+      None if labels is None else labels[:count],
+      count,
+      rule,
+      None if held.dtype == np.uint8 else span,
+    )
     if labels is not None:
       self.class_names = class_names(path, names)
     if held.dtype != np.uint8:
@@ -77,8 +91,9 @@ class SampleFile:
   @property
   def card(self) -> dict[str, Any]:
     """Identified by the sha256 of the file."""
-    return {"kind": "file", "name": self.path.name, "sha256": self._hash,
-            "images": self.count} | ({"floats": self.span} if self.span else {})
+    return {"kind": "file", "name": self.path.name, "sha256": self._hash, "images": self.count} | (
+      {"floats": self.span} if self.span else {}
+    )
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images."""
@@ -111,8 +126,7 @@ class Range:
     self.n += x.size
     for span, (low, high) in SPANS.items():
       slack = (high - low) / 100  # of rounding and resizing
-      self.outside[span] += int(np.count_nonzero(
-          (x < low - slack) | (x > high + slack)))
+      self.outside[span] += int(np.count_nonzero((x < low - slack) | (x > high + slack)))
 
   def share(self, span: str) -> float:
     """Of values outside of a span, in [0, 1]."""
@@ -121,16 +135,18 @@ class Range:
   @property
   def looks(self) -> str:
     """The span that they seem to have."""
-    return ("bytes" if self.most > 2 else "signed" if self.share("unit")
-            > 0.01 else "unit")
+    return "bytes" if self.most > 2 else "signed" if self.share("unit") > 0.01 else "unit"
 
   def fits(self, span: str) -> bool:
     """Whether values may be meant so: a few beyond the ends are clipped."""
     low, high = SPANS[span]
     far = (high - low) / 2
-    return (self.share(span) <= 0.05 and low - far <= self.least
-            and self.most <= high + far
-            and (span == "bytes") == (self.most > 2))
+    return (
+      self.share(span) <= 0.05
+      and low - far <= self.least
+      and self.most <= high + far
+      and (span == "bytes") == (self.most > 2)
+    )
 
 
 def doubts_of_range(held: Stored, span: str | None, seen: Range) -> list[str]:
@@ -142,24 +158,25 @@ def doubts_of_range(held: Stored, span: str | None, seen: Range) -> list[str]:
   what, looks = f"{held.name} of {held.path}", seen.looks
   if span is None:
     raise UserError(
-        f"{what} is {held.dtype}, not uint8: it looks like {means(looks)}; say "
-        f"--floats={looks}, or save bytes")
+      f"{what} is {held.dtype}, not uint8: it looks like {means(looks)}; say "
+      f"--floats={looks}, or save bytes"
+    )
   goes = f"{what} goes from {seen.least:.3g} to {seen.most:.3g}"
   if not seen.fits(span):
     other = f"; it looks like --floats={looks}" if looks != span else ""
-    raise UserError(f"{goes}, which is not {means(span)}: --floats={span} "
-                    f"cannot be{other}")
+    raise UserError(f"{goes}, which is not {means(span)}: --floats={span} cannot be{other}")
   found = []
   low, high = SPANS[span]
   if seen.share(span):
-    found.append(f"{goes}: {100 * seen.share(span):.2g}% of it is beyond "
-                 f"{means(span)}, and was clipped")
+    found.append(
+      f"{goes}: {100 * seen.share(span):.2g}% of it is beyond {means(span)}, and was clipped"
+    )
   if span == "signed" and seen.least >= -0.01:
-    found.append(f"{goes}, with nothing below 0: --floats=signed is unlikely, "
-                 "it looks like --floats=unit")
+    found.append(
+      f"{goes}, with nothing below 0: --floats=signed is unlikely, it looks like --floats=unit"
+    )
   elif seen.most - seen.least < 0.6 * (high - low):
-    found.append(f"{goes}, a small part of {means(span)}: is "
-                 f"--floats={span} right?")
+    found.append(f"{goes}, a small part of {means(span)}: is --floats={span} right?")
   return found
 
 
@@ -174,8 +191,8 @@ def read_labels(path: Path, count: int) -> np.ndarray:
   held = arrayfile.stored(path, "arr_1")
   if held.shape != (count,) or held.dtype.kind not in "iu":
     raise UserError(
-        f"arr_1 of {path} is {held.dtype} {list(held.shape)}; wanted are "
-        f"labels of its {count} images")
+      f"arr_1 of {path} is {held.dtype} {list(held.shape)}; wanted are labels of its {count} images"
+    )
   return held.whole()
 
 
@@ -184,18 +201,26 @@ def check_shape(held: Stored, convert: bool) -> None:
   shape, dtype = held.shape, held.dtype
   what = f"{held.name} of {held.path} is {dtype} {list(shape)}"
   if held.fortran:
-    raise UserError(f"{held.name} of {held.path} is in Fortran's order: save "
-                    "np.ascontiguousarray of it")
+    raise UserError(
+      f"{held.name} of {held.path} is in Fortran's order: save np.ascontiguousarray of it"
+    )
   if dtype.kind not in "uf" or dtype.kind == "u" and dtype != np.uint8:
     raise UserError(f"{what}; wanted are bytes, uint8 [N, H, W, 3]")
   if len(shape) != 4 or not all(shape):
     raise UserError(f"{what}; wanted are images, uint8 [N, H, W, 3]")
   if shape[-1] not in (1, 3, 4):
     front = shape[1] in (1, 3, 4)
-    raise UserError(f"{what}: " + (
-        "channels come first; save x.transpose(0, 2, 3, 1)" if front else
-        "wanted are 3 channels, last"))
+    raise UserError(
+      f"{what}: "
+      + (
+        "channels come first; save x.transpose(0, 2, 3, 1)"
+        if front
+        else "wanted are 3 channels, last"
+      )
+    )
   if shape[-1] != 3 and not convert:
     kind = "grey" if shape[-1] == 1 else "transparent"
-    raise UserError(f"{what}, which is {kind}, not RGB; --convert does what "
-                    "reference evaluators do: repeats grey, drops alpha")
+    raise UserError(
+      f"{what}, which is {kind}, not RGB; --convert does what "
+      "reference evaluators do: repeats grey, drops alpha"
+    )

@@ -1,4 +1,5 @@
 """From collected features to numbers, each under a name that says its make."""
+
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -24,6 +25,7 @@ HIGHER = ("is", "precision", "recall", "density", "coverage", "cas")
 @dataclasses.dataclass(eq=False)
 class Given:
   """All that a metric may look at: samples (`own`) and the reference."""
+
   own: Collected
   real: Collected
   taps: tuple[str, ...]
@@ -66,8 +68,13 @@ class Given:
   def prdc(self) -> PRDC:
     """Precision, recall, density and coverage are made in one go."""
     total = 2 * len(self.x) + len(self.near)
-    return prdc(self.x, self.near, k=self.protocol.k, k_ball=(
-        self.protocol.k_ball), tick=lambda n: self.tick("pr", n, total))
+    return prdc(
+      self.x,
+      self.near,
+      k=self.protocol.k,
+      k_ball=(self.protocol.k_ball),
+      tick=lambda n: self.tick("pr", n, total),
+    )
 
 
 def _frechet(given: Given, name: str, tap: str) -> Values:
@@ -77,26 +84,29 @@ def _frechet(given: Given, name: str, tap: str) -> Values:
 
 def _is(given: Given, name: str, tap: str) -> Values:
   p = given.protocol
-  return {name: inception_score(given.own.rows[tap], splits=p.splits,
-                                size=p.split_size, shuffle=p.shuffle)}
+  return {
+    name: inception_score(
+      given.own.rows[tap], splits=p.splits, size=p.split_size, shuffle=p.shuffle
+    )
+  }
 
 
 def _kid(given: Given, name: str, tap: str) -> Values:
   p, x, y = given.protocol, given.x, given.near
   size = min(p.kid_size, len(x), len(y)) if p.kid_shrinks else p.kid_size
-  return {name: kernel_distance(
-      x, y, p.kid_subsets, size, p.kid_seed,
-      lambda n: given.tick("kid", n, p.kid_subsets))}
+  return {
+    name: kernel_distance(
+      x, y, p.kid_subsets, size, p.kid_seed, lambda n: given.tick("kid", n, p.kid_subsets)
+    )
+  }
 
 
 def _pr(given: Given, name: str, tap: str) -> Values:
-  return {"precision": (given.prdc.precision, None),
-          "recall": (given.prdc.recall, None)}
+  return {"precision": (given.prdc.precision, None), "recall": (given.prdc.recall, None)}
 
 
 def _dc(given: Given, name: str, tap: str) -> Values:
-  return {"density": (given.prdc.density, None),
-          "coverage": (given.prdc.coverage, None)}
+  return {"density": (given.prdc.density, None), "coverage": (given.prdc.coverage, None)}
 
 
 def _pr_fp16(given: Given, name: str, tap: str) -> Values:
@@ -123,10 +133,13 @@ def _by_class(given: Given, name: str, tap: str) -> Values:
 
 def _copies(given: Given, name: str, tap: str) -> Values:
   x, y = given.x, given.y
-  given.copies = find_copies(x, y, min(5, len(y) - 1), lambda n: given.tick(
-      "copies", n, len(x) + len(y)))
-  return {"authenticity": (given.copies.authenticity, None),
-          "identical": (given.copies.identical, None)}
+  given.copies = find_copies(
+    x, y, min(5, len(y) - 1), lambda n: given.tick("copies", n, len(x) + len(y))
+  )
+  return {
+    "authenticity": (given.copies.authenticity, None),
+    "identical": (given.copies.identical, None),
+  }
 
 
 class Metric(NamedTuple):
@@ -136,6 +149,7 @@ class Metric(NamedTuple):
   moments, own, real: whether it takes moments of both, rows of samples, rows
     of the reference.
   """
+
   measure: Callable[[Given, str, str], Values]
   tap: str = ""
   moments: bool = False
@@ -144,19 +158,19 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "fid": Metric(_frechet, moments=True),
-    "sfid": Metric(_frechet, "spatial", moments=True),
-    "fid64": Metric(_frechet, "64", moments=True),
-    "fid192": Metric(_frechet, "192", moments=True),
-    "fid768": Metric(_frechet, "768", moments=True),
-    "is": Metric(_is, "logits", own=True),
-    "kid": Metric(_kid, own=True, real=True),
-    "pr": Metric(_pr, own=True, real=True),
-    "pr_fp16": Metric(_pr_fp16, own=True, real=True),
-    "dc": Metric(_dc, own=True, real=True),
-    "fid_infinity": Metric(_infinity, moments=True, own=True),
-    "fid_by_class": Metric(_by_class, own=True, real=True),
-    "copies": Metric(_copies, own=True, real=True),
+  "fid": Metric(_frechet, moments=True),
+  "sfid": Metric(_frechet, "spatial", moments=True),
+  "fid64": Metric(_frechet, "64", moments=True),
+  "fid192": Metric(_frechet, "192", moments=True),
+  "fid768": Metric(_frechet, "768", moments=True),
+  "is": Metric(_is, "logits", own=True),
+  "kid": Metric(_kid, own=True, real=True),
+  "pr": Metric(_pr, own=True, real=True),
+  "pr_fp16": Metric(_pr_fp16, own=True, real=True),
+  "dc": Metric(_dc, own=True, real=True),
+  "fid_infinity": Metric(_infinity, moments=True, own=True),
+  "fid_by_class": Metric(_by_class, own=True, real=True),
+  "copies": Metric(_copies, own=True, real=True),
 }
 
 
@@ -165,13 +179,15 @@ def check_metric(name: str) -> None:
   if name not in METRICS:
     digits = "".join(c for c in name if c.isdigit())
     layer = f"fid{digits}"  # fid_by_768, fid-768, 768: a layer's width
-    raise UserError(f"there is no metric {name!r}" + (
-        f"; did you mean {layer!r}?" if layer in METRICS and digits
-        else nearest(name, METRICS)))
+    raise UserError(
+      f"there is no metric {name!r}"
+      + (f"; did you mean {layer!r}?" if layer in METRICS and digits else nearest(name, METRICS))
+    )
 
 
-def lacks(metric: str, own: int, real: int, labels: tuple[Any, Any],
-          protocol: Protocol) -> str | None:
+def lacks(
+  metric: str, own: int, real: int, labels: tuple[Any, Any], protocol: Protocol
+) -> str | None:
   """Why a metric cannot be made of so many images, if it cannot.
 
   Args:
@@ -184,12 +200,16 @@ def lacks(metric: str, own: int, real: int, labels: tuple[Any, Any],
   near = min(real, protocol.manifold)
   size, k = protocol.kid_size, protocol.k
   if metric == "kid" and not protocol.kid_shrinks and min(own, near) < size:
-    return (f"KID on subsets of {size} needs as many images of each kind, and "
-            f"there are {own} and {near}; use a smaller --kid_size")
+    return (
+      f"KID on subsets of {size} needs as many images of each kind, and "
+      f"there are {own} and {near}; use a smaller --kid_size"
+    )
   far = k if metric == "pr_fp16" else max(k, protocol.k_ball)
   if metric in ("pr", "dc", "pr_fp16") and (own <= k or near <= far):
-    return (f"{k} neighbours need more than {k} samples, and {far} need more "
-            f"than {far} images of the reference: there are {own} and {near}")
+    return (
+      f"{k} neighbours need more than {k} samples, and {far} need more "
+      f"than {far} images of the reference: there are {own} and {near}"
+    )
   if metric == "is" and own < (protocol.splits or 1):
     return f"{own} images do not make {protocol.splits} splits"
   if metric == "fid_infinity" and own < 6:
@@ -206,8 +226,7 @@ def main_tap(taps: tuple[str, ...], protocol: Protocol) -> str:
   return protocol.layer if protocol.layer in taps else taps[0]
 
 
-def tap_of(metric: str, taps: tuple[str, ...], protocol: Protocol
-           ) -> str | None:
+def tap_of(metric: str, taps: tuple[str, ...], protocol: Protocol) -> str | None:
   """What a metric looks at; None if the extractor has no such thing."""
   tap = METRICS[metric].tap
   if tap == "logits":
@@ -216,13 +235,18 @@ def tap_of(metric: str, taps: tuple[str, ...], protocol: Protocol
   return tap if tap in taps else None
 
 
-def plans(metrics: tuple[str, ...], taps: tuple[str, ...], protocol: Protocol,
-          kept: np.ndarray | None = None) -> tuple[Plan, Plan]:
+def plans(
+  metrics: tuple[str, ...],
+  taps: tuple[str, ...],
+  protocol: Protocol,
+  kept: np.ndarray | None = None,
+) -> tuple[Plan, Plan]:
   """What to keep of the samples' features, and of the reference's."""
   tap = {m: tap_of(m, taps, protocol) for m in metrics}
   moments, own, real = (
-      tuple(dict.fromkeys(tap[m] for m in metrics if getattr(METRICS[m], k)))
-      for k in ("moments", "own", "real"))
+    tuple(dict.fromkeys(tap[m] for m in metrics if getattr(METRICS[m], k)))
+    for k in ("moments", "own", "real")
+  )
   return Plan(moments, own), Plan(moments, real, kept)
 
 
@@ -233,8 +257,9 @@ def full_name(name: str, extractor: str, protocol: Protocol) -> str:
   return name.replace("fid", "frechet") + f"@{extractor}"
 
 
-def score(given: Given, metrics: tuple[str, ...], extractor: str,
-          strict: bool = False) -> tuple[Values, list[str]]:
+def score(
+  given: Given, metrics: tuple[str, ...], extractor: str, strict: bool = False
+) -> tuple[Values, list[str]]:
   """Numbers by full name, and warnings of what could not be made.
 
   Raises:
@@ -251,6 +276,5 @@ def score(given: Given, metrics: tuple[str, ...], extractor: str,
         raise UserError(f"{metric} cannot be measured: {e}") from e
       warnings.append(f"{metric} is left out: {e}")
       continue
-    found |= {full_name(k, extractor, given.protocol): v
-              for k, v in values.items()}
+    found |= {full_name(k, extractor, given.protocol): v for k, v in values.items()}
   return found, warnings

@@ -3,6 +3,7 @@
 .npz of mu and sigma (ADM's with mu_s and sigma_s, pytorch-fid's, EDM's,
 clean-fid's, our own), and EDM2's .pkl.
 """
+
 import dataclasses
 import json
 import re
@@ -34,6 +35,7 @@ class Statistics:
     of: Statistics by tap; "" is the main one.
     made: How a file of ours says that it was made.
   """
+
   path: Path
   card: dict[str, Any]
   of: dict[str, Gaussian]
@@ -58,8 +60,7 @@ def holds(path: Path) -> bool:
   return "arr_0" not in names and bool({"mu", "sigma"} & set(names))
 
 
-def load(path: Path, protocol: Protocol, features: str = "inception"
-         ) -> Statistics:
+def load(path: Path, protocol: Protocol, features: str = "inception") -> Statistics:
   """Reads a file of statistics.
 
   Args:
@@ -73,8 +74,11 @@ def load(path: Path, protocol: Protocol, features: str = "inception"
   if is_pickle(path):
     return _of_pickle(path, features)
   names = arrayfile.names(path)
-  arrays = {n: arrayfile.stored(path, n) for n in (
-      "mu", "sigma", "mu_s", "sigma_s", "info", "count") if n in names}
+  arrays = {
+    n: arrayfile.stored(path, n)
+    for n in ("mu", "sigma", "mu_s", "sigma_s", "info", "count")
+    if n in names
+  }
   made = _made(path, arrays.get("info"))
   check_origin(path, names, protocol, made)
   n, of = _count(arrays.get("count")), {}
@@ -85,8 +89,12 @@ def load(path: Path, protocol: Protocol, features: str = "inception"
       of[tap or WIDTHS.get(len(gaussian.mu), "")] = gaussian
   if not of:
     raise UserError(wanted(path, names))
-  card = {"kind": "statistics", "name": path.name,
-          "sha256": tensor_files.sha256(path), "images": n or None}
+  card = {
+    "kind": "statistics",
+    "name": path.name,
+    "sha256": tensor_files.sha256(path),
+    "images": n or None,
+  }
   if made:  # what it was made of is what it is
     card = made["reference"] | {"statistics": path.name}
   return Statistics(path, card, of, made)
@@ -97,12 +105,22 @@ def _of_pickle(path: Path, features: str) -> Statistics:
   found, n = gaussians.read(path)
   wanted = IN_PICKLES.get(features, "fid")
   if wanted not in found:
-    raise UserError(f"{path} has no statistics '{wanted}', as --features="
-                    f"{features} wants, but {', '.join(map(repr, found))}")
+    raise UserError(
+      f"{path} has no statistics '{wanted}', as --features="
+      f"{features} wants, but {', '.join(map(repr, found))}"
+    )
   gaussian = check_gaussian(path, *found[wanted].values(), n)
-  return Statistics(path, {
-      "kind": "statistics", "name": path.name, "sha256": tensor_files.sha256(path),
-      "images": n or None, "of": wanted}, {"": gaussian})
+  return Statistics(
+    path,
+    {
+      "kind": "statistics",
+      "name": path.name,
+      "sha256": tensor_files.sha256(path),
+      "images": n or None,
+      "of": wanted,
+    },
+    {"": gaussian},
+  )
 
 
 def _count(held: arrayfile.Stored | None) -> int:
@@ -122,65 +140,73 @@ def _made(path: Path, held: arrayfile.Stored | None) -> dict[str, Any] | None:
     made = json.loads(str(held.whole()))
   except (ValueError, RecursionError):
     return None
-  parts = {"protocol": ("resize",), "features": ("sha256", "name"),
-           "reference": ("name",)}
+  parts = {"protocol": ("resize",), "features": ("sha256", "name"), "reference": ("name",)}
   if not isinstance(made, dict) or not parts.keys() <= made.keys():
     return None
   for part, fields in parts.items():
-    if not isinstance(made[part], dict) or any(
-        type(made[part].get(f)) is not str for f in fields):
-      raise UserError(f"info of {path} is damaged: it lacks {part}."
-                      f"{' or '.join(fields)}; make it anew with --save_ref")
+    if not isinstance(made[part], dict) or any(type(made[part].get(f)) is not str for f in fields):
+      raise UserError(
+        f"info of {path} is damaged: it lacks {part}."
+        f"{' or '.join(fields)}; make it anew with --save_ref"
+      )
   return made
 
 
-def check_origin(path: Path, names: Collection[str], protocol: Protocol,
-                 made: dict[str, Any] | None = None) -> None:
+def check_origin(
+  path: Path, names: Collection[str], protocol: Protocol, made: dict[str, Any] | None = None
+) -> None:
   """UserError if a file tells that its images were resized in another way."""
   said = re.search("_(clean|legacy_tensorflow|legacy_pytorch)_", path.name)
-  told = {"clean": "clean", "legacy_tensorflow": "tf",
-          "legacy_pytorch": "half_pixel"}.get(said and said[1])
+  told = {"clean": "clean", "legacy_tensorflow": "tf", "legacy_pytorch": "half_pixel"}.get(
+    said and said[1]
+  )
   if "mu_s" in names:  # ADM's alone have them
     told = told or "tf"
   if told and told != protocol.resize and not made:
     raise UserError(
-        f"{path.name} is of images resized as '{told}', and protocol "
-        f"{protocol.name} resizes as '{protocol.resize}': these cannot be "
-        "compared")
+      f"{path.name} is of images resized as '{told}', and protocol "
+      f"{protocol.name} resizes as '{protocol.resize}': these cannot be "
+      "compared"
+    )
 
 
-def check_gaussian(path: Path, mu: Any, sigma: Any, n: int, end: str = ""
-                   ) -> Gaussian:
+def check_gaussian(path: Path, mu: Any, sigma: Any, n: int, end: str = "") -> Gaussian:
   """A mean and a covariance, as stored or in memory; UserError if not."""
   if mu is None or sigma is None:
     raise UserError(f"{path} holds one of mu{end} and sigma{end}, not both")
   if len(mu.shape) != 1 or sigma.shape != mu.shape * 2 or not mu.shape[0]:
-    raise UserError(f"mu{end} of {path} is {list(mu.shape)} and sigma{end} "
-                    f"{list(sigma.shape)}: want [D] and [D, D]")
+    raise UserError(
+      f"mu{end} of {path} is {list(mu.shape)} and sigma{end} "
+      f"{list(sigma.shape)}: want [D] and [D, D]"
+    )
   if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu":
-    raise UserError(f"mu{end} of {path} is {mu.dtype} and sigma{end} "
-                    f"{sigma.dtype}: want floats")
-  mu, sigma = (np.asarray(a if isinstance(a, np.ndarray) else a.whole(),
-                          np.float64) for a in (mu, sigma))
+    raise UserError(f"mu{end} of {path} is {mu.dtype} and sigma{end} {sigma.dtype}: want floats")
+  mu, sigma = (
+    np.asarray(a if isinstance(a, np.ndarray) else a.whole(), np.float64) for a in (mu, sigma)
+  )
   if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
     raise UserError(f"mu{end} or sigma{end} of {path} is not finite")
   scale = np.sqrt(np.abs(np.diag(sigma)).max() + 1e-30)
-  if np.abs(sigma - sigma.T).max() > 1e-3 * scale**2 or (
-      np.diag(sigma).min() < -1e-6 * scale**2):
-    raise UserError(f"sigma{end} of {path} is no covariance: it is not "
-                    "symmetric, or has negative variances")
+  if np.abs(sigma - sigma.T).max() > 1e-3 * scale**2 or (np.diag(sigma).min() < -1e-6 * scale**2):
+    raise UserError(
+      f"sigma{end} of {path} is no covariance: it is not symmetric, or has negative variances"
+    )
   return Gaussian(mu, sigma, n)
 
 
 def wanted(path: Path, names: Collection[str]) -> str:
   """What to say of a file that has neither statistics nor images."""
   held = ", ".join(list(names)[:8]) or "nothing"
-  line = (f"{path} holds {held}: a reference is mu [D] and sigma [D, D], or "
-          "images arr_0, uint8 [N, H, W, 3]")
+  line = (
+    f"{path} holds {held}: a reference is mu [D] and sigma [D, D], or "
+    "images arr_0, uint8 [N, H, W, 3]"
+  )
   lower = {n.lower() for n in names}
   if rows := lower & set(FEATURES):
-    return (f"{line}; of features f save np.savez(file, mu=f.mean(0), "
-            f"sigma=np.cov(f, rowvar=False)), f being its {min(rows)}")
+    return (
+      f"{line}; of features f save np.savez(file, mu=f.mean(0), "
+      f"sigma=np.cov(f, rowvar=False)), f being its {min(rows)}"
+    )
   if len(names) == 2 or any(n.startswith(("mean", "cov")) for n in lower):
     return f"{line}; save a mean as mu and a covariance as sigma"
   return line

@@ -6,6 +6,7 @@
 
 A group of ours is here {"params": .., "spectral": .., "batch_stats": ..}.
 """
+
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,23 +22,51 @@ Tensors = Mapping[str, Tensor]
 Tree = Mapping[str, Any]
 PLACE = re.compile(r"(?:block|attn)_(\d+)_(\d+)")
 # Our modules -> theirs, outside of blocks and within.
-OUTER = {"label": "shared", "linear": "linear", "head/label": "embed",
-         "head/linear": "linear", "stem": "input_conv",
-         "norm": "output_layer.0", "conv": "output_layer.2"}
+OUTER = {
+  "label": "shared",
+  "linear": "linear",
+  "head/label": "embed",
+  "head/linear": "linear",
+  "stem": "input_conv",
+  "norm": "output_layer.0",
+  "conv": "output_layer.2",
+}
 INNER = {"skip": "conv_sc"} | {
-    f"{ours}_{i}": f"{theirs}{i}" for i in range(1, 5)
-    for ours, theirs in (("conv", "conv"), ("norm", "bn"))}
-LEAVES = {"kernel": "weight", "embedding": "weight", "u": "u0", "sigma": "sv0",
-          "mean": "stored_mean", "var": "stored_var"}
-HUB_OUTER = {"label": "embeddings", "linear": "generator.gen_z",
-             "norm": "generator.bn", "conv": "generator.conv_to_rgb"}
-HUB_INNER = {"gain": "scale", "bias": "offset", "o": "snconv1x1_o_conv"} | {
-    f"{ours}_{i + 1}": f"{theirs}_{i}" for i in range(4)
-    for ours, theirs in (("conv", "conv"), ("norm", "bn"))} | {
-    part: f"snconv1x1_{part}" for part in ("theta", "phi", "g")}
-HUB_LEAVES = {"kernel": "weight_orig", "u": "weight_u", "sigma": "weight_v",
-              "embedding": "weight", "mean": "running_means",
-              "var": "running_vars"}
+  f"{ours}_{i}": f"{theirs}{i}"
+  for i in range(1, 5)
+  for ours, theirs in (("conv", "conv"), ("norm", "bn"))
+}
+LEAVES = {
+  "kernel": "weight",
+  "embedding": "weight",
+  "u": "u0",
+  "sigma": "sv0",
+  "mean": "stored_mean",
+  "var": "stored_var",
+}
+HUB_OUTER = {
+  "label": "embeddings",
+  "linear": "generator.gen_z",
+  "norm": "generator.bn",
+  "conv": "generator.conv_to_rgb",
+}
+HUB_INNER = (
+  {"gain": "scale", "bias": "offset", "o": "snconv1x1_o_conv"}
+  | {
+    f"{ours}_{i + 1}": f"{theirs}_{i}"
+    for i in range(4)
+    for ours, theirs in (("conv", "conv"), ("norm", "bn"))
+  }
+  | {part: f"snconv1x1_{part}" for part in ("theta", "phi", "g")}
+)
+HUB_LEAVES = {
+  "kernel": "weight_orig",
+  "u": "weight_u",
+  "sigma": "weight_v",
+  "embedding": "weight",
+  "mean": "running_means",
+  "var": "running_vars",
+}
 
 
 def entries(group: str, tree: Tree) -> list[Entry]:
@@ -64,10 +93,8 @@ def hub_entries(group: str, tree: Tree) -> list[Entry]:
   """The table of the hubs' port."""
   leaves = names.flat(tree)
   if group != "gen" or "params/label/embedding" not in leaves:
-    raise UserError("biggan_hub has names for a class-conditional generator "
-                    "alone")
-  order = sorted({tuple(map(int, m.groups())) for m in map(
-      PLACE.match, tree["params"]) if m})
+    raise UserError("biggan_hub has names for a class-conditional generator alone")
+  order = sorted({tuple(map(int, m.groups())) for m in map(PLACE.match, tree["params"]) if m})
   words = leaves["params/label/embedding"].shape[-1]
   made = []
   for path, leaf in leaves.items():
@@ -76,8 +103,7 @@ def hub_entries(group: str, tree: Tree) -> list[Entry]:
     if found:
       number = order.index(tuple(map(int, found.groups())))
       inner = [HUB_INNER.get(m) for m in module[1:]]
-      stem = None if None in inner else ".".join(
-          ("generator.layers", str(number), *inner))
+      stem = None if None in inner else ".".join(("generator.layers", str(number), *inner))
     else:
       stem = HUB_OUTER.get("/".join(module))
     if stem is None:
@@ -95,12 +121,13 @@ def hub_entries(group: str, tree: Tree) -> list[Entry]:
 
 def unknown(source: str, path: str) -> UserError:
   """For a weight without a name."""
-  return UserError(f"{source} has no name for this net's {path}: is it a "
-                   "Generator or Discriminator of nets.biggan or biggan_deep?")
+  return UserError(
+    f"{source} has no name for this net's {path}: is it a "
+    "Generator or Discriminator of nets.biggan or biggan_deep?"
+  )
 
 
-def entry(path: str, shape: tuple[int, ...], name: str, ones: tuple[int, ...]
-          ) -> Entry:
+def entry(path: str, shape: tuple[int, ...], name: str, ones: tuple[int, ...]) -> Entry:
   """One row; `ones`: axes of length one with which their tensor begins."""
   axes = names.axes(path.rpartition("/")[2], len(shape))
   return Entry(path, shape, (name,), (*ones, *(shape[i] for i in axes)), axes)
@@ -108,11 +135,14 @@ def entry(path: str, shape: tuple[int, ...], name: str, ones: tuple[int, ...]
 
 def incoming(tensors: Tensors) -> dict[str, Tensor]:
   """The authors' tensors, the generator's bottom with channels last."""
-  return turned({
+  return turned(
+    {
       re.sub(r"\.bn\.(stored|running)_", ".stored_", k): v
       for k, v in tensors.items()  # of batch norms of other kinds
-      if not k.endswith((".accumulation_counter", ".num_batches_tracked"))},
-      lambda x, channels: x.reshape(channels, -1).T)
+      if not k.endswith((".accumulation_counter", ".num_batches_tracked"))
+    },
+    lambda x, channels: x.reshape(channels, -1).T,
+  )
 
 
 def outgoing(tensors: Tensors) -> dict[str, Tensor]:
@@ -120,19 +150,24 @@ def outgoing(tensors: Tensors) -> dict[str, Tensor]:
   return turned(tensors, lambda x, channels: x.reshape(-1, channels).T)
 
 
-def turned(tensors: Tensors, order: Callable[[np.ndarray, int], np.ndarray]
-           ) -> dict[str, Tensor]:
+def turned(tensors: Tensors, order: Callable[[np.ndarray, int], np.ndarray]) -> dict[str, Tensor]:
   """What a generator's first layer makes, in another order."""
   made, conv = dict(tensors), tensors.get("blocks.0.0.conv1.weight")
   for name in ("linear.weight", "linear.bias", "linear.u0"):
     tensor, axis = tensors.get(name), int(name.endswith("u0"))
-    if None in (conv, tensor) or len(conv.shape) < 2 or (
-        len(tensor.shape) <= axis) or tensor.shape[axis] % conv.shape[1]:
+    if (
+      None in (conv, tensor)
+      or len(conv.shape) < 2
+      or (len(tensor.shape) <= axis)
+      or tensor.shape[axis] % conv.shape[1]
+    ):
       continue  # a discriminator's, or odd: then the table tells
+
     def read(tensor=tensor, axis=axis):
       values = tensor.read()
       index = order(np.arange(values.shape[axis]), conv.shape[1])
       return np.take(values, index.reshape(-1), axis=axis)
+
     made[name] = tensor._replace(read=read)
   return made
 
@@ -143,12 +178,13 @@ def hub_incoming(tensors: Tensors) -> dict[str, Tensor]:
   for name, v in tensors.items():
     stem = name.removesuffix("_v")
     parts = tensors.get(f"{stem}_orig"), tensors.get(f"{stem}_u")
-    if stem == name or None in parts or v.shape != (
-        int(np.prod(parts[0].shape[1:])),):
+    if stem == name or None in parts or v.shape != (int(np.prod(parts[0].shape[1:])),):
       continue
+
     def read(parts=(*parts, v)):
       W, u, v = (part.read().astype(np.float32) for part in parts)
       return np.float32(u @ (W.reshape(len(u), -1) @ v))
+
     made[name] = Tensor((), np.dtype(np.float32), read)
   return made
 
@@ -161,9 +197,11 @@ def hub_outgoing(tensors: Tensors) -> dict[str, Tensor]:
     if stem == name:
       continue
     W, u = tensors[f"{stem}_orig"], tensors[f"{stem}_u"]
+
     def read(W=W, u=u, sigma=sigma):
       v = u.read() @ W.read().reshape(W.shape[0], -1)
       return v * (sigma.read() / np.maximum(v @ v, 1e-30))
+
     made[name] = Tensor((int(np.prod(W.shape[1:])),), W.dtype, read)
   return made
 
@@ -171,6 +209,8 @@ def hub_outgoing(tensors: Tensors) -> dict[str, Tensor]:
 def hub_check(gen: Mapping[str, Any]) -> None:
   """UserError if the values that they divide weights by would be others."""
   if not gen.get("norm", {}).get("stored"):
-    raise UserError('biggan_hub divides by values that are stored: set config.'
-                    'model.gen.norm=dict(name="nets.spectral.spectral", '
-                    "stored=True), as configs/biggan_deep.py:hub128 has it")
+    raise UserError(
+      "biggan_hub divides by values that are stored: set config."
+      'model.gen.norm=dict(name="nets.spectral.spectral", '
+      "stored=True), as configs/biggan_deep.py:hub128 has it"
+    )

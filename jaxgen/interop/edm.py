@@ -4,6 +4,7 @@ It is the same network with attention inside of blocks, blocks named by their
 height, and channels of q, k and v in an order of its own: they come out in the
 older one of ADM's (`split_first=False`).
 """
+
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,12 +16,22 @@ from jaxgen.interop.pickles import plain
 from jaxgen.interop.tensors import Tensor
 
 HEAD = 64  # channels of an attention head
-LAYERS = {"norm0": "in_layers.0", "conv0": "in_layers.2",
-          "affine": "emb_layers.1", "norm1": "out_layers.0",
-          "conv1": "out_layers.3", "skip": "skip_connection"}
+LAYERS = {
+  "norm0": "in_layers.0",
+  "conv0": "in_layers.2",
+  "affine": "emb_layers.1",
+  "norm1": "out_layers.0",
+  "conv1": "out_layers.3",
+  "skip": "skip_connection",
+}
 ATTENTION = {"norm2": "norm", "qkv": "qkv", "proj": "proj_out"}
-OUTER = {"map_layer0": "time_embed.0", "map_layer1": "time_embed.2",
-         "map_label": "label_emb", "out_norm": "out.0", "out_conv": "out.2"}
+OUTER = {
+  "map_layer0": "time_embed.0",
+  "map_layer1": "time_embed.2",
+  "map_label": "label_emb",
+  "out_norm": "out.0",
+  "out_conv": "out.2",
+}
 BLOCK = re.compile(r"((?:enc|dec)\.\d+x\d+_(conv|down|up|in\d|block\d+))\.(.+)")
 
 
@@ -30,12 +41,12 @@ def check(net: Mapping[str, Any]) -> None:
   Shapes are equal whatever heads there are.
   """
   if net.get("split_first"):
-    raise UserError("EDM's q, k and v want split_first=False in "
-                    "config.model.net")
+    raise UserError("EDM's q, k and v want split_first=False in config.model.net")
   if net.get("heads") or net.get("heads_up") or net.get("head", HEAD) != HEAD:
-    raise UserError(f"EDM's attention has {HEAD} channels per head: leave "
-                    f"heads and heads_up, set head={HEAD} in config.model.net"
-                    )
+    raise UserError(
+      f"EDM's attention has {HEAD} channels per head: leave "
+      f"heads and heads_up, set head={HEAD} in config.model.net"
+    )
 
 
 def as_adm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,11 +54,13 @@ def as_adm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
   UserError for EDM's other network, SongUNet, which is another than ours.
   """
-  tensors = {k.removeprefix("model."): t for k, t in tensors.items()
-             if not k.endswith("resample_filter")}
+  tensors = {
+    k.removeprefix("model."): t for k, t in tensors.items() if not k.endswith("resample_filter")
+  }
   if "out_conv.weight" not in tensors:
-    raise UserError("this is no pickle of EDM's DhariwalUNet, the one network "
-                    "of EDM's that is known here")
+    raise UserError(
+      "this is no pickle of EDM's DhariwalUNet, the one network of EDM's that is known here"
+    )
   places = places_of(tensors)
   made = {}
   for name, tensor in tensors.items():
@@ -99,8 +112,9 @@ def attention(layer: str, tensor: Tensor) -> Tensor:
   """One-dimensional convolutions; q, k and v of a head one after the other."""
   shape = tensor.shape[:3]
   if layer == "qkv" and (not shape or shape[0] % (3 * HEAD)):
-    raise UserError(f"EDM's attention has {HEAD} channels per head, and this "
-                    f"file's is of {list(shape)}")
+    raise UserError(
+      f"EDM's attention has {HEAD} channels per head, and this file's is of {list(shape)}"
+    )
 
   def values(x):
     x = x.reshape(shape)
@@ -112,7 +126,8 @@ def attention(layer: str, tensor: Tensor) -> Tensor:
   return changed(tensor, shape, values)
 
 
-def changed(tensor: Tensor, shape: tuple[int, ...],
-            how: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+def changed(
+  tensor: Tensor, shape: tuple[int, ...], how: Callable[[np.ndarray], np.ndarray]
+) -> Tensor:
   """The same by a function of its values."""
   return Tensor(shape, tensor.dtype, lambda: how(tensor.read()))

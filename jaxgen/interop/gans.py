@@ -7,6 +7,7 @@
 
 A group of ours is here the dict of all its linen collections: {"params": ..}.
 """
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ class Layout(NamedTuple):
     last: Weights by their names -> what is written.
     check: Of a config's generator; UserError if weights would mean another.
   """
+
   nets: str
   sets: Mapping[str, str]
   entries: Callable[[str, Mapping[str, Any]], list[names.Entry]]
@@ -46,27 +48,46 @@ class Layout(NamedTuple):
 
 
 GANS = {
-    "stylegan2": Layout(
-        "nets.stylegan2.", {"gen": "g", "ema": "g_ema", "disc": "d"},
-        stylegan2_names.port_entries, stylegan2_names.without_filters,
-        stylegan2_names.port_filters, ("latent_avg",)),
-    "nvlabs": Layout(
-        "nets.stylegan2.", {"gen": "G", "ema": "G_ema", "disc": "D"},
-        stylegan2_names.entries, stylegan2_names.without_filters, write=False),
-    "biggan": Layout(
-        "nets.biggan", {"ema": "", "disc": "disc"}, biggan_names.entries,
-        biggan_names.incoming, last=biggan_names.outgoing),
-    "biggan_hub": Layout(
-        "nets.biggan_deep.", {"ema": ""}, biggan_names.hub_entries,
-        biggan_names.hub_incoming, last=biggan_names.hub_outgoing,
-        check=biggan_names.hub_check),
+  "stylegan2": Layout(
+    "nets.stylegan2.",
+    {"gen": "g", "ema": "g_ema", "disc": "d"},
+    stylegan2_names.port_entries,
+    stylegan2_names.without_filters,
+    stylegan2_names.port_filters,
+    ("latent_avg",),
+  ),
+  "nvlabs": Layout(
+    "nets.stylegan2.",
+    {"gen": "G", "ema": "G_ema", "disc": "D"},
+    stylegan2_names.entries,
+    stylegan2_names.without_filters,
+    write=False,
+  ),
+  "biggan": Layout(
+    "nets.biggan",
+    {"ema": "", "disc": "disc"},
+    biggan_names.entries,
+    biggan_names.incoming,
+    last=biggan_names.outgoing,
+  ),
+  "biggan_hub": Layout(
+    "nets.biggan_deep.",
+    {"ema": ""},
+    biggan_names.hub_entries,
+    biggan_names.hub_incoming,
+    last=biggan_names.hub_outgoing,
+    check=biggan_names.hub_check,
+  ),
 }
 
 
-def take(sets: Sets, groups: Mapping[str, Mapping[str, Any]], source: str,
-         seen: Callable[[int, int], None] = lambda n, total: None
-         ) -> dict[str, dict[str, Any]]:
-  """"gen", "ema" and "disc", as far as they are there -> our collections.
+def take(
+  sets: Sets,
+  groups: Mapping[str, Mapping[str, Any]],
+  source: str,
+  seen: Callable[[int, int], None] = lambda n, total: None,
+) -> dict[str, dict[str, Any]]:
+  """ "gen", "ema" and "disc", as far as they are there -> our collections.
 
   Args:
     sets: Of tensors, see `files.sets`.
@@ -81,8 +102,9 @@ def take(sets: Sets, groups: Mapping[str, Mapping[str, Any]], source: str,
   there = {part: at for part, at in how.sets.items() if at in sets}
   if not there.keys() & {"gen", "ema"}:
     raise UserError(
-        f"this file holds no generator: want {' or '.join(how.sets.values())}, "
-        f"found {', '.join(plain(k) or '.' for k in sets) or 'nothing'}")
+      f"this file holds no generator: want {' or '.join(how.sets.values())}, "
+      f"found {', '.join(plain(k) or '.' for k in sets) or 'nothing'}"
+    )
   tables, done = {}, 0
   for part, at in there.items():
     tensors = how.rest(sets[at])
@@ -95,14 +117,12 @@ def take(sets: Sets, groups: Mapping[str, Mapping[str, Any]], source: str,
     tables[part] = table, tensors
   total = sum(len(table) for table, _ in tables.values())
   for part, (table, tensors) in tables.items():
-    made[part] = names.fill(table, tensors,
-                            lambda n, _, done=done: seen(done + n, total))
+    made[part] = names.fill(table, tensors, lambda n, _, done=done: seen(done + n, total))
     done += len(table)
   return made
 
 
-def give(parts: Mapping[str, Mapping[str, Any]], source: str
-         ) -> dict[str, Any]:
+def give(parts: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, Any]:
   """Our collections -> sets of their tensors, and what lies beside."""
   how = GANS[source]
   made = {}

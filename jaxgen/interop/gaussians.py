@@ -2,6 +2,7 @@
 
 {"num_images": 50000, "fid": {"mu": [D], "sigma": [D, D]}, "fd_dinov2": ..}
 """
+
 import math
 import pathlib
 from typing import Any
@@ -16,11 +17,13 @@ FLOATS, WHOLE = ("f4", "f8"), ("i4", "i8", "u4", "u8")
 
 class Stream(Bounded):
   """A stream whose arrays lie within the pickle."""
+
   longest = 1 << 28
 
 
 class Dtype:
   """In the place of a numpy.dtype: of plain numbers alone."""
+
   state = tuple
 
   def __init__(self, kind: str, *flags: Any):
@@ -42,6 +45,7 @@ class Dtype:
 
 class Array:
   """In the place of a numpy.ndarray."""
+
   state = tuple
 
   def __init__(self, *flags: Any):
@@ -54,10 +58,14 @@ class Array:
 
   def fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> "Array":
     """Takes its values, if they are as many as its shape says."""
-    if not (isinstance(shape, tuple) and len(shape) <= 2
-            and all(type(n) is int and 0 <= n < 2**31 for n in shape)
-            and is_of(dtype, FLOATS) and order in ("C", "F")
-            and isinstance(data, bytes | bytearray)):
+    if not (
+      isinstance(shape, tuple)
+      and len(shape) <= 2
+      and all(type(n) is int and 0 <= n < 2**31 for n in shape)
+      and is_of(dtype, FLOATS)
+      and order in ("C", "F")
+      and isinstance(data, bytes | bytearray)
+    ):
       raise TypeError("an array that is none")
     if len(data) != math.prod(shape) * dtype.dtype.itemsize:
       raise ValueError("an array of another length")
@@ -72,20 +80,18 @@ def is_of(dtype: Any, kinds: tuple[str, ...]) -> bool:
 
 def scalar(dtype: Any, data: Any) -> Any:
   """A whole number of numpy's; others are of no interest."""
-  if (is_of(dtype, WHOLE) and isinstance(data, bytes)
-      and len(data) == dtype.dtype.itemsize):
+  if is_of(dtype, WHOLE) and isinstance(data, bytes) and len(data) == dtype.dtype.itemsize:
     return int(np.frombuffer(data, dtype.dtype)[0])
   return Nothing()
 
 
-NAMES = {"numpy.ndarray": Known("ndarray", None),
-         "numpy.dtype": Known("dtype", Dtype)}
+NAMES = {"numpy.ndarray": Known("ndarray", None), "numpy.dtype": Known("dtype", Dtype)}
 for core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
   NAMES |= {
-      f"{core}.multiarray._reconstruct": Known("_reconstruct", Array),
-      f"{core}.multiarray.scalar": Known("scalar", scalar),
-      f"{core}.numeric._frombuffer": Known(
-          "_frombuffer", lambda *given: Array().fill(*given))}
+    f"{core}.multiarray._reconstruct": Known("_reconstruct", Array),
+    f"{core}.multiarray.scalar": Known("scalar", scalar),
+    f"{core}.numeric._frombuffer": Known("_frombuffer", lambda *given: Array().fill(*given)),
+  }
 
 
 def persistent(_: Any) -> Any:
@@ -107,13 +113,13 @@ def read(path: pathlib.Path) -> tuple[dict[str, dict[str, np.ndarray]], int]:
   found, count = {}, 0
   if isinstance(root, dict):
     for name, held in root.items():
-      pair = {k: held.get(k) for k in ("mu", "sigma")} if isinstance(
-          held, dict) else {}
-      if pair and all(isinstance(v, Array) and v.values is not None
-                      for v in pair.values()):
+      pair = {k: held.get(k) for k in ("mu", "sigma")} if isinstance(held, dict) else {}
+      if pair and all(isinstance(v, Array) and v.values is not None for v in pair.values()):
         found[str(name)] = {k: v.values for k, v in pair.items()}
     count = root.get("num_images")
   if not found:
-    raise UserError(f"{path} holds no statistics, such as EDM2's: "
-                    '{"num_images": 50000, "fid": {"mu": .., "sigma": ..}}')
+    raise UserError(
+      f"{path} holds no statistics, such as EDM2's: "
+      '{"num_images": 50000, "fid": {"mu": .., "sigma": ..}}'
+    )
   return found, count if type(count) is int and count > 0 else 0

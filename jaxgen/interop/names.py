@@ -3,6 +3,7 @@
 It is made from our own tree, so it fits every width, depth and variant. Sources
 are in `jaxgen.interop.unet_names`.
 """
+
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,15 +16,34 @@ from jaxgen.interop.tensors import Tensor, lazy
 from jaxgen.interop.unet_names import SOURCES, Block
 
 SHOWN = 4  # complaints of each kind that are spelt out
-BLOCK = re.compile(r"(time|label|in|mid|out|head|pool)(?:_(\d+|norm|conv))?"
-                   r"(?:_(res|attn|down|up))?")
+BLOCK = re.compile(
+  r"(time|label|in|mid|out|head|pool)(?:_(\d+|norm|conv))?"
+  r"(?:_(res|attn|down|up))?"
+)
 # In the order in which PyTorch's modules have them.
 SIDES = ("time", "label", "in", "mid", "out", "head", "pool")
 KINDS = ("", "res", "attn", "down", "up")
-LAYERS = ("", "positional", "norm_1", "conv_1", "emb", "norm_2", "conv_2",
-          "skip", "norm", "qkv", "proj", "conv")
-LEAVES = {"positional": "", "kernel": ".weight", "scale": ".weight",
-          "embedding": ".weight", "bias": ".bias"}
+LAYERS = (
+  "",
+  "positional",
+  "norm_1",
+  "conv_1",
+  "emb",
+  "norm_2",
+  "conv_2",
+  "skip",
+  "norm",
+  "qkv",
+  "proj",
+  "conv",
+)
+LEAVES = {
+  "positional": "",
+  "kernel": ".weight",
+  "scale": ".weight",
+  "embedding": ".weight",
+  "bias": ".bias",
+}
 
 
 class Entry(NamedTuple):
@@ -39,6 +59,7 @@ class Entry(NamedTuple):
       several of ours may be one of theirs.
     first: Input channels that they have before those that we have first.
   """
+
   ours: str
   shape: tuple[int, ...]
   theirs: tuple[str, ...]
@@ -63,43 +84,52 @@ def entries(tree: Mapping[str, Any], source: str) -> list[Entry]:
   blocks = sorted({(rank(b), b) for b, _, _ in parts.values()})
   places = how.places([b for _, b in blocks])
   made = []
-  for path, (block, layer, leaf) in sorted(
-      parts.items(), key=lambda item: rank(*item[1])):
+  for path, (block, layer, leaf) in sorted(parts.items(), key=lambda item: rank(*item[1])):
     place, names = places.get(block), how.names(block, layer)
     if place is None or names is None:
       raise UserError(f"{source} has no name for this net's {path}")
-    theirs = tuple(".".join(filter(None, (place, name))) + LEAVES[leaf]
-                   for name in names)
+    theirs = tuple(".".join(filter(None, (place, name))) + LEAVES[leaf] for name in names)
     shape, first = tuple(leaves[path].shape), 0
     if how.low_res_first and path == "in_0/kernel":
       first = shape[-2] - leaves["head_conv/kernel"].shape[-1]
-    made.append(Entry(path, shape, theirs, layout(
-        shape, leaf, how.ones.get(layer, 0), len(theirs)),
-        axes(leaf, len(shape)), first))
+    made.append(
+      Entry(
+        path,
+        shape,
+        theirs,
+        layout(shape, leaf, how.ones.get(layer, 0), len(theirs)),
+        axes(leaf, len(shape)),
+        first,
+      )
+    )
   return made
 
 
 def part(path: str, source: str) -> tuple[Block, str, str]:
-  """"in_1_res/conv_1/kernel" -> block, layer and leaf."""
+  """ "in_1_res/conv_1/kernel" -> block, layer and leaf."""
   first, *layer, leaf = path.split("/")
   found = BLOCK.fullmatch(first)
   layer = "/".join(layer) or ("positional" if leaf == "positional" else "")
   if not found or leaf not in LEAVES or layer not in LAYERS:
-    raise UserError(f"{source} has no name for this net's {path}: is it a "
-                    "nets.unet.UNet or Classifier?")
+    raise UserError(
+      f"{source} has no name for this net's {path}: is it a nets.unet.UNet or Classifier?"
+    )
   return Block(*(word or "" for word in found.groups())), layer, leaf
 
 
 def rank(block: Block, layer: str = "", leaf: str = "kernel") -> tuple:
   """Sorts as PyTorch's modules do."""
   number = {"": 0, "norm": 0, "conv": 1}.get(block.number)
-  return (SIDES.index(block.side), int(block.number) if number is None
-          else number, KINDS.index(block.kind), LAYERS.index(layer),
-          leaf == "bias")
+  return (
+    SIDES.index(block.side),
+    int(block.number) if number is None else number,
+    KINDS.index(block.kind),
+    LAYERS.index(layer),
+    leaf == "bias",
+  )
 
 
-def layout(shape: tuple[int, ...], leaf: str, ones: int, pieces: int
-           ) -> tuple[int, ...]:
+def layout(shape: tuple[int, ...], leaf: str, ones: int, pieces: int) -> tuple[int, ...]:
   """Shape of ours -> shape of each piece of theirs."""
   if leaf == "kernel":
     *space, n_in, n_out = shape
@@ -127,14 +157,16 @@ def to_theirs(entry: Entry, ours: np.ndarray) -> list[np.ndarray]:
   """Our weight -> their tensors."""
   ours = np.roll(ours, entry.first, -2) if entry.first else ours
   ours = ours.transpose(entry.axes)
-  pieces = np.split(ours, len(entry.theirs)) if len(entry.theirs) > 1 else (
-      [ours])
+  pieces = np.split(ours, len(entry.theirs)) if len(entry.theirs) > 1 else ([ours])
   return [np.ascontiguousarray(p).reshape(entry.layout) for p in pieces]
 
 
-def take(tensors: Mapping[str, Any], tree: Mapping[str, Any], source: str,
-         seen: Callable[[int, int], None] = lambda n, total: None
-         ) -> dict[str, Any]:
+def take(
+  tensors: Mapping[str, Any],
+  tree: Mapping[str, Any],
+  source: str,
+  seen: Callable[[int, int], None] = lambda n, total: None,
+) -> dict[str, Any]:
   """Their tensors as a tree like ours, of float32.
 
   Args:
@@ -147,17 +179,20 @@ def take(tensors: Mapping[str, Any], tree: Mapping[str, Any], source: str,
     UserError: Names or shapes do not match, or values are no finite floats.
   """
   how = SOURCES[source]
-  return fill(entries(tree, source), {
-      how.rename(k): v for k, v in tensors.items() if k not in how.ignored},
-      seen)
+  return fill(
+    entries(tree, source),
+    {how.rename(k): v for k, v in tensors.items() if k not in how.ignored},
+    seen,
+  )
 
 
-def fill(table: Sequence[Entry], tensors: Mapping[str, Any],
-         seen: Callable[[int, int], None] = lambda n, total: None
-         ) -> dict[str, Any]:
+def fill(
+  table: Sequence[Entry],
+  tensors: Mapping[str, Any],
+  seen: Callable[[int, int], None] = lambda n, total: None,
+) -> dict[str, Any]:
   """Their tensors as a tree like ours; see `take`."""
-  tensors = {k: v if isinstance(v, Tensor) else lazy(np.asarray(v))
-             for k, v in tensors.items()}
+  tensors = {k: v if isinstance(v, Tensor) else lazy(np.asarray(v)) for k, v in tensors.items()}
   check(table, tensors)
   made = {}
   for i, entry in enumerate(table):
@@ -172,16 +207,16 @@ def give(tree: Mapping[str, Any], source: str) -> dict[str, Tensor]:
   return spell(entries(tree, source), tree)
 
 
-def spell(table: Sequence[Entry], tree: Mapping[str, Any]
-          ) -> dict[str, Tensor]:
+def spell(table: Sequence[Entry], tree: Mapping[str, Any]) -> dict[str, Tensor]:
   """Our weights by a table, as `give` gives them."""
   leaves, made = flat(tree), {}
   for entry in table:
     for i, name in enumerate(entry.theirs):
+
       def read(entry=entry, i=i):
         return to_theirs(entry, np.asarray(leaves[entry.ours]))[i]
-      made[name] = Tensor(entry.layout, np.dtype(leaves[entry.ours].dtype),
-                          read)
+
+      made[name] = Tensor(entry.layout, np.dtype(leaves[entry.ours].dtype), read)
   return made
 
 
@@ -202,20 +237,25 @@ def check(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> None:
   """
   wanted = {name: e.layout for e in table for name in e.theirs}
   kinds = {
-      "of another shape": [
-          f"{plain(n)}: file has {list(tensors[n].shape)}, config wants "
-          f"{list(shape)}" for n, shape in wanted.items()
-          if n in tensors and tuple(tensors[n].shape) != shape],
-      "not in the file": [n for n in wanted if n not in tensors],
-      "not in the config's net": [plain(n) for n in tensors
-                                  if n not in wanted]}
-  wrong = [f"{len(names)} {kind} ({', '.join(names[:SHOWN])}"
-           + (", ..)" if len(names) > SHOWN else ")")
-           for kind, names in kinds.items() if names]
+    "of another shape": [
+      f"{plain(n)}: file has {list(tensors[n].shape)}, config wants {list(shape)}"
+      for n, shape in wanted.items()
+      if n in tensors and tuple(tensors[n].shape) != shape
+    ],
+    "not in the file": [n for n in wanted if n not in tensors],
+    "not in the config's net": [plain(n) for n in tensors if n not in wanted],
+  }
+  wrong = [
+    f"{len(names)} {kind} ({', '.join(names[:SHOWN])}" + (", ..)" if len(names) > SHOWN else ")")
+    for kind, names in kinds.items()
+    if names
+  ]
   if wrong:
-    raise UserError(f"file and config do not match: of {len(wanted)} tensors "
-                    "that the config wants and "
-                    f"{len(tensors)} in the file, " + "; ".join(wrong))
+    raise UserError(
+      f"file and config do not match: of {len(wanted)} tensors "
+      "that the config wants and "
+      f"{len(tensors)} in the file, " + "; ".join(wrong)
+    )
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:

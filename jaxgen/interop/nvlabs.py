@@ -6,6 +6,7 @@ Here the source is a string like any other. Of a module we take the tensors, by
 the names that its state_dict would give them. The values stand within the
 pickle, each as a file of PyTorch of old; they stay in the file until wanted.
 """
+
 import io
 import pathlib
 from typing import Any, BinaryIO, NamedTuple
@@ -15,7 +16,7 @@ from jaxgen.interop.pickles import Bounded, Budget, Known, Nothing, Unreadable, 
 from jaxgen.interop.torchfile import MAGIC, Place, Storage, View
 
 LARGE = 1 << 20  # bytes that are not read at once
-WORD = 64        # bytes that cannot be a file
+WORD = 64  # bytes that cannot be a file
 MOST, LONGEST_NAME = 100_000, 500  # tensors of a module, letters of a name
 
 
@@ -25,8 +26,7 @@ class Module(dict):
   def build(self, attributes: dict) -> None:
     """Takes a module's __dict__."""
     for kind in ("_parameters", "_buffers"):
-      self.take({str(k): v for k, v in branch(attributes, kind).items()
-                 if isinstance(v, View)})
+      self.take({str(k): v for k, v in branch(attributes, kind).items() if isinstance(v, View)})
     for name, child in branch(attributes, "_modules").items():
       if isinstance(child, Module):
         self.take({f"{name}.{k}": v for k, v in child.items()})
@@ -40,11 +40,13 @@ class Module(dict):
 
 class Bytes(bytes):
   """Bytes that know where in the file they begin."""
+
   offset = 0
 
 
 class Stretch(NamedTuple):
   """In the place of many bytes: where they are."""
+
   offset: int
   length: int
 
@@ -54,6 +56,7 @@ class Stretch(NamedTuple):
 
 class Stream(Bounded):
   """A stream that does not read what is large."""
+
   longest = 1 << 28
 
   def __init__(self, stream: BinaryIO):
@@ -93,8 +96,7 @@ class Part(io.RawIOBase):
 
   def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
     """As files do it."""
-    self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at,
-                        io.SEEK_END: self.size}[whence]
+    self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
     return self.at
 
   def tell(self) -> int:
@@ -105,7 +107,7 @@ class Part(io.RawIOBase):
     """As files do it."""
     self.f.seek(self.offset + self.at)
     data = self.f.read(max(min(len(buffer), self.size - self.at), 0))
-    buffer[:len(data)] = data
+    buffer[: len(data)] = data
     self.at += len(data)
     return len(data)
 
@@ -118,6 +120,7 @@ def read(path: pathlib.Path) -> tuple[Any, dict[str, Place]]:
   """
   places, loads, budget = {}, {}, Budget()
   with path.open("rb") as f, guarded():
+
     def load(data: Any) -> Storage:
       if not isinstance(data, Bytes | Stretch):
         raise TypeError("storage of no bytes")
@@ -166,13 +169,13 @@ def nothing(*_: Any) -> Nothing:
 
 
 NAMES = torchfile.NAMES | {
-    "torch_utils.persistence._reconstruct_persistent_obj":
-        Known("module", persistent),
-    **{f"torch.nn.modules.container.{name}": Known(name, lambda: Module())
-       for name in ("ModuleDict", "ModuleList", "Sequential")},
-    "dnnlib.util.EasyDict": Known("EasyDict", torchfile.ordered),
-    "numpy.dtype": Known("dtype", nothing),
-    **{f"numpy.{core}.multiarray.scalar": Known("scalar", nothing)
-       for core in ("core", "_core")},
-    **{f"{module}.set": Known("set", nothing)
-       for module in ("builtins", "__builtin__")}}
+  "torch_utils.persistence._reconstruct_persistent_obj": Known("module", persistent),
+  **{
+    f"torch.nn.modules.container.{name}": Known(name, lambda: Module())
+    for name in ("ModuleDict", "ModuleList", "Sequential")
+  },
+  "dnnlib.util.EasyDict": Known("EasyDict", torchfile.ordered),
+  "numpy.dtype": Known("dtype", nothing),
+  **{f"numpy.{core}.multiarray.scalar": Known("scalar", nothing) for core in ("core", "_core")},
+  **{f"{module}.set": Known("set", nothing) for module in ("builtins", "__builtin__")},
+}

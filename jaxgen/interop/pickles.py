@@ -4,6 +4,7 @@ A pickle is a program for a stack machine. This machine knows the opcodes that
 make plain data; of all names that a pickle may ask for, it knows the few that
 its caller gives it. What else a pickle asks for is refused by name.
 """
+
 import contextlib
 import pickletools
 import struct
@@ -13,20 +14,46 @@ from typing import Any, BinaryIO, NamedTuple
 # Bytes of one pickle. Weights lie beside it: it only says what they are.
 LONGEST = 1 << 24
 MOST = 2_000_000  # of what a file may ask for: opcodes, and things they touch
-NEAR = 5          # containers within each other that a call may look into
+NEAR = 5  # containers within each other that a call may look into
 LONGEST_KEY, LONGEST_INT = 1000, 1024  # letters and bits
 PUSHED = {  # opcodes whose argument is the value
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT",
-    "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE",
-    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
-    "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False,
-             "EMPTY_TUPLE": ()}
+  "INT",
+  "BININT",
+  "BININT1",
+  "BININT2",
+  "LONG",
+  "LONG1",
+  "LONG4",
+  "FLOAT",
+  "BINFLOAT",
+  "STRING",
+  "BINSTRING",
+  "SHORT_BINSTRING",
+  "UNICODE",
+  "BINUNICODE",
+  "SHORT_BINUNICODE",
+  "BINUNICODE8",
+  "BINBYTES",
+  "SHORT_BINBYTES",
+  "BINBYTES8",
+  "BYTEARRAY8",
+}
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 IDLE = {"PROTO", "FRAME", "STOP"}
 KEYS = str | int | float | bytes | None  # of dicts: they hash in no time
-BROKEN = (AttributeError, EOFError, IndexError, KeyError, MemoryError,
-          NotImplementedError, OverflowError, RecursionError, TypeError,
-          ValueError, struct.error)
+BROKEN = (
+  AttributeError,
+  EOFError,
+  IndexError,
+  KeyError,
+  MemoryError,
+  NotImplementedError,
+  OverflowError,
+  RecursionError,
+  TypeError,
+  ValueError,
+  struct.error,
+)
 
 
 class Unreadable(Exception):  # noqa: N818
@@ -35,6 +62,7 @@ class Unreadable(Exception):  # noqa: N818
 
 class Known(NamedTuple):
   """What stands for a name that a pickle may ask for."""
+
   name: str
   make: Callable | None  # called in its place; None: it cannot be called
 
@@ -77,8 +105,7 @@ def guarded() -> Iterator[None]:
   try:
     yield
   except BROKEN as e:
-    raise Unreadable(f"is damaged: its index fails by {type(e).__name__}, "
-                     f"{plain(e)}") from e
+    raise Unreadable(f"is damaged: its index fails by {type(e).__name__}, {plain(e)}") from e
 
 
 def check_key(key: Any) -> None:
@@ -89,8 +116,11 @@ def check_key(key: Any) -> None:
   """
   if not isinstance(key, KEYS):
     raise TypeError(f"{type(key).__name__} as a key")
-  if isinstance(key, str | bytes) and len(key) > LONGEST_KEY or (
-      type(key) is int and key.bit_length() > 64):
+  if (
+    isinstance(key, str | bytes)
+    and len(key) > LONGEST_KEY
+    or (type(key) is int and key.bit_length() > 64)
+  ):
     raise TypeError(f"a very long {type(key).__name__} as a key")
 
 
@@ -118,10 +148,13 @@ class Budget:
           self.spend_on(item, near - 1)
 
 
-def interpret(stream: BinaryIO, names: Mapping[str, Known],
-              persistent: Callable[[Any], Any],
-              bounded: Callable[[BinaryIO], Any] | None = None,
-              budget: Budget | None = None) -> Any:
+def interpret(
+  stream: BinaryIO,
+  names: Mapping[str, Known],
+  persistent: Callable[[Any], Any],
+  bounded: Callable[[BinaryIO], Any] | None = None,
+  budget: Budget | None = None,
+) -> Any:
   """The value that the next pickle in a stream describes.
 
   Args:
@@ -137,15 +170,15 @@ def interpret(stream: BinaryIO, names: Mapping[str, Known],
   """
   machine = Machine(names, persistent, budget or Budget())
   with guarded():
-    for opcode, argument, _ in pickletools.genops(
-        (bounded or Bounded)(stream)):
+    for opcode, argument, _ in pickletools.genops((bounded or Bounded)(stream)):
       machine.step(opcode.name, argument)
-    value, = machine.stack
+    (value,) = machine.stack
   return value
 
 
 class Bounded:
   """A stream of which no more than `longest` bytes are read."""
+
   longest = LONGEST
 
   def __init__(self, stream: BinaryIO):
@@ -170,8 +203,7 @@ class Bounded:
 class Machine:
   """Stack, marks and memo; an `_on_` method for each opcode that it knows."""
 
-  def __init__(self, names: Mapping[str, Known],
-               persistent: Callable[[Any], Any], budget: Budget):
+  def __init__(self, names: Mapping[str, Known], persistent: Callable[[Any], Any], budget: Budget):
     self.names, self.persistent, self.budget = names, persistent, budget
     self.stack, self.marks, self.memo = [], [], {}
 
@@ -296,8 +328,9 @@ class Machine:
       raise TypeError("a name that is no text")
     known = self.names.get(f"{module}.{name}")
     if known is None:
-      raise Unreadable(f"asks for {plain(f'{module}.{name}')}: refused, a "
-                       "checkpoint that needs code is not read")
+      raise Unreadable(
+        f"asks for {plain(f'{module}.{name}')}: refused, a checkpoint that needs code is not read"
+      )
     self.stack.append(known)
 
   def _on_reduce(self, _):
@@ -315,7 +348,8 @@ class Machine:
     attributes, target = self.stack.pop(), self.stack[-1]
     state = getattr(type(target), "state", dict)  # what it is built of
     if not hasattr(type(target), "build") or not (
-        isinstance(attributes, state) or type(target) in (Ordered, Nothing)):
+      isinstance(attributes, state) or type(target) in (Ordered, Nothing)
+    ):
       raise TypeError(f"attributes for {type(target).__name__}")
     self.budget.spend_on(attributes)
     target.build(attributes)

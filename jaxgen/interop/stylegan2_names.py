@@ -3,6 +3,7 @@
 Our names are the reference's (NVlabs/stylegan2-ada-pytorch), but for "kernel".
 The port (rosinality/stylegan2-pytorch) counts layers instead.
 """
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,12 +22,10 @@ FILTER = np.outer(TAPS, TAPS) / TAPS.sum() ** 2
 def entries(group: str, tree: Tree) -> list[Entry]:
   """The reference's names for the collections of a group."""
   del group
-  return [entry(path, leaf, reference(path)) for path, leaf in
-          flat(tree).items()]
+  return [entry(path, leaf, reference(path)) for path, leaf in flat(tree).items()]
 
 
-def entry(path: str, leaf: Any, name: str, before: int = 0, after: int = 0
-          ) -> Entry:
+def entry(path: str, leaf: Any, name: str, before: int = 0, after: int = 0) -> Entry:
   """One weight; theirs may have axes of length one `before` and `after`."""
   shape, last = tuple(leaf.shape), path.rpartition("/")[2]
   order = (2, 0, 1) if last == "const" else axes(last, len(shape))
@@ -35,7 +34,7 @@ def entry(path: str, leaf: Any, name: str, before: int = 0, after: int = 0
 
 
 def reference(path: str) -> str:
-  """"params/synthesis_b8/conv0/kernel" -> "synthesis.b8.conv0.weight"."""
+  """ "params/synthesis_b8/conv0/kernel" -> "synthesis.b8.conv0.weight"."""
   if path == "average/w_avg":
     return "mapping.w_avg"
   name = path.partition("/")[2].replace("synthesis_", "synthesis/")
@@ -46,14 +45,16 @@ def port_entries(group: str, tree: Tree) -> list[Entry]:
   """The port's names for the collections of a group."""
   leaves = flat(tree)
   rename = port_gen if group == "gen" else port_disc
-  sizes = [int(p.split("/")[1].removeprefix("synthesis_")[1:]) for p in leaves
-           if p.startswith(("params/b", "params/synthesis_b"))]
+  sizes = [
+    int(p.split("/")[1].removeprefix("synthesis_")[1:])
+    for p in leaves
+    if p.startswith(("params/b", "params/synthesis_b"))
+  ]
   levels = max(sizes, default=4).bit_length() - 1
   made = []
   for path, leaf in leaves.items():
     last = path.rpartition("/")[2]
-    name = ("latent_avg" if last == "w_avg" else
-            rename(*path.split("/")[1:], levels=levels))
+    name = "latent_avg" if last == "w_avg" else rename(*path.split("/")[1:], levels=levels)
     ones = {"noise_const": (2, 0), "const": (1, 0), "noise_strength": (1, 0)}
     if group == "gen" and last == "kernel" and len(leaf.shape) == 4:
       ones[last] = (1, 0)
@@ -61,15 +62,15 @@ def port_entries(group: str, tree: Tree) -> list[Entry]:
       ones[last] = (1, 2)
     made.append(entry(path, leaf, name, *ones.get(last, (0, 0))))
   if group == "disc" and not any("/skip/" in path for path in leaves):
-    raise UserError("stylegan2 has residual discriminators alone: arch="
-                    '"resnet"')
+    raise UserError('stylegan2 has residual discriminators alone: arch="resnet"')
   return made
 
 
 def nameless(*path: str) -> UserError:
   """What the port does not have."""
-  return UserError(f"stylegan2 has no name for this net's {'/'.join(path)}: "
-                   "it has no labels, and one architecture")
+  return UserError(
+    f"stylegan2 has no name for this net's {'/'.join(path)}: it has no labels, and one architecture"
+  )
 
 
 def port_gen(*path: str, levels: int) -> str:
@@ -87,20 +88,27 @@ def port_gen(*path: str, levels: int) -> str:
   number = 2 * level + int(layer == "conv1")  # conv1 of b4: -1
   if rest == ["noise_const"]:
     return f"noises.noise_{number + 1}"
-  stem = ("to_rgb1" if level < 0 else f"to_rgbs.{level}") if (
-      layer == "torgb") else "conv1" if level < 0 else f"convs.{number}"
-  ends = {"kernel": "conv.weight", "affine/kernel": "conv.modulation.weight",
-          "affine/bias": "conv.modulation.bias", "noise_strength":
-          "noise.weight", "bias": "bias" if layer == "torgb" else
-          "activate.bias"}
+  stem = (
+    ("to_rgb1" if level < 0 else f"to_rgbs.{level}")
+    if (layer == "torgb")
+    else "conv1"
+    if level < 0
+    else f"convs.{number}"
+  )
+  ends = {
+    "kernel": "conv.weight",
+    "affine/kernel": "conv.modulation.weight",
+    "affine/bias": "conv.modulation.bias",
+    "noise_strength": "noise.weight",
+    "bias": "bias" if layer == "torgb" else "activate.bias",
+  }
   return f"{stem}.{ends['/'.join(rest)]}"
 
 
 def port_disc(*path: str, levels: int) -> str:
   """Of the discriminator, whose image has height 2^levels."""
   block, layer, leaf = path
-  stems = {"conv": "final_conv", "fc": "final_linear.0", "out":
-           "final_linear.1"}
+  stems = {"conv": "final_conv", "fc": "final_linear.0", "out": "final_linear.1"}
   word = "weight" if leaf == "kernel" else leaf
   if block == "b4" and layer in ("fc", "out"):
     return f"{stems[layer]}.{word}"
@@ -140,10 +148,14 @@ def without_filters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not name.endswith((".resample_filter", ".kernel")):
       rest[name] = tensor
       continue
-    values = tensor.read().astype(np.float32) if (
-        tensor.shape == FILTER.shape) else np.zeros(1, np.float32)
+    values = (
+      tensor.read().astype(np.float32)
+      if (tensor.shape == FILTER.shape)
+      else np.zeros(1, np.float32)
+    )
     total = values.sum()
     if total not in (1, 4) or not np.array_equal(values, total * FILTER):
-      raise UserError(f"{plain(name)} is another filter than [1, 3, 3, 1]: "
-                      "such nets are not imported")
+      raise UserError(
+        f"{plain(name)} is another filter than [1, 3, 3, 1]: such nets are not imported"
+      )
   return rest

@@ -1,4 +1,5 @@
 """Files of tensors by name, PyTorch's and safetensors, without their code."""
+
 import collections
 import functools
 import hashlib
@@ -22,16 +23,24 @@ from jaxgen.interop.tensors import Tensor
 DEEPEST, MOST = 16, 1_000_000  # containers within each other; things in all
 LETTERS = 1 << 25  # of the names of sets, in all
 PREFIXES = ("module.", "_orig_mod.")  # of data-parallel, of compiled modules
-SUFFIXES = {".pt": "torch", ".pth": "torch", ".bin": "torch",
-            ".safetensors": "safetensors"}
-TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bfloat16",
-         "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1",
-         "BOOL": "?"}
+SUFFIXES = {".pt": "torch", ".pth": "torch", ".bin": "torch", ".safetensors": "safetensors"}
+TYPES = {
+  "F64": "f8",
+  "F32": "f4",
+  "F16": "f2",
+  "BF16": "bfloat16",
+  "I64": "i8",
+  "I32": "i4",
+  "I16": "i2",
+  "I8": "i1",
+  "U8": "u1",
+  "BOOL": "?",
+}
 STRANGERS = {  # how files begin that people take for checkpoints
-    b"version https://git-lfs": "points to a file in git-lfs: fetch that one",
-    b"<": "is a web page: the download went wrong",
-    b"\x89HDF": "is HDF5, which is not read",
-    b"\x1f\x8b": "is compressed: unpack it first",
+  b"version https://git-lfs": "points to a file in git-lfs: fetch that one",
+  b"<": "is a web page: the download went wrong",
+  b"\x89HDF": "is HDF5, which is not read",
+  b"\x1f\x8b": "is compressed: unpack it first",
 }
 
 
@@ -73,15 +82,18 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
         raise Unreadable(why)
     if not head.startswith((b"PK\3\4", b"\x80")):
       tar = head[257:262] == b"ustar"
-      raise Unreadable("is a tar file: load it with PyTorch and save it anew"
-                       if tar else "is empty" if not head else
-                       "is no file of PyTorch or safetensors")
+      raise Unreadable(
+        "is a tar file: load it with PyTorch and save it anew"
+        if tar
+        else "is empty"
+        if not head
+        else "is no file of PyTorch or safetensors"
+      )
     alone = path.suffix == ".pkl" and head.startswith(b"\x80")
     form = nvlabs if alone else torchfile
     root, places = form.read(path)
     with guarded():
-      found = {k: torchfile.tensors(path, views, places)
-               for k, views in groups(root).items()}
+      found = {k: torchfile.tensors(path, views, places) for k, views in groups(root).items()}
   except Unreadable as e:
     raise UserError(f"{path} {e}") from e
   return {at: without_prefix(told(path, one)) for at, one in found.items()}
@@ -89,8 +101,7 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
 
 def told(path: pathlib.Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
   """The same, whose damages are UserErrors about the file."""
-  return {k: t._replace(read=functools.partial(tell, path, t))
-          for k, t in tensors.items()}
+  return {k: t._replace(read=functools.partial(tell, path, t)) for k, t in tensors.items()}
 
 
 def tell(path: pathlib.Path, tensor: Tensor) -> np.ndarray:
@@ -128,30 +139,29 @@ def groups(root: Any) -> dict[str, dict[str, torchfile.View]]:
   return found
 
 
-def select(path: pathlib.Path, found: Mapping[str, Any], key: str | None
-           ) -> Any:
+def select(path: pathlib.Path, found: Mapping[str, Any], key: str | None) -> Any:
   """The set that was asked for, or that it must be."""
   if not found:
     raise UserError(f"{path} holds no tensors by name: save a state_dict")
   if key is not None:
     if key.strip("./") not in found:
-      raise UserError(f"{path} holds no tensors under --key={key}; "
-                      + there_are(found))
+      raise UserError(f"{path} holds no tensors under --key={key}; " + there_are(found))
     return found[key.strip("./")]
   # What an optimiser holds for each tensor is many sets, but all small.
   large = max(map(len, found.values()))
   chosen = [k for k in found if 2 * len(found[k]) > large]
   if len(chosen) > 1:
-    raise UserError(f"{path} holds several sets of tensors: choose one with "
-                    f"--key; {there_are({k: found[k] for k in chosen})}")
+    raise UserError(
+      f"{path} holds several sets of tensors: choose one with "
+      f"--key; {there_are({k: found[k] for k in chosen})}"
+    )
   return found[chosen[0]]
 
 
 def there_are(found: Mapping[str, Any]) -> str:
   """The largest sets by name."""
   order = sorted(found, key=lambda k: -len(found[k]))[:8]
-  return "there are " + ", ".join(
-      f"{plain(k) or '.'} ({len(found[k])} tensors)" for k in order)
+  return "there are " + ", ".join(f"{plain(k) or '.'} ({len(found[k])} tensors)" for k in order)
 
 
 def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -178,13 +188,11 @@ def from_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     index.pop("__metadata__", None)
     at, found = 0, {}
     for name, said in sorted(index.items(), key=lambda i: i[1]["data_offsets"]):
-      found[name], start, at = part(path, name, said, 8 + length), at, (
-          said["data_offsets"][1])
+      found[name], start, at = part(path, name, said, 8 + length), at, (said["data_offsets"][1])
       if said["data_offsets"][0] != start:
         raise ValueError(f"{plain(name)} begins elsewhere than it should")
   if at != size:
-    raise Unreadable(f"is damaged or cut short: it has {size} bytes of values, "
-                     f"and says {at}")
+    raise Unreadable(f"is damaged or cut short: it has {size} bytes of values, and says {at}")
   return {name: found[name] for name in index}
 
 
@@ -199,13 +207,14 @@ def part(path: pathlib.Path, name: str, said: Any, begin: int) -> Tensor:
   """One tensor, by what the index says of it; values are from `begin` on."""
   shape, (start, end) = said["shape"], said["data_offsets"]
   if said["dtype"] not in TYPES:
-    raise Unreadable(f"holds {plain(name)} as {plain(said['dtype'])}, which is "
-                     "not read")
+    raise Unreadable(f"holds {plain(name)} as {plain(said['dtype'])}, which is not read")
   dtype = np.dtype(TYPES[said["dtype"]])
-  if type(shape) is not list or len(shape) > torchfile.DIMS or any(
-      type(n) is not int or not 0 <= n < torchfile.MOST
-      for n in (start, end, *shape)) or (
-          end - start != math.prod(shape) * dtype.itemsize):
+  if (
+    type(shape) is not list
+    or len(shape) > torchfile.DIMS
+    or any(type(n) is not int or not 0 <= n < torchfile.MOST for n in (start, end, *shape))
+    or (end - start != math.prod(shape) * dtype.itemsize)
+  ):
     raise ValueError(f"{plain(name)} is of strange shape")
 
   def values():
@@ -230,8 +239,10 @@ def write(name: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
   path = pathlib.Path(name)
   kind = kind_of(path)
   if kind != "torch" and any(isinstance(t, Mapping) for t in tensors.values()):
-    raise UserError(f"{path}: these are several sets of tensors, for which "
-                    "there is PyTorch's format alone: want x.pt")
+    raise UserError(
+      f"{path}: these are several sets of tensors, for which "
+      "there is PyTorch's format alone: want x.pt"
+    )
   with atomic(path) as draft:
     if kind == "torch":
       torchwrite.write(draft, tensors)
@@ -239,17 +250,18 @@ def write(name: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
       draft.touch()
       usual = draft.stat().st_mode
       safetensors.numpy.save_file(
-          {k: np.asarray(t.read(), order="C") for k, t in tensors.items()},
-          draft, metadata={"format": "pt"})  # what transformers asks for
+        {k: np.asarray(t.read(), order="C") for k, t in tensors.items()},
+        draft,
+        metadata={"format": "pt"},
+      )  # what transformers asks for
       draft.chmod(usual)  # it makes it private
 
 
 def kind_of(path: pathlib.Path) -> str:
-  """"torch" or "safetensors", by how the name ends; UserError otherwise."""
+  """ "torch" or "safetensors", by how the name ends; UserError otherwise."""
   kind = SUFFIXES.get(pathlib.Path(path).suffix)
   if kind is None:
-    raise UserError(f"{path}: want a name that ends in "
-                    + ", ".join(sorted(SUFFIXES)))
+    raise UserError(f"{path}: want a name that ends in " + ", ".join(sorted(SUFFIXES)))
   return kind
 
 

@@ -1,4 +1,5 @@
 """One tensor of a file: its shape is known, its values are read when wanted."""
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ class Tensor(NamedTuple):
     dtype: Likewise; bfloat16 is that of ml_dtypes.
     read: () -> its values; each call reads them anew.
   """
+
   shape: tuple[int, ...]
   dtype: np.dtype
   read: Callable[[], np.ndarray]

@@ -5,6 +5,7 @@ the values, uncompressed. Before that: five pickles (a magic number, a version,
 facts of the machine, what there is, keys of storages), then the storages, each
 a count in eight bytes and its values. (torch/serialization.py of PyTorch 2.)
 """
+
 import functools
 import math
 import os
@@ -19,32 +20,43 @@ import ml_dtypes
 import numpy as np
 
 from jaxgen.interop.pickles import (
-    Budget,
-    Known,
-    Namespace,
-    Ordered,
-    Unreadable,
-    check_key,
-    guarded,
-    interpret,
-    plain,
+  Budget,
+  Known,
+  Namespace,
+  Ordered,
+  Unreadable,
+  check_key,
+  guarded,
+  interpret,
+  plain,
 )
 from jaxgen.interop.tensors import Tensor
 
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {
-    "Float": np.float32, "Double": np.float64, "Half": np.float16,
-    "BFloat16": ml_dtypes.bfloat16, "Long": np.int64, "Int": np.int32,
-    "Short": np.int16, "Char": np.int8, "Byte": np.uint8, "Bool": np.bool_,
-    "ComplexFloat": np.complex64, "ComplexDouble": np.complex128}
-DTYPES = ("float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool "
-          "complex64 complex128").split()
-DIMS = 32        # of a tensor, at most
-MOST = 1 << 48   # values, likewise
+  "Float": np.float32,
+  "Double": np.float64,
+  "Half": np.float16,
+  "BFloat16": ml_dtypes.bfloat16,
+  "Long": np.int64,
+  "Int": np.int32,
+  "Short": np.int16,
+  "Char": np.int8,
+  "Byte": np.uint8,
+  "Bool": np.bool_,
+  "ComplexFloat": np.complex64,
+  "ComplexDouble": np.complex128,
+}
+DTYPES = (
+  "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128"
+).split()
+DIMS = 32  # of a tensor, at most
+MOST = 1 << 48  # values, likewise
 
 
 class Storage(NamedTuple):
   """Values that tensors share: `numel` of them, from `start` on."""
+
   key: str
   dtype: np.dtype
   start: int
@@ -53,6 +65,7 @@ class Storage(NamedTuple):
 
 class View(NamedTuple):
   """A tensor, as a pickle describes it."""
+
   storage: Storage
   offset: int
   shape: tuple[int, ...]
@@ -61,6 +74,7 @@ class View(NamedTuple):
 
 class Place(NamedTuple):
   """Where a storage lies in its file, and its CRC-32 if the file tells."""
+
   offset: int
   size: int
   crc: int | None
@@ -92,37 +106,42 @@ def read_zip(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
   stem = indices[0].removesuffix("data.pkl")
   if stem + "constants.pkl" in found:
     raise Unreadable("is a TorchScript program: save its state_dict instead")
-  places = {name.removeprefix(stem): place(f, entry)
-            for name, entry in found.items() if name.startswith(stem)}
-  if (order := places.get("byteorder")) and (
-      order.size != 6 or contents(f, order) != b"little"):
+  places = {
+    name.removeprefix(stem): place(f, entry)
+    for name, entry in found.items()
+    if name.startswith(stem)
+  }
+  if (order := places.get("byteorder")) and (order.size != 6 or contents(f, order) != b"little"):
     raise Unreadable("was written by a big-endian machine: save it elsewhere")
   f.seek(places["data.pkl"].offset)
   root = interpret(f, NAMES, storage)
-  return root, {name.removeprefix("data/"): p for name, p in places.items()
-                if name.startswith("data/")}
+  return root, {
+    name.removeprefix("data/"): p for name, p in places.items() if name.startswith("data/")
+  }
 
 
 def place(f: BinaryIO, entry: zipfile.ZipInfo) -> Place:
   """Where the bytes of a zip's entry begin."""
   end = os.fstat(f.fileno()).st_size - entry.file_size
-  if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or (
-      entry.file_size != entry.compress_size):
-    raise Unreadable(f"holds {plain(entry.filename)} compressed or encrypted, "
-                     "as PyTorch never does")
+  if (
+    entry.compress_type != zipfile.ZIP_STORED
+    or entry.flag_bits & 1
+    or (entry.file_size != entry.compress_size)
+  ):
+    raise Unreadable(
+      f"holds {plain(entry.filename)} compressed or encrypted, as PyTorch never does"
+    )
   f.seek(min(max(entry.header_offset, 0), end))
   header = f.read(30)
   if len(header) < 30 or header[:4] != b"PK\3\4":
-    raise Unreadable(f"is damaged: {plain(entry.filename)} is not where it "
-                     "should be")
+    raise Unreadable(f"is damaged: {plain(entry.filename)} is not where it should be")
   offset = f.tell() + sum(struct.unpack("<HH", header[26:]))
   if offset > end:
     raise Unreadable(f"is cut short: {plain(entry.filename)} ends after it")
   return Place(offset, entry.file_size, entry.CRC or None)  # 0: not computed
 
 
-def read_legacy(f: BinaryIO, budget: Budget | None = None
-                ) -> tuple[Any, dict[str, Place]]:
+def read_legacy(f: BinaryIO, budget: Budget | None = None) -> tuple[Any, dict[str, Place]]:
   """The format before PyTorch 1.6."""
   met = {}
   next_value = functools.partial(interpret, f, budget=budget or Budget())
@@ -136,8 +155,11 @@ def read_legacy(f: BinaryIO, budget: Budget | None = None
       raise ValueError(f"storage {plain(whole.key)} of two kinds")
     if view is None:
       return whole
-    if type(view) is not tuple or len(view) != 3 or any(
-        type(n) is not int or n < 0 for n in view[1:]):
+    if (
+      type(view) is not tuple
+      or len(view) != 3
+      or any(type(n) is not int or n < 0 for n in view[1:])
+    ):
       raise ValueError("view of strange shape")
     _, start, numel = view
     if start + numel > whole.numel:
@@ -169,25 +191,31 @@ def storage(identity: Any) -> Storage:
   if type(identity) is not tuple or len(identity) != 5:
     raise ValueError("persistent id of no storage")
   word, kind, key, _, numel = identity
-  if word != "storage" or type(kind) is not Known or type(key) is not str or (
-      type(numel) is not int or not 0 <= numel < MOST):
+  if (
+    word != "storage"
+    or type(kind) is not Known
+    or type(key) is not str
+    or (type(numel) is not int or not 0 <= numel < MOST)
+  ):
     raise ValueError("persistent id of no storage")
   return Storage(key, np.dtype(STORAGES[kind.name]), 0, numel)
 
 
 def view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
   """In the place of torch._utils._rebuild_tensor: a tensor within a storage."""
-  if not isinstance(storage, Storage) or type(shape) is not tuple or (
-      type(strides) is not tuple) or len(shape) != len(strides) or (
-      len(shape) > DIMS) or any(
-          type(n) is not int or not 0 <= n < MOST
-          for n in (offset, *shape, *strides)):
+  if (
+    not isinstance(storage, Storage)
+    or type(shape) is not tuple
+    or (type(strides) is not tuple)
+    or len(shape) != len(strides)
+    or (len(shape) > DIMS)
+    or any(type(n) is not int or not 0 <= n < MOST for n in (offset, *shape, *strides))
+  ):
     raise ValueError("tensor of strange shape")
   count = math.prod(shape)
   last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
   if count > storage.numel or (count and last >= storage.numel):
-    raise ValueError(f"tensor beyond its storage: {list(shape)} of "
-                     f"{storage.numel}")
+    raise ValueError(f"tensor beyond its storage: {list(shape)} of {storage.numel}")
   return View(storage, offset, shape, strides)
 
 
@@ -216,21 +244,27 @@ def parameter(data: View, *_: Any) -> View:
 
 
 NAMES = {
-    "collections.OrderedDict": Known("OrderedDict", ordered),
-    "argparse.Namespace": Known("Namespace", lambda: Namespace()),
-    "torch._utils._rebuild_tensor": Known("tensor", view),
-    "torch._utils._rebuild_tensor_v2": Known("tensor", view),
-    "torch._utils._rebuild_parameter": Known("parameter", parameter),
-    "torch.Size": Known("Size", size),
-    "torch.device": Known("device", lambda *words: words),
-    **{f"{module}.{name}Storage": Known(name, None)
-       for name in STORAGES for module in ("torch", "torch.cuda")},
-    **{f"torch.{name}": Known(name, None) for name in DTYPES}}
+  "collections.OrderedDict": Known("OrderedDict", ordered),
+  "argparse.Namespace": Known("Namespace", lambda: Namespace()),
+  "torch._utils._rebuild_tensor": Known("tensor", view),
+  "torch._utils._rebuild_tensor_v2": Known("tensor", view),
+  "torch._utils._rebuild_parameter": Known("parameter", parameter),
+  "torch.Size": Known("Size", size),
+  "torch.device": Known("device", lambda *words: words),
+  **{
+    f"{module}.{name}Storage": Known(name, None)
+    for name in STORAGES
+    for module in ("torch", "torch.cuda")
+  },
+  **{f"torch.{name}": Known(name, None) for name in DTYPES},
+}
 
 
-def tensors(path: pathlib.Path, views: Mapping[str, View],
-            places: Mapping[str, Place]) -> dict[str, Tensor]:
+def tensors(
+  path: pathlib.Path, views: Mapping[str, View], places: Mapping[str, Place]
+) -> dict[str, Tensor]:
   """Tensors that can be read, one storage in memory at a time."""
+
   @functools.lru_cache(1)
   def stored(key):
     with path.open("rb") as f:
@@ -241,16 +275,21 @@ def tensors(path: pathlib.Path, views: Mapping[str, View],
     if 0 in view.shape:
       return np.zeros(view.shape, view.storage.dtype)
     return np.ndarray(
-        view.shape, view.storage.dtype, stored(view.storage.key),
-        (view.storage.start + view.offset) * item,
-        [s * item for s in view.strides])
+      view.shape,
+      view.storage.dtype,
+      stored(view.storage.key),
+      (view.storage.start + view.offset) * item,
+      [s * item for s in view.strides],
+    )
 
   for name, v in views.items():
     p, item = places.get(v.storage.key), v.storage.dtype.itemsize
     if p is None or p.size < (v.storage.start + v.storage.numel) * item:
       raise Unreadable(f"is damaged: it lacks the values of {plain(name)}")
-  return {name: Tensor(v.shape, v.storage.dtype, functools.partial(values, v))
-          for name, v in views.items()}
+  return {
+    name: Tensor(v.shape, v.storage.dtype, functools.partial(values, v))
+    for name, v in views.items()
+  }
 
 
 def contents(f: BinaryIO, place: Place) -> bytes:
@@ -260,6 +299,7 @@ def contents(f: BinaryIO, place: Place) -> bytes:
   if len(data) < place.size:
     raise Unreadable("is cut short")
   if place.crc is not None and zlib.crc32(data) != place.crc:
-    raise Unreadable(f"is damaged: its bytes from {place.offset} on are not "
-                     "those that were written")
+    raise Unreadable(
+      f"is damaged: its bytes from {place.offset} on are not those that were written"
+    )
   return data

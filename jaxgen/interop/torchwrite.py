@@ -1,4 +1,5 @@
 """Writes the zip of a state_dict that torch.load(weights_only=True) reads."""
+
 import pathlib
 import struct
 import zipfile
@@ -57,15 +58,29 @@ def index(tensors: Mapping[str, Any], order: list[Tensor]) -> bytes:
 
 def rebuilt(key: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
   """One tensor, that is all of its storage."""
-  kind, = (k for k, v in STORAGES.items() if np.dtype(v) == dtype)
+  (kind,) = (k for k, v in STORAGES.items() if np.dtype(v) == dtype)
   numel = int(np.prod(shape, dtype=np.int64))
-  strides = [int(np.prod(shape[i + 1:], dtype=np.int64))
-             for i in range(len(shape))]
-  identity = (b"(" + text("storage") + name("torch", f"{kind}Storage")
-              + text(key) + text("cpu") + number(numel) + b"tQ")
-  return (name("torch._utils", "_rebuild_tensor_v2") + b"(" + identity
-          + number(0) + numbers(shape) + numbers(strides)
-          + b"\x89" + ORDERED + b"tR")  # requires_grad=False, no hooks
+  strides = [int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape))]
+  identity = (
+    b"("
+    + text("storage")
+    + name("torch", f"{kind}Storage")
+    + text(key)
+    + text("cpu")
+    + number(numel)
+    + b"tQ"
+  )
+  return (
+    name("torch._utils", "_rebuild_tensor_v2")
+    + b"("
+    + identity
+    + number(0)
+    + numbers(shape)
+    + numbers(strides)
+    + b"\x89"
+    + ORDERED
+    + b"tR"
+  )  # requires_grad=False, no hooks
 
 
 def name(module: str, thing: str) -> bytes:

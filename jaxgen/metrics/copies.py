@@ -36,10 +36,7 @@ class Copies(NamedTuple):
 
 
 def copies(
-  fake: np.ndarray,
-  real: np.ndarray,
-  k: int = 5,
-  tick: Tick = lambda done: None,
+  fake: np.ndarray, real: np.ndarray, k: int = 5, tick: Tick = lambda done: None
 ) -> Copies:
   """Looks for `fake` [N, D] among the training rows `real` [M, D].
 

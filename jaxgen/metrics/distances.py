@@ -104,9 +104,7 @@ def moments(features: np.ndarray) -> Gaussian:
   return stream.result()
 
 
-def frechet(
-  mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray
-) -> float:
+def frechet(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
   """The Fréchet distance between two Gaussians (Heusel et al. 2017, eq. 6).
 
   |mu1 - mu2|^2 + tr(sigma1) + tr(sigma2) - 2 tr((sigma1 sigma2)^(1/2)). Never
@@ -115,13 +113,9 @@ def frechet(
   Raises:
     ValueError: features of different width, or values that are not finite.
   """
-  mu1, sigma1, mu2, sigma2 = (
-    np.asarray(a, np.float64) for a in (mu1, sigma1, mu2, sigma2)
-  )
+  mu1, sigma1, mu2, sigma2 = (np.asarray(a, np.float64) for a in (mu1, sigma1, mu2, sigma2))
   if mu1.shape != mu2.shape or sigma1.shape != sigma2.shape:
-    raise ValueError(
-      f"Features of different width: {mu1.shape} and {mu2.shape}."
-    )
+    raise ValueError(f"Features of different width: {mu1.shape} and {mu2.shape}.")
   if not all(np.isfinite(a).all() for a in (mu1, sigma1, mu2, sigma2)):
     raise ValueError("Means and covariances must be finite.")
   try:
@@ -194,12 +188,7 @@ class Limit(NamedTuple):
 
 
 def frechet_infinity(
-  features: np.ndarray,
-  real: Gaussian,
-  *,
-  points: int = 15,
-  least: int = 5000,
-  seed: int = 0,
+  features: np.ndarray, real: Gaussian, *, points: int = 15, least: int = 5000, seed: int = 0
 ) -> Limit:
   """The Fréchet distance without the bias of few samples.
 

@@ -27,10 +27,7 @@ def psnr(x: np.ndarray, y: np.ndarray, data_range: float = RANGE) -> np.ndarray:
 
 
 def ssim(
-  x: np.ndarray,
-  y: np.ndarray,
-  window: str = "gauss11",
-  data_range: float = RANGE,
+  x: np.ndarray, y: np.ndarray, window: str = "gauss11", data_range: float = RANGE
 ) -> np.ndarray:
   """Structural similarity (Wang et al. 2004, Eq. 13), [N], 1 for equal images.
 
@@ -98,10 +95,7 @@ def _gaussian(side: int, std: float) -> np.ndarray:
 
 
 # Weights along each axis, and what makes mean squares into variances.
-WINDOWS = {
-  "gauss11": (_gaussian(11, 1.5), 1.0),
-  "uniform7": (np.full(7, 1 / 7), 49 / 48),
-}
+WINDOWS = {"gauss11": (_gaussian(11, 1.5), 1.0), "uniform7": (np.full(7, 1 / 7), 49 / 48)}
 
 
 def _windowed(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -121,11 +115,7 @@ def _checked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   x, y = np.asarray(x), np.asarray(y)
   for a in (x, y):
     if a.ndim != 4 or not a.size or a.dtype.kind not in "uif":
-      raise ValueError(
-        f"want batches of images [N, H, W, C], got {a.dtype} {list(a.shape)}."
-      )
+      raise ValueError(f"want batches of images [N, H, W, C], got {a.dtype} {list(a.shape)}.")
   if x.shape != y.shape:
-    raise ValueError(
-      f"images of two shapes: {list(x.shape)} and {list(y.shape)}."
-    )
+    raise ValueError(f"images of two shapes: {list(x.shape)} and {list(y.shape)}.")
   return x.astype(np.float64), y.astype(np.float64)

@@ -31,8 +31,7 @@ def inception_score(
   if shuffle is not None:
     order = np.random.RandomState(shuffle).permutation(n)
   scores = [
-    score_of(logits[order[first:last]])
-    for first, last in zip(edges[:-1], edges[1:], strict=True)
+    score_of(logits[order[first:last]]) for first, last in zip(edges[:-1], edges[1:], strict=True)
   ]
   return float(np.mean(scores)), float(np.std(scores))
 

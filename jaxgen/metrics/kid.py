@@ -9,9 +9,7 @@ def mmd2(x: np.ndarray, y: np.ndarray) -> float:
   """Unbiased squared MMD of [m, D] and [n, D] under (x.y / D + 1)^3."""
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   m, n = len(x), len(y)
-  k_xx, k_yy, k_xy = (
-    (a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))
-  )
+  k_xx, k_yy, k_xy = ((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
   off_xx = (k_xx.sum() - np.trace(k_xx)) / (m * (m - 1))
   off_yy = (k_yy.sum() - np.trace(k_yy)) / (n * (n - 1))
   return float(off_xx + off_yy - 2 * k_xy.mean())

@@ -20,9 +20,7 @@ class Modes(NamedTuple):
   kl: float
 
 
-def modes(
-  samples: np.ndarray, centres: np.ndarray, std: float, radius: float = 3.0
-) -> Modes:
+def modes(samples: np.ndarray, centres: np.ndarray, std: float, radius: float = 3.0) -> Modes:
   """Modes found by `samples` [N, D] of a mixture at `centres` [K, D].
 
   The convention is that of VEEGAN (Srivastava et al. 2017, section 5) and

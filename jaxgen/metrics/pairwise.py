@@ -12,14 +12,10 @@ Tick = Callable[[int], object]  # is told how many rows are done
 def check_widths(x: np.ndarray, y: np.ndarray) -> None:
   """ValueError unless rows of both are of one length."""
   if x.shape[1:] != y.shape[1:]:
-    raise ValueError(
-      f"Features of different width: {x.shape[1:]} and {y.shape[1:]}."
-    )
+    raise ValueError(f"Features of different width: {x.shape[1:]} and {y.shape[1:]}.")
 
 
-def tiles(
-  x: np.ndarray, y: np.ndarray
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
+def tiles(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
   """Squared distances of x [N, D] to y [M, D]: (rows, columns, float64 tile).
 
   All tiles of some rows follow each other. Only a tile and what it is made of
@@ -41,10 +37,7 @@ def tiles(
 
 
 def nearest(
-  x: np.ndarray,
-  y: np.ndarray | None,
-  k: int,
-  tick: Tick = lambda done: None,
+  x: np.ndarray, y: np.ndarray | None, k: int, tick: Tick = lambda done: None
 ) -> tuple[np.ndarray, np.ndarray]:
   """The k nearest rows of y [M, D] to each of x [N, D].
 
@@ -58,9 +51,7 @@ def nearest(
   """
   there = x if y is None else y
   if len(there) - (y is None) < k:
-    raise ValueError(
-      f"{k} neighbours need more than {k} rows, got {len(there)}."
-    )
+    raise ValueError(f"{k} neighbours need more than {k} rows, got {len(there)}.")
   best = np.full((len(x), k), np.inf)
   index = np.zeros((len(x), k), int)
   for rows, columns, d in tiles(x, there):
@@ -70,9 +61,7 @@ def nearest(
       d[own - rows.start, own - columns.start] = np.inf
     width = min(k, d.shape[1])
     near = np.argpartition(d, width - 1, 1)[:, :width]
-    found = np.concatenate(
-      [best[rows], np.take_along_axis(d, near, 1)], axis=1
-    )
+    found = np.concatenate([best[rows], np.take_along_axis(d, near, 1)], axis=1)
     order = np.argsort(found, 1, kind="stable")[:, :k]
     best[rows] = np.take_along_axis(found, order, 1)
     near = np.concatenate([index[rows], near + columns.start], 1)
@@ -82,9 +71,7 @@ def nearest(
   return best, index
 
 
-def radii(
-  x: np.ndarray, ks: tuple[int, ...], tick: Tick = lambda done: None
-) -> np.ndarray:
+def radii(x: np.ndarray, ks: tuple[int, ...], tick: Tick = lambda done: None) -> np.ndarray:
   """Squared distances [len(ks), N] to the k-th neighbours, self excluded."""
   distances, _ = nearest(x, None, max(ks), tick)
   return np.ascontiguousarray(distances[:, np.array(ks) - 1].T)

@@ -10,9 +10,7 @@ EPS = 1e-10  # as the reference: features of zero length stay zero
 
 
 def distance(
-  a: Sequence[Array],
-  b: Sequence[Array],
-  weights: Sequence[Array] | None = None,
+  a: Sequence[Array], b: Sequence[Array], weights: Sequence[Array] | None = None
 ) -> Array:
   """Distances [B] of images by their features in several layers, 0 for equal.
 
@@ -34,10 +32,7 @@ def distance(
   if weights is None:
     weights = [jnp.ones(x.shape[-1]) for x in a]
   if [w.shape for w in weights] != [s[-1:] for s in shapes[0]]:
-    raise ValueError(
-      f"weights of shapes {[w.shape for w in weights]} for features of"
-      f" {shapes[0]}."
-    )
+    raise ValueError(f"weights of shapes {[w.shape for w in weights]} for features of {shapes[0]}.")
   layers = zip(a, b, weights, strict=True)
   return sum(jnp.mean((unit(x) - unit(y)) ** 2 @ w, (1, 2))
              for x, y, w in layers)  # fmt: skip

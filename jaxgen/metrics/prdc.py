@@ -27,12 +27,7 @@ class PRDC(NamedTuple):
 
 
 def prdc(
-  fake: np.ndarray,
-  real: np.ndarray,
-  *,
-  k: int = 3,
-  k_ball: int = 5,
-  tick: Tick = lambda done: None,
+  fake: np.ndarray, real: np.ndarray, *, k: int = 3, k_ball: int = 5, tick: Tick = lambda done: None
 ) -> PRDC:
   """Scores generated features `fake` [N, D] against `real` [M, D].
 
@@ -65,9 +60,7 @@ def prdc(
   )
 
 
-def half_precision_recall(
-  fake: np.ndarray, real: np.ndarray, k: int = 3
-) -> tuple[float, float]:
+def half_precision_recall(fake: np.ndarray, real: np.ndarray, k: int = 3) -> tuple[float, float]:
   """Precision and recall as ADM's evaluator has them: in float16.
 
   guided-diffusion, evaluations/evaluator.py: norms, products and squared
@@ -94,9 +87,7 @@ def half_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   with np.errstate(over="ignore", invalid="ignore"):
     a, b = (np.asarray(z, np.float16) for z in (x, y))
     wide = a.astype(np.float32) @ b.astype(np.float32).T
-    a2, b2 = (
-      (z * z).sum(1, dtype=np.float32).astype(np.float16) for z in (a, b)
-    )
+    a2, b2 = ((z * z).sum(1, dtype=np.float32).astype(np.float16) for z in (a, b))
     half = (a2[:, None] - np.float16(2) * wide.astype(np.float16)) + b2
   if np.isfinite(half).all():
     return np.maximum(half, 0).astype(np.float32)

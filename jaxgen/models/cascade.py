@@ -1,4 +1,5 @@
 """Cascades: a model of small images, and upsamplers one after the other."""
+
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -38,6 +39,7 @@ class Cascade:
     classes: Number of labels that each takes, or 0.
     dtype: Of the data.
   """
+
   stages: Sequence[Model]
   shapes: Sequence[tuple[int, ...]]
   classes: Sequence[int]
@@ -48,16 +50,13 @@ class Cascade:
   @property
   def sampled(self) -> tuple[str, ...]:
     """What `sample` reads."""
-    return tuple(f"{i}.{g}" for i, stage in enumerate(self.stages)
-                 for g in stage.sampled)
+    return tuple(f"{i}.{g}" for i, stage in enumerate(self.stages) for g in stage.sampled)
 
   @property
   def knobs(self) -> dict[str, float]:
     """Those of all stages, and `truncate` where there is something to stop."""
-    own = {f"{k}_{i}": v for i, stage in enumerate(self.stages)
-           for k, v in stage.knobs.items()}
-    return own | {f"truncate_{i}": 0. for i in range(1, len(self.stages))
-                  if self.truncates(i)}
+    own = {f"{k}_{i}": v for i, stage in enumerate(self.stages) for k, v in stage.knobs.items()}
+    return own | {f"truncate_{i}": 0.0 for i in range(1, len(self.stages)) if self.truncates(i)}
 
   def expand(self, knobs: Mapping[str, float]) -> dict[str, float]:
     """`steps` means that of all stages which have it; `steps_1` goes before."""
@@ -72,21 +71,24 @@ class Cascade:
   def truncates(self, i: int) -> bool:
     """Whether stage i can be given what a chain stopped early has made."""
     return bool(getattr(self.stages[i], "augment", None)) and isinstance(
-        self.stages[i - 1], Diffusion)
+      self.stages[i - 1], Diffusion
+    )
 
   @property
   def free(self) -> bool:
     """Whether all stages with labels take the label -1, "any"."""
-    return all(getattr(s, "free", False) for s, n in zip(
-        self.stages, self.classes, strict=True) if n)
+    return all(
+      getattr(s, "free", False) for s, n in zip(self.stages, self.classes, strict=True) if n
+    )
 
   @property
   def cond(self) -> Mapping[str, Callable | None]:
     """Of the first stage, for an x of this cascade."""
+
     def made(make: Callable) -> Callable:
       return lambda x: make(jnp.zeros((len(x), *self.shapes[0])))
-    return {k: make and made(make) for k, make in getattr(
-        self.stages[0], "cond", {}).items()}
+
+    return {k: make and made(make) for k, make in getattr(self.stages[0], "cond", {}).items()}
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
@@ -117,8 +119,7 @@ class Cascade:
         given = {"low_res": core.on_device(core.as_data(x, self.dtype))}
     return x
 
-  def stopping(self, i: int, args: tuple, mine: dict[str, Any],
-               knobs: dict[str, Any]) -> Batch:
+  def stopping(self, i: int, args: tuple, mine: dict[str, Any], knobs: dict[str, Any]) -> Batch:
     """What stage i hands on to one with conditioning augmentation."""
     augment = self.stages[i + 1].augment
     s = jnp.asarray(knobs[f"level_{i + 1}"], jnp.float32)
@@ -129,21 +130,21 @@ class Cascade:
     fresh = augment(fold(args[-1], 3), clean, jnp.full(len(x), s))
     # x_t in the units of the upsampler's own process.
     s = augment.process.inverse(t.logsnr)
-    left = {"low_res": augment.process(s).alpha / t.alpha * x,
-            "level": jnp.full(len(x), s)}
+    left = {"low_res": augment.process(s).alpha / t.alpha * x, "level": jnp.full(len(x), s)}
     return jax.tree.map(lambda a, b: jnp.where(truncate, a, b), left, fresh)
 
   def nfe(self, **knobs) -> int:
     """How often networks are evaluated for one sample, at the most."""
     knobs = self.knobs | self.expand(knobs)
-    return sum(stage.nfe(**{k: knobs[f"{k}_{i}"] for k in stage.knobs})
-               for i, stage in enumerate(self.stages))
+    return sum(
+      stage.nfe(**{k: knobs[f"{k}_{i}"] for k in stage.knobs})
+      for i, stage in enumerate(self.stages)
+    )
 
 
 def view(state: State, i: int) -> State:
   """The state as stage i knows it."""
-  own = lambda groups: {g.partition(".")[2]: v for g, v in groups.items()
-                        if g.startswith(f"{i}.")}
+  own = lambda groups: {g.partition(".")[2]: v for g, v in groups.items() if g.startswith(f"{i}.")}
   return state.replace(params=own(state.params), stats=own(state.stats))
 
 

@@ -1,4 +1,5 @@
 """A classifier is a game of one player too: it judges, and it guides."""
+
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,7 @@ from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.diffusion.process import Noise
 from jaxgen.keys import fold, normal
 
-CLEAN = 12.  # logsnr, sigma / alpha = 0.0025: a byte's rounding is as large
+CLEAN = 12.0  # logsnr, sigma / alpha = 0.0025: a byte's rounding is as large
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Classifier:
     precond: Noise -> c_skip, c_out, c_in, c_noise.
     draw_t: (key [B], ndim) -> t [B, 1, .., 1] to train at.
   """
+
   net: nn.Module
-  smoothing: float = 0.
+  smoothing: float = 0.0
   process: Callable | None = None
   precond: Callable | None = None
   draw_t: Callable | None = None
@@ -49,8 +51,7 @@ class Classifier:
     variables = dict(self.net.init(key, x, *level))
     return {"net": variables.pop("params")}, {"net": variables}
 
-  def loss(self, state: State, batch: Batch, key: Key
-           ) -> tuple[Array, tuple[Groups, Metrics]]:
+  def loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """Cross-entropy in nats, and accuracy on the batch."""
     x, y = batch["x"], batch["y"]
     if self.process:
@@ -70,27 +71,28 @@ class Classifier:
       metrics["accuracy_high_noise"] = jnp.mean(right[-part:])
     return loss, (state.stats, metrics)
 
-  def read(self, state: State, x_t: Array, t: Noise, key: Key | None = None,
-           method: str | None = None) -> Array:
+  def read(
+    self, state: State, x_t: Array, t: Noise, key: Key | None = None, method: str | None = None
+  ) -> Array:
     """The net's answer at a noise level: logits [B, classes], float32."""
     _, _, c_in, c_noise = self.precond(t)
     c_noise = jnp.broadcast_to(jnp.ravel(c_noise), (len(x_t),))
     given = {} if key is None else {"key": key}
-    out = self.net.apply(state.variables("net"), c_in * x_t, c_noise,
-                         method=method, **given)
+    out = self.net.apply(state.variables("net"), c_in * x_t, c_noise, method=method, **given)
     return out.astype(jnp.float32)
 
-  def gradient(self, state: State, y: Array
-               ) -> Callable[[Array, Noise], Array]:
+  def gradient(self, state: State, y: Array) -> Callable[[Array, Noise], Array]:
     """(x_t, t) -> d log p(y | x_t) / d x_t, shaped like x_t.
 
     At x_t itself, as in ADM's code: Dhariwal & Nichol 2021, Alg. 1, has it at
     the mean of the step. Labels of -1 push nowhere.
     """
+
     def log_p(x_t: Array, t: Noise) -> Array:
       log_p = jax.nn.log_softmax(self.read(state, x_t, t))
       mine = jnp.take_along_axis(log_p, jnp.maximum(y, 0)[:, None], 1)[:, 0]
-      return jnp.sum(jnp.where(y < 0, 0., mine))
+      return jnp.sum(jnp.where(y < 0, 0.0, mine))
+
     return jax.grad(log_p)
 
   def logits(self, state: State, batch: Batch) -> Array:

@@ -1,4 +1,5 @@
 """Diffusion: DDPM, ADM, EDM, SR3, CDM stages and DiT are one model."""
+
 import dataclasses
 import functools
 import inspect
@@ -15,7 +16,7 @@ from jaxgen.diffusion.denoiser import Denoise, Estimate
 from jaxgen.diffusion.process import Noise
 from jaxgen.keys import fold, normal
 
-GUIDANCE = {"guidance": 1., "lo": 0., "hi": float("inf")}
+GUIDANCE = {"guidance": 1.0, "lo": 0.0, "hi": float("inf")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Diffusion:
       net then sees and predicts the rest alone, as SRDiff does (Li et al. 2022,
       Sec. 3.2): so a small net need not learn to copy.
   """
+
   net: nn.Module
   process: Callable
   precond: Callable
@@ -57,8 +59,7 @@ class Diffusion:
   classes: int = 0
   label_drop: float = 0.1
   bound: float | None = None
-  cond: Mapping[str, Callable | None] = dataclasses.field(
-      default_factory=dict)
+  cond: Mapping[str, Callable | None] = dataclasses.field(default_factory=dict)
   augment: Callable | None = None
   around: Callable | None = None
 
@@ -81,7 +82,7 @@ class Diffusion:
     `level` of augmentation, and what the path lets one turn.
     """
     own = {"steps": self.steps} | (GUIDANCE if self.free else {})
-    own |= {"level": 0.} if self.augment else {}
+    own |= {"level": 0.0} if self.augment else {}
     own |= path_knobs(self.path)
     turned = defaults(self.sampler)
     if getattr(self.net, "learned", False):
@@ -101,8 +102,7 @@ class Diffusion:
       stats["draw_t"] = self.draw_t.init()
     return params, stats
 
-  def loss(self, state: State, batch: Batch, key: Key
-           ) -> tuple[Array, tuple[Groups, Metrics]]:
+  def loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """What the objective makes of F's squared error, and of the bound."""
     given = self.given(self.forget(batch, fold(key, 2)))
     if self.augment:
@@ -127,8 +127,9 @@ class Diffusion:
 
     losses, stats = self.objective(mse, vb), state.stats
     if "draw_t" in stats:
-      stats = stats | {"draw_t": self.draw_t.update(
-          stats["draw_t"], t.t, jax.lax.stop_gradient(losses))}
+      stats = stats | {
+        "draw_t": self.draw_t.update(stats["draw_t"], t.t, jax.lax.stop_gradient(losses))
+      }
     return jnp.mean(weight * losses), (stats, {"mse": jnp.mean(mse)})
 
   def times(self, state: State, key: Key, ndim: int) -> tuple[Array, Array]:
@@ -146,13 +147,13 @@ class Diffusion:
     D, batch, knobs = self.prepared(state, batch, key, knobs)
     return self.walk(D, batch, key, **knobs)
 
-  def prepared(self, state: State, batch: Batch, key: Key,
-               knobs: dict[str, Any]) -> tuple[Denoise, Batch, dict[str, Any]]:
+  def prepared(
+    self, state: State, batch: Batch, key: Key, knobs: dict[str, Any]
+  ) -> tuple[Denoise, Batch, dict[str, Any]]:
     """The denoiser of `sample`, with the knobs that are left for `walk`."""
     knobs = self.knobs | knobs
     batch = self.augmented(batch, key, knobs)
-    D = self.denoiser(
-        state, batch, *(knobs.pop(k) for k in GUIDANCE if k in knobs))
+    D = self.denoiser(state, batch, *(knobs.pop(k) for k in GUIDANCE if k in knobs))
     return D, batch, knobs
 
   def augmented(self, batch: Batch, key: Key, knobs: dict[str, Any]) -> Batch:
@@ -160,7 +161,7 @@ class Diffusion:
 
     A batch that has a level already is left as it is.
     """
-    level = knobs.pop("level", 0.)
+    level = knobs.pop("level", 0.0)
     if not self.augment or "level" in batch:
       return batch
     level = jnp.full(len(batch["x"]), level, jnp.float32)
@@ -172,8 +173,14 @@ class Diffusion:
     path, n, knobs = path_points(self, knobs)
     return run_sampler(self, D, path, n, batch, key, knobs)
 
-  def denoiser(self, state: State, batch: Batch, w: Array | None = None,
-               lo: Array = 0., hi: Array = float("inf")) -> Denoise:
+  def denoiser(
+    self,
+    state: State,
+    batch: Batch,
+    w: Array | None = None,
+    lo: Array = 0.0,
+    hi: Array = float("inf"),
+  ) -> Denoise:
     """D(x_t, t), guided by weight `w` where lo < sigma / alpha <= hi.
 
     With w = None it is not guided at all.
@@ -193,8 +200,7 @@ class Diffusion:
       return D
     return guidance.clip(D, -self.bound, self.bound)
 
-  def D(self, state: State, given: dict[str, Any], x_t: Array, t: Noise
-        ) -> Array | Estimate:
+  def D(self, state: State, given: dict[str, Any], x_t: Array, t: Noise) -> Array | Estimate:
     """Estimates x_0 from x_t (Karras et al. 2022, Eq. 7)."""
     c_skip, c_out, c_in, c_noise = self.precond(t)
     mean = self.expected(given, x_t)
@@ -203,8 +209,9 @@ class Diffusion:
     x_0 = mean + c_skip * rest + c_out * F
     return x_0 if frac is None else Estimate(x_0, frac)
 
-  def F(self, state: State, x: Array, c_noise: Array, given: dict[str, Any],
-        key: Key | None = None) -> tuple[Array, Array | None]:
+  def F(
+    self, state: State, x: Array, c_noise: Array, given: dict[str, Any], key: Key | None = None
+  ) -> tuple[Array, Array | None]:
     """The net itself; c_noise is [B, 1, .., 1] or [] for all alike.
 
     The second is the fraction of the variance, in [0, 1] or so, if it learns
@@ -219,15 +226,15 @@ class Diffusion:
 
   def given(self, batch: Batch) -> dict[str, Any]:
     """The conditions that the net takes."""
-    made = {k: make(batch["x"]) for k, make in self.cond.items()
-            if make and k not in batch}
-    known = (("y",) if self.classes else ()) + tuple(self.cond) + (
-        ("level",) if self.augment else ())
+    made = {k: make(batch["x"]) for k, make in self.cond.items() if make and k not in batch}
+    known = (
+      (("y",) if self.classes else ()) + tuple(self.cond) + (("level",) if self.augment else ())
+    )
     return {k: batch[k] for k in known if k in batch} | made
 
   def expected(self, given: dict[str, Any], x: Array) -> Array | float:
     """What x is expected to be, where the model knows."""
-    return self.around(given, x.shape) if self.around else 0.
+    return self.around(given, x.shape) if self.around else 0.0
 
   def forget(self, batch: Batch, key: Key) -> Batch:
     """Drops a share of the labels, for guidance without a classifier."""
@@ -240,7 +247,7 @@ class Diffusion:
     """How often the net is evaluated for one sample, at the most."""
     knobs = self.knobs | knobs
     evaluations = getattr(self.sampler, "func", self.sampler).nfe
-    twice = 2 if knobs.get("guidance", 1.) != 1 else 1
+    twice = 2 if knobs.get("guidance", 1.0) != 1 else 1
     return twice * evaluations(min(max(int(knobs["steps"]), 1), LONGEST))
 
 
@@ -250,30 +257,27 @@ LONGEST = 4000  # points of a sampling path at the most
 def defaults(f: Callable) -> dict[str, float]:
   """The arguments of f that default to a float."""
   parameters = inspect.signature(f).parameters
-  return {k: p.default for k, p in parameters.items()
-          if isinstance(p.default, float)}
+  return {k: p.default for k, p in parameters.items() if isinstance(p.default, float)}
 
 
 def path_knobs(path: Callable) -> dict[str, float]:
   """Arguments of a path that can be turned, with their defaults."""
   known = defaults(path)
-  return {k: known[k]
-          for k in getattr(getattr(path, "func", path), "knobs", ())}
+  return {k: known[k] for k in getattr(getattr(path, "func", path), "knobs", ())}
 
 
-def path_points(model: Any, knobs: dict[str, Any]
-           ) -> tuple[Noise, Array, dict[str, Any]]:
+def path_points(model: Any, knobs: dict[str, Any]) -> tuple[Noise, Array, dict[str, Any]]:
   """The path, how many of its points, and the knobs that are not theirs."""
   turned = path_knobs(model.path).keys() & knobs.keys()
   n = jnp.clip(jnp.asarray(knobs["steps"], jnp.int32), 1, LONGEST)
-  t = model.path(model.process, jnp.arange(LONGEST), n,
-                 **{k: knobs[k] for k in turned})
+  t = model.path(model.process, jnp.arange(LONGEST), n, **{k: knobs[k] for k in turned})
   rest = {k: v for k, v in knobs.items() if k != "steps" and k not in turned}
   return model.process(t), n, rest
 
 
-def run_sampler(model: Any, D: Denoise, path: Noise, n: Array, batch: Batch,
-          key: Key, knobs: dict[str, Any]) -> Array:
+def run_sampler(
+  model: Any, D: Denoise, path: Noise, n: Array, batch: Batch, key: Key, knobs: dict[str, Any]
+) -> Array:
   """Samples along a path, from noise or from batch["noise"] ~ N(0, 1)."""
   if "noise" in batch:
     x_T = path.sigma[0] * batch["noise"]
@@ -284,8 +288,9 @@ def run_sampler(model: Any, D: Denoise, path: Noise, n: Array, batch: Batch,
   return model.sampler(D, x_T, path, n, fold(key, 1), **knobs)
 
 
-def stop_early(model: Any, state: State, batch: Batch, key: Key, stop: Array,
-          **knobs) -> tuple[Array, Noise]:
+def stop_early(
+  model: Any, state: State, batch: Batch, key: Key, stop: Array, **knobs
+) -> tuple[Array, Noise]:
   """`sample` that ends early: -> x_t where logsnr = `stop`, and t.
 
   At the last point of the path that is at least as noisy. Where `stop` is

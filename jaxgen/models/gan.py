@@ -1,4 +1,5 @@
 """GANs: DCGAN, WGAN, SNGAN, BigGAN, StyleGAN2, R3GAN: other nets and rules."""
+
 import dataclasses
 import functools
 import inspect
@@ -21,12 +22,12 @@ from jaxgen.errors import UserError
 from jaxgen.keys import example_keys, fold, normal
 
 
-def apply_in_training(net: nn.Module, state: State, group: str, *args, **kw
-          ) -> tuple[Array, Groups]:
+def apply_in_training(
+  net: nn.Module, state: State, group: str, *args, **kw
+) -> tuple[Array, Groups]:
   """Applies a net whose statistics may move -> output, all stats."""
   carried = state.stats.get(group, {})
-  out, moved = net.apply(
-      state.variables(group), *args, mutable=list(carried), **kw)
+  out, moved = net.apply(state.variables(group), *args, mutable=list(carried), **kw)
   return out, state.stats | {group: dict(moved)}
 
 
@@ -36,8 +37,9 @@ def noise_keys(net: nn.Module, key: Key) -> dict[str, Key]:
   return {"key": key} if takes else {}
 
 
-def settle(gan: Any, state: State, key: Key, y: Array,
-           truncation: Array | float = float("inf")) -> State:
+def settle(
+  gan: Any, state: State, key: Key, y: Array, truncation: Array | float = float("inf")
+) -> State:
   """Batch norm's statistics anew, for samples at this truncation.
 
   Averages over n batches (standing statistics: Brock et al. 2019, App. B).
@@ -56,9 +58,12 @@ def settle(gan: Any, state: State, key: Key, y: Array,
   def run(stats, key, y):
     key = example_keys(key, len(y))
     _, moved = gan.gen.apply(
-        state.variables("gen") | {"batch_stats": stats},
-        truncated_normal(key, gan.z_dim, truncation), mutable=["batch_stats"],
-        **gan.given({"y": y}), **noise_keys(gan.gen, fold(key, 1)))
+      state.variables("gen") | {"batch_stats": stats},
+      truncated_normal(key, gan.z_dim, truncation),
+      mutable=["batch_stats"],
+      **gan.given({"y": y}),
+      **noise_keys(gan.gen, fold(key, 1)),
+    )
     return moved["batch_stats"]
 
   y = jnp.broadcast_to(y, (len(key), jnp.shape(y)[-1]))
@@ -66,8 +71,9 @@ def settle(gan: Any, state: State, key: Key, y: Array,
   return state.replace(stats=state.stats | {"gen": gen})
 
 
-def standing_statistics(run: Callable[[Groups, Key, Array], Groups], old: Groups,
-             key: Key, y: Array) -> Groups:
+def standing_statistics(
+  run: Callable[[Groups, Key, Array], Groups], old: Groups, key: Key, y: Array
+) -> Groups:
   """Plain averages over n batches, in one scan.
 
   Args:
@@ -77,23 +83,31 @@ def standing_statistics(run: Callable[[Groups, Key, Array], Groups], old: Groups
     y: [n, B].
   """
   moving = lambda path: path[-1].key in ("mean", "var")
+
   def set_to(value: float) -> Groups:
     return jax.tree_util.tree_map_with_path(
-        lambda path, x: jnp.full_like(x, value) if moving(path) else x, old)
+      lambda path, x: jnp.full_like(x, value) if moving(path) else x, old
+    )
 
   # Running ones become m running + (1 - m) batch: two runs give m away.
-  low, high = (run(set_to(value), key[0], y[0]) for value in (0., 1.))
+  low, high = (run(set_to(value), key[0], y[0]) for value in (0.0, 1.0))
+
   def body(total, now):
-    return jax.tree.map(jnp.add, total, run(set_to(0.), *now)), None
-  total, _ = jax.lax.scan(body, set_to(0.), (key, y))
+    return jax.tree.map(jnp.add, total, run(set_to(0.0), *now)), None
+
+  total, _ = jax.lax.scan(body, set_to(0.0), (key, y))
   return jax.tree_util.tree_map_with_path(
-      lambda path, old, total, low, high:
-      total / (len(key) * (1 - (high - low))) if moving(path) else old,
-      old, total, low, high)
+    lambda path, old, total, low, high: (
+      total / (len(key) * (1 - (high - low))) if moving(path) else old
+    ),
+    old,
+    total,
+    low,
+    high,
+  )
 
 
-def probe(gan: Any, state: State, batch: Batch, held: Batch, key: Key
-          ) -> Metrics:
+def probe(gan: Any, state: State, batch: Batch, held: Batch, key: Key) -> Metrics:
   """Does D know its data by heart, and are the classes diverse?
 
   Args:
@@ -107,8 +121,10 @@ def probe(gan: Any, state: State, batch: Batch, held: Batch, key: Key
     What `overfitting` and `class_diversity` say.
   """
   fake = gan.sample(state, batch, fold(key, 0))
-  logits = [gan.judge(state, given, x, fold(key, 1))[0] for given, x in (
-      (batch, batch["x"]), (held, held["x"]), (batch, fake))]
+  logits = [
+    gan.judge(state, given, x, fold(key, 1))[0]
+    for given, x in ((batch, batch["x"]), (held, held["x"]), (batch, fake))
+  ]
   info = overfitting(*logits)
   if hasattr(gan.disc, "embed"):
     real, fake = (gan.features(state, batch, x) for x in (batch["x"], fake))
@@ -116,6 +132,7 @@ def probe(gan: Any, state: State, batch: Batch, held: Batch, key: Key
     if gan.classes:
       info |= class_diversity(real, fake, batch["y"], gan.classes)
   return info
+
 
 INF = float("inf")
 
@@ -130,6 +147,7 @@ class Penalty:
       weighted by k (lazy regularisation: Karras et al. 2020, Sec. 3.1; the
       optimiser should know, see `optim.adam`).
   """
+
   fn: Callable
   every: int = 1
 
@@ -158,13 +176,14 @@ class GAN:
     z_dim: Length of z.
     classes: Number of labels that both nets take; 0 for none.
   """
+
   gen: nn.Module
   disc: nn.Module
   rule: Callable
   penalties: Sequence[Penalty] = ()
   gen_penalty: Callable | None = None
   path: Any = None
-  mixing: float = 0.
+  mixing: float = 0.0
   augment: Any = None
   gen_every: int = 1
   z_dim: int = 128
@@ -178,18 +197,26 @@ class GAN:
     if len(set(names)) < len(names):
       raise UserError(f"penalties={', '.join(names)}: each function once")
     if (self.mixing or self.path) and not hasattr(self.gen, "map"):
-      raise UserError(f"mixing and path want a generator that maps z to "
-                      f"styles; {type(self.gen).__name__} has no `map`")
+      raise UserError(
+        f"mixing and path want a generator that maps z to "
+        f"styles; {type(self.gen).__name__} has no `map`"
+      )
 
   @property
   def players(self) -> Sequence[Player]:
     """Discriminator, its lazy penalties, generator, its path lengths."""
-    lazy = (Player(p.name, "disc", functools.partial(self.lazy_loss, p),
-                   p.every) for p in self.penalties if p.every > 1)
+    lazy = (
+      Player(p.name, "disc", functools.partial(self.lazy_loss, p), p.every)
+      for p in self.penalties
+      if p.every > 1
+    )
     path = self.path and Player("path", "gen", self.path_loss, self.path.every)
-    return (Player("disc", "disc", self.disc_loss), *lazy,
-            Player("gen", "gen", self.gen_loss, self.gen_every),
-            *([path] if path else ()))
+    return (
+      Player("disc", "disc", self.disc_loss),
+      *lazy,
+      Player("gen", "gen", self.gen_loss, self.gen_every),
+      *([path] if path else ()),
+    )
 
   @property
   def knobs(self) -> dict[str, float]:
@@ -197,7 +224,7 @@ class GAN:
 
     Generators that map z to styles make its length one first: no temperature.
     """
-    own = {} if hasattr(self.gen, "map") else {"temperature": 1.}
+    own = {} if hasattr(self.gen, "map") else {"temperature": 1.0}
     return own | {"truncation": INF} | dict(getattr(self.gen, "knobs", {}))
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
@@ -209,10 +236,10 @@ class GAN:
     params = {"gen": gen.pop("params"), "disc": disc.pop("params")}
     parts = {"augment": self.augment, "path": self.path}
     return params, {"gen": gen, "disc": disc} | {
-        k: part.init() for k, part in parts.items() if part}
+      k: part.init() for k, part in parts.items() if part
+    }
 
-  def disc_loss(self, state: State, batch: Batch, key: Key
-                ) -> tuple[Array, tuple[Groups, Metrics]]:
+  def disc_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """How badly real and fake are told apart, and how steep D is."""
     fake, _ = self.generate(state, batch, fold(key, 0))
     # Two batches, not one: minibatch deviation and batch norm compare.
@@ -231,36 +258,38 @@ class GAN:
         info[penalty.name] = self.penalise(penalty, state, batch, fake, key)
         loss += info[penalty.name]
     if self.augment:
-      stats |= {"augment": self.augment.update(
-          stats["augment"], jax.lax.stop_gradient(on_real), state.step,
-          len(on_real))}
+      stats |= {
+        "augment": self.augment.update(
+          stats["augment"], jax.lax.stop_gradient(on_real), state.step, len(on_real)
+        )
+      }
       info |= {k: v for k, v in stats["augment"].items() if k == "p"}
     if hasattr(self.disc, "embed"):
-      spreads = [mean_distance(self.features(state, batch, real)),
-                 mean_distance(self.features(then, batch, shown))]
+      spreads = [
+        mean_distance(self.features(state, batch, real)),
+        mean_distance(self.features(then, batch, shown)),
+      ]
       info["diversity"] = spreads[1] / (spreads[0] + 1e-8)
     return loss, (stats, info | singular_values(stats["disc"]))
 
-  def lazy_loss(self, penalty: Penalty, state: State, batch: Batch, key: Key
-                ) -> tuple[Array, tuple[Groups, Metrics]]:
+  def lazy_loss(
+    self, penalty: Penalty, state: State, batch: Batch, key: Key
+  ) -> tuple[Array, tuple[Groups, Metrics]]:
     """A penalty as a move of its own."""
     fake, _ = self.generate(state, batch, fold(key, 0))
     loss = self.penalise(penalty, state, batch, fake, key)
     return penalty.every * loss, (state.stats, {})
 
-  def penalise(self, penalty: Penalty, state: State, batch: Batch,
-               fake: Array, key: Key) -> Array:
+  def penalise(self, penalty: Penalty, state: State, batch: Batch, fake: Array, key: Key) -> Array:
     """A penalty's value; no statistics move."""
     D = self.D(state, batch, fold(key, 6))
     return penalty.fn(D, batch["x"], fake, fold(key, 1))
 
-  def gen_loss(self, state: State, batch: Batch, key: Key
-               ) -> tuple[Array, tuple[Groups, Metrics]]:
+  def gen_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """How badly D is fooled."""
     fake, stats = self.generate(state, batch, fold(key, 0))
     D, rule = self.D(state, batch, fold(key, 2)), self.rule()
-    loss = (rule.g_loss(D(batch["x"]), D(fake)) if rule.relative
-            else rule.g_loss(D(fake)))
+    loss = rule.g_loss(D(batch["x"]), D(fake)) if rule.relative else rule.g_loss(D(fake))
     pixels = lambda x: jnp.mean(jnp.abs(x - jnp.roll(x, 1, 0)))
     info = {"diversity": pixels(fake) / (pixels(batch["x"]) + 1e-8)}
     if self.gen_penalty:
@@ -268,46 +297,42 @@ class GAN:
       loss += info["penalty"]
     return loss, (stats, info | singular_values(stats["gen"]))
 
-  def path_loss(self, state: State, batch: Batch, key: Key
-                ) -> tuple[Array, tuple[Groups, Metrics]]:
+  def path_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """How uneven the generator's steps are, on a share of the batch."""
     # Every so many, not the first ones: that leaves shards where they are.
-    batch = {k: v[::self.path.shrink] for k, v in batch.items()}
-    key = key[::self.path.shrink]
+    batch = {k: v[:: self.path.shrink] for k, v in batch.items()}
+    key = key[:: self.path.shrink]
     ws, _ = self.styles(state, batch, fold(key, 0))
     noise = noise_keys(self.gen, fold(key, 1))
     synthesize = lambda ws: apply_in_training(
-        self.gen, state, "gen", ws, method="synthesize", **noise)[0]
+      self.gen, state, "gen", ws, method="synthesize", **noise
+    )[0]
     loss, stats = self.path(synthesize, ws, fold(key, 2), state.stats["path"])
     return self.path.every * loss, (state.stats | {"path": stats}, stats)
 
-  def generate(self, state: State, batch: Batch, key: Key
-               ) -> tuple[Array, Groups]:
+  def generate(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
     """Fakes as in training: norms see this batch. -> x, stats."""
     noise = noise_keys(self.gen, fold(key, 1))
     if not self.mixing:
       z = normal(key, (self.z_dim,))
       return apply_in_training(self.gen, state, "gen", z, **self.given(batch), **noise)
     ws, stats = self.styles(state, batch, key)
-    return apply_in_training(self.gen, state.replace(stats=stats), "gen", ws,
-                 method="synthesize", **noise)
+    return apply_in_training(
+      self.gen, state.replace(stats=stats), "gen", ws, method="synthesize", **noise
+    )
 
-  def styles(self, state: State, batch: Batch, key: Key
-             ) -> tuple[Array, Groups]:
+  def styles(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
     """What synthesis is made from, mixed as in training -> [B, L, W], stats."""
     y, z = self.given(batch), lambda key: normal(key, (self.z_dim,))
     ws, stats = apply_in_training(self.gen, state, "gen", z(key), method="map", **y)
     if self.mixing:  # one average of styles: the other's do not count
-      other, _ = apply_in_training(self.gen, state, "gen", z(fold(key, 2)), method="map",
-                       **y)
+      other, _ = apply_in_training(self.gen, state, "gen", z(fold(key, 2)), method="map", **y)
       ws = mix_styles(ws, other, fold(key, 3), self.mixing)
     return ws, stats
 
-  def D(self, state: State, batch: Batch, key: Key
-        ) -> Callable[[Array], Array]:
+  def D(self, state: State, batch: Batch, key: Key) -> Callable[[Array], Array]:
     """x -> logits [B] as in training, with the same draws for every x."""
-    return lambda x: self.judge(
-        state, batch, self.seen(state, x, fold(key, 0)), fold(key, 1))[0]
+    return lambda x: self.judge(state, batch, self.seen(state, x, fold(key, 0)), fold(key, 1))[0]
 
   def seen(self, state: State, x: Array, key: Key) -> Array:
     """What of an image reaches the discriminator."""
@@ -315,21 +340,33 @@ class GAN:
       return x
     return self.augment(x, key, state.stats["augment"])
 
-  def judge(self, state: State, batch: Batch, x: Array, key: Key
-            ) -> tuple[Array, Groups]:
+  def judge(self, state: State, batch: Batch, x: Array, key: Key) -> tuple[Array, Groups]:
     """Logits [B] as in training, stats."""
-    return apply_in_training(self.disc, state, "disc", x, **self.given(batch),
-                 **noise_keys(self.disc, key))
+    return apply_in_training(
+      self.disc, state, "disc", x, **self.given(batch), **noise_keys(self.disc, key)
+    )
 
   def features(self, state: State, batch: Batch, x: Array) -> Array:
     """What the discriminator makes of x before the last layer, [B, D]."""
-    return apply_in_training(self.disc, jax.lax.stop_gradient(state), "disc",
-                 jax.lax.stop_gradient(x), method="embed",
-                 **self.given(batch))[0]
+    return apply_in_training(
+      self.disc,
+      jax.lax.stop_gradient(state),
+      "disc",
+      jax.lax.stop_gradient(x),
+      method="embed",
+      **self.given(batch),
+    )[0]
 
-  def sample(self, state: State, batch: Batch, key: Key, *,
-             temperature: Array | float = 1., truncation: Array | float = INF,
-             **controls: Array | float) -> Array:
+  def sample(
+    self,
+    state: State,
+    batch: Batch,
+    key: Key,
+    *,
+    temperature: Array | float = 1.0,
+    truncation: Array | float = INF,
+    **controls: Array | float,
+  ) -> Array:
     """Keys [B] -> x, shaped and conditioned like `batch`.
 
     Where the batch has latents "z" [B, Z], they are taken as they are; labels
@@ -339,8 +376,12 @@ class GAN:
     if z is None:
       z = temperature * truncated_normal(key, self.z_dim, truncation)
     return self.gen.apply(
-        state.variables("gen"), z, **self.given(batch),
-        **noise_keys(self.gen, fold(key, 1)), **controls)
+      state.variables("gen"),
+      z,
+      **self.given(batch),
+      **noise_keys(self.gen, fold(key, 1)),
+      **controls,
+    )
 
   def nfe(self, **knobs) -> int:
     """One pass of the generator."""

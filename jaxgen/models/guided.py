@@ -1,4 +1,5 @@
 """A diffusion model that a second model guides while it samples."""
+
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ class Guided:
     diffusion: What is sampled. Its groups keep their names.
     guide: The other one; its net is the group "guide".
   """
+
   diffusion: Diffusion
   guide: Classifier | Diffusion
 
@@ -42,11 +44,15 @@ class Guided:
   def __post_init__(self):
     ours, theirs = self.diffusion.process, self.guide.process
     if theirs is None:
-      raise UserError("the classifier was trained on clean x: to guide, it "
-                      f"has to be trained with the process {ours}")
+      raise UserError(
+        "the classifier was trained on clean x: to guide, it "
+        f"has to be trained with the process {ours}"
+      )
     if ours != theirs:
-      raise UserError(f"the guide was trained on the process {theirs}, but the "
-                      f"diffusion model on {ours}: they must be the same")
+      raise UserError(
+        f"the guide was trained on the process {theirs}, but the "
+        f"diffusion model on {ours}: they must be the same"
+      )
 
   @property
   def sampled(self) -> tuple[str, ...]:
@@ -62,7 +68,7 @@ class Guided:
   def knobs(self) -> dict[str, float]:
     """Those of the diffusion model, the interval, and `scale` or `auto`."""
     own = {k: GUIDANCE[k] for k in ("lo", "hi")} | self.diffusion.knobs
-    return own | ({"scale": 1.} if self.classifies else {"auto": 2.})
+    return own | ({"scale": 1.0} if self.classifies else {"auto": 2.0})
 
   @property
   def free(self) -> bool:
@@ -78,8 +84,7 @@ class Guided:
     """One key [] -> params, stats."""
     ours = self.diffusion.init(batch, key)
     theirs = self.guide.init(batch, jax.random.fold_in(key, 1))
-    params, stats = (a | {"guide": b["net"]}
-                     for a, b in zip(ours, theirs, strict=True))
+    params, stats = (a | {"guide": b["net"]} for a, b in zip(ours, theirs, strict=True))
     return params, stats
 
   def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
@@ -88,38 +93,46 @@ class Guided:
     batch = self.diffusion.augmented(batch, key, knobs)
     w, lo, hi = (knobs.pop(k, None) for k in GUIDANCE)
     theirs = state.replace(
-        params=state.params | {"net": state.params["guide"]},
-        stats=state.stats | {"net": state.stats.get("guide", {})})
+      params=state.params | {"net": state.params["guide"]},
+      stats=state.stats | {"net": state.stats.get("guide", {})},
+    )
     if self.classifies:
       y = batch.get("y", jnp.full(len(batch["x"]), -1))
       within = lambda t: (lo < t.sigma / t.alpha) & (t.sigma / t.alpha <= hi)
       D, knobs = self.pushed(
-          self.diffusion.denoiser(state, batch, w, lo, hi),
-          self.guide.gradient(theirs, y), within, knobs)
+        self.diffusion.denoiser(state, batch, w, lo, hi),
+        self.guide.gradient(theirs, y),
+        within,
+        knobs,
+      )
     else:
-      good, bad = (dataclasses.replace(m, bound=None)
-                   for m in (self.diffusion, self.guide))
+      good, bad = (dataclasses.replace(m, bound=None) for m in (self.diffusion, self.guide))
       D = guidance.autoguidance(
-          good.denoiser(state, batch, w, lo, hi), bad.denoiser(theirs, batch),
-          guidance.within(knobs.pop("auto"), lo, hi))
+        good.denoiser(state, batch, w, lo, hi),
+        bad.denoiser(theirs, batch),
+        guidance.within(knobs.pop("auto"), lo, hi),
+      )
       if (bound := self.diffusion.bound) is not None:
         D = guidance.clip(D, -bound, bound)
     return self.diffusion.walk(D, batch, key, **knobs)
 
-  def pushed(self, D: Denoise, gradient: Gradient, within: When,
-             knobs: dict[str, Any]) -> tuple[Denoise, dict[str, Any]]:
+  def pushed(
+    self, D: Denoise, gradient: Gradient, within: When, knobs: dict[str, Any]
+  ) -> tuple[Denoise, dict[str, Any]]:
     """Towards the gradient -> the guided denoiser, and the sampler's knobs."""
     knobs = dict(knobs)
     scale = jnp.asarray(knobs.pop("scale"), jnp.float32)
     if self.moves_mean:
-      ddpm = jnp.where(knobs["eta"] == 1, scale, 0.)
+      ddpm = jnp.where(knobs["eta"] == 1, scale, 0.0)
       scale = scale - ddpm
       knobs["gradient"] = _where(
-          lambda t: within(t) & (ddpm != 0),
-          lambda x_t, t: ddpm * gradient(x_t, t))
+        lambda t: within(t) & (ddpm != 0), lambda x_t, t: ddpm * gradient(x_t, t)
+      )
     # Of clipped estimates, as ADM's. Where alpha = 0, x_t says nothing of y.
-    shift = _where(lambda t: within(t) & (scale != 0) & (t.alpha > 0),
-                   guidance.classifier(_nothing, gradient, scale))
+    shift = _where(
+      lambda t: within(t) & (scale != 0) & (t.alpha > 0),
+      guidance.classifier(_nothing, gradient, scale),
+    )
 
     def guided(x_t: Array, t: Noise) -> Any:
       estimate = D(x_t, t)
@@ -139,7 +152,7 @@ class Guided:
     """
     knobs = self.knobs | knobs
     ours = {k: v for k, v in knobs.items() if k in self.diffusion.knobs}
-    points = self.diffusion.nfe(**ours | {"guidance": 1.})
+    points = self.diffusion.nfe(**ours | {"guidance": 1.0})
     guides = knobs["scale"] != 0 if self.classifies else knobs["auto"] != 1
     return self.diffusion.nfe(**ours) + points * guides
 

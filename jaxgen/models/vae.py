@@ -1,4 +1,5 @@
 """VAE (Kingma & Welling 2014). Its net is also a codec for latent models."""
+
 import dataclasses
 from collections.abc import Sequence
 
@@ -19,8 +20,9 @@ class VAE:
     sigma: Standard deviation of the decoder, in units of x.
     classes: Number of labels that the net takes; 0 for none.
   """
+
   net: nn.Module
-  beta: float = 1.
+  beta: float = 1.0
   sigma: float = 0.3
   classes: int = 0
 
@@ -34,33 +36,36 @@ class VAE:
   @property
   def knobs(self) -> dict[str, float]:
     """`temperature` scales z; `noise` how much of sigma is added to means."""
-    return {"temperature": 1., "noise": 0.}
+    return {"temperature": 1.0, "noise": 0.0}
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
     variables = dict(self.net.init(key, batch["x"], **self.given(batch)))
     return {"net": variables.pop("params")}, {"net": variables}
 
-  def loss(self, state: State, batch: Batch, key: Key
-           ) -> tuple[Array, tuple[Groups, Metrics]]:
+  def loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """The negative evidence bound in nats, up to a constant (Eq. 10)."""
     x, given = batch["x"], self.given(batch)
-    net = lambda *a, **kw: self.net.apply(
-        state.variables("net"), *a, **given, **kw)
+    net = lambda *a, **kw: self.net.apply(state.variables("net"), *a, **given, **kw)
     mean, logvar = net(x, method="encode")
     z = mean + jnp.exp(logvar / 2) * normal(key, mean.shape[1:])
     x_hat = net(z, method="decode")
-    recon = jnp.sum((x_hat - x) ** 2) / (2 * self.sigma ** 2 * len(x))
-    kl = jnp.sum(mean ** 2 + jnp.exp(logvar) - 1 - logvar) / (2 * len(x))
+    recon = jnp.sum((x_hat - x) ** 2) / (2 * self.sigma**2 * len(x))
+    kl = jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar) / (2 * len(x))
     return recon + self.beta * kl, (state.stats, {"recon": recon, "kl": kl})
 
-  def sample(self, state: State, batch: Batch, key: Key, *,
-             temperature: Array | float = 1., noise: Array | float = 0.
-             ) -> Array:
+  def sample(
+    self,
+    state: State,
+    batch: Batch,
+    key: Key,
+    *,
+    temperature: Array | float = 1.0,
+    noise: Array | float = 0.0,
+  ) -> Array:
     """Keys [B] -> x, shaped and conditioned like `batch`."""
     z = temperature * normal(fold(key, 0), (self.net.z_dim,))
-    x = self.net.apply(
-        state.variables("net"), z, **self.given(batch), method="decode")
+    x = self.net.apply(state.variables("net"), z, **self.given(batch), method="decode")
     return x + noise * self.sigma * normal(fold(key, 1), x.shape[1:])
 
   def nfe(self, **knobs) -> int:

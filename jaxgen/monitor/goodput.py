@@ -13,6 +13,7 @@ Time is cut into phases, one after the other without a gap:
 
 Goodput is the share of `step` in all of it.
 """
+
 import collections
 import contextlib
 import statistics
@@ -30,13 +31,13 @@ FIRST = 16  # steps that say nothing of how long one takes
 
 class Loss(NamedTuple):
   """What became of the time after a checkpoint, seen by those who resume."""
+
   steps: int
   seconds: float  # spent on them
   down: float  # seconds nobody was there
 
 
-def loss(rows: Iterable[Mapping[str, Any]], saved: float | None, step: int,
-         now: float) -> Loss:
+def loss(rows: Iterable[Mapping[str, Any]], saved: float | None, step: int, now: float) -> Loss:
   """Reads from a log what came to nothing.
 
   Args:
@@ -46,10 +47,10 @@ def loss(rows: Iterable[Mapping[str, Any]], saved: float | None, step: int,
     step: That of the checkpoint.
     now: When this life begins.
   """
-  seconds, down, last, at = 0., 0., step, saved
+  seconds, down, last, at = 0.0, 0.0, step, saved
   for row in (r for r in rows if r.get("time") is not None):
     at = row["time"] if at is None else at
-    gone = max(0., row["time"] - at)
+    gone = max(0.0, row["time"] - at)
     if "start" in row:  # nobody is seen to live before its first row
       down += gone
     else:
@@ -58,7 +59,7 @@ def loss(rows: Iterable[Mapping[str, Any]], saved: float | None, step: int,
       last = max(last, row.get("step", 0))
     at = max(at, row["time"])
   if at is not None:
-    down += max(0., now - at)
+    down += max(0.0, now - at)
   return Loss(last - step, seconds, down)
 
 
@@ -69,14 +70,13 @@ class Goodput:
     seconds: By phase, of this life and those before, up to the last `enter`.
   """
 
-  def __init__(self, stall: float = 45.,
-               clock: Callable[[], float] = time.monotonic):
+  def __init__(self, stall: float = 45.0, clock: Callable[[], float] = time.monotonic):
     """Begins in phase "init". `stall`: see `beat`."""
     self.clock, self.stall = clock, stall
     self.seconds: dict[str, float] = collections.defaultdict(float)
     self.phase, self.since, self.step = "init", clock(), 0
     self.recent = collections.deque(maxlen=64)  # seconds that steps took
-    self.mark = 0.
+    self.mark = 0.0
 
   def enter(self, phase: str) -> None:
     """From now on it is this phase."""
@@ -116,17 +116,19 @@ class Goodput:
   def scalars(self) -> dict[str, float]:
     """For the log: the share of steps in all, and seconds by phase."""
     totals = self.totals()
-    share = totals.get("step", 0.) / (sum(totals.values()) or 1.)
+    share = totals.get("step", 0.0) / (sum(totals.values()) or 1.0)
     return {"goodput/share": share} | {
-        f"goodput/{k}_seconds": v for k, v in sorted(totals.items()) if v}
+      f"goodput/{k}_seconds": v for k, v in sorted(totals.items()) if v
+    }
 
   def line(self) -> str:
     """For people."""
     totals = self.totals()
     share = self.scalars()["goodput/share"]
     parts = sorted((-v, k) for k, v in totals.items() if v >= 0.5)
-    return (f"goodput {share:.1%} of {duration(sum(totals.values()))}: "
-            + ", ".join(f"{k} {duration(-v)}" for v, k in parts))
+    return f"goodput {share:.1%} of {duration(sum(totals.values()))}: " + ", ".join(
+      f"{k} {duration(-v)}" for v, k in parts
+    )
 
   def beat(self) -> Beat:
     """What the main thread is at; called from another one.

@@ -30,9 +30,7 @@ class Finding(NamedTuple):
   text: str
 
 
-def check(
-  health: Health, step: int, scalars: Mapping[str, float]
-) -> tuple[Health, list[Finding]]:
+def check(health: Health, step: int, scalars: Mapping[str, float]) -> tuple[Health, list[Finding]]:
   """Takes one row of scalars in -> what to remember, new warnings.
 
   A warning is raised once, and again only after it has cleared in between:
@@ -49,11 +47,7 @@ def check(
   health = Health(recent, early, health.active)
   found = {name: rule(health) for name, rule in RULES.items()}
   found = {name: text for name, text in found.items() if text}
-  new = [
-    Finding(step, name, text)
-    for name, text in found.items()
-    if name not in health.active
-  ]
+  new = [Finding(step, name, text) for name, text in found.items() if name not in health.active]
   calm = {name: rows + 1 for name, rows in health.active.items()}
   active = {name: rows for name, rows in calm.items() if rows < WINDOW}
   return health._replace(active=active | dict.fromkeys(found, 0)), new

@@ -63,8 +63,7 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
     raise UserError(f"{path} is no file: move it away")
   lines = path.read_bytes().splitlines() if path.exists() else []
   for i, line in enumerate(lines):
-    damage = lambda why, i=i: (
-      f"{path}, line {i + 1} is damaged ({why}); delete the line")
+    damage = lambda why, i=i: f"{path}, line {i + 1} is damaged ({why}); delete the line"
     try:
       row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -164,9 +163,7 @@ class Logger:
     )
     writer = self._events.file_writer
     writer.event_writer = _Direct(writer.event_writer)
-    self._progress = Progress(
-      total_steps, batch, unit=unit, stream=stream or sys.stderr
-    )
+    self._progress = Progress(total_steps, batch, unit=unit, stream=stream or sys.stderr)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Logs scalars (numbers or 0-d arrays), and warns if they look ill."""
@@ -178,9 +175,7 @@ class Logger:
     for key, value in row.items():
       if math.isfinite(value):  # events cannot say nan; the log does
         self._events.add_scalar(key, value, step)
-    self._progress.losses |= {
-      k: v for k, v in row.items() if k.split("/")[-1] == "loss"
-    }
+    self._progress.losses |= {k: v for k, v in row.items() if k.split("/")[-1] == "loss"}
     self._health, findings = health.check(self._health, int(step), row)
     for finding in findings:
       self._events.add_text(f"warning/{finding.name}", finding.text, step)
@@ -240,8 +235,7 @@ class Logger:
     self._file.flush()
 
 
-def append(workdir: str | os.PathLike, step: int,
-           scores: Mapping[str, float]) -> None:
+def append(workdir: str | os.PathLike, step: int, scores: Mapping[str, float]) -> None:
   """Adds a line to a run's log, which may be that of a running training.
 
   One write of one line: nobody's lines are torn. A torn last line, of a
@@ -250,8 +244,8 @@ def append(workdir: str | os.PathLike, step: int,
   path = Path(workdir) / FILE
   mend(path)
   row = {"step": int(step)} | {
-      k: float(v) if np.isfinite(v) else str(float(v))
-      for k, v in scores.items()}
+    k: float(v) if np.isfinite(v) else str(float(v)) for k, v in scores.items()
+  }
   line = json.dumps(row | {"time": round(time.time(), 3)}, allow_nan=False)
   with open(path, "ab", buffering=0) as file:
     file.write(line.encode() + b"\n")

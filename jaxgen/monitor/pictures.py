@@ -21,10 +21,7 @@ KEY = "jaxgen"  # the PNG text chunk that holds JSON
 
 
 def grid(
-  images: np.ndarray,
-  columns: int | None = None,
-  scale: int | None = None,
-  pad: int | None = None,
+  images: np.ndarray, columns: int | None = None, scale: int | None = None, pad: int | None = None
 ) -> np.ndarray:
   """Images uint8 [N, H, W, C] -> one picture uint8 [H', W', 3], row by row.
 
@@ -102,20 +99,31 @@ def curves(
   axes = figure.add_axes((0.09, 0.12, 0.6, 0.83))
   marks = "osD^vPX*<>"
   for i, (name, points) in enumerate(series.items()):
-    axes.plot(*zip(*sorted(points), strict=True), label=_literal(name),
-              linewidth=1.5, marker=marks[i % len(marks)], markersize=5,
-              color=f"C{i % 10}", linestyle=("-", "--", ":")[i // 10 % 3])
+    axes.plot(
+      *zip(*sorted(points), strict=True),
+      label=_literal(name),
+      linewidth=1.5,
+      marker=marks[i % len(marks)],
+      markersize=5,
+      color=f"C{i % 10}",
+      linestyle=("-", "--", ":")[i // 10 % 3],
+    )
   if floor is not None:
     axes.axhline(floor, color="#888888", linestyle=":", linewidth=1)
-    axes.text(1, floor, f" {_literal(floor_name)}", transform=(
-      axes.get_yaxis_transform()), va="center", fontsize=8, color="#666666")
+    axes.text(
+      1,
+      floor,
+      f" {_literal(floor_name)}",
+      transform=(axes.get_yaxis_transform()),
+      va="center",
+      fontsize=8,
+      color="#666666",
+    )
   values = [p for points in series.values() for p in points]
-  wide = [min(v) > 0 and max(v) >= 3 * min(v)
-          for v in zip(*values, strict=True)]
+  wide = [min(v) > 0 and max(v) >= 3 * min(v) for v in zip(*values, strict=True)]
   wide[1] &= not shares
   scale = {True: "log", False: "linear"}
-  axes.set(xscale=scale[wide[0]], yscale=scale[wide[1]], xlabel=_literal(x),
-           ylabel=_literal(y))
+  axes.set(xscale=scale[wide[0]], yscale=scale[wide[1]], xlabel=_literal(x), ylabel=_literal(y))
   if shares:
     axes.set_ylim(0, 1)
   for axis in (axes.xaxis, axes.yaxis):
@@ -127,19 +135,15 @@ def curves(
       ticks.append(at)
   axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
   if wide[1]:
-    axes.yaxis.set_major_locator(
-      matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
   axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
   axes.tick_params(axis="x", labelrotation=45, labelsize=8)
   axes.spines[["top", "right"]].set_visible(False)
-  axes.legend(loc="upper left", bbox_to_anchor=(1.02, 0.9), frameon=False,
-              fontsize=8)
+  axes.legend(loc="upper left", bbox_to_anchor=(1.02, 0.9), frameon=False, fontsize=8)
   return _pixels(figure)
 
 
-def panels(
-  rows: Mapping[str, Mapping[str, np.ndarray]], columns: Sequence[str]
-) -> np.ndarray:
+def panels(rows: Mapping[str, Mapping[str, np.ndarray]], columns: Sequence[str]) -> np.ndarray:
   """Pictures by row and column -> one, with titles, uint8 [H, W, 3].
 
   What is missing of `columns` in a row stays blank.
@@ -170,9 +174,7 @@ def png(image: np.ndarray, info: Mapping | None = None) -> bytes:
   return buffer.getvalue()
 
 
-def save_png(
-  path: str | os.PathLike, image: np.ndarray, info: Mapping | None = None
-) -> None:
+def save_png(path: str | os.PathLike, image: np.ndarray, info: Mapping | None = None) -> None:
   """Writes a PNG whole or not at all, with how it was made in it.
 
   Raises:
@@ -192,12 +194,8 @@ def read_info(path: str | os.PathLike) -> dict:
   try:
     with open_image(path) as image:
       return json.loads(image.text[KEY])
-  except (
-    OSError, AttributeError, KeyError, ValueError, RecursionError
-  ) as error:
-    raise UserError(
-      f"{path} does not say how it was made: not a PNG written by jaxgen."
-    ) from error
+  except (OSError, AttributeError, KeyError, ValueError, RecursionError) as error:
+    raise UserError(f"{path} does not say how it was made: not a PNG written by jaxgen.") from error
 
 
 def _literal(text: str) -> str:

@@ -99,6 +99,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{s % 60:02}"
   return f"{minutes}:{s % 60:02}"
 
+
 QUIET = 2.0  # seconds of work before its progress is told
 
 
@@ -130,7 +131,7 @@ class Bars:
 
 
 @contextlib.contextmanager
-def telling(stream, every: float = 10.) -> Iterator[Any]:
+def telling(stream, every: float = 10.0) -> Iterator[Any]:
   """Within, say(text) tells what is being done, and again while it lasts."""
   news, over = threading.Event(), threading.Event()
   now = {"text": None, "since": time.monotonic()}

@@ -4,6 +4,7 @@ A file that jaxgen wrote is replaced by one of its kind, and named; any other is
 left, with a line that says so. A folder of pictures is complete: it must hold
 nothing else, but for what the same command wrote before it was interrupted.
 """
+
 import json
 import os
 import zipfile
@@ -19,7 +20,7 @@ RESULTS = ({"made", "scores"}, {"made", "bits_per_dim"}, {"scores", "protocol"})
 
 
 def kind_of(out: str) -> str:
-  """".png", ".npz" or "", for a folder; UserError for anything else."""
+  """ ".png", ".npz" or "", for a folder; UserError for anything else."""
   path = Path(out)
   kind = path.suffix.lower()
   if out.endswith(os.sep) or kind and path.is_dir():
@@ -36,8 +37,7 @@ def check_picture(path: str | os.PathLike, flag: str) -> bool:
   return check_file(path, flag)
 
 
-def check_file(path: str | os.PathLike, flag: str = "--out",
-               member: str = "arr_0") -> bool:
+def check_file(path: str | os.PathLike, flag: str = "--out", member: str = "arr_0") -> bool:
   """Whether a file is there that will be replaced: an older one of ours.
 
   Args:
@@ -55,14 +55,16 @@ def check_file(path: str | os.PathLike, flag: str = "--out",
   if not path.is_file() or not path.stat().st_size:
     return False  # nothing, a link to nothing, a pipe, an empty file
   if not ours(path, member):
-    raise UserError(f"{flag}={path} is there, and is none that jaxgen would "
-                    "replace: give another name, or move it away")
+    raise UserError(
+      f"{flag}={path} is there, and is none that jaxgen would "
+      "replace: give another name, or move it away"
+    )
   return True
 
 
-def check_folder(path: str | os.PathLike,
-                 of: Callable[[str], Mapping[str, Any] | None],
-                 flag: str = "--out") -> bool:
+def check_folder(
+  path: str | os.PathLike, of: Callable[[str], Mapping[str, Any] | None], flag: str = "--out"
+) -> bool:
   """Whether a folder holds pictures that will be written again.
 
   Args:
@@ -80,14 +82,16 @@ def check_folder(path: str | os.PathLike,
   strange = [name for name in held if not _says(path / name, of(name))]
   if strange:
     raise UserError(
-        f"{flag}={path} holds {len(strange)} file{'s' * (len(strange) > 1)} "
-        f"that this command does not write, such as {strange[0]}: give a new "
-        "or an empty folder, or move them away")
+      f"{flag}={path} holds {len(strange)} file{'s' * (len(strange) > 1)} "
+      f"that this command does not write, such as {strange[0]}: give a new "
+      "or an empty folder, or move them away"
+    )
   return bool(held)
 
 
-def check_report(home: str | os.PathLike, index: str, others: Iterable[str],
-                 keys: Iterable[str] = ()) -> bool:
+def check_report(
+  home: str | os.PathLike, index: str, others: Iterable[str], keys: Iterable[str] = ()
+) -> bool:
   """Whether a folder has an older report of ours, which is to be replaced.
 
   Args:
@@ -103,14 +107,16 @@ def check_report(home: str | os.PathLike, index: str, others: Iterable[str],
   _check_place(home / index, "--out")
   there = (home / index).exists()
   if there and not set(keys) <= _read_json(home / index).keys():
-    raise UserError(f"--out: {home / index} is no report of ours: move it "
-                    "away, or give another folder")
+    raise UserError(
+      f"--out: {home / index} is no report of ours: move it away, or give another folder"
+    )
   for name in others:
     path = home / name
-    if path.exists() and not (there and (
-        path.suffix != ".png" or ours(path))):
-      raise UserError(f"--out: {path} is there, and is none of a report of "
-                      "ours: move it away, or give another folder")
+    if path.exists() and not (there and (path.suffix != ".png" or ours(path))):
+      raise UserError(
+        f"--out: {path} is there, and is none of a report of "
+        "ours: move it away, or give another folder"
+      )
   return there
 
 

@@ -5,6 +5,7 @@ attention costs. Here they are made once, rounded once to the dtype of the
 products, kept for the gradient as they are, and divided by their sum only
 after the products, where there are fewer numbers.
 """
+
 import jax
 import jax.numpy as jnp
 
@@ -26,8 +27,9 @@ def attend(q: Array, k: Array, v: Array, scale: float | None = None) -> Array:
   Returns: [B, T, N, C], of v's dtype.
   """
   scale = q.shape[-1] ** -0.5 if scale is None else scale
-  logits = jnp.einsum("btnd,bsnd->bnts", q * jnp.asarray(scale, q.dtype), k,
-                      preferred_element_type=jnp.float32)
+  logits = jnp.einsum(
+    "btnd,bsnd->bnts", q * jnp.asarray(scale, q.dtype), k, preferred_element_type=jnp.float32
+  )
   return _mean(logits, v).astype(v.dtype)
 
 
@@ -58,11 +60,11 @@ def _mean_jvp(primals, tangents):
   rounded = lambda x: x.astype(v.dtype).astype(jnp.float32)
   change = w.astype(jnp.float32) * rounded(dl)
   gain = jnp.moveaxis(change.sum(-1, keepdims=True), 1, 2)
-  return mean, rounded(
-      _product(change, v) - gain * mean + _product(w, dv)) / total
+  return mean, rounded(_product(change, v) - gain * mean + _product(w, dv)) / total
 
 
 def _product(w: Array, v: Array) -> Array:
   """[B, N, T, S], [B, S, N, C] -> [B, T, N, C] in float32."""
-  return jnp.moveaxis(jax.lax.dot_general(
-      w, v, (((3,), (1,)), HEADS), preferred_element_type=jnp.float32), 1, 2)
+  return jnp.moveaxis(
+    jax.lax.dot_general(w, v, (((3,), (1,)), HEADS), preferred_element_type=jnp.float32), 1, 2
+  )

@@ -3,6 +3,7 @@
 Images have any size 4 * 2^k; the published ones are 128, 256 and 512. Widths
 of other sizes follow by analogy.
 """
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ Layer = Callable[..., nn.Module]
 
 class NonLocal(nn.Module):
   """Self-attention to a grid of half the height (Zhang et al. 2019, SAGAN)."""
+
   conv: Layer
 
   @nn.compact
@@ -34,30 +36,25 @@ class NonLocal(nn.Module):
     theta = rows(part(narrow, "theta")(x))
     phi = pool(part(narrow, "phi")(x))
     g = pool(part(c // 2, "g")(x))
-    y = attend(theta[:, :, None], phi[:, :, None], g[:, :, None], scale=1.)
+    y = attend(theta[:, :, None], phi[:, :, None], g[:, :, None], scale=1.0)
     y = part(c, "o")(y.reshape(b, h, w, -1))
     gamma = self.param("gamma", nn.initializers.zeros, ())
     return x + gamma.astype(y.dtype) * y
 
 
-def convolve(width: int, size: int = 3, *, norm: Callable, dtype: Any, **kw
-             ) -> nn.Module:
+def convolve(width: int, size: int = 3, *, norm: Callable, dtype: Any, **kw) -> nn.Module:
   """A convolution of `size` squared pixels within its norm."""
-  return norm(nn.Conv(
-      width, (size, size), dtype=dtype, kernel_init=ORTHOGONAL, **kw))
+  return norm(nn.Conv(width, (size, size), dtype=dtype, kernel_init=ORTHOGONAL, **kw))
 
 
 def linear(width: int, *, norm: Callable, name: str) -> nn.Module:
   """What reads a norm's condition, within its norm."""
-  return norm(nn.Dense(width, use_bias=False, kernel_init=ORTHOGONAL,
-                       name=name))
+  return norm(nn.Dense(width, use_bias=False, kernel_init=ORTHOGONAL, name=name))
 
 
-def begin(z: Array, width: int, bottom: int, norm: Callable, dtype: Any
-          ) -> Array:
+def begin(z: Array, width: int, bottom: int, norm: Callable, dtype: Any) -> Array:
   """z [B, Z] -> the bottom, [B, bottom, bottom, width]."""
-  layer = norm(nn.Dense(width * bottom ** 2, dtype=dtype,
-                        kernel_init=ORTHOGONAL, name="linear"))
+  layer = norm(nn.Dense(width * bottom**2, dtype=dtype, kernel_init=ORTHOGONAL, name="linear"))
   return layer(z).reshape(-1, bottom, bottom, width)
 
 
@@ -95,7 +92,7 @@ def down_mults(size: int) -> tuple[int, ...]:
   if n <= 3:
     return (4,) * (n + 1)
   if n <= 5:
-    return (1, 2, 4, 8, 16, 16)[:n + 1]
+    return (1, 2, 4, 8, 16, 16)[: n + 1]
   return (1,) * (n - 5) + (2, 4, 8, 8, 16, 16)
 
 
@@ -110,7 +107,6 @@ def resolution(size: int, i: int) -> int:
   At 32 pixels the PyTorch code calls it 16 for every block.
   """
   return 16 if size == 32 else max(size >> i + 1, 4)
-
 
 
 class Generator(nn.Module):
@@ -132,6 +128,7 @@ class Generator(nn.Module):
     eps: Of batch norm.
     dtype: Of the convolutions.
   """
+
   size: int = 128
   width: int = 96
   channels: int = 3
@@ -149,27 +146,25 @@ class Generator(nn.Module):
     return tuple(8 << i for i in range(len(up_mults(self.size))))
 
   @nn.compact
-  def __call__(self, z: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(self, z: Array, y: Array | None = None, key: Array | None = None) -> Array:
     mults = up_mults(self.size)
     conv = functools.partial(convolve, norm=self.norm, dtype=self.dtype)
-    gains = (functools.partial(LabelEmbed, self.classes,
-                               embedding_init=ORTHOGONAL)
-             if self.classes and not self.embed else
-             functools.partial(linear, norm=self.norm))
+    gains = (
+      functools.partial(LabelEmbed, self.classes, embedding_init=ORTHOGONAL)
+      if self.classes and not self.embed
+      else functools.partial(linear, norm=self.norm)
+    )
     norm = functools.partial(CondNorm, gains, eps=self.eps)
     z, conds = self.conditions(z, y, len(mults))
     h = begin(z, mults[0] * self.width, self.bottom, self.norm, self.dtype)
     for i, mult in enumerate(mults):
-      h = UpBlock(mult * self.width, conv, norm, name=f"block_{i}_0")(
-          h, conds[i])
+      h = UpBlock(mult * self.width, conv, norm, name=f"block_{i}_0")(h, conds[i])
       if 8 << i in self.attend:
         h = NonLocal(conv, name=f"attn_{i}_1")(h)
     h = conv(self.channels, name="conv")(nn.relu(norm(name="norm")(h)))
     return jnp.tanh(h.astype(jnp.float32))
 
-  def conditions(self, z: Array, y: Array | None, blocks: int
-                 ) -> tuple[Array, list[Array | None]]:
+  def conditions(self, z: Array, y: Array | None, blocks: int) -> tuple[Array, list[Array | None]]:
     """What the bottom is made of, and what every block's norms are told."""
     told = y if self.classes else None
     if self.classes and self.embed:
@@ -177,12 +172,12 @@ class Generator(nn.Module):
     if not self.hier:
       return z, [told] * blocks
     if self.classes and not self.embed:
-      raise ValueError("chunks of z need a shared embedding of the labels: "
-                       "set embed=128, or hier=False")
+      raise ValueError(
+        "chunks of z need a shared embedding of the labels: set embed=128, or hier=False"
+      )
     chunk = z.shape[-1] // (blocks + 1)
-    first, *rest = jnp.split(z[:, :chunk * (blocks + 1)], blocks + 1, -1)
-    return first, rest if told is None else [
-        jnp.concatenate([told, part], -1) for part in rest]
+    first, *rest = jnp.split(z[:, : chunk * (blocks + 1)], blocks + 1, -1)
+    return first, rest if told is None else [jnp.concatenate([told, part], -1) for part in rest]
 
 
 class Discriminator(nn.Module):
@@ -196,6 +191,7 @@ class Discriminator(nn.Module):
     norm: What wraps every layer.
     dtype: Of the convolutions.
   """
+
   width: int = 96
   classes: int = 1000
   attend: Sequence[int] = (64,)
@@ -218,19 +214,25 @@ class Discriminator(nn.Module):
     size = nominal(x.shape[1])
     for i, mult in enumerate(down_mults(size)):
       out = mult * self.width
-      x = DownBlock(out, out if self.wide else x.shape[-1], conv,
-                    first=i == 0, down=halves(size, i), name=f"block_{i}_0")(x)
+      x = DownBlock(
+        out,
+        out if self.wide else x.shape[-1],
+        conv,
+        first=i == 0,
+        down=halves(size, i),
+        name=f"block_{i}_0",
+      )(x)
       if resolution(size, i) in self.attend:
         x = NonLocal(conv, name=f"attn_{i}_1")(x)
     return jnp.sum(nn.relu(x.astype(jnp.float32)), (1, 2))
 
-  def __call__(self, x: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(self, x: Array, y: Array | None = None, key: Array | None = None) -> Array:
     return self.head(self.embed(x), y)
 
 
 class UpBlock(nn.Module):
   """Fig. 15 (b): doubles H and W between two conditional norms."""
+
   width: int
   conv: Layer
   norm: Layer
@@ -255,6 +257,7 @@ class DownBlock(nn.Module):
     first: It reads images: no activation comes before.
     down: Whether it halves.
   """
+
   width: int
   inner: int
   conv: Layer

@@ -3,6 +3,7 @@
 Bottlenecks, two blocks for every resolution, and skips that drop channels (on
 the way up) or add some (on the way down) and keep the others as they are.
 """
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,6 +56,7 @@ class Generator(nn.Module):
       sees them, but DeepMind's published generators have them.
     dtype: Of the convolutions.
   """
+
   size: int = 128
   width: int = 128
   depth: int = 2
@@ -72,35 +74,38 @@ class Generator(nn.Module):
   @property
   def knobs(self) -> dict[str, float]:
     """What can be turned when sampling, with defaults."""
-    return {"statistics": 1.} if self.tables else {}
+    return {"statistics": 1.0} if self.tables else {}
 
   def heights(self, height: int) -> tuple[int, ...]:
     """Resolutions at which attention can be; `height` is that of images."""
     return tuple(8 << i for i in range(len(up_mults(self.size))))
 
   @nn.compact
-  def __call__(self, z: Array, y: Array | None = None,
-               key: Array | None = None, statistics: Array | float = 1.
-               ) -> Array:
+  def __call__(
+    self,
+    z: Array,
+    y: Array | None = None,
+    key: Array | None = None,
+    statistics: Array | float = 1.0,
+  ) -> Array:
     if self.classes:
       row = LabelEmbed(self.classes, self.embed, ORTHOGONAL, name="label")(y)
       z = jnp.concatenate([row, z], -1)
     mults = up_mults(self.size)
     conv = functools.partial(convolve, norm=self.norm, dtype=self.dtype)
     norm = functools.partial(
-        CondNorm, functools.partial(linear, norm=self.norm), eps=self.eps,
-        tables=self.tables)
+      CondNorm, functools.partial(linear, norm=self.norm), eps=self.eps, tables=self.tables
+    )
     h = begin(z, mults[0] * self.width, self.bottom, self.norm, self.dtype)
     for i, mult in enumerate(mults):
       for j in range(self.depth):
         n, last = i * self.depth + j, j == self.depth - 1
         width = mult * self.width if last else h.shape[-1]
-        h = UpBlock(width, conv, norm, up=last, name=f"block_{n}_0")(
-            h, z, statistics)
+        h = UpBlock(width, conv, norm, up=last, name=f"block_{n}_0")(h, z, statistics)
       if 8 << i in self.attend:
         h = NonLocal(conv, name=f"attn_{n}_1")(h)
     h = nn.relu(norm(name="norm")(h, None, statistics))
-    h = conv(self.channels + self.spare, name="conv")(h)[..., :self.channels]
+    h = conv(self.channels + self.spare, name="conv")(h)[..., : self.channels]
     return jnp.tanh(h.astype(jnp.float32))
 
 
@@ -115,6 +120,7 @@ class Discriminator(nn.Module):
     norm: What wraps every layer.
     dtype: Of the convolutions.
   """
+
   width: int = 128
   depth: int = 2
   classes: int = 1000
@@ -139,31 +145,31 @@ class Discriminator(nn.Module):
     x = conv(stem * self.width, name="stem")(x)
     for i, mult in enumerate(mults):
       for j in range(self.depth):
-        x = DownBlock(mult * self.width, conv, down=j == 0 and halves(size, i),
-                      name=f"block_{i}_{j}")(x)
+        x = DownBlock(
+          mult * self.width, conv, down=j == 0 and halves(size, i), name=f"block_{i}_{j}"
+        )(x)
       if resolution(size, i) in self.attend:
         x = NonLocal(conv, name=f"attn_{i}_{self.depth}")(x)
     return jnp.sum(nn.relu(x.astype(jnp.float32)), (1, 2))
 
-  def __call__(self, x: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(self, x: Array, y: Array | None = None, key: Array | None = None) -> Array:
     return self.head(self.embed(x), y)
 
 
 class UpBlock(nn.Module):
   """Fig. 16 (b): four convolutions; H and W double, if `up`."""
+
   width: int
   conv: Layer
   norm: Layer
   up: bool = True
 
   @nn.compact
-  def __call__(self, x: Array, cond: Array, truncation: Array | float
-               ) -> Array:
+  def __call__(self, x: Array, cond: Array, truncation: Array | float) -> Array:
     inner = x.shape[-1] // RATIO
     act = lambda h, name: nn.relu(self.norm(name=name)(h, cond, truncation))
     h = self.conv(inner, 1, name="conv_1")(act(x, "norm_1"))
-    h, x = act(h, "norm_2"), x[..., :self.width]
+    h, x = act(h, "norm_2"), x[..., : self.width]
     if self.up:
       h, x = upsample(h), upsample(x)
     h = self.conv(inner, name="conv_2")(h)
@@ -173,6 +179,7 @@ class UpBlock(nn.Module):
 
 class DownBlock(nn.Module):
   """Fig. 16 (c): four convolutions; H and W halve, if `down`."""
+
   width: int
   conv: Layer
   down: bool = True
@@ -185,6 +192,6 @@ class DownBlock(nn.Module):
     h = nn.relu(self.conv(inner, name="conv_3")(nn.relu(h)))
     if self.down:
       h, x = halve(h), halve(x)
-    if (more := self.width - x.shape[-1]):
+    if more := self.width - x.shape[-1]:
       x = jnp.concatenate([x, self.conv(more, 1, name="skip")(x)], -1)
     return x + self.conv(self.width, 1, name="conv_4")(h)

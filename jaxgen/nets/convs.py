@@ -2,6 +2,7 @@
 
 The pair is after DCGAN (Radford et al. 2016), for any size 2^k.
 """
+
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ Array = jax.Array
 
 class Encoder(nn.Module):
   """Images [B, H, W, C] -> vectors [B, out]; halves down to 4 x 4."""
+
   width: int
   out: int
   dtype: Any = jnp.float32
@@ -40,6 +42,7 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
   """Vectors [B, D] -> images [B, size, size, channels], unbounded."""
+
   size: int
   channels: int
   width: int
@@ -48,13 +51,12 @@ class Decoder(nn.Module):
   @nn.compact
   def __call__(self, z: Array) -> Array:
     levels = (self.size // 4).bit_length() - 1
-    width = lambda i: min(self.width * 2 ** i, 512)
+    width = lambda i: min(self.width * 2**i, 512)
     h = nn.silu(nn.Dense(4 * self.width, dtype=self.dtype)(z))
     h = nn.Dense(16 * width(levels), dtype=self.dtype)(h)
     h = h.reshape(-1, 4, 4, width(levels))
     for i in reversed(range(levels)):
-      h = nn.Conv(width(i), (3, 3), dtype=self.dtype)(
-          upsample(nn.silu(GroupNorm()(h))))
+      h = nn.Conv(width(i), (3, 3), dtype=self.dtype)(upsample(nn.silu(GroupNorm()(h))))
     h = nn.Conv(self.width, (3, 3), dtype=self.dtype)(nn.silu(GroupNorm()(h)))
     h = nn.silu(GroupNorm()(h)).astype(jnp.float32)
     return nn.Conv(self.channels, (3, 3))(h)
@@ -62,6 +64,7 @@ class Decoder(nn.Module):
 
 class Codec(nn.Module):
   """Encoder and decoder of a VAE: images [B, size, size, C] <-> z [B, Z]."""
+
   size: int = 32
   channels: int = 3
   z_dim: int = 64
@@ -98,6 +101,7 @@ class Classifier(nn.Module):
     features: Length of the last hidden layer, which judges compare.
     classes: Number of labels.
   """
+
   width: int = 32
   features: int = 64
   classes: int = 10
@@ -115,6 +119,7 @@ class Classifier(nn.Module):
     del key
     return self.head(self.embed(x))
 
+
 NORMAL = nn.initializers.normal(0.02)  # Radford et al. 2016, Sec. 4
 
 
@@ -124,8 +129,9 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     moving = self.is_mutable_collection("batch_stats")
-    y = nn.BatchNorm(use_running_average=not moving, momentum=0.95,
-                     dtype=jnp.float32)(x.astype(jnp.float32))
+    y = nn.BatchNorm(use_running_average=not moving, momentum=0.95, dtype=jnp.float32)(
+      x.astype(jnp.float32)
+    )
     return y.astype(x.dtype)
 
 
@@ -139,6 +145,7 @@ class Generator(nn.Module):
     classes: Number of labels; 0 means unconditional.
     dtype: Of the computation.
   """
+
   size: int = 32
   channels: int = 3
   width: int = 64
@@ -149,7 +156,7 @@ class Generator(nn.Module):
   def __call__(self, z: Array, y: Array | None = None) -> Array:
     conv = lambda n: nn.Conv(n, (3, 3), dtype=self.dtype, kernel_init=NORMAL)
     levels = (self.size // 4).bit_length() - 1
-    width = lambda i: min(self.width * 2 ** i, 512)
+    width = lambda i: min(self.width * 2**i, 512)
     if self.classes:
       row = LabelEmbed(self.classes, 64, name="Embed_0")(y)
       z = jnp.concatenate([z, row], -1)
@@ -173,6 +180,7 @@ class Discriminator(nn.Module):
     norm: What wraps every layer: `nets.spectral.spectral` or `plain`.
     dtype: Of the computation.
   """
+
   width: int = 64
   classes: int = 0
   norm: Callable[[nn.Module], nn.Module] = plain
@@ -186,9 +194,8 @@ class Discriminator(nn.Module):
     h = nn.leaky_relu(conv(self.width)(x), 0.2)
     levels = (x.shape[1] // 4).bit_length() - 1
     for i in range(levels):
-      h = nn.leaky_relu(conv(min(self.width * 2 ** i, 512))(h), 0.2)
-      h = nn.leaky_relu(
-          conv(min(self.width * 2 ** (i + 1), 512), strides=2)(h), 0.2)
+      h = nn.leaky_relu(conv(min(self.width * 2**i, 512))(h), 0.2)
+      h = nn.leaky_relu(conv(min(self.width * 2 ** (i + 1), 512), strides=2)(h), 0.2)
     h = h.reshape(len(h), -1).astype(jnp.float32)
     h = nn.leaky_relu(self.norm(nn.Dense(4 * self.width))(h), 0.2)
     logit = self.norm(nn.Dense(1))(h)[:, 0]

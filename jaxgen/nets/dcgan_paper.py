@@ -5,6 +5,7 @@ four by four where the paper's are five by five, so that every output pixel sees
 as many inputs as any other; no biases. 3,576,704 parameters in the generator
 and 2,765,568 in the discriminator for 64x64, z of 100 numbers.
 """
+
 from typing import Any
 
 import flax.linen as nn
@@ -28,6 +29,7 @@ class Generator(nn.Module):
     classes: Number of labels, appended to z as so many numbers; 0: none.
     dtype: Of the convolutions.
   """
+
   size: int = 64
   channels: int = 3
   width: int = 64
@@ -36,22 +38,21 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(self, z: Array, y: Array | None = None, key: Array | None = None) -> Array:
     del key
     grow = lambda n, k, **kw: nn.ConvTranspose(
-        n, (k, k), use_bias=False, kernel_init=NORMAL, dtype=self.dtype, **kw)
+      n, (k, k), use_bias=False, kernel_init=NORMAL, dtype=self.dtype, **kw
+    )
     if self.classes:
-      label = LabelEmbed(self.classes, self.classes,
-                         nn.initializers.normal(1.), name="label")(y)
+      label = LabelEmbed(self.classes, self.classes, nn.initializers.normal(1.0), name="label")(y)
       z = jnp.concatenate([z, label], -1)
     levels = (self.size // self.bottom).bit_length() - 1
-    h = grow(self.width * 2 ** (levels - 1), self.bottom, padding="VALID",
-             name="conv_0")(z[:, None, None])
+    h = grow(self.width * 2 ** (levels - 1), self.bottom, padding="VALID", name="conv_0")(
+      z[:, None, None]
+    )
     for i in range(1, levels):
       h = nn.relu(CondNorm(None, name=f"norm_{i - 1}")(h))
-      h = grow(self.width * 2 ** (levels - 1 - i), 4, strides=(2, 2),
-               name=f"conv_{i}")(h)
+      h = grow(self.width * 2 ** (levels - 1 - i), 4, strides=(2, 2), name=f"conv_{i}")(h)
     h = nn.relu(CondNorm(None, name=f"norm_{levels - 1}")(h))
     h = grow(self.channels, 4, strides=(2, 2), name=f"conv_{levels}")(h)
     return jnp.tanh(h.astype(jnp.float32))
@@ -68,6 +69,7 @@ class Discriminator(nn.Module):
       `nets.layers.Discrimination` does; None: no.
     dtype: Of the convolutions.
   """
+
   width: int = 64
   bottom: int = 4
   classes: int = 0
@@ -80,16 +82,22 @@ class Discriminator(nn.Module):
     del y
     levels = (x.shape[1] // self.bottom).bit_length() - 1
     for i in range(levels):
-      x = nn.Conv(self.width * 2 ** i, (4, 4), strides=(2, 2),
-                  padding=[(1, 1), (1, 1)], use_bias=False, kernel_init=NORMAL,
-                  dtype=self.dtype, name=f"conv_{i}")(x)
+      x = nn.Conv(
+        self.width * 2**i,
+        (4, 4),
+        strides=(2, 2),
+        padding=[(1, 1), (1, 1)],
+        use_bias=False,
+        kernel_init=NORMAL,
+        dtype=self.dtype,
+        name=f"conv_{i}",
+      )(x)
       x = nn.leaky_relu(CondNorm(None, name=f"norm_{i}")(x) if i else x, 0.2)
     x = x.reshape(len(x), -1).astype(jnp.float32)
     return self.compare(x) if self.compare else x
 
   @nn.compact
-  def __call__(self, x: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(self, x: Array, y: Array | None = None, key: Array | None = None) -> Array:
     del key
     h = self.embed(x)
     logit = nn.Dense(1, use_bias=False, kernel_init=NORMAL, name="logit")(h)

@@ -4,6 +4,7 @@ Weights are drawn from N(0, 1) and scaled when they are used, so that Adam moves
 all of them at the same relative speed (Karras et al. 2018, Sec. 4.1). `lr`
 makes a layer learn slower: its weights are stored that much larger.
 """
+
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -36,17 +37,17 @@ class Dense(nn.Module):
     bias: What the bias begins with.
     act: A leaky ReLU follows.
   """
+
   width: int
-  lr: float = 1.
-  bias: float = 0.
+  lr: float = 1.0
+  bias: float = 0.0
   act: bool = False
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     n = x.shape[-1]
     kernel = self.param("kernel", NORMAL(1 / self.lr), (n, self.width))
-    bias = self.param("bias", nn.initializers.constant(self.bias),
-                      (self.width,))
+    bias = self.param("bias", nn.initializers.constant(self.bias), (self.width,))
     y = x @ (kernel * (self.lr / np.sqrt(n))) + bias * self.lr
     return lrelu(y) if self.act else y
 
@@ -63,6 +64,7 @@ class Conv(nn.Module):
     clamp: Bound of what comes out.
     taps: Of the filter, see `nets.fir`.
   """
+
   width: int
   size: int = 3
   up: bool = False
@@ -72,9 +74,9 @@ class Conv(nn.Module):
   taps: Sequence[float] = fir.TAPS
 
   @nn.compact
-  def __call__(self, x: Array, gain: float = 1.) -> Array:
+  def __call__(self, x: Array, gain: float = 1.0) -> Array:
     shape = (self.size, self.size, x.shape[-1], self.width)
-    kernel = self.param("kernel", NORMAL(1.), shape)
+    kernel = self.param("kernel", NORMAL(1.0), shape)
     kernel = (kernel / np.sqrt(np.prod(shape[:3]))).astype(x.dtype)
     y = fir.conv(x, kernel, self.taps, self.up, self.down)
     if self.act:
@@ -92,6 +94,7 @@ class Mapping(nn.Module):
     classes: Number of labels; 0: none.
     lr: Multiplier of the learning rate.
   """
+
   width: int = 512
   layers: int = 8
   classes: int = 0
@@ -103,8 +106,7 @@ class Mapping(nn.Module):
     if self.classes:
       if y is None:
         raise ValueError("this net has labels: give it y")
-      parts.append(unit(Dense(self.width, name="embed")(
-          weights_of(y, self.classes))))
+      parts.append(unit(Dense(self.width, name="embed")(weights_of(y, self.classes))))
     w = jnp.concatenate(parts, -1)
     for i in range(self.layers):
       w = Dense(self.width, self.lr, act=True, name=f"fc{i}")(w)
@@ -113,7 +115,7 @@ class Mapping(nn.Module):
 
 def unit(x: Array) -> Array:
   """Scaled to a mean square of 1, for each example."""
-  return x * jax.lax.rsqrt(jnp.mean(x ** 2, -1, keepdims=True) + 1e-8)
+  return x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-8)
 
 
 def weights_of(y: Array, classes: int) -> Array:

@@ -4,6 +4,7 @@ As StyleGAN2 does it (Karras et al. 2020, App. B, after Zhang 2019): wherever
 the resolution changes, a small low-pass filter keeps aliases out. Filters are
 separable, so they are sums of a few shifted copies along each axis.
 """
+
 from collections.abc import Sequence
 
 import jax
@@ -14,8 +15,7 @@ Array = jax.Array
 TAPS = (1, 3, 3, 1)
 
 
-def fir(x: Array, taps: Sequence[float], pad: tuple[int, int], up: int = 1,
-        down: int = 1) -> Array:
+def fir(x: Array, taps: Sequence[float], pad: tuple[int, int], up: int = 1, down: int = 1) -> Array:
   """Zeros between pixels, padding, convolution, every `down`-th pixel.
 
   Args:
@@ -35,8 +35,9 @@ def fir(x: Array, taps: Sequence[float], pad: tuple[int, int], up: int = 1,
     config[axis] = (lo, hi + up - 1, up - 1)
     x = jax.lax.pad(x, jnp.zeros([], x.dtype), config)
     last = x.shape[axis] - len(taps)
-    x = sum(float(w) * jax.lax.slice_in_dim(x, i, i + last + 1, down, axis)
-            for i, w in enumerate(weights))
+    x = sum(
+      float(w) * jax.lax.slice_in_dim(x, i, i + last + 1, down, axis) for i, w in enumerate(weights)
+    )
   return x
 
 
@@ -50,8 +51,9 @@ def downsample(x: Array, taps: Sequence[float] = TAPS) -> Array:
   return fir(x, taps, ((len(taps) - 1) // 2, (len(taps) - 2) // 2), down=2)
 
 
-def conv(x: Array, kernel: Array, taps: Sequence[float] = TAPS,
-         up: bool = False, down: bool = False) -> Array:
+def conv(
+  x: Array, kernel: Array, taps: Sequence[float] = TAPS, up: bool = False, down: bool = False
+) -> Array:
   """Convolves x [B, H, W, I] by a kernel [k, k, I, O], k odd.
 
   With `up` H and W are doubled on the way, with `down` halved. Filter and
@@ -65,8 +67,13 @@ def conv(x: Array, kernel: Array, taps: Sequence[float] = TAPS,
     return _conv(downsample(x, taps), kernel)
   if up:
     x = jax.lax.conv_general_dilated(
-        x, kernel[::-1, ::-1], (1, 1), [(k - 1, k - 1)] * 2,
-        lhs_dilation=(2, 2), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+      x,
+      kernel[::-1, ::-1],
+      (1, 1),
+      [(k - 1, k - 1)] * 2,
+      lhs_dilation=(2, 2),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
     lo, hi = k // 2 + (n + 1) // 2 - (k - 1), k // 2 + (n - 2) // 2 - (k - 2)
     return 4 * fir(x, taps, (lo, hi))
   if down:
@@ -77,5 +84,5 @@ def conv(x: Array, kernel: Array, taps: Sequence[float] = TAPS,
 
 def _conv(x, kernel, stride=1, pad=0):
   return jax.lax.conv_general_dilated(
-      x, kernel, (stride, stride), [(pad, pad)] * 2,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )

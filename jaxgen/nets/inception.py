@@ -8,6 +8,7 @@ are 1008 classes. Names are those of pytorch-fid's file of weights.
 Batch norms stand folded into the convolutions before them: see `folded`.
 Everything is float32, and matrix products keep all of its digits.
 """
+
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -16,10 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
-SIZE = 299   # pixels, of the images that it was trained on
-EPS = 1e-3   # of its batch norms
-TAPS = {"64": 64, "192": 192, "768": 768, "pool3": 2048,
-        "spatial": 17 * 17 * 7, "logits": 1008, "logits_unbiased": 1008}
+SIZE = 299  # pixels, of the images that it was trained on
+EPS = 1e-3  # of its batch norms
+TAPS = {
+  "64": 64,
+  "192": 192,
+  "768": 768,
+  "pool3": 2048,
+  "spatial": 17 * 17 * 7,
+  "logits": 1008,
+  "logits_unbiased": 1008,
+}
 
 
 class Inception(nn.Module):
@@ -36,8 +44,7 @@ class Inception(nn.Module):
   """
 
   @nn.compact
-  def __call__(self, x: Array, taps: tuple[str, ...] = ("pool3",)
-               ) -> dict[str, Array]:
+  def __call__(self, x: Array, taps: tuple[str, ...] = ("pool3",)) -> dict[str, Array]:
     found = {}
     x = conv(x, 32, 3, "Conv2d_1a_3x3", stride=2)
     x = conv(x, 32, 3, "Conv2d_2a_3x3", padding="VALID")
@@ -63,13 +70,13 @@ class Inception(nn.Module):
     dense = nn.Dense(1008, precision="highest", name="fc")
     found["logits"] = dense(found["pool3"])
     kernel = dense.variables["params"]["kernel"]
-    found["logits_unbiased"] = jnp.dot(found["pool3"], kernel,
-                                       precision="highest")
+    found["logits_unbiased"] = jnp.dot(found["pool3"], kernel, precision="highest")
     return {name: found[name] for name in taps}
 
 
 class MixedA(nn.Module):
   """At 35 x 35; `pooled` channels come of the pool."""
+
   pooled: int
 
   @nn.compact
@@ -98,6 +105,7 @@ class MixedB(nn.Module):
 
 class MixedC(nn.Module):
   """At 17 x 17, by rows and columns of 7; `width` channels between them."""
+
   width: int
 
   @nn.compact
@@ -132,29 +140,36 @@ class MixedD(nn.Module):
 
 class MixedE(nn.Module):
   """At 8 x 8, of two forks. `pool` is another one in the last block."""
+
   pool: nn.module.Callable[[Array], Array]
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     a = conv(x, 320, 1, "branch1x1")
     b = conv(x, 384, 1, "branch3x3_1")
-    b = [conv(b, 384, (1, 3), "branch3x3_2a"),
-         conv(b, 384, (3, 1), "branch3x3_2b")]
+    b = [conv(b, 384, (1, 3), "branch3x3_2a"), conv(b, 384, (3, 1), "branch3x3_2b")]
     c = conv(x, 448, 1, "branch3x3dbl_1")
     c = conv(c, 384, 3, "branch3x3dbl_2")
-    c = [conv(c, 384, (1, 3), "branch3x3dbl_3a"),
-         conv(c, 384, (3, 1), "branch3x3dbl_3b")]
+    c = [conv(c, 384, (1, 3), "branch3x3dbl_3a"), conv(c, 384, (3, 1), "branch3x3dbl_3b")]
     d = conv(self.pool(x), 192, 1, "branch_pool")
     return jnp.concatenate([a, *b, *c, d], -1)
 
 
-def conv(x: Array, width: int, size: int | tuple[int, int], name: str,
-         stride: int = 1, padding: str = "SAME") -> Array:
+def conv(
+  x: Array,
+  width: int,
+  size: int | tuple[int, int],
+  name: str,
+  stride: int = 1,
+  padding: str = "SAME",
+) -> Array:
   """Convolution and ReLU; strides leave no room for padding."""
   size = (size, size) if isinstance(size, int) else size
-  return nn.relu(nn.Conv(
-      width, size, stride, "VALID" if stride > 1 else padding,
-      precision="highest", name=name)(x))
+  return nn.relu(
+    nn.Conv(
+      width, size, stride, "VALID" if stride > 1 else padding, precision="highest", name=name
+    )(x)
+  )
 
 
 def shrink(x: Array) -> Array:
@@ -182,21 +197,25 @@ def folded(weights: Mapping[str, np.ndarray]) -> dict[str, dict]:
     KeyError: A tensor is missing.
     ValueError: One has the wrong shape.
   """
-  shapes = jax.eval_shape(Inception().init, jax.random.key(0),
-                          jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32))
+  shapes = jax.eval_shape(
+    Inception().init, jax.random.key(0), jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32)
+  )
+
   def of(path, leaf):
     *module, kind = (p.key for p in path[1:])
     name = ".".join(module)
     if name == "fc":
       value = weights[f"fc.{'weight' if kind == 'kernel' else 'bias'}"].T
     else:
-      norm = {k: weights[f"{name}.bn.{k}"].astype(np.float64) for k in
-              ("weight", "bias", "running_mean", "running_var")}
+      norm = {
+        k: weights[f"{name}.bn.{k}"].astype(np.float64)
+        for k in ("weight", "bias", "running_mean", "running_var")
+      }
       gain = norm["weight"] / np.sqrt(norm["running_var"] + EPS)
       kernel = weights[f"{name}.conv.weight"].transpose(2, 3, 1, 0)
-      value = (kernel * gain if kind == "kernel" else
-               norm["bias"] - gain * norm["running_mean"])
+      value = kernel * gain if kind == "kernel" else norm["bias"] - gain * norm["running_mean"]
     if value.shape != leaf.shape:
       raise ValueError(f"{name}: {value.shape}, not {leaf.shape}")
     return np.asarray(value, np.float32, order="C")
+
   return jax.tree_util.tree_map_with_path(of, shapes)["params"]

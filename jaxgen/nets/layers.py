@@ -3,6 +3,7 @@
 Group norm and conditional batch norm, labels as vectors (of one class, or of
 several by weight), minibatch discrimination (Salimans et al. 2016, Sec. 3.2).
 """
+
 import zlib
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ class Dropout(nn.Module):
   Every example draws from its own key, folded with this layer's path: masks do
   not depend on the rest of the batch.
   """
+
   rate: float
 
   @nn.compact
@@ -26,9 +28,11 @@ class Dropout(nn.Module):
     if key is None or self.rate == 0:
       return x
     salt = zlib.crc32("/".join(self.path).encode()) & 0x7FFFFFFF
+
     def mask(k):
       k = jax.random.fold_in(k, salt)
       return jax.random.bernoulli(k, 1 - self.rate, x.shape[1:])
+
     # Behind a barrier, or XLA for TPUs draws the bits anew for every tile of
     # the convolution that follows.
     kept = jax.lax.optimization_barrier(jax.vmap(mask)(key))
@@ -40,6 +44,7 @@ class GroupNorm(nn.Module):
 
   Of `groups` groups, or fewer: equal parts, of at least `least` channels each.
   """
+
   groups: int = 32
   eps: float = 1e-5
   least: int = 4
@@ -48,8 +53,8 @@ class GroupNorm(nn.Module):
   def __call__(self, x: Array) -> Array:
     channels = x.shape[-1]
     norm = nn.GroupNorm(
-        divisor(channels, min(self.groups, channels // self.least)),
-        epsilon=self.eps)
+      divisor(channels, min(self.groups, channels // self.least)), epsilon=self.eps
+    )
     nn.share_scope(self, norm)
     return norm(x.astype(jnp.float32)).astype(x.dtype)
 
@@ -59,8 +64,9 @@ def divisor(n: int, most: int) -> int:
   return max((d for d in range(1, most + 1) if n % d == 0), default=1)
 
 
-def sinusoids(t: Array, width: int, period: float = 1e4,
-              sine_first: bool = False, ends: bool = False) -> Array:
+def sinusoids(
+  t: Array, width: int, period: float = 1e4, sine_first: bool = False, ends: bool = False
+) -> Array:
   """Times [B] -> features [B, width] of frequencies from 1 to 1 / period.
 
   By default ADM's: cosines first, and the frequency 1 / period is just not
@@ -78,7 +84,6 @@ def upsample(x: Array) -> Array:
   return x.repeat(2, 1).repeat(2, 2)
 
 
-
 class CondNorm(nn.Module):
   """Class-conditional batch norm (de Vries et al. 2017), in float32.
 
@@ -94,14 +99,14 @@ class CondNorm(nn.Module):
     tables: Statistics are kept for so many truncations of z, evenly from 0
       to 1, as in DeepMind's published generators; 0: one for all.
   """
+
   linear: Callable[..., nn.Module]
   eps: float = 1e-5
   momentum: float = 0.9
   tables: int = 0
 
   @nn.compact
-  def __call__(self, x: Array, cond: Array | None = None,
-               truncation: Array | float = 1.) -> Array:
+  def __call__(self, x: Array, cond: Array | None = None, truncation: Array | float = 1.0) -> Array:
     """x [B, H, W, C], condition [B, ...] or None: a gain and bias for all."""
     channels = x.shape[-1]
     mean, var = self.statistics(x.astype(jnp.float32), truncation)
@@ -109,18 +114,20 @@ class CondNorm(nn.Module):
       gain = self.param("gain", nn.initializers.ones, (channels,))
       bias = self.param("bias", nn.initializers.zeros, (channels,))
     else:
-      gain, bias = (self.linear(channels, name=name)(cond)[:, None, None]
-                    for name in ("gain", "bias"))
+      gain, bias = (
+        self.linear(channels, name=name)(cond)[:, None, None] for name in ("gain", "bias")
+      )
       gain = 1 + gain
     scale = gain * jax.lax.rsqrt(var + self.eps)
     return ((x - mean) * scale + bias).astype(x.dtype)
 
-  def statistics(self, x: Array, truncation: Array | float
-                 ) -> tuple[Array, Array]:
+  def statistics(self, x: Array, truncation: Array | float) -> tuple[Array, Array]:
     """Mean and variance [C] of this batch, or the stored ones."""
-    shape = (self.tables, x.shape[-1])[not self.tables:]
-    stored = [self.variable("batch_stats", "mean", jnp.zeros, shape),
-              self.variable("batch_stats", "var", jnp.ones, shape)]
+    shape = (self.tables, x.shape[-1])[not self.tables :]
+    stored = [
+      self.variable("batch_stats", "mean", jnp.zeros, shape),
+      self.variable("batch_stats", "var", jnp.ones, shape),
+    ]
     if not self.is_mutable_collection("batch_stats"):
       return tuple(self.between(s.value, truncation) for s in stored)
     mean = jnp.mean(x, (0, 1, 2))  # both in one pass: one message on a pod
@@ -139,7 +146,8 @@ class CondNorm(nn.Module):
     i = jnp.clip(jnp.int32(place), 0, self.tables - 2)
     return values[i] + (place - i) * (values[i + 1] - values[i])
 
-USUAL = nn.initializers.variance_scaling(1., "fan_in", "normal", out_axis=0)
+
+USUAL = nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
 
 
 class LabelEmbed(nn.Module):
@@ -148,14 +156,14 @@ class LabelEmbed(nn.Module):
   Labels are int32 [B], or float32 [B, classes]: weights of the rows, by which
   one walks from class to class.
   """
+
   classes: int
   width: int
   embedding_init: Callable[..., Array] = USUAL
 
   @nn.compact
   def __call__(self, y: Array) -> Array:
-    table = self.param("embedding", self.embedding_init,
-                       (self.classes, self.width))
+    table = self.param("embedding", self.embedding_init, (self.classes, self.width))
     if jnp.issubdtype(y.dtype, jnp.integer):
       return jnp.take(table, y, axis=0)
     return jnp.dot(y, table, precision=jax.lax.Precision.HIGHEST)
@@ -169,20 +177,18 @@ class Projection(nn.Module):
     norm: What wraps each layer, such as nets.spectral.spectral.
     kernel_init: Of both layers.
   """
+
   classes: int
   norm: Callable[[nn.Module], nn.Module]
   kernel_init: Callable[..., Array] = nn.initializers.orthogonal()
 
   @nn.compact
   def __call__(self, h: Array, y: Array | None = None) -> Array:
-    logit = self.norm(nn.Dense(
-        1, kernel_init=self.kernel_init, name="linear"))(h)
+    logit = self.norm(nn.Dense(1, kernel_init=self.kernel_init, name="linear"))(h)
     if not self.classes:
       return logit[:, 0]
-    row = self.norm(LabelEmbed(
-        self.classes, h.shape[-1], self.kernel_init, name="label"))(y)
+    row = self.norm(LabelEmbed(self.classes, h.shape[-1], self.kernel_init, name="label"))(y)
     return logit[:, 0] + jnp.sum(row * h, -1)
-
 
 
 class Discrimination(nn.Module):
@@ -196,13 +202,15 @@ class Discrimination(nn.Module):
     kernels: B of the paper, numbers that are appended; 100 in its code.
     dims: C of the paper, the length of what is compared; 5 in its code.
   """
+
   kernels: int = 100
   dims: int = 5
 
   @nn.compact
   def __call__(self, f: Array) -> Array:
-    m = nn.DenseGeneral((self.kernels, self.dims), use_bias=False,
-                        kernel_init=nn.initializers.normal(0.05), name="T")(f)
+    m = nn.DenseGeneral(
+      (self.kernels, self.dims), use_bias=False, kernel_init=nn.initializers.normal(0.05), name="T"
+    )(f)
     gap = jnp.abs(m[:, None] - m[None]).sum(-1)  # [B, B, kernels]
     near = jnp.exp(-gap).sum(1) - 1  # without the example itself
     return jnp.concatenate([f, near], -1)

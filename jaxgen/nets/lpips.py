@@ -3,6 +3,7 @@
 Krizhevsky 2014 ("one weird trick") and Simonyan & Zisserman 2015, without
 their heads, with torchvision's weights. Float32, all digits kept.
 """
+
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class Layer(NamedTuple):
     pooled: Whether the maximum of windows is taken before.
     tap: Whether what comes out is looked at.
   """
+
   number: int
   width: int
   kernel: int = 3
@@ -48,6 +50,7 @@ class Trunk(NamedTuple):
     least: Side of the smallest images from which something comes out.
     layers: In order.
   """
+
   name: str
   pool: int
   least: int
@@ -59,22 +62,41 @@ class Trunk(NamedTuple):
     return [layer for layer in self.layers if layer.tap]
 
 
-ALEX = Trunk("alex", 3, 31, (
-    Layer(0, 64, 11, 4, 2), Layer(3, 192, 5, 1, 2, pooled=True),
-    Layer(6, 384, pooled=True), Layer(8, 256), Layer(10, 256)))
-VGG = Trunk("vgg", 2, 16, (
-    Layer(0, 64, tap=False), Layer(2, 64),
-    Layer(5, 128, pooled=True, tap=False), Layer(7, 128),
-    Layer(10, 256, pooled=True, tap=False), Layer(12, 256, tap=False),
+ALEX = Trunk(
+  "alex",
+  3,
+  31,
+  (
+    Layer(0, 64, 11, 4, 2),
+    Layer(3, 192, 5, 1, 2, pooled=True),
+    Layer(6, 384, pooled=True),
+    Layer(8, 256),
+    Layer(10, 256),
+  ),
+)
+VGG = Trunk(
+  "vgg",
+  2,
+  16,
+  (
+    Layer(0, 64, tap=False),
+    Layer(2, 64),
+    Layer(5, 128, pooled=True, tap=False),
+    Layer(7, 128),
+    Layer(10, 256, pooled=True, tap=False),
+    Layer(12, 256, tap=False),
     Layer(14, 256),
-    Layer(17, 512, pooled=True, tap=False), Layer(19, 512, tap=False),
+    Layer(17, 512, pooled=True, tap=False),
+    Layer(19, 512, tap=False),
     Layer(21, 512),
-    Layer(24, 512, pooled=True, tap=False), Layer(26, 512, tap=False),
-    Layer(28, 512)))
+    Layer(24, 512, pooled=True, tap=False),
+    Layer(26, 512, tap=False),
+    Layer(28, 512),
+  ),
+)
 
 
-def features(trunk: Trunk, params: Sequence[Mapping[str, Array]], x: Array
-             ) -> list[Array]:
+def features(trunk: Trunk, params: Sequence[Mapping[str, Array]], x: Array) -> list[Array]:
   """Images [B, H, W, 3] in [-1, 1] -> [B, h, w, C] of every tap.
 
   `params` has a "kernel" [k, k, C, C'] and a "bias" [C'] for every layer.
@@ -84,16 +106,20 @@ def features(trunk: Trunk, params: Sequence[Mapping[str, Array]], x: Array
     if layer.pooled:
       x = nn.max_pool(x, (trunk.pool,) * 2, (2, 2))
     x = jax.lax.conv_general_dilated(
-        x, p["kernel"], (layer.stride,) * 2, [(layer.pad,) * 2] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest")
+      x,
+      p["kernel"],
+      (layer.stride,) * 2,
+      [(layer.pad,) * 2] * 2,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision="highest",
+    )
     x = nn.relu(x + p["bias"])
     if layer.tap:
       found.append(x)
   return found
 
 
-def converted(weights: Mapping[str, np.ndarray]
-              ) -> tuple[Trunk, list[dict[str, np.ndarray]]]:
+def converted(weights: Mapping[str, np.ndarray]) -> tuple[Trunk, list[dict[str, np.ndarray]]]:
   """torchvision's weights by name -> whose they are, and `params`.
 
   Of the whole network or of its `features` alone.
@@ -114,20 +140,20 @@ def converted(weights: Mapping[str, np.ndarray]
   return trunk, params
 
 
-def linear(trunk: Trunk, weights: Mapping[str, np.ndarray]
-           ) -> list[np.ndarray]:
+def linear(trunk: Trunk, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
   """The weights of channels that LPIPS learnt, [C] for every tap.
 
   Raises:
     KeyError: A tensor is missing.
     ValueError: One has the wrong shape, as if of another network.
   """
-  return [of(weights, f"lin{i}.model.1.weight", (1, layer.width, 1, 1)).ravel()
-          for i, layer in enumerate(trunk.taps)]
+  return [
+    of(weights, f"lin{i}.model.1.weight", (1, layer.width, 1, 1)).ravel()
+    for i, layer in enumerate(trunk.taps)
+  ]
 
 
-def of(weights: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
-       ) -> np.ndarray:
+def of(weights: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
   """A tensor as float32; ValueError for another shape."""
   value = np.asarray(weights[name], np.float32)
   if value.shape != shape:

@@ -1,4 +1,5 @@
 """Multi-layer perceptrons for points [B, D]: a denoiser, a pair, a codec."""
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ Array = jax.Array
 
 class Trunk(nn.Module):
   """Hidden layers of equal width."""
+
   width: int
   depth: int
 
@@ -25,8 +27,9 @@ def waves(x: Array, octaves: int = 3) -> Array:
 
   Tancik et al. 2020, Sec. 6, positional encoding.
   """
-  return jnp.concatenate([x, *(f(x * 2 ** i * jnp.pi) for i in range(octaves)
-                               for f in (jnp.sin, jnp.cos))], -1)
+  return jnp.concatenate(
+    [x, *(f(x * 2**i * jnp.pi) for i in range(octaves) for f in (jnp.sin, jnp.cos))], -1
+  )
 
 
 def given(h: Array, y: Array | None, classes: int, width: int) -> Array:
@@ -38,22 +41,26 @@ def given(h: Array, y: Array | None, classes: int, width: int) -> Array:
 
 class Denoiser(nn.Module):
   """F(x, c_noise, y), shaped like x [B, D]."""
+
   width: int = 128
   depth: int = 3
   classes: int = 0
 
   @nn.compact
-  def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(
+    self, x: Array, c_noise: Array, y: Array | None = None, key: Array | None = None
+  ) -> Array:
     del key  # nothing to draw
     h = jnp.concatenate([waves(x), sinusoids(c_noise, 64)], -1)
     h = Trunk(self.width, self.depth)(
-        given(h, y, self.classes and self.classes + 1, 32))  # the last: none
+      given(h, y, self.classes and self.classes + 1, 32)
+    )  # the last: none
     return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(h)
 
 
 class Generator(nn.Module):
   """z [B, Z], labels -> x [B, dims]."""
+
   width: int = 128
   depth: int = 3
   dims: int = 2
@@ -67,6 +74,7 @@ class Generator(nn.Module):
 
 class Discriminator(nn.Module):
   """x [B, D], labels -> logits [B]."""
+
   width: int = 128
   depth: int = 3
   classes: int = 0
@@ -79,6 +87,7 @@ class Discriminator(nn.Module):
 
 class Codec(nn.Module):
   """Encoder and decoder of a VAE: x [B, D] <-> z [B, Z]."""
+
   z_dim: int = 2
   width: int = 128
   depth: int = 3
@@ -86,10 +95,8 @@ class Codec(nn.Module):
   dims: int = 2
 
   def setup(self):
-    self.encoder = nn.Sequential([
-        Trunk(self.width, self.depth), nn.Dense(2 * self.z_dim)])
-    self.decoder = nn.Sequential([
-        Trunk(self.width, self.depth), nn.Dense(self.dims)])
+    self.encoder = nn.Sequential([Trunk(self.width, self.depth), nn.Dense(2 * self.z_dim)])
+    self.decoder = nn.Sequential([Trunk(self.width, self.depth), nn.Dense(self.dims)])
     self.label = nn.Embed(self.classes, 32) if self.classes else None
 
   def encode(self, x: Array, y: Array | None = None) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ Residual blocks are inverted bottlenecks with grouped convolutions. Their last
 layer begins at zero, the others small enough that a deep stack is no louder
 than one block (Zhang et al. 2019, "Fixup"). No layer but these has a bias.
 """
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxgen.nets.layers import LabelEmbed
 
 Array = jax.Array
 SLOPE = 0.2
-GAIN = (2 / (1 + SLOPE ** 2)) ** 0.5  # of leaky ReLU: He et al. 2015, Eq. 15
+GAIN = (2 / (1 + SLOPE**2)) ** 0.5  # of leaky ReLU: He et al. 2015, Eq. 15
 
 
 class Generator(nn.Module):
@@ -31,6 +32,7 @@ class Generator(nn.Module):
     embedding: Length of a label's, which is appended to z.
     dtype: Of the computation, but at 4x4 it is float32.
   """
+
   widths: Sequence[int] = (768, 768, 768, 768)
   groups: Sequence[int] = (96, 96, 96, 96)
   blocks: int = 2
@@ -40,15 +42,13 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(self, z: Array, y: Array | None = None, key: Array | None = None) -> Array:
     del key
     if self.classes:
-      z = jnp.concatenate([z, LabelEmbed(
-          self.classes, self.embedding, scaled(self.classes),
-          name="label")(y)], -1)
-    basis = self.param("basis", nn.initializers.normal(1.),
-                       (4, 4, self.widths[0]))
+      z = jnp.concatenate(
+        [z, LabelEmbed(self.classes, self.embedding, scaled(self.classes), name="label")(y)], -1
+      )
+    basis = self.param("basis", nn.initializers.normal(1.0), (4, 4, self.widths[0]))
     h = basis * dense(self.widths[0], name="project")(z)[:, None, None]
     h = stage(h, self, 0, jnp.float32)
     for i, width in enumerate(self.widths[1:], 1):
@@ -69,6 +69,7 @@ class Discriminator(nn.Module):
     embedding: Length of a label's; None: the last width.
     dtype: Of the computation, but at 4x4 it is float32.
   """
+
   widths: Sequence[int] = (768, 768, 768, 768)
   groups: Sequence[int] = (96, 96, 96, 96)
   blocks: int = 2
@@ -91,15 +92,13 @@ class Discriminator(nn.Module):
     return jnp.einsum("bhwc,hwc->bc", h, basis)
 
   @nn.compact
-  def __call__(self, x: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(self, x: Array, y: Array | None = None, key: Array | None = None) -> Array:
     del key
     h = self.embed(x)
     if not self.classes:
       return dense(1, name="logit")(h)[:, 0]
     width = self.embedding or self.widths[-1]
-    row = LabelEmbed(self.classes, width, scaled(self.classes * width),
-                     name="label")(y)
+    row = LabelEmbed(self.classes, width, scaled(self.classes * width), name="label")(y)
     return jnp.sum(row * dense(width, name="logit")(h), -1)
 
 
@@ -111,18 +110,26 @@ class Block(nn.Module):
     depth: Blocks in the network, by which weights are scaled.
     dtype: Of the convolutions.
   """
+
   groups: int
   depth: int
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    width, gain = x.shape[-1], GAIN * self.depth ** -0.25  # 2m - 2 = 4: m = 3
+    width, gain = x.shape[-1], GAIN * self.depth**-0.25  # 2m - 2 = 4: m = 3
     act = lambda h: nn.leaky_relu(h, SLOPE)
     h = conv(2 * width, self.dtype, gain, use_bias=True, name="conv_1")(x)
-    h = conv(2 * width, self.dtype, gain, (3, 3), use_bias=True, name="conv_2",
-             feature_group_count=self.groups)(act(h))
-    return x + conv(width, self.dtype, 0., name="conv_3")(act(h))
+    h = conv(
+      2 * width,
+      self.dtype,
+      gain,
+      (3, 3),
+      use_bias=True,
+      name="conv_2",
+      feature_group_count=self.groups,
+    )(act(h))
+    return x + conv(width, self.dtype, 0.0, name="conv_3")(act(h))
 
 
 def stage(h: Array, net: nn.Module, i: int, dtype: Any) -> Array:
@@ -133,25 +140,25 @@ def stage(h: Array, net: nn.Module, i: int, dtype: Any) -> Array:
   return h
 
 
-def scaled(fan_in: int, gain: float = 1.) -> Callable:
+def scaled(fan_in: int, gain: float = 1.0) -> Callable:
   """Initialises with N(0, gain^2 / fan_in)."""
-  return nn.initializers.normal(gain * fan_in ** -0.5)
+  return nn.initializers.normal(gain * fan_in**-0.5)
 
 
 def he(gain: float) -> Callable:
   """The same, with the kernel's own fan-in; zeros where the gain is zero."""
   if not gain:
     return nn.initializers.zeros
-  return nn.initializers.variance_scaling(gain ** 2, "fan_in", "normal")
+  return nn.initializers.variance_scaling(gain**2, "fan_in", "normal")
 
 
-def conv(width: int, dtype: Any, gain: float = 1., size: tuple = (1, 1),
-         use_bias: bool = False, **kw) -> nn.Conv:
+def conv(
+  width: int, dtype: Any, gain: float = 1.0, size: tuple = (1, 1), use_bias: bool = False, **kw
+) -> nn.Conv:
   """A convolution, one by one and without a bias if nothing else is said."""
-  return nn.Conv(width, size, use_bias=use_bias, dtype=dtype,
-                 kernel_init=he(gain), **kw)
+  return nn.Conv(width, size, use_bias=use_bias, dtype=dtype, kernel_init=he(gain), **kw)
 
 
 def dense(width: int, **kw) -> nn.Dense:
   """A matrix."""
-  return nn.Dense(width, use_bias=False, kernel_init=he(1.), **kw)
+  return nn.Dense(width, use_bias=False, kernel_init=he(1.0), **kw)

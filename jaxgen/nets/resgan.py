@@ -5,6 +5,7 @@ conditional batch norm and projection, Miyato & Koyama 2018, Figs. 12-14.
 The reference codes mix features by 1x1 after nearest neighbours and before
 means; here it is the other way round: it is the same, for a fourth of the work.
 """
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from jaxgen.nets.unet import halve
 Array = jax.Array
 Wrap = Callable[[nn.Module], nn.Module]
 GLOROT = nn.initializers.glorot_uniform()
-LOUD = nn.initializers.variance_scaling(2., "fan_avg", "uniform")
+LOUD = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
 
 
 def total(h: Array) -> Array:
@@ -63,6 +64,7 @@ class Generator(nn.Module):
     enlarge: Doubles H and W: `upsample`, or torch-mimicry's `bilinear`.
     dtype: Of the convolutions.
   """
+
   widths: Sequence[int] = (256, 256, 256, 256)
   channels: int = 3
   classes: int = 0
@@ -71,15 +73,14 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(self, z: Array, y: Array | None = None, key: Array | None = None) -> Array:
     del key
     first, side = self.widths[0], self.bottom
-    h = nn.Dense(side * side * first, dtype=self.dtype, kernel_init=GLOROT,
-                 name="first")(z).reshape(-1, side, side, first)
+    h = nn.Dense(side * side * first, dtype=self.dtype, kernel_init=GLOROT, name="first")(
+      z
+    ).reshape(-1, side, side, first)
     for i, width in enumerate(self.widths[1:]):
-      h = Up(width, self.classes, self.enlarge, self.dtype,
-             name=f"block_{i}")(h, y)
+      h = Up(width, self.classes, self.enlarge, self.dtype, name=f"block_{i}")(h, y)
     h = nn.relu(CondNorm(None, name="norm")(h))
     h = conv(self.channels, self.dtype, GLOROT, name="last")(h)
     return jnp.tanh(h.astype(jnp.float32))
@@ -87,6 +88,7 @@ class Generator(nn.Module):
 
 class Up(nn.Module):
   """Norm, ReLU, enlarge, 3x3, norm, ReLU, 3x3; beside a 1x1."""
+
   width: int
   classes: int
   enlarge: Callable[[Array], Array]
@@ -94,16 +96,14 @@ class Up(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, y: Array | None) -> Array:
-    table = functools.partial(
-        LabelEmbed, self.classes, embedding_init=nn.initializers.zeros)
+    table = functools.partial(LabelEmbed, self.classes, embedding_init=nn.initializers.zeros)
     norm = lambda name: CondNorm(table, name=name)
     y = y if self.classes else None
     h = self.enlarge(nn.relu(norm("norm_1")(x, y)))
     h = conv(self.width, self.dtype, name="conv_1")(h)
     h = nn.relu(norm("norm_2")(h, y))
     h = conv(self.width, self.dtype, name="conv_2")(h)
-    x = nn.Dense(self.width, dtype=self.dtype, kernel_init=GLOROT,
-                 name="skip")(x)
+    x = nn.Dense(self.width, dtype=self.dtype, kernel_init=GLOROT, name="skip")(x)
     return self.enlarge(x) + h
 
 
@@ -119,6 +119,7 @@ class Discriminator(nn.Module):
     pool: Of positions before the last layer: `total`, or WGAN-GP's `mean`.
     dtype: Of the convolutions.
   """
+
   widths: Sequence[int] = (128, 128, 128, 128)
   halvings: int = 2
   classes: int = 0
@@ -135,13 +136,11 @@ class Discriminator(nn.Module):
     first, *rest = self.widths
     x = First(first, self.wrap, resample(0), self.dtype, name="block_0")(x)
     for i, width in enumerate(rest, 1):
-      x = Down(width, self.wrap, self.norm, resample(i), self.dtype,
-               name=f"block_{i}")(x)
+      x = Down(width, self.wrap, self.norm, resample(i), self.dtype, name=f"block_{i}")(x)
     return self.pool(nn.relu(x).astype(jnp.float32))
 
   @nn.compact
-  def __call__(self, x: Array, y: Array | None = None,
-               key: Array | None = None) -> Array:
+  def __call__(self, x: Array, y: Array | None = None, key: Array | None = None) -> Array:
     del key
     head = Projection(self.classes, self.wrap, GLOROT, name="head")
     return head(self.embed(x), y)
@@ -149,6 +148,7 @@ class Discriminator(nn.Module):
 
 class Down(nn.Module):
   """ReLU, 3x3, ReLU, 3x3, resample; beside a 1x1 where the shape changes."""
+
   width: int
   wrap: Wrap
   norm: Callable[[Array], Array]
@@ -162,13 +162,15 @@ class Down(nn.Module):
     h = wide(self.width, "conv_2")(nn.relu(self.norm(h)))
     h, skip = self.resample(h), self.resample(x)
     if skip.shape != x.shape or self.width != x.shape[-1]:
-      skip = self.wrap(nn.Dense(self.width, dtype=self.dtype,
-                                kernel_init=GLOROT, name="skip"))(skip)
+      skip = self.wrap(nn.Dense(self.width, dtype=self.dtype, kernel_init=GLOROT, name="skip"))(
+        skip
+      )
     return skip + h
 
 
 class First(nn.Module):
   """The same of an image: nothing is cut off before the first layer."""
+
   width: int
   wrap: Wrap
   resample: Callable[[Array], Array]
@@ -178,8 +180,9 @@ class First(nn.Module):
   def __call__(self, x: Array) -> Array:
     wide = lambda name: self.wrap(conv(self.width, self.dtype, name=name))
     h = wide("conv_2")(nn.relu(wide("conv_1")(x)))
-    skip = self.wrap(nn.Dense(self.width, dtype=self.dtype, kernel_init=GLOROT,
-                              name="skip"))(self.resample(x))
+    skip = self.wrap(nn.Dense(self.width, dtype=self.dtype, kernel_init=GLOROT, name="skip"))(
+      self.resample(x)
+    )
     return skip + self.resample(h)
 
 

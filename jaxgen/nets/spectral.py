@@ -1,4 +1,5 @@
 """Layers whose weights have spectral norm 1 (Miyato et al. 2018, Eq. 8)."""
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ class Spectral(nn.Module):
       which is not kept, as Brock's code does.
     eps: The least norm by which a vector is divided.
   """
+
   layer: nn.Module
   stored: bool = False
   eps: float = 1e-6
@@ -32,13 +34,13 @@ class Spectral(nn.Module):
     if self.is_initializing():
       self.layer(*args)  # makes the weights
     params = dict(self.layer.variables["params"])
-    name, = {"kernel", "embedding"} & set(params)
+    (name,) = {"kernel", "embedding"} & set(params)
     weight = params[name]
     # As PyTorch sees it: rows are what comes out, or labels.
-    matrix = (weight if name == "embedding"
-              else weight.reshape(-1, weight.shape[-1]).T)
-    u = self.variable("spectral", "u", lambda: jax.random.normal(
-        self.make_rng("params"), matrix.shape[:1]))
+    matrix = weight if name == "embedding" else weight.reshape(-1, weight.shape[-1]).T
+    u = self.variable(
+      "spectral", "u", lambda: jax.random.normal(self.make_rng("params"), matrix.shape[:1])
+    )
     kept = self.variable("spectral", "sigma", lambda: jnp.ones([]))
     moves = self.is_mutable_collection("spectral")
     if moves or not self.stored:
@@ -52,12 +54,12 @@ class Spectral(nn.Module):
     return alone.apply({"params": params}, *args)
 
 
-def power_iteration(matrix: Array, u: Array, eps: float
-                    ) -> tuple[Array, Array]:
+def power_iteration(matrix: Array, u: Array, eps: float) -> tuple[Array, Array]:
   """One of them: [M, N] and [M] -> u, and the largest singular value.
 
   The gradient of the value takes both vectors for constants.
   """
+
   def unit(x):
     return x / jnp.maximum(jnp.linalg.norm(x), eps)
 
@@ -68,8 +70,7 @@ def power_iteration(matrix: Array, u: Array, eps: float
   return u, dot(dot(u, matrix), v)
 
 
-def spectral(layer: nn.Module, stored: bool = False, eps: float = 1e-6
-             ) -> nn.Module:
+def spectral(layer: nn.Module, stored: bool = False, eps: float = 1e-6) -> nn.Module:
   """For `norm`: divides every weight by its largest singular value."""
   return Spectral(layer, stored, eps)
 

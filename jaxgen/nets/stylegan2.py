@@ -4,6 +4,7 @@ A mapping network makes w of z; an affine layer before every convolution turns w
 into scales of its input channels, and the output is brought back to unit
 variance (Sec. 2.2). Names of parameters are those of the reference code.
 """
+
 import zlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -42,6 +43,7 @@ class Generator(nn.Module):
       is float32 always.
     fine: See there.
   """
+
   size: int = 256
   channels: int = 3
   base: int = 16384
@@ -58,7 +60,7 @@ class Generator(nn.Module):
   fine: int = 4
 
   # Truncation, below: by how much, and of how many of the first layers.
-  knobs: ClassVar[dict[str, float]] = {"psi": 1., "cutoff": float("inf")}
+  knobs: ClassVar[dict[str, float]] = {"psi": 1.0, "cutoff": float("inf")}
 
   def setup(self):
     self.mapping = Mapping(self.w_dim, self.layers, self.classes)
@@ -67,9 +69,16 @@ class Generator(nn.Module):
     for size in heights(self.size):
       half = size >= max(2 * self.size >> self.fine, 8)
       blocks[f"b{size}"] = Block(
-          size, min(self.base // size, self.most), self.channels, self.arch,
-          size == self.size, self.noise, self.clamp, self.taps,
-          self.dtype if half else jnp.float32)
+        size,
+        min(self.base // size, self.most),
+        self.channels,
+        self.arch,
+        size == self.size,
+        self.noise,
+        self.clamp,
+        self.taps,
+        self.dtype if half else jnp.float32,
+      )
     self.synthesis = blocks
 
   @property
@@ -77,9 +86,13 @@ class Generator(nn.Module):
     """How many layers take a w: L."""
     return 2 * len(heights(self.size))
 
-  def map(self, z: Array, y: Array | None = None,
-          psi: Array | float = 1., cutoff: Array | float | None = None
-          ) -> Array:
+  def map(
+    self,
+    z: Array,
+    y: Array | None = None,
+    psi: Array | float = 1.0,
+    cutoff: Array | float | None = None,
+  ) -> Array:
     """z [B, Z] -> w for every layer, [B, L, W].
 
     Truncation (Karras et al. 2019, App. B): w_avg + psi (w - w_avg), for the
@@ -100,12 +113,17 @@ class Generator(nn.Module):
     h = x = None
     for i, block in enumerate(self.synthesis.values()):
       # A block's last w is the next one's first.
-      h, x = block(h, x, ws[:, max(2 * i - 1, 0):2 * i + 2], key)
+      h, x = block(h, x, ws[:, max(2 * i - 1, 0) : 2 * i + 2], key)
     return x
 
-  def __call__(self, z: Array, y: Array | None = None,
-               key: Array | None = None, psi: Array | float = 1.,
-               cutoff: Array | float | None = None) -> Array:
+  def __call__(
+    self,
+    z: Array,
+    y: Array | None = None,
+    key: Array | None = None,
+    psi: Array | float = 1.0,
+    cutoff: Array | float | None = None,
+  ) -> Array:
     return self.synthesize(self.map(z, y, psi, cutoff), key)
 
 
@@ -126,6 +144,7 @@ class Block(nn.Module):
     arch: See `Generator`, as are the others.
     last: Makes an image whatever the architecture.
   """
+
   height: int
   width: int
   channels: int
@@ -137,17 +156,16 @@ class Block(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, h: Array | None, x: Array | None, ws: Array,
-               key: Array | None) -> tuple[Array, Array | None]:
+  def __call__(
+    self, h: Array | None, x: Array | None, ws: Array, key: Array | None
+  ) -> tuple[Array, Array | None]:
     def layer(name, up=False):
-      return Layer(self.width, self.height, up, self.noise, self.clamp,
-                   self.taps, name=name)
+      return Layer(self.width, self.height, up, self.noise, self.clamp, self.taps, name=name)
 
     residual = self.arch == "resnet" and h is not None
-    gain = HALF if residual else 1.
+    gain = HALF if residual else 1.0
     if h is None:
-      const = self.param("const", NORMAL(1.),
-                         (self.height, self.height, self.width))
+      const = self.param("const", NORMAL(1.0), (self.height, self.height, self.width))
       h = jnp.broadcast_to(const, (len(ws), *const.shape)).astype(self.dtype)
       h = layer("conv1")(h, ws[:, 0], key)
     else:
@@ -155,8 +173,7 @@ class Block(nn.Module):
       h = layer("conv0", up=True)(h, ws[:, 0], key)
       h = layer("conv1")(h, ws[:, 1], key, gain)
     if residual:
-      h += Conv(self.width, 1, up=True, act=False, taps=self.taps,
-                name="skip")(before, gain)
+      h += Conv(self.width, 1, up=True, act=False, taps=self.taps, name="skip")(before, gain)
     if x is not None:
       x = fir.upsample(x, self.taps)
     if self.last or self.arch == "skip":
@@ -177,6 +194,7 @@ class Layer(nn.Module):
     clamp: Bound of what comes out.
     taps: Of the filter.
   """
+
   width: int
   height: int
   up: bool = False
@@ -185,11 +203,9 @@ class Layer(nn.Module):
   taps: Sequence[float] = fir.TAPS
 
   @nn.compact
-  def __call__(self, x: Array, w: Array, key: Array | None = None,
-               gain: float = 1.) -> Array:
-    style = Dense(x.shape[-1], bias=1., name="affine")(w)
-    kernel = self.param("kernel", NORMAL(1.),
-                        (3, 3, x.shape[-1], self.width))
+  def __call__(self, x: Array, w: Array, key: Array | None = None, gain: float = 1.0) -> Array:
+    style = Dense(x.shape[-1], bias=1.0, name="affine")(w)
+    kernel = self.param("kernel", NORMAL(1.0), (3, 3, x.shape[-1], self.width))
     y = modulated(x, kernel, style, self.up, self.taps)
     if self.noise:
       y += self.drawn(key).astype(x.dtype)
@@ -201,8 +217,9 @@ class Layer(nn.Module):
     """Noise [1 or B, H, W, 1]: what was drawn once, or by keys [B]."""
     shape = (self.height, self.height)
     strength = self.param("noise_strength", nn.initializers.zeros, ())
-    const = self.variable("noise", "noise_const", lambda: jax.random.normal(
-        self.make_rng("params"), shape)).value
+    const = self.variable(
+      "noise", "noise_const", lambda: jax.random.normal(self.make_rng("params"), shape)
+    ).value
     if key is None:
       return (strength * const)[None, ..., None]
     salt = zlib.crc32("/".join(self.path).encode()) & 0x7FFFFFFF
@@ -212,22 +229,28 @@ class Layer(nn.Module):
 
 class ToRGB(nn.Module):
   """Features and w [B, W] -> an image's summand; not demodulated."""
+
   channels: int
   clamp: float | None = None
 
   @nn.compact
   def __call__(self, x: Array, w: Array) -> Array:
     width = x.shape[-1]
-    style = Dense(width, bias=1., name="affine")(w) / np.sqrt(width)
-    kernel = self.param("kernel", NORMAL(1.), (1, 1, width, self.channels))
+    style = Dense(width, bias=1.0, name="affine")(w) / np.sqrt(width)
+    kernel = self.param("kernel", NORMAL(1.0), (1, 1, width, self.channels))
     bias = self.param("bias", nn.initializers.zeros, (self.channels,))
     y = modulated(x, kernel, style, demodulate=False)
     return clip(y + bias.astype(x.dtype), self.clamp)
 
 
-def modulated(x: Array, kernel: Array, style: Array, up: bool = False,
-              taps: Sequence[float] = fir.TAPS, demodulate: bool = True
-              ) -> Array:
+def modulated(
+  x: Array,
+  kernel: Array,
+  style: Array,
+  up: bool = False,
+  taps: Sequence[float] = fir.TAPS,
+  demodulate: bool = True,
+) -> Array:
   """A convolution by another kernel for each example.
 
   Karras et al. 2020a, Eqs. 1-3: input channels are scaled by the style; then
@@ -244,18 +267,15 @@ def modulated(x: Array, kernel: Array, style: Array, up: bool = False,
   """
   if demodulate and x.dtype != jnp.float32:
     # Sizes that cancel below are taken off before they can overflow.
-    kernel /= (jnp.max(jnp.abs(kernel), (0, 1, 2))
-               * np.sqrt(np.prod(kernel.shape[:3])))
+    kernel /= jnp.max(jnp.abs(kernel), (0, 1, 2)) * np.sqrt(np.prod(kernel.shape[:3]))
     style /= jnp.max(jnp.abs(style), -1, keepdims=True)
   y = x * style.astype(x.dtype)[:, None, None]
   y = fir.conv(y, kernel.astype(x.dtype), taps, up)
   if not demodulate:
     return y
-  square = jnp.matmul(style ** 2, jnp.sum(kernel ** 2, (0, 1)),
-                      precision="highest")
+  square = jnp.matmul(style**2, jnp.sum(kernel**2, (0, 1)), precision="highest")
   scale = jax.lax.rsqrt(square + 1e-8).astype(x.dtype)
   return y * scale[:, None, None]
-
 
 
 class Discriminator(nn.Module):
@@ -279,6 +299,7 @@ class Discriminator(nn.Module):
       is float32 always.
     fine: See there.
   """
+
   base: int = 16384
   most: int = 512
   classes: int = 0
@@ -293,8 +314,9 @@ class Discriminator(nn.Module):
   fine: int = 4
 
   @nn.compact
-  def __call__(self, x: Array, y: Array | None = None,
-               key: Array | None = None, embed: bool = False) -> Array:
+  def __call__(
+    self, x: Array, y: Array | None = None, key: Array | None = None, embed: bool = False
+  ) -> Array:
     del key
     size, width = x.shape[1], lambda h: min(self.base // h, self.most)
     if x.shape[2] != size:
@@ -302,12 +324,25 @@ class Discriminator(nn.Module):
     h = None
     for height in reversed(heights(size)[1:]):
       half = height >= max(2 * size >> self.fine, 8)
-      h, x = DiscBlock(width(height), width(height // 2), self.arch, self.clamp,
-                   self.taps, self.dtype if half else jnp.float32,
-                   name=f"b{height}")(h, x)
+      h, x = DiscBlock(
+        width(height),
+        width(height // 2),
+        self.arch,
+        self.clamp,
+        self.taps,
+        self.dtype if half else jnp.float32,
+        name=f"b{height}",
+      )(h, x)
     mapped = self.mapped or width(4)
-    h, out = Epilogue(width(4), mapped if self.classes else 1, self.arch,
-                      self.group, self.features, self.clamp, name="b4")(h, x)
+    h, out = Epilogue(
+      width(4),
+      mapped if self.classes else 1,
+      self.arch,
+      self.group,
+      self.features,
+      self.clamp,
+      name="b4",
+    )(h, x)
     if embed:
       return h
     if not self.classes:
@@ -328,6 +363,7 @@ class DiscBlock(nn.Module):
     out: That go out.
     arch: See `Discriminator`, as are the others.
   """
+
   width: int
   out: int
   arch: str
@@ -336,8 +372,7 @@ class DiscBlock(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, h: Array | None, x: Array | None
-               ) -> tuple[Array, Array | None]:
+  def __call__(self, h: Array | None, x: Array | None) -> tuple[Array, Array | None]:
     if h is not None:
       h = h.astype(self.dtype)
     if h is None or self.arch == "skip":
@@ -345,13 +380,11 @@ class DiscBlock(nn.Module):
       rgb = Conv(self.width, 1, clamp=self.clamp, name="fromrgb")(x)
       h = rgb if h is None else h + rgb
       x = fir.downsample(x, self.taps) if self.arch == "skip" else None
-    before, gain = h, HALF if self.arch == "resnet" else 1.
+    before, gain = h, HALF if self.arch == "resnet" else 1.0
     h = Conv(self.width, clamp=self.clamp, name="conv0")(h)
-    h = Conv(self.out, down=True, clamp=self.clamp, taps=self.taps,
-             name="conv1")(h, gain)
+    h = Conv(self.out, down=True, clamp=self.clamp, taps=self.taps, name="conv1")(h, gain)
     if self.arch == "resnet":
-      h += Conv(self.out, 1, down=True, act=False, taps=self.taps,
-                name="skip")(before, gain)
+      h += Conv(self.out, 1, down=True, act=False, taps=self.taps, name="skip")(before, gain)
     return h, x
 
 
@@ -360,6 +393,7 @@ class Epilogue(nn.Module):
 
   In float32. The attributes are those of `Discriminator`.
   """
+
   width: int
   out: int
   arch: str
@@ -368,8 +402,7 @@ class Epilogue(nn.Module):
   clamp: float | None
 
   @nn.compact
-  def __call__(self, h: Array | None, x: Array | None
-               ) -> tuple[Array, Array]:
+  def __call__(self, h: Array | None, x: Array | None) -> tuple[Array, Array]:
     if h is not None:
       h = h.astype(jnp.float32)
     if self.arch == "skip":

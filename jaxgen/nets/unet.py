@@ -4,6 +4,7 @@ One module is ADM's (Dhariwal & Nichol 2021), DDPM's (Ho et al. 2020) and SR3's
 network; which, is for configs to say. Names of parameters carry the numbers of
 ADM's published checkpoints: in_4_res is `input_blocks.4.0`.
 """
+
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -33,10 +34,11 @@ class ResBlock(nn.Module):
     norm: Makes a norm from its name.
     dtype: Of the convolutions; the embedding's layer is float32.
   """
+
   width: int
   resample: Callable[[Array], Array] | None = None
   affine: bool = True
-  dropout: float = 0.
+  dropout: float = 0.0
   norm: Callable[..., nn.Module] = GroupNorm
   dtype: Any = jnp.float32
 
@@ -46,8 +48,9 @@ class ResBlock(nn.Module):
     if self.resample:
       h, x = self.resample(h), self.resample(x)
     h = conv(self.width, self.dtype, "conv_1")(h)
-    emb = nn.Dense(self.width * (1 + self.affine), kernel_init=TORCH,
-                   name="emb")(emb).astype(h.dtype)[:, None, None]
+    emb = nn.Dense(self.width * (1 + self.affine), kernel_init=TORCH, name="emb")(emb).astype(
+      h.dtype
+    )[:, None, None]
     if self.affine:
       scale, shift = jnp.split(emb, 2, -1)
       h = self.norm(name="norm_2")(h) * (1 + scale) + shift
@@ -56,8 +59,7 @@ class ResBlock(nn.Module):
     h = Dropout(self.dropout)(nn.silu(h), key)
     h = conv(self.width, self.dtype, "conv_2", init=ZERO)(h)
     if x.shape[-1] != self.width:
-      x = nn.Dense(self.width, dtype=self.dtype, kernel_init=TORCH,
-                   name="skip")(x)
+      x = nn.Dense(self.width, dtype=self.dtype, kernel_init=TORCH, name="skip")(x)
     return x + h
 
 
@@ -75,6 +77,7 @@ class Attention(nn.Module):
     norm: Makes a norm from its name.
     dtype: Of the matrix products.
   """
+
   heads: int | None = None
   head: int = 64
   split_first: bool = False
@@ -88,8 +91,9 @@ class Attention(nn.Module):
     heads = self.heads or divisor(c, c // self.head)
     if c % heads:
       raise ValueError(f"{c} channels cannot be split into {heads} heads")
-    qkv = nn.Dense(3 * c, self.bias, dtype=self.dtype, kernel_init=TORCH,
-                   name="qkv")(self.norm(name="norm")(x))
+    qkv = nn.Dense(3 * c, self.bias, dtype=self.dtype, kernel_init=TORCH, name="qkv")(
+      self.norm(name="norm")(x)
+    )
     q, k, v = apart(qkv.reshape(b, h * w, 3 * c), heads, self.split_first)
     y = attend(q, k, v).reshape(b, h, w, c)
     return x + nn.Dense(c, dtype=self.dtype, kernel_init=ZERO, name="proj")(y)
@@ -108,17 +112,18 @@ class Down(nn.Module):
 
   `pad` is ADM's (1, 1) or, as TensorFlow pads and so DDPM, (0, 1).
   """
+
   pad: tuple[int, int] = (1, 1)
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    return conv(x.shape[-1], self.dtype, "conv", strides=2,
-                padding=[self.pad, self.pad])(x)
+    return conv(x.shape[-1], self.dtype, "conv", strides=2, padding=[self.pad, self.pad])(x)
 
 
 class Up(nn.Module):
   """Doubles H and W: nearest neighbours, then a convolution."""
+
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -131,30 +136,33 @@ def halve(x: Array) -> Array:
   return nn.avg_pool(x, (2, 2), (2, 2))
 
 
-def conv(width: int, dtype: Any, name: str, init: Callable = TORCH, **kw
-         ) -> nn.Conv:
+def conv(width: int, dtype: Any, name: str, init: Callable = TORCH, **kw) -> nn.Conv:
   """Three by three."""
   return nn.Conv(width, (3, 3), dtype=dtype, kernel_init=init, name=name, **kw)
 
 
-
-def time_and_label(c_noise: Array, y: Array | None, width: int, labels: int,
-                   features: Callable = sinusoids, level: Array | None = None
-                   ) -> Array:
+def time_and_label(
+  c_noise: Array,
+  y: Array | None,
+  width: int,
+  labels: int,
+  features: Callable = sinusoids,
+  level: Array | None = None,
+) -> Array:
   """What all blocks are told: time and label, [B, 4 width], in float32."""
   dense = functools.partial(nn.Dense, 4 * width, kernel_init=TORCH)
   emb = dense(name="time_0")(features(c_noise, width))
   emb = dense(name="time_2")(nn.silu(emb))
   if labels:
-    emb += nn.Embed(labels, 4 * width, name="label",
-                    embedding_init=nn.initializers.normal(1.))(y)
+    emb += nn.Embed(labels, 4 * width, name="label", embedding_init=nn.initializers.normal(1.0))(y)
   if level is not None:
     emb += level_embedding(level, width, 4 * width)
   return nn.silu(emb)
 
 
-def noise_level(c_noise: Array, y: Array | None, width: int, labels: int,
-                level: Array | None = None) -> Array:
+def noise_level(
+  c_noise: Array, y: Array | None, width: int, labels: int, level: Array | None = None
+) -> Array:
   """SR3's: the noise level in (0, 1] itself, [B, width]; no labels."""
   dense = functools.partial(nn.Dense, kernel_init=TORCH)
   emb = sinusoids(c_noise, width, sine_first=True)
@@ -163,16 +171,16 @@ def noise_level(c_noise: Array, y: Array | None, width: int, labels: int,
   return emb if level is None else emb + level_embedding(level, width, width)
 
 
-def level_and_label(c_noise: Array, y: Array | None, width: int, labels: int,
-                    level: Array | None = None) -> Array:
+def level_and_label(
+  c_noise: Array, y: Array | None, width: int, labels: int, level: Array | None = None
+) -> Array:
   """As `time_and_label`, of a noise level in (0, 1] in place of the time."""
   return time_and_label(1000 * c_noise, y, width, labels, level=level)
 
 
 def level_embedding(level: Array, width: int, out: int) -> Array:
   """A level of augmentation [B] in [0, 1], as the time is told: [B, out]."""
-  emb = nn.Dense(4 * width, kernel_init=TORCH, name="level_0")(
-      sinusoids(1000 * level, width))
+  emb = nn.Dense(4 * width, kernel_init=TORCH, name="level_0")(sinusoids(1000 * level, width))
   return nn.Dense(out, kernel_init=TORCH, name="level_2")(nn.silu(emb))
 
 
@@ -203,6 +211,7 @@ class Trunk(nn.Module):
     dtype: Of the computation; parameters, norms, softmax, the embedding and
       the last layer are float32.
   """
+
   width: int = 128
   mults: Sequence[float] = (1, 2, 2, 2)
   blocks: int = 2
@@ -215,7 +224,7 @@ class Trunk(nn.Module):
   affine: bool = True
   updown: bool = False
   pad: Sequence[int] = (1, 1)
-  dropout: float = 0.
+  dropout: float = 0.0
   groups: int = 32
   least: int = 1
   eps: float = 1e-5
@@ -231,56 +240,65 @@ class Trunk(nn.Module):
   def heights(self, height: int) -> tuple[int, ...]:
     """Those of the levels, for images of `height`."""
     halved = lambda h, _: h // 2 if self.updown else -(-h // 2)
-    return tuple(itertools.accumulate(
-        self.mults[1:], halved, initial=height))
+    return tuple(itertools.accumulate(self.mults[1:], halved, initial=height))
 
   def kept(self, block: type[nn.Module], h: Array) -> type[nn.Module]:
     """A block for h, whose activations are kept or made again."""
     return nn.remat(block) if h.shape[1] in self.remat else block
 
-  def res(self, h: Array, emb: Array, key: Array | None, name: str,
-          width: int | None = None, resample: Callable | None = None) -> Array:
+  def res(
+    self,
+    h: Array,
+    emb: Array,
+    key: Array | None,
+    name: str,
+    width: int | None = None,
+    resample: Callable | None = None,
+  ) -> Array:
     """A residual block of `width` channels, or as many as h has."""
     return self.kept(ResBlock, h)(
-        width or h.shape[-1], resample, self.affine, self.dropout, self.norm,
-        self.dtype, name=name)(h, emb, key)
+      width or h.shape[-1], resample, self.affine, self.dropout, self.norm, self.dtype, name=name
+    )(h, emb, key)
 
   def attention(self, h: Array, name: str, heads: int | None = None) -> Array:
     """Self-attention of `heads`, or as many as elsewhere."""
     return self.kept(Attention, h)(
-        heads or self.heads, self.head, self.split_first, self.bias, self.norm,
-        self.dtype, name=name)(h)
+      heads or self.heads, self.head, self.split_first, self.bias, self.norm, self.dtype, name=name
+    )(h)
 
-  def level(self, h: Array, emb: Array, key: Array | None, name: str,
-            mult: float, heads: int | None = None) -> Array:
+  def level(
+    self, h: Array, emb: Array, key: Array | None, name: str, mult: float, heads: int | None = None
+  ) -> Array:
     """A residual block, with self-attention at the heights that have it."""
     h = self.res(h, emb, key, f"{name}_res", int(self.width * mult))
-    return self.attention(h, f"{name}_attn", heads) if (
-        h.shape[1] in self.attend) else h
+    return self.attention(h, f"{name}_attn", heads) if (h.shape[1] in self.attend) else h
 
-  def descend(self, x: Array, emb: Array, key: Array | None
-              ) -> tuple[Array, list[Array]]:
+  def descend(self, x: Array, emb: Array, key: Array | None) -> tuple[Array, list[Array]]:
     """-> what comes out of the middle, and of every block before it."""
     least = 2 ** (len(self.mults) - 1)
     if self.updown and (x.shape[1] % least or x.shape[2] % least):
       raise ValueError(
-          f"images of {x.shape[1]}x{x.shape[2]} cannot be halved "
-          f"{len(self.mults) - 1} times: want multiples of {least}")
+        f"images of {x.shape[1]}x{x.shape[2]} cannot be halved "
+        f"{len(self.mults) - 1} times: want multiples of {least}"
+      )
     skips = [conv(int(self.width * self.mults[0]), self.dtype, "in_0")(x)]
     for i, mult in enumerate(self.mults):
       if i:
         name, h = f"in_{len(skips)}_down", skips[-1]
         skips.append(
-            self.res(h, emb, key, name, resample=halve) if self.updown
-            else Down(tuple(self.pad), self.dtype, name=name)(h))
+          self.res(h, emb, key, name, resample=halve)
+          if self.updown
+          else Down(tuple(self.pad), self.dtype, name=name)(h)
+        )
       for _ in range(self.blocks):
         name = f"in_{len(skips)}"
         skips.append(self.level(skips[-1], emb, key, name, mult))
     heights = sorted({skip.shape[1] for skip in skips}, reverse=True)
     if unknown := set(self.remat) - set(heights):
       raise ValueError(
-          f"remat={self.remat}: no block gets {unknown.pop()}, they get "
-          f"heights of {', '.join(map(str, heights))}")
+        f"remat={self.remat}: no block gets {unknown.pop()}, they get "
+        f"heights of {', '.join(map(str, heights))}"
+      )
     h = self.res(skips[-1], emb, key, "mid_0")
     h = self.res(self.attention(h, "mid_1"), emb, key, "mid_2")
     return h, skips
@@ -298,20 +316,26 @@ class UNet(Trunk):
   has `heads_up` heads, if that is no None (improved-diffusion's
   num_heads_upsample).
   """
+
   learned: bool = False
   enlarge: str = "bilinear"
   heads_up: int | None = None
 
   @nn.compact
-  def __call__(self, x: Array, c_noise: Array, y: Array | None = None,
-               key: Array | None = None, low_res: Array | None = None,
-               level: Array | None = None) -> Array:
+  def __call__(
+    self,
+    x: Array,
+    c_noise: Array,
+    y: Array | None = None,
+    key: Array | None = None,
+    low_res: Array | None = None,
+    level: Array | None = None,
+  ) -> Array:
     emb = self.embedding(c_noise, y, self.width, self.labels, level=level)
     channels = x.shape[-1]
     if low_res is not None:
       large = (*x.shape[:-1], low_res.shape[-1])
-      x = jnp.concatenate(
-          [x, jax.image.resize(low_res, large, self.enlarge)], -1)
+      x = jnp.concatenate([x, jax.image.resize(low_res, large, self.enlarge)], -1)
     h, skips = self.descend(x, emb, key)
     index = 0
     for i, mult in reversed(list(enumerate(self.mults))):
@@ -322,11 +346,9 @@ class UNet(Trunk):
           h = self.rise(h, emb, key, f"out_{index}_up", skips[-1])
         index += 1
     h = nn.silu(self.norm(name="head_norm")(h.astype(jnp.float32)))
-    return conv(channels * (1 + self.learned), jnp.float32, "head_conv",
-                init=ZERO)(h)
+    return conv(channels * (1 + self.learned), jnp.float32, "head_conv", init=ZERO)(h)
 
-  def rise(self, h: Array, emb: Array, key: Array | None, name: str,
-           like: Array) -> Array:
+  def rise(self, h: Array, emb: Array, key: Array | None, name: str, like: Array) -> Array:
     """Doubles H and W, to those of `like` where these are odd."""
     if self.updown:
       return self.res(h, emb, key, name, resample=upsample)
@@ -339,11 +361,13 @@ class Classifier(Trunk):
 
   Dhariwal & Nichol 2021, Sec. 4 and App. I, Table 12.
   """
+
   classes: int = 1000
 
   @nn.compact
-  def __call__(self, x: Array, c_noise: Array, key: Array | None = None,
-               features: bool = False) -> Array:
+  def __call__(
+    self, x: Array, c_noise: Array, key: Array | None = None, features: bool = False
+  ) -> Array:
     emb = self.embedding(c_noise, None, self.width, self.labels)
     h, _ = self.descend(x, emb, key)
     h = nn.silu(self.norm(name="head_norm")(h.astype(jnp.float32)))
@@ -360,6 +384,7 @@ class Pool(nn.Module):
 
   [B, H, W, C] -> [B, C] and, by a linear layer, [B, out].
   """
+
   out: int
   head: int = 64
 
@@ -368,8 +393,7 @@ class Pool(nn.Module):
     b, h, w, c = x.shape
     x = x.reshape(b, h * w, c)
     x = jnp.concatenate([x.mean(1, keepdims=True), x], 1)
-    x += self.param("positional", nn.initializers.normal(c ** -0.5),
-                    (c, h * w + 1)).T
+    x += self.param("positional", nn.initializers.normal(c**-0.5), (c, h * w + 1)).T
     qkv = nn.Dense(3 * c, kernel_init=TORCH, name="qkv")(x)
     heads = divisor(c, max(c // self.head, 1))
     q, k, v = apart(qkv, heads, split_first=True)

@@ -1,4 +1,5 @@
 """Compiles programs ahead of time, and reads what the compiler made of them."""
+
 import re
 import time
 import warnings
@@ -13,12 +14,11 @@ from jaxgen.plan import hlo, network, profile
 from jaxgen.plan.programs import Program
 from jaxgen.plan.topology import Topology
 
-UNITS = {"": 1, "K": 2 ** 10, "M": 2 ** 20, "G": 2 ** 30, "T": 2 ** 40}
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 REFUSED = re.compile(r"(?:\(|Used )([\d.]+)([KMGT]?) ?(?:\) exceeds|of)")
 
 
-def estimate(program: Program, topology: Topology | None, chips: int
-             ) -> dict[str, Any]:
+def estimate(program: Program, topology: Topology | None, chips: int) -> dict[str, Any]:
   """What one program needs, and how long it would take.
 
   Args:
@@ -45,15 +45,15 @@ def estimate(program: Program, topology: Topology | None, chips: int
   except jax.errors.JaxRuntimeError as e:
     needed = refused(str(e))
     if needed is None:
-      raise UserError(f"the compiler gave up on {program.name}: "
-                      f"{str(e).splitlines()[0]}") from e
-    return row | {"compile_seconds": time.perf_counter() - begun,
-                  "memory": {**program.arguments, "total": needed},
-                  "refused": True}
+      raise UserError(f"the compiler gave up on {program.name}: {str(e).splitlines()[0]}") from e
+    return row | {
+      "compile_seconds": time.perf_counter() - begun,
+      "memory": {**program.arguments, "total": needed},
+      "refused": True,
+    }
   row["compile_seconds"] = time.perf_counter() - begun
   row["memory"] = memory(compiled, program.arguments)
-  return row | {"refused": False} | times(
-      read(compiled), program, topology, chips)
+  return row | {"refused": False} | times(read(compiled), program, topology, chips)
 
 
 def read(compiled: jax.stages.Compiled) -> hlo.Module:
@@ -64,42 +64,55 @@ def read(compiled: jax.stages.Compiled) -> hlo.Module:
   try:
     return hlo.parse(compiled.as_text())
   except jax.errors.JaxRuntimeError as e:
-    warnings.warn("this jax cannot read what the compiler made, so nothing is "
-                  f"known of cycles and network: {str(e).splitlines()[0]}",
-                  stacklevel=2)
+    warnings.warn(
+      "this jax cannot read what the compiler made, so nothing is "
+      f"known of cycles and network: {str(e).splitlines()[0]}",
+      stacklevel=2,
+    )
     return hlo.Module({"": []}, "")
 
 
-def times(module: hlo.Module, program: Program, topology: Topology | None,
-          chips: int) -> dict[str, Any]:
+def times(
+  module: hlo.Module, program: Program, topology: Topology | None, chips: int
+) -> dict[str, Any]:
   """Cycles and traffic, as seconds where the machine is known."""
   cycles = module.cycles(program.turns)
   sent = network.summary(network.transfers(module, program.turns), topology)
-  row = {"cycles": cycles or None, "seconds": None, "share_of_peak": None,
-         "network": sent, "network_seconds": None, "exposed_seconds": None,
-         "step_seconds": None,
-         "profile": profile.shares(module, program.turns)}
+  row = {
+    "cycles": cycles or None,
+    "seconds": None,
+    "share_of_peak": None,
+    "network": sent,
+    "network_seconds": None,
+    "exposed_seconds": None,
+    "step_seconds": None,
+    "profile": profile.shares(module, program.turns),
+  }
   if topology and cycles:
     chip = topology.chip
     took = cycles / chip.clock
     exposed = sum(r["exposed_seconds"] for r in sent)
-    row |= {"seconds": took, "exposed_seconds": exposed,
-            "step_seconds": took + exposed,
-            "network_seconds": sum(r["seconds"] for r in sent),
-            "share_of_peak": program.flops / chips / chip.peak / took}
+    row |= {
+      "seconds": took,
+      "exposed_seconds": exposed,
+      "step_seconds": took + exposed,
+      "network_seconds": sum(r["seconds"] for r in sent),
+      "share_of_peak": program.flops / chips / chip.peak / took,
+    }
   return row
 
 
-def memory(compiled: jax.stages.Compiled, arguments: dict[str, int]
-           ) -> dict[str, int]:
+def memory(compiled: jax.stages.Compiled, arguments: dict[str, int]) -> dict[str, int]:
   """Bytes per device by kind; what layouts add to the arguments is padding."""
   m = compiled.memory_analysis()
   if m is None:
     return {**arguments, "total": sum(arguments.values())}
   known = sum(arguments.values())
-  kinds = {"padding": max(0, m.argument_size_in_bytes - known),
-           "temporaries": m.temp_size_in_bytes,
-           "results": m.output_size_in_bytes - m.alias_size_in_bytes}
+  kinds = {
+    "padding": max(0, m.argument_size_in_bytes - known),
+    "temporaries": m.temp_size_in_bytes,
+    "results": m.output_size_in_bytes - m.alias_size_in_bytes,
+  }
   return {**arguments, **kinds, "total": experiment.memory(compiled)}
 
 

@@ -8,6 +8,7 @@ XLA prints a module as computations of instructions, one a line:
 For TPUs most lines hold "estimated_cycles", the compiler's guess of how long a
 core is busy with them; what moves between chips has none.
 """
+
 import math
 import re
 from collections.abc import Iterator
@@ -22,8 +23,10 @@ TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 CONSTANT = re.compile(r"constant\((\d+)\)")
 NAMED = re.compile(r'op_name="([^"]*)"')
-CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|"
-                    r"false_computation)=%?([\w.\-]+)")
+CALLED = re.compile(
+  r"(?:calls|to_apply|body|condition|true_computation|"
+  r"false_computation)=%?([\w.\-]+)"
+)
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 FLOW = {"while", "call", "conditional", "async-start"}
 
@@ -42,6 +45,7 @@ class Instruction(NamedTuple):
     operands: Names of its operands.
     text: The whole line.
   """
+
   name: str
   opcode: str
   shape: str
@@ -60,11 +64,13 @@ class Instruction(NamedTuple):
 
 class Module(NamedTuple):
   """A program: its computations by name, and the one that runs first."""
+
   computations: dict[str, list[Instruction]]
   entry: str
 
-  def running(self, turns: int = 1, name: str | None = None, times: int = 1
-              ) -> Iterator[tuple[Instruction, int]]:
+  def running(
+    self, turns: int = 1, name: str | None = None, times: int = 1
+  ) -> Iterator[tuple[Instruction, int]]:
     """(instruction, how often it runs), those in fusions left out.
 
     Args:
@@ -132,9 +138,16 @@ def instruction(name: str, rest: str) -> Instruction:
   cycles, turns = CYCLES.search(rest, stop), TURNS.search(rest, stop)
   named = NAMED.search(rest, stop)
   return Instruction(
-      name, opcode, shape, int(cycles[1]) if cycles else 0,
-      named[1] if named else "", calls, int(turns[1]) if turns else None,
-      tuple(re.findall(r"%([\w.\-]+)", rest[start:stop])), rest)
+    name,
+    opcode,
+    shape,
+    int(cycles[1]) if cycles else 0,
+    named[1] if named else "",
+    calls,
+    int(turns[1]) if turns else None,
+    tuple(re.findall(r"%([\w.\-]+)", rest[start:stop])),
+    rest,
+  )
 
 
 def closing(text: str, start: int) -> int:
@@ -154,9 +167,10 @@ def size(shape: str) -> int:
 
 def arrays(shape: str) -> list[int]:
   """Bytes of each array of a shape."""
-  return [math.ceil(width(dtype) * math.prod(
-      int(d.lstrip("<=")) for d in dims.split(",") if d))
-          for dtype, dims in ARRAY.findall(shape)]
+  return [
+    math.ceil(width(dtype) * math.prod(int(d.lstrip("<=")) for d in dims.split(",") if d))
+    for dtype, dims in ARRAY.findall(shape)
+  ]
 
 
 def width(dtype: str) -> float:

@@ -9,6 +9,7 @@ Ends of an axis that do not meet halve its speed.
 What is sent while a chip computes costs nothing, as long as one thing at a time
 is on the wires; what is not there when it is wanted is waited for.
 """
+
 import heapq
 import math
 import re
@@ -19,9 +20,15 @@ from jaxgen.plan.hlo import Instruction, Module, arrays
 from jaxgen.plan.topology import Chip, Topology
 
 # How often an array goes over the links.
-PASSES = {"all-reduce": 2., "all-gather": 1., "reduce-scatter": 1.,
-          "all-to-all": .25, "ragged-all-to-all": .25,
-          "collective-permute": 1., "collective-broadcast": 1.}
+PASSES = {
+  "all-reduce": 2.0,
+  "all-gather": 1.0,
+  "reduce-scatter": 1.0,
+  "all-to-all": 0.25,
+  "ragged-all-to-all": 0.25,
+  "collective-permute": 1.0,
+  "collective-broadcast": 1.0,
+}
 HOP = 1e-6  # seconds
 SENT = "send between slices"
 GROUPS = re.compile(r"replica_groups=\{\{([\d,]*)\}")
@@ -45,6 +52,7 @@ class Transfer(NamedTuple):
     end: Cycles of the run before it is waited for.
     op_name: Where it comes from.
   """
+
   kind: str
   bytes: int
   group: int
@@ -78,8 +86,7 @@ def transfers(module: Module, turns: int = 1) -> list[Transfer]:
     for part, kind in sent(module, i):
       channel = CHANNEL.search(part.text)
       # Sums of which parts are kept are whole lines, and may share channels.
-      key = (i.name if parted(i) or not channel else
-             f"{kind} {channel[1]} {arrays(part.shape)}")
+      key = i.name if parted(i) or not channel else f"{kind} {channel[1]} {arrays(part.shape)}"
       at, lines = latest.get(key, (0, {i.name}))
       if i.name not in lines:
         found[at] = found[at]._replace(end=busy)
@@ -88,9 +95,9 @@ def transfers(module: Module, turns: int = 1) -> list[Transfer]:
       latest[key] = len(found), {i.name}
       starts[i.name] = len(found)
       size = arrays(part.shape)[0] if kind == SENT else whole(part, kind)
-      found.append(Transfer(
-          kind, size, 2 if kind == SENT else group(part), times, begun, begun,
-          i.op_name))
+      found.append(
+        Transfer(kind, size, 2 if kind == SENT else group(part), times, begun, begun, i.op_name)
+      )
     busy = begun
   return found
 
@@ -99,15 +106,16 @@ def sent(module: Module, i: Instruction) -> list[tuple[Instruction, str]]:
   """What of a line is sent, and as what."""
   if i.opcode == "send" and "is_host_transfer=true" in i.text:
     return [(i, SENT)]
-  return [(part, "reduce-scatter" if parted(i) else kind)
-          for part in module.inside(i)
-          if (kind := part.opcode.removesuffix("-start")) in PASSES]
+  return [
+    (part, "reduce-scatter" if parted(i) else kind)
+    for part in module.inside(i)
+    if (kind := part.opcode.removesuffix("-start")) in PASSES
+  ]
 
 
 def parted(i: Instruction) -> bool:
   """Whether it is a sum of which each chip keeps a part, as TPUs print it."""
-  return i.opcode == "fusion" and any(
-      name.startswith("all-reduce-scatter") for name in i.calls)
+  return i.opcode == "fusion" and any(name.startswith("all-reduce-scatter") for name in i.calls)
 
 
 def whole(i: Instruction, kind: str) -> int:
@@ -117,7 +125,7 @@ def whole(i: Instruction, kind: str) -> int:
     # (operands, results, ..), or ((operands), (results)).
     inner = i.shape[1:].startswith("(")
     several = i.shape[1:].partition(")")[0].count("[") if inner else 1
-    sizes = sizes[several:2 * several]
+    sizes = sizes[several : 2 * several]
   parts = max(group(i), 1) if i.opcode.startswith("reduce-scatter") else 1
   return sum(sizes) * parts
 
@@ -128,8 +136,7 @@ def group(i: Instruction) -> int:
     return int(found[2])
   if found := MESH.search(i.text):
     sizes = dict(AXIS.findall(found[1]))
-    return math.prod(int(part or sizes[axis])
-                     for axis, part in ALONG.findall(found[2]))
+    return math.prod(int(part or sizes[axis]) for axis, part in ALONG.findall(found[2]))
   if "source_target_pairs" in i.text:
     return 2
   found = GROUPS.search(i.text)
@@ -144,17 +151,15 @@ def seconds(transfer: Transfer, topology: Topology) -> float:
     return share * transfer.bytes / chip.dcn
   n = transfer.group or math.prod(topology.edges)
   if n == 1:
-    return 0.
+    return 0.0
   if transfer.kind == "collective-permute":
     return transfer.bytes / chip.link + HOP
   speed, hops = path(n, topology.rings, chip)
   passes = PASSES[transfer.kind]
-  return (passes * transfer.bytes * (n - 1) / n / speed
-          + max(1., passes) * hops * HOP)
+  return passes * transfer.bytes * (n - 1) / n / speed + max(1.0, passes) * hops * HOP
 
 
-def path(n: int, rings: Sequence[tuple[int, bool]], chip: Chip
-         ) -> tuple[float, float]:
+def path(n: int, rings: Sequence[tuple[int, bool]], chip: Chip) -> tuple[float, float]:
   """Bytes/s out of a chip in a group of n, and hops to the farthest."""
   within = []
   for ring in sorted(rings, reverse=True):
@@ -173,14 +178,14 @@ def waiting(found: Sequence[Transfer], topology: Topology) -> list[float]:
   Links carry one after the other, in the order in which they begin; the data
   centre's network is wires of its own.
   """
-  clock, late = topology.chip.clock, 0.
-  free = {True: 0., False: 0.}  # when the wires are, between slices and within
-  waits, there = [0.] * len(found), [0.] * len(found)
+  clock, late = topology.chip.clock, 0.0
+  free = {True: 0.0, False: 0.0}  # when the wires are, between slices and within
+  waits, there = [0.0] * len(found), [0.0] * len(found)
   wanted: list[tuple[float, int]] = []
   for n, t in enumerate([*found, None]):
     while wanted and (t is None or wanted[0][0] <= t.start):
       end, m = heapq.heappop(wanted)
-      waits[m] = max(0., there[m] - end / clock - late)
+      waits[m] = max(0.0, there[m] - end / clock - late)
       late += waits[m]
     if t is not None:
       wires = t.kind == SENT
@@ -190,8 +195,7 @@ def waiting(found: Sequence[Transfer], topology: Topology) -> list[float]:
   return waits
 
 
-def summary(found: Sequence[Transfer], topology: Topology | None
-            ) -> list[dict[str, Any]]:
+def summary(found: Sequence[Transfer], topology: Topology | None) -> list[dict[str, Any]]:
   """By kind, the slowest first: how many, bytes, seconds, seconds in the open.
 
   Seconds are None where the network is not known.
@@ -200,12 +204,17 @@ def summary(found: Sequence[Transfer], topology: Topology | None
   waits = waiting(found, topology) if topology else ()
   for kind in dict.fromkeys(t.kind for t in found):
     of = [t for t in found if t.kind == kind]
-    row = {"kind": kind, "count": sum(t.times for t in of),
-           "bytes": sum(t.times * t.bytes for t in of),
-           "seconds": None, "exposed_seconds": None}
+    row = {
+      "kind": kind,
+      "count": sum(t.times for t in of),
+      "bytes": sum(t.times * t.bytes for t in of),
+      "seconds": None,
+      "exposed_seconds": None,
+    }
     if topology:
       row["seconds"] = sum(t.times * seconds(t, topology) for t in of)
       row["exposed_seconds"] = sum(
-          wait for t, wait in zip(found, waits, strict=True) if t.kind == kind)
+        wait for t, wait in zip(found, waits, strict=True) if t.kind == kind
+      )
     rows.append(row)
   return sorted(rows, key=lambda r: -(r["seconds"] or 0))

@@ -10,6 +10,7 @@ Nothing is run and no data are opened; no TPU need be there, but its compiler:
 pip install 'jaxgen[tpu]'. `--topology here`, the default, compiles for this
 machine's own devices. See launch/PLANS.md for what the numbers mean.
 """
+
 import functools
 import sys
 
@@ -29,19 +30,24 @@ CONFIGS = ("config",)
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
-  flag("topology", "here", "kind:shape, such as v5e:16x16; kind:shape:slices, "
-       "such as v5e:16x16:2; or here")
+  flag(
+    "topology",
+    "here",
+    "kind:shape, such as v5e:16x16; kind:shape:slices, such as v5e:16x16:2; or here",
+  )
   flag("shape", None, "of an example, where the config cannot say: 32,32,3")
   flag("json", None, "write the numbers to this file, too")
-  for name, text in (("batch", "examples of a step, in all; of --sample, those "
-                               "drawn at once"),
-                     ("per_chip", "the same for each chip")):
+  for name, text in (
+    ("batch", "examples of a step, in all; of --sample, those drawn at once"),
+    ("per_chip", "the same for each chip"),
+  ):
     flags.DEFINE_integer(name, None, text, flag_values=values)
-  flags.DEFINE_float("steps", None, "of --sample: points of the path",
-                     flag_values=values)
-  for name, text in (("sample", "the sampler in place of the train step"),
-                     ("largest", "look for the largest batch that fits"),
-                     ("profile", "what the cycles are spent on")):
+  flags.DEFINE_float("steps", None, "of --sample: points of the path", flag_values=values)
+  for name, text in (
+    ("sample", "the sampler in place of the train step"),
+    ("largest", "look for the largest batch that fits"),
+    ("profile", "what the cycles are spent on"),
+  ):
     flags.DEFINE_bool(name, False, text, flag_values=values)
 
 
@@ -60,9 +66,14 @@ def main(values: flags.FlagValues) -> None:
   if values.steps is not None and not values.sample:
     raise UserError("--steps goes with --sample")
   asked = planner.Asked(
-      values.config, values.topology, values.sample, values.batch,
-      values.per_chip, parse_shape(values.shape),
-      {} if values.steps is None else {"steps": values.steps})
+    values.config,
+    values.topology,
+    values.sample,
+    values.batch,
+    values.per_chip,
+    parse_shape(values.shape),
+    {} if values.steps is None else {"steps": values.steps},
+  )
   with telling(sys.stderr) as say:
     result = planner.plan(asked, say)
     if values.largest:

@@ -1,4 +1,5 @@
 """From a config and a topology's name to a plan."""
+
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ class Asked(NamedTuple):
     shape: Of an example, where the config does not say it.
     knobs: Of the sampler.
   """
+
   config: ConfigDict
   where: str = "here"
   sample: bool = False
@@ -57,31 +59,38 @@ def plan(asked: Asked, say: Say = print) -> dict[str, Any]:
     sharding.check_batch(batch, 1, mesh)
     todo = programs.sample(asked.config, data, mesh, batch, asked.knobs)
   else:
-    todo = programs.train(
-        programs.with_batch(asked.config, batch), data, mesh)
+    todo = programs.train(programs.with_batch(asked.config, batch), data, mesh)
   rows = []
   for program in todo:
     say(f"compiling {program.name} for {asked.where}")
     rows.append(estimate.estimate(program, place, len(chips)))
-  peak = place.chip.peak if place else device.published_peak(
-      chips[0].device_kind)
+  peak = place.chip.peak if place else device.published_peak(chips[0].device_kind)
   return described(asked, chips, mesh) | {
-      "batch": batch, "per_chip": batch / len(chips),
-      "example": list(data.shape), "peak": peak,
-      "hbm": place.chip.hbm if place else memory_here(chips[0]),
-      "programs": rows, **summed(rows, len(chips), peak)}
+    "batch": batch,
+    "per_chip": batch / len(chips),
+    "example": list(data.shape),
+    "peak": peak,
+    "hbm": place.chip.hbm if place else memory_here(chips[0]),
+    "programs": rows,
+    **summed(rows, len(chips), peak),
+  }
 
 
 def described(asked: Asked, chips, mesh) -> dict[str, Any]:
   """What the numbers hold for."""
   names = ("jax", "jaxlib") + (("libtpu",) if asked.where != "here" else ())
   return {
-      "model": asked.config.model.name, "source": asked.config.data.source,
-      "what": "sample" if asked.sample else "train", "topology": asked.where,
-      "device_kind": chips[0].device_kind, "chips": len(chips),
-      "mesh": dict(mesh.shape), "level": estimate.level(),
-      "accumulate": asked.config.accumulate,
-      "versions": {n: importlib.metadata.version(n) for n in names}}
+    "model": asked.config.model.name,
+    "source": asked.config.data.source,
+    "what": "sample" if asked.sample else "train",
+    "topology": asked.where,
+    "device_kind": chips[0].device_kind,
+    "chips": len(chips),
+    "mesh": dict(mesh.shape),
+    "level": estimate.level(),
+    "accumulate": asked.config.accumulate,
+    "versions": {n: importlib.metadata.version(n) for n in names},
+  }
 
 
 def batch_of(asked: Asked, chips: int) -> int:
@@ -93,20 +102,24 @@ def batch_of(asked: Asked, chips: int) -> int:
   return max(64, chips) if asked.sample else asked.config.batch
 
 
-def summed(rows: list[dict[str, Any]], chips: int, peak: float | None
-           ) -> dict[str, Any]:
+def summed(rows: list[dict[str, Any]], chips: int, peak: float | None) -> dict[str, Any]:
   """Of all programs: the most memory, the mean of all else."""
   mean = lambda key: estimate.over_cycle(rows, key)
   work, took = mean("flops"), mean("seconds")
   total = {
-      "memory": max((r["memory"] for r in rows), key=lambda m: m["total"]),
-      "fits": None, "flops": work, "cycles": mean("cycles"), "seconds": took,
-      "network_seconds": mean("network_seconds"),
-      "exposed_seconds": mean("exposed_seconds"),
-      "step_seconds": mean("step_seconds"),
-      "compile_seconds": sum(r["compile_seconds"] for r in rows),
-      "share_of_peak": None, "share_with_network": None,
-      "least_seconds": work / chips / peak if peak else None}
+    "memory": max((r["memory"] for r in rows), key=lambda m: m["total"]),
+    "fits": None,
+    "flops": work,
+    "cycles": mean("cycles"),
+    "seconds": took,
+    "network_seconds": mean("network_seconds"),
+    "exposed_seconds": mean("exposed_seconds"),
+    "step_seconds": mean("step_seconds"),
+    "compile_seconds": sum(r["compile_seconds"] for r in rows),
+    "share_of_peak": None,
+    "share_with_network": None,
+    "least_seconds": work / chips / peak if peak else None,
+  }
   if took:
     least = work / chips / peak
     total["share_of_peak"] = least / took
@@ -136,11 +149,12 @@ def largest(asked: Asked, result: Mapping[str, Any], say: Say = print) -> int:
   through two batches, then the batch where it meets the chip's memory is tried.
   """
   if result["hbm"] is None:
-    raise UserError("this machine does not say how much memory its devices "
-                    "have: take a --topology to look for the largest batch")
+    raise UserError(
+      "this machine does not say how much memory its devices "
+      "have: take a --topology to look for the largest batch"
+    )
   part = 1 if asked.sample else asked.config.accumulate
-  known = {round(result["per_chip"] / part): (
-      result["memory"]["total"], fits(result))}
+  known = {round(result["per_chip"] / part): (result["memory"]["total"], fits(result))}
   for _ in range(TRIES):
     batch = guess(known, result["hbm"])
     if batch in known:
@@ -159,7 +173,7 @@ def guess(known: Mapping[int, tuple[int, bool]], room: int) -> int:
     [(batch, (_, ok))] = known.items()
     return batch * 2 if ok else max(1, batch // 2)
   (low, (a, _)), (high, (b, _)) = sorted(known.items())[-2:]
-  slope = max((b - a) / (high - low), 1.)
+  slope = max((b - a) / (high - low), 1.0)
   batch = int(low + (room - a) / slope)
   if bad:
     batch = min(batch, min(bad) - 1)

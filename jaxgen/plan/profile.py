@@ -1,4 +1,5 @@
 """What a program's estimated cycles are spent on."""
+
 import re
 from collections import Counter
 from typing import Any
@@ -7,22 +8,45 @@ from jaxgen.plan.hlo import Instruction, Module
 from jaxgen.plan.network import PASSES
 
 # What instructions do that compute nothing.
-MOVES = {"parameter", "constant", "copy", "copy-start", "copy-done",
-         "transpose", "reshape", "bitcast", "bitcast-convert", "slice", "pad",
-         "concatenate", "broadcast", "tuple", "get-tuple-element", "convert",
-         "dynamic-slice", "dynamic-update-slice", "fusion", "slice-start",
-         "slice-done", "iota", "reverse"}
+MOVES = {
+  "parameter",
+  "constant",
+  "copy",
+  "copy-start",
+  "copy-done",
+  "transpose",
+  "reshape",
+  "bitcast",
+  "bitcast-convert",
+  "slice",
+  "pad",
+  "concatenate",
+  "broadcast",
+  "tuple",
+  "get-tuple-element",
+  "convert",
+  "dynamic-slice",
+  "dynamic-update-slice",
+  "fusion",
+  "slice-start",
+  "slice-done",
+  "iota",
+  "reverse",
+}
 # Of the names that modules and functions have in our nets; the first counts.
-PLACES = {"attention": "attention|attend|attn|qkv|softmax",
-          "normalisation": "norm", "convolutions": "conv",
-          "spectral norms": "spectral", "dense layers": "dense|linear",
-          "resampling": "resize|pool|resample|upfirdn|fir|reduce_window"}
+PLACES = {
+  "attention": "attention|attend|attn|qkv|softmax",
+  "normalisation": "norm",
+  "convolutions": "conv",
+  "spectral norms": "spectral",
+  "dense layers": "dense|linear",
+  "resampling": "resize|pool|resample|upfirdn|fir|reduce_window",
+}
 
 
 def kind(module: Module, instruction: Instruction) -> str:
   """What an instruction does, by the most costly thing fused into it."""
-  found = {i.opcode.removesuffix("-start")
-           for i in module.inside(instruction)}
+  found = {i.opcode.removesuffix("-start") for i in module.inside(instruction)}
   if found & {"convolution", "dot"}:  # what is sent meanwhile is not waited for
     return "convolutions and products"
   if found & set(PASSES):
@@ -82,9 +106,20 @@ def shares(module: Module, turns: int = 1, top: int = 10) -> dict[str, Any]:
     # What is fused into a product follows its name: the convolution's.
     places[place(i)] += spent
     ways[direction(i)] += spent
-    lines.append({"name": i.name, "kind": what, "cycles": spent,
-                  "times": times, "op_name": i.op_name, "shape": i.shape})
+    lines.append(
+      {
+        "name": i.name,
+        "kind": what,
+        "cycles": spent,
+        "times": times,
+        "op_name": i.op_name,
+        "shape": i.shape,
+      }
+    )
   lines.sort(key=lambda line: -line["cycles"])
-  return {"kinds": dict(kinds.most_common()),
-          "places": dict(places.most_common()),
-          "directions": dict(ways.most_common()), "top": lines[:top]}
+  return {
+    "kinds": dict(kinds.most_common()),
+    "places": dict(places.most_common()),
+    "directions": dict(ways.most_common()),
+    "top": lines[:top],
+  }

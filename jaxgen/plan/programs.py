@@ -1,4 +1,5 @@
 """Programs made of shapes alone: train steps and samplers, for any mesh."""
+
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,7 @@ from jaxgen.errors import UserError
 from jaxgen.experiment import Compiled, Experiment, check_attention, dummy
 from jaxgen.sampling.sampler import Sampler
 
-KINDS = {"params": "parameters", "opt": "optimiser", "ema": "averages",
-         "stats": "statistics"}
+KINDS = {"params": "parameters", "opt": "optimiser", "ema": "averages", "stats": "statistics"}
 
 
 class Program(NamedTuple):
@@ -33,6 +33,7 @@ class Program(NamedTuple):
     arguments: Bytes per device of what goes in, by kind.
     turns: How often loops turn whose length is given when it runs.
   """
+
   name: str
   share: float
   lower: Callable[[], jax.stages.Lowered]
@@ -51,33 +52,46 @@ def train(config: ConfigDict, data: DataSpec, mesh: Mesh) -> list[Program]:
   step = Compiled(experiment, mesh)
   plain = jax.jit(experiment.step, static_argnums=0)
   turns = cycle(experiment.model)
-  return [Program(
+  return [
+    Program(
       " + ".join(experiment.model.players[i].name for i in turn) or "nobody",
       turns.count(turn) / len(turns),
       functools.partial(step.lower, turn, state, batch, seed),
       device.flops(plain, turn, state, batch, seed),
-      by_kind(state, batch)) for turn in dict.fromkeys(turns)]
+      by_kind(state, batch),
+    )
+    for turn in dict.fromkeys(turns)
+  ]
 
 
-def sample(config: ConfigDict, data: DataSpec, mesh: Mesh, batch: int,
-           knobs: Mapping[str, float]) -> list[Program]:
+def sample(
+  config: ConfigDict, data: DataSpec, mesh: Mesh, batch: int, knobs: Mapping[str, float]
+) -> list[Program]:
   """The sampler, as `jaxgen sample` would run it with averaged weights."""
   experiment = Experiment.of(config)
   state = experiment.abstract(data, mesh).replace(opt={}, ema={})
-  sampler = Sampler(experiment.model, state, data.shape, data.dtype,
-                    config.data.classes, {})
+  sampler = Sampler(experiment.model, state, data.shape, data.dtype, config.data.classes, {})
   vars(sampler)["mesh"] = mesh  # in place of our own devices'
   settings = sampler.settings(dict(knobs))
   given = on(sharding.batched(mesh), conditions(sampler, batch))
   whole = sharding.replicated(mesh)
-  args = (state, given, on(whole, key()),
-          on(whole, {k: jax.ShapeDtypeStruct((), jnp.float32)
-                     for k in settings}))
+  args = (
+    state,
+    given,
+    on(whole, key()),
+    on(whole, {k: jax.ShapeDtypeStruct((), jnp.float32) for k in settings}),
+  )
   turns = int(settings.get("steps", 1))
-  return [Program(
-      "sampling", 1., functools.partial(sampler.program.lower, *args),
+  return [
+    Program(
+      "sampling",
+      1.0,
+      functools.partial(sampler.program.lower, *args),
       device.flops(jax.jit(sampler.program.__wrapped__), *args, turns=turns),
-      by_kind(state, given), turns)]
+      by_kind(state, given),
+      turns,
+    )
+  ]
 
 
 def conditions(sampler: Sampler, batch: int) -> dict[str, Any]:
@@ -88,8 +102,7 @@ def conditions(sampler: Sampler, batch: int) -> dict[str, Any]:
   like = jax.ShapeDtypeStruct((batch, *sampler.shape), jnp.float32)
   for name, make in getattr(sampler.model, "cond", {}).items():
     if make:
-      shapes[name] = jax.ShapeDtypeStruct(
-          jax.eval_shape(make, like).shape, sampler.dtype)
+      shapes[name] = jax.ShapeDtypeStruct(jax.eval_shape(make, like).shape, sampler.dtype)
   return shapes
 
 
@@ -100,21 +113,20 @@ def key() -> jax.ShapeDtypeStruct:
 
 def on(where: jax.sharding.Sharding, shapes: Any) -> Any:
   """The same shapes, placed."""
-  return jax.tree.map(lambda s: jax.ShapeDtypeStruct(
-      s.shape, s.dtype, sharding=where), shapes)
+  return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes)
 
 
 def by_kind(state: core.State, batch: core.Batch) -> dict[str, int]:
   """Bytes per device."""
   kinds = {word: getattr(state, name) for name, word in KINDS.items()}
-  return {word: per_device(tree)
-          for word, tree in (kinds | {"batch": batch}).items()}
+  return {word: per_device(tree) for word, tree in (kinds | {"batch": batch}).items()}
 
 
 def per_device(tree: Any) -> int:
   """Bytes of a device's part of all leaves, without padding."""
-  return sum(math.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize
-             for s in jax.tree.leaves(tree))
+  return sum(
+    math.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize for s in jax.tree.leaves(tree)
+  )
 
 
 def with_batch(config: ConfigDict, batch: int) -> ConfigDict:
@@ -123,12 +135,19 @@ def with_batch(config: ConfigDict, batch: int) -> ConfigDict:
   config.batch = batch
   return config
 
+
 # As they are stored; what has a size is resized to it.
 STORED = {
-    "digits": (8, 8, 1), "stacked_digits": (8, 8, 3), "photos": (64, 64, 3),
-    "points": (2,), "tfds:cifar10": (32, 32, 3), "tfds:cifar100": (32, 32, 3),
-    "tfds:mnist": (28, 28, 1), "tfds:fashion_mnist": (28, 28, 1),
-    "tfds:svhn_cropped": (32, 32, 3), "tfds:stl10": (96, 96, 3),
+  "digits": (8, 8, 1),
+  "stacked_digits": (8, 8, 3),
+  "photos": (64, 64, 3),
+  "points": (2,),
+  "tfds:cifar10": (32, 32, 3),
+  "tfds:cifar100": (32, 32, 3),
+  "tfds:mnist": (28, 28, 1),
+  "tfds:fashion_mnist": (28, 28, 1),
+  "tfds:svhn_cropped": (32, 32, 3),
+  "tfds:stl10": (96, 96, 3),
 }
 
 
@@ -145,13 +164,14 @@ def stand_in(config: ConfigDict, shape: Sequence[int] | None = None) -> DataSpec
   name, size = config.data.source, config.data.size
   stored = STORED.get(name) or STORED.get(name.partition(":")[0])
   if shape is None and (size or stored):
-    shape = stored if not size else (
-        size, size, stored[-1] if stored else channels(config))
+    shape = stored if not size else (size, size, stored[-1] if stored else channels(config))
     if len(shape) == 3 and config.data.channels:
       shape = (*shape[:2], config.data.channels)
   if shape is None:
-    raise UserError(f"the config does not say how large the images of {name} "
-                    "are: say --shape=32,32,3 or --config.data.size=32")
+    raise UserError(
+      f"the config does not say how large the images of {name} "
+      "are: say --shape=32,32,3 or --config.data.size=32"
+    )
   dtype = np.float32 if len(shape) == 1 else np.uint8
   return DataSpec(name, tuple(shape), config.data.classes, np.dtype(dtype))
 
@@ -168,6 +188,7 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
   except ValueError:
     shape = (0,)
   if shape is not None and (min(shape) < 1 or len(shape) not in (1, 3)):
-    raise UserError(f"shape={text}: want height, width and channels, such as "
-                    "32,32,3, or the length of a point")
+    raise UserError(
+      f"shape={text}: want height, width and channels, such as 32,32,3, or the length of a point"
+    )
   return shape

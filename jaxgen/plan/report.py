@@ -1,18 +1,22 @@
 """A plan as plain text."""
+
 from typing import Any
 
 from jaxgen.bench.tables import aligned, number, seconds, share, si, size
 from jaxgen.plan.planner import fits
 
-LESS = ("it needs less with --config.mesh.fsdp=N (weights in parts), "
-        "--config.accumulate=N\n(batches in parts) or, in a U-Net, "
-        "--config.model.net.remat=HEIGHT,HEIGHT")
+LESS = (
+  "it needs less with --config.mesh.fsdp=N (weights in parts), "
+  "--config.accumulate=N\n(batches in parts) or, in a U-Net, "
+  "--config.model.net.remat=HEIGHT,HEIGHT"
+)
 
 
 def plan(result: dict[str, Any]) -> str:
   """Of `planner.plan`."""
-  return "\n\n".join(part for part in (
-      headline(result), memory(result), speed(result), network(result)) if part)
+  return "\n\n".join(
+    part for part in (headline(result), memory(result), speed(result), network(result)) if part
+  )
 
 
 def headline(r: dict[str, Any]) -> str:
@@ -22,14 +26,16 @@ def headline(r: dict[str, Any]) -> str:
   versions = ", ".join(f"{k} {v}" for k, v in r["versions"].items())
   example = " x ".join(map(str, r["example"]))
   lines = [
-      f"{what} of {r['model']} on {r['chips']} x {r['device_kind']}"
-      f" ({r['topology']}), batch {r['batch']:,} of {example}: "
-      f"{number(r['per_chip'])} per chip" + (f"; mesh {mesh}" if mesh else ""),
-      f"compiled by {versions}, optimisation level {r['level']}, in "
-      f"{seconds(r['compile_seconds'])}", answer(r)]
+    f"{what} of {r['model']} on {r['chips']} x {r['device_kind']}"
+    f" ({r['topology']}), batch {r['batch']:,} of {example}: "
+    f"{number(r['per_chip'])} per chip" + (f"; mesh {mesh}" if mesh else ""),
+    f"compiled by {versions}, optimisation level {r['level']}, in {seconds(r['compile_seconds'])}",
+    answer(r),
+  ]
   if "largest" in r:
-    lines.append(f"largest batch that fits: {r['largest']} per chip, "
-                 f"{r['largest'] * r['chips']:,} in all")
+    lines.append(
+      f"largest batch that fits: {r['largest']} per chip, {r['largest'] * r['chips']:,} in all"
+    )
   return "\n".join(lines)
 
 
@@ -57,18 +63,18 @@ def speed(r: dict[str, Any]) -> str:
   rows = [(f"FLOPs of a {of}", si(r["flops"], "FLOP"))]
   rows.append(("  per chip", si(r["flops"] / r["chips"], "FLOP")))
   if r["least_seconds"]:
-    rows.append(("at the published peak it would take",
-                 seconds(r["least_seconds"])))
+    rows.append(("at the published peak it would take", seconds(r["least_seconds"])))
   if r["seconds"]:
     rows += [
-        ("the compiler's estimate", seconds(r["seconds"])),
-        ("  cycles", number(r["cycles"])),
-        ("  share of the published peak", share(r["share_of_peak"])),
-        ("network, at best", seconds(r["network_seconds"])),
-        ("  not hidden behind other work", seconds(r["exposed_seconds"])),
-        ("both together", seconds(r["step_seconds"])),
-        ("  share of the published peak", share(r["share_with_network"])),
-        ("  images/s", number(r["batch"] / r["step_seconds"]))]
+      ("the compiler's estimate", seconds(r["seconds"])),
+      ("  cycles", number(r["cycles"])),
+      ("  share of the published peak", share(r["share_of_peak"])),
+      ("network, at best", seconds(r["network_seconds"])),
+      ("  not hidden behind other work", seconds(r["exposed_seconds"])),
+      ("both together", seconds(r["step_seconds"])),
+      ("  share of the published peak", share(r["share_with_network"])),
+      ("  images/s", number(r["batch"] / r["step_seconds"])),
+    ]
     if r["level"] != "O2":
       rows.append((f"(cycles at {r['level']} mean little)", ""))
   if len(r["programs"]) > 1:
@@ -91,10 +97,11 @@ def network(r: dict[str, Any]) -> str:
     if len(r["programs"]) > 1:
       rows.append((program["name"], "", "", "", ""))
     for row in program.get("network", ()):
-      times = [seconds(row[k]) if row[k] is not None else "not known"
-               for k in ("seconds", "exposed_seconds")]
-      rows.append((f"  {row['kind']}", number(row["count"]),
-                   size(row["bytes"]), *times))
+      times = [
+        seconds(row[k]) if row[k] is not None else "not known"
+        for k in ("seconds", "exposed_seconds")
+      ]
+      rows.append((f"  {row['kind']}", number(row["count"]), size(row["bytes"]), *times))
   return aligned(rows) if any(row[1] for row in rows[1:]) else ""
 
 
@@ -109,16 +116,20 @@ def profile(r: dict[str, Any]) -> str:
     rows = [(f"{program['name']}, cycles by", number(whole), "")]
     for title in ("kinds", "places", "directions"):
       rows.append((title, "", ""))
-      rows += [(f"  {name}", number(n), share(n / whole))
-               for name, n in found[title].items()]
+      rows += [(f"  {name}", number(n), share(n / whole)) for name, n in found[title].items()]
     rows.append(("longest", "", ""))
-    rows += [(f"  {line['name']} {line['op_name'][-60:]}",
-              number(line["cycles"]), share(line["cycles"] / whole))
-             for line in found["top"]]
+    rows += [
+      (
+        f"  {line['name']} {line['op_name'][-60:]}",
+        number(line["cycles"]),
+        share(line["cycles"] / whole),
+      )
+      for line in found["top"]
+    ]
     parts.append(aligned(rows))
   return "\n\n".join(parts) or "the compiler tells no cycles here"
 
 
 def gib(n: int) -> str:
   """Bytes -> "15.75 GiB"."""
-  return f"{n / 2 ** 30:.4g} GiB" if n >= 2 ** 28 else size(n)
+  return f"{n / 2**30:.4g} GiB" if n >= 2**28 else size(n)

@@ -3,6 +3,7 @@
 Functions of a `Sampler`. Knobs, labels, crossovers and truncations are traced:
 turning them compiles nothing. UserError, by name, for models that cannot.
 """
+
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +27,13 @@ WAYS = ("z", "class", "both")
 def gan_of(sampler: Sampler, what: str) -> GAN:
   """The model; UserError if it is no GAN."""
   if not isinstance(sampler.model, GAN):
-    raise UserError(f"{what} takes a GAN, and this is a "
-                    f"{type(sampler.model).__name__}")
+    raise UserError(f"{what} takes a GAN, and this is a {type(sampler.model).__name__}")
   return sampler.model
 
 
-def settle(sampler: Sampler, truncation: float, batches: int = 16,
-           batch: int = 256, seed: int = 0) -> Sampler:
+def settle(
+  sampler: Sampler, truncation: float, batches: int = 16, batch: int = 256, seed: int = 0
+) -> Sampler:
   """With batch norm's statistics anew, for samples at this truncation.
 
   Standing statistics (Brock et al. 2019, App. B) over `batches` of so many
@@ -47,27 +48,29 @@ def settle(sampler: Sampler, truncation: float, batches: int = 16,
   """
   gan, truncation = gan_of(sampler, "standing"), float(truncation)
   if not sampler.state.stats["gen"].get("batch_stats"):
-    raise UserError(f"a {type(gan.gen).__name__} without batch norm has no "
-                    "statistics to settle: leave standing")
+    raise UserError(
+      f"a {type(gan.gen).__name__} without batch norm has no statistics to settle: leave standing"
+    )
   if batches < 1 or batch < 2:
-    raise UserError(f"standing={batches} batches of {batch}: want at least 1, "
-                    "of at least 2")
+    raise UserError(f"standing={batches} batches of {batch}: want at least 1, of at least 2")
   if not truncation > 0:
     raise UserError(f"truncation={truncation:g}: want more than 0")
   sampler.check_count(batches * batch, f"standing={batches}")
   # Beside the cached properties of the sampler, and as long-lived.
   known = vars(sampler).setdefault("settled", {})
-  told = {"truncation": truncation if np.isfinite(truncation) else None,
-          "batches": batches, "batch": batch, "seed": seed}
+  told = {
+    "truncation": truncation if np.isfinite(truncation) else None,
+    "batches": batches,
+    "batch": batch,
+    "seed": seed,
+  }
   asked = tuple(told.values())
   if asked not in known:
     y = np.arange(batches * batch, dtype=np.int32) % max(sampler.classes, 1)
     keys = jax.random.split(jax.random.key(seed), batches)
-    stats = _settled(gan, sampler.state, keys, y.reshape(batches, batch),
-                     jnp.float32(truncation))
+    stats = _settled(gan, sampler.state, keys, y.reshape(batches, batch), jnp.float32(truncation))
     state = sampler.state.replace(stats=sampler.state.stats | {"gen": stats})
-    known[asked] = dataclasses.replace(
-        sampler, state=state, card=sampler.card | {"standing": told})
+    known[asked] = dataclasses.replace(sampler, state=state, card=sampler.card | {"standing": told})
     # Other numbers, the same programs.
     vars(known[asked])["program"] = sampler.program
   return known[asked]
@@ -78,10 +81,17 @@ def _settled(gan, state, key, y, truncation):
   return gan.settle(state, key, y, truncation).stats["gen"]
 
 
-def interpolate(sampler: Sampler, key: int | Key, rows: int, frames: int,
-                labels: int | Sequence[int] | None = None,
-                between: str = "z", *, batch: int = 256, **knobs: float
-                ) -> np.ndarray:
+def interpolate(
+  sampler: Sampler,
+  key: int | Key,
+  rows: int,
+  frames: int,
+  labels: int | Sequence[int] | None = None,
+  between: str = "z",
+  *,
+  batch: int = 256,
+  **knobs: float,
+) -> np.ndarray:
   """Walks from sample to sample: uint8 [rows, frames, H, W, C], or points.
 
   Latents go along a great circle (White 2016), labels in a straight line of
@@ -116,14 +126,21 @@ def interpolate(sampler: Sampler, key: int | Key, rows: int, frames: int,
     y = np.broadcast_to(y.reshape(rows, ends), (rows, 2))
     y = np.repeat(y, frames, 0)
   t = np.tile(np.linspace(0, 1, frames), rows)[:, None]
-  x = _walk(sampler, key, np.repeat(i, frames, 0), y, t,
-            np.repeat(first, frames), batch, knobs)
+  x = _walk(sampler, key, np.repeat(i, frames, 0), y, t, np.repeat(first, frames), batch, knobs)
   return x.reshape(rows, frames, *sampler.shape)
 
 
-def mix(sampler: Sampler, key: int | Key, rows: int, columns: int,
-        crossover: int, labels: int | Sequence[int] | None = None, *,
-        batch: int = 256, **knobs: float) -> np.ndarray:
+def mix(
+  sampler: Sampler,
+  key: int | Key,
+  rows: int,
+  columns: int,
+  crossover: int,
+  labels: int | Sequence[int] | None = None,
+  *,
+  batch: int = 256,
+  **knobs: float,
+) -> np.ndarray:
   """Mixed styles: uint8 [1 + rows, 1 + columns, H, W, C].
 
   Karras et al. 2019, Fig. 3: the first `crossover` layers of [1 + r, 1 + c]
@@ -142,22 +159,18 @@ def mix(sampler: Sampler, key: int | Key, rows: int, columns: int,
   """
   layers = layers_of(sampler, "mix")
   if not 0 <= crossover <= layers:
-    raise UserError(f"mix={crossover}: want 0 to {layers}, the layers that "
-                    "take a style")
+    raise UserError(f"mix={crossover}: want 0 to {layers}, the layers that take a style")
   if rows < 1 or columns < 1:
-    raise UserError(f"mix of {rows} rows and {columns} columns: want at least "
-                    "1 of each")
-  sampler.check_count((1 + rows) * (1 + columns),
-                      f"mix of {rows} rows and {columns} columns")
+    raise UserError(f"mix of {rows} rows and {columns} columns: want at least 1 of each")
+  sampler.check_count((1 + rows) * (1 + columns), f"mix of {rows} rows and {columns} columns")
   # A place of the grid: what its first layers are of, and what its others.
-  r, c = np.mgrid[:1 + rows, :1 + columns].reshape(2, -1)
+  r, c = np.mgrid[: 1 + rows, : 1 + columns].reshape(2, -1)
   row, column = r - 1, rows + c - 1
   i = np.stack([np.where(r, row, column), np.where(c, column, row)], 1)
   i[0] = 0  # the corner
   y = sampler.labels(rows + columns, labels)
   t = np.broadcast_to(np.arange(layers) >= crossover, (len(i), layers))
-  x = _walk(sampler, key, i, None if y is None else y[i], t, 0 * row, batch,
-            knobs)
+  x = _walk(sampler, key, i, None if y is None else y[i], t, 0 * row, batch, knobs)
   x[0] = 255
   return x.reshape(1 + rows, 1 + columns, *sampler.shape)
 
@@ -166,12 +179,16 @@ def layers_of(sampler: Sampler, what: str) -> int:
   """How many layers take a style; UserError for generators without `map`."""
   gan = gan_of(sampler, what)
   if not hasattr(gan.gen, "map"):
-    raise UserError(f"{what} takes a generator that maps z to styles; "
-                    f"{type(gan.gen).__name__} has no `map`")
+    raise UserError(
+      f"{what} takes a generator that maps z to styles; {type(gan.gen).__name__} has no `map`"
+    )
   z = jax.ShapeDtypeStruct((1, gan.z_dim), jnp.float32)
   given = gan.given({"y": jnp.zeros(1, jnp.int32)})
-  ws = jax.eval_shape(lambda state, z: gan.gen.apply(
-      state.variables("gen"), z, method="map", **given), sampler.state, z)
+  ws = jax.eval_shape(
+    lambda state, z: gan.gen.apply(state.variables("gen"), z, method="map", **given),
+    sampler.state,
+    z,
+  )
   return ws.shape[1]
 
 
@@ -182,14 +199,12 @@ def linear(a: Array, b: Array, t: Array) -> Array:
 
 def spherical(a: Array, b: Array, t: Array) -> Array:
   """Latents [B, Z] from a to b along a great circle, both ends to the bit."""
-  unit = lambda x: x / jnp.maximum(
-      jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+  unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
   dot = jnp.sum(unit(a) * unit(b), -1, keepdims=True)
   omega = jnp.arccos(jnp.clip(dot, -1, 1))
   sine = jnp.sin(omega)
   straight = sine < 1e-3  # no plane, or none that can be told
-  arc = [jnp.sin(s * omega) / jnp.where(straight, 1, sine)
-         for s in (1 - t, t)]
+  arc = [jnp.sin(s * omega) / jnp.where(straight, 1, sine) for s in (1 - t, t)]
   return jnp.where(straight, linear(a, b, t), arc[0] * a + arc[1] * b)
 
 
@@ -201,27 +216,26 @@ def _walk(sampler, key, i, y, t, noise, batch, knobs):
   if y is not None:
     given["y"] = np.eye(sampler.classes, dtype=np.float32)[y]
   return in_batches(
-      lambda now: _between(sampler.model, sampler.dtype, sampler.state, key,
-                           now, settings), given, batch, sampler.mesh)
+    lambda now: _between(sampler.model, sampler.dtype, sampler.state, key, now, settings),
+    given,
+    batch,
+    sampler.mesh,
+  )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _between(gan, dtype, state, key, given, knobs):
   """The one program of walks and mixtures."""
   keys = lambda i: fold(jnp.broadcast_to(key, i.shape), i)
-  own = {k: v for k, v in knobs.items() if k not in (
-      "temperature", "truncation")}
-  warmth = knobs.get("temperature", 1.)
-  z = [warmth * truncated_normal(keys(i), gan.z_dim, knobs["truncation"])
-       for i in given["i"].T]
-  y = ([{"y": y} for y in given["y"].swapaxes(0, 1)] if gan.classes
-       else [{}, {}])
+  own = {k: v for k, v in knobs.items() if k not in ("temperature", "truncation")}
+  warmth = knobs.get("temperature", 1.0)
+  z = [warmth * truncated_normal(keys(i), gan.z_dim, knobs["truncation"]) for i in given["i"].T]
+  y = [{"y": y} for y in given["y"].swapaxes(0, 1)] if gan.classes else [{}, {}]
   noise = noise_keys(gan.gen, fold(keys(given["noise"]), 1))
   apply = functools.partial(gan.gen.apply, state.variables("gen"))
   t = given["t"]
   if hasattr(gan.gen, "map"):
-    a, b = (apply(z, method="map", **y, **own)
-            for z, y in zip(z, y, strict=True))
+    a, b = (apply(z, method="map", **y, **own) for z, y in zip(z, y, strict=True))
     x = apply(linear(a, b, t[..., None]), method="synthesize", **noise)
   else:
     y = {k: linear(y[0][k], y[1][k], t) for k in y[0]}
@@ -229,9 +243,12 @@ def _between(gan, dtype, state, key, given, knobs):
   return core.as_data(x, dtype)
 
 
-def in_batches(run: Callable[[dict[str, Array]], Any],
-               given: dict[str, np.ndarray], batch: int,
-               mesh: jax.sharding.Mesh) -> Any:
+def in_batches(
+  run: Callable[[dict[str, Array]], Any],
+  given: dict[str, np.ndarray],
+  batch: int,
+  mesh: jax.sharding.Mesh,
+) -> Any:
   """run(given) for `batch` at a time, all of one size, over all devices."""
   if batch < 1:
     raise UserError(f"batch={batch}: want at least 1")
@@ -246,8 +263,7 @@ def in_batches(run: Callable[[dict[str, Array]], Any],
   return jax.tree.map(lambda *x: np.concatenate(x)[:n], *parts)
 
 
-def with_standing_stats(model: Sampler, batches: int | None, knobs: Mapping[str, float]
-            ) -> Sampler:
+def with_standing_stats(model: Sampler, batches: int | None, knobs: Mapping[str, float]) -> Sampler:
   """With standing statistics for these knobs, if there shall be batches."""
   if not batches:
     return model

@@ -1,4 +1,5 @@
 """Samples as a person keeps them: one picture, a sample file, a folder."""
+
 import hashlib
 import json
 import pathlib
@@ -27,21 +28,23 @@ def digest_of(*arrays: np.ndarray) -> str:
   return h.hexdigest()[:16]
 
 
-def portrait(x: np.ndarray, path: pathlib.Path, info: dict[str, Any],
-             columns: int | None = None) -> np.ndarray:
+def portrait(
+  x: np.ndarray, path: pathlib.Path, info: dict[str, Any], columns: int | None = None
+) -> np.ndarray:
   """One picture of samples, written to `path` with how it was made."""
   image = pictures.scatter(x) if x.ndim == 2 else pictures.grid(x, columns)
   pictures.save_png(path, image, info)
   return image
 
 
-def part_of(info: dict[str, Any], num: float = np.inf,
-            labels: Sequence[int | None] | None = None
-            ) -> Callable[[str], dict[str, Any] | None]:
+def part_of(
+  info: dict[str, Any], num: float = np.inf, labels: Sequence[int | None] | None = None
+) -> Callable[[str], dict[str, Any] | None]:
   """Name of a picture in a folder -> what it tells; None for other names.
 
   Labels are those of all pictures, or None if they are not known yet.
   """
+
   def tells(name: str) -> dict[str, Any] | None:
     stem = name.removesuffix(".png")
     i = int(stem) if re.fullmatch(r"\d{1,9}", stem) else -1
@@ -50,12 +53,18 @@ def part_of(info: dict[str, Any], num: float = np.inf,
     if labels is None:
       return info | {"index": i}
     return info | {"index": i, "label": labels[i]}
+
   return tells
 
 
-def write(out: str, x: np.ndarray, labels: np.ndarray | None,
-          info: dict[str, Any], columns: int | None = None,
-          more: dict[str, np.ndarray] | None = None) -> None:
+def write(
+  out: str,
+  x: np.ndarray,
+  labels: np.ndarray | None,
+  info: dict[str, Any],
+  columns: int | None = None,
+  more: dict[str, np.ndarray] | None = None,
+) -> None:
   """Samples as one grid, a sample file or a folder of pictures.
 
   Args:
@@ -85,10 +94,9 @@ def write(out: str, x: np.ndarray, labels: np.ndarray | None,
     else:
       for i, image in enumerate(x):
         y = each[i]
-        known = {"class": names[y]} if names and isinstance(y, int) and (
-            0 <= y < len(names)) else {}
-        portrait(image[None], path / f"{i:06d}.png", info | {
-            "index": i, "label": y} | known)
+        known = (
+          {"class": names[y]} if names and isinstance(y, int) and (0 <= y < len(names)) else {}
+        )
+        portrait(image[None], path / f"{i:06d}.png", info | {"index": i, "label": y} | known)
   except OSError as e:
-    raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}"
-                    ) from e
+    raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}") from e

@@ -1,4 +1,5 @@
 """What can be chosen after training: samplers, times of visits, knobs."""
+
 import re
 
 import numpy as np
@@ -13,21 +14,39 @@ from jaxgen.models.diffusion import LONGEST, defaults
 INF = float("inf")
 # Knob -> least, most, and whether the least is too little. Others: any number.
 RANGES = {
-    "steps": (1, LONGEST, False),
-    "eta": (0, INF, False), "frac": (0, 1, False), "level": (0, 1, False),
-    "truncate": (0, 1, False), "truncation": (0, INF, True),
-    "first": (0, 1, True), "bend": (0, INF, True)} | dict.fromkeys(
-        ("lo", "hi", "churn", "s_min", "s_max", "s_noise", "snr", "cap",
-         "temperature", "noise", "cutoff"), (0, INF, False))
+  "steps": (1, LONGEST, False),
+  "eta": (0, INF, False),
+  "frac": (0, 1, False),
+  "level": (0, 1, False),
+  "truncate": (0, 1, False),
+  "truncation": (0, INF, True),
+  "first": (0, 1, True),
+  "bend": (0, INF, True),
+} | dict.fromkeys(
+  (
+    "lo",
+    "hi",
+    "churn",
+    "s_min",
+    "s_max",
+    "s_noise",
+    "snr",
+    "cap",
+    "temperature",
+    "noise",
+    "cutoff",
+  ),
+  (0, INF, False),
+)
 SAMPLERS = {
-    "ancestral": dict(name="diffusion.samplers.ancestral"),
-    "ddim": dict(name="diffusion.samplers.ancestral", eta=0.),
-    "euler": dict(name="diffusion.samplers.euler"),
-    "heun": dict(name="diffusion.samplers.heun"),
-    "dpmpp_2m": dict(name="diffusion.samplers.dpmpp_2m"),
-    "dpmpp_2m_sde": dict(name="diffusion.samplers.dpmpp_2m_sde"),
-    "unipc": dict(name="diffusion.unipc.unipc"),
-    "pc": dict(name="diffusion.samplers.pc"),
+  "ancestral": dict(name="diffusion.samplers.ancestral"),
+  "ddim": dict(name="diffusion.samplers.ancestral", eta=0.0),
+  "euler": dict(name="diffusion.samplers.euler"),
+  "heun": dict(name="diffusion.samplers.heun"),
+  "dpmpp_2m": dict(name="diffusion.samplers.dpmpp_2m"),
+  "dpmpp_2m_sde": dict(name="diffusion.samplers.dpmpp_2m_sde"),
+  "unipc": dict(name="diffusion.unipc.unipc"),
+  "pc": dict(name="diffusion.samplers.pc"),
 }
 
 
@@ -37,15 +56,15 @@ def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
     raise UserError(f"{model.name} does not sample in steps: leave --sampler")
   if name not in SAMPLERS:
     close = nearest(name, SAMPLERS).partition("; did you mean")
-    raise UserError(f"there is no sampler {name!r}, but {', '.join(SAMPLERS)}"
-                    + close[1] + close[2])
+    raise UserError(
+      f"there is no sampler {name!r}, but {', '.join(SAMPLERS)}" + close[1] + close[2]
+    )
   return ConfigDict(model.to_dict() | {"sampler": SAMPLERS[name]})
 
 
 def having(knob: str) -> list[str]:
   """Samplers that have a knob."""
-  return [name for name, spec in SAMPLERS.items()
-          if knob in defaults(build(spec))]
+  return [name for name, spec in SAMPLERS.items() if knob in defaults(build(spec))]
 
 
 def check_knob(name: str, value: float, default: float) -> None:
@@ -66,8 +85,13 @@ def check_knob(name: str, value: float, default: float) -> None:
   if not np.isfinite(value) and not value == default == INF:
     raise UserError(f"{name}={value:g}: want a finite number")
   if not low <= value <= high or above and value == low:
-    want = (f"{low} to {high}" if high < INF and not above else
-            f"more than {low}" if above else f"at least {low}")
+    want = (
+      f"{low} to {high}"
+      if high < INF and not above
+      else f"more than {low}"
+      if above
+      else f"at least {low}"
+    )
     want += f", at most {high}" * (above and high < INF)
     raise UserError(f"{name}={value:g}: want {want}")
   if kind == "steps" and value % 1:
@@ -88,8 +112,10 @@ def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:
     return ConfigDict(model.to_dict() | {"path": path})
   steps = getattr(build(model.get("process", {})), "steps", None)
   if steps is None:
-    raise UserError("respacing takes some of the steps that a diffusion model "
-                    "was trained on, and this one knows none: leave it")
+    raise UserError(
+      "respacing takes some of the steps that a diffusion model "
+      "was trained on, and this one knows none: leave it"
+    )
   try:
     count = times.count(spacing, steps)
   except ValueError as e:
@@ -97,32 +123,37 @@ def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:
   path = {"name": "diffusion.times.named", "spacing": spacing}
   return ConfigDict(model.to_dict() | {"path": path, "steps": count})
 
+
 GAN_KNOBS = {
-    "truncation": "bound of z; the less, the more typical and the more alike",
-    "psi": "styles' distance from their mean; 1: as they are",
-    "cutoff": "psi is for so many of the first layers"}
+  "truncation": "bound of z; the less, the more typical and the more alike",
+  "psi": "styles' distance from their mean; 1: as they are",
+  "cutoff": "psi is for so many of the first layers",
+}
 
 # What `load` is told by flags.
-CHOICES = ("ema", "step", "sampler", "respacing", "classifier", "worse",
-           "guide_ema", "guide_step")
+CHOICES = ("ema", "step", "sampler", "respacing", "classifier", "worse", "guide_ema", "guide_step")
 KNOBS = {
-    "steps": "points of the path",
-    "guidance": "weight of guidance without a classifier; 1: none",
-    "scale": "weight of the classifier's gradient; 0: none",
-    "auto": "weight of guidance away from the worse model; 1: none",
-    "lo": "guide above this sigma / alpha",
-    "hi": "guide up to this sigma / alpha",
-    "eta": "share of fresh noise: 0 DDIM's, 1 DDPM's",
-    "frac": "DDPM's variance: 0 fixed small, 1 fixed large",
-    "churn": "Heun's fresh noise", "s_min": "churn above this sigma / alpha",
-    "s_max": "churn below this sigma / alpha", "s_noise": "churn's noise",
-    "snr": "of the corrector's Langevin steps",
-    "cap": "of a Langevin step, as a share of sigma^2; default: none",
-    "level": "an upsampler's noise on its small images, 0 to 1",
-    "first": "noisiest time of --respacing warped",
-    "bend": "its power: above 1 there are more points at low noise",
-    "temperature": "of z", "noise": "share of a VAE's own noise",
-    **GAN_KNOBS}
+  "steps": "points of the path",
+  "guidance": "weight of guidance without a classifier; 1: none",
+  "scale": "weight of the classifier's gradient; 0: none",
+  "auto": "weight of guidance away from the worse model; 1: none",
+  "lo": "guide above this sigma / alpha",
+  "hi": "guide up to this sigma / alpha",
+  "eta": "share of fresh noise: 0 DDIM's, 1 DDPM's",
+  "frac": "DDPM's variance: 0 fixed small, 1 fixed large",
+  "churn": "Heun's fresh noise",
+  "s_min": "churn above this sigma / alpha",
+  "s_max": "churn below this sigma / alpha",
+  "s_noise": "churn's noise",
+  "snr": "of the corrector's Langevin steps",
+  "cap": "of a Langevin step, as a share of sigma^2; default: none",
+  "level": "an upsampler's noise on its small images, 0 to 1",
+  "first": "noisiest time of --respacing warped",
+  "bend": "its power: above 1 there are more points at low noise",
+  "temperature": "of z",
+  "noise": "share of a VAE's own noise",
+  **GAN_KNOBS,
+}
 
 
 def knobs_from_flags(values: flags.FlagValues) -> dict[str, float]:
@@ -133,6 +164,5 @@ def knobs_from_flags(values: flags.FlagValues) -> dict[str, float]:
     try:
       knobs[name] = float(value)
     except ValueError:
-      raise UserError(f"--knobs={word}: want knob=number, with commas between"
-                      ) from None
+      raise UserError(f"--knobs={word}: want knob=number, with commas between") from None
   return knobs

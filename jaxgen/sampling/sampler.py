@@ -1,4 +1,5 @@
 """A trained model, ready to sample: from a checkpoint to a jitted function."""
+
 import dataclasses
 import functools
 import os
@@ -35,24 +36,36 @@ def number_of(word: str, class_names: Sequence[str], others: str = "") -> int:
     place, end = class_names.index(word), len(class_names)
     if number and int(number[2]) != place and 0 <= int(number[2]) < end:
       raise UserError(
-          f"labels={word}: the class of that name is number {place}, and the "
-          f"class of that number is {class_names[int(number[2])]!r}: say "
-          f"#{place} or #{number[2]}")
+        f"labels={word}: the class of that name is number {place}, and the "
+        f"class of that number is {class_names[int(number[2])]!r}: say "
+        f"#{place} or #{number[2]}"
+      )
     return place
   if number:
     return int(number[2])
-  raise UserError(f"labels={word}: want {others}numbers, such as 3 or 0,1,2"
-                  + (
-      ", or names of classes" + nearest(word, class_names) if class_names
-      else ": the names of this model's classes are not known"))
+  raise UserError(
+    f"labels={word}: want {others}numbers, such as 3 or 0,1,2"
+    + (
+      ", or names of classes" + nearest(word, class_names)
+      if class_names
+      else ": the names of this model's classes are not known"
+    )
+  )
 
 
-def load(workdir: str | Sequence[str], *, ema: str | None = None,
-         step: int | None = None, sampler: str | None = None,
-         respacing: str | None = None,
-         classifier: str | None = None, worse: str | None = None,
-         guide_ema: str | None = None, guide_step: int | None = None,
-         samples: bool = True) -> "Sampler":
+def load(
+  workdir: str | Sequence[str],
+  *,
+  ema: str | None = None,
+  step: int | None = None,
+  sampler: str | None = None,
+  respacing: str | None = None,
+  classifier: str | None = None,
+  worse: str | None = None,
+  guide_ema: str | None = None,
+  guide_step: int | None = None,
+  samples: bool = True,
+) -> "Sampler":
   """A trained model, ready to sample: reads the averaged weights alone.
 
   Args:
@@ -79,33 +92,45 @@ def load(workdir: str | Sequence[str], *, ema: str | None = None,
       do not go together.
   """
   stages = stages_of(workdir)
-  parts = [load_trained(w, ema, step, sampler, respacing, any_kind=len(stages) > 1)
-           for w in stages]
+  parts = [load_trained(w, ema, step, sampler, respacing, any_kind=len(stages) > 1) for w in stages]
   for part in parts:
     if samples and not hasattr(part.model, "sample"):
-      raise UserError(f"{part.card['workdir']} holds a "
-                      f"{type(part.model).__name__}: it makes no samples")
+      raise UserError(
+        f"{part.card['workdir']} holds a {type(part.model).__name__}: it makes no samples"
+      )
   ours = parts[0] if len(parts) == 1 else build_cascade(parts)
   if classifier and worse:
-    raise UserError("give a classifier or a worse model to guide with, not "
-                    "both")
+    raise UserError("give a classifier or a worse model to guide with, not both")
   if classifier or worse:
     guide = load_trained(classifier or worse, guide_ema, guide_step)
     ours = guided(ours, guide, "classifier" if classifier else "worse")
   elif guide_ema or guide_step is not None:
-    raise UserError("guide_ema and guide_step are of a classifier or a worse "
-                    "model, and there is none")
+    raise UserError(
+      "guide_ema and guide_step are of a classifier or a worse model, and there is none"
+    )
   state = sampling_state(ours.step, ours.params, ours.stats)
   state = sharding.everywhere(state, sharding.make_mesh())
   data = ours.data
-  return Sampler(ours.model, state, tuple(data["shape"]),
-                 np.dtype(data["dtype"]), data["classes"], ours.card,
-                 tuple(data.get("class_names", ())))
+  return Sampler(
+    ours.model,
+    state,
+    tuple(data["shape"]),
+    np.dtype(data["dtype"]),
+    data["classes"],
+    ours.card,
+    tuple(data.get("class_names", ())),
+  )
 
 
-def draw(model: core.Model, profile: str | None, shapes, classes: int,
-         state: core.State, key: core.Key,
-         real: core.Batch | None = None) -> jax.Array:
+def draw(
+  model: core.Model,
+  profile: str | None,
+  shapes,
+  classes: int,
+  state: core.State,
+  key: core.Key,
+  real: core.Batch | None = None,
+) -> jax.Array:
   """Samples of `shapes` with default knobs, one key [], labels in turn.
 
   Or with the conditions of a `real` batch, for models that take others.
@@ -146,6 +171,7 @@ class Sampler:
     card: Where the weights came from.
     class_names: Of the classes in their order; () where they are not known.
   """
+
   model: core.Model
   state: core.State
   shape: tuple[int, ...]
@@ -154,9 +180,15 @@ class Sampler:
   card: dict[str, Any]
   class_names: tuple[str, ...] = ()
 
-  def sample(self, key: int | core.Key, num: int,
-             labels: Labels = None, *, batch: int = 256,
-             **given: float | np.ndarray) -> np.ndarray:
+  def sample(
+    self,
+    key: int | core.Key,
+    num: int,
+    labels: Labels = None,
+    *,
+    batch: int = 256,
+    **given: float | np.ndarray,
+  ) -> np.ndarray:
     """Draws samples: uint8 [num, H, W, C], or float32 for points.
 
     One program is compiled for each `batch`; no knob or label makes another.
@@ -182,30 +214,39 @@ class Sampler:
     settings, labels = self.settings(knobs), self.labels(num, labels)
     if labels is not None:
       cond["y"] = labels
-    parts, fine = zip(*self.batches(
-        key, range(num), min(batch, num), cond, settings), strict=True)
+    parts, fine = zip(*self.batches(key, range(num), min(batch, num), cond, settings), strict=True)
     x = np.concatenate([sharding.fetch(x) for x in parts])[:num]
     if not all(jax.device_get(fine)):
-      raise UserError("samples hold NaN or infinity" + "".join(
-          f", {k}={v:g}" for k, v in knobs.items()) + ": the weights are ill, "
-          "or the knobs too far from their defaults")
+      raise UserError(
+        "samples hold NaN or infinity"
+        + "".join(f", {k}={v:g}" for k, v in knobs.items())
+        + ": the weights are ill, "
+        "or the knobs too far from their defaults"
+      )
     return x
 
   def check_count(self, num: int, what: str = "") -> None:
     """UserError for more samples (than `what` asks for) than can be held."""
     what = what or f"num={num}"
-    if not 1 <= num < 2 ** 31:  # they are numbered in int32
-      raise UserError(f"{what}: want at least 1" + ", and at most "
-                      f"{2 ** 31 - 1} samples" * (num > 0))
+    if not 1 <= num < 2**31:  # they are numbered in int32
+      raise UserError(f"{what}: want at least 1" + f", and at most {2**31 - 1} samples" * (num > 0))
     size = num * int(np.prod(self.shape)) * self.dtype.itemsize
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
-      raise UserError(f"{what}: these samples take {size / 2 ** 30:,.0f} GiB"
-                      f", and this machine has {memory / 2 ** 30:,.0f}")
+      raise UserError(
+        f"{what}: these samples take {size / 2**30:,.0f} GiB"
+        f", and this machine has {memory / 2**30:,.0f}"
+      )
 
-  def stream(self, key: core.Key, which: range, batch: int,
-             given: Mapping[str, np.ndarray], settings: Mapping[str, float],
-             state: core.State | None = None) -> Iterator[jax.Array]:
+  def stream(
+    self,
+    key: core.Key,
+    which: range,
+    batch: int,
+    given: Mapping[str, np.ndarray],
+    settings: Mapping[str, float],
+    state: core.State | None = None,
+  ) -> Iterator[jax.Array]:
     """Samples number `which`, `batch` at once; the last ones may be too many.
 
     Args:
@@ -216,13 +257,17 @@ class Sampler:
       settings: All knobs.
       state: In place of the sampler's own.
     """
-    return (x for x, _ in self.batches(key, which, batch, given, settings,
-                                       state))
+    return (x for x, _ in self.batches(key, which, batch, given, settings, state))
 
-  def batches(self, key: core.Key, which: range, batch: int,
-              given: Mapping[str, np.ndarray], settings: Mapping[str, float],
-              state: core.State | None = None
-              ) -> Iterator[tuple[jax.Array, jax.Array]]:
+  def batches(
+    self,
+    key: core.Key,
+    which: range,
+    batch: int,
+    given: Mapping[str, np.ndarray],
+    settings: Mapping[str, float],
+    state: core.State | None = None,
+  ) -> Iterator[tuple[jax.Array, jax.Array]]:
     """As `stream`, with whether all of a batch is finite: bool []."""
     settings = {k: jnp.float32(v) for k, v in settings.items()}
     # (Of a training, weights may lie in parts.)
@@ -246,18 +291,16 @@ class Sampler:
 
     The second says whether x is finite, which bytes do not show.
     """
+
     def run(state, given, key, knobs):
-      batch = {"x": jnp.zeros((len(given["i"]), *self.shape)),
-               **core.on_device(given)}
-      keys = fold(
-          jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
+      batch = {"x": jnp.zeros((len(given["i"]), *self.shape)), **core.on_device(given)}
+      keys = fold(jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
       # (As it is traced: whatever runs is past all mistakes of a config.)
-      with guarding(f"{self.card.get('workdir', 'this model')} cannot be "
-                    "sampled"):
+      with guarding(f"{self.card.get('workdir', 'this model')} cannot be sampled"):
         x = self.model.sample(state, batch, keys, **knobs)
         return core.as_data(x, self.dtype), jnp.isfinite(x).all()
-    return jax.jit(run, out_shardings=(
-        sharding.batched(self.mesh), sharding.replicated(self.mesh)))
+
+    return jax.jit(run, out_shardings=(sharding.batched(self.mesh), sharding.replicated(self.mesh)))
 
   def settings(self, knobs: dict[str, float]) -> dict[str, float]:
     """All knobs, those given and the defaults; UserError for a strange one."""
@@ -272,8 +315,9 @@ class Sampler:
     if (spacing := self.card.get("respacing", "")) and spacing not in PATHS:
       own = self.model.knobs["steps"]
       if settings["steps"] != own:
-        raise UserError(f"steps={settings['steps']:g}: respacing={spacing} "
-                        f"makes {own}; leave either")
+        raise UserError(
+          f"steps={settings['steps']:g}: respacing={spacing} makes {own}; leave either"
+        )
     return settings
 
   def lacking(self, name: str) -> str:
@@ -282,9 +326,9 @@ class Sampler:
     if not sampler:
       return f"a {kind} has no knob {name!r}" + nearest(name, self.model.knobs)
     having = presets.having(name)
-    return (f"a {kind} with the sampler {sampler.rpartition('.')[2]} has no "
-            f"knob {name!r}" + (f"; {', '.join(having)} have it" if having
-                                else nearest(name, self.model.knobs)))
+    return f"a {kind} with the sampler {sampler.rpartition('.')[2]} has no knob {name!r}" + (
+      f"; {', '.join(having)} have it" if having else nearest(name, self.model.knobs)
+    )
 
   def conditions(self, given: dict[str, Any]) -> dict[str, np.ndarray]:
     """What of `given` the model is conditioned on; UserError for a misfit."""
@@ -292,8 +336,7 @@ class Sampler:
     if "noise" in given and np.ndim(given["noise"]):  # else a VAE's knob
       a = found["noise"] = np.asarray(given["noise"], np.float32)
       if a.shape[1:] != self.shape or not len(a):
-        raise UserError(f"noise is {list(a.shape)}: want [n, "
-                        f"{', '.join(map(str, self.shape))}]")
+        raise UserError(f"noise is {list(a.shape)}: want [n, {', '.join(map(str, self.shape))}]")
     for name, make in getattr(self.model, "cond", {}).items():
       if name not in given:
         raise UserError(f"this model makes x from {name}: give it")
@@ -303,8 +346,9 @@ class Sampler:
         shape = jax.eval_shape(make, x).shape[1:]
         if a.shape[1:] != shape or a.dtype != self.dtype or not len(a):
           raise UserError(
-              f"{name} is {a.dtype} {list(a.shape)}: want {self.dtype} "
-              f"[n, {', '.join(map(str, shape))}]")
+            f"{name} is {a.dtype} {list(a.shape)}: want {self.dtype} "
+            f"[n, {', '.join(map(str, shape))}]"
+          )
     return found
 
   def labels(self, num: int, labels: Labels) -> np.ndarray | None:
@@ -321,8 +365,7 @@ class Sampler:
     least = -1 if getattr(self.model, "free", False) else 0
     strange = [v for v in y.tolist() if not least <= v < self.classes]
     if strange:
-      raise UserError(f"labels run from 0 to {self.classes - 1}, "
-                      f"got {strange[0]}")
+      raise UserError(f"labels run from 0 to {self.classes - 1}, got {strange[0]}")
     y = y.astype(np.int32)
     if len(y) not in (1, num):
       y = np.resize(y, num)  # a few labels, in turn

@@ -8,6 +8,7 @@ is trained already:
 Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. what was trained of
 it. A workdir may also be said as a list, "BASE,UP": those workdirs in turn.
 """
+
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -46,13 +47,11 @@ def planned_stages(settings: ConfigDict, workdir: str) -> list[tuple[str, Any]]:
     elif set(stage) == {"config"}:
       own = config.load(str(stage["config"]))
       if is_cascade(own):
-        raise UserError(f"stage {i}, {stage['config']}, is a cascade itself: "
-                        "list its stages here")
+        raise UserError(f"stage {i}, {stage['config']}, is a cascade itself: list its stages here")
       check_samples(own, f"stage {i}, {stage['config']},")
       stages.append((str(pathlib.Path(workdir) / str(i)), own))
     else:
-      raise UserError(f"stage {i} is {dict(stage)}: want dict(config=...) or "
-                      "dict(workdir=...)")
+      raise UserError(f"stage {i} is {dict(stage)}: want dict(config=...) or dict(workdir=...)")
   if not stages:
     raise UserError("config.stages is empty: a cascade has at least one")
   return stages
@@ -61,11 +60,12 @@ def planned_stages(settings: ConfigDict, workdir: str) -> list[tuple[str, Any]]:
 def note(settings: ConfigDict, workdir: str) -> None:
   """Writes down what the stages of a cascade's workdir are."""
   path = pathlib.Path(workdir) / LIST
-  where = [{"workdir": place} if own is None else {"stage": str(i)}
-           for i, (place, own) in enumerate(planned_stages(settings, workdir))]
+  where = [
+    {"workdir": place} if own is None else {"stage": str(i)}
+    for i, (place, own) in enumerate(planned_stages(settings, workdir))
+  ]
   if listed(workdir) not in (None, where):
-    raise UserError(f"{workdir} holds a cascade of other stages: take a new "
-                    "--workdir")
+    raise UserError(f"{workdir} holds a cascade of other stages: take a new --workdir")
   files.write_json(path, {"stages": where})
 
 
@@ -79,13 +79,11 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
     return [str(w) for w in workdir]
   path, stages = pathlib.Path(workdir), listed(workdir)
   if stages is not None:
-    return [str(path / s["stage"] if "stage" in s else s["workdir"])
-            for s in stages]
+    return [str(path / s["stage"] if "stage" in s else s["workdir"]) for s in stages]
   if "," in str(workdir) and not path.exists():
     names = [w for w in str(workdir).split(",") if w]
     if not names:
-      raise UserError(f"workdir={workdir}: want one, or several with commas "
-                      "between")
+      raise UserError(f"workdir={workdir}: want one, or several with commas between")
     return names
   return [str(workdir)]
 
@@ -93,8 +91,10 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
 def listed(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
   """What a cascade's workdir says of its stages; None where nothing does."""
   path = pathlib.Path(workdir) / LIST
-  damage = lambda why: (f"{path} is damaged ({why}): the command that trained "
-                        "the cascade writes it again once it is gone")
+  damage = lambda why: (
+    f"{path} is damaged ({why}): the command that trained "
+    "the cascade writes it again once it is gone"
+  )
   try:
     stages = forms.read(path, FORM, damage)["stages"]
   except OSError:
@@ -103,8 +103,9 @@ def listed(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
     if "stage" in stage and stage["stage"] != str(i):
       raise UserError(damage(f"stages[{i}].stage is {stage['stage']!r}"))
     if (pathlib.Path(stage.get("workdir", path / "none")) / LIST).exists():
-      raise UserError(f"{path}: stage {i}, {stage['workdir']}, is a cascade "
-                      "itself: list its stages there")
+      raise UserError(
+        f"{path}: stage {i}, {stage['workdir']}, is a cascade itself: list its stages there"
+      )
   if not stages:
     raise UserError(damage("there are no stages"))
   return stages
@@ -125,25 +126,38 @@ def build_cascade(parts: Sequence[Trained]) -> Trained:
     check_fit(below, stage)
   many = {p.data["classes"] for p in parts} - {0}
   if len(many) > 1:
-    raise UserError(f"the stages know {sorted(many)} classes: they were "
-                    "trained on different data")
+    raise UserError(f"the stages know {sorted(many)} classes: they were trained on different data")
   named = {tuple(p.data.get("class_names") or ()) for p in parts} - {()}
   if len(named) > 1:
-    raise UserError("the stages' classes have different names: they were "
-                    "trained on different data")
-  last, together = parts[-1], lambda field: {
-      f"{i}.{g}": v for i, p in enumerate(parts)
-      for g, v in getattr(p, field).items()}
+    raise UserError("the stages' classes have different names: they were trained on different data")
+  last, together = (
+    parts[-1],
+    lambda field: {
+      f"{i}.{g}": v for i, p in enumerate(parts) for g, v in getattr(p, field).items()
+    },
+  )
   cascade = Cascade(
-      tuple(p.model for p in parts),
-      tuple(tuple(p.data["shape"]) for p in parts),
-      tuple(p.data["classes"] for p in parts), np.dtype(last.data["dtype"]))
-  card = {"workdir": ",".join(p.card["workdir"] for p in parts),
-          "step": last.step, "ema": last.card["ema"], "sampler": None,
-          "dataset": last.data["name"], "stages": [p.card for p in parts]}
-  return Trained(cascade, together("params"), together("stats"), last.step,
-                 last.data | {"classes": max(many, default=0),
-                              "class_names": max(named, default=())}, card)
+    tuple(p.model for p in parts),
+    tuple(tuple(p.data["shape"]) for p in parts),
+    tuple(p.data["classes"] for p in parts),
+    np.dtype(last.data["dtype"]),
+  )
+  card = {
+    "workdir": ",".join(p.card["workdir"] for p in parts),
+    "step": last.step,
+    "ema": last.card["ema"],
+    "sampler": None,
+    "dataset": last.data["name"],
+    "stages": [p.card for p in parts],
+  }
+  return Trained(
+    cascade,
+    together("params"),
+    together("stats"),
+    last.step,
+    last.data | {"classes": max(many, default=0), "class_names": max(named, default=())},
+    card,
+  )
 
 
 def check_fit(below: Trained, stage: Trained) -> None:
@@ -151,11 +165,14 @@ def check_fit(below: Trained, stage: Trained) -> None:
   where, cond = stage.card["workdir"], getattr(stage.model, "cond", {})
   make = cond.get("low_res")
   if set(cond) != {"low_res"} or make is None:
-    raise UserError(f"{where} is no upsampler: it does not make x from low_res "
-                    "alone, and only the first stage may do so")
+    raise UserError(
+      f"{where} is no upsampler: it does not make x from low_res "
+      "alone, and only the first stage may do so"
+    )
   x = jax.ShapeDtypeStruct((1, *stage.data["shape"]), jnp.float32)
   want, got = jax.eval_shape(make, x).shape[1:], tuple(below.data["shape"])
   if want != got:
     raise UserError(
-        f"{where} enlarges images of {'x'.join(map(str, want))}, but "
-        f"{below.card['workdir']} makes {'x'.join(map(str, got))}")
+      f"{where} enlarges images of {'x'.join(map(str, want))}, but "
+      f"{below.card['workdir']} makes {'x'.join(map(str, got))}"
+    )

@@ -4,6 +4,7 @@ Tiles [s, s] become [S, S], whoever enlarges them; the noise that they are made
 from is a function of where in the image a pixel lies, so that neighbours begin
 alike.
 """
+
 import functools
 import itertools
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ def shares(begin: np.ndarray, S: int, ramp: int) -> np.ndarray:
   w = np.minimum(np.minimum(i + 1, S - i), max(ramp, 1)).astype(np.float64)
   total = np.zeros(begin[-1] + S)
   for b in begin:
-    total[b:b + S] += w
-  return np.stack([w / total[b:b + S] for b in begin]).astype(np.float32)
+    total[b : b + S] += w
+  return np.stack([w / total[b : b + S] for b in begin]).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -49,7 +50,8 @@ def cells(key: Key, corners: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
   def row(key, left):
     return jax.vmap(lambda k: jax.random.normal(k, shape[2:]))(
-        each(key, left + jnp.arange(shape[1])))
+      each(key, left + jnp.arange(shape[1]))
+    )
 
   def tile(corner):
     keys = each(key, corner[0] + jnp.arange(shape[0]))
@@ -71,29 +73,27 @@ class Canvas:
   def __init__(self, x: np.ndarray, s: int, factor: int, overlap: int):
     self.s, self.factor, self.S = s, factor, s * factor
     h, w, channels = x.shape
-    self.x = np.pad(
-        x, ((0, max(0, s - h)), (0, max(0, s - w)), (0, 0)), "reflect")
-    self.rows, self.columns = (
-        begins(n, s, overlap) for n in self.x.shape[:2])
+    self.x = np.pad(x, ((0, max(0, s - h)), (0, max(0, s - w)), (0, 0)), "reflect")
+    self.rows, self.columns = (begins(n, s, overlap) for n in self.x.shape[:2])
     self.down, self.across = (
-        shares(b * factor, self.S, overlap * factor)
-        for b in (self.rows, self.columns))
+      shares(b * factor, self.S, overlap * factor) for b in (self.rows, self.columns)
+    )
     self.image = np.empty((h * factor, w * factor, channels), np.uint8)
-    self.band = np.zeros(
-        (self.S, self.x.shape[1] * factor, channels), np.float32)
+    self.band = np.zeros((self.S, self.x.shape[1] * factor, channels), np.float32)
     self.taken = 0
 
   def tiles(self) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
     """Small tiles uint8 [s, s, C], and the pixel where each begins."""
     for i, j in itertools.product(self.rows, self.columns):
-      yield self.x[i:i + self.s, j:j + self.s], (i, j)
+      yield self.x[i : i + self.s, j : j + self.s], (i, j)
 
   def add(self, tile: np.ndarray) -> bool:
     """Takes the next one, enlarged: uint8 [S, S, C]. True after the last."""
     i, j = divmod(self.taken, len(self.columns))
     left = self.columns[j] * self.factor
-    self.band[:, left:left + self.S] += tile * (
-        self.down[i][:, None, None] * self.across[j][:, None])
+    self.band[:, left : left + self.S] += tile * (
+      self.down[i][:, None, None] * self.across[j][:, None]
+    )
     self.taken += 1
     if j + 1 == len(self.columns):
       self.settle(i)
@@ -102,10 +102,8 @@ class Canvas:
   def settle(self, i: int) -> None:
     """Moves rows that no further tile will touch from the band to bytes."""
     top = self.rows[i] * self.factor
-    n = self.S if i + 1 == len(self.rows) else (
-        self.rows[i + 1] * self.factor - top)
-    final = self.image[top:top + n]  # less, where the image was padded
-    final[:] = np.rint(self.band[:n], out=self.band[:n])[
-        :len(final), :final.shape[1]]
+    n = self.S if i + 1 == len(self.rows) else (self.rows[i + 1] * self.factor - top)
+    final = self.image[top : top + n]  # less, where the image was padded
+    final[:] = np.rint(self.band[:n], out=self.band[:n])[: len(final), : final.shape[1]]
     self.band[:-n] = self.band[n:]
-    self.band[self.S - n:] = 0
+    self.band[self.S - n :] = 0

@@ -1,4 +1,5 @@
 """A trained model with the weights that sampling reads, and no others."""
+
 import itertools
 from collections.abc import Callable, Sized
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ CALLS = 10  # of parts of a net, for each leaf of a checkpoint
 
 class Trained(NamedTuple):
   """What a workdir holds of a model, for sampling."""
+
   model: core.Model
   params: core.Groups
   stats: core.Groups
@@ -34,9 +36,14 @@ class Trained(NamedTuple):
   card: dict[str, Any]  # where all this comes from
 
 
-def load_trained(workdir: str, ema: str | None = None, step: int | None = None,
-            sampler: str | None = None, respacing: str | None = None,
-            any_kind: bool = False) -> Trained:
+def load_trained(
+  workdir: str,
+  ema: str | None = None,
+  step: int | None = None,
+  sampler: str | None = None,
+  respacing: str | None = None,
+  any_kind: bool = False,
+) -> Trained:
   """Builds a workdir's model and reads its averaged weights.
 
   See `jaxgen.sampling.sampler.load`. With `any_kind`, a model that does not sample in
@@ -50,8 +57,7 @@ def load_trained(workdir: str, ema: str | None = None, step: int | None = None,
     config.model = presets.with_sampler(config.model, sampler)
   if respacing:
     config.model = presets.with_respacing(config.model, respacing)
-  shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]),
-                                      np.dtype(data["dtype"]))}
+  shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]), np.dtype(data["dtype"]))}
   if data["classes"]:
     shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
   what = f"{workdir}: the checkpoint's config is of no model"
@@ -61,11 +67,14 @@ def load_trained(workdir: str, ema: str | None = None, step: int | None = None,
     if hasattr(type(model), "sample"):
       model.nfe(**model.knobs)
   params, stats, step = weights(workdir, config, model, abstract, ema, step)
-  card = {"workdir": str(workdir), "config": digest(meta["config"]),
-          "step": step,
-          "ema": ema or next(iter(config.ema), "none"),
-          "sampler": (config.model.get("sampler") or {}).get("name"),
-          "dataset": data["name"]}
+  card = {
+    "workdir": str(workdir),
+    "config": digest(meta["config"]),
+    "step": step,
+    "ema": ema or next(iter(config.ema), "none"),
+    "sampler": (config.model.get("sampler") or {}).get("name"),
+    "dataset": data["name"],
+  }
   card |= {"respacing": respacing} if respacing else {}
   return Trained(model, params, stats, step, data, card)
 
@@ -80,45 +89,44 @@ def counting(what: str, leaves: Sized) -> Callable:
 
   def intercept(call, args, kwargs, context):
     if not next(left):
-      raise UserError(f"{what}: it has far more parts than the checkpoint's "
-                      f"{len(leaves)} leaves")
+      raise UserError(f"{what}: it has far more parts than the checkpoint's {len(leaves)} leaves")
     return call(*args, **kwargs)
+
   return intercept
 
 
 def sampling_state(step: int, params: core.Groups, stats: core.Groups) -> core.State:
   """A state of what sampling reads, and nothing of training."""
   return core.State(
-      step=jnp.int32(step), params=params, stats=stats, opt={}, ema={},
-      skips=jnp.zeros(2, jnp.int32))
+    step=jnp.int32(step), params=params, stats=stats, opt={}, ema={}, skips=jnp.zeros(2, jnp.int32)
+  )
 
 
 def guided(ours: Trained, guide: Trained, role: str) -> Trained:
   """A diffusion model and its guide, a "classifier" or a "worse" one."""
   kind = Classifier if role == "classifier" else Diffusion
   where = guide.card["workdir"]
-  for name, model, want in (("the model", ours, Diffusion),
-                            (f"{role}={where}", guide, kind)):
+  for name, model, want in (("the model", ours, Diffusion), (f"{role}={where}", guide, kind)):
     if not isinstance(model.model, want):
-      raise UserError(f"{name} is a {type(model.model).__name__}: to guide "
-                      f"takes a {want.__name__}")
+      raise UserError(f"{name} is a {type(model.model).__name__}: to guide takes a {want.__name__}")
   mine, theirs = ours.data["classes"], guide.data["classes"]
   if guide.data["shape"] != ours.data["shape"]:
-    raise UserError(f"{role}={where} was trained on {guide.data['shape']}, "
-                    f"the model on {ours.data['shape']}")
+    raise UserError(
+      f"{role}={where} was trained on {guide.data['shape']}, the model on {ours.data['shape']}"
+    )
   if mine != theirs and (mine if kind is Classifier else theirs):
     raise UserError(f"{role}={where} knows {theirs} classes, the model {mine}")
-  names, others = (tuple(m.data.get("class_names") or ())
-                   for m in (ours, guide))
+  names, others = (tuple(m.data.get("class_names") or ()) for m in (ours, guide))
   if names and others and names != others:
-    raise UserError(f"the classes of {role}={where} have other names than the "
-                    "model's")
+    raise UserError(f"the classes of {role}={where} have other names than the model's")
   return Trained(
-      Guided(ours.model, guide.model), ours.params | {
-          "guide": guide.params["net"]}, ours.stats | {
-              "guide": guide.stats.get("net", {})}, ours.step,
-      ours.data | {"classes": mine or theirs, "class_names": names or others},
-      ours.card | {role: guide.card})
+    Guided(ours.model, guide.model),
+    ours.params | {"guide": guide.params["net"]},
+    ours.stats | {"guide": guide.stats.get("net", {})},
+    ours.step,
+    ours.data | {"classes": mine or theirs, "class_names": names or others},
+    ours.card | {role: guide.card},
+  )
 
 
 def weights(workdir, config, model, abstract, profile, step):
@@ -138,8 +146,9 @@ def weights(workdir, config, model, abstract, profile, step):
   return tree["params"] | tree["ema"].get(profile, {}), tree["stats"], step
 
 
-def read(workdir: str, subset: dict[str, Any], step: int | None
-         ) -> tuple[int, dict[str, Any], dict[str, Any]]:
+def read(
+  workdir: str, subset: dict[str, Any], step: int | None
+) -> tuple[int, dict[str, Any], dict[str, Any]]:
   """Like checkpoint.restore_subset, which wants no empty subtrees."""
   full = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
   step, tree, meta = restore.restore_subset(workdir, full, step)
@@ -149,24 +158,24 @@ def read(workdir: str, subset: dict[str, Any], step: int | None
 def abstract_state(config: ConfigDict, model: core.Model, shapes) -> core.State:
   """The shapes of a state, without making one."""
   moved = {p.moves for p in model.players}
-  tx = {g: build(s)(steps=config.steps) for g, s in config.optim.items()
-        if g in moved}
+  tx = {g: build(s)(steps=config.steps) for g, s in config.optim.items() if g in moved}
   init = core.make_init(model, tx, tuple(config.ema))
   return jax.eval_shape(init, shapes, jax.random.key(0))
 
 
 def _post_hoc(workdir, config, subset, abstract, width, last):
   """Averaged weights of any width, from all checkpoints until `last`."""
-  profiles = {p: s["width"] for p, s in config.ema.items()
-              if s["name"] == "ema.power"}
+  profiles = {p: s["width"] for p, s in config.ema.items() if s["name"] == "ema.power"}
   try:
     wanted = float(width)
   except ValueError:
-    raise UserError(f"ema={width!r}: no such profile"
-                    + nearest(width, [*config.ema, "none"])) from None
+    raise UserError(
+      f"ema={width!r}: no such profile" + nearest(width, [*config.ema, "none"])
+    ) from None
   if not profiles:
-    raise UserError(f"ema={width}: the config has no profile of ema.power to "
-                    "put a new width together from")
+    raise UserError(
+      f"ema={width}: the config has no profile of ema.power to put a new width together from"
+    )
   snapshots, tree = {}, None
   kept = disk.steps(workdir)
   if last is not None and last not in kept:

@@ -3,6 +3,7 @@
 One program runs, on a fixed number of tiles at once, taken from as many images
 as it needs.
 """
+
 import dataclasses
 import itertools
 import json
@@ -38,6 +39,7 @@ class Picture(NamedTuple):
     alpha: Its opacity, uint8 [h, w], if it has one.
     profile: Of its colours (ICC), if it has one.
   """
+
   x: np.ndarray
   grey: bool
   alpha: np.ndarray | None
@@ -55,8 +57,7 @@ def open_picture(path: Path, channels: int) -> Picture:
     if frames > 1 and image.format != "MPO":  # a photograph and its preview
       raise ValueError(f"holds {frames} pictures: save the one you want")
     if image.width * image.height > MAX_PIXELS:
-      raise ValueError(f"{image.width}x{image.height} is more than "
-                       f"{MAX_PIXELS} pixels")
+      raise ValueError(f"{image.width}x{image.height} is more than {MAX_PIXELS} pixels")
     profile = image.info.get("icc_profile")
     image.load()  # all of it: a file that was cut short shows up here
     image = ImageOps.exif_transpose(image)
@@ -79,13 +80,11 @@ def finish_picture(x: np.ndarray, picture: Picture) -> Image.Image:
   image = Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x)
   image = image.convert("L") if picture.grey else image
   if picture.alpha is not None:
-    image.putalpha(Image.fromarray(picture.alpha).resize(
-        image.size, Image.Resampling.BICUBIC))
+    image.putalpha(Image.fromarray(picture.alpha).resize(image.size, Image.Resampling.BICUBIC))
   return image
 
 
-def save(path: Path, image: Image.Image, profile: bytes | None,
-         info: Mapping[str, Any]) -> None:
+def save(path: Path, image: Image.Image, profile: bytes | None, info: Mapping[str, Any]) -> None:
   """Writes a PNG whole or not at all, with how it was made in it."""
   chunks = PngImagePlugin.PngInfo()
   chunks.add_itxt(KEY, json.dumps(dict(info), ensure_ascii=False))
@@ -99,6 +98,7 @@ def save(path: Path, image: Image.Image, profile: bytes | None,
 @dataclasses.dataclass
 class Report:
   """What became of a folder: names written, and why others were not."""
+
   done: list[str] = dataclasses.field(default_factory=list)
   skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -107,15 +107,22 @@ class Report:
     if self.skipped:
       name, why = next(iter(self.skipped.items()))
       n, total = len(self.skipped), len(self.skipped) + len(self.done)
-      raise UserError(f"{n} of {total} images were skipped, such as {name}: "
-                      f"{why}")
+      raise UserError(f"{n} of {total} images were skipped, such as {name}: {why}")
 
 
-def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
-                   key: Key, batch: int = 16, overlap: int | None = None,
-                   labels: int | None = None,
-                   knobs: Mapping[str, float] | None = None,
-                   info: Mapping[str, Any] | None = None) -> Report:
+def enlarge_folder(
+  model: Sampler,
+  src: str,
+  out: str,
+  *,
+  factor: int,
+  key: Key,
+  batch: int = 16,
+  overlap: int | None = None,
+  labels: int | None = None,
+  knobs: Mapping[str, float] | None = None,
+  info: Mapping[str, Any] | None = None,
+) -> Report:
   """Enlarges every image below `src` into a PNG of its name below `out`.
 
   An image that cannot be read is named on stderr and in the report, and the
@@ -144,8 +151,9 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
     raise UserError(f"batch={batch}: want at least 1")
   src, out = Path(src).expanduser(), Path(out).expanduser()
   jobs, info = planned_jobs(src, out), dict(info or {})
-  tells = {job.target.relative_to(out).as_posix(): info | {
-      "source": printable(job.name)} for job in jobs}
+  tells = {
+    job.target.relative_to(out).as_posix(): info | {"source": printable(job.name)} for job in jobs
+  }
   check_folder(out, tells.get)
   k_noise, k_sample = (jax.random.fold_in(key, i) for i in range(2))
   total = sum(count(job.source, s, overlap) for job in jobs)
@@ -160,15 +168,22 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
     full = [group[i % len(group)] for i in range(batch)]
     corners = factor * np.array([corner for *_, corner in full], np.int32)
     x = model.sample(
-        jax.random.fold_in(k_sample, n), batch, labels, batch=batch,
-        low_res=np.stack([tile for _, tile, _ in full]),
-        noise=np.asarray(cells(k_noise, jnp.asarray(corners), model.shape)),
-        **(knobs or {}))
+      jax.random.fold_in(k_sample, n),
+      batch,
+      labels,
+      batch=batch,
+      low_res=np.stack([tile for _, tile, _ in full]),
+      noise=np.asarray(cells(k_noise, jnp.asarray(corners), model.shape)),
+      **(knobs or {}),
+    )
     for (work, *_), tile in zip(group, x, strict=False):
       if work.canvas.add(tile):
-        save(work.job.target, finish_picture(work.canvas.image, work.picture),
-             work.picture.profile, info | {
-                 "source": printable(work.job.name)})
+        save(
+          work.job.target,
+          finish_picture(work.canvas.image, work.picture),
+          work.picture.profile,
+          info | {"source": printable(work.job.name)},
+        )
         report.done.append(work.job.name)
     drawn += len(group)
     progress.at(drawn)
@@ -178,6 +193,7 @@ def enlarge_folder(model: Sampler, src: str, out: str, *, factor: int,
 
 class Job(NamedTuple):
   """A file to be enlarged."""
+
   name: str  # below the folder
   source: Path
   target: Path
@@ -185,14 +201,15 @@ class Job(NamedTuple):
 
 class Work(NamedTuple):
   """A file that is under way."""
+
   job: Job
   picture: Picture
   canvas: Canvas
 
 
-def tiles(jobs: list[Job], channels: int, layout: tuple[int, int, int],
-          report: Report, progress: Progress
-          ) -> Iterator[tuple[Work, np.ndarray, tuple[int, int]]]:
+def tiles(
+  jobs: list[Job], channels: int, layout: tuple[int, int, int], report: Report, progress: Progress
+) -> Iterator[tuple[Work, np.ndarray, tuple[int, int]]]:
   """Small tiles of all images in turn, and the pixel where each begins."""
   for job in jobs:
     try:
@@ -211,30 +228,34 @@ def factor_of(model: Sampler) -> int:
   """How much an upsampler enlarges; UserError for what is none."""
   make = getattr(model.model, "cond", {}).get("low_res")
   if make is None:
-    raise UserError(f"a {type(model.model).__name__} that was trained without "
-                    "low_res enlarges nothing: want an upsampler")
+    raise UserError(
+      f"a {type(model.model).__name__} that was trained without "
+      "low_res enlarges nothing: want an upsampler"
+    )
   x = jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)
   return model.shape[0] // jax.eval_shape(make, x).shape[1]
 
 
-def tile_settings(model: Sampler, factor: int, overlap: int | None,
-            labels: int | None) -> tuple[int, int, int | None]:
+def tile_settings(
+  model: Sampler, factor: int, overlap: int | None, labels: int | None
+) -> tuple[int, int, int | None]:
   """Side of a small tile, overlap and label; UserError for a misfit."""
   shape = tuple(model.shape)
   if len(shape) != 3 or shape[0] != shape[1] or shape[2] not in MODES:
-    raise UserError(f"this model makes {list(shape)}: to enlarge images takes "
-                    "one of square images, grey or RGB")
+    raise UserError(
+      f"this model makes {list(shape)}: to enlarge images takes one of square images, grey or RGB"
+    )
   if factor < 1 or shape[0] % factor:
-    raise UserError(f"factor={factor}: does not divide the model's "
-                    f"{shape[0]} pixels")
+    raise UserError(f"factor={factor}: does not divide the model's {shape[0]} pixels")
   s = shape[0] // factor
   overlap = s // 4 if overlap is None else overlap
   if not 0 <= overlap < s:
     raise UserError(f"overlap={overlap}: want 0 to {s - 1}, as tiles have {s}")
   if model.classes and labels is None:
     if not getattr(model.model, "free", False):
-      raise UserError("this model wants a label for your images: give one of "
-                      f"0 to {model.classes - 1}")
+      raise UserError(
+        f"this model wants a label for your images: give one of 0 to {model.classes - 1}"
+      )
     labels = -1  # any
   return s, overlap, labels
 
@@ -245,8 +266,7 @@ def planned_jobs(src: Path, out: Path) -> list[Job]:
     raise UserError(f"there is no folder {src}")
   home, away = src.resolve(), out.resolve()
   if away == home or home in away.parents:
-    raise UserError(f"results in {out} would mix with the images of {src}: "
-                    "give another folder")
+    raise UserError(f"results in {out} would mix with the images of {src}: give another folder")
   if out.exists() and not out.is_dir():
     raise UserError(f"{out} is a file: want a folder for the results")
   names = listing(src)
@@ -269,7 +289,6 @@ def count(path: Path, s: int, overlap: int) -> int:
   """How many tiles cover a file, told by its head; 0 if it is broken."""
   try:
     with open_image(path) as image:
-      return int(np.prod([len(begins(max(n, s), s, overlap))
-                          for n in image.size]))
+      return int(np.prod([len(begins(max(n, s), s, overlap)) for n in image.size]))
   except Exception:  # named when its turn comes
     return 0

@@ -1,4 +1,5 @@
 """Which images a visitor sees: one real and one fake, of the same size."""
+
 import dataclasses
 import hashlib
 import io
@@ -21,6 +22,7 @@ PAIRINGS = ("auto", "name", "random")
 
 class Trial(NamedTuple):
   """One question. Names are below the folders; `left` is real or fake."""
+
   real: str
   fake: str
   low: str | None
@@ -29,6 +31,7 @@ class Trial(NamedTuple):
 
 class Pool(NamedTuple):
   """Images that may be shown side by side: any real with any fake."""
+
   real: list[str]
   fake: list[str]
 
@@ -44,6 +47,7 @@ class Pairs:
     matched: Whether a pair shows the same scene.
     seed: Of what a visitor sees.
   """
+
   folders: dict[str, Path]
   pools: list[Pool]
   lows: dict[str, str]
@@ -65,18 +69,22 @@ class Pairs:
     """The first `num` questions to a visitor, by the seed and who it is."""
     words = hashlib.sha256(f"{self.seed}/{visitor}".encode()).digest()
     rng = np.random.default_rng(np.frombuffer(words, np.uint32))
-    pairs = [pair for pool in self.pools for pair in zip(
-        rng.permutation(pool.real), rng.permutation(pool.fake), strict=False)]
+    pairs = [
+      pair
+      for pool in self.pools
+      for pair in zip(rng.permutation(pool.real), rng.permutation(pool.fake), strict=False)
+    ]
     chosen = rng.permutation(len(pairs))[:num]
     sides = rng.integers(2, size=len(chosen))
     return [
-        Trial(*map(str, pairs[i]), self.lows.get(str(pairs[i][1])),
-              ("real", "fake")[side])
-        for i, side in zip(chosen, sides, strict=True)]
+      Trial(*map(str, pairs[i]), self.lows.get(str(pairs[i][1])), ("real", "fake")[side])
+      for i, side in zip(chosen, sides, strict=True)
+    ]
 
 
-def look(real: str, fake: str, low: str | None, pairing: str, seed: int,
-         say: Callable[[str], None]) -> Pairs:
+def look(
+  real: str, fake: str, low: str | None, pairing: str, seed: int, say: Callable[[str], None]
+) -> Pairs:
   """Looks at folders; `say` is told of images that are left out.
 
   Args:
@@ -93,8 +101,11 @@ def look(real: str, fake: str, low: str | None, pairing: str, seed: int,
   """
   if pairing not in PAIRINGS:
     raise UserError(f"--pairing={pairing}: want {', '.join(PAIRINGS)}")
-  folders = {kind: Path(path).expanduser() for kind, path in (
-      ("real", real), ("fake", fake), ("low", low)) if path}
+  folders = {
+    kind: Path(path).expanduser()
+    for kind, path in (("real", real), ("fake", fake), ("low", low))
+    if path
+  }
   for kind, top in folders.items():
     if not top.is_dir():
       raise UserError(f"--{kind}={top}: there is no such folder")
@@ -104,50 +115,55 @@ def look(real: str, fake: str, low: str | None, pairing: str, seed: int,
   sizes = {k: measured(folders[k], v, say) for k, v in chosen.items()}
   if lows:
     good = measured(folders["low"], [lows[n] for n in sizes["fake"]], say)
-    sizes["fake"] = {
-        n: size for n, size in sizes["fake"].items() if lows[n] in good}
+    sizes["fake"] = {n: size for n, size in sizes["fake"].items() if lows[n] in good}
     lows = {n: lows[n] for n in sizes["fake"]}
   pools = (alike if matched else by_size)(chosen, sizes, say)
   if not pools:
-    shown = {k: " ".join(sorted({f"{w}x{h}" for w, h in v.values()})[:3])
-             or "broken images" for k, v in sizes.items()}
+    shown = {
+      k: " ".join(sorted({f"{w}x{h}" for w, h in v.values()})[:3]) or "broken images"
+      for k, v in sizes.items()
+    }
     raise UserError(
-        f"no pair has one size: {real} holds {shown['real']}, {fake} "
-        f"{shown['fake']}; bring them to the same size")
+      f"no pair has one size: {real} holds {shown['real']}, {fake} "
+      f"{shown['fake']}; bring them to the same size"
+    )
   return Pairs(folders, pools, lows, matched, seed)
 
 
-def agreed(names: dict[str, dict[str, str]], folders: dict[str, Path],
-           pairing: str) -> tuple[bool, dict[str, str]]:
+def agreed(
+  names: dict[str, dict[str, str]], folders: dict[str, Path], pairing: str
+) -> tuple[bool, dict[str, str]]:
   """Whether names are scenes, and {fake: low} where there are small inputs."""
   common = names["real"].keys() & names["fake"].keys()
   fewer = min(len(names["real"]), len(names["fake"]))
-  matched = pairing == "name" or (
-      pairing == "auto" and 2 * len(common) > fewer)
+  matched = pairing == "name" or (pairing == "auto" and 2 * len(common) > fewer)
   if matched and not common:
-    raise UserError(f"{folders['real']} and {folders['fake']} have no names "
-                    "in common: --pairing=random pairs at random")
+    raise UserError(
+      f"{folders['real']} and {folders['fake']} have no names "
+      "in common: --pairing=random pairs at random"
+    )
   small = names.get("low", {})
-  lows = {name: small[stem] for stem, name in names["fake"].items()
-          if stem in small}
+  lows = {name: small[stem] for stem, name in names["fake"].items() if stem in small}
   if small and not lows:
-    raise UserError(f"{folders['low']} has none of the names of "
-                    f"{folders['fake']}")
+    raise UserError(f"{folders['low']} has none of the names of {folders['fake']}")
   return matched, lows
 
 
-def candidates(names: dict[str, dict[str, str]], matched: bool,
-               lows: dict[str, str], rng: np.random.Generator
-               ) -> dict[str, list[str]]:
+def candidates(
+  names: dict[str, dict[str, str]], matched: bool, lows: dict[str, str], rng: np.random.Generator
+) -> dict[str, list[str]]:
   """Names to look at: at most MOST of a kind; in pairs where matched."""
-  fake = {stem: name for stem, name in names["fake"].items()
-          if not lows or name in lows}
+  fake = {stem: name for stem, name in names["fake"].items() if not lows or name in lows}
   if matched:
     common = some(sorted(names["real"].keys() & fake.keys()), rng)
-    return {"real": [names["real"][stem] for stem in common],
-            "fake": [fake[stem] for stem in common]}
-  return {"real": some(sorted(names["real"].values()), rng),
-          "fake": some(sorted(fake.values()), rng)}
+    return {
+      "real": [names["real"][stem] for stem in common],
+      "fake": [fake[stem] for stem in common],
+    }
+  return {
+    "real": some(sorted(names["real"].values()), rng),
+    "fake": some(sorted(fake.values()), rng),
+  }
 
 
 def stems(names: list[str]) -> dict[str, str]:
@@ -161,9 +177,9 @@ def some(names: Sequence[str], rng: np.random.Generator) -> list[str]:
   return [names[i] for i in chosen]
 
 
-def measured(top: Path, names: list[str], say: Callable[[str], None]
-             ) -> dict[str, tuple[int, int]]:
+def measured(top: Path, names: list[str], say: Callable[[str], None]) -> dict[str, tuple[int, int]]:
   """Width and height of each image that can be read; others are told."""
+
   def size(name):
     try:
       return upright(top / name, 3).size
@@ -180,15 +196,15 @@ def measured(top: Path, names: list[str], say: Callable[[str], None]
   return good
 
 
-def alike(names: dict[str, list[str]], sizes: dict[str, dict],
-          say: Callable[[str], None]) -> list[Pool]:
+def alike(
+  names: dict[str, list[str]], sizes: dict[str, dict], say: Callable[[str], None]
+) -> list[Pool]:
   """A pool for each two of one name."""
   pools, odd = [], []
   for real, fake in zip(names["real"], names["fake"], strict=True):
     a, b = sizes["real"].get(real), sizes["fake"].get(fake)
     if a and b and a != b:
-      odd.append(f"{real} has {a[0]}x{a[1]} pixels if real, {b[0]}x{b[1]} if "
-                 "fake")
+      odd.append(f"{real} has {a[0]}x{a[1]} pixels if real, {b[0]}x{b[1]} if fake")
     elif a and b:
       pools.append(Pool([real], [fake]))
   if odd and pools:
@@ -196,8 +212,9 @@ def alike(names: dict[str, list[str]], sizes: dict[str, dict],
   return pools
 
 
-def by_size(names: dict[str, list[str]], sizes: dict[str, dict],
-            say: Callable[[str], None]) -> list[Pool]:
+def by_size(
+  names: dict[str, list[str]], sizes: dict[str, dict], say: Callable[[str], None]
+) -> list[Pool]:
   """A pool for each size that both kinds have."""
   pools = defaultdict(lambda: Pool([], []))
   for kind, found in sizes.items():

@@ -2,6 +2,7 @@
 
 A choice is on the disk before its visitor sees the next pair.
 """
+
 import errno
 import fcntl
 import json
@@ -14,8 +15,17 @@ from jaxgen.errors import UserError
 from jaxgen.forms import Whole
 
 HEADER = {"study": dict}
-CHOICE = {"visitor": str, "trial": Whole(0), "real": str, "fake": str,
-          "left": str, "choice": str, "fooled": bool, "ms": float}
+CHOICE = {
+  "visitor": str,
+  "trial": Whole(0),
+  "real": str,
+  "fake": str,
+  "left": str,
+  "choice": str,
+  "fooled": bool,
+  "ms": float,
+}
+
 
 def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
   """What a study asked, its choices, and the bytes that hold them.
@@ -29,12 +39,16 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
     data = Path(path).read_bytes()
   except OSError as e:
     raise UserError(f"cannot read {path}: {e.strerror}") from e
-  whole = data[:data.rfind(b"\n") + 1]
+  whole = data[: data.rfind(b"\n") + 1]
   rows = []
   for i, line in enumerate(whole.splitlines(), 1):
-    rows.append(forms.loads(line, CHOICE if i > 1 else HEADER, lambda why, i=i:
-                             f"{path}, line {i}: not what a study writes: "
-                             f"{why}"))
+    rows.append(
+      forms.loads(
+        line,
+        CHOICE if i > 1 else HEADER,
+        lambda why, i=i: f"{path}, line {i}: not what a study writes: {why}",
+      )
+    )
   if not rows:
     raise UserError(f"{path} holds no study")
   return rows[0]["study"], rows[1:], len(whole)
@@ -78,8 +92,9 @@ class Record:
     for name in study.keys() | begun.keys():
       if study.get(name) != begun.get(name):
         raise UserError(
-            f"{path} was begun with {name}={begun.get(name)}, not "
-            f"{study.get(name)}: give another --out")
+          f"{path} was begun with {name}={begun.get(name)}, not "
+          f"{study.get(name)}: give another --out"
+        )
     self.file.truncate(size)
 
   def append(self, row: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
 """How often the fake was taken for the photograph, and how sure that is."""
+
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ class Score(NamedTuple):
     left: Share of trials in which the left image was chosen.
     ms: Median time to answer, milliseconds.
   """
+
   trials: int
   fooled: int
   interval: tuple[float, float]
@@ -44,8 +46,9 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
   return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def bootstrap(k: Sequence[int], n: Sequence[int], level: float = 0.95,
-              draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
+def bootstrap(
+  k: Sequence[int], n: Sequence[int], level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
   """Interval of sum(k) / sum(n), visitors drawn with replacement.
 
   Percentiles (Efron 1979) of the ratio over whole visitors, whose own trials
@@ -57,8 +60,7 @@ def bootstrap(k: Sequence[int], n: Sequence[int], level: float = 0.95,
   for some in np.array_split(np.arange(draws), max(1, draws * len(k) // 10**7)):
     i = rng.integers(len(k), size=(len(some), len(k)))
     rates.append(k[i].sum(1) / n[i].sum(1))
-  low, high = np.quantile(
-      np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
+  low, high = np.quantile(np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
   return float(low), float(high)
 
 
@@ -72,10 +74,14 @@ def score(rows: Sequence[Mapping[str, Any]]) -> Score | None:
     by[row["visitor"]][1] += 1
   k, n = zip(*by.values(), strict=True)
   return Score(
-      sum(n), sum(k), wilson(sum(k), sum(n)), len(by),
-      bootstrap(k, n) if len(by) >= ENOUGH else None,
-      sum(row["choice"] == "left" for row in rows) / len(rows),
-      median(row["ms"] for row in rows))
+    sum(n),
+    sum(k),
+    wilson(sum(k), sum(n)),
+    len(by),
+    bootstrap(k, n) if len(by) >= ENOUGH else None,
+    sum(row["choice"] == "left" for row in rows) / len(rows),
+    median(row["ms"] for row in rows),
+  )
 
 
 def percent(x: float) -> str:
@@ -93,16 +99,20 @@ def text(s: Score | None) -> str:
   if s is None:
     return "no choices yet"
   lines = [
-      f"fool rate {percent(s.rate)}: the fake was chosen in {s.fooled:,} of "
-      f"{s.trials:,} trials (50%: nobody sees a difference)",
-      f"95% interval {between(s.interval)} (Wilson, trials independent)"]
+    f"fool rate {percent(s.rate)}: the fake was chosen in {s.fooled:,} of "
+    f"{s.trials:,} trials (50%: nobody sees a difference)",
+    f"95% interval {between(s.interval)} (Wilson, trials independent)",
+  ]
   if s.clustered:
-    lines.append(f"95% interval {between(s.clustered)} (bootstrap over "
-                 f"{s.visitors} visitors)")
+    lines.append(f"95% interval {between(s.clustered)} (bootstrap over {s.visitors} visitors)")
   elif s.visitors > 1:
-    lines.append(f"trials of one visitor are not independent: with {ENOUGH} "
-                 "visitors or more there is an interval over visitors, too")
-  lines.append(f"left was chosen in {percent(s.left)}; median answer after "
-               f"{s.ms / 1000:.1f} s; {s.visitors} "
-               f"visitor{'s' if s.visitors > 1 else ''}")
+    lines.append(
+      f"trials of one visitor are not independent: with {ENOUGH} "
+      "visitors or more there is an interval over visitors, too"
+    )
+  lines.append(
+    f"left was chosen in {percent(s.left)}; median answer after "
+    f"{s.ms / 1000:.1f} s; {s.visitors} "
+    f"visitor{'s' if s.visitors > 1 else ''}"
+  )
   return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 A visitor learns of an image its token alone, which says nothing: it is a
 keyed hash of who asks which question and of the place on the page."""
+
 import hashlib
 import hmac
 import http.server
@@ -51,11 +52,14 @@ class Desk:
     if visitor is None:
       visitor = secrets.token_urlsafe(9)
     self.known(visitor)
-    reply = {"visitor": visitor, "trial": self.answered[visitor],
-             "trials": self.num, "seconds": self.seconds}
+    reply = {
+      "visitor": visitor,
+      "trial": self.answered[visitor],
+      "trials": self.num,
+      "seconds": self.seconds,
+    }
     if reply["trial"] >= self.num:  # and no sooner
-      reply["fooled"] = sum(row["fooled"] for row in self.record.rows
-                            if row["visitor"] == visitor)
+      reply["fooled"] = sum(row["fooled"] for row in self.record.rows if row["visitor"] == visitor)
     return reply
 
   def trial(self, visitor: Any, trial: Any) -> dict[str, Any]:
@@ -83,8 +87,7 @@ class Desk:
     except Exception as e:  # it could be read when the study began
       raise Refusal(410, "this image cannot be read any more") from e
 
-  def choice(self, visitor: Any, trial: Any, choice: Any, ms: Any
-             ) -> dict[str, Any]:
+  def choice(self, visitor: Any, trial: Any, choice: Any, ms: Any) -> dict[str, Any]:
     """Records which side was taken for the photograph; what `visit` says."""
     if choice not in ("left", "right"):
       raise Refusal(400, "choice: want left or right")
@@ -94,13 +97,21 @@ class Desk:
       asked = self.due(visitor, trial)
       if not self.shown[visitor, trial]:  # or by a server that is no more
         raise Refusal(409, "this pair was not shown", **self.visit(visitor))
-      self.record.append({
-          "visitor": visitor, "trial": trial, "real": asked.real,
-          "fake": asked.fake, "low": asked.low, "left": asked.left,
+      self.record.append(
+        {
+          "visitor": visitor,
+          "trial": trial,
+          "real": asked.real,
+          "fake": asked.fake,
+          "low": asked.low,
+          "left": asked.left,
           "choice": choice,
           "fooled": (choice == "left") == (asked.left == "fake"),
-          "ms": round(ms), "shown": self.shown[visitor, trial],
-          "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+          "ms": round(ms),
+          "shown": self.shown[visitor, trial],
+          "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+      )
       self.answered[visitor] += 1
     return self.visit(visitor)
 
@@ -117,20 +128,24 @@ class Desk:
     if not isinstance(visitor, str) or not VISITOR.fullmatch(visitor):
       raise Refusal(400, "visitor: want 4 to 64 letters, digits, - or _")
 
+
 HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?")
 IMAGE = re.compile(r"/image/([0-9a-f]{32})")
 LARGEST = 4096  # bytes of a request's body
 HEADERS = {
-    "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY",
-    "Content-Security-Policy":
-        "default-src 'none'; img-src 'self' data:; style-src 'self'; "
-        "script-src 'self'; connect-src 'self'; base-uri 'none'; "
-        "form-action 'none'"}
+  "Cache-Control": "no-store",
+  "X-Content-Type-Options": "nosniff",
+  "Referrer-Policy": "no-referrer",
+  "X-Frame-Options": "DENY",
+  "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; "
+  "script-src 'self'; connect-src 'self'; base-uri 'none'; "
+  "form-action 'none'",
+}
 
 
 class Server(http.server.ThreadingHTTPServer):
   """Answers for its `desk`, on 127.0.0.1."""
+
   daemon_threads = True
   request_queue_size = 1024  # of those who come at once; the system caps it
   desk: Desk
@@ -158,6 +173,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
   """Knows a few routes; paths are compared, never opened."""
+
   protocol_version = "HTTP/1.1"
   server_version, sys_version = "jaxgen", ""
   timeout = 60  # of a connection that says nothing
@@ -168,11 +184,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     if token := IMAGE.fullmatch(path):
       self.reply("image/png", lambda: desk.image(token[1]))
     elif path == "/":
-      self.reply("text/html", lambda: study_page.study(
-          desk.num, desk.seconds, desk.pairs.matched, bool(desk.pairs.lows)))
+      self.reply(
+        "text/html",
+        lambda: study_page.study(desk.num, desk.seconds, desk.pairs.matched, bool(desk.pairs.lows)),
+      )
     elif path == "/result":
-      self.reply("text/html", lambda: study_page.result(
-          score(list(desk.record.rows)), desk.seconds))
+      self.reply(
+        "text/html", lambda: study_page.result(score(list(desk.record.rows)), desk.seconds)
+      )
     elif path in study_page.FILES:
       self.reply(*study_page.FILES[path])
     else:
@@ -180,9 +199,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
   def do_POST(self):
     desk = self.server.desk
-    routes = {"/visit": (desk.visit, "visitor"),
-              "/trial": (desk.trial, "visitor", "trial"),
-              "/choice": (desk.choice, "visitor", "trial", "choice", "ms")}
+    routes = {
+      "/visit": (desk.visit, "visitor"),
+      "/trial": (desk.trial, "visitor", "trial"),
+      "/choice": (desk.choice, "visitor", "trial", "choice", "ms"),
+    }
     if self.path not in routes:
       self.close_connection = True  # its body was not read
       self.reply(*self.unknown())
@@ -192,11 +213,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def call():
       given = self.body()
       return json.dumps(answer(*(given.get(name) for name in names)))
+
     self.reply("application/json", call)
 
   def unknown(self):
     def refuse():
       raise Refusal(404, "there is no such page")
+
     return "text/plain", refuse
 
   def body(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ A two-alternative forced choice, as SR3 was judged (Saharia et al. 2021, Sec.
 a few seconds. Every choice is in the file before the next pair is seen; the
 same command goes on with it.
 """
+
 import math
 import signal
 import sys
@@ -26,21 +27,26 @@ from jaxgen.study.server import Desk, Server
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   for name, default, text in (
-      ("real", None, "folder of photographs"),
-      ("fake", None, "folder of what a model made"),
-      ("low", None, "folder of the small images that it was made from, which "
-                    "are shown, too"),
-      ("out", None, "x.jsonl: every choice is added to it"),
-      ("pairing", "auto", f"{', '.join(PAIRINGS)}: whether files of one name "
-                          "are one scene; auto: if most names are common"),
-      ("report", None, "x.jsonl: tell the fool rate of this study, and end")):
+    ("real", None, "folder of photographs"),
+    ("fake", None, "folder of what a model made"),
+    ("low", None, "folder of the small images that it was made from, which are shown, too"),
+    ("out", None, "x.jsonl: every choice is added to it"),
+    (
+      "pairing",
+      "auto",
+      f"{', '.join(PAIRINGS)}: whether files of one name "
+      "are one scene; auto: if most names are common",
+    ),
+    ("report", None, "x.jsonl: tell the fool rate of this study, and end"),
+  ):
     flags.DEFINE_string(name, default, text, flag_values=values)
   for name, default, text in (
-      ("num", 50, "pairs that each visitor sees"),
-      ("port", 0, "where the page is; 0: any free one"),
-      ("seed", 0, "of pairs, order and sides")):
+    ("num", 50, "pairs that each visitor sees"),
+    ("port", 0, "where the page is; 0: any free one"),
+    ("seed", 0, "of pairs, order and sides"),
+  ):
     flags.DEFINE_integer(name, default, text, flag_values=values)
-  flags.DEFINE_float("seconds", 3., "that a pair is seen", flag_values=values)
+  flags.DEFINE_float("seconds", 3.0, "that a pair is seen", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -49,25 +55,33 @@ def main(values: flags.FlagValues) -> None:
     print(score.text(score.score(read(values.report)[1])))
     return
   if not (values.real and values.fake and values.out):
-    raise UserError("study needs --real=folder, --fake=folder and "
-                    "--out=x.jsonl; or --report=x.jsonl")
+    raise UserError(
+      "study needs --real=folder, --fake=folder and --out=x.jsonl; or --report=x.jsonl"
+    )
   if values.num < 1:
     raise UserError(f"--num={values.num}: want at least 1")
   if values.seed < 0:
     raise UserError(f"--seed={values.seed}: want at least 0")
   if not 0 < values.seconds <= 3600 or math.isnan(values.seconds):
-    raise UserError(f"--seconds={values.seconds:g}: want more than 0, at most "
-                    "3600")
-  pairs = look(values.real, values.fake, values.low, values.pairing,
-               values.seed, say)
+    raise UserError(f"--seconds={values.seconds:g}: want more than 0, at most 3600")
+  pairs = look(values.real, values.fake, values.low, values.pairing, values.seed, say)
   num = min(values.num, pairs.count)
   if num < values.num:
     say(f"there are {num} pairs, not {values.num}: visitors see {num}")
   server = Server(values.port)
-  record = Record(values.out, {
-      "real": values.real, "fake": values.fake, "low": values.low or None,
-      "num": num, "seconds": values.seconds, "seed": values.seed,
-      "matched": pairs.matched, "pairs": pairs.digest})
+  record = Record(
+    values.out,
+    {
+      "real": values.real,
+      "fake": values.fake,
+      "low": values.low or None,
+      "num": num,
+      "seconds": values.seconds,
+      "seed": values.seed,
+      "matched": pairs.matched,
+      "pairs": pairs.digest,
+    },
+  )
   server.desk = Desk(pairs, record, num, values.seconds)
   serve(server)
   record.close()
@@ -80,8 +94,7 @@ def serve(server: Server) -> None:
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: end.set())
   threading.Thread(target=server.serve_forever, daemon=True).start()
-  print(f"study: {server.url} (results: {server.url}result; Ctrl-C ends)",
-        flush=True)
+  print(f"study: {server.url} (results: {server.url}result; Ctrl-C ends)", flush=True)
   end.wait()
   server.shutdown()
   server.server_close()

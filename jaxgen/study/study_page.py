@@ -1,8 +1,11 @@
 """The pages: what visitors see, and what came of it."""
+
 from jaxgen.monitor.page_style import CSS as REPORT
 from jaxgen.study.score import ENOUGH, Score, between, percent
 
-CSS = REPORT + """
+CSS = (
+  REPORT
+  + """
 html, body { height: 100%; }
 body { display: grid; grid-template-rows: auto 1fr; }
 main { width: 100%; max-width: 980px; padding-top: 32px; }
@@ -85,6 +88,7 @@ main.page.result { display: block; }
   [data-phase=shown] #left-time { animation-timing-function: steps(6); }
 }
 """
+)
 
 SCRIPT = r"""
 "use strict";
@@ -210,13 +214,13 @@ come(new URLSearchParams(location.search).get("visitor") || stored).catch(fail);
 """
 
 QUESTION = "Which one is the photograph from a camera?"
-FILES = {"/style.css": ("text/css", lambda: CSS),
-         "/script.js": ("text/javascript", lambda: SCRIPT)}
+FILES = {"/style.css": ("text/css", lambda: CSS), "/script.js": ("text/javascript", lambda: SCRIPT)}
 HEAD = (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    '<link rel="icon" href="data:,"><link rel="stylesheet" href="/style.css">'
-    "<title>{}</title></head>")
+  '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+  '<meta name="viewport" content="width=device-width, initial-scale=1">'
+  '<link rel="icon" href="data:,"><link rel="stylesheet" href="/style.css">'
+  "<title>{}</title></head>"
+)
 
 STUDY = """<body data-phase="wait">
 <div id="progress"><div id="done"></div></div>
@@ -272,14 +276,20 @@ SMALL = """<div class="low" id="low"><div class="frame"><img alt=""></div>
 
 def study(num: int, seconds: float, matched: bool, low: bool) -> str:
   """The page that asks."""
-  pairing = ("Both show the same scene." if matched else
-             "The two are paired at random and show different things.")
-  above = ("Above them is the small image that the computer made its own "
-           "from.") if low else ""
+  pairing = (
+    "Both show the same scene."
+    if matched
+    else "The two are paired at random and show different things."
+  )
+  above = ("Above them is the small image that the computer made its own from.") if low else ""
   return HEAD.format(QUESTION) + STUDY.format(
-      question=QUESTION, num=num, pairing=pairing, low=above,
-      seconds=f"{seconds:g} second{'' if seconds == 1 else 's'}",
-      small=SMALL if low else "")
+    question=QUESTION,
+    num=num,
+    pairing=pairing,
+    low=above,
+    seconds=f"{seconds:g} second{'' if seconds == 1 else 's'}",
+    small=SMALL if low else "",
+  )
 
 
 def result(s: Score | None, seconds: float) -> str:
@@ -288,30 +298,31 @@ def result(s: Score | None, seconds: float) -> str:
     body = '<h1 class="big">No choices yet.</h1>'
   else:
     terms = [
-        ("Trials", f"{s.trials:,} by {s.visitors:,} "
-                   f"visitor{'s' if s.visitors > 1 else ''}"),
-        ("95% interval", f"{between(s.interval)}, as if trials were "
-                         "independent (Wilson)"),
-        ("Over visitors", f"{between(s.clustered)}, as one visitor sees "
-         "better than another (bootstrap)" if s.clustered else
-         f"an interval from {ENOUGH} visitors on"),
-        ("Shown for", f"{seconds:g} s; the median answer came after "
-                      f"{s.ms / 1000:.1f} s"),
-        ("Left chosen", f"{percent(s.left)} of the time; sides are drawn at "
-                        "random")]
-    bands = " The taller, lighter band is that over visitors." if (
-        s.clustered) else ""
-    listed = "".join(
-        f"<dt>{k}</dt><dd>{v}</dd>" for k, v in terms)
+      ("Trials", f"{s.trials:,} by {s.visitors:,} visitor{'s' if s.visitors > 1 else ''}"),
+      ("95% interval", f"{between(s.interval)}, as if trials were independent (Wilson)"),
+      (
+        "Over visitors",
+        f"{between(s.clustered)}, as one visitor sees better than another (bootstrap)"
+        if s.clustered
+        else f"an interval from {ENOUGH} visitors on",
+      ),
+      ("Shown for", f"{seconds:g} s; the median answer came after {s.ms / 1000:.1f} s"),
+      ("Left chosen", f"{percent(s.left)} of the time; sides are drawn at random"),
+    ]
+    bands = " The taller, lighter band is that over visitors." if (s.clustered) else ""
+    listed = "".join(f"<dt>{k}</dt><dd>{v}</dd>" for k, v in terms)
     body = (
-        f'<h1>Fool rate</h1><p class="big">The fake was taken for the '
-        f"photograph in {percent(s.rate)} of trials.</p>"
-        f'<div class="card"><div class="wide">{chart(s, 620)}</div>'
-        f'<div class="narrow">{chart(s, 320)}</div></div>'
-        f'<p class="note">Where nobody sees a difference, it is 50%.{bands}</p>'
-        f"<dl>{listed}</dl>")
-  return (HEAD.format("Fool rate") + '<body><div></div><main class="page '
-          f'result">{body}</main></body></html>\n')
+      f'<h1>Fool rate</h1><p class="big">The fake was taken for the '
+      f"photograph in {percent(s.rate)} of trials.</p>"
+      f'<div class="card"><div class="wide">{chart(s, 620)}</div>'
+      f'<div class="narrow">{chart(s, 320)}</div></div>'
+      f'<p class="note">Where nobody sees a difference, it is 50%.{bands}</p>'
+      f"<dl>{listed}</dl>"
+    )
+  return (
+    HEAD.format("Fool rate") + '<body><div></div><main class="page '
+    f'result">{body}</main></body></html>\n'
+  )
 
 
 def chart(s: Score, width: int) -> str:
@@ -319,18 +330,18 @@ def chart(s: Score, width: int) -> str:
   left, right, y = 16, width - 24, 30
   x = lambda rate: left + (right - left) * rate
   parts = [
-      f'<line class="grid" x1="{x(t)}" x2="{x(t)}" y1="8" y2="56"/>'
-      f'<text x="{x(t)}" y="76" text-anchor="middle">{t:.0%}</text>'
-      for t in (0, 0.25, 0.5, 0.75, 1)]
-  parts.append(
-      f'<line class="floor" x1="{x(.5)}" x2="{x(.5)}" y1="4" y2="58"/>')
-  for kind, interval, half in (("band two-fold", s.clustered, 14),
-                               ("band", s.interval, 8)):
+    f'<line class="grid" x1="{x(t)}" x2="{x(t)}" y1="8" y2="56"/>'
+    f'<text x="{x(t)}" y="76" text-anchor="middle">{t:.0%}</text>'
+    for t in (0, 0.25, 0.5, 0.75, 1)
+  ]
+  parts.append(f'<line class="floor" x1="{x(0.5)}" x2="{x(0.5)}" y1="4" y2="58"/>')
+  for kind, interval, half in (("band two-fold", s.clustered, 14), ("band", s.interval, 8)):
     if interval:
       a, b = map(x, interval)
-      parts.append(f'<rect class="{kind}" x="{a:.1f}" y="{y - half}" rx="4" '
-                   f'width="{max(b - a, 1):.1f}" height="{2 * half}"/>')
+      parts.append(
+        f'<rect class="{kind}" x="{a:.1f}" y="{y - half}" rx="4" '
+        f'width="{max(b - a, 1):.1f}" height="{2 * half}"/>'
+      )
   parts.append(f'<circle class="dot c0" cx="{x(s.rate):.1f}" cy="{y}" r="6"/>')
   label = f"{percent(s.rate)}, 95% interval {between(s.interval)}"
-  return (f'<svg viewBox="0 0 {width} 84" role="img" aria-label="{label}">'
-          f'{"".join(parts)}</svg>')
+  return f'<svg viewBox="0 0 {width} 84" role="img" aria-label="{label}">{"".join(parts)}</svg>'

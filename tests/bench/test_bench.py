@@ -1,4 +1,5 @@
 """Counts against closed forms; clocks against a clock of our own."""
+
 import functools
 import io
 import json
@@ -32,21 +33,27 @@ def test_flops_of_a_product():
 
 def test_flops_of_a_gradient_are_twice_those_of_the_product():
   f = jax.jit(jax.grad(lambda a, b: (a @ b).sum(), (0, 1)))
-  forward = 2 * 48 ** 3
+  forward = 2 * 48**3
   got = device.flops(f, shape(48, 48), shape(48, 48))
   # The sum's gradient knows nothing of a @ b: dead code or not, XLA counts it.
   assert 2 * forward <= got <= 3.1 * forward
 
 
-@pytest.mark.parametrize("padding, taps", [
-    ("VALID", 3 * 6),     # 6 outputs a side see 3 inputs each
+@pytest.mark.parametrize(
+  "padding, taps",
+  [
+    ("VALID", 3 * 6),  # 6 outputs a side see 3 inputs each
     ("SAME", 3 * 8 - 2),  # 8 outputs; the two at the borders see one less
-])
+  ],
+)
 def test_flops_of_a_convolution(padding, taps):
-  conv = jax.jit(lambda x, w: jax.lax.conv_general_dilated(
-      x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")))
+  conv = jax.jit(
+    lambda x, w: jax.lax.conv_general_dilated(
+      x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+  )
   got = device.flops(conv, shape(2, 8, 8, 5), shape(3, 3, 5, 7))
-  assert got == 2 * 2 * taps ** 2 * 5 * 7
+  assert got == 2 * 2 * taps**2 * 5 * 7
 
 
 @pytest.mark.parametrize("unroll", [1, 2, 7])
@@ -55,8 +62,9 @@ def test_flops_count_every_turn_of_a_scan(unroll):
     inner = lambda x, _: (x @ w, None)
     outer = lambda x, _: (jax.lax.scan(inner, x, None, length=3)[0], None)
     return jax.lax.scan(outer, x, None, length=7, unroll=unroll)[0]
+
   got = device.flops(jax.jit(f), shape(64, 64), shape(64, 64))
-  assert got == pytest.approx(21 * 2 * 64 ** 3, rel=1e-4)
+  assert got == pytest.approx(21 * 2 * 64**3, rel=1e-4)
 
 
 def test_flops_do_not_depend_on_accumulation():
@@ -66,6 +74,7 @@ def test_flops_do_not_depend_on_accumulation():
       c.batch, c.accumulate = 512, accumulate
     source = open_data(c)
     return training.step_flops(Experiment.of(c), dummy(source, c.batch))
+
   assert of(4)[0,] == pytest.approx(of(1)[0,], rel=0.02)
 
 
@@ -81,15 +90,16 @@ def test_flops_of_a_train_step_are_three_times_the_net():
 
 
 def players(*every):
-  return types.SimpleNamespace(players=[
-      core.Player(f"p{i}", "net", None, k) for i, k in enumerate(every)])
+  return types.SimpleNamespace(
+    players=[core.Player(f"p{i}", "net", None, k) for i, k in enumerate(every)]
+  )
 
 
 @pytest.mark.parametrize("every", [(1,), (1, 2), (1, 16, 5), (2, 3), (4, 6)])
 def test_a_cycle_weighs_turns_by_how_often_they_are_taken(every):
   model = players(*every)
-  cost = {turn: sum(10. ** i for i in turn) for turn in training.cycle(model)}
-  want = sum(10. ** i / k for i, k in enumerate(every))
+  cost = {turn: sum(10.0**i for i in turn) for turn in training.cycle(model)}
+  want = sum(10.0**i / k for i, k in enumerate(every))
   assert training.mean_over_cycle(model, cost) == pytest.approx(want)
   assert len(training.cycle(model)) == np.lcm.reduce(every)
 
@@ -107,17 +117,28 @@ def test_the_dtype_of_most_products():
   def f(a, b):
     c = jax.lax.scan(lambda x, _: (x @ a, None), a, None, length=2)[0] @ a
     return c.sum() + (b @ b).sum()
+
   half, full = shape(8, 8, dtype=jnp.bfloat16), shape(8, 8)
   assert device.matmul_dtype(jax.jit(f), half, full) == jnp.bfloat16
   assert device.matmul_dtype(jax.jit(f), full, half) == jnp.float32
   assert device.matmul_dtype(jax.jit(jnp.sum), half) == jnp.float32
 
 
-@pytest.mark.parametrize("kind, peak", [
-    ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12),
-    ("NVIDIA A100-SXM4-40GB", 312e12), ("Tesla V100-SXM2-16GB", 125e12),
-    ("TPU v5 lite", 197e12), ("TPU v5", 459e12), ("TPU v5p", 459e12),
-    ("TPU v6 lite", 918e12), ("TPU v4", 275e12), ("cpu", None)])
+@pytest.mark.parametrize(
+  "kind, peak",
+  [
+    ("NVIDIA H100 80GB HBM3", 989e12),
+    ("NVIDIA H100 PCIe", 756e12),
+    ("NVIDIA A100-SXM4-40GB", 312e12),
+    ("Tesla V100-SXM2-16GB", 125e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5", 459e12),
+    ("TPU v5p", 459e12),
+    ("TPU v6 lite", 918e12),
+    ("TPU v4", 275e12),
+    ("cpu", None),
+  ],
+)
 def test_published_peaks(kind, peak):
   assert device.published_peak(kind) == peak
 
@@ -126,7 +147,7 @@ class Clock:
   """Time passes only when somebody says so."""
 
   def __init__(self, monkeypatch):
-    self.now = 0.
+    self.now = 0.0
     monkeypatch.setattr("time.perf_counter", lambda: self.now)
 
   def passes(self, seconds, result=None):
@@ -136,17 +157,17 @@ class Clock:
 
 def test_the_first_call_does_not_count(monkeypatch):
   clock = Clock(monkeypatch)
-  waits = iter([100., 1., 2., 4., 8., 16.])
+  waits = iter([100.0, 1.0, 2.0, 4.0, 8.0, 16.0])
   call = lambda: clock.passes(next(waits))
-  assert device.time_calls(call, calls=2, seconds=60) == [1., 2.]
-  assert device.time_calls(call, calls=9, seconds=7) == [8.]  # 4 is the first
+  assert device.time_calls(call, calls=2, seconds=60) == [1.0, 2.0]
+  assert device.time_calls(call, calls=9, seconds=7) == [8.0]  # 4 is the first
 
 
 def test_the_clock_of_training(monkeypatch):
   clock = Clock(monkeypatch)
   t = training.Training.__new__(training.Training)
   t.model, t.config = players(1, 2), types.SimpleNamespace(batch=12)
-  t.flops, t.state, t.seed, t.fixed = {(0, 1): 1., (0,): 2.}, None, None, None
+  t.flops, t.state, t.seed, t.fixed = {(0, 1): 1.0, (0,): 2.0}, None, None, None
   t.step = lambda i, *_: clock.passes(3 if i % 2 else 7, (None, {"skips": i}))
   data = iter(lambda: clock.passes(1, "batch"), None)
   got = t.time(data, 5)
@@ -160,6 +181,7 @@ def test_the_clock_of_training(monkeypatch):
 
 class Net(nn.Module):
   """Two layers, so that one is inside of the other."""
+
   out: int
 
   @nn.compact
@@ -176,15 +198,15 @@ def test_evaluations_in_loops_and_branches():
     def body(i, x):
       x = big.apply(weights[0], x, key=None)
       y = lambda: small.apply(weights[1], x).sum()
-      return x + jax.lax.cond(i % 3 == 0, y, lambda: 0.)
+      return x + jax.lax.cond(i % 3 == 0, y, lambda: 0.0)
+
     return jax.lax.fori_loop(0, n, body, x)
 
   found = sampling.evaluations(program, weights, x, 7)
   assert {c.module.out: n for c, n in found} == {16: 7, 8: 3}
   assert sampling.evaluations(program, weights, x, 0) == []
   call = next(c for c, _ in found if c.module.out == 16)
-  np.testing.assert_array_equal(
-      call(weights[0], [x]), big.apply(weights[0], x))
+  np.testing.assert_array_equal(call(weights[0], [x]), big.apply(weights[0], x))
   products = 2 * 4 * (16 * 32 + 32 * 16)
   assert products <= call.flops <= products + 2 * 4 * (32 + 16)  # and biases
   assert not np.any(sampling.repeat_network(call, 0, 4)())  # as often as was said
@@ -210,10 +232,11 @@ def test_guidance_doubles_the_evaluations():
     c.model.net.depth = 1
   model, point = build(c.model), np.zeros((1, 2), np.float32)
   params, stats = model.init({"x": point}, jax.random.key(0))
-  state = core.State(step=jnp.int32(0), params=params, stats=stats, opt={},
-                     ema={}, skips=jnp.zeros(2, jnp.int32))
+  state = core.State(
+    step=jnp.int32(0), params=params, stats=stats, opt={}, ema={}, skips=jnp.zeros(2, jnp.int32)
+  )
   s = Sampler(model, state, (2,), point.dtype, 3, {})
-  for w in (1., 2.):
+  for w in (1.0, 2.0):
     args = sampling_args(s, steps=3, guidance=w)
     assert total(s, args) == s.model.nfe(steps=3, guidance=w) == 5 * w
 
@@ -229,8 +252,9 @@ def total(s, args):
 @pytest.fixture(autouse=True)
 def small_products(monkeypatch):
   """The peak of this machine is not what is tested."""
-  monkeypatch.setattr(device, "measured_peak", functools.partial(
-      device.measured_peak, size=32, seconds=0.01))
+  monkeypatch.setattr(
+    device, "measured_peak", functools.partial(device.measured_peak, size=32, seconds=0.01)
+  )
 
 
 def run(capsys, *argv):
@@ -243,49 +267,61 @@ def run(capsys, *argv):
 
 def strict(path):
   """Reads JSON that knows no infinity."""
+
   def constant(x):
     raise AssertionError(x)
+
   return json.loads(path.read_text(), parse_constant=constant)
 
 
 def test_bench_train(capsys, tmp_path):
-  out, err = run(capsys, "train", "--config=configs/points_gan.py:debug",
-                 "--config.model.gen.depth=1", "--config.model.disc.depth=1",
-                 "--steps=5", "--seconds=0.01", f"--json={tmp_path}/x/t.json")
+  out, err = run(
+    capsys,
+    "train",
+    "--config=configs/points_gan.py:debug",
+    "--config.model.gen.depth=1",
+    "--config.model.disc.depth=1",
+    "--steps=5",
+    "--seconds=0.01",
+    f"--json={tmp_path}/x/t.json",
+  )
   assert "compiling the step of disc and gen" in err
   r = strict(tmp_path / "x" / "t.json")
   assert r["bench"] == "train" and r["model"] == "models.gan.GAN"
   assert r["machine"]["jax"] == jax.__version__
   assert r["cycle"] == r["programs"] == 2 and r["real"]["steps"] == 6
   by_turn = {"+".join(t["players"]): t for t in r["turns"]}
-  assert {k: t["share"] for k, t in by_turn.items()} == {
-      "disc+gen": .5, "disc": .5}
+  assert {k: t["share"] for k, t in by_turn.items()} == {"disc+gen": 0.5, "disc": 0.5}
   assert r["flops_per_step"] == sum(t["flops"] for t in r["turns"]) / 2
   for row in (r["real"], r["fixed"]):
     per_image = r["flops_per_step"] / r["batch"]
     assert row["flops_per_s"] == pytest.approx(per_image * row["images_per_s"])
-    assert row["share_of_measured"] == pytest.approx(
-        row["flops_per_s"] / r["peak"]["measured"])
+    assert row["share_of_measured"] == pytest.approx(row["flops_per_s"] / r["peak"]["measured"])
     took = row["step_seconds"]
     assert 0 < took["min"] <= took["median"] <= took["max"]
   assert r["peak"]["dtype"] == "float32" and r["peak_bytes"] > 0
   assert "images/s" in out and "of the measured float32 peak" in out
   assert ("published peak, bf16", "not known") in [
-      tuple(x.strip() for x in line.split("  ") if x)
-      for line in out.splitlines()] or r["peak"]["published_bf16"]
+    tuple(x.strip() for x in line.split("  ") if x) for line in out.splitlines()
+  ] or r["peak"]["published_bf16"]
 
 
 def test_bench_sample(capsys, tmp_path):
-  out, _ = run(capsys, "sample", "--config=configs/points_diffusion.py:debug",
-               "--batch=8", "--steps=3", "--seconds=0.01",
-               f"--json={tmp_path}/s.json")
+  out, _ = run(
+    capsys,
+    "sample",
+    "--config=configs/points_diffusion.py:debug",
+    "--batch=8",
+    "--steps=3",
+    "--seconds=0.01",
+    f"--json={tmp_path}/s.json",
+  )
   r = strict(tmp_path / "s.json")
   assert r["evaluations"] == 5 and r["batch"] == 8  # Heun: 2 x 3 - 1
   assert r["knobs"]["steps"] == 3 and r["knobs"]["s_max"] == "inf"
   assert r["samples_per_s"] == pytest.approx(8 / r["batch_seconds"]["median"])
   assert 0 <= r["overhead"] < 1 and r["network_seconds"] > 0
-  assert r["flops_per_s"] == pytest.approx(
-      r["flops"] / r["batch_seconds"]["median"])
+  assert r["flops_per_s"] == pytest.approx(r["flops"] / r["batch_seconds"]["median"])
   assert "samples/s" in out and "steps 3" in out
 
 
@@ -301,9 +337,14 @@ def test_num_bounds_what_is_drawn():
 
 
 def test_bench_data(capsys, tmp_path):
-  out, _ = run(capsys, "data", "--config=configs/points_vae.py:debug",
-               "--config.model.net.depth=1", "--seconds=0.01",
-               f"--json={tmp_path}/d.json")
+  out, _ = run(
+    capsys,
+    "data",
+    "--config=configs/points_vae.py:debug",
+    "--config.model.net.depth=1",
+    "--seconds=0.01",
+    f"--json={tmp_path}/d.json",
+  )
   r = strict(tmp_path / "d.json")
   assert list(r["rows"]) == ["read, 0 workers", "on to the device"]
   assert r["needed_per_s"] > 0 and "x as fast as needed" in out
@@ -313,12 +354,13 @@ def test_bench_data(capsys, tmp_path):
 
 
 def test_bench_data_without_a_config(capsys):
-  out, _ = run(capsys, "data", "--data=points:ring8", "--batch=32",
-               "--seconds=0.01")
+  out, _ = run(capsys, "data", "--data=points:ring8", "--batch=32", "--seconds=0.01")
   assert "points:ring8, batch 32" in out and "needed" not in out
 
 
-@pytest.mark.parametrize("argv, said", [
+@pytest.mark.parametrize(
+  "argv, said",
+  [
     ([], "train, sample or data"),
     (["trian"], "did you mean 'train'"),
     (["train"], "needs --config"),
@@ -334,7 +376,8 @@ def test_bench_data_without_a_config(capsys):
     (["train", "--config=points_vae", "--steps=2.5"], "whole number"),
     (["train", "sample"], "what is 'sample'"),
     (["sample", "--config=points_vae:debug", "--guidance=2"], "no knob"),
-])
+  ],
+)
 def test_mistakes_end_in_a_line(capsys, argv, said):
   with pytest.raises(UserError, match=said) as e:
     run(capsys, *argv)
@@ -343,17 +386,25 @@ def test_mistakes_end_in_a_line(capsys, argv, said):
 
 def test_columns_line_up():
   got = tables.aligned([("", "a", "bbb"), ("name", "1,234", "5"), ("x", "7")])
-  assert got.splitlines() == [
-      "          a  bbb", "name  1,234    5", "x         7"]
+  assert got.splitlines() == ["          a  bbb", "name  1,234    5", "x         7"]
 
 
-@pytest.mark.parametrize("text, want", [
+@pytest.mark.parametrize(
+  "text, want",
+  [
     (tables.si(1.2345e12, "FLOP/s"), "1.23 TFLOP/s"),
-    (tables.si(847e6, "FLOP"), "847 MFLOP"), (tables.si(0., "B"), "0 B"),
-    (tables.si(999.9e3, "x"), "1,000 kx"), (tables.seconds(2.5), "2.5 s"),
-    (tables.seconds(0.0123), "12.3 ms"), (tables.seconds(4e-5), "40 us"),
-    (tables.size(3 * 2 ** 29), "1.5 GiB"), (tables.size(512), "0.5 KiB"),
-    (tables.share(0.256), "25.6%"), (tables.number(123456.7), "123,457")])
+    (tables.si(847e6, "FLOP"), "847 MFLOP"),
+    (tables.si(0.0, "B"), "0 B"),
+    (tables.si(999.9e3, "x"), "1,000 kx"),
+    (tables.seconds(2.5), "2.5 s"),
+    (tables.seconds(0.0123), "12.3 ms"),
+    (tables.seconds(4e-5), "40 us"),
+    (tables.size(3 * 2**29), "1.5 GiB"),
+    (tables.size(512), "0.5 KiB"),
+    (tables.share(0.256), "25.6%"),
+    (tables.number(123456.7), "123,457"),
+  ],
+)
 def test_numbers_are_readable(text, want):
   assert text == want
 

@@ -1,4 +1,5 @@
 """Kill it, fill the disk, lose a process: what is listed is what was saved."""
+
 import json
 import os
 import random
@@ -24,13 +25,11 @@ def state(step):
 
 
 def abstract(tree):
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=x.sharding), tree)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def same(tree, step):
-  return all(jax.tree.leaves(jax.tree.map(
-      lambda a, b: bool((a == b).all()), tree, state(step))))
+  return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), tree, state(step))))
 
 
 HEAD = f"""
@@ -44,9 +43,12 @@ from jaxgen.checkpoint.manager import Checkpoints, restore_subset, steps
 
 def start(code, *args):
   return subprocess.Popen(
-      [sys.executable, "-c", HEAD + code, *map(str, args)], text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    [sys.executable, "-c", HEAD + code, *map(str, args)],
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+  )
 
 
 TRAINER = """
@@ -65,8 +67,7 @@ while True:
 
 def unfinished(workdir):
   root = workdir / "checkpoints"
-  newest = max((int(p.name) for p in root.iterdir() if p.name.isdigit()),
-               default=0)
+  newest = max((int(p.name) for p in root.iterdir() if p.name.isdigit()), default=0)
   step = root / str(newest)
   return newest and not (step / "commit_success.txt").exists()
 
@@ -130,9 +131,14 @@ checkpoints.close()
 """
 
 
-@pytest.mark.parametrize("how, reason", [
-  ("limit", "File too large"), ("disk", "No space left on device"),
-  ("brim", "No space left on device")])
+@pytest.mark.parametrize(
+  "how, reason",
+  [
+    ("limit", "File too large"),
+    ("disk", "No space left on device"),
+    ("brim", "No space left on device"),
+  ],
+)
 def test_full_disk(tmp_path, how, reason):
   mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(tmp_path)]
   if how != "limit" and subprocess.run(mount, capture_output=True).returncode:
@@ -146,8 +152,9 @@ def test_full_disk(tmp_path, how, reason):
   assert process.returncode == 0 and errors == "", errors  # no tracebacks
   # Orbax's writers or our own files may be the first to meet the full disk.
   for step, line in zip((30, 40), json.loads(out), strict=True):
-    assert re.fullmatch(f"checkpoint {step} could not be saved: {reason}(: .+)?"
-                        "; the newest is 20", line)
+    assert re.fullmatch(
+      f"checkpoint {step} could not be saved: {reason}(: .+)?; the newest is 20", line
+    )
 
 
 GONE = """

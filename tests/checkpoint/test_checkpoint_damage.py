@@ -1,4 +1,5 @@
 """Damaged checkpoints: told in a line, never believed, never in the way."""
+
 import os
 import pathlib
 import random
@@ -23,19 +24,20 @@ CONFIG = {"net": "nets.mlp.MLP", "widths": [1, 2, 3]}
 
 def state(step):
   key = jax.random.key(step)
-  return {"a": jax.random.normal(key, (50, 40)), "key": key,
-          "b": {"c": jnp.full(300, step, jnp.bfloat16), "n": jnp.int32(step)},
-          "zero": jnp.zeros((9, 9))}
+  return {
+    "a": jax.random.normal(key, (50, 40)),
+    "key": key,
+    "b": {"c": jnp.full(300, step, jnp.bfloat16), "n": jnp.int32(step)},
+    "zero": jnp.zeros((9, 9)),
+  }
 
 
 def abstract(tree):
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=x.sharding), tree)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def assert_is(tree, step):
-  same = jax.tree.map(lambda a, b: a.dtype == b.dtype and bool((a == b).all()),
-                      tree, state(step))
+  same = jax.tree.map(lambda a, b: a.dtype == b.dtype and bool((a == b).all()), tree, state(step))
   assert jax.tree.all(same), same
 
 
@@ -127,7 +129,7 @@ def test_lost_and_cut_files(healthy, tmp_path, damage, sealed):
       path.unlink()
     else:
       half = path.stat().st_size // 2
-      path.write_bytes(path.read_bytes()[:half * (damage == "truncate")])
+      path.write_bytes(path.read_bytes()[: half * (damage == "truncate")])
     harmless = path == seal and damage == "delete"
     expect = (20 if harmless else 10) if sealed else None
     _, line = recover(workdir, expect)
@@ -135,8 +137,7 @@ def test_lost_and_cut_files(healthy, tmp_path, damage, sealed):
       assert path.name in line or "unreadable" in line
 
 
-@pytest.mark.parametrize("name", ["SEAL.json", "meta/metadata",
-                                  "state/manifest.ocdbt"])
+@pytest.mark.parametrize("name", ["SEAL.json", "meta/metadata", "state/manifest.ocdbt"])
 def test_a_pipe_in_the_place_of_a_file_is_damage(workdir, name):
   step = workdir / "checkpoints/20"
   (step / name).unlink()
@@ -171,10 +172,15 @@ def test_a_missing_commit_is_damage_only_after_the_seal(workdir):
   assert not (unsealed / "quarantine").exists()  # killing leaves no heaps
 
 
-@pytest.mark.parametrize("change", [
-  {"a": jnp.zeros((50, 41))}, {"a": jnp.zeros((50, 40), jnp.bfloat16)},
-  {"zero": jnp.zeros((9, 9), jnp.int32), "a": jnp.ones((50, 40))},
-  {"b": {"n": jnp.int32(20)}}])
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"a": jnp.zeros((50, 41))},
+    {"a": jnp.zeros((50, 40), jnp.bfloat16)},
+    {"zero": jnp.zeros((9, 9), jnp.int32), "a": jnp.ones((50, 40))},
+    {"b": {"n": jnp.int32(20)}},
+  ],
+)
 def test_arrays_that_are_not_what_meta_says(workdir, tmp_path, change):
   with Checkpoints(tmp_path / "other", every=10) as other:
     other.save(20, state(20) | change, {"config": CONFIG})
@@ -218,7 +224,9 @@ def test_nothing_sound_is_left(workdir):
     assert checkpoints.restore(abstract(state(0))) is None
     assert checkpoints.save(10, state(10), {})
   assert [line.split(":")[0] for line in log] == [
-      "checkpoint 20 is not used", "checkpoint 10 is not used"]
+    "checkpoint 20 is not used",
+    "checkpoint 10 is not used",
+  ]
   assert all("none before it, starting anew" in line for line in log)
   assert len(list((workdir / "quarantine").iterdir())) == 2
 
@@ -228,13 +236,18 @@ def test_no_tracebacks_when_reading_fails(workdir):
     if path.is_file() and len(path.name) == 32:
       data = path.read_bytes()
       path.write_bytes(bytes(x ^ 255 for x in data))
-  code = ("import sys; sys.path.insert(0, sys.argv[2]); import gc, "
-          "test_checkpoint_damage as t, pathlib; "
-          "print(t.recover(pathlib.Path(sys.argv[1]), 10)); gc.collect()")
+  code = (
+    "import sys; sys.path.insert(0, sys.argv[2]); import gc, "
+    "test_checkpoint_damage as t, pathlib; "
+    "print(t.recover(pathlib.Path(sys.argv[1]), 10)); gc.collect()"
+  )
   here = str(pathlib.Path(__file__).parent)
-  out = subprocess.run([sys.executable, "-c", code, str(workdir), here],
-                       capture_output=True, text=True,
-                       env=os.environ | {"JAX_PLATFORMS": "cpu"})
+  out = subprocess.run(
+    [sys.executable, "-c", code, str(workdir), here],
+    capture_output=True,
+    text=True,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+  )
   assert out.returncode == 0 and "unreadable" in out.stdout, out.stderr
   assert out.stderr == ""
 
@@ -243,28 +256,29 @@ def test_no_tracebacks_when_reading_fails(workdir):
 
 
 def everything(workdir):
-  return {str(p): (p.stat().st_size, p.stat().st_mtime_ns)
-          for p in workdir.rglob("*")}
+  return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in workdir.rglob("*")}
 
 
 def bytes_read():
   metrics = tensorstore.experimental_collect_matching_metrics(
-      "/tensorstore/kvstore/file/bytes_read")
+    "/tensorstore/kvstore/file/bytes_read"
+  )
   return sum(v["value"] for m in metrics for v in m["values"])
 
 
 def test_a_subset_is_all_that_is_read(tmp_path):
   big = jax.random.normal(jax.random.key(0), (1500, 1000))
-  whole = {"ema": {"slow": {"gen": {"w": jnp.arange(1000.0)}}},
-           "opt": {"mu": big, "nu": big + 1}, "step": jnp.int32(10)}
+  whole = {
+    "ema": {"slow": {"gen": {"w": jnp.arange(1000.0)}}},
+    "opt": {"mu": big, "nu": big + 1},
+    "step": jnp.int32(10),
+  }
   with Checkpoints(tmp_path, every=10) as checkpoints:
     checkpoints.save(10, whole, {})
   before = bytes_read()
-  step, tree, _ = restore_subset(
-      tmp_path, abstract({"ema": whole["ema"], "step": whole["step"]}))
+  step, tree, _ = restore_subset(tmp_path, abstract({"ema": whole["ema"], "step": whole["step"]}))
   assert step == 10 and int(tree["step"]) == 10
-  np.testing.assert_array_equal(tree["ema"]["slow"]["gen"]["w"],
-                                np.arange(1000.0))
+  np.testing.assert_array_equal(tree["ema"]["slow"]["gen"]["w"], np.arange(1000.0))
   assert 0 < bytes_read() - before < 20_000  # of 12 MB
   restore_subset(tmp_path, abstract({"opt": whole["opt"]}))
   assert bytes_read() - before > 8_000_000  # the meter works
@@ -275,8 +289,7 @@ def test_damage_outside_the_subset_does_not_matter(tmp_path):
   other = rng.integers(0, 2**32, (1000, 1000), np.uint32)
   with Checkpoints(tmp_path, every=10) as checkpoints:
     for step in (10, 20):
-      checkpoints.save(step, {"mine": jnp.full(5, step),
-                              "other": jnp.array(other)}, {})
+      checkpoints.save(step, {"mine": jnp.full(5, step), "other": jnp.array(other)}, {})
   largest = max(files(tmp_path), key=lambda p: p.stat().st_size)
   data = bytearray(largest.read_bytes())
   data[2_000_000:2_000_100] = bytes(100)
@@ -316,8 +329,10 @@ def test_sampling_falls_back_and_changes_nothing(workdir, damage):
   assert bool(told) == (damage != "uncommitted")  # training goes on there
   assert everything(workdir) == before
   if damage != "uncommitted":
-    with (pytest.raises(UserError, match="can be read"),
-          pytest.warns(RuntimeWarning, match="20 is passed over")):
+    with (
+      pytest.raises(UserError, match="can be read"),
+      pytest.warns(RuntimeWarning, match="20 is passed over"),
+    ):
       restore_subset(workdir, abstract(state(0)), step=20)
 
 
@@ -337,14 +352,18 @@ print(*read())
 def test_sampling_from_a_folder_that_cannot_be_written(workdir):
   for path in [workdir, *workdir.rglob("*")]:
     path.chmod(0o555 if path.is_dir() else 0o444)
-  parents = [p for p in workdir.parents if p.stat().st_uid == os.getuid()
-             and not p.stat().st_mode & 0o001]
+  parents = [
+    p for p in workdir.parents if p.stat().st_uid == os.getuid() and not p.stat().st_mode & 0o001
+  ]
   for parent in parents:
     parent.chmod(parent.stat().st_mode | 0o111)
   try:
     out = subprocess.run(
-        [sys.executable, "-c", READER, str(workdir)], capture_output=True,
-        text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+      [sys.executable, "-c", READER, str(workdir)],
+      capture_output=True,
+      text=True,
+      env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
   finally:
     for path in [workdir, *workdir.rglob("*")]:
       path.chmod(0o755 if path.is_dir() else 0o644)
@@ -352,6 +371,5 @@ def test_sampling_from_a_folder_that_cannot_be_written(workdir):
 
 
 def test_a_subset_may_name_leaves_by_meta(workdir):
-  _, tree, _ = restore_subset(
-      workdir, lambda meta: abstract_leaves(meta, ["key", "b"]), step=10)
+  _, tree, _ = restore_subset(workdir, lambda meta: abstract_leaves(meta, ["key", "b"]), step=10)
   assert_is(state(10) | tree, 10)

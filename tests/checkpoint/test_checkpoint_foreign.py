@@ -1,4 +1,5 @@
 """What others put beside checkpoints, or in their place, is never touched."""
+
 import os
 import shutil
 
@@ -38,9 +39,23 @@ def some(step):
   return {"n": jnp.int32(step)}
 
 
-STRANGERS = ["best", "7", "007", "²", "-3", "1e1", "20240101123000", "٣",
-             "9999999999", "state", "metadata", "quarantine", ".hidden",
-             "30.orbax-checkpoint-tmp", "30.orbax-checkpoint-tmp-12"]
+STRANGERS = [
+  "best",
+  "7",
+  "007",
+  "²",
+  "-3",
+  "1e1",
+  "20240101123000",
+  "٣",
+  "9999999999",
+  "state",
+  "metadata",
+  "quarantine",
+  ".hidden",
+  "30.orbax-checkpoint-tmp",
+  "30.orbax-checkpoint-tmp-12",
+]
 
 
 @pytest.fixture
@@ -74,8 +89,7 @@ def test_training_among_others_things(crowded):
   assert steps(crowded / "w") == [80, 90]
   after = everything(crowded)
   assert {k: after.get(k) for k in before} == before
-  new = {k for k in after if k not in before and "/80" not in k
-         and "/90" not in k}
+  new = {k for k in after if k not in before and "/80" not in k and "/90" not in k}
   assert not new
   assert len(log) == 3 and len(set(log)) == 1  # once in every life
   for part in ("'-3', '007', ", " more, not checkpoints", "move '1', '2', '3'"):
@@ -186,7 +200,8 @@ def test_checkpoints_from_before_the_mark(tmp_path):
     (root / str(step) / "SEAL.json").unlink()
     if step != 20:
       (root / str(step) / "SEAL.json").write_text(
-          step_folder.json.dumps(step_folder.sizes(root / str(step))))
+        step_folder.json.dumps(step_folder.sizes(root / str(step)))
+      )
   shutil.rmtree(root / "40" / "state")
   log = []
   with Checkpoints(tmp_path, every=10, keep=2, log=log.append) as c:
@@ -216,20 +231,19 @@ def test_killed_between_any_two_calls(tmp_path, at, monkeypatch):
       if count > at:
         raise Killed
       return call(*args, **kwargs)
+
     return wrapped
 
   with monkeypatch.context() as m:
     for name in ("rename", "mkdir", "unlink", "rmdir"):
       m.setattr(os, name, mortal(getattr(os, name)))
-    m.setattr(step_folder.pathlib.Path, "write_text",
-              mortal(step_folder.pathlib.Path.write_text))
+    m.setattr(step_folder.pathlib.Path, "write_text", mortal(step_folder.pathlib.Path.write_text))
     try:
       step_folder.begin(root / "10")
       (root / "10" / "state").mkdir()
       (root / "10" / "state" / "a").write_text("a")
       (root / "10" / "commit_success.txt").write_text("")
-      (root / "10" / "SEAL.json").write_text(
-          step_folder.json.dumps(step_folder.sizes(root / "10")))
+      (root / "10" / "SEAL.json").write_text(step_folder.json.dumps(step_folder.sizes(root / "10")))
       assert step_folder.removable(root / "10") or count > at
       step_folder.remove(root / "10")
     except Killed:

@@ -1,4 +1,5 @@
 """Two trainings never share a workdir; who died holds nothing."""
+
 import contextlib
 import errno
 import fcntl
@@ -34,8 +35,8 @@ class Holder:
 
   def __init__(self, workdir, *more):
     self.process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, workdir, *more], stdout=subprocess.PIPE,
-        start_new_session=True)
+      [sys.executable, "-c", HOLD, workdir, *more], stdout=subprocess.PIPE, start_new_session=True
+    )
     assert self.process.stdout.readline() == b"held\n"
 
   def __enter__(self):
@@ -50,13 +51,14 @@ class Holder:
 
 def test_a_second_training_is_refused(tmp_path, capsys, monkeypatch):
   with Holder(tmp_path) as other:
-    status, out, lines = call(
-        capsys, monkeypatch, "train", POINTS, f"--workdir={tmp_path}")
+    status, out, lines = call(capsys, monkeypatch, "train", POINTS, f"--workdir={tmp_path}")
     assert status == 2 and not out and len(lines) == 1
     assert re.search(
-        rf"{tmp_path} is in use by process {other.pid} on "
-        rf"{re.escape(socket.gethostname())} since 20\d\d-\d\d-\d\d \S+: wait "
-        "until it ends, or take another --workdir", lines[0])
+      rf"{tmp_path} is in use by process {other.pid} on "
+      rf"{re.escape(socket.gethostname())} since 20\d\d-\d\d-\d\d \S+: wait "
+      "until it ends, or take another --workdir",
+      lines[0],
+    )
     assert not (tmp_path / "metrics.jsonl").exists()
     assert not any((tmp_path / "checkpoints").iterdir())
 
@@ -101,6 +103,7 @@ def test_a_machine_that_died_is_waited_for(tmp_path, capsys, monkeypatch):
 def test_a_file_system_without_locks(tmp_path, capsys, monkeypatch, code):
   def never(*_):
     raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
   monkeypatch.setattr(fcntl, "lockf", never)
   with lock.exclusive(tmp_path):
     pass
@@ -132,10 +135,11 @@ def test_what_lies_where_the_lock_wants_to_be(tmp_path):
 
 def subprocess_acquire(workdir):
   """The error that another process meets."""
-  code = ("import sys, pathlib\nfrom jaxgen.checkpoint import lock\n"
-          "lock.acquire(pathlib.Path(sys.argv[1]))")
-  done = subprocess.run([sys.executable, "-c", code, workdir],
-                        capture_output=True, text=True)
+  code = (
+    "import sys, pathlib\nfrom jaxgen.checkpoint import lock\n"
+    "lock.acquire(pathlib.Path(sys.argv[1]))"
+  )
+  done = subprocess.run([sys.executable, "-c", code, workdir], capture_output=True, text=True)
   assert "\x1b" not in done.stderr
   raise UserError(done.stderr.splitlines()[-1])
 

@@ -1,4 +1,5 @@
 """What is saved is what comes back, to the bit, whatever it is and wherever."""
+
 import json
 import os
 import pathlib
@@ -34,28 +35,32 @@ class State:
 def state(step):
   """A state that looks like one in training; its content tells its step."""
   key = jax.random.key(step)
-  gen = {"w": jax.random.normal(key, (8, 16)),
-         "b": jnp.full(4, step, jnp.bfloat16)}
+  gen = {"w": jax.random.normal(key, (8, 16)), "b": jnp.full(4, step, jnp.bfloat16)}
   return State(
-      step=jnp.int32(step), params={"gen": gen, "dis": {"w": gen["w"] * 2}},
-      stats={"gen": {}, "dis": {"key": key, "mask": gen["w"] > 0,
-                                "bytes": jnp.arange(-3, 4, dtype=jnp.int8)}},
-      opt={"gen": optax.adam(1e-3).init(gen), "none": None},
-      ema={"slow": {"gen": jax.tree.map(lambda x: x + 1, gen)}},
-      skips=jnp.zeros(2, jnp.int32))
+    step=jnp.int32(step),
+    params={"gen": gen, "dis": {"w": gen["w"] * 2}},
+    stats={
+      "gen": {},
+      "dis": {"key": key, "mask": gen["w"] > 0, "bytes": jnp.arange(-3, 4, dtype=jnp.int8)},
+    },
+    opt={"gen": optax.adam(1e-3).init(gen), "none": None},
+    ema={"slow": {"gen": jax.tree.map(lambda x: x + 1, gen)}},
+    skips=jnp.zeros(2, jnp.int32),
+  )
 
 
 def abstract(tree):
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=x.sharding), tree)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def bits(tree):
   """Structure and raw bytes of every leaf: equal only if all is equal."""
+
   def raw(x):
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
       return "key", raw(jax.random.key_data(x))
     return str(x.dtype), x.shape, np.asarray(x).tobytes()
+
   leaves, structure = jax.tree.flatten(tree)
   return [raw(x) for x in leaves], structure
 
@@ -84,8 +89,7 @@ def test_round_trip_is_exact(tmp_path):
 
 
 def test_a_saved_state_may_be_donated_at_once(tmp_path):
-  spoil = jax.jit(lambda x: jax.tree.map(lambda a: a * 0 - 1, x),
-                  donate_argnums=0)
+  spoil = jax.jit(lambda x: jax.tree.map(lambda a: a * 0 - 1, x), donate_argnums=0)
   values = jax.random.normal(jax.random.key(0), (512, 1024))
   expected = np.array(values)
   with quiet(tmp_path) as checkpoints:
@@ -135,10 +139,13 @@ print("resharded")
 
 
 def test_restores_onto_any_number_of_devices(tmp_path):
-  env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS":
-                      "--xla_force_host_platform_device_count=4"}
-  out = subprocess.run([sys.executable, "-c", RESHARD, str(tmp_path)], env=env,
-                       capture_output=True, text=True)
+  env = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+  }
+  out = subprocess.run(
+    [sys.executable, "-c", RESHARD, str(tmp_path)], env=env, capture_output=True, text=True
+  )
   assert out.stdout.endswith("resharded\n"), out.stdout + out.stderr
 
 
@@ -154,9 +161,24 @@ def by_hand(x):
   return total % 2**32
 
 
-@pytest.mark.parametrize("dtype", [
-  "float32", "bfloat16", "float16", "float8_e4m3fn", "bool", "int8", "uint8",
-  "int16", "int32", "uint32", "float64", "int64", "complex64"])
+@pytest.mark.parametrize(
+  "dtype",
+  [
+    "float32",
+    "bfloat16",
+    "float16",
+    "float8_e4m3fn",
+    "bool",
+    "int8",
+    "uint8",
+    "int16",
+    "int32",
+    "uint32",
+    "float64",
+    "int64",
+    "complex64",
+  ],
+)
 def test_fingerprint_matches_integer_arithmetic(dtype):
   with jax.enable_x64(dtype in ("float64", "int64")):
     x = jax.random.normal(jax.random.key(0), (3, 5, 7)) * 100
@@ -164,8 +186,7 @@ def test_fingerprint_matches_integer_arithmetic(dtype):
       x = jax.lax.complex(x, x + 1)
     x = x.astype(dtype)
     assert x.dtype == dtype
-    assert fingerprint({"x": x})[0]["x"] == {
-        "dtype": dtype, "shape": [3, 5, 7], "sum": by_hand(x)}
+    assert fingerprint({"x": x})[0]["x"] == {"dtype": dtype, "shape": [3, 5, 7], "sum": by_hand(x)}
 
 
 def test_any_single_bit_changes_the_fingerprint():
@@ -218,9 +239,10 @@ def test_another_model_is_the_users_mistake_not_damage(tmp_path):
   del fewer.params["dis"]
   other.params["gen"]["w"] = jax.ShapeDtypeStruct((8, 16), jnp.bfloat16)
   for model, message in [
-      (wide, r"params/gen/w is float32\[8, 16\].*wants float32\[8, 32\]"),
-      (fewer, r"params/dis/w is float32\[8, 16\].*wants nothing"),
-      (other, r"params/gen/w is float32\[8, 16\].*wants bfloat16\[8, 16\]")]:
+    (wide, r"params/gen/w is float32\[8, 16\].*wants float32\[8, 32\]"),
+    (fewer, r"params/dis/w is float32\[8, 16\].*wants nothing"),
+    (other, r"params/gen/w is float32\[8, 16\].*wants bfloat16\[8, 16\]"),
+  ]:
     with pytest.raises(UserError, match=message):
       checkpoints.restore(model)
   assert steps(tmp_path) == [10]
@@ -262,20 +284,27 @@ def test_meta_tells_what_can_be_read(tmp_path):
   with quiet(tmp_path) as checkpoints:
     checkpoints.save(10, state(10), {})
   prefixes = ["ema/slow", "stats/dis/key", "step"]
-  step, tree, meta = restore_subset(
-      tmp_path, lambda meta: abstract_leaves(meta, prefixes))
-  expected = {"ema": {"slow": state(10).ema["slow"]}, "step": jnp.int32(10),
-              "stats": {"dis": {"key": jax.random.key(10)}}}
+  step, tree, meta = restore_subset(tmp_path, lambda meta: abstract_leaves(meta, prefixes))
+  expected = {
+    "ema": {"slow": state(10).ema["slow"]},
+    "step": jnp.int32(10),
+    "stats": {"dis": {"key": jax.random.key(10)}},
+  }
   assert step == 10 and bits(tree) == bits(expected)
   assert abstract_leaves(meta, ["ema/slo"]) == {}
 
 
 def test_configs_as_json():
   config = ml_collections.ConfigDict(
-      {"a": (1, (2.5, None)), "b": {"c": np.float32(0.5), "d": np.int64(3)},
-       "e": np.arange(2), "f": True, "g": {}})
-  plain = {"a": [1, [2.5, None]], "b": {"c": 0.5, "d": 3}, "e": [0, 1],
-           "f": True, "g": {}}
+    {
+      "a": (1, (2.5, None)),
+      "b": {"c": np.float32(0.5), "d": np.int64(3)},
+      "e": np.arange(2),
+      "f": True,
+      "g": {},
+    }
+  )
+  plain = {"a": [1, [2.5, None]], "b": {"c": 0.5, "d": 3}, "e": [0, 1], "f": True, "g": {}}
   assert as_json(config) == plain == json.loads(json.dumps(as_json(config)))
   for value in (float("inf"), np.float32("nan"), jnp.bfloat16, {1, 2}, {1: 2}):
     with pytest.raises(UserError, match=r"config\.net\.scale"):
@@ -283,18 +312,32 @@ def test_configs_as_json():
 
 
 def test_a_run_goes_on_with_its_own_config():
-  saved = as_json({"steps": 10, "log": {"every": 1}, "net": {"ch": (1, 2)},
-                   "players": [{"lr": 0.1}], "ema": {}})
-  check_config(saved, {"steps": 99, "log": {"every": 5, "new": 1}, "ema": {},
-                       "net": {"ch": [1, 2]}, "players": ({"lr": 0.1},)})
-  same = {"steps": 10, "log": {"every": 1}, "net": {"ch": [1, 2]},
-          "players": [{"lr": 0.1}], "ema": {}}
+  saved = as_json(
+    {"steps": 10, "log": {"every": 1}, "net": {"ch": (1, 2)}, "players": [{"lr": 0.1}], "ema": {}}
+  )
+  check_config(
+    saved,
+    {
+      "steps": 99,
+      "log": {"every": 5, "new": 1},
+      "ema": {},
+      "net": {"ch": [1, 2]},
+      "players": ({"lr": 0.1},),
+    },
+  )
+  same = {
+    "steps": 10,
+    "log": {"every": 1},
+    "net": {"ch": [1, 2]},
+    "players": [{"lr": 0.1}],
+    "ema": {},
+  }
   for change, message in [
-      ({"net": {"ch": [1, 3]}},
-       r"config.net.ch is \[1, 3\], but .* with \[1, 2\]: set it back"),
-      ({"players": [{"lr": 0.2}]}, "config.players.0.lr is 0.2, .* with 0.1"),
-      ({"seed": 1}, r"config.seed is 1, but .* with \(absent\)"),
-      ({"net": {}}, r"config.net is {}, but .* with \(absent\)")]:
+    ({"net": {"ch": [1, 3]}}, r"config.net.ch is \[1, 3\], but .* with \[1, 2\]: set it back"),
+    ({"players": [{"lr": 0.2}]}, "config.players.0.lr is 0.2, .* with 0.1"),
+    ({"seed": 1}, r"config.seed is 1, but .* with \(absent\)"),
+    ({"net": {}}, r"config.net is {}, but .* with \(absent\)"),
+  ]:
     with pytest.raises(UserError, match=message):
       check_config(saved, same | change)
   with pytest.raises(UserError, match="config.steps is 11"):

@@ -1,4 +1,5 @@
 """The comparison, from configs to the page, on points and a few steps."""
+
 import json
 
 import numpy as np
@@ -30,8 +31,7 @@ def results(home):
 
 def test_the_report_has_a_row_for_every_model(home, results):
   assert [row["name"] for row in results["rows"]] == list(NAMES)
-  assert [row["family"] for row in results["rows"]] == [
-      "Diffusion", "GAN", "VAE"]
+  assert [row["family"] for row in results["rows"]] == ["Diffusion", "GAN", "VAE"]
   page = (home / "report.html").read_text()
   for row in results["rows"]:
     assert row["step"] == 20 and row["train_images"] == 20 * 16
@@ -69,7 +69,7 @@ def test_what_is_trained_is_not_trained_again(home, capsys):
 
 
 def test_workdirs_can_be_compared_too(home):
-  entry, = compare.trained((), [str(home / "points_gan")], home)
+  (entry,) = compare.trained((), [str(home / "points_gan")], home)
   assert entry.config.model.name == "models.gan.GAN"
 
 
@@ -77,10 +77,17 @@ def test_unlike_data_are_not_compared(home, tmp_path, capsys, monkeypatch):
   other = config.load("configs/points_vae.py:debug")
   other.data.source = "points:ring8"
   from jaxgen.train import train
+
   train(other, str(tmp_path / "other"), quiet=True)
   status, _, err = call(
-      capsys, monkeypatch, "compare", "--out", tmp_path / "out", "--workdirs",
-      f"{home / 'points_gan'},{tmp_path / 'other'}")
+    capsys,
+    monkeypatch,
+    "compare",
+    "--out",
+    tmp_path / "out",
+    "--workdirs",
+    f"{home / 'points_gan'},{tmp_path / 'other'}",
+  )
   assert status == 2 and "only like can be compared" in err[-1]
   assert not (tmp_path / "out" / "report.html").exists()
 
@@ -90,15 +97,26 @@ def test_mistakes_end_in_a_line(capsys, monkeypatch, tmp_path):
   assert status == 2 and len(err) == 1 and "--configs" in err[0]
 
 
-def test_unlike_configs_are_refused_before_any_is_trained(
-    capsys, monkeypatch, tmp_path):
+def test_unlike_configs_are_refused_before_any_is_trained(capsys, monkeypatch, tmp_path):
   status, _, err = call(
-      capsys, monkeypatch, "compare", "--out", tmp_path / "out", "--configs",
-      "points_vae:debug,digits_vae:debug")
+    capsys,
+    monkeypatch,
+    "compare",
+    "--out",
+    tmp_path / "out",
+    "--configs",
+    "points_vae:debug,digits_vae:debug",
+  )
   assert status == 2 and len(err) == 1 and "only like" in err[0]
   status, _, err = call(
-      capsys, monkeypatch, "compare", "--out", tmp_path / "out", "--configs",
-      "points_vae:debug,points_vae:debug")
+    capsys,
+    monkeypatch,
+    "compare",
+    "--out",
+    tmp_path / "out",
+    "--configs",
+    "points_vae:debug,points_vae:debug",
+  )
   assert status == 2 and len(err) == 1 and "two models" in err[0]
   assert not (tmp_path / "out").exists()
 
@@ -116,5 +134,4 @@ def test_seeds_are_trainings_of_their_own(tmp_path):
   assert len(set(every)) == 3
   assert row["metrics"]["frechet@xy"] == pytest.approx(np.mean(every))
   assert row["spread"]["frechet@xy"] == pytest.approx(np.std(every, ddof=1))
-  assert "3 trainings with different seeds" in (
-      home / "report.html").read_text()
+  assert "3 trainings with different seeds" in (home / "report.html").read_text()

@@ -45,8 +45,7 @@ def row(name, family, numbers, speeds, **more):
     "metrics": numbers,
     "settings": {},
     "sampling": [
-      {"label": "one pass", "knobs": {}, "nfe": 1, "samples_per_second": v}
-      for v in speeds
+      {"label": "one pass", "knobs": {}, "nfe": 1, "samples_per_second": v} for v in speeds
     ],
     "curves": {
       "loss": {"net/loss": [[10, 1.0], [20, 0.5]]},
@@ -292,11 +291,7 @@ def test_hostile_names_are_text(results):
 
 def test_families_that_come_twice_are_told_apart(results):
   results["rows"][1]["family"] = "Diffusion"
-  assert verdict.labels(results["rows"]) == [
-    "Diffusion (diffusion)",
-    "Diffusion (gan)",
-    "VAE",
-  ]
+  assert verdict.labels(results["rows"]) == ["Diffusion (diffusion)", "Diffusion (gan)", "VAE"]
 
 
 def test_axes_map_ends_and_ticks_are_round():
@@ -308,12 +303,7 @@ def test_axes_map_ends_and_ticks_are_round():
   np.testing.assert_allclose(log.ticks(), [0.01, 0.1, 1, 10, 100])
   for values in ([3.0], [0.0, 0.0], [-1e-9], [1e9]):
     assert all(map(math.isfinite, axis(values, 0, 1).ticks()))
-  assert [short(v) for v in (0.25, 1500, 20_000, 3e6)] == [
-    "0.25",
-    "1500",
-    "20k",
-    "3M",
-  ]
+  assert [short(v) for v in (0.25, 1500, 20_000, 3e6)] == ["0.25", "1500", "20k", "3M"]
   assert [seconds(v) for v in (0.01, 40, 900)] == ["10 ms", "40 s", "15 min"]
 
 

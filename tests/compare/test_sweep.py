@@ -1,4 +1,5 @@
 """Sweeps: every setting once, on top of what is there, or one line."""
+
 import json
 
 import numpy as np
@@ -27,8 +28,16 @@ def workdirs(tmp_path_factory):
 @pytest.fixture
 def run(workdirs, tmp_path, capsys, monkeypatch):
   def verb(*argv, model="points_diffusion"):
-    return call(capsys, monkeypatch, "sweep", f"--workdir={workdirs / model}",
-                f"--out={tmp_path / 'out'}", "--num=64", *argv)
+    return call(
+      capsys,
+      monkeypatch,
+      "sweep",
+      f"--workdir={workdirs / model}",
+      f"--out={tmp_path / 'out'}",
+      "--num=64",
+      *argv,
+    )
+
   return verb
 
 
@@ -57,30 +66,28 @@ def test_every_setting_has_its_row(run, tmp_path):
 
 class Brightness:
   """A judge of one number that needs no training."""
+
   features, count, card = "pixels", 64, {"features": "pixels"}
 
   def scores(self, x, y, cas=True):
     return {"mean": [float(np.mean(x, dtype=np.float64))]}
 
   def floor(self):
-    return {"mean": [0.]}
+    return {"mean": [0.0]}
 
 
-def test_every_truncation_has_statistics_of_its_own(
-    run, workdirs, tmp_path, monkeypatch):
+def test_every_truncation_has_statistics_of_its_own(run, workdirs, tmp_path, monkeypatch):
   """The very samples of a sampler that was settled for it."""
   monkeypatch.setattr(sweep, "open_judge", lambda *_: Brightness())
-  status, _, lines = run("--over=truncation=0.5,2", "--standing=2",
-                         model="digits_gan")
+  status, _, lines = run("--over=truncation=0.5,2", "--standing=2", model="digits_gan")
   assert status == 0, lines
   rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
   model = jaxgen.load(workdirs / "digits_gan")
-  for row, bound in zip(rows, (.5, 2), strict=True):
+  for row, bound in zip(rows, (0.5, 2), strict=True):
     assert row["told"]["card"]["standing"]["truncation"] == bound
     x = latents.settle(model, bound, 2).sample(0, 64, truncation=bound)
     assert row["scores"]["mean"] == np.mean(x, dtype=np.float64)
-  status, _, (line,) = run("--over=temperature=1", "--standing=2",
-                           model="points_gan")
+  status, _, (line,) = run("--over=temperature=1", "--standing=2", model="points_gan")
   assert status == 2 and "has no statistics to settle" in line
 
 
@@ -88,7 +95,9 @@ def test_any_knob_of_any_family(run, tmp_path):
   status, _, lines = run("--over=temperature=0.5,1", model="points_gan")
   rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
   assert status == 0 and [sweep.label(r) for r in rows] == [
-      "GAN temperature=0.5", "GAN temperature=1"]
+    "GAN temperature=0.5",
+    "GAN temperature=1",
+  ]
 
 
 def test_a_knob_is_the_axis_where_all_cost_alike(run, tmp_path):
@@ -98,19 +107,25 @@ def test_a_knob_is_the_axis_where_all_cost_alike(run, tmp_path):
   lines = out.splitlines()
   assert lines[0].startswith("modes, frechet@xy (real test data: modes 25")
   assert "| temperature | 0.5 | 1 | 2 |" in lines
-  assert [line.split(" | ")[0] for line in lines[4:6]] == [
-      "| GAN modes", "| GAN frechet@xy"]
+  assert [line.split(" | ")[0] for line in lines[4:6]] == ["| GAN modes", "| GAN frechet@xy"]
 
 
-def test_upsamplers_are_swept_on_small_test_images(tmp_path, capsys,
-                                                   monkeypatch):
+def test_upsamplers_are_swept_on_small_test_images(tmp_path, capsys, monkeypatch):
   c = config.load("configs/cdm.py:debug")
   c.steps, c.log.pictures = 2, 0
   train.train(c, str(tmp_path / "up"), quiet=True)
   status, out, _ = call(
-      capsys, monkeypatch, "sweep", f"--workdir={tmp_path / 'up'}", "--nfe=2",
-      "--respacing=warped", "--over=bend=1,3", "--over=level=0,0.3",
-      f"--out={tmp_path / 'out'}", "--num=16")
+    capsys,
+    monkeypatch,
+    "sweep",
+    f"--workdir={tmp_path / 'up'}",
+    "--nfe=2",
+    "--respacing=warped",
+    "--over=bend=1,3",
+    "--over=level=0,0.3",
+    f"--out={tmp_path / 'out'}",
+    "--num=16",
+  )
   assert status == 0 and out.startswith("psnr (bicubic: psnr ")
   rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
   assert len({r["scores"]["psnr"] for r in rows}) == len(rows) == 4
@@ -118,14 +133,17 @@ def test_upsamplers_are_swept_on_small_test_images(tmp_path, capsys,
   x, y = y.arrays()
   i = np.arange(16) * len(x) // 16
   got = jaxgen.load(tmp_path / "up", respacing="warped").sample(
-      0, 16, y[i], low_res=low.arrays()[0][i], steps=2, bend=3, level=0.3)
-  mse = np.mean((got / 255. - x[i] / 255.) ** 2, (1, 2, 3))
+    0, 16, y[i], low_res=low.arrays()[0][i], steps=2, bend=3, level=0.3
+  )
+  mse = np.mean((got / 255.0 - x[i] / 255.0) ** 2, (1, 2, 3))
   assert rows[-1]["told"]["knobs"] == {"bend": 3, "level": 0.3, "steps": 2}
   # (The judge's small images are means rounded once, these twice.)
   assert abs(rows[-1]["scores"]["psnr"] - np.mean(-10 * np.log10(mse))) < 0.1
 
 
-@pytest.mark.parametrize("flags, model, says", [
+@pytest.mark.parametrize(
+  "flags, model, says",
+  [
     (["--metrics=modez", "--nfe=4"], "points_diffusion", "no such metric"),
     (["--nfe=ten"], "points_diffusion", "--nfe=ten: want numbers"),
     (["--nfe=0"], "points_diffusion", "takes more for a single step"),
@@ -133,7 +151,8 @@ def test_upsamplers_are_swept_on_small_test_images(tmp_path, capsys,
     (["--over=eta"], "points_diffusion", "--over=eta: want knob="),
     (["--over=etta=1"], "points_diffusion", "no knob 'etta'"),
     (["--samplers=hoin"], "points_diffusion", "no sampler 'hoin'"),
-])
+  ],
+)
 def test_slips_are_one_line(run, tmp_path, flags, model, says):
   status, out, lines = run(*flags, model=model)
   assert status == 2 and lines[-1].startswith("jaxgen: ") and says in lines[-1]

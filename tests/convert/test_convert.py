@@ -1,4 +1,5 @@
 """`jaxgen import` and `export`: other people's weights are ours, and back."""
+
 import hashlib
 import importlib
 import shutil
@@ -38,10 +39,8 @@ def written(path, c, source):
   batch = {"x": jax.ShapeDtypeStruct((1, 8, 8, 1), np.uint8)}
   if c.data.classes:
     batch["y"] = jax.ShapeDtypeStruct((1,), np.int32)
-  shapes, _ = jax.eval_shape(
-      lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
-  made = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) / 9,
-                      shapes["net"])
+  shapes, _ = jax.eval_shape(lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
+  made = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) / 9, shapes["net"])
   tensor_files.write(path, names.give(made, source))
   return made
 
@@ -51,17 +50,18 @@ def brought(tmp_path_factory):
   """-> workdir of an import, its file, and the weights; not to be changed."""
   folder = tmp_path_factory.mktemp("brought")
   made = written(folder / "theirs.pt", small(), "adm")
-  import_weights(folder / "theirs.pt", folder / "w", "adm", small(), size=8,
-                 licence="MIT, by X")
+  import_weights(folder / "theirs.pt", folder / "w", "adm", small(), size=8, licence="MIT, by X")
   return folder / "w", folder / "theirs.pt", made
 
 
 def test_every_weight_and_average_is_theirs(brought):
   workdir, file, made = brought
   like = Experiment.of(small()).abstract(
-      initial_state.DataSpec("digits", (8, 8, 1), 10), sharding.make_mesh())
+    initial_state.DataSpec("digits", (8, 8, 1), 10), sharding.make_mesh()
+  )
   step, state, _ = restore_subset(
-      workdir, {"params": like.params, "ema": like.ema, "opt": like.opt})
+    workdir, {"params": like.params, "ema": like.ema, "opt": like.opt}
+  )
   assert step == 0
   for ours in (state["params"], state["ema"]["main"]):
     jax.tree.map(np.testing.assert_array_equal, ours["net"], made)
@@ -70,8 +70,7 @@ def test_every_weight_and_average_is_theirs(brought):
   meta = latest_meta(workdir)
   note = meta["import"]
   assert note["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-  assert (note["source"], note["file"], note["licence"]) == (
-      "adm", "theirs.pt", "MIT, by X")
+  assert (note["source"], note["file"], note["licence"]) == ("adm", "theirs.pt", "MIT, by X")
   assert meta["data"]["shape"] == [8, 8, 1]
   assert meta["data"]["fingerprint"] is None
 
@@ -86,8 +85,9 @@ def test_an_import_samples(brought):
 def test_out_again_bit_by_bit(end, brought, tmp_path, capsys, monkeypatch):
   workdir, file, _ = brought
   before = tree(workdir)
-  status, out, lines = call(capsys, monkeypatch, "export",
-                            f"--workdir={workdir}", f"--out={tmp_path}/x.{end}")
+  status, out, lines = call(
+    capsys, monkeypatch, "export", f"--workdir={workdir}", f"--out={tmp_path}/x.{end}"
+  )
   assert (status, lines) == (0, [])
   assert "of step 0" in out and "theirs.pt: MIT, by X" in out
   theirs, back = tensor_files.read(file), tensor_files.read(tmp_path / f"x.{end}")
@@ -104,15 +104,14 @@ def test_fine_tuning_goes_on_from_an_import(brought, tmp_path):
   _, _, made = brought
   workdir, c = tmp_path / "w", small()
   shutil.copytree(brought[0], workdir)
-  c.model.bound = 2.
+  c.model.bound = 2.0
   with pytest.raises(UserError, match="config.model.bound is 2.0"):
     train.train(c, str(workdir), quiet=True)
   c = small()
   c.steps, c.batch, c.log.pictures = 1, 4, 0
   c.optim.net.lr, c.data.split = 1e-6, "test"
   state = train.train(c, str(workdir), quiet=True)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
-               state.params["net"], made)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.params["net"], made)
   meta = latest_meta(workdir)
   assert meta["step"] == 1 and meta["import"]["licence"] == "MIT, by X"
   assert meta["data"]["fingerprint"]
@@ -121,10 +120,12 @@ def test_fine_tuning_goes_on_from_an_import(brought, tmp_path):
     train.train(c, str(workdir), quiet=True)
   c.optim.net.lr = 1e-6
   kept = experiment.open_data
+
   def other(c):
     c = c.copy_and_resolve_references()
     c.data.split = "train"
     return kept(c)
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, "open_data", other)
     with pytest.raises(UserError, match="other data"):
@@ -133,13 +134,14 @@ def test_fine_tuning_goes_on_from_an_import(brought, tmp_path):
 
 def test_classifiers_and_other_sources(tmp_path):
   """A guide of ADM's kind; SR3, whose code wants its schedule beside."""
-  for name, source, more in (("configs/digits_guide.py:debug", "adm", 0),
-                             ("configs/sr3.py:debug", "sr3", 12)):
+  for name, source, more in (
+    ("configs/digits_guide.py:debug", "adm", 0),
+    ("configs/sr3.py:debug", "sr3", 12),
+  ):
     file, workdir = tmp_path / f"{source}.pt", tmp_path / source
     made = written(file, small(name), source)
     import_weights(file, workdir, source, small(name), size=8)
-    jax.tree.map(np.testing.assert_array_equal,
-                 trained.load_trained(workdir).params["net"], made)
+    jax.tree.map(np.testing.assert_array_equal, trained.load_trained(workdir).params["net"], made)
     done = export_weights(workdir, tmp_path / "x.safetensors")
     theirs, back = tensor_files.read(file), tensor_files.read(tmp_path / "x.safetensors")
     assert done["tensors"] == len(back) == len(theirs) + more
@@ -150,16 +152,21 @@ def test_classifiers_and_other_sources(tmp_path):
 def test_heads_are_sayable(brought, tmp_path, capsys, monkeypatch):
   """Flags go into the config, with one or without; what is unknown is asked."""
   _, file, made = brought
-  argv = ["import", "--source=adm", f"--checkpoint={file}", "--size=8",
-          f"--workdir={tmp_path / 'w'}"]
+  argv = [
+    "import",
+    "--source=adm",
+    f"--checkpoint={file}",
+    "--size=8",
+    f"--workdir={tmp_path / 'w'}",
+  ]
   facts = ["--heads=4", "--heads_up=2", "--attention_order=new"]
-  status, _, lines = call(capsys, monkeypatch, *argv, f"--config={ADM}",
-                          SMALLER, *facts)
+  status, _, lines = call(capsys, monkeypatch, *argv, f"--config={ADM}", SMALLER, *facts)
   assert status == 0, lines
   net = latest_meta(tmp_path / "w")["config"]["model"]["net"]
   assert (net["heads"], net["heads_up"], net["split_first"]) == (4, 2, True)
-  jax.tree.map(np.testing.assert_array_equal,
-               trained.load_trained(tmp_path / "w").params["net"], made)
+  jax.tree.map(
+    np.testing.assert_array_equal, trained.load_trained(tmp_path / "w").params["net"], made
+  )
   argv[-1] += "2"
   line = mistake(capsys, monkeypatch, *argv)
   assert "--heads=4" in line and "--schedule" in line
@@ -174,9 +181,17 @@ def test_names_that_are_no_text(brought, tmp_path, capsys, monkeypatch):
     file = folder / f"\udcfe.{end}"
     tensor_files.write(file, tensor_files.read(brought[1]))
     status, out, lines = call(
-        capsys, monkeypatch, "import", "--source=adm", "--size=8",
-        f"--checkpoint={file}", f"--config={ADM}", SMALLER,
-        f"--workdir={tmp_path / end}", "--config.model.net.head=16")
+      capsys,
+      monkeypatch,
+      "import",
+      "--source=adm",
+      "--size=8",
+      f"--checkpoint={file}",
+      f"--config={ADM}",
+      SMALLER,
+      f"--workdir={tmp_path / end}",
+      "--config.model.net.head=16",
+    )
     assert status == 0 and "step 0" in out, lines
     assert out.encode() and out.strip().isprintable()
     made = export_weights(str(tmp_path / end), str(folder / f"out.{end}"))
@@ -191,26 +206,29 @@ def mistake(capsys, monkeypatch, verb, *argv):
 
 
 IMPORT = {
-    "nothing": (["--source="], "--source= is empty"),
-    "source": (["--source=amd"], "no source 'amd'; did you mean 'adm'?"),
-    "file": (["--checkpoint={}/x.pt"], "there is no file"),
-    "key": (["--key=ema"], "no tensors under --key=ema"),
-    "size": (["--size=0"], "give --size"),
-    "net": (["--config.model.net.width=32"],
-            "time_embed.0.weight: file has [64, 16], config wants [128, 32], "),
-    "one head": (["--source=sr3"], "sr3's attention has one head"),
-    "names": (["--source=sr3", "--heads=1"],
-              "sr3 has no name for this net's label/embed"),
-    "heads": (["--source=diffusers"], "set heads=1 or split_first=True"),
-    "split": (["--heads=3"], "16 channels cannot be split into 3 heads"),
-    "heads_up": (["--heads_up=5", "--config.model.net.attend=(8,)"],
-                 "16 channels cannot be split into 5 heads"),
-    "number": (["--heads=x"], "flag --heads=x: want"),
-    "none": (["--heads=0"], "--heads=0: want at least 1"),
-    "order": (["--attention_order=old"], "want new or legacy"),
-    "labels": (["--config.model.classes=9"], "data.classes=10"),
-    "whole": (["--workdir={brought}"], "holds checkpoints already"),
-    "place": (["--workdir={file}/w"], "cannot write"),
+  "nothing": (["--source="], "--source= is empty"),
+  "source": (["--source=amd"], "no source 'amd'; did you mean 'adm'?"),
+  "file": (["--checkpoint={}/x.pt"], "there is no file"),
+  "key": (["--key=ema"], "no tensors under --key=ema"),
+  "size": (["--size=0"], "give --size"),
+  "net": (
+    ["--config.model.net.width=32"],
+    "time_embed.0.weight: file has [64, 16], config wants [128, 32], ",
+  ),
+  "one head": (["--source=sr3"], "sr3's attention has one head"),
+  "names": (["--source=sr3", "--heads=1"], "sr3 has no name for this net's label/embed"),
+  "heads": (["--source=diffusers"], "set heads=1 or split_first=True"),
+  "split": (["--heads=3"], "16 channels cannot be split into 3 heads"),
+  "heads_up": (
+    ["--heads_up=5", "--config.model.net.attend=(8,)"],
+    "16 channels cannot be split into 5 heads",
+  ),
+  "number": (["--heads=x"], "flag --heads=x: want"),
+  "none": (["--heads=0"], "--heads=0: want at least 1"),
+  "order": (["--attention_order=old"], "want new or legacy"),
+  "labels": (["--config.model.classes=9"], "data.classes=10"),
+  "whole": (["--workdir={brought}"], "holds checkpoints already"),
+  "place": (["--workdir={file}/w"], "cannot write"),
 }
 
 
@@ -220,40 +238,62 @@ def test_mistake_of_importing(case, brought, tmp_path, capsys, monkeypatch):
   argv, said = IMPORT[case]
   workdir, file, _ = brought
   before = tree(workdir)
-  argv = [a.replace("{}", str(tmp_path)).replace("{brought}", str(workdir))
-          .replace("{file}", str(file)) for a in argv]
+  argv = [
+    a.replace("{}", str(tmp_path)).replace("{brought}", str(workdir)).replace("{file}", str(file))
+    for a in argv
+  ]
   monkeypatch.setattr("jaxgen.monitor.progress.Progress.at", lambda *_: None)
-  line = mistake(capsys, monkeypatch, "import", "--source=adm", "--size=8",
-                 f"--checkpoint={file}", f"--workdir={tmp_path / 'w'}",
-                 f"--config={ADM}", SMALLER, *argv)
+  line = mistake(
+    capsys,
+    monkeypatch,
+    "import",
+    "--source=adm",
+    "--size=8",
+    f"--checkpoint={file}",
+    f"--workdir={tmp_path / 'w'}",
+    f"--config={ADM}",
+    SMALLER,
+    *argv,
+  )
   assert said in line
   assert not any(tmp_path.iterdir()) and tree(workdir) == before
 
 
 EXPORT = {
-    "nothing": (["--out="], "export needs --workdir"),
-    "workdir": (["--workdir={}/none"], "there is no folder"),
-    "name": (["--out={}/x.npz"], "ends in .bin, .pt"),
-    "source": (["--source=adn"], "did you mean 'adm'?"),
-    "profile": (["--ema=mian"], "did you mean 'main'?"),
-    "step": (["--step=3"], "there are [0]"),
-    "heads": (["--source=diffusers"], "set heads=1"),
+  "nothing": (["--out="], "export needs --workdir"),
+  "workdir": (["--workdir={}/none"], "there is no folder"),
+  "name": (["--out={}/x.npz"], "ends in .bin, .pt"),
+  "source": (["--source=adn"], "did you mean 'adm'?"),
+  "profile": (["--ema=mian"], "did you mean 'main'?"),
+  "step": (["--step=3"], "there are [0]"),
+  "heads": (["--source=diffusers"], "set heads=1"),
 }
 
 
 @pytest.mark.parametrize("case", EXPORT)
 def test_mistake_of_exporting(case, brought, tmp_path, capsys, monkeypatch):
   argv, said = EXPORT[case]
-  line = mistake(capsys, monkeypatch, "export", f"--workdir={brought[0]}",
-                 f"--out={tmp_path}/x.pt",
-                 *[a.replace("{}", str(tmp_path)) for a in argv])
+  line = mistake(
+    capsys,
+    monkeypatch,
+    "export",
+    f"--workdir={brought[0]}",
+    f"--out={tmp_path}/x.pt",
+    *[a.replace("{}", str(tmp_path)) for a in argv],
+  )
   assert said in line and not any(tmp_path.iterdir())
 
 
 def test_a_file_that_wants_code_ends_the_verb(tmp_path, capsys, monkeypatch):
   module = "tests/golden/torch_module.pt"
-  line = mistake(capsys, monkeypatch, "import", "--source=adm",
-                 f"--checkpoint={module}", f"--workdir={tmp_path / 'w'}")
+  line = mistake(
+    capsys,
+    monkeypatch,
+    "import",
+    "--source=adm",
+    f"--checkpoint={module}",
+    f"--workdir={tmp_path / 'w'}",
+  )
   assert "asks for torch.nn.modules.linear.Linear: refused" in line
 
 

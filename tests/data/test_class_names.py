@@ -1,4 +1,5 @@
 """Classes by name: from a folder to a checkpoint, to samples, to a card."""
+
 import json
 
 import numpy as np
@@ -21,10 +22,17 @@ NAMES = ("2", "10", "nature")
 MODEL = Sampler(None, None, (4, 4, 3), np.dtype("uint8"), 3, {}, NAMES)
 
 
-@pytest.mark.parametrize(("text", "labels"), [
-    ("nature", [2]), ("nature,0", [2, 0]), (" nature , 1", [2, 1]),
+@pytest.mark.parametrize(
+  ("text", "labels"),
+  [
+    ("nature", [2]),
+    ("nature,0", [2, 0]),
+    (" nature , 1", [2, 1]),
     ("10", [1]),  # no number of a class, so a name
-    ("#2", [2]), ("0,1,1", [0, 1, 1])])
+    ("#2", [2]),
+    ("0,1,1", [0, 1, 1]),
+  ],
+)
 def test_labels_by_name(text, labels):
   assert MODEL.numbers(parse_labels(text)) == labels
   want = np.resize(labels, 4)
@@ -32,10 +40,17 @@ def test_labels_by_name(text, labels):
   np.testing.assert_array_equal(choose_labels(MODEL, text, 4, 0), want)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("natur", "did you mean 'nature'"), ("2", "say #0 or #2"),
-    ("", "want numbers"), ("3", "labels run from 0 to 2"), ("-2", "0 to 2"),
-    ("99999999999999999999", "want numbers")])
+@pytest.mark.parametrize(
+  ("text", "said"),
+  [
+    ("natur", "did you mean 'nature'"),
+    ("2", "say #0 or #2"),
+    ("", "want numbers"),
+    ("3", "labels run from 0 to 2"),
+    ("-2", "0 to 2"),
+    ("99999999999999999999", "want numbers"),
+  ],
+)
 def test_labels_that_name_nothing(text, said):
   with pytest.raises(UserError, match=said):
     MODEL.labels(4, parse_labels(text))
@@ -66,6 +81,7 @@ def test_a_checkpoint_says_them_where_its_model_has_labels(classes):
 
 def test_sample_files_and_pictures_say_them(tmp_path):
   from jaxgen.monitor.pictures import read_info
+
   x = np.zeros((4, 4, 4, 3), np.uint8)
   info = {"class_names": NAMES}
   write(str(tmp_path / "x.npz"), x, np.array([0, 1, 1, 0]), info)
@@ -82,6 +98,7 @@ def test_sample_files_and_pictures_say_them(tmp_path):
 
 def test_a_reference_is_numbered_by_name(tmp_path):
   from PIL import Image
+
   for name in ("10", "nature", "other/deep"):
     (tmp_path / name).mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(tmp_path / name / "x.png")
@@ -95,17 +112,30 @@ def test_a_reference_is_numbered_by_name(tmp_path):
 OLD = {"crop": 0.0}  # fields that runs of before have, beside what all have
 
 
-@pytest.mark.parametrize(("saved", "now", "shape", "goes"), [
-    ({}, 0, 3, True), ({}, 3, 3, True), ({}, 1, 3, False), ({}, 0, 1, False),
-    ({"channels": 0}, 0, 3, True), ({"channels": 3}, 0, 3, False)])
+@pytest.mark.parametrize(
+  ("saved", "now", "shape", "goes"),
+  [
+    ({}, 0, 3, True),
+    ({}, 3, 3, True),
+    ({}, 1, 3, False),
+    ({}, 0, 1, False),
+    ({"channels": 0}, 0, 3, True),
+    ({"channels": 3}, 0, 3, False),
+  ],
+)
 def test_runs_of_before_go_on(saved, now, shape, goes, monkeypatch):
   from jaxgen import train
+
   data = {"source": "folder:x", "size": 8}
-  was = {"config": {"data": data | saved}, "step": 3, "data": {
-      "shape": [8, 8, 3], "fingerprint": "f"}}
-  meta = {"config": {"data": data | OLD | {"channels": now}}, "data": {
-      "name": "x", "shape": [8, 8, 3 if now == 3 else now or shape],
-      "fingerprint": "f"}}
+  was = {
+    "config": {"data": data | saved},
+    "step": 3,
+    "data": {"shape": [8, 8, 3], "fingerprint": "f"},
+  }
+  meta = {
+    "config": {"data": data | OLD | {"channels": now}},
+    "data": {"name": "x", "shape": [8, 8, 3 if now == 3 else now or shape], "fingerprint": "f"},
+  }
   monkeypatch.setattr(train.provenance, "latest", lambda workdir: was)
   if goes:
     train.check_same("w", meta)
@@ -114,14 +144,14 @@ def test_runs_of_before_go_on(saved, now, shape, goes, monkeypatch):
       train.check_same("w", meta)
 
 
-@pytest.mark.parametrize(("known", "keys"), [
-    (NAMES, ["2", "10", "nature"]), ((), ["0", "1", "2"]),
-    (NAMES[:2], ["2", "10", "#2"])])
+@pytest.mark.parametrize(
+  ("known", "keys"),
+  [(NAMES, ["2", "10", "nature"]), ((), ["0", "1", "2"]), (NAMES[:2], ["2", "10", "#2"])],
+)
 def test_cards_name_classes(known, keys):
   rng = np.random.default_rng(0)
   y = np.arange(40, dtype=np.int32) % 3
-  own, real = (Collected(40, {}, {"t": rng.normal(size=(40, 3))}, np.zeros(3))
-               for _ in range(2))
+  own, real = (Collected(40, {}, {"t": rng.normal(size=(40, 3))}, np.zeros(3)) for _ in range(2))
   given = Given(own, real, ("t",), PROTOCOLS["adm"], (y, y), class_names=known)
   score(given, ("fid_by_class",), "inception", strict=True)
   assert list(given.by_class) == keys

@@ -53,9 +53,7 @@ def reference_crop(pil_image, image_size, randrange, min_crop_frac):
   return arr[crop_y : crop_y + image_size, crop_x : crop_x + image_size]
 
 
-@pytest.mark.parametrize(
-  "width, height", [(16, 16), (33, 47), (100, 64), (5, 9), (257, 70)]
-)
+@pytest.mark.parametrize("width, height", [(16, 16), (33, 47), (100, 64), (5, 9), (257, 70)])
 def test_the_rule_is_guided_diffusions(width, height):
   noise = rng.integers(0, 256, (height, width, 3), np.uint8)
   picture, seen = Image.fromarray(noise), set()
@@ -64,9 +62,7 @@ def test_the_rule_is_guided_diffusions(width, height):
     draws = iter(words.tolist())
     randrange = lambda a, b, d=draws: a + next(d) * (b - a) // 2**32
     got = image.pixels(image.random_crop(picture, 16, 0.8, words))
-    np.testing.assert_array_equal(
-      got, reference_crop(picture, 16, randrange, 0.8)
-    )
+    np.testing.assert_array_equal(got, reference_crop(picture, 16, randrange, 0.8))
     seen.add(got.tobytes())
   assert len(seen) > 10
 
@@ -74,9 +70,7 @@ def test_the_rule_is_guided_diffusions(width, height):
 def test_every_box_is_within_bounds_and_about_as_likely():
   """Pixels that say where they stand: one size, 3 x 2 places."""
   at = np.stack(np.meshgrid(np.arange(6), np.arange(5)), -1)
-  picture = Image.fromarray(
-    np.concatenate([at, np.zeros_like(at[..., :1])], -1).astype(np.uint8)
-  )
+  picture = Image.fromarray(np.concatenate([at, np.zeros_like(at[..., :1])], -1).astype(np.uint8))
   words = order.crops(3, np.arange(1200))
   corners = []
   for w in words:  # share 1: the short side stays 5 pixels
@@ -105,10 +99,7 @@ def test_draws_are_pinned_and_independent():
   assert np.abs(apart).max() < 6 / np.sqrt(50_000)
 
 
-PINNED = [
-  [696293153, 609411131, 137281550],
-  [2104557821, 1971823092, 2492256913],
-]
+PINNED = [[696293153, 609411131, 137281550], [2104557821, 1971823092, 2492256913]]
 
 
 def test_off_changes_nothing():
@@ -139,13 +130,8 @@ def test_crops_change_every_epoch_and_leave_order_and_flips_alone():
 def test_start_shares_threads_and_workers_make_no_difference():
   whole = take(4, flip=True, threads=0)
   assert same(take(2, start=2, flip=True, threads=0), whole[2:])
-  shares = [
-    take(4, flip=True, process=p, processes=2, threads=0) for p in (0, 1)
-  ]
-  joined = [
-    {k: np.concatenate([s[i][k] for s in shares]) for k in ("x", "y")}
-    for i in range(4)
-  ]
+  shares = [take(4, flip=True, process=p, processes=2, threads=0) for p in (0, 1)]
+  joined = [{k: np.concatenate([s[i][k] for s in shares]) for k in ("x", "y")} for i in range(4)]
   assert same(joined, whole)
   assert same(take(2, start=2, flip=True), whole[2:])  # eight threads
   assert same(take(2, start=2, flip=True, workers=1, threads=1), whole[2:])
@@ -206,8 +192,7 @@ class Photos(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       features=tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(
-          num_classes=6)}
+        {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=6)}
       ),
       disable_shuffling=True,
     )
@@ -227,9 +212,7 @@ PHOTOS = [rng.integers(0, 256, (20 + i, 30, 3), np.uint8) for i in range(6)]
 
 
 @pytest.mark.parametrize("where", ["packed", "decoded"])
-def test_catalogue_images_are_cropped_as_they_are_stored(
-  tmp_path, monkeypatch, where
-):
+def test_catalogue_images_are_cropped_as_they_are_stored(tmp_path, monkeypatch, where):
   Photos(data_dir=tmp_path, file_format="array_record").download_and_prepare()
   if where == "decoded":
     monkeypatch.setattr("jaxgen.data.catalogue.PACK_BELOW", 0)
@@ -268,5 +251,4 @@ def test_the_config_knows_it():
   check_fields(c)
   c.data.crop = 0.8
   with pytest.raises(UserError, match="squares of images"):
-    Experiment.of(c).abstract(
-      open_source(c.data.source), sharding.make_mesh())
+    Experiment.of(c).abstract(open_source(c.data.source), sharding.make_mesh())

@@ -42,8 +42,7 @@ def reference_crop(pil_image, image_size):
 
 
 @pytest.mark.parametrize(
-  "width, height",
-  [(16, 16), (31, 33), (32, 32), (33, 47), (100, 64), (5, 9), (257, 70)],
+  "width, height", [(16, 16), (31, 33), (32, 32), (33, 47), (100, 64), (5, 9), (257, 70)]
 )
 def test_crop_rule(width, height):
   noise = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -62,9 +61,7 @@ def test_grey_becomes_three_equal_channels():
   x = decoded(grey)
   assert x.shape == (8, 8, 3)
   assert (x == np.asarray(grey)[..., None]).all()
-  np.testing.assert_array_equal(
-    decoded(grey, channels=1), np.asarray(grey)[..., None]
-  )
+  np.testing.assert_array_equal(decoded(grey, channels=1), np.asarray(grey)[..., None])
 
 
 def test_alpha_is_dropped_not_composited():
@@ -122,10 +119,7 @@ def test_first_frame_of_an_animation():
 def test_bombs_are_refused_before_decoding():
   bomb = io.BytesIO()
   Image.new("1", (10_000, 10_000)).save(bomb, "PNG")
-  with (
-    pytest.warns(Image.DecompressionBombWarning),
-    pytest.raises(ValueError, match="pixels"),
-  ):
+  with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ValueError, match="pixels"):
     image.decode(bomb.getvalue(), 8, 3)
   with pytest.raises(ValueError, match="narrow"):
     decoded(Image.new("L", (100_000, 1)), size=64)
@@ -230,9 +224,7 @@ def test_killed_packing_leaves_nothing_behind(tmp_path):
   old = target.parent / ".it.tmp-of-somebody-killed"
   old.mkdir()
   load = lambda i: (np.full((2, 2, 1), i, np.uint8), None)
-  assert pack.packed("it", target, 200, load, 0).x[:, 0, 0, 0].tolist() == list(
-    range(200)
-  )
+  assert pack.packed("it", target, 200, load, 0).x[:, 0, 0, 0].tolist() == list(range(200))
   assert not old.exists()
 
 
@@ -280,17 +272,13 @@ READERS = {  # whatever opens an image of a user's
   POSTSCRIPT, b"\xc5\xd0\xd3\xc6" + bytes(28) + POSTSCRIPT,
   b"8BPS\0\1" + bytes(40), b"icns" + bytes(40), b"BUFR" + bytes(40),
 ])  # fmt: skip
-def test_no_program_is_started_whatever_a_file_begins_with(
-  reader, content, tmp_path, monkeypatch
-):
+def test_no_program_is_started_whatever_a_file_begins_with(reader, content, tmp_path, monkeypatch):
   path = tmp_path / "photo.png"
   path.write_bytes(content)
   start = lambda *args, **kwargs: pytest.fail(f"starts {args}")
   for name in ("Popen", "run", "check_call", "check_output", "call"):
     monkeypatch.setattr(f"subprocess.{name}", start)
-  with pytest.raises(
-    (UserError, ValueError, ZeroDivisionError), match="none of PNG|not|zero"
-  ):
+  with pytest.raises((UserError, ValueError, ZeroDivisionError), match="none of PNG|not|zero"):
     READERS[reader](path)
 
 
@@ -298,8 +286,6 @@ def test_pillow_meets_files_in_one_place():
   root, calls = pathlib.Path(image.__file__).parents[1], []
   for path in root.rglob("*.py"):
     for node in ast.walk(ast.parse(path.read_text())):
-      if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
-        "Image.open"
-      ):
+      if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open"):
         calls.append((path.name, [k.arg for k in node.keywords]))
   assert calls == [("image.py", ["formats"])]

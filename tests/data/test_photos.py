@@ -1,4 +1,5 @@
 """Photographs: what patches hold, that splits are apart, that sizes agree."""
+
 import importlib.util
 import pathlib
 
@@ -41,17 +42,22 @@ def test_patches_and_labels():
 
 def test_patches_are_of_their_photographs():
   # As the packages themselves read the files, at the finest scale.
-  whole = {"train": [load_sample_image("china.jpg"), shipped.astronaut(),
-                     shipped.stereo_motorcycle()[0], shipped.rocket(),
-                     shipped.immunohistochemistry()],
-           "test": [load_sample_image("flower.jpg"), shipped.chelsea(),
-                    shipped.coffee()]}
+  whole = {
+    "train": [
+      load_sample_image("china.jpg"),
+      shipped.astronaut(),
+      shipped.stereo_motorcycle()[0],
+      shipped.rocket(),
+      shipped.immunohistochemistry(),
+    ],
+    "test": [load_sample_image("flower.jpg"), shipped.chelsea(), shipped.coffee()],
+  }
   for split, pictures in whole.items():
     x, y = open_source("photos", split).arrays()
     for label, picture in enumerate(pictures):
       mine = {a.tobytes() for a in x[y == label]}
       rows, columns = (range(0, n - 63, 20) for n in picture.shape[:2])
-      there = [picture[i:i + 64, j:j + 64] for i in rows for j in columns]
+      there = [picture[i : i + 64, j : j + 64] for i in rows for j in columns]
       kept = [a for a in there if a.mean(-1).std() >= photos.FLAT]
       assert len(kept) > 100 and all(a.tobytes() in mine for a in kept)
 
@@ -75,8 +81,7 @@ def test_splits_are_of_different_photographs():
   assert not names[0] & names[1] and len(names[1]) >= 3
   x, z = (open_source("photos", s).arrays()[0] for s in SPLITS)
   assert not {a.tobytes() for a in x} & {a.tobytes() for a in z}
-  fingerprints = {open_source("photos", s, size).fingerprint
-                  for s in SPLITS for size in (None, 32)}
+  fingerprints = {open_source("photos", s, size).fingerprint for s in SPLITS for size in (None, 32)}
   assert len(fingerprints) == 4
   assert open_source("photos", size=64).fingerprint in fingerprints
 
@@ -92,8 +97,7 @@ def test_sizes_are_the_same_patches(size):
   exact = exact / k**2  # in float64: as box sums are, without an error
   np.testing.assert_array_equal(z, np.floor(exact + 0.5))  # ties up
   # A model trained on them sees what upsamplers are given in training.
-  on_device = jax.jit(degrade.area, static_argnums=1)(
-      np.float32(x[:64]) / 127.5 - 1, size)
+  on_device = jax.jit(degrade.area, static_argnums=1)(np.float32(x[:64]) / 127.5 - 1, size)
   assert abs((np.asarray(on_device) + 1) * 127.5 - z[:64]).max() < 0.5001
 
 
@@ -131,8 +135,9 @@ def test_mistakes(monkeypatch):
     open_source("photo")
   photos.patches.cache_clear()
   find = importlib.util.find_spec
-  monkeypatch.setattr(importlib.util, "find_spec", lambda name: (
-      None if name == "skimage" else find(name)))
+  monkeypatch.setattr(
+    importlib.util, "find_spec", lambda name: None if name == "skimage" else find(name)
+  )
   with pytest.raises(UserError, match=r"pip install 'jaxgen\[photos\]'"):
     open_source("photos")
   monkeypatch.undo()

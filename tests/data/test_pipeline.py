@@ -52,20 +52,7 @@ def test_order_is_pinned():
   # A change here would break the resumption of every stopped run.
   assert order.permutation(0, 0, 8).tolist() == [0, 1, 5, 3, 2, 7, 6, 4]
   assert order.permutation(3, 5, 8).tolist() == [0, 6, 5, 7, 3, 1, 2, 4]
-  assert order.flips(0, np.arange(12)).astype(int).tolist() == [
-    0,
-    0,
-    1,
-    1,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    1,
-    0,
-  ]
+  assert order.flips(0, np.arange(12)).astype(int).tolist() == [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0]
 
 
 def test_every_order_is_about_as_likely():
@@ -107,13 +94,8 @@ def test_far_start():
 @pytest.mark.parametrize("processes", [1, 2, 4, 8])
 def test_shares_make_up_the_same_global_batch(processes):
   whole = take(5, flip=True)
-  shares = [
-    take(5, flip=True, process=p, processes=processes) for p in range(processes)
-  ]
-  joined = [
-    {k: np.concatenate([s[i][k] for s in shares]) for k in ("x", "y")}
-    for i in range(5)
-  ]
+  shares = [take(5, flip=True, process=p, processes=processes) for p in range(processes)]
+  joined = [{k: np.concatenate([s[i][k] for s in shares]) for k in ("x", "y")} for i in range(5)]
   assert_same(joined, whole)
 
 
@@ -189,9 +171,7 @@ stream = jaxgen.data.pipeline.batches(source, batch=4, seed=0, flip=True)
 assert next(stream)["x"].shape == (4, 8, 8, 1)
 print([m for m in ("jax", "tensorflow") if m in sys.modules])
 """
-  run = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, check=True
-  )
+  run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert run.stdout.strip() == "[]"
 
 
@@ -202,7 +182,5 @@ from jaxgen.data.sources import open_source
 stream = batches(open_source("points:ring8"), batch=4, seed=0, threads=2)
 next(stream)
 """
-  run = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, check=True
-  )
+  run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert run.stderr == ""

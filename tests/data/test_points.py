@@ -1,4 +1,5 @@
 """Every family against a mixture whose 25 modes are known."""
+
 import pytest
 
 from jaxgen import config
@@ -11,8 +12,9 @@ from jaxgen.train import train
 # standard deviations of one is another matter (real data: 0.989): a continuous
 # map of a Gaussian has to cross from mode to mode, and what it draws on the way
 # lies between them. Diffusion does not: it is held to what real data reach.
-@pytest.mark.parametrize("name, high_quality", [
-    ("points_diffusion", 0.9), ("points_gan", 0.05), ("points_vae", 0.05)])
+@pytest.mark.parametrize(
+  "name, high_quality", [("points_diffusion", 0.9), ("points_gan", 0.05), ("points_vae", 0.05)]
+)
 def test_all_25_modes_are_found(name, high_quality, tmp_path, capsys):
   c = config.load(f"configs/{name}.py")
   c.log.pictures = 0
@@ -20,9 +22,11 @@ def test_all_25_modes_are_found(name, high_quality, tmp_path, capsys):
   x = load(tmp_path).sample(0, 10_000, batch=10_000)
   scores = means(open_judge(c.data).scores(x, None))
   with capsys.disabled():
-    print(f"\n{name}: {scores['modes']:.0f} of 25 modes, "
-          f"{scores['high_quality']:.1%} of high quality, "
-          f"KL to uniform {scores['kl']:.3f}")
+    print(
+      f"\n{name}: {scores['modes']:.0f} of 25 modes, "
+      f"{scores['high_quality']:.1%} of high quality, "
+      f"KL to uniform {scores['kl']:.3f}"
+    )
   assert scores["modes"] == 25
   assert scores["high_quality"] > high_quality
   assert scores["kl"] < 0.1  # nats; 25 modes with equal shares: 0

@@ -38,8 +38,7 @@ def test_digits_are_scikit_learns(root):
   truth = load_digits()
   scaled = np.floor(truth.images * 255 / 16 + 0.5).astype(np.uint8)
   rows = lambda x, y: sorted(
-    (int(label), *map(int, digit.ravel()))
-    for digit, label in zip(x, y, strict=True)
+    (int(label), *map(int, digit.ravel())) for digit, label in zip(x, y, strict=True)
   )
   assert rows(x, y) == rows(scaled, truth.target)
   share = np.bincount(test.arrays()[1]) / np.bincount(truth.target)
@@ -60,10 +59,7 @@ def test_digits_prepared_by_two_processes_at_once(tmp_path):
   )
   runs = [
     subprocess.Popen(
-      [sys.executable, "-c", code],
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
+      [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     for _ in range(2)
   ]
@@ -75,8 +71,7 @@ def test_digits_prepared_by_two_processes_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "name, scale, spacing",
-  [("ring8", 2.5, 4 * np.sin(np.pi / 8)), ("grid25", 5, 2)],
+  "name, scale, spacing", [("ring8", 2.5, 4 * np.sin(np.pi / 8)), ("grid25", 5, 2)]
 )
 def test_points_follow_their_mixture(name, scale, spacing):
   centres, std = modes(f"points:{name}")
@@ -314,10 +309,7 @@ def test_workers_die_with_a_killed_trainer(tmp_path):
     "  time.sleep(60)\n"
   )
   trainer = subprocess.Popen(
-    [sys.executable, script],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.DEVNULL,
-    text=True,
+    [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
   )
   worker = int(trainer.stdout.readline())
   os.kill(worker, 0)
@@ -353,6 +345,7 @@ def test_names_that_lead_elsewhere(name, tmp_path):
 
 def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
   from jaxgen.data import prepare as module
+
   module.unreachable.cache_clear()
   monkeypatch.setattr(module.urllib.request, "getproxies", dict)
   asked = []
@@ -373,6 +366,7 @@ def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
 
 def test_a_host_that_never_answers(monkeypatch):
   from jaxgen.data import prepare as module
+
   wait = threading.Event()
 
   def hang(*_):

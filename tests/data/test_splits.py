@@ -129,20 +129,21 @@ def test_splits_and_classes(case, kind, tmp_path):
 def test_what_is_left_out_is_said_once(tmp_path, capsys):
   fill(tmp_path / "d", names("train/a", "train/b", "test/a", ""))
   (tmp_path / "d/train/a/bad.png").write_bytes(b"")
-  source = open_source(
-    f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path / "c")
-  )
+  source = open_source(f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path / "c"))
   capsys.readouterr()
   for _ in range(2):
     introduce(source, "train")
-  line, = capsys.readouterr().err.splitlines()
-  for part in ("4 images of 6x6x3", "2 classes: a (2), b (2)",
-               "1 left out", "a/bad.png", "2 images beside test, train"):
+  (line,) = capsys.readouterr().err.splitlines()
+  for part in (
+    "4 images of 6x6x3",
+    "2 classes: a (2), b (2)",
+    "1 left out",
+    "a/bad.png",
+    "2 images beside test, train",
+  ):
     assert part in line
   fill(tmp_path / "e", names("bus", "train"))
-  source = open_source(
-    f"folder:{tmp_path}/e", size=6, data_dir=str(tmp_path / "c")
-  )
+  source = open_source(f"folder:{tmp_path}/e", size=6, data_dir=str(tmp_path / "c"))
   line = summary(source, "train")
   assert "train is a class, no split, as bus is none" in line
 
@@ -251,6 +252,7 @@ def test_a_dataset_json_that_is_none(text, kind, tmp_path):
 def test_archives_are_cropped_from_all_of_the_image(tmp_path):
   import copy
   import pickle
+
   fill(tmp_path / "d", names("train/a", "test/a"), size=(9, 7))
   pack(tmp_path / "d.zip", tmp_path / "d")
   source = open_source(f"zip:{tmp_path}/d.zip", "test", 6, str(tmp_path))
@@ -293,24 +295,18 @@ def test_channels(mode, stored, channels, kind, tmp_path):
   (tmp_path / "d/bad.png").write_bytes(b"")
   pack(tmp_path / "d.zip", tmp_path / "d")
   path = tmp_path / ("d" if kind == "folder" else "d.zip")
-  source = open_source(
-    f"{kind}:{path}", size=6, data_dir=str(tmp_path), channels=channels
-  )
+  source = open_source(f"{kind}:{path}", size=6, data_dir=str(tmp_path), channels=channels)
   want = 3 if channels is None else channels or stored
   assert source.shape == (6, 6, want)
   with Image.open(tmp_path / "d/0.png") as image:
     truth = np.asarray(image.convert("RGB" if want == 3 else "L"))
-  np.testing.assert_array_equal(
-    source.arrays()[0][0], truth.reshape(6, 6, want)
-  )
+  np.testing.assert_array_equal(source.arrays()[0][0], truth.reshape(6, 6, want))
 
 
 def test_one_colour_image_makes_a_folder_one_of_colours(tmp_path):
   fill(tmp_path / "d", names("a"), "L")
   fill(tmp_path / "d", names("b"), "RGB")
-  source = open_source(
-    f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path), channels=0
-  )
+  source = open_source(f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path), channels=0)
   assert source.shape == (6, 6, 3)
 
 
@@ -320,9 +316,7 @@ def test_one_colour_image_makes_a_folder_one_of_colours(tmp_path):
   ("folder", {"channels": 3}, (6, 6, 3)),
   ("digits", {}, (6, 6, 1)), ("digits", {"channels": 3}, (6, 6, 3)),
 ])  # fmt: skip
-def test_older_configs_took_folders_as_rgb(
-  source, data, shape, tmp_path, monkeypatch
-):
+def test_older_configs_took_folders_as_rgb(source, data, shape, tmp_path, monkeypatch):
   monkeypatch.setenv("JAXGEN_DATA", str(tmp_path / "cache"))
   fill(tmp_path / "d", names("train", "test"), "L")
   name = f"folder:{tmp_path}/d" if source == "folder" else source
@@ -339,9 +333,7 @@ def test_channels_that_no_image_has(channels):
 
 def test_sorting_never_fails():
   odd = ["", "1", "a1", "1a", "１", "²", "a", "1.5", "-1", "0", "00", LATIN]
-  assert sorted(odd, key=folder.natural) == sorted(
-    reversed(odd), key=folder.natural
-  )
+  assert sorted(odd, key=folder.natural) == sorted(reversed(odd), key=folder.natural)
 
 
 @pytest.mark.parametrize("size, said", [((6, 6), False), ((9, 6), True),
@@ -351,8 +343,6 @@ def test_what_is_no_square_is_said_to_be_cropped(size, said, tmp_path):
   pack(tmp_path / "d.zip", tmp_path / "d")
   np.savez(tmp_path / "x.npz", np.zeros((3, *size[::-1], 3), np.uint8))
   for name in ("folder:{}/d", "zip:{}/d.zip", "npz:{}/x.npz"):
-    source = open_source(
-      name.format(tmp_path), size=6, data_dir=str(tmp_path)
-    )
+    source = open_source(name.format(tmp_path), size=6, data_dir=str(tmp_path))
     assert ("cropped to its middle" in summary(source, "train")) == said
     assert source.shape == (6, 6, 3)

@@ -1,4 +1,5 @@
 """Stacked digits: what images hold, and what their judge makes of them."""
+
 import dataclasses
 
 import numpy as np
@@ -52,14 +53,19 @@ def test_other_sizes_are_of_the_same_digits():
   small = open_source("stacked_digits", "test", size=4)
   assert small.shape == (4, 4, 3)
   np.testing.assert_array_equal(
-      small.arrays()[1], open_source("stacked_digits", "test").arrays()[1])
+    small.arrays()[1], open_source("stacked_digits", "test").arrays()[1]
+  )
 
 
-@pytest.mark.parametrize("given, says", [
+@pytest.mark.parametrize(
+  "given, says",
+  [
     (dict(name="stacked_digits", split="val"), "splits train and test"),
     (dict(name="stacked_digits", channels=1), "has 3 channels, not 1"),
     (dict(name="stacked_digit"), "did you mean stacked_digits"),
-    (dict(name="stacked_digits:8"), "there is no data set")])
+    (dict(name="stacked_digits:8"), "there is no data set"),
+  ],
+)
 def test_slips_are_one_line(given, says):
   with pytest.raises(UserError, match=says) as e:
     open_source(**given)
@@ -69,13 +75,11 @@ def test_slips_are_one_line(given, says):
 def test_kl_to_uniform_is_its_definition():
   y = np.array([0, 0, 0, 2])
   q = np.array([3, 1]) / 4
-  np.testing.assert_allclose(
-      kl_to_uniform(y, 5), q @ (np.log(q) - np.log(1 / 5)))
+  np.testing.assert_allclose(kl_to_uniform(y, 5), q @ (np.log(q) - np.log(1 / 5)))
   assert kl_to_uniform(np.arange(7), 7) == 0
   np.testing.assert_allclose(kl_to_uniform(np.zeros(9, int), 50), np.log(50))
   # Half of the modes, evenly: log 2.
-  np.testing.assert_allclose(
-      kl_to_uniform(np.arange(500), 1000), np.log(2))
+  np.testing.assert_allclose(kl_to_uniform(np.arange(500), 1000), np.log(2))
 
 
 def told(x):
@@ -144,10 +148,11 @@ def judge(tmp_path_factory):
     c = whole(*args)
     c.steps = c.checkpoint.every = 150
     return c
+
   patch.setattr(judges, "judge_config", short)
   yield judges.open_judge(
-      ConfigDict(dict(source="stacked_digits", split="train")),
-      str(tmp_path_factory.mktemp("judge")))
+    ConfigDict(dict(source="stacked_digits", split="train")), str(tmp_path_factory.mktemp("judge"))
+  )
   patch.undo()
 
 

@@ -41,9 +41,7 @@ def test_tables_are_the_chain(process):
     sigmas.append(np.sqrt(variance))
   assert process.betas.dtype == np.float64
   # float32 times as they come: divided on the device.
-  noise = jax.jit(lambda i: process(i / process.steps))(
-    jnp.arange(1, process.steps + 1)
-  )
+  noise = jax.jit(lambda i: process(i / process.steps))(jnp.arange(1, process.steps + 1))
   assert noise.alpha.dtype == np.float32
   np.testing.assert_allclose(noise.alpha, alphas, rtol=2e-6)
   np.testing.assert_allclose(noise.sigma, sigmas, rtol=2e-6)
@@ -65,9 +63,7 @@ def test_vp_is_its_sde():
   for t in (0.01, 0.3, 1.0):
     integral, _ = scipy.integrate.quad(beta, 0, t)
     np.testing.assert_allclose(VP()(t).alpha, np.exp(-integral / 2), rtol=1e-5)
-    np.testing.assert_allclose(
-      VP()(t).sigma, np.sqrt(1 - np.exp(-integral)), rtol=1e-5
-    )
+    np.testing.assert_allclose(VP()(t).sigma, np.sqrt(1 - np.exp(-integral)), rtol=1e-5)
 
 
 def test_ddpm_tends_to_vp():

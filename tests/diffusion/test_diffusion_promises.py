@@ -58,9 +58,7 @@ def test_nfe_is_counted(sampler):
     return gaussian(x_t, t)
 
   path = levels(EDM(), times.karras, 12)
-  sample = jax.jit(
-    lambda n: sampler(denoise, jnp.ones((1, 2)), path, n, keys(1))
-  )
+  sample = jax.jit(lambda n: sampler(denoise, jnp.ones((1, 2)), path, n, keys(1)))
   for n in (1, 2, 12):
     calls.clear()
     sample(n).block_until_ready()
@@ -105,8 +103,7 @@ def test_knobs_recompile_nothing(sampler):
     return sampler(denoise, jnp.ones((2, 2)), path, n, keys(2), **knobs)
 
   results = [
-    np.asarray(sample(n, w, k))
-    for n, w, k in itertools.product((1, 5, 30), (1.0, 2.5), knobs)
+    np.asarray(sample(n, w, k)) for n, w, k in itertools.product((1, 5, 30), (1.0, 2.5), knobs)
   ]
   assert next(traces) == 1
   assert len({r.tobytes() for r in results}) > 4  # and yet they all count
@@ -117,9 +114,7 @@ def test_an_examples_sample_is_its_own(sampler):
   """Bitwise the same however the batch is split or ordered."""
   knobs = dict(churn=9.0) if sampler is samplers.heun else {}
   path = levels(EDM(), times.karras, 10)
-  sample = jax.jit(
-    lambda x_T, key: sampler(gaussian, x_T, path, 10, key, **knobs)
-  )
+  sample = jax.jit(lambda x_T, key: sampler(gaussian, x_T, path, 10, key, **knobs))
   key = keys(12)
   x_T = samplers.initial(path, keys(12, seed=1), (4, 4, 3))
   whole = np.asarray(sample(x_T, key))

@@ -31,9 +31,7 @@ class Case:
     self.x_0, self.eps = self["x_start"], self["noise"]
     rows = n - 1 - self["t"]  # ADM counts from the clean end
     level = lambda a, end, i: jnp.append(a, end)[i].reshape(-1, 1, 1, 1)
-    at = lambda i, end: jax.tree.map(
-      lambda a, e: level(a, e, i), self.path, end
-    )
+    at = lambda i, end: jax.tree.map(lambda a, e: level(a, e, i), self.path, end)
     self.t = at(rows, posterior.CLEAN)
     self.s = at(rows + 1, posterior.CLEAN)
     self.up = at(np.where(rows > 0, rows - 1, n), Noise(2.0, 0.0, 1.0))
@@ -68,29 +66,21 @@ def case(request):
 def close(ours, theirs, rtol=1e-5):
   """Within 1e-5, of the values or, where they cancel, of their inputs."""
   theirs = np.asarray(theirs)
-  np.testing.assert_allclose(
-    np.broadcast_to(ours, theirs.shape), theirs, rtol=rtol, atol=rtol
-  )
+  np.testing.assert_allclose(np.broadcast_to(ours, theirs.shape), theirs, rtol=rtol, atol=rtol)
 
 
 def test_betas_to_float64(case):
   with jax.enable_x64(True):
-    process, path, n = CASES[
-      next(k for k, v in CASES.items() if v[0] is case.process)
-    ]
+    process, path, n = CASES[next(k for k, v in CASES.items() if v[0] is case.process)]
     alpha = process(path(process, jnp.arange(n), n)).alpha[::-1]
     kept = np.append(1.0, alpha**2)
-    np.testing.assert_allclose(
-      1 - kept[1:] / kept[:-1], case["betas"], rtol=1e-9, atol=1e-12
-    )
+    np.testing.assert_allclose(1 - kept[1:] / kept[:-1], case["betas"], rtol=1e-9, atol=1e-12)
 
 
 def test_timesteps(case):
   index = precond.eps(case.path)[3][::-1]
   np.testing.assert_array_equal(index, case["kept_timesteps"])
-  np.testing.assert_array_equal(
-    index[case["t"]], case["timesteps_seen_by_model"]
-  )
+  np.testing.assert_array_equal(index[case["t"]], case["timesteps_seen_by_model"])
 
 
 def test_q_sample(case):
@@ -133,13 +123,9 @@ def test_bound(case):
 
 def test_links_of_drawn_times_are_those_of_the_whole_path():
   for process in (Linear(), Cosine(), Cosine(50)):
-    path = process(
-      times.even(process, jnp.arange(process.steps), process.steps)
-    )
+    path = process(times.even(process, jnp.arange(process.steps), process.steps))
     whole, drawn = posterior.links(path), posterior.link(process, path)
-    for ours, want in zip(
-      jax.tree.leaves(drawn), jax.tree.leaves(whole), strict=True
-    ):
+    for ours, want in zip(jax.tree.leaves(drawn), jax.tree.leaves(whole), strict=True):
       np.testing.assert_allclose(ours, want, rtol=1e-6, atol=1e-6)
 
 
@@ -188,12 +174,8 @@ def test_ddim_reverse(case):
 
 def test_ancestral_is_the_chain_with_its_guided_mean(case):
   gradient = lambda x_t, t: case["classifier_gradient"]
-  ours, keys = one_step(
-    case, samplers.ancestral, case.s, frac=1.0, gradient=gradient
-  )
-  z = samplers.noise(
-    jax.vmap(jax.random.fold_in, (0, None))(keys, 0), (3, 8, 8)
-  )
+  ours, keys = one_step(case, samplers.ancestral, case.s, frac=1.0, gradient=gradient)
+  z = samplers.noise(jax.vmap(jax.random.fold_in, (0, None))(keys, 0), (3, 8, 8))
   std = np.exp(case["p_log_variance_clip"] / 2)
   close(ours[1:], (case["guided_mean"] + std * z)[1:])
 

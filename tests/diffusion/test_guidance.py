@@ -28,9 +28,7 @@ def test_classifier_guidance_is_bayes_rule(process):
 
     def log_prob(x):  # of y given x_t: a Gaussian about E[x_0 | x_t]
       left = 0.36 * t.sigma**2 / (t.alpha**2 * 0.36 + t.sigma**2)
-      return jax.scipy.stats.norm.logpdf(
-        y, gaussian(x, t), jnp.sqrt(left + noise**2)
-      )
+      return jax.scipy.stats.norm.logpdf(y, gaussian(x, t), jnp.sqrt(left + noise**2))
 
     gradient = lambda x, t: jax.vmap(jax.grad(log_prob))(x)
     guided = guidance.classifier(gaussian, gradient, 1.0)(jnp.array(x_t), t)
@@ -76,9 +74,7 @@ def test_autoguidance_moves_away_from_the_bad():
 
 def test_interval_asks_one():
   calls = []
-  D = guidance.interval(
-    counted(calls, "in", 1.0), counted(calls, "out", 0.0), 0.3, 2.0
-  )
+  D = guidance.interval(counted(calls, "in", 1.0), counted(calls, "out", 0.0), 0.3, 2.0)
   for sigma, inside in ((0.3, 0), (0.31, 1), (2.0, 1), (2.1, 0)):
     calls.clear()
     assert jax.jit(D)(jnp.zeros(()), EDM()(sigma)) == inside
@@ -95,9 +91,7 @@ def test_guidance_within_an_interval_costs_nothing_outside():
   def ask(sigma, w, lo, hi):
     next(traces)
     weight = guidance.within(w, lo, hi)
-    return guidance.classifier_free(cond, uncond, weight)(
-      jnp.zeros(3), EDM()(sigma)
-    )
+    return guidance.classifier_free(cond, uncond, weight)(jnp.zeros(3), EDM()(sigma))
 
   @jax.jit
   def choose(sigma, w, lo, hi):
@@ -125,14 +119,10 @@ def test_guidance_within_an_interval_costs_nothing_outside():
 
 def test_clip():
   D = guidance.clip(lambda x, t: 3 * x, -1, 0.5)
-  np.testing.assert_allclose(
-    D(jnp.array([-1.0, 0.1, 1.0]), None), [-1, 0.3, 0.5], rtol=1e-6
-  )
+  np.testing.assert_allclose(D(jnp.array([-1.0, 0.1, 1.0]), None), [-1, 0.3, 0.5], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-  "process", [DDPM(), VP(), VE(), EDM(), Flow()], ids=repr
-)
+@pytest.mark.parametrize("process", [DDPM(), VP(), VE(), EDM(), Flow()], ids=repr)
 def test_posterior_is_bayes_rule(process):
   """N(x_s; a_s x_0, .) times N(x_t; a x_s, .), conditioned as matrices are."""
   with jax.enable_x64(True):

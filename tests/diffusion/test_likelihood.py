@@ -55,9 +55,7 @@ WEIGHTS, MEANS, STDS = np.array([[0.3, 0.7], [-0.7, 0.3], [0.15, 0.3]])
 def mixture(x_t, t):
   """E[x_0 | x_t] for a mixture of two Gaussians in every dimension."""
   var, x = t.alpha**2 * STDS**2 + t.sigma**2, x_t[..., None]
-  log_w = (
-    jnp.log(WEIGHTS / jnp.sqrt(var)) - (x - t.alpha * MEANS) ** 2 / 2 / var
-  )
+  log_w = jnp.log(WEIGHTS / jnp.sqrt(var)) - (x - t.alpha * MEANS) ** 2 / 2 / var
   means = MEANS + t.alpha * STDS**2 / var * (x - t.alpha * MEANS)
   return (jax.nn.softmax(log_w) * means).sum(-1)
 
@@ -85,9 +83,7 @@ def test_probes_estimate_the_trace_without_bias():
 
   @functools.partial(jax.jit, static_argnums=1)
   def run(key, probes):
-    return likelihood.ode_bpd(
-      correlated, x, EDM(), key, 16, probes=probes, width=0.0
-    )
+    return likelihood.ode_bpd(correlated, x, EDM(), key, 16, probes=probes, width=0.0)
 
   exact, spread = run(keys(b), 0)[0], []
   for probes in (1, 4):

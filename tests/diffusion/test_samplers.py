@@ -66,8 +66,7 @@ ORDERS = [
 
 
 @pytest.mark.parametrize(
-  "sampler, order, process, path",
-  [(s, o, *place) for s, o, places in ORDERS for place in places],
+  "sampler, order, process, path", [(s, o, *place) for s, o, places in ORDERS for place in places]
 )
 def test_order_of_convergence(sampler, order, process, path):
   """Errors of the walk over five quantiles fall as n^-order."""
@@ -160,24 +159,18 @@ def karras_algorithm_2(D, x, steps, S_churn, S_min, S_max, S_noise, draws):
   return x
 
 
-@pytest.mark.parametrize(
-  "churn", [(0.0, 0.0, np.inf, 1.0), (9.0, 0.05, 50.0, 1.003)], ids=repr
-)
+@pytest.mark.parametrize("churn", [(0.0, 0.0, np.inf, 1.0), (9.0, 0.05, 50.0, 1.003)], ids=repr)
 def test_heun_is_edms_algorithm(churn):
   with jax.enable_x64(True):
     n, key = 18, keys(4)
     path = levels(EDM(), times.karras, n)
     x_T = samplers.initial(path, keys(4, seed=1), (3,))
     D = lambda x, sigma: np.tanh(x / (1 + sigma)) + 0.1 * x / (1 + sigma**2)
-    D_jax = lambda x, t: (
-      jnp.tanh(x / (1 + t.sigma)) + 0.1 * x / (1 + t.sigma**2)
-    )
+    D_jax = lambda x, t: jnp.tanh(x / (1 + t.sigma)) + 0.1 * x / (1 + t.sigma**2)
     fold = jax.vmap(jax.random.fold_in, (0, None))
     draws = [samplers.noise(fold(key, i), (3,)) for i in range(n)]
     # The last point is clean of churn: both settings end below S_min.
-    want = karras_algorithm_2(
-      D, np.asarray(x_T), np.asarray(path.sigma), *churn, np.asarray(draws)
-    )
+    want = karras_algorithm_2(D, np.asarray(x_T), np.asarray(path.sigma), *churn, np.asarray(draws))
     ours = samplers.heun(D_jax, x_T, path, n, key, *churn)
     np.testing.assert_allclose(ours, want, rtol=1e-9, atol=1e-10)
 
@@ -222,8 +215,7 @@ def all_of(denoise, frac):
 def test_samplers_take_x_0_and_ancestral_the_fraction():
   learned = lambda x, t: Estimate(gaussian(x, t), 0.25 + 0 * x)
   ours, want = (
-    all_of(jax.tree_util.Partial(f), 0.25 * (f is gaussian))
-    for f in (learned, gaussian)
+    all_of(jax.tree_util.Partial(f), 0.25 * (f is gaussian)) for f in (learned, gaussian)
   )
   for a, b in zip(ours, want, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -235,9 +227,7 @@ def test_flow_begins_in_noise_alone_for_every_n():
   @jax.jit
   def sample(n):
     path = levels(Flow(), times.even, 40, n)
-    return path.alpha[0], samplers.ancestral(
-      gaussian, jnp.ones((1, 2)), path, n, keys(1)
-    )
+    return path.alpha[0], samplers.ancestral(gaussian, jnp.ones((1, 2)), path, n, keys(1))
 
   for n in range(1, 41):
     alpha, x_0 = sample(n)

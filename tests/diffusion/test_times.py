@@ -82,9 +82,7 @@ def test_famous_respacings():
   ddim25 = times.ddim(DDPM(), np.arange(25), 25) * 1000 - 1
   np.testing.assert_allclose(ddim25, np.arange(0, 1000, 40)[::-1], atol=1e-4)
   spaced = times.spaced(DDPM(), np.arange(250), 250) * 1000 - 1
-  np.testing.assert_allclose(
-    spaced[np.array([0, 1, -2, -1])], [999, 995, 4, 0], atol=1e-4
-  )
+  np.testing.assert_allclose(spaced[np.array([0, 1, -2, -1])], [999, 995, 4, 0], atol=1e-4)
 
 
 def test_karras_is_edms_equation():
@@ -177,9 +175,7 @@ def test_respacing_ends_where_the_process_does():
 
 def test_even_visits_a_process_of_n_steps_whole():
   t = times.even(DDPM(), jnp.arange(1000), 1000)
-  np.testing.assert_array_equal(
-    precond.eps(DDPM()(t))[3], np.arange(1000)[::-1]
-  )
+  np.testing.assert_array_equal(precond.eps(DDPM()(t))[3], np.arange(1000)[::-1])
 
 
 def test_initial_noise():

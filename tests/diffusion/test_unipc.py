@@ -189,9 +189,7 @@ def smooth(side=8, length=1.0):
 
 
 @pytest.mark.parametrize("cap", [np.inf, 1.0])
-@pytest.mark.parametrize(
-  "D, shape", [(D, (5,)), (smooth(), (64,))], ids=["curved", "smooth"]
-)
+@pytest.mark.parametrize("D, shape", [(D, (5,)), (smooth(), (64,))], ids=["curved", "smooth"])
 @pytest.mark.parametrize("process", [VE(), DDPM(120, 1e-3, 0.05)], ids=repr)
 def test_pc_is_score_sdes_loop(process, D, shape, cap):
   """By the published rule, and with steps of at most sigma^2."""
@@ -199,9 +197,7 @@ def test_pc_is_score_sdes_loop(process, D, shape, cap):
     n, key, snr = 120, keys(2), 0.16
     path = levels(process, times.even, n)
     x_T = samplers.initial(path, keys(2, seed=1), shape)
-    draws = jnp.stack(
-      [samplers.noise(fold(key, j), shape) for j in range(2 * n)], 1
-    )
+    draws = jnp.stack([samplers.noise(fold(key, j), shape) for j in range(2 * n)], 1)
     denoise = lambda x, t: D(x, t.alpha, t.sigma)
     sample = functools.partial(samplers.pc, denoise, x_T, path, n, key, snr)
     ours = sample() if cap == np.inf else sample(cap)
@@ -246,14 +242,11 @@ def test_stochastic_samplers_have_the_datas_law(sampler, process, shape, bias):
   assert abs(mean) < 0.04 and abs(std - bias) < 0.025
 
 
-@pytest.mark.parametrize(
-  "process, path", [(VE(), times.even), (EDM(), times.karras)]
-)
+@pytest.mark.parametrize("process, path", [(VE(), times.even), (EDM(), times.karras)])
 def test_the_corrector_helps_where_steps_are_coarse(process, path):
   alone = functools.partial(samplers.pc, snr=0.0)
   both, alone = (
-    moments(s, process, path, [15, 40], (100,), b=100)[:, 1]
-    for s in (samplers.pc, alone)
+    moments(s, process, path, [15, 40], (100,), b=100)[:, 1] for s in (samplers.pc, alone)
   )
   assert np.all(both < 0.9 * alone)
 

@@ -1,4 +1,5 @@
 """One training on changing machines: more devices, fewer, more processes."""
+
 import pathlib
 
 import jax
@@ -13,10 +14,15 @@ from jaxgen.checkpoint.fingerprint import named_leaves
 from jaxgen.monitor.log import read_jsonl
 
 NAME = "configs/points_vae.py:debug"
-FEW = ("--xla_backend_optimization_level=0 "
-       "--xla_force_host_platform_device_count=")
-FLAGS = {"model.net.width": 64, "batch": 16, "steps": 12, "log.every": 1,
-         "log.pictures": 12, "checkpoint.every": 4}
+FEW = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count="
+FLAGS = {
+  "model.net.width": 64,
+  "batch": 16,
+  "steps": 12,
+  "log.every": 1,
+  "log.pictures": 12,
+  "checkpoint.every": 4,
+}
 
 
 def settings(steps: int):
@@ -29,13 +35,23 @@ def settings(steps: int):
 
 def life(processes: int, devices: int, workdir, steps: int, **mesh: int):
   """A part of a training, in processes of their own."""
-  flags = FLAGS | {"steps": steps, "optim.net.decay": "constant"} | {
-      f"mesh.{k}": v for k, v in mesh.items()}
+  flags = (
+    FLAGS
+    | {"steps": steps, "optim.net.decay": "constant"}
+    | {f"mesh.{k}": v for k, v in mesh.items()}
+  )
   return pod.run(
-      processes, devices,
-      ["train", f"--config={NAME}", f"--workdir={workdir}",
-       *(f"--config.{k}={v}" for k, v in flags.items())],
-      env={"XLA_FLAGS": FEW + str(devices)}, timeout=600)
+    processes,
+    devices,
+    [
+      "train",
+      f"--config={NAME}",
+      f"--workdir={workdir}",
+      *(f"--config.{k}={v}" for k, v in flags.items()),
+    ],
+    env={"XLA_FLAGS": FEW + str(devices)},
+    timeout=600,
+  )
 
 
 def losses(workdir) -> np.ndarray:
@@ -73,8 +89,9 @@ print("the same bits")
 def undisturbed(tmp_path_factory):
   """A training on eight devices: at once, and in two lives."""
   folder = tmp_path_factory.mktemp("undisturbed")
-  (done,) = pod.run(1, 8, WHOLE.replace("WORKDIR", str(folder)), timeout=900,
-                    env={"XLA_FLAGS": FEW + "8"})
+  (done,) = pod.run(
+    1, 8, WHOLE.replace("WORKDIR", str(folder)), timeout=900, env={"XLA_FLAGS": FEW + "8"}
+  )
   assert done.status == 0, done.stderr
   return folder / "whole", done
 
@@ -85,8 +102,7 @@ def test_the_same_machine_gives_the_same_bits(undisturbed):
 
 
 def test_one_device_then_eight_then_two_processes(undisturbed, tmp_path):
-  for machine in ((1, 1, tmp_path, 4, 1, 1), (1, 8, tmp_path, 8, 2, 4),
-                  (2, 1, tmp_path, 12, 1, 2)):
+  for machine in ((1, 1, tmp_path, 4, 1, 1), (1, 8, tmp_path, 8, 2, 4), (2, 1, tmp_path, 12, 1, 2)):
     *where, data, fsdp = machine
     for done in life(*where, data=data, fsdp=fsdp):
       assert done.status == 0, done.stderr
@@ -112,7 +128,7 @@ def test_what_many_devices_trained_is_sampled_on_one(undisturbed):
 def weights(workdir) -> dict[str, np.ndarray]:
   """The last checkpoint's weights and their averages, by name."""
   step, state, _ = restore.restore_subset(
-      str(workdir), lambda meta: restore.abstract_leaves(
-          meta, ["params", "ema"]))
+    str(workdir), lambda meta: restore.abstract_leaves(meta, ["params", "ema"])
+  )
   assert step == 12
   return jax.device_get(named_leaves(state))

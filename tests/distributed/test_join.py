@@ -1,4 +1,5 @@
 """Several processes that are one: they meet, agree, and end together."""
+
 import os
 import re
 import signal
@@ -54,8 +55,9 @@ def last(done):
 def wait_for(text, them):
   end = time.monotonic() + 240
   while not all(text in p.out.read_text() for p in them):
-    assert time.monotonic() < end and all(p.poll() is None for p in them), (
-        [p.err.read_text() for p in them])
+    assert time.monotonic() < end and all(p.poll() is None for p in them), [
+      p.err.read_text() for p in them
+    ]
     time.sleep(0.02)
 
 
@@ -76,15 +78,20 @@ def test_alone_nothing_happens():
   assert (done.status, done.stdout) == (0, "False False\n"), done
 
 
-@pytest.mark.parametrize("body, status, line", [
-    ('agreement.check({"config": {"lr": 1 + i}})', 2, "processes differ: "
-     "process 1 from process 0 in config.lr is 2 there and 1 here"),
-    ("if i: raise UserError('no data here')\ntime.sleep(99)", 2,
-     "no data here"),
+@pytest.mark.parametrize(
+  "body, status, line",
+  [
+    (
+      'agreement.check({"config": {"lr": 1 + i}})',
+      2,
+      "processes differ: process 1 from process 0 in config.lr is 2 there and 1 here",
+    ),
+    ("if i: raise UserError('no data here')\ntime.sleep(99)", 2, "no data here"),
     ("if not i: raise Diverged('too bad')\ntime.sleep(99)", 3, "too bad"),
-    ("if i: 1 / 0\ntime.sleep(99)", 1, "process 1: ZeroDivisionError: division "
-     "by zero"),
-], ids=["differ", "mistake", "diverged", "bug"])
+    ("if i: 1 / 0\ntime.sleep(99)", 1, "process 1: ZeroDivisionError: division by zero"),
+  ],
+  ids=["differ", "mistake", "diverged", "bug"],
+)
 def test_one_line_and_status_for_all(body, status, line):
   begun = time.monotonic()
   done = pod.run(2, 1, verb(body), timeout=300, env=PATIENT)
@@ -95,8 +102,7 @@ def test_one_line_and_status_for_all(body, status, line):
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_who_was_killed_is_named(victim):
-  """Also by those who hang in a collective with it, as all do sooner or later.
-  """
+  """Also by those who hang in a collective with it, as all do sooner or later."""
   body = """
 print("here", total(np.ones(1)), flush=True)
 time.sleep(3)
@@ -128,16 +134,18 @@ for step in range(10**9):
   done = pod.run(2, 1, verb(body, SUM), env=PATIENT, timeout=120)
   assert [d.status for d in done] == [75, 75], done
   for line in last(done):
-    assert re.match(r"jaxgen: process 1 hangs: at step 20 \(data\) for \d+ s; "
-                    "start all 2 again", line)
+    assert re.match(
+      r"jaxgen: process 1 hangs: at step 20 \(data\) for \d+ s; "
+      "start all 2 again",
+      line,
+    )
 
 
 def test_who_comes_late_is_named():
   body = "if not i: processes.barrier('lunch', 1)\ntime.sleep(99)"
   done = pod.run(2, 1, verb(body), env=PATIENT)
   assert [d.status for d in done] == [75, 75], done
-  assert last(done) == ["jaxgen: process 1 did not come to lunch within 1 s; "
-                        "start all 2 again"] * 2
+  assert last(done) == ["jaxgen: process 1 did not come to lunch within 1 s; start all 2 again"] * 2
 
 
 def test_sigterm_before_the_first_step_is_not_forgotten():
@@ -163,31 +171,46 @@ print(step)
 def test_together_they_see_every_example_once_an_epoch(processes):
   """Also where an epoch ends within a batch."""
   from jaxgen.data import arrays, pipeline
+
   source = arrays.Arrays("test", np.arange(20, dtype=np.float32).reshape(10, 2))
-  shares = [pipeline.batches(source, batch=6, seed=1, process=i,
-                             processes=processes) for i in range(processes)]
+  shares = [
+    pipeline.batches(source, batch=6, seed=1, process=i, processes=processes)
+    for i in range(processes)
+  ]
   seen = np.concatenate([next(s)["x"][:, 0] for _ in range(5) for s in shares])
   for epoch in seen.reshape(3, 10):
     assert sorted(epoch) == list(range(0, 20, 2))
 
 
-@pytest.mark.parametrize("said, ours", [
-    ("7 [Gloo] Rank 0 is connected to 1 peer ranks. Expected number of "
-     "connected peer ranks is : 1\n8\n", "7 8\n"),
+@pytest.mark.parametrize(
+  "said, ours",
+  [
+    (
+      "7 [Gloo] Rank 0 is connected to 1 peer ranks. Expected number of "
+      "connected peer ranks is : 1\n8\n",
+      "7 8\n",
+    ),
     # Two of its threads at once.
-    ("[Gloo] Rank [Gloo] Rank 11 is connected to 1 peer ranks.  is connected "
-     "to Expected number of connected peer ranks is : 1\n1 peer ranks. Expected"
-     " number of connected peer ranks is : 1\n", ""),
-    ("6.0\n[Gloo] Rank 0 is connected to 1 peer ranks. Expected number of "
-     "connected peer ranks is : [Gloo] Rank 1\n0 is connected to 1 peer ranks. "
-     "Expected number of connected peer ranks is : 1\n", "6.0\n")])
+    (
+      "[Gloo] Rank [Gloo] Rank 11 is connected to 1 peer ranks.  is connected "
+      "to Expected number of connected peer ranks is : 1\n1 peer ranks. Expected"
+      " number of connected peer ranks is : 1\n",
+      "",
+    ),
+    (
+      "6.0\n[Gloo] Rank 0 is connected to 1 peer ranks. Expected number of "
+      "connected peer ranks is : [Gloo] Rank 1\n0 is connected to 1 peer ranks. "
+      "Expected number of connected peer ranks is : 1\n",
+      "6.0\n",
+    ),
+  ],
+)
 def test_a_pod_does_not_listen_to_gloo(said, ours):
   assert pod.without_gloo(said) == ours
 
 
 def test_a_pod_leaves_nothing_behind():
-  with pod.started(2, 1, "import time; print(1, flush=True); time.sleep(99)",
-                   ) as them:
+  with pod.started(2, 1, "import time; print(1, flush=True); time.sleep(99)") as them:
     assert [done.status for done in pod.finish(them, 0.1)] == [None, None]
   for process in them:
     with pytest.raises(ProcessLookupError):
@@ -199,13 +222,18 @@ def test_samples_of_two_processes_are_those_of_one(tmp_path):
   c = config.load("configs/points_vae.py:debug")
   c.steps, c.log.pictures, c.model.net.width = 2, 0, 16
   train.train(c, str(tmp_path / "w"), quiet=True)
-  words = ["sample", f"--workdir={tmp_path / 'w'}", "--num=9", "--batch=4",
-           "--seed=3", f"--out={tmp_path / '{i}.npz'}"]
+  words = [
+    "sample",
+    f"--workdir={tmp_path / 'w'}",
+    "--num=9",
+    "--batch=4",
+    "--seed=3",
+    f"--out={tmp_path / '{i}.npz'}",
+  ]
   done = pod.run(2, 2, words, timeout=300)
   assert [d.status for d in done] == [0, 0], done
   assert [bool(d.stdout) for d in done] == [True, False]
   assert not (tmp_path / "1.npz").exists()
   with np.load(tmp_path / "0.npz") as found:
     x = found["arr_0"]
-  np.testing.assert_allclose(
-      x, jaxgen.load(str(tmp_path / "w")).sample(3, 9, batch=4), atol=1e-6)
+  np.testing.assert_allclose(x, jaxgen.load(str(tmp_path / "w")).sample(3, 9, batch=4), atol=1e-6)

@@ -1,64 +1,90 @@
 """Environments as launchers really make them: which of how many is this?"""
+
 import pytest
 
 from jaxgen.distributed.join import ASK, Place, place_from_env
 from jaxgen.errors import UserError
 
-OURS = {"JAXGEN_COORDINATOR": "10.0.0.1:8476", "JAXGEN_PROCESSES": "4",
-        "JAXGEN_PROCESS_ID": "3"}
+OURS = {"JAXGEN_COORDINATOR": "10.0.0.1:8476", "JAXGEN_PROCESSES": "4", "JAXGEN_PROCESS_ID": "3"}
 SBATCH = {  # the script of a job of two nodes: no step, nobody to join
-    "SLURM_JOB_ID": "4242", "SLURM_NTASKS": "2", "SLURM_PROCID": "0",
-    "SLURM_LOCALID": "0", "SLURM_NODELIST": "gpu[07-08]"}
+  "SLURM_JOB_ID": "4242",
+  "SLURM_NTASKS": "2",
+  "SLURM_PROCID": "0",
+  "SLURM_LOCALID": "0",
+  "SLURM_NODELIST": "gpu[07-08]",
+}
 SRUN = SBATCH | {
-    "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "gpu[07-08]",
-    "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-    "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
-EIGHT = SRUN | {"SLURM_NTASKS": "16", "SLURM_PROCID": "9",
-                "SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "8(x2)"}
-MPI4 = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911",
-        "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1",
-        "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+  "SLURM_PROCID": "1",
+  "SLURM_STEP_NODELIST": "gpu[07-08]",
+  "SLURM_STEP_NUM_NODES": "2",
+  "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+  "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7",
+}
+EIGHT = SRUN | {
+  "SLURM_NTASKS": "16",
+  "SLURM_PROCID": "9",
+  "SLURM_LOCALID": "1",
+  "SLURM_STEP_TASKS_PER_NODE": "8(x2)",
+}
+MPI4 = {
+  "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911",
+  "OMPI_COMM_WORLD_SIZE": "2",
+  "OMPI_COMM_WORLD_RANK": "1",
+  "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+}
 MPI5 = {k: v for k, v in MPI4.items() if "MCA" not in k} | {
-    "PMIX_RANK": "1", "PMIX_NAMESPACE": "prterun-host-77@1"}
-GKE = {"TPU_WORKER_HOSTNAMES": "w-0.w,w-1.w,w-2.w,w-3.w", "TPU_WORKER_ID": "2",
-       "KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"}
-SLICES = GKE | {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1",
-                "MEGASCALE_COORDINATOR_ADDRESS": "w-0.w"}
-JOBSET = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1",
-          "JAXGEN_PROCESSES": "2",
-          "JAXGEN_COORDINATOR": "train-workers-0-0.train:8476"}
+  "PMIX_RANK": "1",
+  "PMIX_NAMESPACE": "prterun-host-77@1",
+}
+GKE = {
+  "TPU_WORKER_HOSTNAMES": "w-0.w,w-1.w,w-2.w,w-3.w",
+  "TPU_WORKER_ID": "2",
+  "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+  "JOB_COMPLETION_INDEX": "2",
+}
+SLICES = GKE | {
+  "MEGASCALE_NUM_SLICES": "2",
+  "MEGASCALE_SLICE_ID": "1",
+  "MEGASCALE_COORDINATOR_ADDRESS": "w-0.w",
+}
+JOBSET = {
+  "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+  "JOB_COMPLETION_INDEX": "1",
+  "JAXGEN_PROCESSES": "2",
+  "JAXGEN_COORDINATOR": "train-workers-0-0.train:8476",
+}
 
 KNOWN = {
-    "a shell": ({}, False, None),
-    "a Kubernetes pod of no job": (
-        {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False, None),
-    "ours": (OURS, False, Place(4, 3, "10.0.0.1:8476")),
-    "ours, alone": (OURS | {"JAXGEN_PROCESSES": "1"}, False, None),
-    "sbatch without srun": (SBATCH, False, None),
-    "srun, one task a node": (SRUN, False, Place(2, 1, ASK, ())),
-    "srun, a task for each GPU": (EIGHT, False, Place(16, 9, ASK)),
-    "srun, one GPU bound to each": (
-        EIGHT | {"CUDA_VISIBLE_DEVICES": "1"}, False, Place(16, 9, ASK, ())),
-    "srun, uneven": (EIGHT | {"SLURM_STEP_TASKS_PER_NODE": "8(x1),4"}, False,
-                     Place(16, 9, ASK)),
-    "srun of one": (SRUN | {"SLURM_NTASKS": "1"}, False, None),
-    "srun with ours": (SRUN | {"JAXGEN_COORDINATOR": "a:1"}, False,
-                       Place(2, 1, "a:1", ())),
-    "mpirun 4": (MPI4, False, Place(2, 1, ASK)),
-    "mpirun 4 in SLURM": (SRUN | MPI4 | {"OMPI_COMM_WORLD_RANK": "0"}, False,
-                          Place(2, 0, ASK)),
-    "mpirun 5": (MPI5 | {"JAXGEN_COORDINATOR": "a:1"}, False,
-                 Place(2, 1, "a:1")),
-    "GKE, a pod slice": (GKE, True, Place(4, 2, ASK)),
-    "GKE, two slices": (SLICES, True, Place(8, 6, ASK)),
-    "GKE, one host": ({"TPU_WORKER_HOSTNAMES": "localhost",
-                       "TPU_WORKER_ID": "0"}, True, None),
-    "GCE": ({}, True, Place(ASK, ASK, ASK)),
-    "GCE, no metadata": ({"TPU_SKIP_MDS_QUERY": "1"}, True, None),
-    "TPU machine, run on its CPU": ({"JAX_PLATFORMS": "cpu"}, True, None),
-    "AOT for TPUs on a CPU": ({"TPU_WORKER_HOSTNAMES": "localhost",
-                               "TPU_SKIP_MDS_QUERY": "1"}, False, None),
-    "JobSet": (JOBSET, False, Place(2, 1, "train-workers-0-0.train:8476")),
+  "a shell": ({}, False, None),
+  "a Kubernetes pod of no job": ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False, None),
+  "ours": (OURS, False, Place(4, 3, "10.0.0.1:8476")),
+  "ours, alone": (OURS | {"JAXGEN_PROCESSES": "1"}, False, None),
+  "sbatch without srun": (SBATCH, False, None),
+  "srun, one task a node": (SRUN, False, Place(2, 1, ASK, ())),
+  "srun, a task for each GPU": (EIGHT, False, Place(16, 9, ASK)),
+  "srun, one GPU bound to each": (
+    EIGHT | {"CUDA_VISIBLE_DEVICES": "1"},
+    False,
+    Place(16, 9, ASK, ()),
+  ),
+  "srun, uneven": (EIGHT | {"SLURM_STEP_TASKS_PER_NODE": "8(x1),4"}, False, Place(16, 9, ASK)),
+  "srun of one": (SRUN | {"SLURM_NTASKS": "1"}, False, None),
+  "srun with ours": (SRUN | {"JAXGEN_COORDINATOR": "a:1"}, False, Place(2, 1, "a:1", ())),
+  "mpirun 4": (MPI4, False, Place(2, 1, ASK)),
+  "mpirun 4 in SLURM": (SRUN | MPI4 | {"OMPI_COMM_WORLD_RANK": "0"}, False, Place(2, 0, ASK)),
+  "mpirun 5": (MPI5 | {"JAXGEN_COORDINATOR": "a:1"}, False, Place(2, 1, "a:1")),
+  "GKE, a pod slice": (GKE, True, Place(4, 2, ASK)),
+  "GKE, two slices": (SLICES, True, Place(8, 6, ASK)),
+  "GKE, one host": ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, True, None),
+  "GCE": ({}, True, Place(ASK, ASK, ASK)),
+  "GCE, no metadata": ({"TPU_SKIP_MDS_QUERY": "1"}, True, None),
+  "TPU machine, run on its CPU": ({"JAX_PLATFORMS": "cpu"}, True, None),
+  "AOT for TPUs on a CPU": (
+    {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_SKIP_MDS_QUERY": "1"},
+    False,
+    None,
+  ),
+  "JobSet": (JOBSET, False, Place(2, 1, "train-workers-0-0.train:8476")),
 }
 
 
@@ -67,13 +93,16 @@ def test_known_launchers(env, tpu, place):
   assert place_from_env(env, tpu) == place
 
 
-@pytest.mark.parametrize("env, lacks", [
+@pytest.mark.parametrize(
+  "env, lacks",
+  [
     ({"JAXGEN_PROCESSES": "2"}, "without JAXGEN_PROCESS_ID and JAXGEN_COORD"),
     ({"JAXGEN_COORDINATOR": "a:1"}, "without JAXGEN_PROCESSES and JAXGEN_PROC"),
     (MPI5, "without JAXGEN_COORDINATOR:"),
     (OURS | {"JAXGEN_PROCESS_ID": "4"}, "process 4 of 4: .* from 0 to 3"),
     (OURS | {"JAXGEN_PROCESSES": "many"}, "JAXGEN_PROCESSES=many: want a"),
-])
+  ],
+)
 def test_half_a_place_is_a_mistake(env, lacks):
   with pytest.raises(UserError, match=lacks):
     place_from_env(env)
@@ -95,6 +124,7 @@ def test_an_indexed_pod_alone_says_so(monkeypatch):
 def test_what_is_left_to_jax_it_finds(monkeypatch):
   """Its own detection, on the same environments."""
   from jax._src.clusters import ClusterEnv
+
   for env in (SRUN, MPI4, SRUN | MPI4):
     for name in {*SRUN, *MPI4}:
       monkeypatch.delenv(name, raising=False)
@@ -102,6 +132,7 @@ def test_what_is_left_to_jax_it_finds(monkeypatch):
       monkeypatch.setenv(name, value)
     place = place_from_env(env)
     where, count, index, _ = ClusterEnv.auto_detect_unset_distributed_params(
-        None, None, None, None, None, 10)
+      None, None, None, None, None, 10
+    )
     host = "10.96.0.1:" if "OMPI_COMM_WORLD_RANK" in env else "gpu07:"
     assert (count, index) == place[:2] and where.startswith(host)

@@ -1,4 +1,5 @@
 """Two processes train as one device does; `trajectories.py` tries more."""
+
 import pytest
 import trajectories
 
@@ -30,9 +31,13 @@ def test_two_processes_see_the_losses_of_one_device(tmp_path):
   assert trajectories.apart(one[2:], one[:-2]) > 1e-4
 
 
-@pytest.mark.parametrize("a, b, want", [
-    ([{"x/loss": 1.}], [{"x/loss": 1.}], 0),
-    ([{"x/loss": 101.}], [{"x/loss": 100.}], 0.01),   # of large ones, a share
-    ([{"x/loss": 0.02}], [{"x/loss": 0.01}], 0.01)])  # of small ones, as it is
+@pytest.mark.parametrize(
+  "a, b, want",
+  [
+    ([{"x/loss": 1.0}], [{"x/loss": 1.0}], 0),
+    ([{"x/loss": 101.0}], [{"x/loss": 100.0}], 0.01),  # of large ones, a share
+    ([{"x/loss": 0.02}], [{"x/loss": 0.01}], 0.01),
+  ],
+)  # of small ones, as it is
 def test_apart(a, b, want):
   assert trajectories.apart(a, b) == pytest.approx(want)

@@ -1,4 +1,5 @@
 """The verb: the numbers of the functions below it, or one line."""
+
 import json
 
 import jax
@@ -17,9 +18,10 @@ from jaxgen.keys import example_keys
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
   return trained(
-      tmp_path_factory.mktemp("likelihood"), "digits_adm", **{
-          "model.net.width": 8, "model.net.mults": (1,),
-          "model.net.attend": (), "steps": 2})
+    tmp_path_factory.mktemp("likelihood"),
+    "digits_adm",
+    **{"model.net.width": 8, "model.net.mults": (1,), "model.net.attend": (), "steps": 2},
+  )
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +32,16 @@ def points(tmp_path_factory):
 def test_the_bound_of_a_chain(digits, tmp_path, capsys, monkeypatch):
   out = tmp_path / "x.json"
   status, printed, _ = call(
-      capsys, monkeypatch, "likelihood", f"--workdir={digits}", "--steps=6",
-      "--num=10", "--batch=4", f"--out={out}", "--seed=3")
+    capsys,
+    monkeypatch,
+    "likelihood",
+    f"--workdir={digits}",
+    "--steps=6",
+    "--num=10",
+    "--batch=4",
+    f"--out={out}",
+    "--seed=3",
+  )
   assert status == 0 and "bits/dim" in printed
   told = json.loads(out.read_text())
   parts = told["bits_per_dim"]
@@ -42,9 +52,11 @@ def test_the_bound_of_a_chain(digits, tmp_path, capsys, monkeypatch):
   batch = core.on_device({"x": x[:10], "y": y[:10]})
   process = model.model.process
   path = process(times.spaced(process, np.arange(6), 6))
-  terms = jax.jit(lambda state, batch, keys: likelihood.bound_bpd(
-      model.model.denoiser(state, batch), batch["x"], path, keys))(
-          model.state, batch, example_keys(jax.random.key(3), 10))
+  terms = jax.jit(
+    lambda state, batch, keys: likelihood.bound_bpd(
+      model.model.denoiser(state, batch), batch["x"], path, keys
+    )
+  )(model.state, batch, example_keys(jax.random.key(3), 10))
   assert parts["total"] == pytest.approx(float(terms["total"].mean()), rel=1e-4)
   assert told["made"]["steps"] == 6 and told["made"]["split"] == "test"
 
@@ -53,23 +65,32 @@ def test_the_ode_of_points(points, tmp_path, capsys, monkeypatch):
   def bpd(*flags):
     out = tmp_path / "x.json"
     status, _, _ = call(
-        capsys, monkeypatch, "likelihood", f"--workdir={points}",
-        "--method=ode", "--num=50", f"--out={out}", *flags)
+      capsys,
+      monkeypatch,
+      "likelihood",
+      f"--workdir={points}",
+      "--method=ode",
+      "--num=50",
+      f"--out={out}",
+      *flags,
+    )
     assert status == 0
     return json.loads(out.read_text())["bits_per_dim"]["total"]
+
   # The solver has converged, and parts of a batch do not matter.
   assert bpd("--steps=24") == pytest.approx(bpd("--steps=48"), abs=0.02)
-  assert bpd("--batch=20", "--steps=24") == pytest.approx(
-      bpd("--steps=24"), rel=1e-4)
+  assert bpd("--batch=20", "--steps=24") == pytest.approx(bpd("--steps=24"), rel=1e-4)
 
 
-@pytest.mark.parametrize("flags, says", [
+@pytest.mark.parametrize(
+  "flags, says",
+  [
     (["--method=guess"], "want bound or ode"),
     (["--method=bound"], "this process knows none: --method=ode"),
     (["--steps=0", "--method=ode"], "--steps=0: want at least 1"),
     (["--split=tset", "--method=ode"], "tset"),
-])
+  ],
+)
 def test_slips_are_one_line(points, flags, says, capsys, monkeypatch):
-  status, _, lines = call(
-      capsys, monkeypatch, "likelihood", f"--workdir={points}", *flags)
+  status, _, lines = call(capsys, monkeypatch, "likelihood", f"--workdir={points}", *flags)
   assert status == 2 and lines[-1].startswith("jaxgen: ") and says in lines[-1]

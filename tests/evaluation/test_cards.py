@@ -1,4 +1,5 @@
 """Cards: what they say, and which may stand side by side."""
+
 import copy
 import json
 
@@ -13,12 +14,24 @@ from jaxgen.evaluation.protocols import PROTOCOLS
 @pytest.fixture
 def card():
   head = cards.head(
-      PROTOCOLS["adm"], {"name": "inception", "sha256": "ab"},
-      {"kind": "file", "name": "r.npz", "sha256": "cd", "images": 10},
-      {"kind": "model", "name": "W", "images": 9, "seed": 0, "step": 5,
-       "ema": "main", "knobs": {"steps": 25}})
-  return head | {"scores": {"fid@adm": 3.5, "is@adm": 9.0}, "warnings": [],
-                 "spread": {"is@adm": 0.25}}
+    PROTOCOLS["adm"],
+    {"name": "inception", "sha256": "ab"},
+    {"kind": "file", "name": "r.npz", "sha256": "cd", "images": 10},
+    {
+      "kind": "model",
+      "name": "W",
+      "images": 9,
+      "seed": 0,
+      "step": 5,
+      "ema": "main",
+      "knobs": {"steps": 25},
+    },
+  )
+  return head | {
+    "scores": {"fid@adm": 3.5, "is@adm": 9.0},
+    "warnings": [],
+    "spread": {"is@adm": 0.25},
+  }
 
 
 def changed(card, path, value):
@@ -31,22 +44,37 @@ def changed(card, path, value):
   return other
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("protocol.name", "edm"), ("protocol.floats", "round"),
-    ("protocol.kid_size", 50), ("features.sha256", "xy"),
-    ("features.name", "dinov2"), ("reference.sha256", "ef"),
-    ("reference.images", 11), ("samples.images", 8)])
-def test_unlike_cards_are_not_ranked_and_the_field_is_named(
-    card, field, value):
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("protocol.name", "edm"),
+    ("protocol.floats", "round"),
+    ("protocol.kid_size", 50),
+    ("features.sha256", "xy"),
+    ("features.name", "dinov2"),
+    ("reference.sha256", "ef"),
+    ("reference.images", 11),
+    ("samples.images", 8),
+  ],
+)
+def test_unlike_cards_are_not_ranked_and_the_field_is_named(card, field, value):
   other = changed(card, field, value)
   with pytest.raises(UserError, match=f"a and b cannot be ranked: {field} is"):
     cards.rank({"a": card, "b": other})
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("samples.seed", 1), ("samples.step", 6), ("samples.knobs.steps", 50),
-    ("samples.ema", "none"), ("device.kind", "TPU"),
-    ("reference.name", "q.npz"), ("samples.name", "V")])
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("samples.seed", 1),
+    ("samples.step", 6),
+    ("samples.knobs.steps", 50),
+    ("samples.ema", "none"),
+    ("device.kind", "TPU"),
+    ("reference.name", "q.npz"),
+    ("samples.name", "V"),
+  ],
+)
 def test_what_is_compared_may_differ(card, field, value):
   cards.check_alike({"a": card, "b": changed(card, field, value)})
 
@@ -76,8 +104,7 @@ def test_cards_are_files(card, tmp_path):
   assert [p.name for p in (tmp_path / "deep").iterdir()] == ["c.json"]
 
 
-@pytest.mark.parametrize("text", [
-    "", "{}", "[1]", '"x"', json.dumps({"kind": "other"}), "\xff"])
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '"x"', json.dumps({"kind": "other"}), "\xff"])
 def test_other_files_are_no_cards(text, tmp_path):
   (tmp_path / "c.json").write_text(text, encoding="latin-1")
   with pytest.raises(UserError, match="is no card"):
@@ -87,20 +114,20 @@ def test_other_files_are_no_cards(text, tmp_path):
 
 
 DAMAGE = {  # what is changed -> what is said
-    "null": ("scores", None, "scores is None"),
-    "a list": ("scores", [1], "scores is a list"),
-    "empty": ("scores", {}, "without scores"),
-    "text": ("scores", {"fid": "high"}, "scores.fid is 'high'"),
-    "nested": ("scores", {"fid": {"a": 1}}, "scores.fid is an object"),
-    "very large": ("scores", {"fid": 10**400}, "scores.fid is 1000"),
-    "spread": ("spread", {"fid@adm": []}, "spread.fid@adm is a list"),
-    "spreads": ("spread", 3, "spread is 3"),
-    "protocol": ("protocol", "adm", "protocol is 'adm'"),
-    "protocol's name": ("protocol.name", 7, "protocol.name is 7"),
-    "reference": ("reference", None, "reference is None"),
-    "reference's name": ("reference.name", ["x"], "reference.name is a list"),
-    "samples": ("samples", [], "samples is a list"),
-    "images": ("samples.images", -1, "samples.images is -1"),
+  "null": ("scores", None, "scores is None"),
+  "a list": ("scores", [1], "scores is a list"),
+  "empty": ("scores", {}, "without scores"),
+  "text": ("scores", {"fid": "high"}, "scores.fid is 'high'"),
+  "nested": ("scores", {"fid": {"a": 1}}, "scores.fid is an object"),
+  "very large": ("scores", {"fid": 10**400}, "scores.fid is 1000"),
+  "spread": ("spread", {"fid@adm": []}, "spread.fid@adm is a list"),
+  "spreads": ("spread", 3, "spread is 3"),
+  "protocol": ("protocol", "adm", "protocol is 'adm'"),
+  "protocol's name": ("protocol.name", 7, "protocol.name is 7"),
+  "reference": ("reference", None, "reference is None"),
+  "reference's name": ("reference.name", ["x"], "reference.name is a list"),
+  "samples": ("samples", [], "samples is a list"),
+  "images": ("samples.images", -1, "samples.images is -1"),
 }
 
 
@@ -118,8 +145,7 @@ def test_damaged_cards_end_in_a_line(case, card, tmp_path):
       cards.load(tmp_path / "c.json")
 
 
-@pytest.mark.parametrize("text", [
-    "[" * 99999, '{"kind": ' * 9999, "9" * 9999, "NaN", "\ufeff{}"])
+@pytest.mark.parametrize("text", ["[" * 99999, '{"kind": ' * 9999, "9" * 9999, "NaN", "\ufeff{}"])
 def test_files_that_hurt_a_reader_of_json(text, tmp_path):
   (tmp_path / "c.json").write_text(text)
   with pytest.raises(UserError, match="is no card"):
@@ -130,8 +156,7 @@ def test_files_that_hurt_a_reader_of_json(text, tmp_path):
 
 def test_numbers_without_end_are_shown_and_never_the_best(card, tmp_path):
   for name, value in (("a", float("inf")), ("b", float("nan")), ("c", 3)):
-    files.write_json(tmp_path / name, changed(card, "scores", {
-        "fid@adm": value, "is@adm": value}))
+    files.write_json(tmp_path / name, changed(card, "scores", {"fid@adm": value, "is@adm": value}))
   text = cards.rank({n: cards.load(tmp_path / n) for n in "abc"})
   assert text.splitlines()[1].split() == ["fid@adm", "inf", "nan", "3*"]
   assert "inf" in cards.table(cards.load(tmp_path / "a"))

@@ -1,4 +1,5 @@
 """Collecting: batches, interruptions and order change nothing."""
+
 import looks
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ PLAN = Plan(("pool3", "spatial"), ("pool3", "logits"))
 
 class Given:
   """Images in memory, in batches of any length."""
+
   labels, warnings, card = None, [], {"name": "given"}
 
   def __init__(self, x, batch=10):
@@ -21,7 +23,7 @@ class Given:
   def read(self, start, stop):
     self.starts.append(start)
     for i in range(start, stop, self.batch):
-      yield self.x[i:min(i + self.batch, stop)]
+      yield self.x[i : min(i + self.batch, stop)]
 
 
 class Killed(Exception):
@@ -53,8 +55,7 @@ def test_batches_change_no_bit(batch, small):
   rows = looks.Stub().features([x], ("pool3", "spatial", "logits"))
   np.testing.assert_array_equal(whole.rows["pool3"], rows["pool3"])
   want = moments(rows["spatial"])
-  np.testing.assert_allclose(whole.moments["spatial"].sigma, want.sigma,
-                             rtol=1e-9, atol=1e-15)
+  np.testing.assert_allclose(whole.moments["spatial"].sigma, want.sigma, rtol=1e-9, atol=1e-15)
   np.testing.assert_allclose(whole.colour, x.mean((0, 1, 2)))
 
 
@@ -66,9 +67,9 @@ def test_chunks_are_whole_batches_of_the_network(small):
       f = super().features(images, taps)
       self.lengths.append(len(f[taps[0]]))
       return f
+
   x = looks.pictures(70)
-  same(collect(Given(x), Counted(), PLAN), collect(
-      Given(x), looks.Stub(), PLAN))
+  same(collect(Given(x), Counted(), PLAN), collect(Given(x), looks.Stub(), PLAN))
   assert Counted.lengths == [24, 24, 22]
 
 
@@ -105,8 +106,8 @@ def test_what_is_killed_goes_on(seen, kept, small, tmp_path):
     assert last.seen < 107 and images.starts[-1] > 0
   if kept is not None:
     np.testing.assert_array_equal(
-        whole.rows["pool3"], collect(Given(x), looks.Stub(), PLAN).rows[
-            "pool3"][kept])
+      whole.rows["pool3"], collect(Given(x), looks.Stub(), PLAN).rows["pool3"][kept]
+    )
 
 
 def test_work_of_others_is_not_taken(small, tmp_path):
@@ -125,7 +126,7 @@ def test_torn_work_is_begun_anew(name, small, tmp_path):
   x = looks.pictures(64)
   whole = collect(Given(x), looks.Stub(), PLAN, key="a", folder=tmp_path)
   data = (tmp_path / name).read_bytes()
-  (tmp_path / name).write_bytes(data[:len(data) // 2])
+  (tmp_path / name).write_bytes(data[: len(data) // 2])
   looking = looks.Stub()
   same(collect(Given(x), looking, PLAN, key="a", folder=tmp_path), whole)
   assert looking.seen == 64
@@ -147,6 +148,7 @@ def test_features_must_be_finite(small):
       if self.seen > 20:
         f["pool3"][7, 2] = np.nan
       return f
+
   with pytest.raises(UserError, match="not finite for image 23 of given"):
     collect(Given(looks.pictures(40)), Ill(), PLAN)
 

@@ -3,6 +3,7 @@
 Features come from seeds; the numbers from torch-fidelity 0.4.0, pytorch-fid
 0.3.0 and prdc 0.2 on them.
 """
+
 import dataclasses
 
 import numpy as np
@@ -44,30 +45,34 @@ def given(protocol, *taps):
       d = WIDTH[tap]
       rows[0][tap] = features(N, d, d, 0.0)
       rows[1][tap] = features(M, d, d + 1, 0.03)
-  own, real = (Collected(len(r), {k: moments(v) for k, v in r.items()
-                                  if not k.startswith("logits")}, r,
-                         np.zeros(3)) for r in rows)
+  own, real = (
+    Collected(
+      len(r), {k: moments(v) for k, v in r.items() if not k.startswith("logits")}, r, np.zeros(3)
+    )
+    for r in rows
+  )
   return Given(own, real, TAPS, PROTOCOLS[protocol])
 
 
-@pytest.mark.parametrize(("metric", "tap", "want"), [
+@pytest.mark.parametrize(
+  ("metric", "tap", "want"),
+  [
     ("fid64", "64", 0.40586932354383265),
     ("fid192", "192", 2.63551377861835),
     ("fid768", "768", 25.77966000336319),
     ("fid", "pool3", 89.17412501287038),
-    ("sfid", "spatial", 86.2481399161851)])
+    ("sfid", "spatial", 86.2481399161851),
+  ],
+)
 def test_frechet_distances(metric, tap, want):
   values, _ = score(given("torch-fidelity", tap), (metric,), "inception")
   assert values[f"{metric}@torch-fidelity"][0] == pytest.approx(want, rel=2e-5)
 
 
 def test_frechet_distances_of_pytorch_fid():
-  values, _ = score(given("pytorch-fid", "64", "192"), ("fid64", "fid192"),
-                    "inception")
-  assert values["fid64@pytorch-fid"][0] == pytest.approx(
-    0.40586932354383265, rel=2e-5)
-  assert values["fid192@pytorch-fid"][0] == pytest.approx(
-    2.635513778618318, rel=2e-5)
+  values, _ = score(given("pytorch-fid", "64", "192"), ("fid64", "fid192"), "inception")
+  assert values["fid64@pytorch-fid"][0] == pytest.approx(0.40586932354383265, rel=2e-5)
+  assert values["fid192@pytorch-fid"][0] == pytest.approx(2.635513778618318, rel=2e-5)
 
 
 def test_inception_scores():
@@ -85,25 +90,29 @@ def test_inception_scores():
   assert std == pytest.approx(0.02886850166841846, rel=1e-3)
 
 
-@pytest.mark.parametrize(("d", "mean", "std"), [
+@pytest.mark.parametrize(
+  ("d", "mean", "std"),
+  [
     (64, 0.003426547050476074, 0.002757408393313501),
-    (2048, 0.007931547164916992, 0.0037590924892814542)])
+    (2048, 0.007931547164916992, 0.0037590924892814542),
+  ],
+)
 def test_kernel_distances(d, mean, std):
   got = kid(features(N, d, d, 0.0), features(M, d, d + 1, 0.03), 50, 100)
   np.testing.assert_allclose(got, (mean, std), atol=2e-6)
 
 
-@pytest.mark.parametrize(("tap", "d", "precision", "recall", "density",
-                          "coverage"), [
-    ("64", 64, 275, 209, 1.08, 0.984),
-    ("pool3", 2048, 287, 203, 1.11, 0.972)])
-def test_precision_recall_density_and_coverage(
-    tap, d, precision, recall, density, coverage):
+@pytest.mark.parametrize(
+  ("tap", "d", "precision", "recall", "density", "coverage"),
+  [("64", 64, 275, 209, 1.08, 0.984), ("pool3", 2048, 287, 203, 1.11, 0.972)],
+)
+def test_precision_recall_density_and_coverage(tap, d, precision, recall, density, coverage):
   x = given("torch-fidelity", tap)
   x.taps = (tap,)
   values, _ = score(x, ("pr", "dc"), "inception")
-  p, r, rho, c = (values[f"{k}@torch-fidelity"][0] for k in (
-      "precision", "recall", "density", "coverage"))
+  p, r, rho, c = (
+    values[f"{k}@torch-fidelity"][0] for k in ("precision", "recall", "density", "coverage")
+  )
   # Counts: which way round they are is told by N and M, too.
   assert p * N == pytest.approx(precision, abs=1.01)
   assert r * M == pytest.approx(recall, abs=1.01)

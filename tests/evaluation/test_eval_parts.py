@@ -1,4 +1,5 @@
 """Smaller parts: protocols, labels, logs, progress, settings of training."""
+
 import dataclasses
 import io
 import types
@@ -17,14 +18,16 @@ from jaxgen.monitor.log import Logger, append, card_name, read_jsonl
 
 def test_protocols_are_what_they_are_named_after():
   # From the evaluators' own code; see the comments beside them.
-  told = {n: (p.resize, p.floats, p.splits or p.split_size, p.shuffle)
-          for n, p in PROTOCOLS.items()}
+  told = {
+    n: (p.resize, p.floats, p.splits or p.split_size, p.shuffle) for n, p in PROTOCOLS.items()
+  }
   assert told == {
-      "adm": ("tf", "truncate", 5000, None),
-      "pytorch-fid": ("half_pixel", "round", 10, None),
-      "torch-fidelity": ("tf", "truncate", 10, 2020),
-      "clean-fid": ("clean", "round", 10, None),
-      "edm": ("tf", "round", 10, None)}
+    "adm": ("tf", "truncate", 5000, None),
+    "pytorch-fid": ("half_pixel", "round", 10, None),
+    "torch-fidelity": ("tf", "truncate", 10, 2020),
+    "clean-fid": ("clean", "round", 10, None),
+    "edm": ("tf", "round", 10, None),
+  }
   for p in PROTOCOLS.values():
     assert p.resize in RESIZES and set(p.metrics) <= set(METRICS)
     assert (p.k, p.k_ball, p.images, p.kid_size) == (3, 5, 50_000, 1000)
@@ -61,10 +64,14 @@ def test_labels_are_in_turn_or_at_random_or_given():
     choose_labels(Sampler(), "some", 3, 0)
 
 
-@pytest.mark.parametrize(("change", "said"), [
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
     (dict(shape=(2,)), "makes points"),
     (dict(dtype=np.dtype("float32")), "makes points"),
-    (dict(model=types.SimpleNamespace(cond={"low_res": None})), "low_res")])
+    (dict(model=types.SimpleNamespace(cond={"low_res": None})), "low_res"),
+  ],
+)
 def test_models_that_cannot_be_drawn_from(change, said):
   sampler = Sampler()
   for name, value in change.items():
@@ -108,10 +115,16 @@ def test_long_work_tells_how_far_it_is(quiet, monkeypatch):
     assert lines[-1].startswith("5/5")
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    (dict(evry=3), "evry means nothing"), (dict(every=-1), "at least 0"),
-    (dict(num=0), "at least 1"), (dict(num=5.0), "whole number"),
-    (dict(every=True), "whole number")])
+@pytest.mark.parametrize(
+  ("given", "said"),
+  [
+    (dict(evry=3), "evry means nothing"),
+    (dict(every=-1), "at least 0"),
+    (dict(num=0), "at least 1"),
+    (dict(num=5.0), "whole number"),
+    (dict(every=True), "whole number"),
+  ],
+)
 def test_settings_of_training_are_checked(given, said):
   with pytest.raises(UserError, match=said):
     settings(given)

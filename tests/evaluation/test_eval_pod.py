@@ -1,4 +1,5 @@
 """Evaluation by two processes, against the same by one."""
+
 import json
 import os
 
@@ -30,16 +31,29 @@ test_eval_pod.judge({workdir!r}, {out!r}, seed=3)
 def judge(workdir, out, seed):
   values = flags.FlagValues()
   evaluate.define(values)
-  values(["", f"--workdir={workdir}", "--protocol=adm", "--num=50",
-          "--batch=16", f"--seed={seed}", f"--out={out}"])
+  values(
+    [
+      "",
+      f"--workdir={workdir}",
+      "--protocol=adm",
+      "--num=50",
+      "--batch=16",
+      f"--seed={seed}",
+      f"--out={out}",
+    ]
+  )
   evaluate.main(values)
 
 
 def test_scores_do_not_depend_on_the_processes(tmp_path, monkeypatch):
   work, card = tmp_path / "W", tmp_path / "3.json"
-  for done in pod.run(2, 1, CODE.format(here=os.path.dirname(__file__), workdir=str(work), out=str(card)),
-                      timeout=300, env={
-      "XLA_FLAGS": "--xla_backend_optimization_level=0"}):
+  for done in pod.run(
+    2,
+    1,
+    CODE.format(here=os.path.dirname(__file__), workdir=str(work), out=str(card)),
+    timeout=300,
+    env={"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+  ):
     assert done.status == 0, done.stderr
   [during] = (work / "evals").glob("*.json")
   monkeypatch.setattr(features, "open_extractor", looks.opened)

@@ -1,4 +1,5 @@
 """Two files of statistics, by whoever wrote them: no network, no weights."""
+
 import json
 import pathlib
 import pickle
@@ -28,6 +29,7 @@ def distance(a, b):
 def verb(capsys, monkeypatch):
   def never(*args, **how):
     raise AssertionError("a network was opened")
+
   monkeypatch.setattr(features, "open_extractor", never)
   return lambda *argv: call(capsys, monkeypatch, "eval", *argv)
 
@@ -37,24 +39,35 @@ def npz(path, f, **more):
 
 
 def edm2(path, f, protocol=4, **more):
-  path.write_bytes(pickle.dumps({
-      "num_images": len(f), "fid": gaussian(f),
-      "fd_dinov2": gaussian(f[:, :5])} | more, protocol=protocol))
+  path.write_bytes(
+    pickle.dumps(
+      {"num_images": len(f), "fid": gaussian(f), "fd_dinov2": gaussian(f[:, :5])} | more,
+      protocol=protocol,
+    )
+  )
 
 
 WRITERS = {
-    "npz": npz, "edm2": edm2, "protocol 3": lambda p, f: edm2(p, f, 3),
-    "protocol 5": lambda p, f: edm2(p, f, 5),
-    "float32": lambda p, f: p.write_bytes(pickle.dumps({"fid": {
-        k: v.astype("f4") for k, v in gaussian(f).items()}})),
-    "big-endian": lambda p, f: p.write_bytes(pickle.dumps({"fid": {
-        k: v.astype(">f8") for k, v in gaussian(f).items()}})),
-    "fortran": lambda p, f: p.write_bytes(pickle.dumps({"fid": {
-        k: np.asfortranarray(v) for k, v in gaussian(f).items()}}, 4)),
-    "numpy 1": lambda p, f: (edm2(p, f, 4), p.write_bytes(
-        p.read_bytes().replace(b"\x8c\x16numpy._core.multiarray",
-                               b"\x8c\x15numpy.core.multiarray"))),
-    "numpy scalars": lambda p, f: edm2(p, f, num_images=np.int64(40)),
+  "npz": npz,
+  "edm2": edm2,
+  "protocol 3": lambda p, f: edm2(p, f, 3),
+  "protocol 5": lambda p, f: edm2(p, f, 5),
+  "float32": lambda p, f: p.write_bytes(
+    pickle.dumps({"fid": {k: v.astype("f4") for k, v in gaussian(f).items()}})
+  ),
+  "big-endian": lambda p, f: p.write_bytes(
+    pickle.dumps({"fid": {k: v.astype(">f8") for k, v in gaussian(f).items()}})
+  ),
+  "fortran": lambda p, f: p.write_bytes(
+    pickle.dumps({"fid": {k: np.asfortranarray(v) for k, v in gaussian(f).items()}}, 4)
+  ),
+  "numpy 1": lambda p, f: (
+    edm2(p, f, 4),
+    p.write_bytes(
+      p.read_bytes().replace(b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray")
+    ),
+  ),
+  "numpy scalars": lambda p, f: edm2(p, f, num_images=np.int64(40)),
 }
 
 
@@ -64,18 +77,19 @@ def test_statistics_of_all_writers_are_compared(writer, verb, tmp_path):
   own, real = tmp_path / f"own{kind}", tmp_path / "real.npz"
   WRITERS[writer](own, A)
   npz(real, B)
-  status, printed, err = verb("--samples", own, "--ref", real,
-                              "--protocol=edm", "--out", tmp_path / "x.json")
+  status, printed, err = verb(
+    "--samples", own, "--ref", real, "--protocol=edm", "--out", tmp_path / "x.json"
+  )
   assert status == 0, err
   card = json.loads((tmp_path / "x.json").read_text())
   assert set(card["scores"]) == {"fid@edm"} and "fid@edm" in printed
-  assert card["samples"]["images"] == (40 if "num" in writer or "edm" in writer
-                                       or "proto" in writer else None)
+  assert card["samples"]["images"] == (
+    40 if "num" in writer or "edm" in writer or "proto" in writer else None
+  )
   assert card["scores"]["fid@edm"] == pytest.approx(distance(A, B), rel=1e-5)
   assert "taken on trust" in "".join(err)
   # And the same card in a ranking.
-  status, printed, _ = verb("--card", tmp_path / "x.json", "--against",
-                            tmp_path / "x.json")
+  status, printed, _ = verb("--card", tmp_path / "x.json", "--against", tmp_path / "x.json")
   assert status == 0 and "fid@edm" in printed
 
 
@@ -83,10 +97,17 @@ def test_features_choose_what_is_read_of_a_pickle(verb, tmp_path):
   for name, f in (("a", A), ("b", B)):
     edm2(tmp_path / f"{name}.pkl", f)
   status, printed, _ = verb(
-      "--samples", tmp_path / "a.pkl", "--ref", tmp_path / "b.pkl",
-      "--protocol=edm", "--features=dinov2", "--out", tmp_path / "x.json")
+    "--samples",
+    tmp_path / "a.pkl",
+    "--ref",
+    tmp_path / "b.pkl",
+    "--protocol=edm",
+    "--features=dinov2",
+    "--out",
+    tmp_path / "x.json",
+  )
   assert status == 0 and "frechet@dinov2" in printed
-  score, = json.loads((tmp_path / "x.json").read_text())["scores"].values()
+  (score,) = json.loads((tmp_path / "x.json").read_text())["scores"].values()
   assert score == pytest.approx(distance(A[:, :5], B[:, :5]), rel=1e-6)
 
 
@@ -94,12 +115,13 @@ def test_adms_statistics_have_two_distances(verb, tmp_path):
   for name, f in (("a", A), ("b", B)):
     more = {f"{k}_s": v for k, v in gaussian(f[:, :7]).items()}
     npz(tmp_path / f"{name}.npz", f, **more)
-  status, printed, _ = verb("--samples", tmp_path / "a.npz", "--ref",
-                            tmp_path / "b.npz", "--protocol=adm")
+  status, printed, _ = verb(
+    "--samples", tmp_path / "a.npz", "--ref", tmp_path / "b.npz", "--protocol=adm"
+  )
   assert status == 0 and "sfid@adm" in printed and " fid@adm" in f" {printed}"
-  status, printed, _ = verb("--samples", tmp_path / "a.npz", "--ref",
-                            tmp_path / "b.npz", "--protocol=adm",
-                            "--metrics=sfid")
+  status, printed, _ = verb(
+    "--samples", tmp_path / "a.npz", "--ref", tmp_path / "b.npz", "--protocol=adm", "--metrics=sfid"
+  )
   assert status == 0 and " fid@adm" not in f" {printed}"
 
 
@@ -109,8 +131,15 @@ def test_an_edm2_reference_serves_images_too(capsys, monkeypatch, tmp_path):
   np.save(tmp_path / "own.npy", x)
   edm2(tmp_path / "real.pkl", A)
   status, printed, err = call(
-      capsys, monkeypatch, "eval", "--samples", tmp_path / "own.npy", "--ref",
-      tmp_path / "real.pkl", "--protocol=edm")
+    capsys,
+    monkeypatch,
+    "eval",
+    "--samples",
+    tmp_path / "own.npy",
+    "--ref",
+    tmp_path / "real.pkl",
+    "--protocol=edm",
+  )
   assert status == 0, err
   assert "fid@edm" in printed and "60 images against real.pkl" in printed
 
@@ -133,47 +162,53 @@ def wide(path):
 
 
 BAD = {  # what the samples' file is -> flags, what is said
-    "code": (lambda p: p.write_bytes(pickle.dumps({"fid": Evil()})), [],
-             "asks for"),
-    "code beside": (lambda p: edm2(p, A, more=Evil()), [], "asks for"),
-    "other classes": (lambda p: p.write_bytes(pickle.dumps(foreign())), [],
-                      "asks for foreign.Thing"),
-    "no statistics": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), [],
-                      "holds no statistics"),
-    "a list": (lambda p: p.write_bytes(pickle.dumps([1, 2])), [],
-               "holds no statistics"),
-    "half": (lambda p: p.write_bytes(pickle.dumps({"fid": {"mu": A[0]}})), [],
-             "holds no statistics"),
-    "text for mu": (lambda p: edm2(p, A, fid={"mu": "x", "sigma": "y"}), [],
-                    "has no statistics 'fid'"),
-    "objects": (lambda p: edm2(p, A, fid={
-        "mu": np.array([{}], object), "sigma": A}), [], "no floats"),
-    "flags": (lambda p: edm2(p, A, fid={"mu": A[0] > 0, "sigma": A}), [],
-              "no floats"),
-    "whole numbers": (lambda p: edm2(p, A, fid={
-        "mu": np.arange(3), "sigma": np.eye(3)}), [], "that is none"),
-    "three axes": (lambda p: edm2(p, A, fid={
-        "mu": A[0], "sigma": A[None]}), [], "array that is none"),
-    "shapes": (lambda p: edm2(p, A, fid={"mu": A[0], "sigma": A}), [],
-               "want [D] and [D, D]"),
-    "not finite": (lambda p: edm2(p, np.where(A > 2, np.nan, A)), [],
-                   "not finite"),
-    "cut": (lambda p: (edm2(p, A), p.write_bytes(p.read_bytes()[:-900])), [],
-            "is damaged"),
-    "nothing but a byte": (lambda p: p.write_bytes(b"\x80"), [], "damaged"),
-    "other widths": (wide, [], "these are others"),
-    "a metric of rows": (lambda p: edm2(p, A), ["--metrics=fid,kid"],
-                         "kid cannot be made"),
-    "a metric of another layer": (lambda p: edm2(p, A), ["--metrics=fid_768"],
-                                  "did you mean 'fid768'"),
-    "num": (lambda p: edm2(p, A), ["--num=9"], "leave --num"),
-    "the judge": (lambda p: edm2(p, A), ["--features=judge"],
-                  "of inception or dinov2"),
-    "no ref": (lambda p: edm2(p, A), ["--ref="], "--ref= is empty"),
-    "a ref of images": (lambda p: edm2(p, A), ["--ref=digits"],
-                        "--ref must be statistics"),
-    "dinov2 alone": (lambda p: p.write_bytes(pickle.dumps({
-        "fd_dinov2": gaussian(A)})), [], "no statistics 'fid'"),
+  "code": (lambda p: p.write_bytes(pickle.dumps({"fid": Evil()})), [], "asks for"),
+  "code beside": (lambda p: edm2(p, A, more=Evil()), [], "asks for"),
+  "other classes": (lambda p: p.write_bytes(pickle.dumps(foreign())), [], "asks for foreign.Thing"),
+  "no statistics": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), [], "holds no statistics"),
+  "a list": (lambda p: p.write_bytes(pickle.dumps([1, 2])), [], "holds no statistics"),
+  "half": (lambda p: p.write_bytes(pickle.dumps({"fid": {"mu": A[0]}})), [], "holds no statistics"),
+  "text for mu": (
+    lambda p: edm2(p, A, fid={"mu": "x", "sigma": "y"}),
+    [],
+    "has no statistics 'fid'",
+  ),
+  "objects": (
+    lambda p: edm2(p, A, fid={"mu": np.array([{}], object), "sigma": A}),
+    [],
+    "no floats",
+  ),
+  "flags": (lambda p: edm2(p, A, fid={"mu": A[0] > 0, "sigma": A}), [], "no floats"),
+  "whole numbers": (
+    lambda p: edm2(p, A, fid={"mu": np.arange(3), "sigma": np.eye(3)}),
+    [],
+    "that is none",
+  ),
+  "three axes": (
+    lambda p: edm2(p, A, fid={"mu": A[0], "sigma": A[None]}),
+    [],
+    "array that is none",
+  ),
+  "shapes": (lambda p: edm2(p, A, fid={"mu": A[0], "sigma": A}), [], "want [D] and [D, D]"),
+  "not finite": (lambda p: edm2(p, np.where(A > 2, np.nan, A)), [], "not finite"),
+  "cut": (lambda p: (edm2(p, A), p.write_bytes(p.read_bytes()[:-900])), [], "is damaged"),
+  "nothing but a byte": (lambda p: p.write_bytes(b"\x80"), [], "damaged"),
+  "other widths": (wide, [], "these are others"),
+  "a metric of rows": (lambda p: edm2(p, A), ["--metrics=fid,kid"], "kid cannot be made"),
+  "a metric of another layer": (
+    lambda p: edm2(p, A),
+    ["--metrics=fid_768"],
+    "did you mean 'fid768'",
+  ),
+  "num": (lambda p: edm2(p, A), ["--num=9"], "leave --num"),
+  "the judge": (lambda p: edm2(p, A), ["--features=judge"], "of inception or dinov2"),
+  "no ref": (lambda p: edm2(p, A), ["--ref="], "--ref= is empty"),
+  "a ref of images": (lambda p: edm2(p, A), ["--ref=digits"], "--ref must be statistics"),
+  "dinov2 alone": (
+    lambda p: p.write_bytes(pickle.dumps({"fd_dinov2": gaussian(A)})),
+    [],
+    "no statistics 'fid'",
+  ),
 }
 
 
@@ -186,61 +221,92 @@ def test_pairs_that_cannot_be_compared(case, verb, tmp_path, monkeypatch):
   npz(tmp_path / "real.npz", B)
   before = tree(tmp_path)
   status, printed, err = verb(
-      "--samples", own, "--ref", tmp_path / "real.npz", "--protocol=edm",
-      "--out", tmp_path / "x.json", *flags)
+    "--samples",
+    own,
+    "--ref",
+    tmp_path / "real.npz",
+    "--protocol=edm",
+    "--out",
+    tmp_path / "x.json",
+    *flags,
+  )
   assert (status, printed, len(err)) == (2, "", 1), err
   assert said in err[0] and tree(tmp_path) == before
 
 
-@pytest.mark.parametrize(("names", "said"), [
+@pytest.mark.parametrize(
+  ("names", "said"),
+  [
     (("mean", "cov"), "a mean as mu and a covariance as sigma"),
     (("m", "s"), "a mean as mu and a covariance as sigma"),
     (("mean", "covariance", "n"), "a mean as mu"),
     (("pool_3",), "mu=f.mean(0)"),
     (("real_feats", "real_labels"), "being its real_feats"),
-    (("x",), "holds x: a reference is mu")])
+    (("x",), "holds x: a reference is mu"),
+  ],
+)
 def test_arrays_by_other_names(names, said, verb, tmp_path):
   np.savez(tmp_path / "real.npz", **dict.fromkeys(names, A))
   np.save(tmp_path / "own.npy", looks.pictures(9))
-  status, _, err = verb("--samples", tmp_path / "own.npy", "--ref",
-                        tmp_path / "real.npz", "--protocol=edm")
+  status, _, err = verb(
+    "--samples", tmp_path / "own.npy", "--ref", tmp_path / "real.npz", "--protocol=edm"
+  )
   assert status == 2 and len(err) == 1 and said in err[0], err
   assert "mu" in err[0] and "sigma" in err[0]
 
 
-@pytest.mark.parametrize("info", [
-    "hello", "[1]", "{}", '{"protocol": 3}', "[" * 9999])
+@pytest.mark.parametrize("info", ["hello", "[1]", "{}", '{"protocol": 3}', "[" * 9999])
 def test_what_others_call_info_is_theirs(info, verb, tmp_path):
   npz(tmp_path / "a.npz", A, info=np.array(info))
   npz(tmp_path / "b.npz", B, info=np.arange(3), count=np.arange(2))
-  status, printed, err = verb("--samples", tmp_path / "a.npz", "--ref",
-                              tmp_path / "b.npz", "--protocol=edm")
+  status, printed, err = verb(
+    "--samples", tmp_path / "a.npz", "--ref", tmp_path / "b.npz", "--protocol=edm"
+  )
   assert status == 0 and "fid@edm" in printed, err
 
 
 def ours(path, f, resize="tf", sha256="ab", size="8x8"):
-  npz(path, f, count=np.int64(len(f)), info=np.array(json.dumps({
-      "protocol": {"resize": resize}, "reference": {
-          "kind": "file", "name": f"{path.name} of old", "sha256": sha256,
-          "images": len(f), "size": size},
-      "features": {"name": "inception", "sha256": sha256}})))
+  npz(
+    path,
+    f,
+    count=np.int64(len(f)),
+    info=np.array(
+      json.dumps(
+        {
+          "protocol": {"resize": resize},
+          "reference": {
+            "kind": "file",
+            "name": f"{path.name} of old",
+            "sha256": sha256,
+            "images": len(f),
+            "size": size,
+          },
+          "features": {"name": "inception", "sha256": sha256},
+        }
+      )
+    ),
+  )
 
 
-@pytest.mark.parametrize(("change", "said"), [
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
     (dict(resize="clean"), "was made with resize clean"),
-    (dict(sha256="cd"), "features of other weights")])
-def test_our_own_are_compared_if_they_were_made_alike(
-    change, said, verb, tmp_path):
+    (dict(sha256="cd"), "features of other weights"),
+  ],
+)
+def test_our_own_are_compared_if_they_were_made_alike(change, said, verb, tmp_path):
   ours(tmp_path / "a.npz", A)
   ours(tmp_path / "b.npz", B, size="6x6")
-  argv = ("--samples", tmp_path / "a.npz", "--protocol=edm", "--out",
-          tmp_path / "x.json", "--ref")
+  argv = ("--samples", tmp_path / "a.npz", "--protocol=edm", "--out", tmp_path / "x.json", "--ref")
   status, printed, err = verb(*argv, tmp_path / "b.npz")
   assert status == 0 and "40 images against b.npz of old" in printed
   assert "taken on trust" not in "".join(err)
   assert "samples are 8x8 and the reference 6x6" in "".join(err)
   assert json.loads((tmp_path / "x.json").read_text())["features"] == {
-      "name": "inception", "sha256": "ab"}
+    "name": "inception",
+    "sha256": "ab",
+  }
   ours(tmp_path / "b.npz", B, **change)
   status, _, err = verb(*argv, tmp_path / "b.npz")
   assert status == 2 and said in err[0]
@@ -248,10 +314,14 @@ def test_our_own_are_compared_if_they_were_made_alike(
 
 @pytest.mark.parametrize("field", ["protocol", "features", "reference"])
 def test_our_own_that_were_edited(field, verb, tmp_path):
-  info = {"protocol": {"resize": "tf"}, "reference": {"name": "x"},
-          "features": {"name": "inception", "sha256": "ab"}} | {field: {}}
+  info = {
+    "protocol": {"resize": "tf"},
+    "reference": {"name": "x"},
+    "features": {"name": "inception", "sha256": "ab"},
+  } | {field: {}}
   npz(tmp_path / "a.npz", A, info=np.array(json.dumps(info)))
   npz(tmp_path / "b.npz", B)
-  status, _, err = verb("--samples", tmp_path / "a.npz", "--ref",
-                        tmp_path / "b.npz", "--protocol=edm")
+  status, _, err = verb(
+    "--samples", tmp_path / "a.npz", "--ref", tmp_path / "b.npz", "--protocol=edm"
+  )
   assert status == 2 and f"damaged: it lacks {field}" in err[0]

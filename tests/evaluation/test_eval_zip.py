@@ -1,4 +1,5 @@
 """Archives and folders of pictures: read alike, and refused before the work."""
+
 import io
 import json
 import os
@@ -40,8 +41,7 @@ def pack(path, entries, kind=zipfile.ZIP_STORED):
 def stylegan(path, x, y=None, **more):
   """As StyleGAN2's and EDM's dataset_tool.py packs images."""
   names = [f"{i // 4:05}/img{i:08}.png" for i in range(len(x))]
-  labels = None if y is None else [[n, int(v)] for n, v in zip(
-      names, y, strict=True)]
+  labels = None if y is None else [[n, int(v)] for n, v in zip(names, y, strict=True)]
   entries = dict(zip(names, map(png, x), strict=True))
   pack(path, entries | {"dataset.json": json.dumps({"labels": labels})} | more)
   return names
@@ -50,8 +50,7 @@ def stylegan(path, x, y=None, **more):
 @pytest.mark.parametrize("y", [None, np.array([3, 0, 1, 1, 2, 3, 0, 0, 9, 1])])
 def test_an_archive_is_read_as_the_folder_of_its_files(y, tmp_path):
   x = looks.pictures(10)
-  stylegan(tmp_path / "x.zip", x, y, **{
-      "__MACOSX/00000/._img.png": b"", "notes.txt": b"hello"})
+  stylegan(tmp_path / "x.zip", x, y, **{"__MACOSX/00000/._img.png": b"", "notes.txt": b"hello"})
   images = open_images(str(tmp_path / "x.zip"), ADM)
   np.testing.assert_array_equal(everything(images), x)
   assert images.labels is None if y is None else (images.labels == y).all()
@@ -70,34 +69,47 @@ def test_an_archive_is_read_as_the_folder_of_its_files(y, tmp_path):
 
 
 def cut(data):
-  return data[:len(data) // 2]
+  return data[: len(data) // 2]
 
 
 def length(data, size):
   """Another length in the directory for the first entry."""
   at = data.index(b"PK\1\2") + 24
-  return data[:at] + size.to_bytes(4, "little") + data[at + 4:]
+  return data[:at] + size.to_bytes(4, "little") + data[at + 4 :]
 
 
 PNG = png(looks.pictures(1)[0])
 LABELS = '{"labels": [["a.png", 0], ["b.png", 1]]}'
 ARCHIVES = {
-    "nothing": ({}, "no images"),
-    "text": ({"a.txt": b"hello"}, "no images"),
-    "hidden": ({"x/.a.png": PNG}, "no images"),
-    "broken picture": ({"a.png": PNG, "b.png": cut(PNG)}, "b.png cannot be"),
-    "no picture": ({"a.png": b"hello", "b.png": PNG}, "a.png cannot be read"),
-    "mixed sizes": ({"a.png": PNG, "b.png": png(looks.pictures(1, size=9)[0])},
-                    "b.png is 9x9, others are 8x8"),
-    "grey": ({"a.png": png(looks.pictures(1)[0][..., 0])}, r"grey \(L\)"),
-    "labels missing": ({"a.png": PNG, "c.png": PNG, "dataset.json": LABELS},
-                       "no label of c.png"),
-    **{f"labels {t[:30]}": ({"a.png": PNG, "dataset.json": t}, "dataset.json")
-       for t in ("", "[]", "{}", '{"labels": 3}', '{"labels": ["a.png"]}',
-                 '{"labels": [["a.png", -1]]}', '{"labels": [["a.png", 1.5]]}',
-                 '{"labels": [["a.png", [1, 0]]]}', "[" * 99999,
-                 '{"labels": [[["a.png"], 1]]}', '{"labels": {"a.png": 1}}',
-                 '{"labels": [["a.png", ' + "9" * 5000 + "]]}")}}
+  "nothing": ({}, "no images"),
+  "text": ({"a.txt": b"hello"}, "no images"),
+  "hidden": ({"x/.a.png": PNG}, "no images"),
+  "broken picture": ({"a.png": PNG, "b.png": cut(PNG)}, "b.png cannot be"),
+  "no picture": ({"a.png": b"hello", "b.png": PNG}, "a.png cannot be read"),
+  "mixed sizes": (
+    {"a.png": PNG, "b.png": png(looks.pictures(1, size=9)[0])},
+    "b.png is 9x9, others are 8x8",
+  ),
+  "grey": ({"a.png": png(looks.pictures(1)[0][..., 0])}, r"grey \(L\)"),
+  "labels missing": ({"a.png": PNG, "c.png": PNG, "dataset.json": LABELS}, "no label of c.png"),
+  **{
+    f"labels {t[:30]}": ({"a.png": PNG, "dataset.json": t}, "dataset.json")
+    for t in (
+      "",
+      "[]",
+      "{}",
+      '{"labels": 3}',
+      '{"labels": ["a.png"]}',
+      '{"labels": [["a.png", -1]]}',
+      '{"labels": [["a.png", 1.5]]}',
+      '{"labels": [["a.png", [1, 0]]]}',
+      "[" * 99999,
+      '{"labels": [[["a.png"], 1]]}',
+      '{"labels": {"a.png": 1}}',
+      '{"labels": [["a.png", ' + "9" * 5000 + "]]}",
+    )
+  },
+}
 
 
 @pytest.mark.parametrize("case", ARCHIVES)
@@ -109,9 +121,17 @@ def test_archives_that_are_refused(case, tmp_path):
   assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("change", [
-    cut, lambda d: b"", lambda d: b"hello", lambda d: length(d, 2**31),
-    lambda d: length(d, 1), lambda d: d[:50] + bytes([d[50] ^ 9]) + d[51:]])
+@pytest.mark.parametrize(
+  "change",
+  [
+    cut,
+    lambda d: b"",
+    lambda d: b"hello",
+    lambda d: length(d, 2**31),
+    lambda d: length(d, 1),
+    lambda d: d[:50] + bytes([d[50] ^ 9]) + d[51:],
+  ],
+)
 def test_damaged_archives(change, tmp_path):
   pack(tmp_path / "x.zip", {"a.png": PNG, "b.png": PNG})
   data = (tmp_path / "x.zip").read_bytes()
@@ -134,27 +154,29 @@ def folder(path, infos):
 
 
 def made(i, num=4, **change):
-  return json.dumps({"workdir": "W", "step": 5, "seed": 0, "num": num,
-                     "knobs": {"steps": 9}} | change | {
-                         "index": i, "label": i % 3})
+  return json.dumps(
+    {"workdir": "W", "step": 5, "seed": 0, "num": num, "knobs": {"steps": 9}}
+    | change
+    | {"index": i, "label": i % 3}
+  )
 
 
 ORIGINS = {  # what pictures say -> what is warned of
-    "one making": ([made(i) for i in range(4)], None),
-    "none say": ([None] * 4, None),
-    "two steps": ([made(i) for i in range(3)] + [made(3, step=8)],
-                  "several makings: 3 of W, step 5, seed 0; 1 of W, step 8"),
-    "two seeds": ([made(0), made(1), made(2, seed=1)], "several makings"),
-    "two models": ([made(0), made(1, workdir="V")], "several makings"),
-    "two numbers": ([made(i) for i in range(4)]
-                    + [made(i, num=9) for i in range(4, 9)], "several"),
-    "knobs": ([made(0), made(1, knobs={"steps": 3})], "several makings"),
-    "some say": ([made(0), made(1), None], "1 of unknown origin"),
-    "many": ([made(0, seed=i) for i in range(9)], "and 6 more"),
-    "a part": ([made(i, num=90) for i in range(4)], "which were 90"),
-    "nonsense": (["{", "[]", "3", '"x"', "[" * 99999, "null"], None),
-    "odd fields": ([made(i, num="x", step=[1], workdir=None)
-                    for i in range(4)], None),
+  "one making": ([made(i) for i in range(4)], None),
+  "none say": ([None] * 4, None),
+  "two steps": (
+    [made(i) for i in range(3)] + [made(3, step=8)],
+    "several makings: 3 of W, step 5, seed 0; 1 of W, step 8",
+  ),
+  "two seeds": ([made(0), made(1), made(2, seed=1)], "several makings"),
+  "two models": ([made(0), made(1, workdir="V")], "several makings"),
+  "two numbers": ([made(i) for i in range(4)] + [made(i, num=9) for i in range(4, 9)], "several"),
+  "knobs": ([made(0), made(1, knobs={"steps": 3})], "several makings"),
+  "some say": ([made(0), made(1), None], "1 of unknown origin"),
+  "many": ([made(0, seed=i) for i in range(9)], "and 6 more"),
+  "a part": ([made(i, num=90) for i in range(4)], "which were 90"),
+  "nonsense": (["{", "[]", "3", '"x"', "[" * 99999, "null"], None),
+  "odd fields": ([made(i, num="x", step=[1], workdir=None) for i in range(4)], None),
 }
 
 
@@ -165,8 +187,7 @@ def test_pictures_of_several_makings_are_warned_of(case, archive, tmp_path):
   folder(tmp_path / "f", infos)
   name = tmp_path / "f"
   if archive:
-    pack(tmp_path / "x.zip", {
-        p.name: p.read_bytes() for p in name.iterdir()})
+    pack(tmp_path / "x.zip", {p.name: p.read_bytes() for p in name.iterdir()})
     name = tmp_path / "x.zip"
   warnings = open_images(str(name), ADM).warnings
   assert len(warnings) == (said is not None)
@@ -194,8 +215,8 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_a_tree_of_pictures_keeps_its_checksum(tmp_path):
   # Lines "name sha256", as ever: cards of old stay comparable.
   import hashlib
+
   (tmp_path / "f").mkdir()
   (tmp_path / "f" / "ä.png").write_bytes(PNG)
   line = f"ä.png {hashlib.sha256(PNG).hexdigest()}\n".encode()
-  assert open_images(str(tmp_path / "f"), ADM).card["sha256"] == (
-      hashlib.sha256(line).hexdigest())
+  assert open_images(str(tmp_path / "f"), ADM).card["sha256"] == (hashlib.sha256(line).hexdigest())

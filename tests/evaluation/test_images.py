@@ -1,4 +1,5 @@
 """Images from anywhere: the same bytes in order, or a line that says why."""
+
 import io
 import zipfile
 
@@ -32,8 +33,7 @@ def test_a_sample_file_is_streamed_from_anywhere(save, tmp_path, monkeypatch):
   images = SampleFile.open(str(tmp_path / "x.npz"), "round")
   np.testing.assert_array_equal(images.labels, y)
   for start, stop in ((0, 50), (17, 50), (3, 9), (49, 50)):
-    np.testing.assert_array_equal(everything(images, start, stop),
-                                  x[start:stop])
+    np.testing.assert_array_equal(everything(images, start, stop), x[start:stop])
   few = list(images.stored.rows(0, 50, most=5 * x[0].nbytes))
   assert [len(a) for a in few] == [5] * 10
   np.testing.assert_array_equal(np.concatenate(few), x)
@@ -66,8 +66,7 @@ def test_sizes_may_differ_where_the_protocol_resizes_each(tmp_path):
   save_folder(tmp_path, looks.pictures(3))
   Image.fromarray(looks.pictures(1, size=12)[0]).save(tmp_path / "0001.png")
   clean = open_images(str(tmp_path), PROTOCOLS["clean-fid"])
-  assert [x.shape for x in clean.read(0, 3)] == [
-      (1, 8, 8, 3), (1, 12, 12, 3), (1, 8, 8, 3)]
+  assert [x.shape for x in clean.read(0, 3)] == [(1, 8, 8, 3), (1, 12, 12, 3), (1, 8, 8, 3)]
   with pytest.raises(UserError, match="0001.png is 12x12, others are 8x8"):
     everything(open_images(str(tmp_path), PROTOCOLS["adm"]))
 
@@ -75,9 +74,10 @@ def test_sizes_may_differ_where_the_protocol_resizes_each(tmp_path):
 def test_what_references_convert_is_converted_if_asked(tmp_path):
   rgb = looks.pictures(1)[0]
   for name, image in {
-      "a": Image.fromarray(rgb[..., 0]),
-      "b": Image.fromarray(np.dstack([rgb, rgb[..., :1]])),
-      "c": Image.fromarray(rgb).quantize(256)}.items():
+    "a": Image.fromarray(rgb[..., 0]),
+    "b": Image.fromarray(np.dstack([rgb, rgb[..., :1]])),
+    "c": Image.fromarray(rgb).quantize(256),
+  }.items():
     image.save(tmp_path / f"{name}.png")
   with pytest.raises(UserError, match=r"a.png is grey \(L\).*--convert"):
     everything(Folder.open(str(tmp_path), False, False))
@@ -124,18 +124,17 @@ def test_bytes_are_made_of_floats_as_the_references_do():
   np.testing.assert_array_equal(quantise(x, "round"), np.floor(want))
   # torchvision's save_image: mul(255).add(0.5).clamp(0, 255), of [0, 1].
   u = np.linspace(0, 1, 511, dtype=np.float32)
-  np.testing.assert_array_equal(
-      quantise(u, "round", "unit"), np.floor(u * 255 + 0.5))
+  np.testing.assert_array_equal(quantise(u, "round", "unit"), np.floor(u * 255 + 0.5))
   every = np.arange(256)
   for rule in ("round", "truncate"):  # bytes come back as they were
-    np.testing.assert_array_equal(
-        quantise(every.astype(np.float32), rule, "bytes"), every)
+    np.testing.assert_array_equal(quantise(every.astype(np.float32), rule, "bytes"), every)
   assert (quantise(every / 127.5 - 1, "round") == every).all()
   assert quantise(np.array([-9.0, 9.0]), "round").tolist() == [0, 255]
 
 
-@pytest.mark.parametrize(("span", "scale", "shift"), [
-    ("signed", 1 / 127.5, -1), ("unit", 1 / 255, 0), ("bytes", 1, 0)])
+@pytest.mark.parametrize(
+  ("span", "scale", "shift"), [("signed", 1 / 127.5, -1), ("unit", 1 / 255, 0), ("bytes", 1, 0)]
+)
 def test_floats_need_to_be_told_apart(span, scale, shift, tmp_path):
   x = looks.pictures(9)
   np.savez(tmp_path / "x.npz", (x * scale + shift).astype(np.float32))
@@ -150,28 +149,28 @@ def test_floats_need_to_be_told_apart(span, scale, shift, tmp_path):
 
 
 RANGES = {  # least, most, --floats -> what is said; None: nothing
-    "signed": (-1, 1, "signed", None),
-    "signed, a little beyond": (-1.02, 1.01, "signed", None),
-    "unit": (0, 1, "unit", None),
-    "unit, a little beyond": (-0.005, 1.004, "unit", None),
-    "bytes": (0, 255, "bytes", None),
-    "dark for unit": (-1, 0, "unit", "which is not [0, 1]"),
-    "signed for unit": (-1, 1, "unit", "it looks like --floats=signed"),
-    "half signed for unit": (-0.5, 0.5, "unit", "cannot be"),
-    "unit for signed": (0, 1, "signed", "it looks like --floats=unit"),
-    "half for signed": (-0.5, 0.5, "signed", "a small part of [-1, 1]"),
-    "dim for unit": (0, 0.4, "unit", "a small part of [0, 1]"),
-    "dark for signed": (-1, 0, "signed", "a small part of [-1, 1]"),
-    "far for signed": (-3, 3, "signed", "cannot be"),
-    "overshoot for signed": (-1.06, 1.06, "signed", "and was clipped"),
-    "normal for signed": (-1.9, 1.9, "signed", "cannot be"),
-    "unit for bytes": (0, 1, "bytes", "it looks like --floats=unit"),
-    "signed for bytes": (-1, 1, "bytes", "it looks like --floats=signed"),
-    "centred for bytes": (-128, 127, "bytes", "cannot be"),
-    "16 bits for bytes": (0, 65535, "bytes", "cannot be"),
-    "dim for bytes": (0, 60, "bytes", "a small part of 0 .. 255"),
-    "bytes for unit": (0, 255, "unit", "it looks like --floats=bytes"),
-    "bytes for signed": (0, 255, "signed", "it looks like --floats=bytes"),
+  "signed": (-1, 1, "signed", None),
+  "signed, a little beyond": (-1.02, 1.01, "signed", None),
+  "unit": (0, 1, "unit", None),
+  "unit, a little beyond": (-0.005, 1.004, "unit", None),
+  "bytes": (0, 255, "bytes", None),
+  "dark for unit": (-1, 0, "unit", "which is not [0, 1]"),
+  "signed for unit": (-1, 1, "unit", "it looks like --floats=signed"),
+  "half signed for unit": (-0.5, 0.5, "unit", "cannot be"),
+  "unit for signed": (0, 1, "signed", "it looks like --floats=unit"),
+  "half for signed": (-0.5, 0.5, "signed", "a small part of [-1, 1]"),
+  "dim for unit": (0, 0.4, "unit", "a small part of [0, 1]"),
+  "dark for signed": (-1, 0, "signed", "a small part of [-1, 1]"),
+  "far for signed": (-3, 3, "signed", "cannot be"),
+  "overshoot for signed": (-1.06, 1.06, "signed", "and was clipped"),
+  "normal for signed": (-1.9, 1.9, "signed", "cannot be"),
+  "unit for bytes": (0, 1, "bytes", "it looks like --floats=unit"),
+  "signed for bytes": (-1, 1, "bytes", "it looks like --floats=signed"),
+  "centred for bytes": (-128, 127, "bytes", "cannot be"),
+  "16 bits for bytes": (0, 65535, "bytes", "cannot be"),
+  "dim for bytes": (0, 60, "bytes", "a small part of 0 .. 255"),
+  "bytes for unit": (0, 255, "unit", "it looks like --floats=bytes"),
+  "bytes for signed": (0, 255, "signed", "it looks like --floats=bytes"),
 }
 
 
@@ -247,25 +246,23 @@ def flipped(path, x):
 
 
 SAVED = {
-    "pickles": (pickled, "pickled Python objects"),
-    "torn": (torn, "cannot be read"),
-    "short": (short, r"1,728 bytes, and there are 1,678"),
-    "a flipped bit": (flipped, "CRC"),
-    "no file": (lambda p, x: None, "there is no file"),
-    "other arrays": (lambda p, x: np.savez(p, images=x), "arr_0, but images"),
-    "text": (lambda p, x: p.write_text("hello"), "cannot be read"),
-    "float64": (lambda p, x: np.savez(p, x / 255.0), "float64, not uint8"),
-    "int64": (lambda p, x: np.savez(p, x.astype(int)), "wanted are bytes"),
-    "NCHW": (lambda p, x: np.savez(p, x.transpose(0, 3, 1, 2)),
-             "channels come first"),
-    "grey": (lambda p, x: np.savez(p, x[..., :1]), "grey, not RGB; --convert"),
-    "RGBA": (lambda p, x: np.savez(p, x[..., [0, 1, 2, 0]]), "transparent"),
-    "flat": (lambda p, x: np.savez(p, x[0]), "wanted are images"),
-    "none": (lambda p, x: np.savez(p, x[:0]), "wanted are images"),
-    "Fortran": (lambda p, x: np.savez(p, np.asfortranarray(x)), "Fortran"),
-    "NaN": (lambda p, x: np.savez(p, np.where(x > 200, np.nan, x / 255.0)),
-            "NaN"),
-    "labels": (lambda p, x: np.savez(p, x, np.arange(3)), "labels of its 9"),
+  "pickles": (pickled, "pickled Python objects"),
+  "torn": (torn, "cannot be read"),
+  "short": (short, r"1,728 bytes, and there are 1,678"),
+  "a flipped bit": (flipped, "CRC"),
+  "no file": (lambda p, x: None, "there is no file"),
+  "other arrays": (lambda p, x: np.savez(p, images=x), "arr_0, but images"),
+  "text": (lambda p, x: p.write_text("hello"), "cannot be read"),
+  "float64": (lambda p, x: np.savez(p, x / 255.0), "float64, not uint8"),
+  "int64": (lambda p, x: np.savez(p, x.astype(int)), "wanted are bytes"),
+  "NCHW": (lambda p, x: np.savez(p, x.transpose(0, 3, 1, 2)), "channels come first"),
+  "grey": (lambda p, x: np.savez(p, x[..., :1]), "grey, not RGB; --convert"),
+  "RGBA": (lambda p, x: np.savez(p, x[..., [0, 1, 2, 0]]), "transparent"),
+  "flat": (lambda p, x: np.savez(p, x[0]), "wanted are images"),
+  "none": (lambda p, x: np.savez(p, x[:0]), "wanted are images"),
+  "Fortran": (lambda p, x: np.savez(p, np.asfortranarray(x)), "Fortran"),
+  "NaN": (lambda p, x: np.savez(p, np.where(x > 200, np.nan, x / 255.0)), "NaN"),
+  "labels": (lambda p, x: np.savez(p, x, np.arange(3)), "labels of its 9"),
 }
 
 
@@ -279,10 +276,16 @@ def test_files_that_are_not_samples(case, tmp_path):
   assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "said"), [
-    ("{}/x.pkl", "may be a pickle"), ("{}/x.pt", "may be a pickle"),
-    ("{}/none", "no file, folder or data set"), ("{}", "there are no images"),
-    ("tfsd:cifar10", "tfds:NAME")])
+@pytest.mark.parametrize(
+  ("name", "said"),
+  [
+    ("{}/x.pkl", "may be a pickle"),
+    ("{}/x.pt", "may be a pickle"),
+    ("{}/none", "no file, folder or data set"),
+    ("{}", "there are no images"),
+    ("tfsd:cifar10", "tfds:NAME"),
+  ],
+)
 def test_names_of_nothing(name, said, tmp_path):
   with pytest.raises(UserError, match=said):
     open_images(name.format(tmp_path), PROTOCOLS["adm"])

@@ -1,4 +1,5 @@
 """Judges: what real data, copies, noise and half of the classes score."""
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ def judge(tmp_path_factory):
     c = whole(*args)
     c.steps = c.checkpoint.every = 150
     return c
+
   patch.setattr(judges, "judge_config", short)
   data = ConfigDict(dict(source="digits", split="train"))
   yield judges.open_judge(data, str(tmp_path_factory.mktemp("judge")))
@@ -26,8 +28,7 @@ def judge(tmp_path_factory):
 
 def test_real_training_images_beat_the_floor(judge):
   x, y = judge.real.arrays()
-  own, floor = (judges.means(s) for s in (
-      judge.scores(x, y, cas=False), judge.floor()))
+  own, floor = (judges.means(s) for s in (judge.scores(x, y, cas=False), judge.floor()))
   assert own["frechet@digits-cnn"] < floor["frechet@digits-cnn"]
   assert own["precision@digits-cnn"] == 1 >= floor["precision@digits-cnn"]
   assert 0.9 < floor["cas@digits-cnn"] <= 1
@@ -77,14 +78,18 @@ def test_scores_are_means_over_sets_as_large_as_the_test_split(judge):
   x, _ = judge.real.arrays()
   scores = judge.scores(x, None)
   assert len(scores["frechet@digits-cnn"]) == len(x) // len(judge.test)
-  few = judge.scores(x[:len(judge.test)], None)
+  few = judge.scores(x[: len(judge.test)], None)
   assert len(few["frechet@digits-cnn"]) == 1
 
 
-@pytest.mark.parametrize("x, word", [
+@pytest.mark.parametrize(
+  "x, word",
+  [
     (np.zeros((100, 8, 8, 3), np.uint8), "samples are uint8"),
     (np.zeros((100, 8, 8, 1), np.float32), "samples are float32"),
-    (np.zeros((9, 8, 8, 1), np.uint8), "too few")])
+    (np.zeros((9, 8, 8, 1), np.uint8), "too few"),
+  ],
+)
 def test_strange_samples_are_refused(judge, x, word):
   with pytest.raises(UserError, match=word):
     judge.scores(x, None)
@@ -112,21 +117,36 @@ def test_the_verb_judges_a_file(judge, tmp_path, capsys, monkeypatch):
   x, y = judge.real.arrays()
   np.savez(tmp_path / "x.npz", x[:400], y[:400])
   status, out, _ = call(
-      capsys, monkeypatch, "evaluate", "--samples", tmp_path / "x.npz",
-      "--data", "digits", "--judge", judge.home, "--out", tmp_path / "s.json")
+    capsys,
+    monkeypatch,
+    "evaluate",
+    "--samples",
+    tmp_path / "x.npz",
+    "--data",
+    "digits",
+    "--judge",
+    judge.home,
+    "--out",
+    tmp_path / "s.json",
+  )
   assert status == 0 and "frechet@digits-cnn" in out
   import json
+
   card = json.loads((tmp_path / "s.json").read_text())
   assert card["scores"]["precision@digits-cnn"] == 1
   assert card["judge"]["features"] == "digits-cnn"
   assert card["made"]["fingerprint"]
 
 
-@pytest.mark.parametrize("flags, word", [
+@pytest.mark.parametrize(
+  "flags, word",
+  [
     ((), "one of --workdir"),
     (("--samples", "x.npz"), "--data"),
     (("--samples", "nowhere.npz", "--data", "digits"), "no file"),
-    (("--workdir", "nowhere"), "no folder")])
+    (("--workdir", "nowhere"), "no folder"),
+  ],
+)
 def test_mistakes_end_in_a_line(flags, word, capsys, monkeypatch):
   status, _, err = call(capsys, monkeypatch, "evaluate", *flags)
   assert status == 2 and len(err) == 1 and word in err[0]
@@ -137,8 +157,7 @@ def test_the_accuracy_of_each_class_by_name(judge):
   wrong = np.where(y == 3, 4, y).astype(np.int32)
   by_class = judge.cas_by_class(x, wrong)
   assert list(by_class) == [str(i) for i in range(10)]
-  assert by_class["3"] == 0 and min(v for k, v in by_class.items()
-                                    if k not in "34") > 0.5
+  assert by_class["3"] == 0 and min(v for k, v in by_class.items() if k not in "34") > 0.5
   truth = judge.test.arrays()[1]
   whole = sum(v * (truth == int(k)).sum() for k, v in by_class.items())
   assert judge.cas(x, wrong) == pytest.approx(whole / len(truth))

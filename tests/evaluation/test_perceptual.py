@@ -1,4 +1,5 @@
 """LPIPS is what its authors' code says; a classifier's distance is by hand."""
+
 import dataclasses
 import json
 import pathlib
@@ -25,8 +26,7 @@ SEED = json.loads(str(CASE["manifest"]))["seed"]
 
 def value(name, shape):
   """The golden case's rule."""
-  z = np.random.Generator(np.random.PCG64(
-      [SEED, zlib.crc32(name.encode())])).standard_normal(shape)
+  z = np.random.Generator(np.random.PCG64([SEED, zlib.crc32(name.encode())])).standard_normal(shape)
   if name.startswith("lin"):
     z = abs(z)
   else:
@@ -37,11 +37,9 @@ def value(name, shape):
 def weights(net):
   """Of torchvision's features, and the linear ones."""
   trunk = {"alex": lpips.ALEX, "vgg": lpips.VGG}[net]
-  lin = {f"lin{i}.model.1.weight": (1, t.width, 1, 1)
-         for i, t in enumerate(trunk.taps)}
+  lin = {f"lin{i}.model.1.weight": (1, t.width, 1, 1) for i, t in enumerate(trunk.taps)}
   shapes = json.loads(str(CASE[f"{net}_names"]))
-  return ({k: value(k, s) for k, s in shapes.items()},
-          {k: value(k, s) for k, s in lin.items()})
+  return ({k: value(k, s) for k, s in shapes.items()}, {k: value(k, s) for k, s in lin.items()})
 
 
 def images():
@@ -60,8 +58,7 @@ def files(tmp_path_factory):
   folder, found = tmp_path_factory.mktemp("lpips"), {}
   for net in ("alex", "vgg"):
     trunk, lin = weights(net)
-    found[net] = (saved(folder / f"{net}.pth", trunk),
-                  saved(folder / f"{net}_lin.pth", lin))
+    found[net] = (saved(folder / f"{net}.pth", trunk), saved(folder / f"{net}_lin.pth", lin))
   return found
 
 
@@ -72,17 +69,14 @@ def test_lpips_is_its_authors_code(files, net):
   @jax.jit
   def by_layer(params, x, y):
     a, b = (looks.features(params, i) for i in (x, y))
-    layers = [distance([p], [q], [w])
-              for p, q, w in zip(a, b, looks.linear, strict=True)]
+    layers = [distance([p], [q], [w]) for p, q, w in zip(a, b, looks.linear, strict=True)]
     return distance(a, b, looks.linear), jnp.stack(layers), distance(a, b)
 
-  found = by_layer(looks.params, *(
-      (np.float32(i) - 127.5) / 127.5 for i in images()))
+  found = by_layer(looks.params, *((np.float32(i) - 127.5) / 127.5 for i in images()))
   for ours, theirs in zip(found, ("", "_layers", "_unweighted"), strict=True):
     np.testing.assert_allclose(ours, CASE[net + theirs], rtol=1e-5)
   assert looks.name == f"lpips@{net}" and not looks.card["published"]
-  assert len(looks.card["net"]["sha256"]) == 64 == len(
-      looks.card["lin"]["sha256"])
+  assert len(looks.card["net"]["sha256"]) == 64 == len(looks.card["lin"]["sha256"])
 
 
 def test_batches_do_not_matter_and_equal_images_are_0_apart(files):
@@ -91,16 +85,15 @@ def test_batches_do_not_matter_and_equal_images_are_0_apart(files):
   many = np.concatenate([x, y] * 2), np.concatenate([y, y] * 2)
   d = looks.distances(*many)  # 12 pairs: three batches, the last one padded
   assert d.dtype == np.float64
-  np.testing.assert_allclose(d, np.tile([*CASE["alex"], 0, 0, 0], 2),
-                             rtol=1e-5, atol=1e-12)
+  np.testing.assert_allclose(d, np.tile([*CASE["alex"], 0, 0, 0], 2), rtol=1e-5, atol=1e-12)
 
 
 def test_grey_images_are_seen_as_three_channels_alike(files):
   looks = dataclasses.replace(perceptual.open_lpips(*files["alex"]), batch=3)
   x, y = (i[..., :1] for i in images())
   np.testing.assert_allclose(
-      looks.distances(x, y),
-      looks.distances(*(i.repeat(3, -1) for i in (x, y))), rtol=1e-6)
+    looks.distances(x, y), looks.distances(*(i.repeat(3, -1) for i in (x, y))), rtol=1e-6
+  )
 
 
 @pytest.mark.parametrize("trunk", [lpips.ALEX, lpips.VGG])
@@ -109,12 +102,19 @@ def test_the_smallest_images(trunk):
     params, channels = [], 3
     for t in trunk.layers:
       shape = t.kernel, t.kernel, channels, t.width
-      params.append({"kernel": jax.ShapeDtypeStruct(shape, jnp.float32),
-                     "bias": jax.ShapeDtypeStruct((t.width,), jnp.float32)})
+      params.append(
+        {
+          "kernel": jax.ShapeDtypeStruct(shape, jnp.float32),
+          "bias": jax.ShapeDtypeStruct((t.width,), jnp.float32),
+        }
+      )
       channels = t.width
     return jax.eval_shape(
-        lambda p, x: lpips.features(trunk, p, x), params,
-        jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))[-1].shape
+      lambda p, x: lpips.features(trunk, p, x),
+      params,
+      jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32),
+    )[-1].shape
+
   assert last(trunk.least)[1:] == (1, 1, trunk.layers[-1].width)
   with pytest.raises((ValueError, ZeroDivisionError, AssertionError)):
     assert last(trunk.least - 1)[1] > 0
@@ -131,12 +131,13 @@ def test_distance_of_misfits():
 def test_files_that_do_not_fit(files, tmp_path, monkeypatch):
   net, lin = files["alex"]
   for args, message in (
-      ((net, None), "there is no --lpips_lin"),
-      ((None, lin), "there is no --lpips_net"),
-      ((net, files["vgg"][1]), "lin1.model.1.weight has shape"),
-      ((lin, lin), "torchvision's weights.*there is no features.0.weight"),
-      ((net, net), "linear weights.*there is no lin0.model.1.weight"),
-      ((tmp_path / "no.pth", lin), "there is no file")):
+    ((net, None), "there is no --lpips_lin"),
+    ((None, lin), "there is no --lpips_net"),
+    ((net, files["vgg"][1]), "lin1.model.1.weight has shape"),
+    ((lin, lin), "torchvision's weights.*there is no features.0.weight"),
+    ((net, net), "linear weights.*there is no lin0.model.1.weight"),
+    ((tmp_path / "no.pth", lin), "there is no file"),
+  ):
     with pytest.raises(UserError, match=message):
       perceptual.open_lpips(*args)
   assert not perceptual.given()
@@ -154,14 +155,14 @@ def untrained(name, **changes):
   c = config.load(f"configs/{name}.py")
   c.model.net.update(changes)
   model, rng = build(c.model), np.random.default_rng(1)
-  shapes, stats = jax.eval_shape(
-      model.init, {"x": jnp.zeros((1, 8, 8, 1))}, jax.random.key(0))
-  params = jax.tree.map(
-      lambda s: jnp.float32(rng.normal(0.3, 0.3, s.shape)), shapes)
-  state = core.State(step=jnp.int32(0), params=params, stats=stats, opt={},
-                     ema={}, skips=jnp.zeros(2, jnp.int32))
-  return Sampler(model, state, (8, 8, 1), np.dtype("uint8"), 10,
-                 {"workdir": "W", "dataset": "digits"})
+  shapes, stats = jax.eval_shape(model.init, {"x": jnp.zeros((1, 8, 8, 1))}, jax.random.key(0))
+  params = jax.tree.map(lambda s: jnp.float32(rng.normal(0.3, 0.3, s.shape)), shapes)
+  state = core.State(
+    step=jnp.int32(0), params=params, stats=stats, opt={}, ema={}, skips=jnp.zeros(2, jnp.int32)
+  )
+  return Sampler(
+    model, state, (8, 8, 1), np.dtype("uint8"), 10, {"workdir": "W", "dataset": "digits"}
+  )
 
 
 def test_a_classifiers_distance_is_by_hand():
@@ -170,36 +171,38 @@ def test_a_classifiers_distance_is_by_hand():
   assert looks.name == "perceptual@digits-cnn"
   rng = np.random.default_rng(0)
   x, y = rng.integers(0, 256, (2, 5, 8, 8, 1), np.uint8)
-  p = jax.tree.map(np.float64, jax.device_get(
-      sampler.state.params["net"]["encoder"]))
+  p = jax.tree.map(np.float64, jax.device_get(sampler.state.params["net"]["encoder"]))
   # What the encoder does on 8x8: two blocks before it is small enough.
   fx, fy = (by_hand(p, (np.float64(i) - 127.5) / 127.5) for i in (x, y))
   assert [f.shape for f in fx] == [(5, 8, 8, 8), (5, 4, 4, 16), (5, 4, 4, 16)]
   unit = lambda f: f / np.linalg.norm(f, axis=-1, keepdims=True)
-  wanted = sum(((unit(a) - unit(b)) ** 2).sum(-1).mean((1, 2))
-               for a, b in zip(fx, fy, strict=True))
+  wanted = sum(((unit(a) - unit(b)) ** 2).sum(-1).mean((1, 2)) for a, b in zip(fx, fy, strict=True))
   np.testing.assert_allclose(looks.distances(x, y), wanted, rtol=1e-5)
 
 
 def by_hand(p, x):
   """Activations of nets.convs.Encoder after each norm, in float64."""
   silu = lambda h: h / (1 + np.exp(-h))
+
   def conv(h, name, stride=1):
     k = p[name]["kernel"]
     # SAME: of stride 2 on an even size, all of its padding comes last.
     before = 1 if stride == 1 else 0
-    pad = np.pad(h, ((0, 0), (before, 2 - before), (before, 2 - before),
-                     (0, 0)))
+    pad = np.pad(h, ((0, 0), (before, 2 - before), (before, 2 - before), (0, 0)))
     n = h.shape[1] // stride
     return p[name]["bias"] + sum(
-        pad[:, i:i + n * stride:stride, j:j + n * stride:stride] @ k[i, j]
-        for i in range(3) for j in range(3))
+      pad[:, i : i + n * stride : stride, j : j + n * stride : stride] @ k[i, j]
+      for i in range(3)
+      for j in range(3)
+    )
+
   def norm(h, name):
     groups = h.shape[-1] // 4
     g = h.reshape(*h.shape[:3], groups, 4)
     mean, var = (f(g, axis=(1, 2, 4), keepdims=True) for f in (np.mean, np.var))
     g = ((g - mean) / np.sqrt(var + 1e-5)).reshape(h.shape)
     return silu(g * p[name]["scale"] + p[name]["bias"])
+
   h = conv(x, "Conv_0")
   first = norm(h, "GroupNorm_0")
   h = conv(conv(first, "Conv_1"), "Conv_2", 2)
@@ -211,9 +214,12 @@ def test_what_is_no_such_classifier():
   looks = perceptual.of_classifier(untrained("judge", width=8))
   with pytest.raises(UserError, match=r"looks at images \[8, 8, 1\]"):
     looks.distances(*images())
-  for model, why in ((object(), "is no classifier of nets.convs"), (
-      build(config.load("configs/digits_guide.py").model), "nets.convs"), (
-      Classifier(convs.Classifier(), process=lambda t: t), "noisy images")):
+  for model, why in (
+    (object(), "is no classifier of nets.convs"),
+    (build(config.load("configs/digits_guide.py").model), "nets.convs"),
+    (Classifier(convs.Classifier(), process=lambda t: t), "noisy images"),
+  ):
     with pytest.raises(UserError, match=why):
-      perceptual.of_classifier(Sampler(
-          model, None, (8, 8, 1), np.dtype("uint8"), 10, {"workdir": "W"}))
+      perceptual.of_classifier(
+        Sampler(model, None, (8, 8, 1), np.dtype("uint8"), 10, {"workdir": "W"})
+      )

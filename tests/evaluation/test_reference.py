@@ -1,4 +1,5 @@
 """References: every format of statistics, and what does not go together."""
+
 import dataclasses
 
 import looks
@@ -22,8 +23,13 @@ MAIN, SPATIAL = moments(F["pool3"]), moments(F["spatial"])
 
 
 def arrays(*names):
-  everything = {"mu": MAIN.mu, "sigma": MAIN.sigma, "mu_s": SPATIAL.mu,
-                "sigma_s": SPATIAL.sigma, "arr_0": X[:40]}
+  everything = {
+    "mu": MAIN.mu,
+    "sigma": MAIN.sigma,
+    "mu_s": SPATIAL.mu,
+    "sigma_s": SPATIAL.sigma,
+    "arr_0": X[:40],
+  }
   return {n: everything[n] for n in names}
 
 
@@ -35,19 +41,18 @@ def own(tmp_path):
 
 def evaluate(own, path, protocol, metrics=None):
   how = PROTOCOLS[protocol]
-  return Evaluation(open_reference(str(path), how), looks.Stub(), how,
-                    metrics).run(own)
+  return Evaluation(open_reference(str(path), how), looks.Stub(), how, metrics).run(own)
 
 
 def test_adms_file_has_statistics_of_all_and_images_of_some(own, tmp_path):
-  np.savez(tmp_path / "v.npz", **arrays("arr_0", "mu", "sigma", "mu_s",
-                                        "sigma_s"))
+  np.savez(tmp_path / "v.npz", **arrays("arr_0", "mu", "sigma", "mu_s", "sigma_s"))
   card = evaluate(own, tmp_path / "v.npz", "adm")
   f = looks.Stub().features(own.read(0, 120), ("pool3", "spatial"))
   for name, tap, real in (("fid", "pool3", MAIN), ("sfid", "spatial", SPATIAL)):
     a = moments(f[tap])
     assert card["scores"][f"{name}@adm"] == pytest.approx(
-        frechet(a.mu, a.sigma, real.mu, real.sigma), rel=1e-9)
+      frechet(a.mu, a.sigma, real.mu, real.sigma), rel=1e-9
+    )
   # Precision is that of the 40 images in the file, not of the 90 before them.
   np.savez(tmp_path / "few.npz", X[:40])
   few = evaluate(own, tmp_path / "few.npz", "adm")
@@ -71,51 +76,54 @@ def test_files_of_mu_and_sigma(name, own, tmp_path):
 
 def test_statistics_in_float32_do(own, tmp_path):
   np.savez(tmp_path / "a.npz", **arrays("mu", "sigma"))
-  np.savez(tmp_path / "b.npz", **{
-      k: v.astype(np.float32) for k, v in arrays("mu", "sigma").items()})
-  a, b = (evaluate(own, tmp_path / f"{n}.npz", "edm")["scores"]["fid@edm"]
-          for n in "ab")
+  np.savez(
+    tmp_path / "b.npz", **{k: v.astype(np.float32) for k, v in arrays("mu", "sigma").items()}
+  )
+  a, b = (evaluate(own, tmp_path / f"{n}.npz", "edm")["scores"]["fid@edm"] for n in "ab")
   assert a == pytest.approx(b, rel=1e-5)
 
 
 def test_our_own_statistics_are_what_they_were_made_of(own, tmp_path):
   np.savez(tmp_path / "real.npz", X)
   how = PROTOCOLS["adm"]
-  whole = Evaluation(open_reference(str(tmp_path / "real.npz"), how),
-                     looks.Stub(), how)
+  whole = Evaluation(open_reference(str(tmp_path / "real.npz"), how), looks.Stub(), how)
   card = whole.run(own)
-  save_statistics(tmp_path / "stats.npz", whole.measure().moments, "pool3",
-                  card)
+  save_statistics(tmp_path / "stats.npz", whole.measure().moments, "pool3", card)
   again = evaluate(own, tmp_path / "stats.npz", "adm", ("fid", "sfid"))
   for name in ("fid@adm", "sfid@adm"):
     assert again["scores"][name] == card["scores"][name]
   assert again["reference"]["sha256"] == card["reference"]["sha256"]
   cards.check_alike({"a": card, "b": again})
-  with pytest.raises(UserError, match="was made with resize tf, and this is "
-                     "half_pixel"):
+  with pytest.raises(UserError, match="was made with resize tf, and this is half_pixel"):
     evaluate(own, tmp_path / "stats.npz", "pytorch-fid")
 
 
-@pytest.mark.parametrize(("name", "names", "protocol", "said"), [
+@pytest.mark.parametrize(
+  ("name", "names", "protocol", "said"),
+  [
     ("v.npz", ("mu", "sigma", "mu_s", "sigma_s"), "clean-fid", "as 'tf'"),
-    ("cifar10_legacy_tensorflow_train_32.npz", ("mu", "sigma"), "clean-fid",
-     "resized as 'tf'"),
+    ("cifar10_legacy_tensorflow_train_32.npz", ("mu", "sigma"), "clean-fid", "resized as 'tf'"),
     ("cifar10_clean_train_32.npz", ("mu", "sigma"), "adm", "as 'clean'"),
-    ("cifar10_legacy_pytorch_train_32.npz", ("mu", "sigma"), "torch-fidelity",
-     "as 'half_pixel'"),
-    ("x.npz", ("mu",), "adm", "not both")])
+    ("cifar10_legacy_pytorch_train_32.npz", ("mu", "sigma"), "torch-fidelity", "as 'half_pixel'"),
+    ("x.npz", ("mu",), "adm", "not both"),
+  ],
+)
 def test_protocols_are_never_mixed(name, names, protocol, said, tmp_path):
   np.savez(tmp_path / name, **arrays(*names))
   with pytest.raises(UserError, match=said):
     open_reference(str(tmp_path / name), PROTOCOLS[protocol])
 
 
-@pytest.mark.parametrize(("change", "said"), [
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
     (dict(mu=MAIN.mu[:5]), r"mu of .* is \[5\] and sigma"),
     (dict(mu=MAIN.mu * np.nan), "not finite"),
     (dict(sigma=MAIN.sigma + np.triu(MAIN.sigma, 1)), "no covariance"),
     (dict(sigma=-MAIN.sigma), "negative variances"),
-    (dict(mu=np.array([{}], object)), "pickled")])
+    (dict(mu=np.array([{}], object)), "pickled"),
+  ],
+)
 def test_statistics_that_are_none(change, said, tmp_path):
   np.savez(tmp_path / "x.npz", **(arrays("mu", "sigma") | change))
   with pytest.raises(UserError, match=said):
@@ -135,14 +143,12 @@ def test_large_references_lend_some_images_to_precision(own, tmp_path):
   some = Evaluation(reference, looks.Stub(), how)
   card = some.run(own)
   keep = np.sort(np.random.RandomState(0).permutation(90)[:30])
-  np.testing.assert_array_equal(some.measure().rows["pool3"],
-                                F["pool3"][keep])
+  np.testing.assert_array_equal(some.measure().rows["pool3"], F["pool3"][keep])
   assert some.measure().moments["pool3"].n == 90
   assert card["reference"]["manifold"] == 30
   # Memorisation is looked for among all of them; precision stays what it is.
   whole = Evaluation(reference, looks.Stub(), how, ("pr", "copies"))
-  assert whole.run(own)["scores"]["precision@adm"] == (
-      card["scores"]["precision@adm"])
+  assert whole.run(own)["scores"]["precision@adm"] == (card["scores"]["precision@adm"])
   assert len(whole.measure().rows["pool3"]) == 90
 
 
@@ -154,31 +160,34 @@ def test_copies_are_shown(own, tmp_path):
   how = PROTOCOLS["adm"]
   images = SampleFile.open(str(tmp_path / "own.npz"), "truncate")
   card = Evaluation(
-      open_reference(str(tmp_path / "real.npz"), how), looks.Stub(), how,
-      ("copies",)).run(images, picture=tmp_path / "near.png")
+    open_reference(str(tmp_path / "real.npz"), how), looks.Stub(), how, ("copies",)
+  ).run(images, picture=tmp_path / "near.png")
   worst = card["copies"][0]
-  assert (worst["sample"], worst["nearest"][0], worst["distances"][0]) == (
-      17, 42, 0.0)
+  assert (worst["sample"], worst["nearest"][0], worst["distances"][0]) == (17, 42, 0.0)
   assert card["scores"]["identical@adm"] == pytest.approx(1 / 60)
   shown = np.asarray(Image.open(tmp_path / "near.png"))[:64:8, :64:8]
   np.testing.assert_array_equal(shown, X[42])
-  np.testing.assert_array_equal(
-      module.pick(images, np.array([50, 2, 50]))[0], own[50])
+  np.testing.assert_array_equal(module.pick(images, np.array([50, 2, 50]))[0], own[50])
 
 
 def test_classes_are_compared_one_by_one(tmp_path):
   x, y = looks.pictures(60, 2), np.arange(60) % 3
   np.savez(tmp_path / "own.npz", x, y)
   np.savez(tmp_path / "real.npz", X, np.arange(90) % 4)
-  card = evaluate(SampleFile.open(str(tmp_path / "own.npz"), "round"),
-                  tmp_path / "real.npz", "adm", ("fid_by_class",))
+  card = evaluate(
+    SampleFile.open(str(tmp_path / "own.npz"), "round"),
+    tmp_path / "real.npz",
+    "adm",
+    ("fid_by_class",),
+  )
   assert list(card["by_class"]) == ["0", "1", "2"]
   f = looks.Stub().features([x[y == 1]], ("pool3",))["pool3"]
   a, b = moments(f), moments(F["pool3"][1::4])
   want = frechet(a.mu, a.sigma, b.mu, b.sigma)
   assert card["by_class"]["1"] == pytest.approx(want, rel=1e-6)
   assert card["scores"]["fid_by_class@adm"] == pytest.approx(
-      np.mean(list(card["by_class"].values())))
+    np.mean(list(card["by_class"].values()))
+  )
 
 
 @pytest.mark.parametrize(("swap", "expected"), [(False, 0), (True, 1)])
@@ -195,6 +204,7 @@ def test_swapped_channels_are_suspected(swap, expected, tmp_path):
 def test_metrics_need_features(own, tmp_path):
   class Other(looks.Stub):
     taps = ("cls",)
+
   np.savez(tmp_path / "real.npz", X)
   how = PROTOCOLS["adm"]
   reference = open_reference(str(tmp_path / "real.npz"), how)

@@ -1,4 +1,5 @@
 """Weights are found, checked and read, out of either kind of file."""
+
 import gzip
 import hashlib
 import io
@@ -21,8 +22,10 @@ SCOPES = json.loads((GOLDEN / "inception_scopes.json").read_text())
 
 def field(number, value):
   """One field of a protocol buffer."""
+
   def varint(n):
     return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
+
   if isinstance(value, int):
     return varint(number << 3) + varint(value)
   return varint(number << 3 | 2) + varint(len(value)) + value
@@ -31,30 +34,33 @@ def field(number, value):
 def node(name, array):
   """A constant, as TensorFlow writes it."""
   shape = b"".join(field(2, field(1, n)) for n in array.shape)
-  tensor = (field(1, 1) + field(2, shape)
-            + field(4, np.ascontiguousarray(array).tobytes()))
-  attributes = (field(5, field(1, b"dtype") + field(2, field(6, 1)))
-                + field(5, field(1, b"value") + field(2, field(8, tensor))))
+  tensor = field(1, 1) + field(2, shape) + field(4, np.ascontiguousarray(array).tobytes())
+  attributes = field(5, field(1, b"dtype") + field(2, field(6, 1))) + field(
+    5, field(1, b"value") + field(2, field(8, tensor))
+  )
   return field(1, field(1, name.encode()) + field(2, b"Const") + attributes)
 
 
 def frozen(tensors):
   """A graph under TensorFlow's names, of tensors by PyTorch's."""
   parts = [field(1, field(1, b"input") + field(2, b"Placeholder"))]
-  kinds = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
-           "running_var": "moving_variance"}
+  kinds = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+  }
   scopes = {module: scope for scope, module in SCOPES.items()}
   for name, value in tensors.items():
     module, _, kind = name.rpartition(".")
     if module == "fc":
-      parts.append(node(f"softmax/{'biases' if kind == 'bias' else 'weights'}",
-                        value.T))
+      parts.append(node(f"softmax/{'biases' if kind == 'bias' else 'weights'}", value.T))
     elif module.endswith(".conv"):
-      parts.append(node(scopes[module.removesuffix(".conv")]
-                        + "/conv2d_params", value.transpose(2, 3, 1, 0)))
+      parts.append(
+        node(scopes[module.removesuffix(".conv")] + "/conv2d_params", value.transpose(2, 3, 1, 0))
+      )
     else:
-      parts.append(node(scopes[module.removesuffix(".bn")]
-                        + f"/batchnorm/{kinds[kind]}", value))
+      parts.append(node(scopes[module.removesuffix(".bn")] + f"/batchnorm/{kinds[kind]}", value))
   return b"".join(parts)
 
 
@@ -73,18 +79,15 @@ def test_both_kinds_of_file_hold_the_same(tmp_path):
       entry.size = len(part)
       f.addfile(entry, io.BytesIO(part))
   extra = tensors | {"Conv2d_1a_3x3.bn.num_batches_tracked": np.int64(3)}
-  saved(tmp_path / "inception.pth", {
-      "module." + k: np.asarray(v) for k, v in extra.items()})
+  saved(tmp_path / "inception.pth", {"module." + k: np.asarray(v) for k, v in extra.items()})
   expected = inception.folded(tensors)
   for name in "graph.pb", "inception.tgz", "inception.pth":
     found = weights.inception(tmp_path / name)
     jax.tree.map(np.testing.assert_array_equal, found.params, expected)
-    assert found.sha256 == hashlib.sha256(
-        (tmp_path / name).read_bytes()).hexdigest()
+    assert found.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
     assert found.file == name and not found.published
   (tmp_path / "inception.tgz").unlink()
-  assert set(weights.frozen_inception(weights.constants(data))) == set(
-      golden()[1]["state_dict"])
+  assert set(weights.frozen_inception(weights.constants(data))) == set(golden()[1]["state_dict"])
 
 
 def test_constants_that_tensorflow_wrote():
@@ -92,8 +95,7 @@ def test_constants_that_tensorflow_wrote():
   found = weights.constants((GOLDEN / "tf_constants.pb").read_bytes())
   rng = np.random.default_rng(0)
   assert set(found) == {"scope/weights", "scope/alike", "scalar", "empty"}
-  np.testing.assert_array_equal(found["scope/weights"],
-                                rng.normal(size=(4, 3)).astype(np.float32))
+  np.testing.assert_array_equal(found["scope/weights"], rng.normal(size=(4, 3)).astype(np.float32))
   np.testing.assert_array_equal(found["scope/alike"], np.full(3, 0.25))
   assert found["scalar"] == 7.5 and found["empty"].shape == (0, 3)
 
@@ -119,8 +121,11 @@ def test_damaged_graphs_end_in_one_line(tmp_path):
 
 
 def test_graphs_cannot_ask_for_memory():
-  huge = field(1, 1) + field(2, b"".join(
-      field(2, field(1, 1 << 30)) for _ in range(3))) + field(4, bytes(4))
+  huge = (
+    field(1, 1)
+    + field(2, b"".join(field(2, field(1, 1 << 30)) for _ in range(3)))
+    + field(4, bytes(4))
+  )
   with pytest.raises(ValueError, match="another size"):
     weights.tensor(memoryview(huge))
   with pytest.raises(ValueError, match="too long"):
@@ -128,17 +133,18 @@ def test_graphs_cannot_ask_for_memory():
 
 
 def test_graphs_and_archives_that_promise_too_much(tmp_path):
-  alike = (field(1, 1) + field(2, field(2, field(1, 1 << 23)))
-           + field(5, bytes(4)))
+  alike = field(1, 1) + field(2, field(2, field(1, 1 << 23))) + field(5, bytes(4))
   with pytest.raises(ValueError, match="another size"):
     weights.tensor(memoryview(alike))
   with pytest.raises(ValueError, match="more nodes"):
     weights.constants(field(1, b"") * (weights.NODES + 1))
   path = tmp_path / "inception.tgz"
+
   def refused(why):
     with pytest.raises(UserError, match=why) as e:
       weights.inception(path)
     assert "\n" not in str(e.value)
+
   with tarfile.open(path, "w:gz") as f:
     for i in range(weights.ENTRIES + 1):
       f.addfile(tarfile.TarInfo(f"{i}"))
@@ -160,6 +166,7 @@ def test_files_that_are_something_else(tmp_path):
     with pytest.raises(UserError, match=why) as e:
       weights.inception(tmp_path / name)
     assert "\n" not in str(e.value)
+
   refused("none.pth", "there is no file")
   refused("empty.pth", "is empty", b"")
   refused("page.pth", "web page", b"<html>")
@@ -168,14 +175,15 @@ def test_files_that_are_something_else(tmp_path):
   with tarfile.open(tmp_path / "other.tgz", "w:gz"):
     pass
   refused("other.tgz", "there is no classify_image_graph_def.pb in it")
-  saved(tmp_path / "torchvision.pth", {
-      "fc.weight": np.zeros((1000, 4), np.float32)})
+  saved(tmp_path / "torchvision.pth", {"fc.weight": np.zeros((1000, 4), np.float32)})
   refused("torchvision.pth", "torchvision's")
   part = {k: v for k, v in state_dict().items() if "Mixed_7" not in k}
   saved(tmp_path / "part.pth", part)
   refused("part.pth", "there is no Mixed_7")
-  saved(tmp_path / "shape.pth", state_dict() | {
-      "Mixed_5b.branch_pool.conv.weight": np.zeros((32, 192, 3, 3))})
+  saved(
+    tmp_path / "shape.pth",
+    state_dict() | {"Mixed_5b.branch_pool.conv.weight": np.zeros((32, 192, 3, 3))},
+  )
   refused("shape.pth", "Mixed_5b.branch_pool: .*3, 3.*not.*1, 1")
 
 
@@ -188,9 +196,14 @@ def small(tmp_path, monkeypatch):
   monkeypatch.delenv("TORCH_HOME", raising=False)
   monkeypatch.delenv("JAXGEN_SMALL", raising=False)
   wanted = weights.Published(
-      "small weights", "small.pth", source.as_uri(),
-      hashlib.sha256(b"weights").hexdigest(), "JAXGEN_SMALL", "--small",
-      ("theirs.pth",))
+    "small weights",
+    "small.pth",
+    source.as_uri(),
+    hashlib.sha256(b"weights").hexdigest(),
+    "JAXGEN_SMALL",
+    "--small",
+    ("theirs.pth",),
+  )
   return wanted, source, tmp_path / "cache/jaxgen/weights/small.pth"
 
 
@@ -243,5 +256,6 @@ def test_the_environment_names_a_file(small, monkeypatch, tmp_path):
 def test_published_files_carry_their_checksum():
   # pytorch-fid's file says how its checksum begins.
   assert weights.INCEPTION.sha256[:8] in weights.INCEPTION.name
-  assert all(len(w.sha256) == 64 and w.url.endswith(w.name)
-             for w in (weights.INCEPTION, weights.DINOV2))
+  assert all(
+    len(w.sha256) == 64 and w.url.endswith(w.name) for w in (weights.INCEPTION, weights.DINOV2)
+  )

@@ -1,4 +1,5 @@
 """A real browser without a window, driven over its DevTools protocol."""
+
 import base64
 import json
 import os
@@ -11,12 +12,21 @@ import tempfile
 import time
 import urllib.request
 
-PATH = next(filter(None, map(shutil.which, (
-    "chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
-         "--remote-debugging-port=0"]
+PATH = next(
+  filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
+FLAGS = [
+  "--headless=new",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--disable-dev-shm-usage",
+  "--hide-scrollbars",
+  "--remote-debugging-port=0",
+]
 CODES = {"Enter": 13, "ArrowLeft": 37, "ArrowRight": 39, "f": 70, "j": 74}
 
 
@@ -26,8 +36,11 @@ class Browser:
   def __enter__(self):
     self.home = tempfile.mkdtemp(prefix="browser-")
     self.process = subprocess.Popen(
-        [PATH, *FLAGS, f"--user-data-dir={self.home}", "about:blank"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+      [PATH, *FLAGS, f"--user-data-dir={self.home}", "about:blank"],
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
     for line in self.process.stderr:
       if found := re.search(r"listening on ws://([\d.]+):(\d+)", line):
         break
@@ -38,10 +51,13 @@ class Browser:
     self.socket = socket.create_connection((host, port), timeout=30)
     self.file = self.socket.makefile("rb")
     key = base64.b64encode(os.urandom(16)).decode()
-    self.socket.sendall((
+    self.socket.sendall(
+      (
         f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
-        "Sec-WebSocket-Version: 13\r\n\r\n").encode())
+        "Sec-WebSocket-Version: 13\r\n\r\n"
+      ).encode()
+    )
     while self.file.readline() not in (b"\r\n", b""):
       pass
     self.calls = 0
@@ -59,10 +75,10 @@ class Browser:
     self.calls += 1
     data = json.dumps({"id": self.calls, "method": method, "params": params})
     data, mask = data.encode(), os.urandom(4)
-    size = (bytes([0x80 | len(data)]) if len(data) < 126
-            else struct.pack(">BH", 0x80 | 126, len(data)))
-    self.socket.sendall(b"\x81" + size + mask + bytes(
-        b ^ mask[i % 4] for i, b in enumerate(data)))
+    size = (
+      bytes([0x80 | len(data)]) if len(data) < 126 else struct.pack(">BH", 0x80 | 126, len(data))
+    )
+    self.socket.sendall(b"\x81" + size + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data)))
     while (reply := json.loads(self.read())).get("id") != self.calls:
       pass  # events
     assert "error" not in reply, reply
@@ -76,34 +92,38 @@ class Browser:
       last = bool(first & 0x80)
       if size >= 126:
         form = ">H" if size == 126 else ">Q"
-        size, = struct.unpack(form, self.file.read(struct.calcsize(form)))
+        (size,) = struct.unpack(form, self.file.read(struct.calcsize(form)))
       data += self.file.read(size)
     return data
 
   def look(self, width, height, dark=False):
     """Sets the window's size, and whether it is dark."""
-    self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-              deviceScaleFactor=1, mobile=False)
-    self.call("Emulation.setEmulatedMedia", features=[
-        {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+    self.call(
+      "Emulation.setDeviceMetricsOverride",
+      width=width,
+      height=height,
+      deviceScaleFactor=1,
+      mobile=False,
+    )
+    self.call(
+      "Emulation.setEmulatedMedia",
+      features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+    )
 
   def go(self, url):
     self.call("Page.navigate", url=url)
 
   def run(self, script):
     """The value of an expression on the page."""
-    reply = self.call("Runtime.evaluate", expression=script, awaitPromise=True,
-                      returnByValue=True)
+    reply = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
     assert "exceptionDetails" not in reply, reply
     return reply["result"].get("value")
 
   def wait(self, condition, seconds=30):
     """Until an expression is true; one that fails is not, yet."""
     end = time.monotonic() + seconds
-    while not self.run(
-        f"(() => {{ try {{ return Boolean({condition}) }} catch {{}} }})()"):
-      assert time.monotonic() < end, (
-          condition, self.run("document.documentElement.outerHTML"))
+    while not self.run(f"(() => {{ try {{ return Boolean({condition}) }} catch {{}} }})()"):
+      assert time.monotonic() < end, (condition, self.run("document.documentElement.outerHTML"))
       time.sleep(0.02)
 
   def press(self, key):

@@ -1,4 +1,5 @@
 """Small games that several tests play, in float32 on eight examples."""
+
 import functools
 
 import jax
@@ -11,38 +12,52 @@ from jaxgen.config import build
 
 BATCH = 8
 UNET = dict(
-    name="nets.unet.UNet", width=8, mults=(1,), blocks=1, attend=(), head=8,
-    dropout=0.3, labels=4)
+  name="nets.unet.UNet", width=8, mults=(1,), blocks=1, attend=(), head=8, dropout=0.3, labels=4
+)
 EDM = dict(
-    process=dict(name="diffusion.process.EDM"),
-    precond=dict(name="diffusion.precond.edm"),
-    draw_t=dict(name="diffusion.times.lognormal"),
-    path=dict(name="diffusion.times.karras"),
-    sampler=dict(name="diffusion.samplers.heun"))
-DCGAN = dict(name="nets.convs.Generator", size=8, channels=1, width=4,
-             classes=3)
+  process=dict(name="diffusion.process.EDM"),
+  precond=dict(name="diffusion.precond.edm"),
+  draw_t=dict(name="diffusion.times.lognormal"),
+  path=dict(name="diffusion.times.karras"),
+  sampler=dict(name="diffusion.samplers.heun"),
+)
+DCGAN = dict(name="nets.convs.Generator", size=8, channels=1, width=4, classes=3)
 MLP = dict(width=16, depth=2)
 SPECS = {
-    "unet": dict(name="models.diffusion.Diffusion", net=UNET, **EDM,
-                 classes=3, label_drop=0.5),
-    "half": dict(name="models.diffusion.Diffusion",
-                 net=UNET | dict(dtype="bfloat16"), **EDM, classes=3,
-                 label_drop=0.5),
-    "vae": dict(name="models.vae.VAE", classes=3, net=dict(
-        name="nets.convs.Codec", size=8, channels=1, z_dim=4, width=8,
-        classes=3)),
-    # Without batch norm, whose statistics are those of the part it sees.
-    "gan": dict(name="models.gan.GAN", z_dim=2,
-                gen=dict(name="nets.mlp.Generator", **MLP),
-                disc=dict(name="nets.mlp.Discriminator", **MLP),
-                rule=dict(name="adversarial.losses.nonsaturating"),
-                penalties=[dict(name="models.gan.Penalty", fn=dict(
-                    name="adversarial.penalties.gradient_penalty"))]),
-    "norms": dict(name="models.gan.GAN", gen=DCGAN, classes=3, z_dim=4,
-                  disc=dict(name="nets.convs.Discriminator", width=4,
-                            classes=3,
-                            norm=dict(name="nets.spectral.spectral")),
-                  rule=dict(name="adversarial.losses.hinge")),
+  "unet": dict(name="models.diffusion.Diffusion", net=UNET, **EDM, classes=3, label_drop=0.5),
+  "half": dict(
+    name="models.diffusion.Diffusion",
+    net=UNET | dict(dtype="bfloat16"),
+    **EDM,
+    classes=3,
+    label_drop=0.5,
+  ),
+  "vae": dict(
+    name="models.vae.VAE",
+    classes=3,
+    net=dict(name="nets.convs.Codec", size=8, channels=1, z_dim=4, width=8, classes=3),
+  ),
+  # Without batch norm, whose statistics are those of the part it sees.
+  "gan": dict(
+    name="models.gan.GAN",
+    z_dim=2,
+    gen=dict(name="nets.mlp.Generator", **MLP),
+    disc=dict(name="nets.mlp.Discriminator", **MLP),
+    rule=dict(name="adversarial.losses.nonsaturating"),
+    penalties=[
+      dict(name="models.gan.Penalty", fn=dict(name="adversarial.penalties.gradient_penalty"))
+    ],
+  ),
+  "norms": dict(
+    name="models.gan.GAN",
+    gen=DCGAN,
+    classes=3,
+    z_dim=4,
+    disc=dict(
+      name="nets.convs.Discriminator", width=4, classes=3, norm=dict(name="nets.spectral.spectral")
+    ),
+    rule=dict(name="adversarial.losses.hinge"),
+  ),
 }
 
 
@@ -51,8 +66,7 @@ def batch(name: str, n: int = BATCH) -> core.Batch:
   rng = np.random.default_rng(0)
   if name == "gan":
     return {"x": rng.normal(size=(n, 2)).astype(np.float32)}
-  return {"x": rng.integers(0, 256, (n, 8, 8, 1), np.uint8),
-          "y": np.arange(n, dtype=np.int32) % 3}
+  return {"x": rng.integers(0, 256, (n, 8, 8, 1), np.uint8), "y": np.arange(n, dtype=np.int32) % 3}
 
 
 @functools.cache
@@ -60,10 +74,10 @@ def game(name: str, accumulate: int = 1, lr: float = 0.1):
   """-> model, a state with every weight away from zero, jitted step (SGD)."""
   model = build(SPECS[name])
   tx = {p.moves: optax.sgd(lr) for p in model.players}
-  state = filled(jax.eval_shape(
-      core.make_init(model, tx, ("main",)), batch(name), jax.random.key(0)))
-  step = core.make_step(
-      model, tx, {"main": lambda step: jnp.float32(0.5)}, accumulate)
+  state = filled(
+    jax.eval_shape(core.make_init(model, tx, ("main",)), batch(name), jax.random.key(0))
+  )
+  step = core.make_step(model, tx, {"main": lambda step: jnp.float32(0.5)}, accumulate)
   return model, state, jax.jit(step, static_argnums=0)
 
 
@@ -80,22 +94,28 @@ def filled(state: core.State) -> core.State:
   named = jax.tree_util.tree_map_with_path
   params = named(weights, state.params)
   return core.State(
-      step=jnp.int32(0), params=params, stats=named(weights, state.stats),
-      opt=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state.opt),
-      ema={p: {g: params[g] for g in ema} for p, ema in state.ema.items()},
-      skips=jnp.zeros(2, jnp.int32))
+    step=jnp.int32(0),
+    params=params,
+    stats=named(weights, state.stats),
+    opt=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state.opt),
+    ema={p: {g: params[g] for g in ema} for p, ema in state.ema.items()},
+    skips=jnp.zeros(2, jnp.int32),
+  )
 
 
 def same(a, b) -> bool:
   """Whether two pytrees are equal to the bit, NaNs and all."""
-  pairs = jax.tree.leaves(jax.tree.map(
-      lambda x, y: np.asarray(x).tobytes() == np.asarray(y).tobytes(), a, b))
+  pairs = jax.tree.leaves(
+    jax.tree.map(lambda x, y: np.asarray(x).tobytes() == np.asarray(y).tobytes(), a, b)
+  )
   return all(pairs)
 
 
 def apart(a, b) -> float:
   """Largest distance of two pytrees' leaves, relative to the leaf's norm."""
+
   def one(x, y):
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     return np.linalg.norm(x - y) / (np.linalg.norm(y) + 1e-12)
-  return max(jax.tree.leaves(jax.tree.map(one, a, b)), default=0.)
+
+  return max(jax.tree.leaves(jax.tree.map(one, a, b)), default=0.0)

@@ -1,4 +1,5 @@
 """Random weights of Inception by a rule, as the golden case was made with."""
+
 import functools
 import json
 import pathlib
@@ -28,8 +29,9 @@ def state_dict():
     if "running" in name:
       found[name], rest = np.split(rest, [shape[0]])
       continue
-    z = np.random.Generator(np.random.PCG64(
-        [manifest["seed"], zlib.crc32(name.encode())])).standard_normal(shape)
+    z = np.random.Generator(
+      np.random.PCG64([manifest["seed"], zlib.crc32(name.encode())])
+    ).standard_normal(shape)
     if name == "fc.weight":
       z *= 0.05
     elif name.endswith("bn.weight"):

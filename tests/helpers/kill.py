@@ -9,6 +9,7 @@ milliseconds after a checkpoint's folder has appeared. Then compares the
 SHA-256 of every leaf of the final states, and the logs. Status 1 if any
 differs.
 """
+
 import argparse
 import hashlib
 import logging
@@ -34,8 +35,14 @@ def main() -> int:
   """Returns the exit status."""
   args = arguments()
   home = pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-kill-"))
-  command = [sys.executable, "-m", "jaxgen", "train", f"--config={args.config}",
-             *(f"--config.{s}" for s in args.set)]
+  command = [
+    sys.executable,
+    "-m",
+    "jaxgen",
+    "train",
+    f"--config={args.config}",
+    *(f"--config.{s}" for s in args.set),
+  ]
   chance = random.Random(args.seed)
 
   begun = time.monotonic()
@@ -46,14 +53,15 @@ def main() -> int:
   war = home / "war"
   for life in range(args.kills):
     moment, lived = kill(command, war, life % 3, chance)
-    print(f"{life + 1:4}  {moment:24} {lived:6.2f}s  "
-          f"{disk.steps(war) or 'none'}", flush=True)
+    print(f"{life + 1:4}  {moment:24} {lived:6.2f}s  {disk.steps(war) or 'none'}", flush=True)
   finish(command, war)
 
   differ = compare(peace, war)
-  print(f"{args.kills} kills, {len(hashes(war))} leaves",
-        f"{len(differ)} DIFFER" if differ else "all the same, bit by bit",
-        sep=": ")
+  print(
+    f"{args.kills} kills, {len(hashes(war))} leaves",
+    f"{len(differ)} DIFFER" if differ else "all the same, bit by bit",
+    sep=": ",
+  )
   return 1 if differ else 0
 
 
@@ -63,9 +71,13 @@ def compare(peace: pathlib.Path, war: pathlib.Path) -> list[str]:
   differ = sorted(k for k in before | after if before.get(k) != after.get(k))
   for name in differ:
     print(f"DIFFERS: {name}")
-  logs = [[{k: v for k, v in row.items()
-            if k != "time" and not k.startswith("goodput/")}
-           for row in read_jsonl(w / "metrics.jsonl")] for w in (peace, war)]
+  logs = [
+    [
+      {k: v for k, v in row.items() if k != "time" and not k.startswith("goodput/")}
+      for row in read_jsonl(w / "metrics.jsonl")
+    ]
+    for w in (peace, war)
+  ]
   if logs[0] != logs[1]:
     differ.append("metrics.jsonl")
     print("DIFFERS: metrics.jsonl")
@@ -75,11 +87,17 @@ def compare(peace: pathlib.Path, war: pathlib.Path) -> list[str]:
 def arguments() -> argparse.Namespace:
   """What the command line says."""
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
   parser.add_argument("--config", required=True)
   parser.add_argument("--kills", type=int, default=10)
-  parser.add_argument("--set", action="append", default=[], metavar="A.B=X",
-                      help="changes the config, in both trainings")
+  parser.add_argument(
+    "--set",
+    action="append",
+    default=[],
+    metavar="A.B=X",
+    help="changes the config, in both trainings",
+  )
   parser.add_argument("--seed", type=int, default=0, help="of the moments")
   parser.add_argument("--folder", help="for the workdirs; default: temporary")
   return parser.parse_args()
@@ -89,8 +107,7 @@ def start(command: list[str], workdir: pathlib.Path) -> subprocess.Popen:
   """A training in a process of its own; what it says goes to a file."""
   workdir.parent.mkdir(parents=True, exist_ok=True)
   with open(f"{workdir}.log", "ab") as log:
-    return subprocess.Popen([*command, f"--workdir={workdir}"],
-                            stdout=log, stderr=log)
+    return subprocess.Popen([*command, f"--workdir={workdir}"], stdout=log, stderr=log)
 
 
 def finish(command: list[str], workdir: pathlib.Path) -> None:
@@ -101,8 +118,9 @@ def finish(command: list[str], workdir: pathlib.Path) -> None:
     sys.exit(f"status {status} of {' '.join(command)}\n{text[-2000:]}")
 
 
-def kill(command: list[str], workdir: pathlib.Path, kind: int,
-         chance: random.Random) -> tuple[str, float]:
+def kill(
+  command: list[str], workdir: pathlib.Path, kind: int, chance: random.Random
+) -> tuple[str, float]:
   """One life, ended by SIGKILL: -> the moment, seconds lived."""
   log, saves = workdir / "metrics.jsonl", workdir / "checkpoints"
   old = names(saves), size(log)
@@ -150,12 +168,17 @@ def hashes(workdir: pathlib.Path) -> dict[str, str]:
   last = workdir.absolute() / "checkpoints" / str(disk.steps(workdir)[-1])
   raw = ocp.PyTreeCheckpointer()
   kind = ocp.RestoreArgs(restore_type=np.ndarray)
-  state = raw.restore(last / "state", restore_args=jax.tree.map(
-      lambda _: kind, raw.metadata(last / "state").item_metadata.tree))
+  state = raw.restore(
+    last / "state",
+    restore_args=jax.tree.map(lambda _: kind, raw.metadata(last / "state").item_metadata.tree),
+  )
   leaves = jax.tree_util.tree_leaves_with_path(state)
-  return {jax.tree_util.keystr(path): hashlib.sha256(
-      f"{x.dtype}{x.shape}".encode() + x.tobytes()).hexdigest()
-      for path, x in leaves}
+  return {
+    jax.tree_util.keystr(path): hashlib.sha256(
+      f"{x.dtype}{x.shape}".encode() + x.tobytes()
+    ).hexdigest()
+    for path, x in leaves
+  }
 
 
 if __name__ == "__main__":

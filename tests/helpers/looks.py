@@ -1,12 +1,13 @@
 """A stand-in for Inception: quick, smooth, and the same on every machine."""
+
 import numpy as np
 
-TAPS = {"64": 8, "192": 6, "pool3": 12, "spatial": 10, "logits": 5,
-        "logits_unbiased": 5}
+TAPS = {"64": 8, "192": 6, "pool3": 12, "spatial": 10, "logits": 5, "logits_unbiased": 5}
 
 
 class Stub:
   """See evaluation.collect.Extractor: random waves of an 8x8 thumbnail."""
+
   taps = tuple(TAPS)
   sha256 = "0" * 64
 
@@ -19,8 +20,11 @@ class Stub:
     """One image at a time: no batch can matter."""
     rows = [self.look(x) for batch in images for x in batch]
     self.seen += len(rows)
-    return {k: np.stack([np.sin(3 * (r @ self.mix[k])) + r[:1] for r in rows]
-                        ).astype(np.float32) * self.scale for k in taps}
+    return {
+      k: np.stack([np.sin(3 * (r @ self.mix[k])) + r[:1] for r in rows]).astype(np.float32)
+      * self.scale
+      for k in taps
+    }
 
   @staticmethod
   def look(x):

@@ -9,6 +9,7 @@ does little harm; in wall time and in CPU time, which counts what runs in the
 background as well. Then saves, as often as the config asks: how long each one
 keeps the loop from its next step.
 """
+
 import argparse
 import contextlib
 import io
@@ -31,7 +32,8 @@ from jaxgen.train import Hooks
 def main() -> None:
   """Prints a table."""
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
   parser.add_argument("--config", required=True)
   parser.add_argument("--blocks", type=int, default=10)
   parser.add_argument("--steps", type=int, default=50, help="in a block")
@@ -43,23 +45,27 @@ def main() -> None:
     config.steps = config.checkpoint.every = 10**9
     config.log.pictures = 0
   keep_programs()
-  with tempfile.TemporaryDirectory() as workdir, Checkpoints(
-      workdir, every=1) as checkpoints:
+  with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir, every=1) as checkpoints:
     bare, loop, records = sides(config, workdir, checkpoints)
-    rows = [(timed(bare, args.steps), timed(loop, args.steps))
-            for _ in range(args.blocks + 1)][1:]  # the first ones warm up
+    rows = [(timed(bare, args.steps), timed(loop, args.steps)) for _ in range(args.blocks + 1)][
+      1:
+    ]  # the first ones warm up
     saves = [timed_save(loop, records, i) for i in range(args.saves + 1)][1:]
   step = statistics.median(b[0] for b, _ in rows) / args.steps
   blocked = statistics.median(saves)
   stall = blocked / (every * step)
   for name, i in ("wall", 0), ("CPU", 1):
     share = statistics.median(b[i] / f[i] for b, f in rows)
-    print(f"{name}: bare step {1e3 * rows[0][0][i] / args.steps:.1f} ms; the "
-          f"loop runs at {share:.1%} of bare steps, with saves at "
-          f"{share * (1 - stall):.1%}")
-  print(f"a save blocks for {1e3 * blocked:.0f} ms "
-        f"({', '.join(f'{1e3 * s:.0f}' for s in saves)}): {stall:.2%} of "
-        f"{every} steps")
+    print(
+      f"{name}: bare step {1e3 * rows[0][0][i] / args.steps:.1f} ms; the "
+      f"loop runs at {share:.1%} of bare steps, with saves at "
+      f"{share * (1 - stall):.1%}"
+    )
+  print(
+    f"a save blocks for {1e3 * blocked:.0f} ms "
+    f"({', '.join(f'{1e3 * s:.0f}' for s in saves)}): {stall:.2%} of "
+    f"{every} steps"
+  )
 
 
 def sides(config, workdir, checkpoints):
@@ -69,14 +75,12 @@ def sides(config, workdir, checkpoints):
   step, times = Compiled(experiment, mesh), Goodput()
   seed = jax.random.key(0)
   own = {"state": experiment.fresh(source, mesh)}
-  batch = next(sharding.prefetch(iter([source.read(range(config.batch))]),
-                                 mesh))
-  logger = Logger(workdir, total_steps=config.steps, batch=config.batch,
-                  stream=io.StringIO())
-  records = Hooks(experiment, mesh, source, workdir, checkpoints, logger,
-                    describe(config, source), times, {})
-  stream = train.updates(step, mesh, source, experiment.fresh(source, mesh),
-                         times)
+  batch = next(sharding.prefetch(iter([source.read(range(config.batch))]), mesh))
+  logger = Logger(workdir, total_steps=config.steps, batch=config.batch, stream=io.StringIO())
+  records = Hooks(
+    experiment, mesh, source, workdir, checkpoints, logger, describe(config, source), times, {}
+  )
+  stream = train.updates(step, mesh, source, experiment.fresh(source, mesh), times)
 
   def bare(n):
     for _ in range(n):

@@ -9,6 +9,7 @@
 Real jax.distributed over gloo, each process with `devices` CPU devices. Nothing
 that was started here survives: see `started`.
 """
+
 import contextlib
 import os
 import pathlib
@@ -26,13 +27,16 @@ ROOT = pathlib.Path(__file__).parents[2]
 JOIN = "import jax\nfrom jaxgen.distributed import join as processes\nprocesses.join()\n"
 # It says so on stdout, not at line ends, and in pieces: threads interrupt each
 # other.
-GLOO = (r"(\[Gloo\] Rank | is connected to | peer ranks\. |"
-        r"Expected number of connected peer ranks is : )"
-        r"\d*\n*(\d+(?= is connected| peer ranks))?")
+GLOO = (
+  r"(\[Gloo\] Rank | is connected to | peer ranks\. |"
+  r"Expected number of connected peer ranks is : )"
+  r"\d*\n*(\d+(?= is connected| peer ranks))?"
+)
 
 
 class Done(NamedTuple):
   """How a process ended; status None: it did not, and was killed."""
+
   status: int | None
   stdout: str
   stderr: str
@@ -40,13 +44,19 @@ class Done(NamedTuple):
 
 class Process(subprocess.Popen):
   """One of them; what it says so far is in the files `out` and `err`."""
+
   out: pathlib.Path
   err: pathlib.Path
 
 
-def run(processes: int, devices: int, what: Sequence | str, *,
-        env: Mapping[str, str | None] | None = None, timeout: float = 120
-        ) -> list[Done]:
+def run(
+  processes: int,
+  devices: int,
+  what: Sequence | str,
+  *,
+  env: Mapping[str, str | None] | None = None,
+  timeout: float = 120,
+) -> list[Done]:
   """Runs verbs (`what`: their words) or code (a string) to the end.
 
   Args:
@@ -77,17 +87,18 @@ def without_gloo(text: str) -> str:
 
 
 @contextlib.contextmanager
-def started(processes: int, devices: int, what: Sequence | str, *,
-            env: Mapping[str, str | None] | None = None
-            ) -> Iterator[list[Process]]:
+def started(
+  processes: int, devices: int, what: Sequence | str, *, env: Mapping[str, str | None] | None = None
+) -> Iterator[list[Process]]:
   """The processes, running; all are killed at the end, with their children."""
   them, port = [], free_port()
   with tempfile.TemporaryDirectory(prefix="jaxgen-pod-") as folder:
     try:
       for i in range(processes):
         own = place(processes, i, port) | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+          "JAX_PLATFORMS": "cpu",
+          "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        }
         them.append(start(i, what, own | dict(env or {}), folder))
       yield them
     finally:
@@ -97,8 +108,7 @@ def started(processes: int, devices: int, what: Sequence | str, *,
         process.wait()
 
 
-def start(i: int, what: Sequence | str, env: Mapping[str, str | None],
-          folder: str) -> Process:
+def start(i: int, what: Sequence | str, env: Mapping[str, str | None], folder: str) -> Process:
   """One process, in a group of its own."""
   if isinstance(what, str):
     words = ["-c", JOIN + what]
@@ -107,8 +117,9 @@ def start(i: int, what: Sequence | str, env: Mapping[str, str | None],
   whole = {k: v for k, v in (os.environ | dict(env)).items() if v is not None}
   out, err = (pathlib.Path(folder) / f"{i}.{k}" for k in ("out", "err"))
   with open(out, "wb") as to_out, open(err, "wb") as to_err:
-    process = Process([sys.executable, *words], cwd=ROOT, env=whole,
-                      stdout=to_out, stderr=to_err, process_group=0)
+    process = Process(
+      [sys.executable, *words], cwd=ROOT, env=whole, stdout=to_out, stderr=to_err, process_group=0
+    )
   process.out, process.err = out, err
   return process
 
@@ -118,8 +129,7 @@ def place(processes: int, i: int, port: int) -> dict[str, str | None]:
   names = "JAXGEN_COORDINATOR", "JAXGEN_PROCESSES", "JAXGEN_PROCESS_ID"
   if processes == 1:
     return dict.fromkeys(names)
-  return dict(zip(names, (f"127.0.0.1:{port}", str(processes), str(i)),
-                  strict=True))
+  return dict(zip(names, (f"127.0.0.1:{port}", str(processes), str(i)), strict=True))
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@
 
 A line of JSON for each: its name, how it ended, what was said, seconds.
 """
+
 import json
 import os
 import resource

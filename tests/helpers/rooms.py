@@ -4,6 +4,7 @@ Run as a script it puts the picture of the rooms into the README:
 
   python tests/helpers/rooms.py
 """
+
 import ast
 import pathlib
 import re
@@ -11,15 +12,15 @@ import re
 ROOT = pathlib.Path(__file__).parents[2]
 # From the ground up; a room imports from lower floors alone.
 FLOORS = (
-    ("errors",),
-    ("files", "keys", "forms"),
-    ("core", "optim", "ema", "diffusion", "adversarial", "nets", "data", "metrics", "interop"),
-    ("models", "config", "sharding", "distributed"),
-    ("checkpoint", "monitor", "cli"),
-    ("sampling", "experiment"),
-    ("train", "sample", "convert"),
-    ("evaluation", "bench"),
-    ("evaluate", "compare", "plan", "study", "__init__", "__main__"),
+  ("errors",),
+  ("files", "keys", "forms"),
+  ("core", "optim", "ema", "diffusion", "adversarial", "nets", "data", "metrics", "interop"),
+  ("models", "config", "sharding", "distributed"),
+  ("checkpoint", "monitor", "cli"),
+  ("sampling", "experiment"),
+  ("train", "sample", "convert"),
+  ("evaluation", "bench"),
+  ("evaluate", "compare", "plan", "study", "__init__", "__main__"),
 )
 MARKS = "<!-- rooms -->", "<!-- end of rooms -->"
 
@@ -80,7 +81,7 @@ def picture() -> str:
   lines = ["```mermaid", "flowchart TD"]
   for i, floor in reversed(list(enumerate(FLOORS[2:], 2))):
     shown = [r for r in floor if r in below]
-    lines.append(f"  subgraph f{i} [\" \"]\n    " + "; ".join(shown) + "\n  end")
+    lines.append(f'  subgraph f{i} [" "]\n    ' + "; ".join(shown) + "\n  end")
 
   def reach(r, seen):
     for s in below[r]:
@@ -99,6 +100,7 @@ def picture() -> str:
 if __name__ == "__main__":
   readme = ROOT / "README.md"
   start, end = map(re.escape, MARKS)
-  text = re.sub(f"({start}).*({end})", lambda m: f"{m[1]}\n{picture()}\n{m[2]}",
-                readme.read_text(), flags=re.S)
+  text = re.sub(
+    f"({start}).*({end})", lambda m: f"{m[1]}\n{picture()}\n{m[2]}", readme.read_text(), flags=re.S
+  )
   readme.write_text(text)

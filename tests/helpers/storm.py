@@ -12,6 +12,7 @@ are killed then, as a scheduler does.) Compares the SHA-256 of every leaf of the
 final states, and the logs. Status 1 if any differs, or if somebody else did not
 end by itself.
 """
+
 import argparse
 import collections
 import pathlib
@@ -30,6 +31,7 @@ from jaxgen.checkpoint import disk
 
 class Life(NamedTuple):
   """How one went."""
+
   harm: signal.Signals | None  # None: it had ended before
   victim: int
   moment: str
@@ -47,16 +49,20 @@ def main() -> int:
   """Returns the exit status."""
   args = arguments()
   home = pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-storm-"))
-  words = ["train", f"--config={args.config}",
-           *(f"--config.{s}" for s in args.set)]
-  env = {"JAXGEN_HEARTBEAT_SECONDS": str(args.patience),
-         "XLA_FLAGS": "--xla_backend_optimization_level=0 "  # compiles sooner
-         f"--xla_force_host_platform_device_count={args.devices}"}
+  words = ["train", f"--config={args.config}", *(f"--config.{s}" for s in args.set)]
+  env = {
+    "JAXGEN_HEARTBEAT_SECONDS": str(args.patience),
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 "  # compiles sooner
+    f"--xla_force_host_platform_device_count={args.devices}",
+  }
   chance, begun = random.Random(args.seed), time.monotonic()
   peace, storm = home / "peace", home / "storm"
   finish(words, peace, args, env)
-  print(f"{args.config}, {args.processes} processes: in peace "
-        f"{time.monotonic() - begun:.1f} s, in {home}", flush=True)
+  print(
+    f"{args.config}, {args.processes} processes: in peace "
+    f"{time.monotonic() - begun:.1f} s, in {home}",
+    flush=True,
+  )
   begun, lives = time.monotonic(), []
   for life in range(args.kills):
     lives.append(live(words, storm, args, env, life % 3, chance))
@@ -65,48 +71,61 @@ def main() -> int:
   stuck = sum(life.stuck for life in lives)
   differ = kill.compare(peace, storm)
   kinds = collections.Counter(life.harm.name for life in lives if life.harm)
-  print(f"{dict(kinds)} in {time.monotonic() - begun:.1f} s, "
-        f"{args.kills + 1} lives, {stuck} did not end by themselves; "
-        + (f"{len(differ)} DIFFER" if differ else "all the same, bit by bit"))
+  print(
+    f"{dict(kinds)} in {time.monotonic() - begun:.1f} s, "
+    f"{args.kills + 1} lives, {stuck} did not end by themselves; "
+    + (f"{len(differ)} DIFFER" if differ else "all the same, bit by bit")
+  )
   return 1 if differ or stuck else 0
 
 
 def arguments() -> argparse.Namespace:
   """What the command line says."""
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
   parser.add_argument("--config", required=True)
   parser.add_argument("--kills", type=int, default=20)
   parser.add_argument("--processes", type=int, default=2)
   parser.add_argument("--devices", type=int, default=1, help="of each")
-  parser.add_argument("--set", action="append", default=[], metavar="A.B=X",
-                      help="changes the config, in both trainings")
+  parser.add_argument(
+    "--set",
+    action="append",
+    default=[],
+    metavar="A.B=X",
+    help="changes the config, in both trainings",
+  )
   parser.add_argument("--seed", type=int, default=0, help="of the moments")
-  parser.add_argument("--patience", type=int, default=30,
-                      help="seconds of silence that mean death")
+  parser.add_argument("--patience", type=int, default=30, help="seconds of silence that mean death")
   parser.add_argument("--folder", help="for the workdirs; default: temporary")
   return parser.parse_args()
 
 
-def finish(words: list[str], workdir: pathlib.Path, args: argparse.Namespace,
-           env: dict[str, str]) -> None:
+def finish(
+  words: list[str], workdir: pathlib.Path, args: argparse.Namespace, env: dict[str, str]
+) -> None:
   """Trains to the end; what went wrong ends this script, too."""
-  done = pod.run(args.processes, args.devices,
-                 [*words, f"--workdir={workdir}"], env=env,
-                 timeout=kill.PATIENCE)
+  done = pod.run(
+    args.processes, args.devices, [*words, f"--workdir={workdir}"], env=env, timeout=kill.PATIENCE
+  )
   if any(d.status for d in done):
     sys.exit("\n".join(f"{d.status}: {d.stderr[-2000:]}" for d in done))
 
 
-def live(words: list[str], workdir: pathlib.Path, args: argparse.Namespace,
-         env: dict[str, str], kind: int, chance: random.Random) -> Life:
+def live(
+  words: list[str],
+  workdir: pathlib.Path,
+  args: argparse.Namespace,
+  env: dict[str, str],
+  kind: int,
+  chance: random.Random,
+) -> Life:
   """One life, until somebody is harmed."""
   log, saves = workdir / "metrics.jsonl", workdir / "checkpoints"
   old = kill.names(saves), kill.size(log)
   victim = chance.randrange(args.processes)
   harm = chance.choice([signal.SIGKILL, signal.SIGTERM])
-  with pod.started(args.processes, args.devices,
-                   [*words, f"--workdir={workdir}"], env=env) as them:
+  with pod.started(args.processes, args.devices, [*words, f"--workdir={workdir}"], env=env) as them:
     if kind == 0:
       kill.await_it(lambda: kill.names(saves) - old[0], them[victim])
       pause, moment = chance.uniform(0, 0.02), "saving"
@@ -122,18 +141,21 @@ def live(words: list[str], workdir: pathlib.Path, args: argparse.Namespace,
       them[victim].send_signal(harm)
     begun, met = time.monotonic(), kill.size(log) > old[1]
     done = pod.finish(them, kill.PATIENCE if met else 2 * args.patience)
-  return Life(harm, victim, f"{moment} +{1e3 * pause:.0f} ms",
-              time.monotonic() - begun, done, met)
+  return Life(harm, victim, f"{moment} +{1e3 * pause:.0f} ms", time.monotonic() - begun, done, met)
 
 
 def tell(number: int, life: Life, workdir: pathlib.Path) -> None:
   """One line, and what the others said."""
   what = life.harm.name if life.harm else "too late"
-  said = [d.stderr.strip().rsplit("\n", 1)[-1][:70]
-          for i, d in enumerate(life.done) if i != life.victim]
-  print(f"{number:3} {what} to {life.victim} {life.moment:20} ends after "
-        f"{life.seconds:5.1f} s: {[d.status for d in life.done]}, "
-        f"{disk.steps(workdir) or 'none'} {said}", flush=True)
+  said = [
+    d.stderr.strip().rsplit("\n", 1)[-1][:70] for i, d in enumerate(life.done) if i != life.victim
+  ]
+  print(
+    f"{number:3} {what} to {life.victim} {life.moment:20} ends after "
+    f"{life.seconds:5.1f} s: {[d.status for d in life.done]}, "
+    f"{disk.steps(workdir) or 'none'} {said}",
+    flush=True,
+  )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Small studies for tests: folders of images, a server, and what to ask it."""
+
 import contextlib
 import http.client
 import io
@@ -27,15 +28,15 @@ def folders(top, n=12, size=SIZE, kinds=("real", "fake"), rename=lambda i: i):
 
 
 @contextlib.contextmanager
-def study(top, num=8, seconds=3., low=False, seed=0, pairing="auto"):
+def study(top, num=8, seconds=3.0, low=False, seed=0, pairing="auto"):
   """A server in a thread -> what sends it requests; its record."""
-  given = pairs.look(str(top / "real"), str(top / "fake"),
-                     str(top / "low") if low else None, pairing, seed, print)
+  given = pairs.look(
+    str(top / "real"), str(top / "fake"), str(top / "low") if low else None, pairing, seed, print
+  )
   record = Record(top / "study.jsonl", {"seed": seed, "num": num})
   server = Server(0)
   server.desk = Desk(given, record, num, seconds)
-  threading.Thread(target=server.serve_forever, args=(0.02,),
-                   daemon=True).start()
+  threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
   try:
     yield server, record
   finally:
@@ -48,14 +49,12 @@ def ask(server, method, path, data=None, host="127.0.0.1", **headers):
   """-> status, headers, body (decoded if it is JSON)."""
   link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
   body = data if data is None or isinstance(data, bytes) else json.dumps(data)
-  link.request(method, path, body, {
-      "Host": host, "Content-Type": "application/json"} | headers)
+  link.request(method, path, body, {"Host": host, "Content-Type": "application/json"} | headers)
   reply = link.getresponse()
   text = reply.read()
   kind = reply.headers.get_content_type()
   link.close()
-  return reply.status, reply.headers, (
-      json.loads(text) if kind == "application/json" else text)
+  return reply.status, reply.headers, (json.loads(text) if kind == "application/json" else text)
 
 
 def post(server, path, **data):
@@ -67,8 +66,7 @@ def post(server, path, **data):
 def answer(server, visitor, trial, choice="left", ms=1):
   """A pair is shown, and somebody chooses."""
   post(server, "/trial", visitor=visitor, trial=trial)
-  return post(server, "/choice", visitor=visitor, trial=trial, choice=choice,
-              ms=ms)
+  return post(server, "/choice", visitor=visitor, trial=trial, choice=choice, ms=ms)
 
 
 def pixels(server, address):

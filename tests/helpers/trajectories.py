@@ -8,6 +8,7 @@ processes x devices of each, and all are compared with one device. Says for each
 config by how much a loss differs at most, as a share of it (of losses below 1:
 by how much at all).
 """
+
 import argparse
 import contextlib
 import json
@@ -37,51 +38,58 @@ def trajectory(name: str, steps: int, shape: dict[str, int]) -> Losses:
   sharding.check_batch(c.batch, c.accumulate, mesh)
   step, state = Compiled(experiment, mesh), experiment.fresh(source, mesh)
   seed, seen = jax.random.key(c.seed), []
-  with contextlib.closing(batches(
-      source, batch=c.batch, seed=c.seed, process=jax.process_index(),
-      processes=jax.process_count())) as stream:
-    for i, batch in zip(range(steps), sharding.prefetch(stream, mesh),
-                        strict=False):
+  with contextlib.closing(
+    batches(
+      source, batch=c.batch, seed=c.seed, process=jax.process_index(), processes=jax.process_count()
+    )
+  ) as stream:
+    for i, batch in zip(range(steps), sharding.prefetch(stream, mesh), strict=False):
       state, metrics = step(i, state, batch, seed)
-      seen.append({k: float(v) for k, v in metrics.items()
-                   if k.endswith("/loss")})
+      seen.append({k: float(v) for k, v in metrics.items() if k.endswith("/loss")})
   return seen
 
 
-def record(out: str, names: Sequence[str], steps: int,
-           shapes: Sequence[dict[str, int]]) -> None:
+def record(out: str, names: Sequence[str], steps: int, shapes: Sequence[dict[str, int]]) -> None:
   """Writes {name: [losses for every shape of the mesh]}."""
   sharding.SMALL = 64  # of small nets, most leaves are cut
-  seen = {name: [trajectory(name, steps, shape) for shape in shapes]
-          for name in names}
+  seen = {name: [trajectory(name, steps, shape) for shape in shapes] for name in names}
   if jax.process_index() == 0:
     pathlib.Path(out).write_text(json.dumps(seen))
 
 
-def on(processes: int, devices: int, names: Sequence[str], steps: int,
-       shapes: Sequence[dict[str, int]]) -> dict[str, list[Losses]]:
+def on(
+  processes: int, devices: int, names: Sequence[str], steps: int, shapes: Sequence[dict[str, int]]
+) -> dict[str, list[Losses]]:
   """`record` on a machine."""
   with tempfile.TemporaryDirectory() as folder:
     out = f"{folder}/seen.json"
-    code = CODE.format(out=out, names=list(names), steps=steps,
-                       shapes=list(shapes))
-    for done in pod.run(processes, devices, code, timeout=3000, env={
+    code = CODE.format(out=out, names=list(names), steps=steps, shapes=list(shapes))
+    for done in pod.run(
+      processes,
+      devices,
+      code,
+      timeout=3000,
+      env={
         "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-                     f"--xla_force_host_platform_device_count={devices}"}):
+        f"--xla_force_host_platform_device_count={devices}"
+      },
+    ):
       assert done.status == 0, done.stderr
     return json.loads(pathlib.Path(out).read_text())
 
 
 def apart(mine: Losses, theirs: Losses) -> float:
   """The largest difference of two losses, see above."""
-  return max(abs(a[k] - b[k]) / max(abs(b[k]), 1.)
-             for a, b in zip(mine, theirs, strict=True) for k in b)
+  return max(
+    abs(a[k] - b[k]) / max(abs(b[k]), 1.0) for a, b in zip(mine, theirs, strict=True) for k in b
+  )
 
 
 def main() -> None:
   """The script."""
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
   parser.add_argument("--configs", required=True)
   parser.add_argument("--steps", type=int, default=6)
   parser.add_argument("--machines", default="2x4")
@@ -94,11 +102,14 @@ def main() -> None:
       where = map(int, machine.split("x"))
       (seen,) = on(*where, [name], args.steps, shapes).values()
       for shape, losses in zip(shapes, seen, strict=True):
-        first = next((i + 1 for i in range(args.steps) if apart(
-            losses[:i + 1], one[:i + 1]) > 1e-5), "none")
-        print(f"{name} {machine} fsdp={shape['fsdp']}: {apart(losses, one):.1e}"
-              f" in {args.steps} steps; above 1e-5 from step {first}",
-              flush=True)
+        first = next(
+          (i + 1 for i in range(args.steps) if apart(losses[: i + 1], one[: i + 1]) > 1e-5), "none"
+        )
+        print(
+          f"{name} {machine} fsdp={shape['fsdp']}: {apart(losses, one):.1e}"
+          f" in {args.steps} steps; above 1e-5 from step {first}",
+          flush=True,
+        )
 
 
 if __name__ == "__main__":

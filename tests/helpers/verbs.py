@@ -1,4 +1,5 @@
 """Verbs as tests call them: in this process, or in one of their own."""
+
 import os
 import pathlib
 import subprocess
@@ -14,8 +15,10 @@ POINTS = "--config=configs/points_gan.py:debug"
 
 def call(capsys, monkeypatch, *argv):
   """Runs a verb here -> status, what it printed, lines on stderr."""
+
   def leave(status):
     raise SystemExit(status)
+
   monkeypatch.setattr(os, "_exit", leave)
   capsys.readouterr()
   with pytest.raises(SystemExit) as end:
@@ -29,9 +32,13 @@ def start(*argv, devices=1, **env):
   flags = f"--xla_force_host_platform_device_count={devices}"
   env = os.environ | {"XLA_FLAGS": flags} | env
   return subprocess.Popen(
-      [sys.executable, "-m", "jaxgen", *map(str, argv)], cwd=ROOT, text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env={k: v for k, v in env.items() if v is not None})
+    [sys.executable, "-m", "jaxgen", *map(str, argv)],
+    cwd=ROOT,
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    env={k: v for k, v in env.items() if v is not None},
+  )
 
 
 def finish(process):
@@ -46,5 +53,7 @@ def finish(process):
 
 def tree(folder):
   """{path: bytes} of all files, and None for folders."""
-  return {p.relative_to(folder): p.read_bytes() if p.is_file() else None
-          for p in sorted(pathlib.Path(folder).rglob("*"))}
+  return {
+    p.relative_to(folder): p.read_bytes() if p.is_file() else None
+    for p in sorted(pathlib.Path(folder).rglob("*"))
+  }

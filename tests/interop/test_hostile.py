@@ -1,4 +1,5 @@
 """Hostile checkpoints end in one line, soon, and in little memory."""
+
 import itertools
 import json
 import os
@@ -25,28 +26,31 @@ def said(files, tmp_path, seconds=SECONDS, megabytes=MEGABYTES):
   for file, data in files.items():
     (folder / file).write_bytes(data)
   done = subprocess.run(
-      [sys.executable, HERE / "reader.py", folder, str(seconds),
-       str(megabytes)], capture_output=True, text=True, timeout=600,
-      check=False, env=os.environ | {
-          "PYTHONPATH": str(HERE.parent), "OPENBLAS_NUM_THREADS": "1"})
+    [sys.executable, HERE / "reader.py", folder, str(seconds), str(megabytes)],
+    capture_output=True,
+    text=True,
+    timeout=600,
+    check=False,
+    env=os.environ | {"PYTHONPATH": str(HERE.parent), "OPENBLAS_NUM_THREADS": "1"},
+  )
   ends = {}
   for line in done.stdout.splitlines():
     file, end = json.JSONDecoder().raw_decode(line)
-    ends[file] = json.loads(line[end:]) if line[end:].strip() else [
-        f"crash {done.returncode}", "", 0.]
+    ends[file] = (
+      json.loads(line[end:]) if line[end:].strip() else [f"crash {done.returncode}", "", 0.0]
+    )
   assert len(ends) == len(files) or "crash" in str(ends), done.stderr[-2000:]
   return ends
 
 
 # Values as opcodes.
 N = 100_000
-DEEP = b")" + b"\x85" * N                                 # ((((..))))
-DOUBLED = b")" + b"q\1h\1\x86" * 60                       # 2^60 in all
+DEEP = b")" + b"\x85" * N  # ((((..))))
+DOUBLED = b")" + b"q\1h\1\x86" * 60  # 2^60 in all
 HUGE = b"\x8b" + struct.pack("<I", 1 << 20) + b"\x7f" * (1 << 20)
-LARGE = b"](" + b"N" * N + b"eq\2"                        # a list of N
+LARGE = b"](" + b"N" * N + b"eq\2"  # a list of N
 TUPLE = b"(" + b"N" * N + b"tq\2"
-FULL = b"}(" + b"".join(b"J" + struct.pack("<i", i) + b"N"
-                        for i in range(N)) + b"uq\2"
+FULL = b"}(" + b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(N)) + b"uq\2"
 LONG = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
 NAMESPACE = name("argparse", "Namespace") + b")R"
 
@@ -67,9 +71,17 @@ def identity(numel, *, key=ZERO, kind=FLOATS, word=STORAGE):
 
 def shaped(shape, strides=b")", storage=None, offset=b"K\0"):
   """A tensor of a made-up shape."""
-  return (name("torch._utils", "_rebuild_tensor_v2") + b"("
-          + (storage or identity(number(1))) + offset + shape + strides
-          + b"\x89" + ORDERED + b"tR")
+  return (
+    name("torch._utils", "_rebuild_tensor_v2")
+    + b"("
+    + (storage or identity(number(1)))
+    + offset
+    + shape
+    + strides
+    + b"\x89"
+    + ORDERED
+    + b"tR"
+  )
 
 
 def old(keys, numel=b"\1" + bytes(7)):
@@ -78,65 +90,76 @@ def old(keys, numel=b"\1" + bytes(7)):
 
 
 BIG = b"\x8a\x09" + (1 << 70).to_bytes(9, "little")
-VALUES = {"deep": DEEP, "doubled": DOUBLED, "huge": HUGE, "big": BIG,
-          "list": b"]", "dict": b"}", "none": b"N", "tuple": b")",
-          "bytes": b"C\1\xff", "surrogate": b"X\3\0\0\0\xed\xb0\x80",
-          "float": b"G\x7f\xf8" + bytes(6), "long": LONG}
+VALUES = {
+  "deep": DEEP,
+  "doubled": DOUBLED,
+  "huge": HUGE,
+  "big": BIG,
+  "list": b"]",
+  "dict": b"}",
+  "none": b"N",
+  "tuple": b")",
+  "bytes": b"C\1\xff",
+  "surrogate": b"X\3\0\0\0\xed\xb0\x80",
+  "float": b"G\x7f\xf8" + bytes(6),
+  "long": LONG,
+}
 # Where a value of a wrong kind may stand.
 SLOTS = {
-    "module": lambda v: index(v + text("x") + b"\x93"),
-    "name": lambda v: index(text("torch") + v + b"\x93"),
-    "key": lambda v: index(b"}" + v + b"Ns"),
-    "call": lambda v: index(v + b")R"),
-    "arguments": lambda v: index(name("collections", "OrderedDict") + v + b"R"),
-    "pairs": lambda v: index(name("collections", "OrderedDict") + v + b"\x85R"),
-    "pair": lambda v: index(name("collections", "OrderedDict") + b"]" + v
-                            + b"N\x86a\x85R"),
-    "size": lambda v: index(name("torch", "Size") + v + b"\x85R"),
-    "device": lambda v: index(name("torch", "device") + v + b"\x85R"),
-    "state": lambda v: index(NAMESPACE + v + b"b"),
-    "identity": lambda v: index(v + b"Q"),
-    "word": lambda v: index(identity(number(1), word=v)),
-    "kind": lambda v: index(identity(number(1), kind=v)),
-    "storage": lambda v: index(identity(number(1), key=v)),
-    "numel": lambda v: index(identity(v)),
-    "offset": lambda v: index(shaped(b")", offset=v)),
-    "shape": lambda v: index(shaped(v)),
-    "strides": lambda v: index(shaped(b")", v)),
-    "dims": lambda v: index(shaped(v + b"\x85", v + b"\x85")),
-    "tensor": lambda v: index(shaped(b")", storage=v)),
-    "value": lambda v: index(b"}" + text("w") + v + b"s"),
-    "root": index,
-    "old keys": old,
-    "old key": lambda v: old(b"]" + v + b"a"),
-    "old numel": lambda v: legacy(b"\x80\2}" + text("w") + shaped(
-        b")", storage=identity(v + b"N")) + b"s."),
-    "old view": lambda v: legacy(b"\x80\2}" + text("w") + shaped(
-        b")", storage=identity(number(1) + v)) + b"s."),
-    "old machine": lambda v: legacy(OLD, little=v),
-    "old magic": lambda v: b"\x80\2" + v + b"." + legacy(OLD),
-    "parameters": lambda v: alone(module({}, mapping({"_parameters": v}))),
-    "modules": lambda v: alone(module({}, mapping({"_modules": v}))),
-    "child": lambda v: alone(module({}, b"}" + text("_modules") + b"}" + v
-                                    + module({"w": ONE}) + b"ss")),
-    "bytes": lambda v: alone(called("torch.storage", "_load_from_bytes", v)),
-    "scalar": lambda v: alone(called("numpy.core.multiarray", "scalar", v)),
-    "meta": lambda v: alone(called("torch_utils.persistence",
-                                   "_reconstruct_persistent_obj", v)),
+  "module": lambda v: index(v + text("x") + b"\x93"),
+  "name": lambda v: index(text("torch") + v + b"\x93"),
+  "key": lambda v: index(b"}" + v + b"Ns"),
+  "call": lambda v: index(v + b")R"),
+  "arguments": lambda v: index(name("collections", "OrderedDict") + v + b"R"),
+  "pairs": lambda v: index(name("collections", "OrderedDict") + v + b"\x85R"),
+  "pair": lambda v: index(name("collections", "OrderedDict") + b"]" + v + b"N\x86a\x85R"),
+  "size": lambda v: index(name("torch", "Size") + v + b"\x85R"),
+  "device": lambda v: index(name("torch", "device") + v + b"\x85R"),
+  "state": lambda v: index(NAMESPACE + v + b"b"),
+  "identity": lambda v: index(v + b"Q"),
+  "word": lambda v: index(identity(number(1), word=v)),
+  "kind": lambda v: index(identity(number(1), kind=v)),
+  "storage": lambda v: index(identity(number(1), key=v)),
+  "numel": lambda v: index(identity(v)),
+  "offset": lambda v: index(shaped(b")", offset=v)),
+  "shape": lambda v: index(shaped(v)),
+  "strides": lambda v: index(shaped(b")", v)),
+  "dims": lambda v: index(shaped(v + b"\x85", v + b"\x85")),
+  "tensor": lambda v: index(shaped(b")", storage=v)),
+  "value": lambda v: index(b"}" + text("w") + v + b"s"),
+  "root": index,
+  "old keys": old,
+  "old key": lambda v: old(b"]" + v + b"a"),
+  "old numel": lambda v: legacy(
+    b"\x80\2}" + text("w") + shaped(b")", storage=identity(v + b"N")) + b"s."
+  ),
+  "old view": lambda v: legacy(
+    b"\x80\2}" + text("w") + shaped(b")", storage=identity(number(1) + v)) + b"s."
+  ),
+  "old machine": lambda v: legacy(OLD, little=v),
+  "old magic": lambda v: b"\x80\2" + v + b"." + legacy(OLD),
+  "parameters": lambda v: alone(module({}, mapping({"_parameters": v}))),
+  "modules": lambda v: alone(module({}, mapping({"_modules": v}))),
+  "child": lambda v: alone(
+    module({}, b"}" + text("_modules") + b"}" + v + module({"w": ONE}) + b"ss")
+  ),
+  "bytes": lambda v: alone(called("torch.storage", "_load_from_bytes", v)),
+  "scalar": lambda v: alone(called("numpy.core.multiarray", "scalar", v)),
+  "meta": lambda v: alone(called("torch_utils.persistence", "_reconstruct_persistent_obj", v)),
 }
 ALONE = {"parameters", "modules", "child", "bytes", "scalar", "meta"}
 
 
 def test_values_of_every_kind_in_every_place(tmp_path):
   """None hangs, fills the memory, overflows the stack or goes unnoticed."""
-  files = {f"{slot}, {kind}" + (".pkl" if slot in ALONE else ".pt"): make(value)
-           for (slot, make), (kind, value) in itertools.product(
-               SLOTS.items(), VALUES.items())}
+  files = {
+    f"{slot}, {kind}" + (".pkl" if slot in ALONE else ".pt"): make(value)
+    for (slot, make), (kind, value) in itertools.product(SLOTS.items(), VALUES.items())
+  }
   ends = said(files, tmp_path, seconds=10)
   wrong = {k: v for k, v in ends.items() if v[0] not in ("refused", "read")}
   assert not wrong and len(ends) == len(files)
-  assert all(text.isprintable() and len(text) < 1000
-             for _, text, _ in ends.values())
+  assert all(text.isprintable() and len(text) < 1000 for _, text, _ in ends.values())
   slow = {k: s for k, (_, _, s) in ends.items() if s > 5}
   assert not slow
 
@@ -147,33 +170,51 @@ def test_short_programs_do_not_run_for_long(tmp_path):
   small = stored(np.zeros(64, np.float32))
   nested = b"B" + struct.pack("<I", len(small)) + small + b"q\2"
   files = {
-      "merged": index(FULL + NAMESPACE + b"h\2b" * again),
-      "called": index(TUPLE + (name("torch", "device") + b"q\3h\2R")
-                      + b"0h\3h\2R" * again),
-      "sized": index(LARGE + name("torch", "Size") + b"q\3"
-                     + b"0h\3h\2\x85R" * again),
-      "letters": index(LONG + b"q\2" + name("torch", "Size") + b"q\3"
-                       + b"h\3h\2\x85R" * 1000),
-      "ordered": index(b"](" + (b"NN\x86" * N) + b"eq\2" + name(
-          "collections", "OrderedDict") + b"q\3" + b"0h\3h\2\x85R" * again),
-      "shapes": index(TUPLE + name("torch._utils", "_rebuild_tensor_v2")
-                      + b"q\3" + identity(number(1)) + b"q\4"
-                      + b"h\3(h\4K\0h\2h\2tR0" * again),
-      "hashes": index(HUGE + b"q\2}" + b"h\2Ns" * again),
-      "alike": index(LONG + b"q\2" + LONG + b"q\3}" + b"h\2Nsh\3Ns" * again),
-      "hashed": old(b"])" + b"\x85" * 1_500_000 + b"a"),
-      "ordered, deep": index(ORDERED + (b"q\2" + ORDERED + text("a")
-                                        + b"h\2s") * 60_000),
-      "paths": index(b"}" + text("w") + shaped(b")") + b"sq\2"
-                     + (b"0}(" + b"".join(text(str(i) * 90) + b"h\2"
-                                          for i in range(16)) + b"uq\2") * 12),
-      "modules.pkl": alone(module({"w": ONE}) + b"q\2" + b"0" + mapping(
-          {"_modules": mapping({str(i): b"h\2" for i in range(4)})}) + b"q\3"
-          + name("torch.nn.modules.container", "ModuleList") + b")\x81"
-          + b"h\3b" * again),
-      "loaded.pkl": alone(nested + name("torch.storage", "_load_from_bytes")
-                          + b"q\3" + b"h\3h\2\x85R0" * again + b"N"),
-      "pushed.pkl": alone(b"]" * (3 << 20)),
+    "merged": index(FULL + NAMESPACE + b"h\2b" * again),
+    "called": index(TUPLE + (name("torch", "device") + b"q\3h\2R") + b"0h\3h\2R" * again),
+    "sized": index(LARGE + name("torch", "Size") + b"q\3" + b"0h\3h\2\x85R" * again),
+    "letters": index(LONG + b"q\2" + name("torch", "Size") + b"q\3" + b"h\3h\2\x85R" * 1000),
+    "ordered": index(
+      b"]("
+      + (b"NN\x86" * N)
+      + b"eq\2"
+      + name("collections", "OrderedDict")
+      + b"q\3"
+      + b"0h\3h\2\x85R" * again
+    ),
+    "shapes": index(
+      TUPLE
+      + name("torch._utils", "_rebuild_tensor_v2")
+      + b"q\3"
+      + identity(number(1))
+      + b"q\4"
+      + b"h\3(h\4K\0h\2h\2tR0" * again
+    ),
+    "hashes": index(HUGE + b"q\2}" + b"h\2Ns" * again),
+    "alike": index(LONG + b"q\2" + LONG + b"q\3}" + b"h\2Nsh\3Ns" * again),
+    "hashed": old(b"])" + b"\x85" * 1_500_000 + b"a"),
+    "ordered, deep": index(ORDERED + (b"q\2" + ORDERED + text("a") + b"h\2s") * 60_000),
+    "paths": index(
+      b"}"
+      + text("w")
+      + shaped(b")")
+      + b"sq\2"
+      + (b"0}(" + b"".join(text(str(i) * 90) + b"h\2" for i in range(16)) + b"uq\2") * 12
+    ),
+    "modules.pkl": alone(
+      module({"w": ONE})
+      + b"q\2"
+      + b"0"
+      + mapping({"_modules": mapping({str(i): b"h\2" for i in range(4)})})
+      + b"q\3"
+      + name("torch.nn.modules.container", "ModuleList")
+      + b")\x81"
+      + b"h\3b" * again
+    ),
+    "loaded.pkl": alone(
+      nested + name("torch.storage", "_load_from_bytes") + b"q\3" + b"h\3h\2\x85R0" * again + b"N"
+    ),
+    "pushed.pkl": alone(b"]" * (3 << 20)),
   }
   ends = said(files, tmp_path)
   assert {k: v for k, v in ends.items() if v[0] != "refused"} == {}, ends
@@ -191,54 +232,82 @@ def floats(shape, *offsets, dtype="F32"):
 
 TWICE = json.dumps({"a": floats([4], 0, 16)})[1:-1]
 SAFE = {
-    "overlap": safe({"a": floats([2], 0, 8), "b": floats([2], 4, 12)}),
-    "hole": safe({"a": floats([2], 8, 16)}),
-    "beyond": safe({"a": floats([200], 0, 800)}),
-    "rest": safe({"a": floats([2], 0, 8)}),
-    "huge": safe({"a": floats([1 << 62] * 2, 0, 16)}),
-    "empty, huge": safe({"a": floats([0, 1 << 62, 1 << 62], 0, 0),
-                         "b": floats([4], 0, 16)}),
-    "negative": safe({"a": floats([-4], 0, 16)}),
-    "backwards": safe({"a": floats([1], 16, 0)}),
-    "fraction": safe({"a": floats([4.0], 0, 16)}),
-    "true": safe({"a": floats([True, 4], 0, 16)}),
-    "dims": safe({"a": floats([1] * 99 + [4], 0, 16)}),
-    "type": safe({"a": floats([16], 0, 16, dtype="F8_E5M2")}),
-    "no type": safe({"a": floats([16], 0, 16, dtype=["F32"])}),
-    "deep": safe(b'{"a":' + b"[" * N + b"]" * N + b"}"),
-    "long": safe(b"{}", length=(1 << 30) - 1),
-    "twice": safe(f"{{{TWICE}, {TWICE}}}".encode()),
-    "list": safe(b'{"a": [1, 2]}'), "none": safe(b'{"a": null}'),
-    "utf": safe(b'{"\xff": 1}'), "number": safe(b'{"a": ' + b"9" * 9999 + b"}"),
-    "nan": safe(b'{"a": {"dtype": "F32", "shape": [NaN], '
-                b'"data_offsets": [0, 16]}}'),
+  "overlap": safe({"a": floats([2], 0, 8), "b": floats([2], 4, 12)}),
+  "hole": safe({"a": floats([2], 8, 16)}),
+  "beyond": safe({"a": floats([200], 0, 800)}),
+  "rest": safe({"a": floats([2], 0, 8)}),
+  "huge": safe({"a": floats([1 << 62] * 2, 0, 16)}),
+  "empty, huge": safe({"a": floats([0, 1 << 62, 1 << 62], 0, 0), "b": floats([4], 0, 16)}),
+  "negative": safe({"a": floats([-4], 0, 16)}),
+  "backwards": safe({"a": floats([1], 16, 0)}),
+  "fraction": safe({"a": floats([4.0], 0, 16)}),
+  "true": safe({"a": floats([True, 4], 0, 16)}),
+  "dims": safe({"a": floats([1] * 99 + [4], 0, 16)}),
+  "type": safe({"a": floats([16], 0, 16, dtype="F8_E5M2")}),
+  "no type": safe({"a": floats([16], 0, 16, dtype=["F32"])}),
+  "deep": safe(b'{"a":' + b"[" * N + b"]" * N + b"}"),
+  "long": safe(b"{}", length=(1 << 30) - 1),
+  "twice": safe(f"{{{TWICE}, {TWICE}}}".encode()),
+  "list": safe(b'{"a": [1, 2]}'),
+  "none": safe(b'{"a": null}'),
+  "utf": safe(b'{"\xff": 1}'),
+  "number": safe(b'{"a": ' + b"9" * 9999 + b"}"),
+  "nan": safe(b'{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 16]}}'),
 }
 
 
 def test_safetensors_that_lie(tmp_path):
   files = {f"{k}.safetensors": v for k, v in SAFE.items()} | {
-      "many": safe({f"{i}": floats([0], 0, 0) for i in range(N)}, b""),
-      "surrogate": safe(b'{"\\ud800": {"dtype": "F32", "shape": [4], '
-                        b'"data_offsets": [0, 16]}}'),
-      "alias.pt": index(b"}(" + b"".join(
-          text(f"w{i}") + shaped(b"K\1" * 3 + b"\x87", b"K\0K\7K\0\x87")
-          for i in range(3000)) + b"u")}
+    "many": safe({f"{i}": floats([0], 0, 0) for i in range(N)}, b""),
+    "surrogate": safe(b'{"\\ud800": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}'),
+    "alias.pt": index(
+      b"}("
+      + b"".join(
+        text(f"w{i}") + shaped(b"K\1" * 3 + b"\x87", b"K\0K\7K\0\x87") for i in range(3000)
+      )
+      + b"u"
+    ),
+  }
   ends = said(files, tmp_path)
   good = ("many", "surrogate", "alias.pt")
   assert {k: v[0] for k, v in ends.items()} == {
-      k: "read" if k in good else "refused" for k in files}
-  assert all(text.isprintable() and len(text) < 400
-             for _, text, _ in ends.values())
+    k: "read" if k in good else "refused" for k in files
+  }
+  assert all(text.isprintable() and len(text) < 400 for _, text, _ in ends.values())
 
 
-SEEDS = {"zip.pt": zipped(GOOD), "old.pt": legacy(OLD),
-         "newer.pt": index(shaped(b")") + b"q\0" + ORDERED + text("w")
-                           + b"h\0s"),
-         "alone.pkl": snapshot({"G": WEIGHTS})}
-PIECES = [*VALUES.values(), b"h\0", b"q\0", b"0", b"(", b"t", b"R", b"b", b"Q",
-          b"\x93", b"s", b"u", b"e", b"a", b"\x81", b"\x85", b"\x86", b".",
-          number(1 << 40), number(-1), text("state"), text("_modules"),
-          name("torch", "Size"), name("collections", "OrderedDict")]
+SEEDS = {
+  "zip.pt": zipped(GOOD),
+  "old.pt": legacy(OLD),
+  "newer.pt": index(shaped(b")") + b"q\0" + ORDERED + text("w") + b"h\0s"),
+  "alone.pkl": snapshot({"G": WEIGHTS}),
+}
+PIECES = [
+  *VALUES.values(),
+  b"h\0",
+  b"q\0",
+  b"0",
+  b"(",
+  b"t",
+  b"R",
+  b"b",
+  b"Q",
+  b"\x93",
+  b"s",
+  b"u",
+  b"e",
+  b"a",
+  b"\x81",
+  b"\x85",
+  b"\x86",
+  b".",
+  number(1 << 40),
+  number(-1),
+  text("state"),
+  text("_modules"),
+  name("torch", "Size"),
+  name("collections", "OrderedDict"),
+]
 
 
 def mutated(seed, rng):
@@ -265,7 +334,6 @@ def test_mutated_pickles_end_in_one_line(tmp_path):
     files[f"{i:03d}-{seed}"] = mutated(seed, rng)
   ends = said(files, tmp_path, seconds=10)
   assert len(ends) == 400
-  assert {k: v for k, v in ends.items() if v[0] not in ("refused", "read")
-          } == {}
+  assert {k: v for k, v in ends.items() if v[0] not in ("refused", "read")} == {}
   assert all(text.isprintable() for _, text, _ in ends.values())
   assert len({text.partition(" ")[2] for _, text, _ in ends.values()}) > 40

@@ -1,4 +1,5 @@
 """Checkpoints of BigGAN: the authors' PyTorch code's, and the hubs'."""
+
 import json
 
 import jax
@@ -24,12 +25,10 @@ def test_weights_come_back_bit_by_bit(case, group):
   table = gans.GANS["biggan"].entries(group, tree)
   manifest = json.loads(str(np.load(GOLDEN / f"{case}.npz")["manifest"]))
   listed = manifest["discriminator_" * (group == "disc") + "state_dict"]
-  assert {e.theirs[0]: list(e.layout) for e in table} == dict(
-      entry[:2] for entry in listed)
+  assert {e.theirs[0]: list(e.layout) for e in table} == dict(entry[:2] for entry in listed)
   how = gans.GANS["biggan"]
   ours = names.fill(table, how.rest({k: lazy(v) for k, v in theirs.items()}))
-  assert jax.tree.map(np.shape, ours) == jax.tree.map(
-      np.shape, dict(tree))
+  assert jax.tree.map(np.shape, ours) == jax.tree.map(np.shape, dict(tree))
   back = how.last(names.spell(table, ours))
   for name, values in theirs.items():
     read = back[name].read()
@@ -40,14 +39,10 @@ def test_weights_come_back_bit_by_bit(case, group):
 def test_the_hubs_weights_come_back_and_mean_the_same():
   _, ours = hub()
   how = gans.GANS["biggan_hub"]
-  back = {k: t.read() for k, t in how.last(
-      names.spell(how.entries("gen", ours), ours)).items()}
-  manifest = json.loads(
-      str(np.load(GOLDEN / "biggan_hub_128.npz")["manifest"]))
-  assert {k: list(v.shape) for k, v in back.items()} == dict(
-      map(tuple, manifest["state_dict"]))
-  again = names.fill(how.entries("gen", ours), how.rest(
-      {k: lazy(v) for k, v in back.items()}))
+  back = {k: t.read() for k, t in how.last(names.spell(how.entries("gen", ours), ours)).items()}
+  manifest = json.loads(str(np.load(GOLDEN / "biggan_hub_128.npz")["manifest"]))
+  assert {k: list(v.shape) for k, v in back.items()} == dict(map(tuple, manifest["state_dict"]))
+  again = names.fill(how.entries("gen", ours), how.rest({k: lazy(v) for k, v in back.items()}))
   for path, leaf in names.flat(ours).items():
     if path.endswith("/sigma"):  # theirs is a function of u, v and the weight
       np.testing.assert_allclose(names.flat(again)[path], leaf, rtol=1e-5)
@@ -59,11 +54,15 @@ def test_other_batch_norms_have_other_names():
   """`mybn` and `cross_replica` of the authors' code."""
   how = gans.GANS["biggan"]
   one = lazy(np.ones(1, np.float32))
-  found = how.rest({
-      "blocks.0.0.bn1.bn.stored_mean": one, "blocks.0.0.bn2.bn.running_var":
-      one, "output_layer.0.bn.accumulation_counter": one, "linear.bias": one})
-  assert set(found) == {"blocks.0.0.bn1.stored_mean",
-                        "blocks.0.0.bn2.stored_var", "linear.bias"}
+  found = how.rest(
+    {
+      "blocks.0.0.bn1.bn.stored_mean": one,
+      "blocks.0.0.bn2.bn.running_var": one,
+      "output_layer.0.bn.accumulation_counter": one,
+      "linear.bias": one,
+    }
+  )
+  assert set(found) == {"blocks.0.0.bn1.stored_mean", "blocks.0.0.bn2.stored_var", "linear.bias"}
 
 
 def small(name="biggan"):
@@ -83,8 +82,9 @@ def theirs(tmp_path_factory):
   rng, made = np.random.default_rng(0), {}
   for group in ("gen", "disc"):
     made[group] = jax.tree.map(
-        lambda s: (1 + rng.random(s.shape) / 9).astype(np.float32),
-        gan_workdir.collections(abstract, group))
+      lambda s: (1 + rng.random(s.shape) / 9).astype(np.float32),
+      gan_workdir.collections(abstract, group),
+    )
   parts = gans.give({"ema": made["gen"], "disc": made["disc"]}, "biggan")
   tensor_files.write(folder / "G_ema.pth", parts[""])
   tensor_files.write(folder / "D.pth", parts["disc"])
@@ -96,11 +96,12 @@ def test_in_and_out_again(theirs, tmp_path):
   gen, disc, made = theirs
   workdir.import_weights(gen, tmp_path / "w", "biggan", small(), disc=disc)
   trained = sampling_trained.load_trained(tmp_path / "w")
-  jax.tree.map(np.testing.assert_array_equal,
-               {"params": trained.params["gen"], **trained.stats["gen"]},
-               made["gen"])
-  done = workdir.export_weights(tmp_path / "w", tmp_path / "G.pth",
-                        disc=tmp_path / "D.pth")
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    {"params": trained.params["gen"], **trained.stats["gen"]},
+    made["gen"],
+  )
+  done = workdir.export_weights(tmp_path / "w", tmp_path / "G.pth", disc=tmp_path / "D.pth")
   assert done["tensors"] == len(tensor_files.read(gen))
   for name, path in (("G.pth", gen), ("D.pth", disc)):
     back, there = tensor_files.read(tmp_path / name), tensor_files.read(path)
@@ -111,29 +112,27 @@ def test_in_and_out_again(theirs, tmp_path):
 
 def test_without_a_discriminator_it_begins_at_random(theirs, tmp_path):
   lines = []
-  workdir.import_weights(theirs[0], tmp_path / "w", "biggan", small(),
-                 say=lines.append)
+  workdir.import_weights(theirs[0], tmp_path / "w", "biggan", small(), say=lines.append)
   assert any("no discriminator: it begins at random" in x for x in lines)
   trained = sampling_trained.load_trained(tmp_path / "w")
   shapes = gan_workdir.abstract(trained)
-  _, state, _ = restore_subset(
-      tmp_path / "w", {"params": {"disc": shapes.params["disc"]}})
+  _, state, _ = restore_subset(tmp_path / "w", {"params": {"disc": shapes.params["disc"]}})
   kernel = np.asarray(state["params"]["disc"]["block_0_0"]["conv_2"]["kernel"])
   W = kernel.reshape(-1, kernel.shape[-1])
   np.testing.assert_allclose(W.T @ W, np.eye(len(W.T)), atol=1e-5)
 
 
 MISTAKES = {
-    "swapped": (["--checkpoint={disc}"], "file and config do not match"),
-    "wider": (["--config.model.gen.width=8"], "config wants ["),
-    "hub": (["--source=biggan_hub"], "biggan_hub has no checkpoints of "
-            "nets.biggan.Generator: try biggan"),
-    "stored": (["--source=biggan_hub", "--config=configs/biggan_deep.py:debug"],
-               "stored=True"),
-    "other": (["--source=stylegan2"], "try biggan"),
-    "config": (["--config=configs/digits_gan.py"], "has no checkpoints of "
-               "nets.convs.Generator"),
-    "disc": (["--disc={gen}.none"], "there is no file"),
+  "swapped": (["--checkpoint={disc}"], "file and config do not match"),
+  "wider": (["--config.model.gen.width=8"], "config wants ["),
+  "hub": (
+    ["--source=biggan_hub"],
+    "biggan_hub has no checkpoints of nets.biggan.Generator: try biggan",
+  ),
+  "stored": (["--source=biggan_hub", "--config=configs/biggan_deep.py:debug"], "stored=True"),
+  "other": (["--source=stylegan2"], "try biggan"),
+  "config": (["--config=configs/digits_gan.py"], "has no checkpoints of nets.convs.Generator"),
+  "disc": (["--disc={gen}.none"], "there is no file"),
 }
 
 
@@ -143,9 +142,16 @@ def test_mistake_of_importing(case, theirs, tmp_path, capsys, monkeypatch):
   argv, said = MISTAKES[case]
   gen, disc, _ = theirs
   argv = [a.format(gen=gen, disc=disc) for a in argv]
-  given = {a.partition("=")[0]: a for a in [
-      "--source=biggan", f"--checkpoint={gen}", f"--workdir={tmp_path / 'w'}",
-      "--config=configs/biggan.py:debug", *argv]}
+  given = {
+    a.partition("=")[0]: a
+    for a in [
+      "--source=biggan",
+      f"--checkpoint={gen}",
+      f"--workdir={tmp_path / 'w'}",
+      "--config=configs/biggan.py:debug",
+      *argv,
+    ]
+  }
   status, out, lines = call(capsys, monkeypatch, "import", *given.values())
   assert (status, out, len(lines)) == (2, "", 1), lines
   assert said in lines[0] and not any(tmp_path.iterdir())

@@ -1,4 +1,5 @@
 """Our weights by the names of others: published networks, both ways."""
+
 import functools
 import json
 import pathlib
@@ -14,29 +15,55 @@ from jaxgen.interop import names, tensor_files, unet_names
 from jaxgen.interop.tensors import lazy
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-DDPM = dict(width=32, mults=(1, 2), attend=(8,), heads=1, affine=False,
-            pad=(0, 1), eps=1e-6, embedding=dict(
-                name="nets.unet.time_and_label", features=dict(
-                    name="nets.layers.sinusoids", sine_first=True, ends=True)))
-SR3 = dict(width=32, mults=(1, 2, 2), attend=(8,), heads=1, groups=16,
-           affine=False, bias=False, enlarge="bicubic",
-           embedding=dict(name="nets.unet.noise_level"))
+DDPM = dict(
+  width=32,
+  mults=(1, 2),
+  attend=(8,),
+  heads=1,
+  affine=False,
+  pad=(0, 1),
+  eps=1e-6,
+  embedding=dict(
+    name="nets.unet.time_and_label",
+    features=dict(name="nets.layers.sinusoids", sine_first=True, ends=True),
+  ),
+)
+SR3 = dict(
+  width=32,
+  mults=(1, 2, 2),
+  attend=(8,),
+  heads=1,
+  groups=16,
+  affine=False,
+  bias=False,
+  enlarge="bicubic",
+  embedding=dict(name="nets.unet.noise_level"),
+)
 # Golden file -> source, our net, height, further inputs.
 NETS = {
-    "adm_unet_class_updown": ("adm", dict(
-        width=32, mults=(1, 2), blocks=1, attend=(32, 16), labels=1000,
-        updown=True, learned=True), 64, {"y": jnp.zeros(1, jnp.int32)}),
-    "adm_unet_plain_heads": ("adm", dict(
-        width=32, mults=(1, 2, 2), affine=False), 64, {}),
-    "adm_upsampler_16_64": ("adm", dict(
-        width=32, mults=(1, 2, 3, 4), blocks=1, labels=1000, updown=True,
-        learned=True), 64, {"y": jnp.zeros(1, jnp.int32),
-                            "low_res": jnp.zeros((1, 16, 16, 3))}),
-    "adm_classifier_64": ("adm", dict(
-        kind="Classifier", width=64, mults=(1, 2, 3, 4), blocks=1,
-        attend=(32, 16, 8), updown=True), 64, {}),
-    "torch_diffusers_unet": ("diffusers", DDPM, 16, {}),
-    "torch_sr3_unet": ("sr3", SR3, 16, {"low_res": jnp.zeros((1, 8, 8, 3))}),
+  "adm_unet_class_updown": (
+    "adm",
+    dict(width=32, mults=(1, 2), blocks=1, attend=(32, 16), labels=1000, updown=True, learned=True),
+    64,
+    {"y": jnp.zeros(1, jnp.int32)},
+  ),
+  "adm_unet_plain_heads": ("adm", dict(width=32, mults=(1, 2, 2), affine=False), 64, {}),
+  "adm_upsampler_16_64": (
+    "adm",
+    dict(width=32, mults=(1, 2, 3, 4), blocks=1, labels=1000, updown=True, learned=True),
+    64,
+    {"y": jnp.zeros(1, jnp.int32), "low_res": jnp.zeros((1, 16, 16, 3))},
+  ),
+  "adm_classifier_64": (
+    "adm",
+    dict(
+      kind="Classifier", width=64, mults=(1, 2, 3, 4), blocks=1, attend=(32, 16, 8), updown=True
+    ),
+    64,
+    {},
+  ),
+  "torch_diffusers_unet": ("diffusers", DDPM, 16, {}),
+  "torch_sr3_unet": ("sr3", SR3, 16, {"low_res": jnp.zeros((1, 8, 8, 3))}),
 }
 
 
@@ -46,9 +73,11 @@ def known(case):
   source, args, size, given = NETS[case]
   args = dict(args)
   net = build({"name": f"nets.unet.{args.pop('kind', 'UNet')}"} | args)
-  tree = jax.eval_shape(functools.partial(
-      net.init, jax.random.key(0), jnp.zeros((1, size, size, 3)),
-      jnp.zeros(1), **given))["params"]
+  tree = jax.eval_shape(
+    functools.partial(
+      net.init, jax.random.key(0), jnp.zeros((1, size, size, 3)), jnp.zeros(1), **given
+    )
+  )["params"]
   manifest = json.loads(str(np.load(GOLDEN / f"{case}.npz")["manifest"]))
   return source, net, tree, manifest
 
@@ -57,10 +86,16 @@ def weights(manifest):
   """Of the golden cases' networks: see tests/golden/README.md."""
   made = {}
   for i, (name, shape) in enumerate(manifest["state_dict"]):
-    z = np.random.Generator(np.random.PCG64([manifest["seed"], i])
-                            ).standard_normal(shape).astype(np.float32)
-    made[name] = (z / np.float32(np.prod(shape[1:]) ** 0.5) if len(shape) > 1
-                  else np.float32(0.1) * z + name.endswith(".weight"))
+    z = (
+      np.random.Generator(np.random.PCG64([manifest["seed"], i]))
+      .standard_normal(shape)
+      .astype(np.float32)
+    )
+    made[name] = (
+      z / np.float32(np.prod(shape[1:]) ** 0.5)
+      if len(shape) > 1
+      else np.float32(0.1) * z + name.endswith(".weight")
+    )
   return made
 
 
@@ -95,16 +130,13 @@ def test_ddpm_answers_as_diffusers():
   case = "torch_diffusers_unet"
   _, net, tree, manifest = known(case)
   golden, theirs = np.load(GOLDEN / f"{case}.npz"), weights(manifest)
-  old = {"to_q": "query", "to_k": "key", "to_v": "value",
-         "to_out.0": "proj_attn"}
+  old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
   for new, word in old.items():  # as files before 0.15 have it
     theirs = {k.replace(f".{new}.", f".{word}."): v for k, v in theirs.items()}
   assert any(".query." in name for name in theirs)
   ours = names.take(theirs, tree, "diffusers")
-  out = jax.jit(net.apply)({"params": ours}, np.moveaxis(golden["x"], 1, -1),
-                  golden["t"])
-  np.testing.assert_allclose(np.moveaxis(out, -1, 1), golden["output"],
-                             atol=2e-5)
+  out = jax.jit(net.apply)({"params": ours}, np.moveaxis(golden["x"], 1, -1), golden["t"])
+  np.testing.assert_allclose(np.moveaxis(out, -1, 1), golden["output"], atol=2e-5)
 
 
 def test_sr3_answers_as_the_port():
@@ -114,10 +146,8 @@ def test_sr3_answers_as_the_port():
   theirs |= unet_names.sr3_buffers(np.linspace(1e-6, 1e-2, 9))  # saved beside
   ours = names.take(theirs, tree, "sr3")
   last = lambda k: np.moveaxis(golden[k], 1, -1)
-  out = jax.jit(net.apply)({"params": ours}, last("x"), golden["level"][:, 0],
-                  low_res=last("low"))
-  np.testing.assert_allclose(np.moveaxis(out, -1, 1), golden["output"],
-                             atol=2e-5)
+  out = jax.jit(net.apply)({"params": ours}, last("x"), golden["level"][:, 0], low_res=last("low"))
+  np.testing.assert_allclose(np.moveaxis(out, -1, 1), golden["output"], atol=2e-5)
 
 
 def test_sr3s_buffers_are_those_of_the_schedule():
@@ -125,35 +155,36 @@ def test_sr3s_buffers_are_those_of_the_schedule():
   betas = np.linspace(1e-4, 0.02, 1000)
   made, bar = unet_names.sr3_buffers(betas), np.prod(1 - betas[:500])
   x_0, eps, noise = 0.3, -0.7, (1 - bar) ** 0.5
-  x_t = bar ** 0.5 * x_0 + noise * eps
+  x_t = bar**0.5 * x_0 + noise * eps
   at = {k: float(v[499]) for k, v in made.items()}
-  np.testing.assert_allclose(at["sqrt_recip_alphas_cumprod"] * x_t
-                             - at["sqrt_recipm1_alphas_cumprod"] * eps, x_0,
-                             rtol=1e-4)
+  np.testing.assert_allclose(
+    at["sqrt_recip_alphas_cumprod"] * x_t - at["sqrt_recipm1_alphas_cumprod"] * eps, x_0, rtol=1e-4
+  )
   beta = betas[499]
   mean = (x_t - beta / noise * eps) / (1 - beta) ** 0.5  # Eq. 11
-  np.testing.assert_allclose(at["posterior_mean_coef1"] * x_0
-                             + at["posterior_mean_coef2"] * x_t, mean,
-                             rtol=1e-5)
+  np.testing.assert_allclose(
+    at["posterior_mean_coef1"] * x_0 + at["posterior_mean_coef2"] * x_t, mean, rtol=1e-5
+  )
   assert made["betas"].dtype == np.float32 and made["betas"].shape == (1000,)
 
 
 def test_what_does_not_match_is_listed():
   source, _, tree, manifest = known("adm_unet_plain_heads")
   theirs = weights(manifest)
-  wrong = theirs | {"out.2.bias": np.zeros(6, np.float32), "extra": theirs[
-      "out.0.bias"]}
+  wrong = theirs | {"out.2.bias": np.zeros(6, np.float32), "extra": theirs["out.0.bias"]}
   del wrong["time_embed.0.weight"]
   with pytest.raises(UserError) as e:
     names.take(wrong, tree, source)
   n = len(theirs)
   assert str(e.value) == (
-      f"file and config do not match: of {n} tensors that the config wants and "
-      f"{n} in the file, 1 of another shape (out.2.bias: file has [6], config "
-      "wants [3]); 1 not in the file (time_embed.0.weight); 1 not in the "
-      "config's net (extra)")
-  with pytest.raises(UserError, match=(
-      rf"{n} not in the file \(time_embed.0.weight, .*, \.\.\)$")) as e:
+    f"file and config do not match: of {n} tensors that the config wants and "
+    f"{n} in the file, 1 of another shape (out.2.bias: file has [6], config "
+    "wants [3]); 1 not in the file (time_embed.0.weight); 1 not in the "
+    "config's net (extra)"
+  )
+  with pytest.raises(
+    UserError, match=(rf"{n} not in the file \(time_embed.0.weight, .*, \.\.\)$")
+  ) as e:
     names.take({}, tree, source)
   assert len(str(e.value)) < 300
   with pytest.raises(UserError, match="out.0.bias is int64 in the file"):
@@ -166,19 +197,25 @@ def test_what_does_not_match_is_listed():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_floats_become_float32(dtype):
   source, _, tree, manifest = known("adm_unet_plain_heads")
-  theirs = {k: lazy(v.astype(jnp.dtype(dtype)))
-            for k, v in weights(manifest).items()}
+  theirs = {k: lazy(v.astype(jnp.dtype(dtype))) for k, v in weights(manifest).items()}
   ours = names.flat(names.take(theirs, tree, source))
   assert {v.dtype for v in ours.values()} == {np.dtype(np.float32)}
   np.testing.assert_array_equal(
-      ours["time_0/kernel"],
-      theirs["time_embed.0.weight"].read().T.astype(np.float32))
+    ours["time_0/kernel"], theirs["time_embed.0.weight"].read().T.astype(np.float32)
+  )
 
 
-@pytest.mark.parametrize(("path", "source"), [
-    ("Dense_0/kernel", "adm"), ("in_1_res/gamma", "adm"),
-    ("in_1_res/conv_1/conv/kernel", "adm"), ("pool/qkv/kernel", "sr3"),
-    ("label/embedding", "sr3"), ("pool/positional", "diffusers")])
+@pytest.mark.parametrize(
+  ("path", "source"),
+  [
+    ("Dense_0/kernel", "adm"),
+    ("in_1_res/gamma", "adm"),
+    ("in_1_res/conv_1/conv/kernel", "adm"),
+    ("pool/qkv/kernel", "sr3"),
+    ("label/embedding", "sr3"),
+    ("pool/positional", "diffusers"),
+  ],
+)
 def test_other_nets_have_no_names(path, source):
   tree = names.nested({path: jax.ShapeDtypeStruct((2, 2), jnp.float32)})
   with pytest.raises(UserError, match=f"{source} has no name for this net's"):
@@ -192,5 +229,4 @@ def test_from_file_to_file(tmp_path):
     tensor_files.write(tmp_path / f"a.{end}", theirs)
     ours = names.take(tensor_files.read(tmp_path / f"a.{end}"), tree, source)
     tensor_files.write(tmp_path / f"b.{end}", names.give(ours, source))
-    assert (tmp_path / f"a.{end}").read_bytes() == (
-        tmp_path / f"b.{end}").read_bytes()
+    assert (tmp_path / f"a.{end}").read_bytes() == (tmp_path / f"b.{end}").read_bytes()

@@ -1,4 +1,5 @@
 """Configs of published models: their exact size, and that they fit together."""
+
 import functools
 import json
 import pathlib
@@ -15,33 +16,37 @@ from jaxgen.models.cascade import Cascade, view
 ROOT = pathlib.Path(__file__).parents[2]
 # Parameters of the reference codes' networks, counted there.
 COUNTS = {
-    "adm_imagenet64": 295_904_454,
-    "adm_imagenet128": 421_529_606,
-    "adm_imagenet256": 553_838_086,
-    "adm_imagenet256:uncond": 552_814_086,
-    "adm_imagenet512": 558_997_638,
-    "adm_upsample256": 311_795_910,
-    "adm_upsample512": 308_835_270,
-    "adm_classifier:64": 65_438_568,
-    "adm_classifier:128": 42_568_040,
-    "adm_classifier:256": 54_096_360,
-    "adm_classifier:512": 54_448_360,
-    "adm_lsun:cat": 552_814_086,
-    "ddpm_cifar10": 35_746_307,
-    "ddpm_256": 113_673_219,
-    "iddpm": 121_063_942,
-    "iddpm:imagenet64_cond": 273_049_350,
-    "iddpm:cifar10": 52_546_438,
-    "iddpm:lsun": 113_676_678,
-    "iddpm:upsample": 279_792_390,
+  "adm_imagenet64": 295_904_454,
+  "adm_imagenet128": 421_529_606,
+  "adm_imagenet256": 553_838_086,
+  "adm_imagenet256:uncond": 552_814_086,
+  "adm_imagenet512": 558_997_638,
+  "adm_upsample256": 311_795_910,
+  "adm_upsample512": 308_835_270,
+  "adm_classifier:64": 65_438_568,
+  "adm_classifier:128": 42_568_040,
+  "adm_classifier:256": 54_096_360,
+  "adm_classifier:512": 54_448_360,
+  "adm_lsun:cat": 552_814_086,
+  "ddpm_cifar10": 35_746_307,
+  "ddpm_256": 113_673_219,
+  "iddpm": 121_063_942,
+  "iddpm:imagenet64_cond": 273_049_350,
+  "iddpm:cifar10": 52_546_438,
+  "iddpm:lsun": 113_676_678,
+  "iddpm:upsample": 279_792_390,
 }
 # No code was published of these: what our choices give, and the parameters
 # that Saharia et al. 2021 report in millions (the docstring of sr3.py).
 CHOSEN = {
-    "sr3:paper128": (550_003_587, 550), "sr3:paper256": (604_633_475, 625),
-    "sr3:paper512": (603_486_147, 625), "sr3:paper1024": (148_037_251, 150),
-    "cdm:32": (825_505_542, None), "cdm:64": (751_690_758, None),
-    "cdm:64to128": (575_611_907, None), "cdm:64to256": (575_611_907, None),
+  "sr3:paper128": (550_003_587, 550),
+  "sr3:paper256": (604_633_475, 625),
+  "sr3:paper512": (603_486_147, 625),
+  "sr3:paper1024": (148_037_251, 150),
+  "cdm:32": (825_505_542, None),
+  "cdm:64": (751_690_758, None),
+  "cdm:64to128": (575_611_907, None),
+  "cdm:64to256": (575_611_907, None),
 }
 
 
@@ -59,8 +64,7 @@ def shaped(name):
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts(name):
   _, model, batch = shaped(name)
-  params, _ = jax.eval_shape(
-      lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
+  params, _ = jax.eval_shape(lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
   sizes = [x.size for x in jax.tree.leaves(params["net"])]
   assert sum(sizes) == COUNTS[name]
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
@@ -69,8 +73,7 @@ def test_parameter_counts(name):
 @pytest.mark.parametrize("name", CHOSEN)
 def test_parameters_where_papers_leave_a_choice(name):
   c, model, batch = shaped(name)
-  params, _ = jax.eval_shape(
-      lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
+  params, _ = jax.eval_shape(lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
   count, millions = CHOSEN[name]
   assert sum(x.size for x in jax.tree.leaves(params["net"])) == count
   if millions:
@@ -83,26 +86,28 @@ def test_parameters_where_papers_leave_a_choice(name):
 def test_every_published_config_is_counted():
   known = {n.partition(":")[0] for n in COUNTS}
   files = {p.stem for p in (ROOT / "configs").glob("a[!_]*.py")} | {
-      p.stem for p in (ROOT / "configs").glob("*ddpm*.py")}
+    p.stem for p in (ROOT / "configs").glob("*ddpm*.py")
+  }
   assert {f for f in files if f.startswith(("adm_", "ddpm_", "iddpm"))} == known
 
 
-@pytest.mark.parametrize(
-    "name", ["adm_imagenet64", "adm_upsample256", "ddpm_cifar10"])
+@pytest.mark.parametrize("name", ["adm_imagenet64", "adm_upsample256", "ddpm_cifar10"])
 def test_full_size_models_train_and_sample_in_shape(name):
   c, model, batch = shaped(name)
   tx = {g: build(s)(steps=c.steps) for g, s in c.optim.items()}
   ema = {p: build(s)(batch=c.batch) for p, s in c.ema.items()}
-  state = jax.eval_shape(
-      core.make_init(model, tx, tuple(ema)), batch, jax.random.key(0))
+  state = jax.eval_shape(core.make_init(model, tx, tuple(ema)), batch, jax.random.key(0))
   step = functools.partial(core.make_step(model, tx, ema), (0,))
   new, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
   assert jax.tree.map(lambda a: (a.shape, a.dtype), new) == jax.tree.map(
-      lambda a: (a.shape, a.dtype), state)
+    lambda a: (a.shape, a.dtype), state
+  )
   assert metrics["net/loss"].shape == ()
   x = jax.eval_shape(
-      lambda s, b: model.sample(s, core.on_device(b), keys.example_keys(
-          jax.random.key(0), 2)), state, batch)
+    lambda s, b: model.sample(s, core.on_device(b), keys.example_keys(jax.random.key(0), 2)),
+    state,
+    batch,
+  )
   assert x.shape == batch["x"].shape and x.dtype == jnp.float32
 
 
@@ -116,19 +121,25 @@ def test_an_average_of_decay_9999():
 # The networks themselves, against openai/guided-diffusion's answers.
 
 NETS = {
-    "adm_unet_class_updown": dict(
-        width=32, mults=(1, 2), blocks=1, head=16, attend=(32, 16),
-        labels=1000, updown=True, learned=True, split_first=True),
-    "adm_unet_plain_heads": dict(
-        width=32, mults=(1, 2, 2), heads=4, affine=False),
-    "adm_unet_heads_up": dict(
-        width=32, mults=(1, 2), blocks=1, heads=4, heads_up=2, attend=(16, 8)),
-    "adm_upsampler_16_64": dict(
-        width=32, mults=(1, 2, 3, 4), blocks=1, heads=4, labels=1000,
-        updown=True, learned=True),
-    "adm_classifier_64": dict(
-        width=64, mults=(1, 2, 3, 4), blocks=1, attend=(32, 16, 8),
-        updown=True),
+  "adm_unet_class_updown": dict(
+    width=32,
+    mults=(1, 2),
+    blocks=1,
+    head=16,
+    attend=(32, 16),
+    labels=1000,
+    updown=True,
+    learned=True,
+    split_first=True,
+  ),
+  "adm_unet_plain_heads": dict(width=32, mults=(1, 2, 2), heads=4, affine=False),
+  "adm_unet_heads_up": dict(width=32, mults=(1, 2), blocks=1, heads=4, heads_up=2, attend=(16, 8)),
+  "adm_upsampler_16_64": dict(
+    width=32, mults=(1, 2, 3, 4), blocks=1, heads=4, labels=1000, updown=True, learned=True
+  ),
+  "adm_classifier_64": dict(
+    width=64, mults=(1, 2, 3, 4), blocks=1, attend=(32, 16, 8), updown=True
+  ),
 }
 
 
@@ -136,6 +147,7 @@ NETS = {
 def published(request):
   """-> name, net, inputs, params, golden file."""
   from jaxgen.interop import names
+
   golden = np.load(ROOT / "tests" / "golden" / f"{request.param}.npz")
   kind = "Classifier" if "classifier" in request.param else "UNet"
   net = build(dict(name=f"nets.unet.{kind}", **NETS[request.param]))
@@ -144,8 +156,7 @@ def published(request):
   if NETS[request.param].get("labels"):
     given["y"] = golden["y"]
   args = last("x"), jnp.float32(golden["t"])
-  shapes = jax.eval_shape(functools.partial(
-      net.init, jax.random.key(0), *args, **given))["params"]
+  shapes = jax.eval_shape(functools.partial(net.init, jax.random.key(0), *args, **given))["params"]
   manifest = json.loads(str(golden["manifest"]))
   params = names.take(regenerate(manifest), shapes, "adm")
   return request.param, net, (args, given), params, golden
@@ -155,8 +166,11 @@ def regenerate(manifest):
   """The reference's weights: see tests/golden/README.md."""
   out = {}
   for index, (name, shape, *_) in enumerate(manifest["state_dict"]):
-    z = np.random.Generator(np.random.PCG64([manifest["seed"], index])
-                            ).standard_normal(shape).astype(np.float32)
+    z = (
+      np.random.Generator(np.random.PCG64([manifest["seed"], index]))
+      .standard_normal(shape)
+      .astype(np.float32)
+    )
     if len(shape) >= 2:
       out[name] = z / np.float32(np.sqrt(np.prod(shape[1:])))
     else:
@@ -167,8 +181,7 @@ def regenerate(manifest):
 def near(ours, theirs, tolerance=1e-5):
   """Within a share of the largest value."""
   theirs = np.asarray(theirs)
-  assert np.abs(np.asarray(ours) - theirs).max() < (
-      tolerance * np.abs(theirs).max())
+  assert np.abs(np.asarray(ours) - theirs).max() < (tolerance * np.abs(theirs).max())
 
 
 def test_networks_answer_as_the_reference(published):
@@ -196,19 +209,25 @@ def test_the_upsampler_answers_alike_inside_a_cascade(published):
   name, net, ((x, t), given), params, golden = published
   if name != "adm_upsampler_16_64":
     pytest.skip("not an upsampler")
-  stage = build(dict(
-      name="models.diffusion.Diffusion", net=net, classes=1000,
-      process=dict(name="diffusion.process.Linear"), label_drop=0.0,
-      precond=dict(name="diffusion.precond.eps"), draw_t=None, path=None,
+  stage = build(
+    dict(
+      name="models.diffusion.Diffusion",
+      net=net,
+      classes=1000,
+      process=dict(name="diffusion.process.Linear"),
+      label_drop=0.0,
+      precond=dict(name="diffusion.precond.eps"),
+      draw_t=None,
+      path=None,
       sampler=dict(name="diffusion.samplers.ancestral"),
-      cond=dict(low_res=dict(name="diffusion.degrade.area", size=16))))
-  chain = Cascade((stage, stage), ((64, 64, 3),) * 2, (1000, 1000),
-                  np.dtype("uint8"))
+      cond=dict(low_res=dict(name="diffusion.degrade.area", size=16)),
+    )
+  )
+  chain = Cascade((stage, stage), ((64, 64, 3),) * 2, (1000, 1000), np.dtype("uint8"))
   state = core.State(0, {"0.net": None, "1.net": params}, {}, {}, {}, None)
   t = jnp.float32(t).reshape(-1, 1, 1, 1)
   noise = stage.process((t + 1) / 1000)  # ADM counts indices from 0
-  D = jax.jit(lambda x: chain.stages[1].denoiser(
-      view(state, 1), {"x": x, **given})(x, noise))(x)
+  D = jax.jit(lambda x: chain.stages[1].denoiser(view(state, 1), {"x": x, **given})(x, noise))(x)
   eps = (x - noise.alpha * D.x_0) / noise.sigma
   learned = jnp.concatenate([eps, 2 * D.frac - 1], -1)
   near(jnp.moveaxis(learned, -1, 1)[:, :, ::4, ::4], golden["output"], 2e-5)
@@ -218,8 +237,9 @@ def test_the_classifiers_gradient_is_the_references(published):
   name, net, ((x, t), _), params, golden = published
   if name != "adm_classifier_64":
     pytest.skip("not a classifier")
+
   def log_p(x):
     log_p = jax.nn.log_softmax(net.apply({"params": params}, x, t))
     return jnp.sum(log_p[jnp.arange(len(x)), golden["y"]])
-  near(jnp.moveaxis(jax.jit(jax.grad(log_p))(x), -1, 1),
-       golden["grad_log_prob_y"], 2e-5)
+
+  near(jnp.moveaxis(jax.jit(jax.grad(log_p))(x), -1, 1), golden["grad_log_prob_y"], 2e-5)

@@ -1,4 +1,5 @@
 """PyTorch's files and safetensors, read without running what they hold."""
+
 import io
 import os
 import pathlib
@@ -22,8 +23,14 @@ from jaxgen.interop.torchwrite import ORDERED, name, number, numbers, text
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 EXPECTED = np.load(GOLDEN / "torch_expected.npz")
-DTYPES = {"half": "f2", "bf16": ml_dtypes.bfloat16, "double": "f8",
-          "long": "i8", "byte": "u1", "bool": "?"}
+DTYPES = {
+  "half": "f2",
+  "bf16": ml_dtypes.bfloat16,
+  "double": "f8",
+  "long": "i8",
+  "byte": "u1",
+  "bool": "?",
+}
 
 
 def same(tensors):
@@ -51,7 +58,9 @@ def test_a_key_selects_one_of_several_sets(which):
     tensor_files.read(path, "emma")
   model, ema = tensor_files.read(path, "model"), tensor_files.read(path, "ema")
   assert {k: v.shape for k, v in model.items()} == {
-      "weight": (2, 4), "bias": (2,)}  # "module." is gone
+    "weight": (2, 4),
+    "bias": (2,),
+  }  # "module." is gone
   for k in model:  # so was it made
     np.testing.assert_allclose(ema[k].read(), model[k].read() + 1, rtol=1e-6)
   assert set(tensor_files.read(path, "opt/state/0")) == {"step", "exp_avg"}
@@ -85,32 +94,48 @@ def test_a_written_state_dict_looks_as_torch_wants_it(tmp_path):
   raw, e = (tmp_path / "x.pt").read_bytes(), entries["archive/data/0"]
   assert raw.index(np.float32([1, 2]).tobytes(), e.header_offset) % 64 == 0
 
-  said = [(opcode.name, argument) for opcode, argument, _ in
-          pickletools.genops(index) if opcode.name != "MARK"]
-  ordered = [("GLOBAL", "collections OrderedDict"), ("EMPTY_TUPLE", None),
-             ("REDUCE", None)]
+  said = [
+    (opcode.name, argument)
+    for opcode, argument, _ in pickletools.genops(index)
+    if opcode.name != "MARK"
+  ]
+  ordered = [("GLOBAL", "collections OrderedDict"), ("EMPTY_TUPLE", None), ("REDUCE", None)]
   ints = lambda *n: [("BININT", i) for i in n]
   assert said == [
-      ("PROTO", 2), *ordered, ("BINUNICODE", "w"),
-      ("GLOBAL", "torch._utils _rebuild_tensor_v2"), ("BINUNICODE", "storage"),
-      ("GLOBAL", "torch FloatStorage"), ("BINUNICODE", "0"),
-      ("BINUNICODE", "cpu"), *ints(2), ("TUPLE", None), ("BINPERSID", None),
-      *ints(0, 1, 2), ("TUPLE", None), *ints(2, 1), ("TUPLE", None),
-      ("NEWFALSE", None), *ordered, ("TUPLE", None), ("REDUCE", None),
-      ("SETITEMS", None), ("STOP", None)]
+    ("PROTO", 2),
+    *ordered,
+    ("BINUNICODE", "w"),
+    ("GLOBAL", "torch._utils _rebuild_tensor_v2"),
+    ("BINUNICODE", "storage"),
+    ("GLOBAL", "torch FloatStorage"),
+    ("BINUNICODE", "0"),
+    ("BINUNICODE", "cpu"),
+    *ints(2),
+    ("TUPLE", None),
+    ("BINPERSID", None),
+    *ints(0, 1, 2),
+    ("TUPLE", None),
+    *ints(2, 1),
+    ("TUPLE", None),
+    ("NEWFALSE", None),
+    *ordered,
+    ("TUPLE", None),
+    ("REDUCE", None),
+    ("SETITEMS", None),
+    ("STOP", None),
+  ]
 
 
 def test_torch_reads_what_we_write(tmp_path):
   """Where there is a Python with torch: $TORCH_PYTHON, or this one."""
   python = os.environ.get("TORCH_PYTHON", sys.executable)
-  if subprocess.run([python, "-c", "import torch"], check=False,
-                    capture_output=True).returncode:
+  if subprocess.run([python, "-c", "import torch"], check=False, capture_output=True).returncode:
     pytest.skip("no torch")
   tensor_files.write(tmp_path / "x.pt", tensor_files.read(GOLDEN / "torch_zip.pt"))
-  code = ("import sys, torch; d = torch.load(sys.argv[1], weights_only=True);"
-          "torch.save(d, sys.argv[2])")
-  subprocess.run([python, "-c", code, tmp_path / "x.pt", tmp_path / "y.pt"],
-                 check=True)
+  code = (
+    "import sys, torch; d = torch.load(sys.argv[1], weights_only=True);torch.save(d, sys.argv[2])"
+  )
+  subprocess.run([python, "-c", code, tmp_path / "x.pt", tmp_path / "y.pt"], check=True)
   same(tensor_files.read(tmp_path / "y.pt"))
 
 
@@ -120,16 +145,14 @@ def test_a_large_file_needs_little_memory(tmp_path):
   for end in ("pt", "safetensors"):
     tensor_files.write(tmp_path / f"x.{end}", {f"{i}": lazy(one) for i in range(64)})
     tracemalloc.start()
-    total = sum(float(t.read()[0, 0]) for t in
-                tensor_files.read(tmp_path / f"x.{end}").values())
+    total = sum(float(t.read()[0, 0]) for t in tensor_files.read(tmp_path / f"x.{end}").values())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert total == 64 and peak < 6 << 20
 
 
 # What hostile or damaged files hold; {} is a tensor of one float called "w".
-def zipped(index, values=bytes(4), order=b"little", how=zipfile.ZIP_STORED,
-           more=()):
+def zipped(index, values=bytes(4), order=b"little", how=zipfile.ZIP_STORED, more=()):
   out = io.BytesIO()
   with zipfile.ZipFile(out, "w", how) as f:
     f.writestr("x/data.pkl", index)
@@ -141,21 +164,45 @@ def zipped(index, values=bytes(4), order=b"little", how=zipfile.ZIP_STORED,
   return out.getvalue()
 
 
-def pickled(*, shape=(1,), strides=(1,), offset=0, numel=1, kind="Float",
-            view=b""):
-  storage = (b"(" + text("storage") + name("torch", f"{kind}Storage")
-             + text("0") + text("cpu") + number(numel) + view + b"tQ")
-  tensor = (name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage
-            + number(offset) + numbers(shape) + numbers(strides) + b"\x89"
-            + ORDERED + b"tR")
+def pickled(*, shape=(1,), strides=(1,), offset=0, numel=1, kind="Float", view=b""):
+  storage = (
+    b"("
+    + text("storage")
+    + name("torch", f"{kind}Storage")
+    + text("0")
+    + text("cpu")
+    + number(numel)
+    + view
+    + b"tQ"
+  )
+  tensor = (
+    name("torch._utils", "_rebuild_tensor_v2")
+    + b"("
+    + storage
+    + number(offset)
+    + numbers(shape)
+    + numbers(strides)
+    + b"\x89"
+    + ORDERED
+    + b"tR"
+  )
   return b"\x80\2}" + text("w") + tensor + b"s."
 
 
-def legacy(index, little=b"\x88", keys=b"]X\1\0\0\x000a.",
-           values=b"\1\0\0\0\0\0\0\0" + bytes(4)):
+def legacy(index, little=b"\x88", keys=b"]X\1\0\0\x000a.", values=b"\1\0\0\0\0\0\0\0" + bytes(4)):
   magic = b"\x80\2\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-  return (magic + b"\x80\2M\xe9\3." + b"\x80\2}" + text("little_endian")
-          + little + b"s." + index + b"\x80\2" + keys + values)
+  return (
+    magic
+    + b"\x80\2M\xe9\3."
+    + b"\x80\2}"
+    + text("little_endian")
+    + little
+    + b"s."
+    + index
+    + b"\x80\2"
+    + keys
+    + values
+  )
 
 
 def asking(module, thing, argument):
@@ -182,62 +229,63 @@ def doubled(n, times=2):
 
 GOOD, OLD = pickled(), pickled(view=b"N")
 HOSTILE = {
-    "os": (asking("os", "system", "touch hacked"), "asks for os.system: ref"),
-    "newer": (zipped(b"\x80\4" + text("os") + text("system") + b"\x93"
-                     + text("touch hacked") + b"\x85R."), "os.system: refused"),
-    "eval": (asking("builtins", "eval", "1"), "asks for builtins.eval: ref"),
-    "bytes": (asking("torch.storage", "_load_from_bytes", "x"), "refused"),
-    "torch": (zipped(b"\x80\2" + name("torch", "load") + b"."), "torch.load:"),
-    "terminal": (zipped(b"\x80\2" + name("\x1b[2J", "x") + b"."),
-                 r"asks for \\x1b\[2J.x"),
-    "inst": (zipped(b"(ios\nsystem\n."), "opcode that PyTorch never writes"),
-    "extension": (zipped(b"\x80\2\x82\1."), "never writes, EXT1"),
-    "call": (zipped(b"\x80\2])R."), "call of what is no function"),
-    "dtype": (zipped(b"\x80\2" + name("torch", "float32") + b")R."), "call of"),
-    "build": (zipped(b"\x80\2]}b."), "attributes for list"),
-    "key": (zipped(b"\x80\2}))s."), "tuple as a key"),
-    "pairs": (zipped(b"\x80\2" + name("collections", "OrderedDict")
-                     + b"]))\x86a\x85R."), "tuple as a key"),
-    "memo": (zipped(b"\x80\2h\7."), "is damaged"),
-    "underflow": (zipped(b"\x80\2\x87."), "is damaged"),
-    "no stop": (zipped(b"\x80\2]"), "is damaged"),
-    "long": (zipped(b"\x80\2X\xff\xff\xff\x7f."), "is damaged"),
-    "deep": (deep(100_000), "nests deeper"),
-    "laughs": (doubled(15), "no tensors"),
-    "more laughs": (doubled(15, 9), "holds more than"),
-    "itself": (zipped(b"\x80\2]q\0h\0a."), "nests deeper"),
-    "offset": (zipped(pickled(offset=1)), "beyond its storage"),
-    "negative": (zipped(pickled(offset=-1)), "strange shape"),
-    "shape": (zipped(pickled(shape=(2,))), "beyond its storage"),
-    "strides": (zipped(pickled(shape=(2,), strides=(9,), numel=2), bytes(8)),
-                "beyond its storage"),
-    "absurd": (zipped(pickled(shape=(1 << 40,), strides=(0,))), "beyond its"),
-    "ranks": (zipped(pickled(shape=(1, 1))), "strange shape"),
-    "many": (zipped(pickled(shape=(1,) * 99, strides=(1,) * 99)), "strange"),
-    "empty": (zipped(pickled(shape=(0, 1 << 60), strides=(1, 1))), "strange"),
-    "numel": (zipped(pickled(numel=9)), "lacks the values of w"),
-    "no values": (zipped(GOOD, None), "lacks the values of w"),
-    "storage": (zipped(pickled(kind="Quantised")), "asks for torch.Quantised"),
-    "bomb": (zipped(GOOD, bytes(1 << 20), how=zipfile.ZIP_DEFLATED),
-             "compressed"),
-    "big end": (zipped(GOOD, order=b"big"), "big-endian"),
-    "big old": (legacy(OLD, little=b"\x89"), "big-endian"),
-    "twice": (lambda: zipped(GOOD, more=("x/a", "x/a")), "not one of PyT"),
-    "other zip": (zipped(GOOD, more=("y/data.pkl",)), "not one of PyTorch's"),
-    "program": (zipped(GOOD, more=("x/constants.pkl",)), "TorchScript"),
-    "half a zip": (zipped(GOOD)[:-30], "damaged or cut short"),
-    "old, size": (legacy(OLD, values=b"\2" + bytes(11)), "another size"),
-    "old, short": (legacy(OLD, values=b"\1" + bytes(8)), "cut short"),
-    "old, absent": (legacy(OLD, keys=b"].", values=b""), "lacks the values"),
-    "old, strange": (legacy(OLD, keys=b"]K\7a."), "another size"),
-    "a pickle": (b"\x80\2}.", "but not one of PyTorch's"),
-    "no tensors": (zipped(b"\x80\2}."), "no tensors by name"),
-    "nothing": (b"", "is empty"),
-    "text": (b"hello", "no file of PyTorch or safetensors"),
-    "page": (b"\n<!DOCTYPE html>", "web page"),
-    "pointer": (b"version https://git-lfs.github.com/spec/v1", "git-lfs"),
-    "tar": (tarred(), "tar file"),
-    "header": ((99).to_bytes(8, "little") + b"{}", "is damaged"),
+  "os": (asking("os", "system", "touch hacked"), "asks for os.system: ref"),
+  "newer": (
+    zipped(b"\x80\4" + text("os") + text("system") + b"\x93" + text("touch hacked") + b"\x85R."),
+    "os.system: refused",
+  ),
+  "eval": (asking("builtins", "eval", "1"), "asks for builtins.eval: ref"),
+  "bytes": (asking("torch.storage", "_load_from_bytes", "x"), "refused"),
+  "torch": (zipped(b"\x80\2" + name("torch", "load") + b"."), "torch.load:"),
+  "terminal": (zipped(b"\x80\2" + name("\x1b[2J", "x") + b"."), r"asks for \\x1b\[2J.x"),
+  "inst": (zipped(b"(ios\nsystem\n."), "opcode that PyTorch never writes"),
+  "extension": (zipped(b"\x80\2\x82\1."), "never writes, EXT1"),
+  "call": (zipped(b"\x80\2])R."), "call of what is no function"),
+  "dtype": (zipped(b"\x80\2" + name("torch", "float32") + b")R."), "call of"),
+  "build": (zipped(b"\x80\2]}b."), "attributes for list"),
+  "key": (zipped(b"\x80\2}))s."), "tuple as a key"),
+  "pairs": (
+    zipped(b"\x80\2" + name("collections", "OrderedDict") + b"]))\x86a\x85R."),
+    "tuple as a key",
+  ),
+  "memo": (zipped(b"\x80\2h\7."), "is damaged"),
+  "underflow": (zipped(b"\x80\2\x87."), "is damaged"),
+  "no stop": (zipped(b"\x80\2]"), "is damaged"),
+  "long": (zipped(b"\x80\2X\xff\xff\xff\x7f."), "is damaged"),
+  "deep": (deep(100_000), "nests deeper"),
+  "laughs": (doubled(15), "no tensors"),
+  "more laughs": (doubled(15, 9), "holds more than"),
+  "itself": (zipped(b"\x80\2]q\0h\0a."), "nests deeper"),
+  "offset": (zipped(pickled(offset=1)), "beyond its storage"),
+  "negative": (zipped(pickled(offset=-1)), "strange shape"),
+  "shape": (zipped(pickled(shape=(2,))), "beyond its storage"),
+  "strides": (zipped(pickled(shape=(2,), strides=(9,), numel=2), bytes(8)), "beyond its storage"),
+  "absurd": (zipped(pickled(shape=(1 << 40,), strides=(0,))), "beyond its"),
+  "ranks": (zipped(pickled(shape=(1, 1))), "strange shape"),
+  "many": (zipped(pickled(shape=(1,) * 99, strides=(1,) * 99)), "strange"),
+  "empty": (zipped(pickled(shape=(0, 1 << 60), strides=(1, 1))), "strange"),
+  "numel": (zipped(pickled(numel=9)), "lacks the values of w"),
+  "no values": (zipped(GOOD, None), "lacks the values of w"),
+  "storage": (zipped(pickled(kind="Quantised")), "asks for torch.Quantised"),
+  "bomb": (zipped(GOOD, bytes(1 << 20), how=zipfile.ZIP_DEFLATED), "compressed"),
+  "big end": (zipped(GOOD, order=b"big"), "big-endian"),
+  "big old": (legacy(OLD, little=b"\x89"), "big-endian"),
+  "twice": (lambda: zipped(GOOD, more=("x/a", "x/a")), "not one of PyT"),
+  "other zip": (zipped(GOOD, more=("y/data.pkl",)), "not one of PyTorch's"),
+  "program": (zipped(GOOD, more=("x/constants.pkl",)), "TorchScript"),
+  "half a zip": (zipped(GOOD)[:-30], "damaged or cut short"),
+  "old, size": (legacy(OLD, values=b"\2" + bytes(11)), "another size"),
+  "old, short": (legacy(OLD, values=b"\1" + bytes(8)), "cut short"),
+  "old, absent": (legacy(OLD, keys=b"].", values=b""), "lacks the values"),
+  "old, strange": (legacy(OLD, keys=b"]K\7a."), "another size"),
+  "a pickle": (b"\x80\2}.", "but not one of PyTorch's"),
+  "no tensors": (zipped(b"\x80\2}."), "no tensors by name"),
+  "nothing": (b"", "is empty"),
+  "text": (b"hello", "no file of PyTorch or safetensors"),
+  "page": (b"\n<!DOCTYPE html>", "web page"),
+  "pointer": (b"version https://git-lfs.github.com/spec/v1", "git-lfs"),
+  "tar": (tarred(), "tar file"),
+  "header": ((99).to_bytes(8, "little") + b"{}", "is damaged"),
 }
 
 
@@ -293,8 +341,9 @@ def test_a_flipped_bit_in_the_values_is_noticed(tmp_path):
     tensors["double"].read()
 
 
-@pytest.mark.parametrize("source", ["torch_zip.pt", "torch_legacy.pt",
-                                    "torch_protocol_4.pt", "x.safetensors"])
+@pytest.mark.parametrize(
+  "source", ["torch_zip.pt", "torch_legacy.pt", "torch_protocol_4.pt", "x.safetensors"]
+)
 def test_random_damage_never_ends_in_another_error(source, tmp_path):
   path, rng = tmp_path / "x", np.random.default_rng(0)
   if source.startswith("torch"):
@@ -308,7 +357,7 @@ def test_random_damage_never_ends_in_another_error(source, tmp_path):
       data[rng.integers(len(data))] = rng.integers(256)
     else:
       at = rng.integers(len(data))
-      del data[at:at + int(rng.integers(1, 50))]
+      del data[at : at + int(rng.integers(1, 50))]
     path.write_bytes(data)
     try:
       seen |= {t.read().shape for t in tensor_files.read(path).values()}

@@ -37,9 +37,7 @@ def test_frechet_is_scipys_sqrtm_where_full_rank():
   a, b = moments(features(400, 24, 1)), moments(features(300, 24, 2))
   root = scipy.linalg.sqrtm(a.sigma @ b.sigma).real
   want = np.sum((a.mu - b.mu) ** 2) + np.trace(a.sigma + b.sigma - 2 * root)
-  np.testing.assert_allclose(
-    frechet(a.mu, a.sigma, b.mu, b.sigma), want, rtol=1e-9
-  )
+  np.testing.assert_allclose(frechet(a.mu, a.sigma, b.mu, b.sigma), want, rtol=1e-9)
 
 
 def test_frechet_of_singular_covariances_is_the_nuclear_norm():
@@ -117,9 +115,7 @@ def covariance(d, condition, rng):
 @pytest.mark.parametrize(("d", "condition", "rtol"), [
   (64, 10, 1e-12), (64, 1e12, 1e-8), (2048, 10, 1e-11), (2048, 1e12, 1e-7),
 ])  # fmt: skip
-def test_frechet_is_the_closed_form_where_covariances_do_not_commute(
-  d, condition, rtol
-):
+def test_frechet_is_the_closed_form_where_covariances_do_not_commute(d, condition, rtol):
   # For sigma2 = T sigma1 T, T symmetric and positive, x -> T x is the optimal
   # map: the distance is |mu1 - mu2|^2 + tr((T - 1) sigma1 (T - 1)). Here
   # T = 1 + c u u^T, |u| = 1.

@@ -21,12 +21,12 @@ def logits(n, classes, seed=0):
 def test_even_splits_in_order_and_shuffled():
   x = logits(53, 7).astype(np.float32)
   p = scipy.special.softmax(x.astype(np.float64), 1)
-  parts = [by_definition(p[i * 53 // 4:(i + 1) * 53 // 4]) for i in range(4)]
+  parts = [by_definition(p[i * 53 // 4 : (i + 1) * 53 // 4]) for i in range(4)]
   want = np.mean(parts), np.std(parts)
   np.testing.assert_allclose(inception_score(x, splits=4), want, rtol=1e-12)
   order = np.random.RandomState(2020).permutation(53)
   p = p[order]
-  parts = [by_definition(p[i * 53 // 4:(i + 1) * 53 // 4]) for i in range(4)]
+  parts = [by_definition(p[i * 53 // 4 : (i + 1) * 53 // 4]) for i in range(4)]
   got = inception_score(x, splits=4, shuffle=2020)
   np.testing.assert_allclose(got, (np.mean(parts), np.std(parts)), rtol=1e-12)
 
@@ -37,8 +37,7 @@ def test_splits_of_a_size_count_alike():
   parts = [by_definition(p[a:b]) for a, b in ((0, 10), (10, 20), (20, 25))]
   got, _ = inception_score(x, size=10)
   np.testing.assert_allclose(got, np.mean(parts), rtol=1e-12)
-  np.testing.assert_allclose(
-    inception_score(x, size=5000)[0], by_definition(p), rtol=1e-12)
+  np.testing.assert_allclose(inception_score(x, size=5000)[0], by_definition(p), rtol=1e-12)
 
 
 def test_bounds_are_met():
@@ -50,8 +49,7 @@ def test_bounds_are_met():
 
 def test_shifted_logits_are_the_same_classes():
   x = logits(40, 6, 2)
-  np.testing.assert_allclose(
-    inception_score(x + 700, splits=2), inception_score(x, splits=2))
+  np.testing.assert_allclose(inception_score(x + 700, splits=2), inception_score(x, splits=2))
 
 
 def test_arguments_must_make_sense():

@@ -128,11 +128,9 @@ def test_float16_ties_count_as_inside():
   np.testing.assert_allclose(half, exact[:2], atol=0.1)
   # Where float16 is exact, so are they.
   lattice = rng.integers(0, 4, (2, 60, 8))
-  np.testing.assert_allclose(
-    half_precision_recall(*lattice), prdc(*lattice)[:2])
+  np.testing.assert_allclose(half_precision_recall(*lattice), prdc(*lattice)[:2])
   # And where it overflows, as the evaluator does, float32 steps in.
-  np.testing.assert_allclose(
-    half_precision_recall(fake * 100, real * 100), exact[:2])
+  np.testing.assert_allclose(half_precision_recall(fake * 100, real * 100), exact[:2])
 
 
 def test_nearest_is_brute_force(monkeypatch):

@@ -1,4 +1,5 @@
 """Cascades: chains of stages, conditioning augmentation, truncation."""
+
 import functools
 import json
 
@@ -35,9 +36,17 @@ def gaussian(x, t):
   return S**2 * t.alpha / (S**2 * t.alpha**2 + t.sigma**2) * x
 
 
-@pytest.mark.parametrize("sampler", [
-    samplers.ancestral, samplers.euler, samplers.heun, samplers.dpmpp_2m,
-    samplers.dpmpp_2m_sde, unipc.unipc])
+@pytest.mark.parametrize(
+  "sampler",
+  [
+    samplers.ancestral,
+    samplers.euler,
+    samplers.heun,
+    samplers.dpmpp_2m,
+    samplers.dpmpp_2m_sde,
+    unipc.unipc,
+  ],
+)
 def test_a_stopped_chain_has_the_law_of_x_t(sampler):
   path = P(times.karras(P, jnp.arange(400), 400))
   x_T = samplers.initial(path, KEYS, (8,))
@@ -63,8 +72,7 @@ def test_a_stopped_chain_has_the_law_of_x_t(sampler):
 def test_stopping_is_where_euler_is_then():
   path = P(times.even(P, jnp.arange(20), 20))
   x = x_T = samplers.initial(path, KEYS[:4], (3,))
-  D, held, n, t = conditioning.stopped(
-      gaussian, path, jnp.int32(20), path.logsnr[7])
+  D, held, n, t = conditioning.stopped(gaussian, path, jnp.int32(20), path.logsnr[7])
   got = samplers.euler(D, x_T, held, n, KEYS[:4])
   at = lambda i: jax.tree.map(lambda a: a[i], path)
   for i in range(7):
@@ -106,10 +114,9 @@ def test_training_levels_and_blur():
   wide = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="reflect")
   errors = []
   for sigma in np.linspace(0.4, 0.6, 2001):
-    k = np.exp(-np.arange(-1, 2) ** 2 / (2 * sigma**2))
+    k = np.exp(-(np.arange(-1, 2) ** 2) / (2 * sigma**2))
     k = np.outer(k, k) / k.sum() ** 2
-    blurred = sum(k[a, b] * wide[a:a + 5, b:b + 6]
-                  for a in range(3) for b in range(3))
+    blurred = sum(k[a, b] * wide[a : a + 5, b : b + 6] for a in range(3) for b in range(3))
     errors.append(np.abs(blurred - y).max())
   assert min(errors) < 1e-4 < 1e-2 < max(errors)
   np.testing.assert_array_equal(soft[~changed], draw[~changed])
@@ -118,36 +125,57 @@ def test_training_levels_and_blur():
 # Cascades.
 
 
-UNET = dict(name="nets.unet.UNet", width=8, attend=(), head=8, least=4,
-            labels=3, blocks=1)
+UNET = dict(name="nets.unet.UNet", width=8, attend=(), head=8, least=4, labels=3, blocks=1)
 
 
 def stage(mults, low=0, **kw):
-  return build(dict(
-      name="models.diffusion.Diffusion", net=dict(UNET, mults=mults),
+  return build(
+    dict(
+      name="models.diffusion.Diffusion",
+      net=dict(UNET, mults=mults),
       process=dict(name="diffusion.process.Cosine"),
       precond=dict(name="diffusion.precond.v"),
       draw_t=dict(name="diffusion.times.uniform"),
       path=dict(name="diffusion.times.karras"),
-      sampler=dict(name="diffusion.samplers.dpmpp_2m"), steps=4, classes=3,
-      label_drop=0.0, bound=1.0, **(dict(
+      sampler=dict(name="diffusion.samplers.dpmpp_2m"),
+      steps=4,
+      classes=3,
+      label_drop=0.0,
+      bound=1.0,
+      **(
+        dict(
           cond=dict(low_res=dict(name="diffusion.degrade.area", size=low)),
-          augment=dict(name="diffusion.conditioning.Noisy", process=dict(
-              name="diffusion.process.Cosine"))) if low else {}), **kw))
+          augment=dict(
+            name="diffusion.conditioning.Noisy", process=dict(name="diffusion.process.Cosine")
+          ),
+        )
+        if low
+        else {}
+      ),
+      **kw,
+    )
+  )
 
 
 @functools.cache
 def chain():
   """A GAN of 4x4, a diffusion model 4 -> 8, another 8 -> 16; its state."""
-  gan = build(dict(
-      name="models.gan.GAN", z_dim=4, classes=3,
-      gen=dict(name="nets.convs.Generator", size=4, channels=1, width=4,
-               classes=3),
+  gan = build(
+    dict(
+      name="models.gan.GAN",
+      z_dim=4,
+      classes=3,
+      gen=dict(name="nets.convs.Generator", size=4, channels=1, width=4, classes=3),
       disc=dict(name="nets.convs.Discriminator", width=4, classes=3),
-      rule=dict(name="adversarial.losses.hinge")))
-  model = Cascade((gan, stage((1, 1), 4), stage((1,), 8)),
-                  ((4, 4, 1), (8, 8, 1), (16, 16, 1)), (3, 3, 3),
-                  np.dtype("uint8"))
+      rule=dict(name="adversarial.losses.hinge"),
+    )
+  )
+  model = Cascade(
+    (gan, stage((1, 1), 4), stage((1,), 8)),
+    ((4, 4, 1), (8, 8, 1), (16, 16, 1)),
+    (3, 3, 3),
+    np.dtype("uint8"),
+  )
   batch = {"x": jnp.zeros((4, 16, 16, 1)), "y": jnp.zeros(4, jnp.int32)}
   params, stats = jax.eval_shape(model.init, batch, jax.random.key(0))
   state = filled(core.State(0, params, stats, {}, {}, None))
@@ -155,8 +183,7 @@ def chain():
 
 
 def given(n=6):
-  batch = {"x": jnp.zeros((n, 16, 16, 1)),
-           "y": jnp.arange(n, dtype=jnp.int32) % 3}
+  batch = {"x": jnp.zeros((n, 16, 16, 1)), "y": jnp.arange(n, dtype=jnp.int32) % 3}
   return batch, example_keys(jax.random.key(5), n)
 
 
@@ -174,9 +201,12 @@ def test_a_chain_is_its_stages_one_by_one():
       # Non-truncated augmentation belongs to the hand-over.
       now |= {"level": jnp.full(6, level)}
       now["low_res"] = one.augment.spoil(
-          fold(fold(fold(keys, i - 1), 3), 0)
-          if model.truncates(i) else fold(fold(
-              fold(keys, i), 2), 0), low, now["level"])
+        fold(fold(fold(keys, i - 1), 3), 0)
+        if model.truncates(i)
+        else fold(fold(fold(keys, i), 2), 0),
+        low,
+        now["level"],
+      )
     x = jax.jit(one.sample)(view(state, i), now, fold(keys, i), **knobs)
     low = core.on_device(core.as_data(x, model.dtype))
   np.testing.assert_allclose(got, x, atol=2e-4)
@@ -188,18 +218,20 @@ def test_knobs_of_stages():
   assert model.knobs["steps_1"] == 4 and "steps_0" not in model.knobs
   # The stage below the first upsampler is a GAN: there is nothing to stop.
   assert "truncate_2" in model.knobs and "truncate_1" not in model.knobs
-  assert model.expand({"steps": 9.0, "steps_2": 3.0}) == {
-      "steps_1": 9.0, "steps_2": 3.0}
+  assert model.expand({"steps": 9.0, "steps_2": 3.0}) == {"steps_1": 9.0, "steps_2": 3.0}
   assert model.nfe() == 1 + 4 + 4 and model.nfe(steps=7, steps_2=1) == 1 + 7 + 1
   batch, keys = given()
-  few = {k: jnp.float32(2 if k.startswith("steps") else v)
-         for k, v in model.knobs.items()}
+  few = {k: jnp.float32(2 if k.startswith("steps") else v) for k, v in model.knobs.items()}
   x = sample(state, batch, keys, **few)
   programs = sample._cache_size()
-  for change in ({"level_1": 0.5}, {"level_2": 0.5}, {"steps_1": 3.0},
-                 {"level_2": 0.5, "truncate_2": 1.0}, {"temperature_0": 0.5}):
-    turned = sample(state, batch, keys, **few | {
-        k: jnp.float32(v) for k, v in change.items()})
+  for change in (
+    {"level_1": 0.5},
+    {"level_2": 0.5},
+    {"steps_1": 3.0},
+    {"level_2": 0.5, "truncate_2": 1.0},
+    {"temperature_0": 0.5},
+  ):
+    turned = sample(state, batch, keys, **few | {k: jnp.float32(v) for k, v in change.items()})
     assert np.isfinite(turned).all() and not same(turned, x), change
   assert sample._cache_size() == programs
   # At level 0 there is nothing to truncate.
@@ -243,8 +275,7 @@ def test_truncated_gives_what_the_chain_was_then():
 
   low = jax.random.uniform(jax.random.key(3), (6, 4, 4, 1), minval=-1)
   two = Cascade((below, Listening), model.shapes[1:], (3, 3), model.dtype)
-  one = core.State(0, {"0.net": state.params["1.net"]}, {"0.net": {}}, {}, {},
-                   None)
+  one = core.State(0, {"0.net": state.params["1.net"]}, {"0.net": {}}, {}, {}, None)
   now = batch | {"low_res": low, "level": jnp.zeros(6)}
   two.sample(one, now, keys, steps_0=6, level_1=0.5, truncate_1=1.0)
   path, n, _ = diffusion.path_points(below, {"steps": 6})
@@ -269,8 +300,7 @@ def test_noise_of_smaller_stages_is_of_the_same_places():
   noise = jax.random.normal(jax.random.key(0), (500, 16, 16, 1))
   small = shrunk(noise, 4)
   np.testing.assert_allclose(small.std(), 1, atol=0.02)
-  np.testing.assert_allclose(
-      small[:, 1, 2, 0], noise[:, 4:8, 8:12, 0].sum((1, 2)) / 4, atol=1e-6)
+  np.testing.assert_allclose(small[:, 1, 2, 0], noise[:, 4:8, 8:12, 0].sum((1, 2)) / 4, atol=1e-6)
 
 
 # On disk.
@@ -310,9 +340,18 @@ def test_load_and_sample_a_chain(trained):
 def test_a_chain_on_four_devices(trained, tmp_path):
   low, up = str(trained / "digits4"), str(trained / "digits8")
   out = tmp_path / "x.npz"
-  status, _, lines = finish(start(
-      "sample", f"--workdir={low},{up}", "--num=6", "--seed=3", "--batch=4",
-      "--knobs=level_1=0.3,truncate_1=1", f"--out={out}", devices=4))
+  status, _, lines = finish(
+    start(
+      "sample",
+      f"--workdir={low},{up}",
+      "--num=6",
+      "--seed=3",
+      "--batch=4",
+      "--knobs=level_1=0.3,truncate_1=1",
+      f"--out={out}",
+      devices=4,
+    )
+  )
   assert status == 0, lines
   want = jaxgen.load([low, up]).sample(3, 6, level_1=0.3, truncate_1=1)
   got = np.load(out)["arr_0"]
@@ -325,17 +364,18 @@ def test_a_chain_is_timed_beside_its_stages(trained):
   x = small.sample(0, 4, steps=2)
   assert x.shape == (4, 4, 4, 1)
   assert large.sample(0, 4, low_res=x, steps=2).shape == (4, 8, 8, 1)
-  told = sampling.time_stages(model, 4, 3, 60., steps=2)
+  told = sampling.time_stages(model, 4, 3, 60.0, steps=2)
   assert told["rounds"] == 3 and len(told["stage_seconds"]) == 2
   rows = dict(tables.stage_rows(told))
   assert list(rows)[-1] == "  the chain beside their sum"
   assert rows["  the chain beside their sum"].endswith("%")
-  assert sampling.time_stages(small, 4, 3, 60.) is None
+  assert sampling.time_stages(small, 4, 3, 60.0) is None
 
 
 class Rest(nn.Module):
   """An exact net: what x has beyond `plus` times its enlarged small image."""
-  plus: float = 0.
+
+  plus: float = 0.0
 
   @nn.compact
   def __call__(self, x, c_noise, key=None, low_res=None):
@@ -346,13 +386,18 @@ class Rest(nn.Module):
 
 def expecting(net, **fields):
   """A model of 8x8 from 4x4 with this net, and a state for it."""
-  model = build(dict(
-      name="models.diffusion.Diffusion", net=net,
+  model = build(
+    dict(
+      name="models.diffusion.Diffusion",
+      net=net,
       precond=dict(name="diffusion.precond.x0"),
-      sampler=dict(name="diffusion.samplers.euler"), steps=5,
-      cond=dict(low_res=dict(name="diffusion.degrade.area", size=4)), **fields))
-  return model, core.State(0, {"net": {"w": jnp.zeros(())}}, {"net": {}}, {},
-                           {}, None)
+      sampler=dict(name="diffusion.samplers.euler"),
+      steps=5,
+      cond=dict(low_res=dict(name="diffusion.degrade.area", size=4)),
+      **fields,
+    )
+  )
+  return model, core.State(0, {"net": {"w": jnp.zeros(())}}, {"net": {}}, {}, {}, None)
 
 
 AROUND = dict(name="diffusion.degrade.enlarged", how="nearest")
@@ -368,13 +413,15 @@ def expected_batch(n, plus):
 def test_what_is_expected_is_added_and_taken_away():
   """With `around`, an exact net knows the rest alone, and D is unchanged."""
   model, state = expecting(
-      Rest(), process=dict(name="diffusion.process.Cosine"),
-      draw_t=dict(name="diffusion.times.uniform"),
-      path=dict(name="diffusion.times.karras"), around=AROUND)
+    Rest(),
+    process=dict(name="diffusion.process.Cosine"),
+    draw_t=dict(name="diffusion.times.uniform"),
+    path=dict(name="diffusion.times.karras"),
+    around=AROUND,
+  )
   batch, keys = expected_batch(3, 0.25)
   assert model.loss(state, batch, keys)[0] < 1e-10
-  np.testing.assert_allclose(
-      model.sample(state, batch, keys), batch["x"], atol=1e-5)
+  np.testing.assert_allclose(model.sample(state, batch, keys), batch["x"], atol=1e-5)
   # Without it in the batch, the small image is made of x.
   made = model.given({"x": batch["x"]})["low_res"]
   np.testing.assert_allclose(made, batch["low_res"] + 0.25, atol=1e-6)
@@ -383,15 +430,19 @@ def test_what_is_expected_is_added_and_taken_away():
 def test_what_is_expected_leaves_the_bound_alone():
   """L_vlb is of x, whatever the net sees of it: its last term has bytes."""
   fields = dict(
-      process=dict(name="diffusion.process.DDPM", steps=4, beta_1=.1,
-                   beta_T=.5),
-      draw_t=dict(name="diffusion.times.grid", steps=4),
-      path=dict(name="diffusion.times.even"),
-      objective=dict(name="diffusion.objective.bound", weight=1.))
+    process=dict(name="diffusion.process.DDPM", steps=4, beta_1=0.1, beta_T=0.5),
+    draw_t=dict(name="diffusion.times.grid", steps=4),
+    path=dict(name="diffusion.times.even"),
+    objective=dict(name="diffusion.objective.bound", weight=1.0),
+  )
   batch, keys = expected_batch(64, 0.2)
-  losses = [jax.jit(model.loss)(state, batch, keys)[0] for model, state in (
+  losses = [
+    jax.jit(model.loss)(state, batch, keys)[0]
+    for model, state in (
       expecting(Rest(), around=AROUND, **fields),
-      expecting(Rest(plus=1.), **fields))]
+      expecting(Rest(plus=1.0), **fields),
+    )
+  ]
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -406,17 +457,18 @@ def test_stages_that_do_not_fit(trained):
 def test_a_cascades_config(trained, tmp_path, capsys, monkeypatch):
   path = tmp_path / "mine.py"
   path.write_text(
-      "from configs import _base\n\n\ndef get_config(arg=None):\n"
-      f"  return _base.cascade({str(trained / 'digits4')!r}, "
-      f"{str(trained / 'digits8')!r})\n")
+    "from configs import _base\n\n\ndef get_config(arg=None):\n"
+    f"  return _base.cascade({str(trained / 'digits4')!r}, "
+    f"{str(trained / 'digits8')!r})\n"
+  )
   from jaxgen.sampling import stages as chains
+
   home = str(tmp_path / "C")
   train.train_stages(config.load(str(path)), home)
   listed = json.loads((tmp_path / "C" / "cascade.json").read_text())
   assert [list(s) for s in listed["stages"]] == [["workdir"], ["workdir"]]
   x = jaxgen.load(home).sample(0, 2)
-  assert same(x, jaxgen.load([str(trained / "digits4"),
-                              str(trained / "digits8")]).sample(0, 2))
+  assert same(x, jaxgen.load([str(trained / "digits4"), str(trained / "digits8")]).sample(0, 2))
   with pytest.raises(UserError, match="stages 0 to 1"):
     train.train_stages(config.load(str(path)), home, 2)
   other = config.load("configs/cdm.py:digits")
@@ -426,21 +478,29 @@ def test_a_cascades_config(trained, tmp_path, capsys, monkeypatch):
   with pytest.raises(UserError, match="is damaged"):
     jaxgen.load(home)
   status, _, lines = call(
-      capsys, monkeypatch, "train", "--config=configs/digits_gan.py",
-      f"--workdir={tmp_path}/g", "--stage=1")
+    capsys,
+    monkeypatch,
+    "train",
+    "--config=configs/digits_gan.py",
+    f"--workdir={tmp_path}/g",
+    "--stage=1",
+  )
   assert status == 2 and len(lines) == 1
   assert "--stage is of a cascade" in lines[0]
 
 
 def test_the_cascades_that_come_along_fit():
   """Full-size stages, by their configs alone."""
-  for name, sizes in (("cdm.py", (32, 64, 256)), ("cdm.py:128", (32, 64, 128)),
-                      ("photos.py", (16, 32, 64))):
-    listed = [config.load(s["config"])
-              for s in config.load(f"configs/{name}").stages]
+  for name, sizes in (
+    ("cdm.py", (32, 64, 256)),
+    ("cdm.py:128", (32, 64, 128)),
+    ("photos.py", (16, 32, 64)),
+  ):
+    listed = [config.load(s["config"]) for s in config.load(f"configs/{name}").stages]
     assert [c.data.size for c in listed] == list(sizes)
     for below, c in zip(listed[:-1], listed[1:], strict=True):
       assert c.model.cond.low_res.size == below.data.size
       # What a stopped chain has left is noise that the upsampler knows.
       assert c.model.augment.process == below.model.process or (
-          below.data.size == 64)  # another process in the paper, too
+        below.data.size == 64
+      )  # another process in the paper, too

@@ -1,4 +1,5 @@
 """Guidance by a second model: the right distribution, and no work for none."""
+
 import functools
 
 import flax.linen as nn
@@ -26,9 +27,9 @@ def count(who):
 
 def log_p(x, sigma):
   """log p(x_t | y) but for a constant, [B, 2], and E[x_0 | x_t, y]."""
-  means, var = jnp.array([-M, M]), S ** 2 + sigma ** 2
-  x_0 = means + S ** 2 / var * (x - means)
-  return -(x - means) ** 2 / (2 * var), x_0
+  means, var = jnp.array([-M, M]), S**2 + sigma**2
+  x_0 = means + S**2 / var * (x - means)
+  return -((x - means) ** 2) / (2 * var), x_0
 
 
 class Truth(nn.Module):
@@ -56,22 +57,28 @@ class Bayes(nn.Module):
 
 
 NOISE = dict(
-    process=dict(name="diffusion.process.EDM"),
-    precond=dict(name="diffusion.precond.x0"),
-    draw_t=dict(name="diffusion.times.lognormal"))
+  process=dict(name="diffusion.process.EDM"),
+  precond=dict(name="diffusion.precond.x0"),
+  draw_t=dict(name="diffusion.times.lognormal"),
+)
 
 
 def diffusion(sampler="samplers.euler", net=None, **kw):
-  return build(dict(
-      name="models.diffusion.Diffusion", net=net or Truth(), **NOISE,
-      path=dict(name="diffusion.times.karras", lo=0.01, hi=20.),
-      sampler=dict(name=f"diffusion.{sampler}"), **kw))
+  return build(
+    dict(
+      name="models.diffusion.Diffusion",
+      net=net or Truth(),
+      **NOISE,
+      path=dict(name="diffusion.times.karras", lo=0.01, hi=20.0),
+      sampler=dict(name=f"diffusion.{sampler}"),
+      **kw,
+    )
+  )
 
 
 def guided(sampler="samplers.euler", guide=None, **kw):
   """-> the model, a state and draw(labels, **knobs), one program."""
-  guide = guide or build(
-      dict(name="models.classifier.Classifier", net=Bayes(), **NOISE))
+  guide = guide or build(dict(name="models.classifier.Classifier", net=Bayes(), **NOISE))
   return playing(Guided(diffusion(sampler, **kw), guide))
 
 
@@ -83,25 +90,32 @@ def playing(model):
 
   def draw(y, **knobs):
     batch = {"x": jnp.zeros((len(y), 1)), "y": jnp.asarray(y)}
-    x = sample(state, batch, example_keys(SEED, len(y)), **{
-        k: jnp.float32(v) for k, v in (model.knobs | knobs).items()})
+    x = sample(
+      state,
+      batch,
+      example_keys(SEED, len(y)),
+      **{k: jnp.float32(v) for k, v in (model.knobs | knobs).items()},
+    )
     assert sample._cache_size() == 1
     return np.asarray(x)[:, 0]
 
   return model, state, draw
 
 
-@pytest.mark.parametrize(("sampler", "knobs"), [
+@pytest.mark.parametrize(
+  ("sampler", "knobs"),
+  [
     ("samplers.euler", dict(steps=60)),
-    ("samplers.ancestral", dict(steps=150, eta=1.)),  # Alg. 1
-    ("samplers.ancestral", dict(steps=60, eta=0.)),   # Alg. 2
-])
+    ("samplers.ancestral", dict(steps=150, eta=1.0)),  # Alg. 1
+    ("samplers.ancestral", dict(steps=60, eta=0.0)),  # Alg. 2
+  ],
+)
 def test_a_true_classifier_makes_it_conditional(sampler, knobs):
   """score of p(x_t) + gradient of log p(y | x_t) = score of p(x_t | y)."""
   _, _, draw = guided(sampler)
   n = 3000
   y = np.arange(n) % 3 - 1
-  x = draw(y, scale=1., **knobs)
+  x = draw(y, scale=1.0, **knobs)
   for label, mean in ((0, -M), (1, M)):
     mine = x[y == label]
     assert abs(mine.mean() - mean) < 0.02, label
@@ -110,9 +124,8 @@ def test_a_true_classifier_makes_it_conditional(sampler, knobs):
   assert abs(np.mean(free > 0) - 0.5) < 5 * 0.5 / np.sqrt(n / 3)
   np.testing.assert_allclose(np.abs(free).mean(), M, atol=0.02)
   # Elsewhere than in the interval nothing pushes.
-  still = draw(y, **knobs | dict(scale=1., lo=50.))
-  np.testing.assert_array_equal(
-      still, draw(y, scale=0., **knobs))
+  still = draw(y, **knobs | dict(scale=1.0, lo=50.0))
+  np.testing.assert_array_equal(still, draw(y, scale=0.0, **knobs))
 
 
 def test_which_algorithm_is_used():
@@ -120,27 +133,22 @@ def test_which_algorithm_is_used():
   model, state, draw = guided("samplers.ancestral", bound=0.5)
   keys, n, y = example_keys(SEED, 6), 5, jnp.arange(6) % 2
   batch = {"x": jnp.zeros((6, 1)), "y": y}
-  path = model.diffusion.process(
-      model.diffusion.path(model.diffusion.process, jnp.arange(n), n))
+  path = model.diffusion.process(model.diffusion.path(model.diffusion.process, jnp.arange(n), n))
   x_T = samplers.initial(path, fold(keys, 0), (1,))
-  gradient = model.guide.gradient(
-      state.replace(params={"net": state.params["guide"]}), y)
+  gradient = model.guide.gradient(state.replace(params={"net": state.params["guide"]}), y)
   D = model.diffusion.denoiser(state, batch)
-  by_hand = functools.partial(
-      samplers.ancestral, x_T=x_T, path=path, n=n, key=fold(keys, 1))
-  first = jax.jit(lambda: by_hand(
-      D, eta=1., gradient=lambda x, t: 3. * gradient(x, t)))()
-  second = jax.jit(lambda: by_hand(
-      guidance.classifier(D, gradient, 3.), eta=0.4))()
-  for eta, expected in ((1., first), (0.4, second)):
-    got = draw(y, steps=n, eta=eta, scale=3.)
+  by_hand = functools.partial(samplers.ancestral, x_T=x_T, path=path, n=n, key=fold(keys, 1))
+  first = jax.jit(lambda: by_hand(D, eta=1.0, gradient=lambda x, t: 3.0 * gradient(x, t)))()
+  second = jax.jit(lambda: by_hand(guidance.classifier(D, gradient, 3.0), eta=0.4))()
+  for eta, expected in ((1.0, first), (0.4, second)):
+    got = draw(y, steps=n, eta=eta, scale=3.0)
     np.testing.assert_allclose(got, expected[:, 0], rtol=1e-4, atol=1e-5)
-    assert np.abs(got - draw(y, steps=n, eta=eta, scale=0.)
-                  ).max() > 0.05
+    assert np.abs(got - draw(y, steps=n, eta=eta, scale=0.0)).max() > 0.05
 
 
 class Constant(nn.Module):
   """Its one estimate of x_0."""
+
   value: float
 
   @nn.compact
@@ -151,33 +159,40 @@ class Constant(nn.Module):
 
 
 def test_autoguidance_is_its_equation():
-  bad = diffusion(net=Constant(0.3), bound=1.)
+  bad = diffusion(net=Constant(0.3), bound=1.0)
   y = [0, 0]
-  for bound, auto, expected in ((None, 3., 2.1), (1., 3., 1.),
-                                (None, 0., 0.3), (None, 1., 0.9)):
+  for bound, auto, expected in (
+    (None, 3.0, 2.1),
+    (1.0, 3.0, 1.0),
+    (None, 0.0, 0.3),
+    (None, 1.0, 0.9),
+  ):
     model, state, draw = guided(guide=bad, net=Constant(0.9), bound=bound)
-    np.testing.assert_allclose(
-        draw(y, steps=4, auto=auto), expected, rtol=1e-5)
+    np.testing.assert_allclose(draw(y, steps=4, auto=auto), expected, rtol=1e-5)
   # At the last points alone, or nowhere: sigma is 0.01 at the end.
-  for lo, hi, expected in ((0., 0.02, 2.1), (0.02, 99., 0.9)):
-    got = draw(y, steps=4, auto=3., lo=lo, hi=hi)
+  for lo, hi, expected in ((0.0, 0.02, 2.1), (0.02, 99.0, 0.9)):
+    got = draw(y, steps=4, auto=3.0, lo=lo, hi=hi)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", [
-    "samplers.heun", "samplers.ancestral"])
+@pytest.mark.parametrize("sampler", ["samplers.heun", "samplers.ancestral"])
 def test_evaluations_are_counted_and_none_is_wasted(sampler):
   classes = dict(classes=2)
   classified, _, push = guided(sampler, **classes)
   worse, _, draw = guided(
-      sampler, guide=diffusion(sampler, net=Constant(0.1), **classes),
-      net=Constant(0.9), **classes)
-  asked = [(worse, draw, dict(auto=1.)), (worse, draw, dict(auto=2.)),
-           (worse, draw, dict(auto=2., guidance=1.5))]
-  asked += [(classified, push, kw) for kw in (
-      dict(scale=0.), dict(scale=2.), dict(scale=2., guidance=2.))]
+    sampler, guide=diffusion(sampler, net=Constant(0.1), **classes), net=Constant(0.9), **classes
+  )
+  asked = [
+    (worse, draw, dict(auto=1.0)),
+    (worse, draw, dict(auto=2.0)),
+    (worse, draw, dict(auto=2.0, guidance=1.5)),
+  ]
+  asked += [
+    (classified, push, kw)
+    for kw in (dict(scale=0.0), dict(scale=2.0), dict(scale=2.0, guidance=2.0))
+  ]
   if "eta" in classified.knobs:
-    asked += [(classified, push, dict(scale=2., eta=e)) for e in (0., 1.)]
+    asked += [(classified, push, dict(scale=2.0, eta=e)) for e in (0.0, 1.0)]
   for model, draw, kw in asked:
     CALLS.update(net=0, guide=0)
     draw([0, 1, 0], steps=4, **kw)
@@ -190,12 +205,10 @@ def test_evaluations_are_counted_and_none_is_wasted(sampler):
 
 def test_no_guidance_is_the_diffusion_model_itself():
   y = [0, 1, 1, 0]
-  for guide, off in ((None, dict(scale=0.)),
-                     (diffusion(net=Constant(0.1)), dict(auto=1.))):
+  for guide, off in ((None, dict(scale=0.0)), (diffusion(net=Constant(0.1)), dict(auto=1.0))):
     model, state, draw = guided(guide=guide)
     alone = playing(model.diffusion)[2](y, steps=7)
-    np.testing.assert_array_equal(
-        draw(y, steps=7, **off), alone)
+    np.testing.assert_array_equal(draw(y, steps=7, **off), alone)
     assert np.abs(draw(y, steps=7) - alone).max() > 0.01
 
 
@@ -203,19 +216,31 @@ def test_flow_begins_where_x_t_says_nothing():
   """At alpha = 0 Alg. 2's factor is infinite: there is no push."""
   flow = NOISE | dict(process=dict(name="diffusion.process.Flow"))
   model = Guided(
-      build(dict(name="models.diffusion.Diffusion", net=Constant(0.5), **flow,
-                 path=dict(name="diffusion.times.even"),
-                 sampler=dict(name="diffusion.samplers.euler"))),
-      build(dict(name="models.classifier.Classifier", net=Bayes(), **flow)))
+    build(
+      dict(
+        name="models.diffusion.Diffusion",
+        net=Constant(0.5),
+        **flow,
+        path=dict(name="diffusion.times.even"),
+        sampler=dict(name="diffusion.samplers.euler"),
+      )
+    ),
+    build(dict(name="models.classifier.Classifier", net=Bayes(), **flow)),
+  )
   _, _, draw = playing(model)
-  for scale in (0., 1.):
+  for scale in (0.0, 1.0):
     assert np.isfinite(draw([0, 1], steps=5, scale=scale)).all()
 
 
 def test_strangers_cannot_guide():
   clean = Classifier(Bayes())
-  other = build(dict(name="models.classifier.Classifier", net=Bayes(), **(
-      NOISE | dict(process=dict(name="diffusion.process.Linear")))))
+  other = build(
+    dict(
+      name="models.classifier.Classifier",
+      net=Bayes(),
+      **(NOISE | dict(process=dict(name="diffusion.process.Linear"))),
+    )
+  )
   with pytest.raises(UserError, match="trained on clean x"):
     Guided(diffusion(), clean)
   with pytest.raises(UserError, match=r"process Linear\(steps=1000\), but"):

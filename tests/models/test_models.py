@@ -1,4 +1,5 @@
 """One contract for every config, and what each family promises on top."""
+
 import functools
 import math
 import pathlib
@@ -20,17 +21,24 @@ from jaxgen.models.gan import GAN
 from jaxgen.models.vae import VAE
 
 # Their `debug` is the same model as that of another config, to a size.
-ALIKE = {"adm_imagenet128", "adm_imagenet256", "adm_imagenet512", "adm_lsun",
-         "adm_upsample512", "ddpm_256"}
-CONFIGS = sorted({
-    p.stem for p in (pathlib.Path(__file__).parents[2] / "configs")
-    .glob("[!_]*.py")} - ALIKE)
+ALIKE = {
+  "adm_imagenet128",
+  "adm_imagenet256",
+  "adm_imagenet512",
+  "adm_lsun",
+  "adm_upsample512",
+  "ddpm_256",
+}
+CONFIGS = sorted(
+  {p.stem for p in (pathlib.Path(__file__).parents[2] / "configs").glob("[!_]*.py")} - ALIKE
+)
 SEED = jax.random.key(7)
 B = 8
 # Games here are compiled more often than they are played.
-jit = functools.partial(jax.jit, compiler_options={
-    "xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes":
-    True})
+jit = functools.partial(
+  jax.jit,
+  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+)
 
 
 def fake_batch(c, n=B):
@@ -39,18 +47,19 @@ def fake_batch(c, n=B):
   if c.data.source.startswith("points"):
     return {"x": rng.normal(size=(n, 2)).astype(np.float32)}
   if c.data.source.startswith("folder"):
-    return {"x": rng.integers(
-        0, 256, (n, c.data.size, c.data.size, 3), np.uint8)}
+    return {"x": rng.integers(0, 256, (n, c.data.size, c.data.size, 3), np.uint8)}
   if c.data.source == "stacked_digits":
-    return {"x": rng.integers(0, 256, (n, 8, 8, 3), np.uint8),
-            "y": rng.integers(0, 1000, n, np.int32)}
+    return {
+      "x": rng.integers(0, 256, (n, 8, 8, 3), np.uint8),
+      "y": rng.integers(0, 1000, n, np.int32),
+    }
   if c.data.source == "photos":
-    return {"x": rng.integers(
-        0, 256, (n, c.data.size, c.data.size, 3), np.uint8),
-            "y": rng.integers(0, 7, n, np.int32)}
+    return {
+      "x": rng.integers(0, 256, (n, c.data.size, c.data.size, 3), np.uint8),
+      "y": rng.integers(0, 7, n, np.int32),
+    }
   assert c.data.source == "digits", "say what its batches look like"
-  return {"x": rng.integers(0, 256, (n, 8, 8, 1), np.uint8),
-          "y": rng.integers(0, 10, n, np.int32)}
+  return {"x": rng.integers(0, 256, (n, 8, 8, 1), np.uint8), "y": rng.integers(0, 10, n, np.int32)}
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -72,8 +81,17 @@ def played(request):
   given = core.on_device(batch) | {"x": jnp.zeros(batch["x"].shape)}
   keys = example_keys(SEED, B)
   return types.SimpleNamespace(
-      config=c, model=model, batch=batch, first=first, state=state, seen=seen,
-      sample=sample, given=given, keys=keys, moved=moved)
+    config=c,
+    model=model,
+    batch=batch,
+    first=first,
+    state=state,
+    seen=seen,
+    sample=sample,
+    given=given,
+    keys=keys,
+    moved=moved,
+  )
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +111,7 @@ def knobs(model, **changed):
 
 def test_cycles_keep_the_state_in_shape(played):
   shape = lambda x: (x.shape, x.dtype)
-  assert (jax.tree.map(shape, played.state)
-          == jax.tree.map(shape, played.first))
+  assert jax.tree.map(shape, played.state) == jax.tree.map(shape, played.first)
   assert played.state.step == len(played.seen)
   assert not played.state.skips.any()
   for group in played.moved:
@@ -123,14 +140,16 @@ def test_what_is_sampled_is_what_is_averaged(sampled):
     assert set(average) == set(model.sampled) & sampled.moved
   # Nothing else is read: other groups may be missing altogether.
   bare = state.replace(
-      opt={}, ema={}, params={g: state.params[g] for g in model.sampled},
-      stats={g: state.stats[g] for g in model.sampled if g in state.stats})
+    opt={},
+    ema={},
+    params={g: state.params[g] for g in model.sampled},
+    stats={g: state.stats[g] for g in model.sampled if g in state.stats},
+  )
   jax.eval_shape(model.sample, bare, sampled.given, sampled.keys)
 
 
 def test_samples_are_finite_and_repeatable(sampled):
-  draw = functools.partial(sampled.sample, sampled.state,
-                           **knobs(sampled.model))
+  draw = functools.partial(sampled.sample, sampled.state, **knobs(sampled.model))
   x = draw(sampled.given, sampled.keys)
   assert x.shape == sampled.batch["x"].shape
   assert len(np.unique(np.asarray(x).reshape(B, -1), axis=0)) == B
@@ -138,8 +157,7 @@ def test_samples_are_finite_and_repeatable(sampled):
   assert same(x, draw(sampled.given, sampled.keys))
   # Which sample comes out does not depend on what is drawn beside it,
   order = np.array([5, 6, 7, 0, 5, 5, 2, 4])
-  take = lambda i: ({k: v[i] for k, v in sampled.given.items()},
-                    sampled.keys[i])
+  take = lambda i: ({k: v[i] for k, v in sampled.given.items()}, sampled.keys[i])
   np.testing.assert_allclose(draw(*take(order)), x[order], atol=1e-5)
   # ... nor on how much.
   some = slice(3, 6)
@@ -154,8 +172,7 @@ def test_knobs_turn_without_compiling(sampled):
   programs = sample._cache_size()
   for name, value in knobs(model).items():
     assert isinstance(model.knobs[name], float | int)
-    turned = sample(*args, **knobs(model, **{
-        name: 2. if name in ("steps", "guidance") else 0.5}))
+    turned = sample(*args, **knobs(model, **{name: 2.0 if name in ("steps", "guidance") else 0.5}))
     assert np.isfinite(turned).all(), name
     nfe = model.nfe(**model.knobs | {name: float(value)})
     assert type(nfe) is int and nfe >= 1
@@ -201,39 +218,49 @@ def expected_F(name, x, eps, alpha, sigma):
   x_t = alpha * x + sigma * eps
   if name == "edm":  # Karras et al. 2022, Table 1: D = c_skip x + c_out F
     data = 0.5
-    c_skip = data ** 2 / (sigma ** 2 + data ** 2)
-    c_out = sigma * data / np.sqrt(sigma ** 2 + data ** 2)
-    return (x - c_skip * x_t) / c_out, x_t / np.sqrt(sigma ** 2 + data ** 2)
-  F = {"eps": eps, "vp": eps, "x0": x, "ve": -eps, "flow": eps - x,
-       "v": alpha * eps - sigma * x}[name]
+    c_skip = data**2 / (sigma**2 + data**2)
+    c_out = sigma * data / np.sqrt(sigma**2 + data**2)
+    return (x - c_skip * x_t) / c_out, x_t / np.sqrt(sigma**2 + data**2)
+  F = {"eps": eps, "vp": eps, "x0": x, "ve": -eps, "flow": eps - x, "v": alpha * eps - sigma * x}[
+    name
+  ]
   return F, x_t
 
 
 PAIRS = [
-    (process, precond)
-    for process, names in {
-        "DDPM": ("eps", "x0", "v", "vp"), "Linear": ("eps", "x0"),
-        "Cosine": ("eps", "x0", "v"), "VP": ("vp", "x0", "v", "eps"),
-        "VE": ("ve", "edm", "x0"), "EDM": ("edm", "ve", "x0"),
-        "Flow": ("flow", "x0"),
-    }.items() for precond in names]
+  (process, precond)
+  for process, names in {
+    "DDPM": ("eps", "x0", "v", "vp"),
+    "Linear": ("eps", "x0"),
+    "Cosine": ("eps", "x0", "v"),
+    "VP": ("vp", "x0", "v", "eps"),
+    "VE": ("ve", "edm", "x0"),
+    "EDM": ("edm", "ve", "x0"),
+    "Flow": ("flow", "x0"),
+  }.items()
+  for precond in names
+]
 
 
 @pytest.mark.parametrize("process, precond", PAIRS)
 def test_who_knows_the_truth_has_no_loss(process, precond):
   t = jnp.linspace(0.25, 0.75, B).reshape(B, 1)
   model = Diffusion(
-      net=Told(), process=build(dict(name=f"diffusion.process.{process}")),
-      precond=build(dict(name=f"diffusion.precond.{precond}")),
-      draw_t=lambda key, ndim: t, path=None, sampler=None,
-      cond=dict.fromkeys(("F", "noisy")))
+    net=Told(),
+    process=build(dict(name=f"diffusion.process.{process}")),
+    precond=build(dict(name=f"diffusion.precond.{precond}")),
+    draw_t=lambda key, ndim: t,
+    path=None,
+    sampler=None,
+    cond=dict.fromkeys(("F", "noisy")),
+  )
   x = jax.random.uniform(SEED, (B, 2), minval=-1, maxval=1)
   keys = example_keys(SEED, B)
   eps = normal(fold(keys, 1), (2,))
   noise = model.process(t)
   F, noisy = expected_F(
-      precond, *(np.asarray(a, np.float64)
-                 for a in (x, eps, noise.alpha, noise.sigma)))
+    precond, *(np.asarray(a, np.float64) for a in (x, eps, noise.alpha, noise.sigma))
+  )
   batch = {"x": x, "F": jnp.float32(F), "noisy": jnp.float32(noisy)}
   params, stats = {"net": {"w": jnp.zeros(())}}, {"net": {}}
   state = core.State(0, params, stats, {}, {}, None)
@@ -262,15 +289,20 @@ def count():
 
 
 def labelled(sampler, **kw):
-  model = build(dict(
-      name="models.diffusion.Diffusion", net=Counting(), classes=3,
+  model = build(
+    dict(
+      name="models.diffusion.Diffusion",
+      net=Counting(),
+      classes=3,
       process=dict(name="diffusion.process.EDM"),
       precond=dict(name="diffusion.precond.x0"),
       draw_t=dict(name="diffusion.times.lognormal"),
       path=dict(name="diffusion.times.karras"),
-      sampler=dict(name=f"diffusion.samplers.{sampler}"), **kw))
-  state = core.State(
-      0, {"net": {"w": jnp.ones(())}}, {"net": {}}, {}, {}, None)
+      sampler=dict(name=f"diffusion.samplers.{sampler}"),
+      **kw,
+    )
+  )
+  state = core.State(0, {"net": {"w": jnp.ones(())}}, {"net": {}}, {}, {}, None)
   return model, state
 
 
@@ -280,14 +312,19 @@ def test_nfe_counts_evaluations(sampler):
   batch = {"x": jnp.zeros((2, 2)), "y": jnp.array([0, 1])}
   keys = example_keys(SEED, 2)
   sample = jax.jit(model.sample)
-  for kw in (dict(steps=1), dict(steps=4), dict(steps=4, guidance=2.),
-             dict(steps=3.0, guidance=0.), dict(steps=0), dict()):
+  for kw in (
+    dict(steps=1),
+    dict(steps=4),
+    dict(steps=4, guidance=2.0),
+    dict(steps=3.0, guidance=0.0),
+    dict(steps=0),
+    dict(),
+  ):
     CALLS.clear()
-    jax.block_until_ready(sample(
-        state, batch, keys, **{k: jnp.float32(v) for k, v in kw.items()}))
+    jax.block_until_ready(sample(state, batch, keys, **{k: jnp.float32(v) for k, v in kw.items()}))
     jax.effects_barrier()
     assert len(CALLS) == model.nfe(**kw), kw
-  assert model.nfe(steps=10 ** 6) == model.nfe(steps=LONGEST)
+  assert model.nfe(steps=10**6) == model.nfe(steps=LONGEST)
 
 
 def test_label_minus_one_is_nobody():
@@ -300,12 +337,12 @@ def test_label_minus_one_is_nobody():
   np.testing.assert_allclose(got, [[3, 3], [0, 0], [2, 2], [3, 3]], atol=1e-5)
   np.testing.assert_allclose(sample({"x": x}, keys), 3, atol=1e-5)
   # Guidance: null + w (cond - null); nothing pushes those without a label.
-  got = sample({"x": x, "y": y}, keys, guidance=2.)
+  got = sample({"x": x, "y": y}, keys, guidance=2.0)
   np.testing.assert_allclose(got[:, 0], [3, -3, 1, 3], atol=1e-5)
 
 
 def test_who_never_dropped_labels_wants_one():
-  model, state = labelled("euler", steps=4, label_drop=0.)
+  model, state = labelled("euler", steps=4, label_drop=0.0)
   assert "guidance" not in model.knobs
   with pytest.raises(ValueError, match="give it batch"):
     model.sample(state, {"x": jnp.zeros((2, 2))}, example_keys(SEED, 2))
@@ -313,8 +350,7 @@ def test_who_never_dropped_labels_wants_one():
 
 def test_bound_clips_the_estimate():
   model, state = labelled("euler", steps=4, bound=1.0)
-  got = model.sample(state, {"x": jnp.zeros((2, 2)), "y": jnp.array([2, 0])},
-                     example_keys(SEED, 2))
+  got = model.sample(state, {"x": jnp.zeros((2, 2)), "y": jnp.array([2, 0])}, example_keys(SEED, 2))
   np.testing.assert_allclose(got[:, 0], [1, 0], atol=1e-5)
 
 
@@ -333,11 +369,12 @@ def test_labels_are_dropped_at_the_rate_asked_for():
 # VAE.
 
 
-W = np.array([[1., -2., 0.5, 0.], [0.3, 1., 1., -1.]])
+W = np.array([[1.0, -2.0, 0.5, 0.0], [0.3, 1.0, 1.0, -1.0]])
 
 
 class Linear(nn.Module):
   """x = (mean, logvar) itself; the decoder is a matrix."""
+
   z_dim: int = 2
 
   @nn.compact
@@ -353,32 +390,33 @@ def bound(x, n=1, seed=0, **kw):
   model = VAE(Linear(), **kw)
   x = jnp.repeat(jnp.float32(x), n, 0)
   loss, (_, metrics) = jax.jit(functools.partial(model.loss, state))(
-      {"x": x}, example_keys(jax.random.key(seed), len(x)))
+    {"x": x}, example_keys(jax.random.key(seed), len(x))
+  )
   return float(loss), {k: float(v) for k, v in metrics.items()}
 
 
 def test_kl_is_the_closed_form_and_what_it_means():
-  x = np.array([[1., -0.5, 0.4, -1.], [0., 2., -2., 0.]])
+  x = np.array([[1.0, -0.5, 0.4, -1.0], [0.0, 2.0, -2.0, 0.0]])
   mean, std = x[:, :2], np.exp(x[:, 2:] / 2)
   _, m = bound(x)
-  kl = np.sum(np.log(1 / std) + (std ** 2 + mean ** 2) / 2 - 0.5, 1)
+  kl = np.sum(np.log(1 / std) + (std**2 + mean**2) / 2 - 0.5, 1)
   np.testing.assert_allclose(m["kl"], kl.mean(), rtol=1e-6)
   # E_q[log q(z) - log p(z)] by drawing z.
   eps = np.random.default_rng(0).normal(size=(200_000, 1, 2))
   z = mean + std * eps
-  gap = np.sum((z ** 2 - eps ** 2) / 2 - np.log(std), -1).mean(1)
+  gap = np.sum((z**2 - eps**2) / 2 - np.log(std), -1).mean(1)
   assert abs(gap.mean() - m["kl"]) < 5 * gap.std() / np.sqrt(len(gap))
   nothing = np.zeros((1, 4))
   assert bound(nothing)[1]["kl"] == 0
 
 
 def test_reconstruction_is_the_gaussian_likelihood():
-  x, sigma, n = np.array([[1., -0.5, 0.4, -1.]]), 0.7, 20_000
-  loss, m = bound(x, n, sigma=sigma, beta=3.)
+  x, sigma, n = np.array([[1.0, -0.5, 0.4, -1.0]]), 0.7, 20_000
+  loss, m = bound(x, n, sigma=sigma, beta=3.0)
   # E |W z - x|^2 = |W mean - x|^2 + tr(W' diag(var) W).
   mean, var = x[0, :2], np.exp(x[0, 2:])
-  squared = np.sum((mean @ W - x[0]) ** 2) + np.sum(var @ W ** 2)
-  np.testing.assert_allclose(m["recon"], squared / (2 * sigma ** 2), rtol=0.03)
+  squared = np.sum((mean @ W - x[0]) ** 2) + np.sum(var @ W**2)
+  np.testing.assert_allclose(m["recon"], squared / (2 * sigma**2), rtol=0.03)
   np.testing.assert_allclose(loss, m["recon"] + 3 * m["kl"], rtol=1e-6)
 
 
@@ -386,11 +424,14 @@ def test_vae_samples_have_the_priors_moments():
   model, n = VAE(Linear(), sigma=0.5), 20_000
   state = core.State(0, {"net": {}}, {"net": {}}, {}, {}, None)
   draw = functools.partial(
-      jax.jit(model.sample), state, {"x": jnp.zeros((n, 4))},
-      example_keys(SEED, n))
-  for kw, cov in ((dict(), W.T @ W), (dict(temperature=0.5), W.T @ W / 4),
-                  (dict(noise=1.), W.T @ W + 0.25 * np.eye(4)),
-                  (dict(temperature=0., noise=2.), np.eye(4))):
+    jax.jit(model.sample), state, {"x": jnp.zeros((n, 4))}, example_keys(SEED, n)
+  )
+  for kw, cov in (
+    (dict(), W.T @ W),
+    (dict(temperature=0.5), W.T @ W / 4),
+    (dict(noise=1.0), W.T @ W + 0.25 * np.eye(4)),
+    (dict(temperature=0.0, noise=2.0), np.eye(4)),
+  ):
     np.testing.assert_allclose(np.cov(draw(**kw).T), cov, atol=0.15)
 
 
@@ -399,13 +440,18 @@ def test_vae_samples_have_the_priors_moments():
 
 def test_gan_losses_are_the_rules_of_its_logits():
   spec = dict(width=8, depth=1)
-  model = build(dict(
-      name="models.gan.GAN", z_dim=2,
+  model = build(
+    dict(
+      name="models.gan.GAN",
+      z_dim=2,
       gen=dict(name="nets.mlp.Generator", **spec),
       disc=dict(name="nets.mlp.Discriminator", **spec),
       rule=dict(name="adversarial.losses.hinge"),
-      penalties=[dict(name="models.gan.Penalty", fn=dict(
-          name="adversarial.penalties.r1", gamma=2.))]))
+      penalties=[
+        dict(name="models.gan.Penalty", fn=dict(name="adversarial.penalties.r1", gamma=2.0))
+      ],
+    )
+  )
   assert isinstance(model, GAN)
   batch, keys = {"x": jnp.ones((4, 2))}, example_keys(SEED, 4)
   params, stats = jax.eval_shape(model.init, batch, SEED)
@@ -413,8 +459,10 @@ def test_gan_losses_are_the_rules_of_its_logits():
   fake, _ = model.generate(state, batch, fold(keys, 0))
   D = lambda x: model.disc.apply(state.variables("disc"), x)
   loss, (_, m) = model.disc_loss(state, batch, keys)
-  hinge = (np.maximum(1 - np.asarray(D(batch["x"])), 0).mean()
-           + np.maximum(1 + np.asarray(D(fake)), 0).mean())
+  hinge = (
+    np.maximum(1 - np.asarray(D(batch["x"])), 0).mean()
+    + np.maximum(1 + np.asarray(D(fake)), 0).mean()
+  )
   slope = jax.vmap(jax.grad(lambda x: D(x[None])[0]))(batch["x"])
   r1 = np.sum(np.asarray(slope) ** 2, -1).mean()
   np.testing.assert_allclose(loss, hinge + r1, rtol=1e-5)
@@ -426,23 +474,27 @@ def test_gan_losses_are_the_rules_of_its_logits():
   assert same(model.sample(state, batch, fold(keys, 0)), fake)
 
 
-@pytest.mark.parametrize(("name", "shape", "said"), [
+@pytest.mark.parametrize(
+  ("name", "shape", "said"),
+  [
     ("images_diffusion", (8, 16, 3), None),
     ("dcgan", (8, 16, 1), "it makes squares, and data.size takes the middle"),
     ("dcgan", (8, 8, 3), "adapt config.model or config.data .size, channels"),
     ("digits_gan unlabelled", (8, 8, 1), "know classes, and there are no"),
-    ("digits_vae unlabelled", (8, 8, 1), "know classes, and there are no")])
+    ("digits_vae unlabelled", (8, 8, 1), "know classes, and there are no"),
+  ],
+)
 def test_what_a_model_makes_of_other_images(name, shape, said):
   from jaxgen import config, sharding
   from jaxgen.data.arrays import Arrays
   from jaxgen.errors import UserError
   from jaxgen.experiment import Experiment
+
   c = config.load(f"configs/{name.split()[0]}.py:debug")
   labels, known = np.arange(20, dtype=np.int32) % 10, c.data.classes
   if "unlabelled" in name:
     c.data.classes = known = c.model.classes = 0
-  source = Arrays("other", np.zeros((20, *shape), np.uint8),
-                  labels if known else None, known)
+  source = Arrays("other", np.zeros((20, *shape), np.uint8), labels if known else None, known)
   experiment = Experiment.of(c)
   mesh = sharding.make_mesh(c.mesh)
   if said is None:

@@ -1,4 +1,5 @@
 """Where the time went, with a clock of our own."""
+
 import random
 
 import pytest
@@ -7,7 +8,7 @@ from jaxgen.monitor.goodput import Goodput, Loss, loss
 
 
 class Clock:
-  now = 100.
+  now = 100.0
 
   def __call__(self):
     return self.now
@@ -15,11 +16,11 @@ class Clock:
 
 def test_phases_share_the_whole_time():
   clock, chance = Clock(), random.Random(0)
-  times, truth = Goodput(clock=clock), {"init": 0.}
+  times, truth = Goodput(clock=clock), {"init": 0.0}
   for _ in range(200):
     pause = chance.random()
     clock.now += pause
-    truth[times.phase] = truth.get(times.phase, 0.) + pause
+    truth[times.phase] = truth.get(times.phase, 0.0) + pause
     times.enter(chance.choice(["data", "step", "checkpoint"]))
   with times.during("pictures"):
     clock.now += 3
@@ -27,37 +28,41 @@ def test_phases_share_the_whole_time():
   assert totals.pop("pictures") == pytest.approx(3)
   assert totals == pytest.approx(truth)
   whole = clock.now - 100
-  assert times.scalars()["goodput/share"] == pytest.approx(
-      truth["step"] / whole)
-  assert sum(v for k, v in times.scalars().items()
-             if k.endswith("_seconds")) == pytest.approx(whole)
+  assert times.scalars()["goodput/share"] == pytest.approx(truth["step"] / whole)
+  assert sum(v for k, v in times.scalars().items() if k.endswith("_seconds")) == pytest.approx(
+    whole
+  )
 
 
 def test_lives_add_up():
   """Three lives: all seconds between the first and the last are accounted."""
-  rows = [{"start": 0, "time": 10.}, {"step": 5, "time": 20.},
-          {"step": 10, "time": 30.},  # saved here, at 30.5
-          {"step": 15, "time": 40.}, {"step": 20, "time": 50.},  # killed
-          {"start": 10, "time": 57.}, {"step": 15, "time": 60.}]  # again
-  gone = loss(rows, 30.5, 10, 65.)
+  rows = [
+    {"start": 0, "time": 10.0},
+    {"step": 5, "time": 20.0},
+    {"step": 10, "time": 30.0},  # saved here, at 30.5
+    {"step": 15, "time": 40.0},
+    {"step": 20, "time": 50.0},  # killed
+    {"start": 10, "time": 57.0},
+    {"step": 15, "time": 60.0},
+  ]  # again
+  gone = loss(rows, 30.5, 10, 65.0)
   assert gone == Loss(steps=10, seconds=19.5 + 3, down=7 + 5)
-  assert gone.seconds + gone.down == 65. - 30.5
+  assert gone.seconds + gone.down == 65.0 - 30.5
   times = Goodput(clock=Clock())
-  times.resume({"init": 0.5, "step": 20.}, gone, 10)
-  assert sum(times.totals().values()) == 65. - 10
+  times.resume({"init": 0.5, "step": 20.0}, gone, 10)
+  assert sum(times.totals().values()) == 65.0 - 10
   assert times.scalars()["goodput/share"] == 20 / 55
-  assert times.line() == ("goodput 36.4% of 0:55: lost 0:22, step 0:20, "
-                          "down 0:12, init 0:00")
+  assert times.line() == ("goodput 36.4% of 0:55: lost 0:22, step 0:20, down 0:12, init 0:00")
 
 
 def test_nothing_is_lost_of_what_was_saved():
-  rows = [{"start": 0, "time": 10.}, {"step": 7, "time": 20.}]
-  assert loss(rows, 20.25, 7, 30.) == Loss(0, 0., 9.75)
-  assert loss([], None, 0, 30.) == Loss(0, 0., 0.)
+  rows = [{"start": 0, "time": 10.0}, {"step": 7, "time": 20.0}]
+  assert loss(rows, 20.25, 7, 30.0) == Loss(0, 0.0, 9.75)
+  assert loss([], None, 0, 30.0) == Loss(0, 0.0, 0.0)
   # Killed before the first checkpoint: all of it is.
-  assert loss(rows, None, 0, 30.) == Loss(7, 10., 10.)
+  assert loss(rows, None, 0, 30.0) == Loss(7, 10.0, 10.0)
   # A clock that goes back gives no negative times.
-  assert loss([*rows, {"step": 8, "time": 5.}], 20.25, 7, 1.) == Loss(0, 0., 0.)
+  assert loss([*rows, {"step": 8, "time": 5.0}], 20.25, 7, 1.0) == Loss(0, 0.0, 0.0)
 
 
 def test_patience_grows_with_the_steps():

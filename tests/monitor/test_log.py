@@ -16,9 +16,7 @@ from jaxgen.monitor.progress import Progress, duration
 
 def open_log(path, start=0, **kwargs):
   stream = io.StringIO()
-  return Logger(
-    path, total_steps=100, batch=4, start=start, stream=stream, **kwargs
-  ), stream
+  return Logger(path, total_steps=100, batch=4, start=start, stream=stream, **kwargs), stream
 
 
 def values(path, key):
@@ -38,9 +36,7 @@ def events(path):
 
 def test_numbers_come_back_finite_or_not(tmp_path):
   logger, _ = open_log(tmp_path)
-  logger.write_scalars(
-    1, {"a": 0.1, "b": np.float32(2), "c": jnp.bfloat16(0.5), "d": 7}
-  )
+  logger.write_scalars(1, {"a": 0.1, "b": np.float32(2), "c": jnp.bfloat16(0.5), "d": 7})
   logger.write_scalars(1, {"e": jnp.inf, "f": -np.inf, "g": float("nan")})
   logger.close()
   for line in (tmp_path / log.FILE).read_text().splitlines():
@@ -127,9 +123,7 @@ class Terminal(io.StringIO):
 
 def progress(stream, **kwargs):
   now = [0.0]
-  line = Progress(
-    1000, 8, unit="images", stream=stream, clock=lambda: now[0], **kwargs
-  )
+  line = Progress(1000, 8, unit="images", stream=stream, clock=lambda: now[0], **kwargs)
   return line, now
 
 
@@ -173,9 +167,7 @@ def test_durations_as_people_write_them():
 
 
 def run(key, series):
-  _, found = health.replay(
-    {"step": i, key: value} for i, value in enumerate(series)
-  )
+  _, found = health.replay({"step": i, key: value} for i, value in enumerate(series))
   return [(f.step, f.name) for f in found]
 
 

@@ -1,4 +1,5 @@
 """Attention against jax's own."""
+
 import jax
 import jax.numpy as jnp
 import jax.test_util
@@ -8,19 +9,17 @@ import pytest
 from jaxgen.nets.attention import attend
 
 
-def operands(dtype=jnp.float32, offset=0., shape=(2, 96, 3, 16), s=40):
+def operands(dtype=jnp.float32, offset=0.0, shape=(2, 96, 3, 16), s=40):
   b, t, n, d = shape
   key = jax.random.split(jax.random.key(0), 3)
   make = lambda k, s: (offset + 2 * jax.random.normal(k, s)).astype(dtype)
-  return (make(key[0], (b, t, n, d)), make(key[1], (b, s, n, d)),
-          make(key[2], (b, s, n, d)))
+  return (make(key[0], (b, t, n, d)), make(key[1], (b, s, n, d)), make(key[2], (b, s, n, d)))
 
 
 def gradient(f, args):
   g = jax.random.normal(jax.random.key(9), args[0].shape)
   g = g.astype(jnp.bfloat16).astype(jnp.float32)
-  return jax.jit(jax.grad(
-      lambda a: jnp.sum(f(*a).astype(jnp.float32) * g)))(args)
+  return jax.jit(jax.grad(lambda a: jnp.sum(f(*a).astype(jnp.float32) * g)))(args)
 
 
 def error(x, y):
@@ -28,33 +27,36 @@ def error(x, y):
   return np.linalg.norm(x - y) / np.linalg.norm(y)
 
 
-@pytest.mark.parametrize("offset", [0., 5.])
+@pytest.mark.parametrize("offset", [0.0, 5.0])
 def test_means_and_gradients(offset):
   args = operands(offset=offset)
   np.testing.assert_allclose(
-      attend(*args), jax.nn.dot_product_attention(*args), rtol=1e-4, atol=1e-4)
-  for ours, theirs in zip(gradient(attend, args),
-                          gradient(jax.nn.dot_product_attention, args),
-                          strict=True):
+    attend(*args), jax.nn.dot_product_attention(*args), rtol=1e-4, atol=1e-4
+  )
+  for ours, theirs in zip(
+    gradient(attend, args), gradient(jax.nn.dot_product_attention, args), strict=True
+  ):
     assert error(ours, theirs) < 1e-4
 
 
 def test_scale():
   q, k, v = operands()
   np.testing.assert_allclose(
-      attend(q, k, v, scale=0.7),
-      jax.nn.dot_product_attention(q, k, v, scale=0.7), rtol=1e-5, atol=1e-5)
+    attend(q, k, v, scale=0.7),
+    jax.nn.dot_product_attention(q, k, v, scale=0.7),
+    rtol=1e-5,
+    atol=1e-5,
+  )
 
 
-@pytest.mark.parametrize("offset", [0., 3.])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
 def test_half_precision_loses_no_more_than_jaxs_own(offset):
   """Against float32 of the same rounded operands.
 
   With an offset, what the gradient of a logit is the difference of cancels.
   """
   args = operands(jnp.bfloat16, offset, (2, 256, 3, 64), 256)
-  exact = gradient(jax.nn.dot_product_attention,
-                   tuple(x.astype(jnp.float32) for x in args))
+  exact = gradient(jax.nn.dot_product_attention, tuple(x.astype(jnp.float32) for x in args))
   ours = gradient(attend, args)
   theirs = gradient(jax.nn.dot_product_attention, args)
   for a, b, c in zip(ours, theirs, exact, strict=True):
@@ -63,5 +65,4 @@ def test_half_precision_loses_no_more_than_jaxs_own(offset):
 
 def test_both_modes_and_both_orders_of_derivatives():
   args = operands(shape=(1, 6, 2, 4), s=5)
-  jax.test_util.check_grads(attend, args, order=2, modes=("fwd", "rev"),
-                            atol=0.02, rtol=0.02)
+  jax.test_util.check_grads(attend, args, order=2, modes=("fwd", "rev"), atol=0.02, rtol=0.02)

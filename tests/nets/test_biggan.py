@@ -1,4 +1,5 @@
 """BigGAN and BigGAN-deep against Brock's PyTorch code, and their theorems."""
+
 import functools
 import json
 import pathlib
@@ -17,11 +18,9 @@ from jaxgen.nets import layers
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-CASES = ["biggan_64", "biggan_deep_64", "biggan_32", "biggan_32_flat",
-         "biggan_deep_32"]
+CASES = ["biggan_64", "biggan_deep_64", "biggan_32", "biggan_32_flat", "biggan_deep_32"]
 TRAINED = ["biggan_32", "biggan_deep_32"]
-HASTE = {"xla_backend_optimization_level": 0,
-         "xla_llvm_disable_expensive_passes": True}
+HASTE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 KEY = jax.random.key(0)
 
 
@@ -29,15 +28,13 @@ def weights(seed, state_dict):
   """Of the reference's networks: see tests/golden/README.md."""
   made = {}
   for i, (name, shape, *_) in enumerate(state_dict):
-    z = np.random.Generator(np.random.PCG64([seed, i])
-                            ).standard_normal(shape).astype(np.float32)
+    z = np.random.Generator(np.random.PCG64([seed, i])).standard_normal(shape).astype(np.float32)
     if name.endswith(("stored_var", "running_vars")):
       made[name] = np.exp(np.float32(0.2) * z)
     elif len(shape) > 1:
       made[name] = z / np.float32(np.sqrt(np.prod(shape[1:])))
     else:
-      made[name] = np.asarray(
-          np.float32(0.1) * z + name.endswith(".weight"), np.float32)
+      made[name] = np.asarray(np.float32(0.1) * z + name.endswith(".weight"), np.float32)
   return made
 
 
@@ -46,15 +43,21 @@ def nets(manifest):
   name = "biggan_deep" if "deep" in manifest["source"] else "biggan"
   g, d = manifest["generator"], manifest["discriminator"]
   places = lambda words: tuple(map(int, words.split("_")))
-  gen = dict(size=g["resolution"], width=g["G_ch"], classes=g["n_classes"],
-             attend=places(g["G_attn"]), bottom=g.get("bottom_width", 4),
-             embed=g["shared_dim"] if g.get("G_shared", True) else 0)
-  disc = dict(width=d["D_ch"], classes=d["n_classes"],
-              attend=places(d["D_attn"]))
+  gen = dict(
+    size=g["resolution"],
+    width=g["G_ch"],
+    classes=g["n_classes"],
+    attend=places(g["G_attn"]),
+    bottom=g.get("bottom_width", 4),
+    embed=g["shared_dim"] if g.get("G_shared", True) else 0,
+  )
+  disc = dict(width=d["D_ch"], classes=d["n_classes"], attend=places(d["D_attn"]))
   if name == "biggan":
     gen["hier"], disc["wide"] = g["hier"], d.get("D_wide", True)
-  return (build(dict(name=f"nets.{name}.Generator", **gen)),
-          build(dict(name=f"nets.{name}.Discriminator", **disc)))
+  return (
+    build(dict(name=f"nets.{name}.Generator", **gen)),
+    build(dict(name=f"nets.{name}.Discriminator", **disc)),
+  )
 
 
 @functools.cache
@@ -63,7 +66,7 @@ def known(case, group):
   golden = np.load(GOLDEN / f"{case}.npz")
   manifest = json.loads(str(golden["manifest"]))
   net = nets(manifest)[group == "disc"]
-  x = (np.moveaxis(golden["x"], 1, -1) if group == "disc" else golden["z"])
+  x = np.moveaxis(golden["x"], 1, -1) if group == "disc" else golden["z"]
   args = jnp.asarray(x), jnp.asarray(golden["y"], jnp.int32)
   before = "discriminator_" if group == "disc" else ""
   theirs = weights(manifest[before + "seed"], manifest[before + "state_dict"])
@@ -86,8 +89,7 @@ def run(f, *args):
 def near(ours, theirs, tolerance=1e-5):
   """Within a share of the largest value."""
   theirs = np.asarray(theirs)
-  assert np.abs(np.asarray(ours) - theirs).max() < (
-      tolerance * np.abs(theirs).max())
+  assert np.abs(np.asarray(ours) - theirs).max() < (tolerance * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,8 +109,7 @@ def test_training_is_the_references(case):
   """Norms see the batch; averages and vectors move as theirs do."""
   golden, (net, args, *_) = np.load(GOLDEN / f"{case}.npz"), known(case, "gen")
   tree = filled(case, "gen")
-  x, moved = run(lambda v: net.apply(
-      v, *args, mutable=["batch_stats", "spectral"]), tree)
+  x, moved = run(lambda v: net.apply(v, *args, mutable=["batch_stats", "spectral"]), tree)
   near(jnp.moveaxis(x, -1, 1), golden["generated_training"])
   tree = {**tree, **moved}
   theirs = biggan_names.outgoing(names.spell(biggan_names.entries("gen", tree), tree))
@@ -124,8 +125,7 @@ def test_each_collection_moves_only_where_it_may():
   for one in ("batch_stats", "spectral"):
     _, moved = run(lambda v, one=one: net.apply(v, *args, mutable=[one]), tree)
     assert set(moved) == {one}
-    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), moved[one],
-                           tree[one])
+    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), moved[one], tree[one])
     # Of matrices of one row the vector is 1 or -1: it may stay.
     assert np.mean(jax.tree.leaves(changed)) > 0.9
   fresh = jax.eval_shape(net.init, KEY, *args)
@@ -141,8 +141,10 @@ def test_labels_may_be_weights():
   mean = jnp.asarray(table).at[0].set((table[0] + table[1]) / 2)
   other = tree | {"params": tree["params"] | {"label": {"embedding": mean}}}
   soft = jax.jit(net.apply, compiler_options=HASTE)
-  near(soft(tree, z, jax.nn.one_hot(y, 7)),
-       np.load(GOLDEN / "biggan_32.npz")["generated"].transpose(0, 2, 3, 1))
+  near(
+    soft(tree, z, jax.nn.one_hot(y, 7)),
+    np.load(GOLDEN / "biggan_32.npz")["generated"].transpose(0, 2, 3, 1),
+  )
   near(soft(tree, z, half), run(lambda v: net.apply(v, z, 0 * y), other))
 
 
@@ -151,8 +153,9 @@ def test_bfloat16_is_near_and_comes_out_as_float32():
     net, args, *_ = known("biggan_32", group)
     tree = filled("biggan_32", group)
     half = net.clone(dtype=jnp.bfloat16)
-    assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(
-        half.init, KEY, *args))} == {jnp.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(half.init, KEY, *args))} == {
+      jnp.dtype("float32")
+    }
     ours, exact = (run(n.apply, tree, *args) for n in (half, net))
     assert ours.dtype == jnp.float32
     near(ours, exact, 0.05)
@@ -163,8 +166,11 @@ def test_the_hubs_generator_by_its_own_statistics():
   """huggingface/pytorch-pretrained-BigGAN at truncations 0.5 and 1."""
   golden = np.load(GOLDEN / "biggan_hub_128.npz")
   net, tree = hub()
-  at = run(lambda v, t: net.apply(v, golden["z"], jnp.int32(golden["y"]),
-                                  statistics=t), tree, jnp.float32(0.5))
+  at = run(
+    lambda v, t: net.apply(v, golden["z"], jnp.int32(golden["y"]), statistics=t),
+    tree,
+    jnp.float32(0.5),
+  )
   near(at.transpose(0, 3, 1, 2)[:, :, ::4, ::4], golden["generated_0.5"])
 
 
@@ -179,28 +185,35 @@ def hub():
     unit = lambda x: x / np.linalg.norm(x)
     theirs[name] = unit(theirs[f"{stem}_u"] @ W)
     theirs[f"{stem}_u"] = unit(W @ theirs[name])
-  net = build(dict(
-      name="nets.biggan_deep.Generator", width=8, classes=7, embed=12,
-      tables=51, spare=5, eps=1e-4, norm=dict(
-          name="nets.spectral.spectral", stored=True, eps=1e-4)))
+  net = build(
+    dict(
+      name="nets.biggan_deep.Generator",
+      width=8,
+      classes=7,
+      embed=12,
+      tables=51,
+      spare=5,
+      eps=1e-4,
+      norm=dict(name="nets.spectral.spectral", stored=True, eps=1e-4),
+    )
+  )
   how = GANS["biggan_hub"]
-  shapes = jax.eval_shape(net.init, KEY, golden["z"],
-                          jnp.int32(golden["y"]))
-  return net, names.fill(how.entries("gen", shapes), how.rest(
-      {k: lazy(v) for k, v in theirs.items()}))
+  shapes = jax.eval_shape(net.init, KEY, golden["z"], jnp.int32(golden["y"]))
+  return net, names.fill(
+    how.entries("gen", shapes), how.rest({k: lazy(v) for k, v in theirs.items()})
+  )
 
 
 def test_statistics_between_two_truncations():
-  norm = layers.CondNorm(None, tables=3, eps=0.)
+  norm = layers.CondNorm(None, tables=3, eps=0.0)
   x = jnp.ones((1, 1, 1, 2))
-  tree = {"params": {"gain": jnp.ones(2), "bias": jnp.zeros(2)},
-          "batch_stats": {"mean": jnp.array([[0., 1], [2, 3], [4, 7]]),
-                          "var": jnp.full((3, 2), 4.)}}
-  for truncation, mean in ((0, (0, 1)), (0.5, (2, 3)), (0.75, (3, 5)),
-                           (1, (4, 7)), (9, (4, 7))):
+  tree = {
+    "params": {"gain": jnp.ones(2), "bias": jnp.zeros(2)},
+    "batch_stats": {"mean": jnp.array([[0.0, 1], [2, 3], [4, 7]]), "var": jnp.full((3, 2), 4.0)},
+  }
+  for truncation, mean in ((0, (0, 1)), (0.5, (2, 3)), (0.75, (3, 5)), (1, (4, 7)), (9, (4, 7))):
     y = norm.apply(tree, x, None, truncation)
-    np.testing.assert_allclose(y[0, 0, 0], (1 - np.array(mean)) / 2,
-                               atol=1e-5)
+    np.testing.assert_allclose(y[0, 0, 0], (1 - np.array(mean)) / 2, atol=1e-5)
 
 
 def test_running_variances_are_unbiased():
@@ -211,20 +224,19 @@ def test_running_variances_are_unbiased():
   y, moved = norm.apply(tree, x, mutable=["batch_stats"])
   flat = np.asarray(x).reshape(-1, 3)
   np.testing.assert_allclose(
-      y.reshape(-1, 3), (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5),
-      atol=1e-4)
+    y.reshape(-1, 3), (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5), atol=1e-4
+  )
   stats = moved["batch_stats"]
   np.testing.assert_allclose(stats["mean"], 0.1 * flat.mean(0), rtol=1e-4)
-  np.testing.assert_allclose(
-      stats["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-4)
+  np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-4)
 
 
 def test_weights_begin_orthogonal():
-  net = build(dict(name="nets.biggan.Generator", size=8, width=4, classes=5,
-                   embed=6))
+  net = build(dict(name="nets.biggan.Generator", size=8, width=4, classes=5, embed=6))
   tree = run(net.init, KEY, jnp.zeros((1, 8)), jnp.zeros(1, jnp.int32))
-  kernels = [v for k, v in names.flat(tree["params"]).items()
-             if k.endswith(("/kernel", "/embedding"))]
+  kernels = [
+    v for k, v in names.flat(tree["params"]).items() if k.endswith(("/kernel", "/embedding"))
+  ]
   assert len(kernels) > 8
   for kernel in kernels:
     W = np.asarray(kernel).reshape(-1, kernel.shape[-1])
@@ -244,15 +256,15 @@ def test_a_label_that_is_not_there_is_no_other():
 # for hub* huggingface/pytorch-pretrained-BigGAN. The papers' and hubs' own
 # numbers: 70.4M and 88.0M; of BigGAN-deep 50.4M (hub128) and 34.6M.
 COUNTS = {
-    "biggan:128": (70_433_988, 87_982_370),
-    "biggan:256": (82_235_844, 99_225_890),
-    "biggan:512": (82_468_068, 99_401_282),
-    "biggan_deep:128": (50_244_484, 34_590_210),
-    "biggan_deep:256": (55_736_708, 38_247_426),
-    "biggan_deep:512": (56_019_780, 38_301_122),
-    "biggan_deep:hub128": (50_388_609, 34_590_210),
-    "biggan_deep:hub256": (55_880_833, 38_247_426),
-    "biggan_deep:hub512": (56_163_905, 38_301_122),
+  "biggan:128": (70_433_988, 87_982_370),
+  "biggan:256": (82_235_844, 99_225_890),
+  "biggan:512": (82_468_068, 99_401_282),
+  "biggan_deep:128": (50_244_484, 34_590_210),
+  "biggan_deep:256": (55_736_708, 38_247_426),
+  "biggan_deep:512": (56_019_780, 38_301_122),
+  "biggan_deep:hub128": (50_388_609, 34_590_210),
+  "biggan_deep:hub256": (55_880_833, 38_247_426),
+  "biggan_deep:hub512": (56_163_905, 38_301_122),
 }
 
 
@@ -261,18 +273,21 @@ def shaped(name):
   file, _, arg = name.partition(":")
   c = config.load(f"configs/{file}.py:{arg}")
   size, channels = (c.data.size, 3) if c.data.size else (8, 1)
-  return c, build(c.model), {
+  return (
+    c,
+    build(c.model),
+    {
       "x": jax.ShapeDtypeStruct((2, size, size, channels), jnp.uint8),
-      "y": jax.ShapeDtypeStruct((2,), jnp.int32)}
+      "y": jax.ShapeDtypeStruct((2,), jnp.int32),
+    },
+  )
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts(name):
   c, model, batch = shaped(name)
-  params, stats = jax.eval_shape(
-      lambda b: model.init(core.on_device(b), KEY), batch)
-  counts = tuple(sum(x.size for x in jax.tree.leaves(params[g]))
-                 for g in ("gen", "disc"))
+  params, stats = jax.eval_shape(lambda b: model.init(core.on_device(b), KEY), batch)
+  counts = tuple(sum(x.size for x in jax.tree.leaves(params[g])) for g in ("gen", "disc"))
   assert counts == COUNTS[name]
   text = (ROOT / "configs" / f"{name.partition(':')[0]}.py").read_text()
   assert f"{counts[0]:,}" in text and f"{counts[1]:,}" in text
@@ -292,6 +307,7 @@ def test_configs_train_and_sample_in_shape(name):
   like = lambda t: jax.tree.map(lambda a: (a.shape, a.dtype), t)
   assert like(new) == like(state)
   assert metrics["gen/loss"].shape == metrics["disc/loss"].shape == ()
-  x = jax.eval_shape(lambda s, b: model.sample(
-      s, core.on_device(b), keys.example_keys(KEY, 2)), state, batch)
+  x = jax.eval_shape(
+    lambda s, b: model.sample(s, core.on_device(b), keys.example_keys(KEY, 2)), state, batch
+  )
   assert x.shape == batch["x"].shape and x.dtype == jnp.float32

@@ -1,4 +1,5 @@
 """DINOv2's transformer gives what the published code gives."""
+
 import functools
 import json
 import pathlib
@@ -22,8 +23,9 @@ TINY = dinov2.DINOv2(width=32, depth=3, heads=4, grid=5)
 
 def value(name, shape):
   """The golden case's rule."""
-  z = np.random.Generator(np.random.PCG64(
-      [MANIFEST["seed"], zlib.crc32(name.encode())])).standard_normal(shape)
+  z = np.random.Generator(
+    np.random.PCG64([MANIFEST["seed"], zlib.crc32(name.encode())])
+  ).standard_normal(shape)
   if len(shape) > 1 and "weight" in name:
     z /= np.sqrt(np.prod(shape[1:]))
   elif ("norm" in name and "weight" in name) or "gamma" in name:
@@ -39,8 +41,10 @@ WEIGHTS = {k: value(k, s) for k, s in MANIFEST["state_dict"].items()}
 def images():
   """The inputs, in the order in which they were drawn."""
   rng = np.random.default_rng(5)
-  return {f"{h}x{w}": rng.normal(size=(2, h, w, 3)).astype(np.float32)
-          for h, w in ((70, 70), (28, 28), (42, 56), (112, 112))}
+  return {
+    f"{h}x{w}": rng.normal(size=(2, h, w, 3)).astype(np.float32)
+    for h, w in ((70, 70), (28, 28), (42, 56), (112, 112))
+  }
 
 
 @pytest.mark.parametrize("size", ["70x70", "28x28", "42x56", "112x112"])
@@ -55,8 +59,8 @@ def test_features_are_the_published_codes(size):
 
 def test_vit_l14_has_304_million_parameters():
   shapes = jax.eval_shape(
-      dinov2.DINOv2().init, jax.random.key(0),
-      jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32))
+    dinov2.DINOv2().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+  )
   ours = sum(x.size for x in jax.tree.leaves(shapes))
   assert ours + 1024 == 304_368_640  # and the mask token, of training alone
 
@@ -73,15 +77,14 @@ def test_an_extractor_of_it(tmp_path, monkeypatch):
   found = e.features([x.astype(np.uint8)])["cls"]
   mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
   expected = jax.jit(lambda x: TINY.apply({"params": e.params}, x))(
-      np.float32((x / 255 - mean) / std))
+    np.float32((x / 255 - mean) / std)
+  )
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_other_files_are_refused(tmp_path):
-  path = saved(tmp_path / "part.pth", {
-      k: v for k, v in WEIGHTS.items() if k != "norm.bias"})
+  path = saved(tmp_path / "part.pth", {k: v for k, v in WEIGHTS.items() if k != "norm.bias"})
   with pytest.raises(UserError, match="does not hold DINOv2's weights"):
     published.dinov2(path)
   with pytest.raises(KeyError, match="norm.bias"):
-    dinov2.converted({k: v for k, v in WEIGHTS.items() if k != "norm.bias"},
-                     TINY)
+    dinov2.converted({k: v for k, v in WEIGHTS.items() if k != "norm.bias"}, TINY)

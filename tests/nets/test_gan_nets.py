@@ -1,4 +1,5 @@
 """Classic GANs' nets: sizes and answers of the reference codes."""
+
 import functools
 import json
 import pathlib
@@ -15,9 +16,10 @@ from jaxgen.nets.layers import Discrimination
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 KEY = jax.random.key(0)
-jit = functools.partial(jax.jit, compiler_options={
-    "xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes":
-    True})
+jit = functools.partial(
+  jax.jit,
+  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+)
 
 
 def pair(name):
@@ -27,31 +29,30 @@ def pair(name):
   G = functools.partial(resgan.Generator, enlarge=resgan.bilinear)
   D = resgan.Discriminator
   return {
-      "sngan_32": lambda: (G((24,) * 4), D((24,) * 4)),
-      "wgan_gp_64": lambda: (
-          G(wide, bottom=2), D(wide[::-1], halvings=5, **wgan)),
-      "sngan_128_class": lambda: (
-          G((64, *wide), bottom=1, classes=5),
-          D((*wide[::-1], 64), halvings=5, classes=5)),
-      "dcgan_64": lambda: (
-          dcgan_paper.Generator(width=8), dcgan_paper.Discriminator(8)),
-      "r3gan_16_class": lambda: (
-          r3gan.Generator((32, 32, 16), (8, 8, 4), classes=5, embedding=8),
-          r3gan.Discriminator((16, 32, 32), (4, 8, 8), classes=5,
-                              embedding=24)),
+    "sngan_32": lambda: (G((24,) * 4), D((24,) * 4)),
+    "wgan_gp_64": lambda: (G(wide, bottom=2), D(wide[::-1], halvings=5, **wgan)),
+    "sngan_128_class": lambda: (
+      G((64, *wide), bottom=1, classes=5),
+      D((*wide[::-1], 64), halvings=5, classes=5),
+    ),
+    "dcgan_64": lambda: (dcgan_paper.Generator(width=8), dcgan_paper.Discriminator(8)),
+    "r3gan_16_class": lambda: (
+      r3gan.Generator((32, 32, 16), (8, 8, 4), classes=5, embedding=8),
+      r3gan.Discriminator((16, 32, 32), (4, 8, 8), classes=5, embedding=24),
+    ),
   }[name]()
 
 
-NAMES = ["sngan_32", "wgan_gp_64", "sngan_128_class", "dcgan_64",
-         "r3gan_16_class"]
+NAMES = ["sngan_32", "wgan_gp_64", "sngan_128_class", "dcgan_64", "r3gan_16_class"]
 
 
 def regenerate(manifest, net):
   """The reference's weights: see tests/golden/README.md."""
   seed, out = manifest["seed"][net], {}
   for index, (name, shape, *kept) in enumerate(manifest["state_dict"][net]):
-    z = np.random.Generator(np.random.PCG64([seed, index])
-                            ).standard_normal(shape).astype(np.float32)
+    z = (
+      np.random.Generator(np.random.PCG64([seed, index])).standard_normal(shape).astype(np.float32)
+    )
     if kept:
       continue
     if name.endswith("running_var"):
@@ -69,24 +70,38 @@ def places(name, net):
   if name == "dcgan_64":
     return [f"{kind}_{i}" for i in by for kind in ("conv", "norm")] + ["logit"]
   if name == "r3gan_16_class":
-    layers = [f"block_{i}_{j}/{layer}" for i in by for j in by for layer in
-              ("conv_1", "conv_2", "conv_3", "conv_1", "conv_2")]
+    layers = [
+      f"block_{i}_{j}/{layer}"
+      for i in by
+      for j in by
+      for layer in ("conv_1", "conv_2", "conv_3", "conv_1", "conv_2")
+    ]
     stage = lambda i: [x for x in layers if x.startswith(f"block_{i}")]
     if net == "generator":
-      return ["", "project", *(x for i in by for x in (
-          f"transition_{i}", *stage(i))), "image", "label"]
-    return ["image", *(x for i in by for x in (*stage(i), f"transition_{i}")),
-            "", "logit", "label"]
-  norms = ["norm_1", "norm_1", "norm_2", "norm_2"][::1 + ("class" not in name)]
-  return ["first", *(f"block_{i}/{x}" for i in by for x in (
-      "conv_1", "conv_2", *norms, "skip")), "norm", "last", "head/linear",
-      "head/label"]
+      return [
+        "",
+        "project",
+        *(x for i in by for x in (f"transition_{i}", *stage(i))),
+        "image",
+        "label",
+      ]
+    return ["image", *(x for i in by for x in (*stage(i), f"transition_{i}")), "", "logit", "label"]
+  norms = ["norm_1", "norm_1", "norm_2", "norm_2"][:: 1 + ("class" not in name)]
+  return [
+    "first",
+    *(f"block_{i}/{x}" for i in by for x in ("conv_1", "conv_2", *norms, "skip")),
+    "norm",
+    "last",
+    "head/linear",
+    "head/label",
+  ]
 
 
 def take(name, net, manifest, tree):
   """The reference's weights in a tree of our shapes."""
-  flat = {"/".join(k.key for k in path): leaf for path, leaf in
-          jax.tree_util.tree_leaves_with_path(tree)}
+  flat = {
+    "/".join(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
   modules = {path.partition("/")[2].rpartition("/")[0] for path in flat}
   modules |= {m.rpartition("/")[0] for m in modules if "/norm" in m}
   ahead = iter([p for p in places(name, net) if p in modules or not p])
@@ -95,21 +110,25 @@ def take(name, net, manifest, tree):
     module, _, leaf = key.rpartition(".")
     if module != before:
       before, place = module, next(ahead)
-    made |= {p.replace("//", "/"): x for p, x in layout(
-        name, net, place, leaf, x)}
+    made |= {p.replace("//", "/"): x for p, x in layout(name, net, place, leaf, x)}
   assert next(ahead, None) is None
   made |= {p: np.float32(1) for p in flat if p.endswith("sigma")}
   assert set(made) == set(flat)
   return jax.tree_util.tree_map_with_path(
-      lambda path, leaf: jnp.asarray(made["/".join(
-          k.key for k in path)].reshape(leaf.shape)), tree)
+    lambda path, leaf: jnp.asarray(made["/".join(k.key for k in path)].reshape(leaf.shape)), tree
+  )
 
 
 def layout(name, net, place, leaf, x):
   """One tensor of theirs -> (path, array) of ours."""
-  ours = {"running_mean": "batch_stats/{}/mean", "bias": "params/{}/bias",
-          "running_var": "batch_stats/{}/var", "Bias": "params/{}/bias",
-          "weight_u": "spectral/{}/u", "weight_v": None}
+  ours = {
+    "running_mean": "batch_stats/{}/mean",
+    "bias": "params/{}/bias",
+    "running_var": "batch_stats/{}/var",
+    "Bias": "params/{}/bias",
+    "weight_u": "spectral/{}/u",
+    "weight_v": None,
+  }
   if leaf in ours:
     if ours[leaf]:
       if place == "first":  # channels come before rows and columns
@@ -126,8 +145,7 @@ def layout(name, net, place, leaf, x):
   elif x.ndim == 1:
     yield f"params/{place}/gain", x
   elif x.ndim == 2:
-    yield f"params/{place}/kernel", (
-        first(name, x) if place == "first" else x).T
+    yield f"params/{place}/kernel", (first(name, x) if place == "first" else x).T
   elif (name, net) == ("dcgan_64", "generator"):  # a convolution, transposed
     yield f"params/{place}/kernel", x.transpose(2, 3, 0, 1)[::-1, ::-1]
   else:
@@ -145,8 +163,7 @@ def near(ours, theirs, tolerance=1e-5):
   """Within a share of the largest value."""
   theirs = np.asarray(theirs)
   assert ours.shape == theirs.shape
-  assert np.abs(np.asarray(ours) - theirs).max() < (
-      tolerance * np.abs(theirs).max())
+  assert np.abs(np.asarray(ours) - theirs).max() < (tolerance * np.abs(theirs).max())
 
 
 def published(name, net):
@@ -185,21 +202,20 @@ def test_discriminators_answer_as_the_reference(name):
 # Parameters of the reference codes' networks, counted there. torch-mimicry left
 # layer norm out, which has 2 C a layer, and has nothing of 64 with labels.
 COUNTS = {
-    "dcgan:64": (3_576_704, 2_765_568),
-    "dcgan:64m": (3_576_704, 2_765_568 + 4 * 4 * 512 * 500 + 100),
-    "sngan:32": (4_276_739, 1_053_825),
-    "sngan:32c": (4_304_387, 1_055_105),
-    "sngan:128": (41_996_931, 30_041_857),
-    "wgan_gp:32": (1_204_483, 1_053_825),
-    "wgan_gp:64": (12_220_675, 10_141_441 + 4 * (64 + 128 + 256 + 512)),
-    "wgan_gp:128": (32_150_787, 29_017_857 + 4 * (64 + 128 + 256 + 512 + 1024)),
-    "r3gan:cifar": (20_781_952, 21_280_512),
-    "r3gan:ffhq64": (22_429_824, 22_381_440),
-    "r3gan:ffhq256": (23_057_952, 23_009_568),
-    "r3gan:imagenet32": (82_914_304, 86_548_992),
-    "r3gan:imagenet64": (103_570_432, 107_205_120),
-    "sngan:64": (12_220_675 + 1998 * (1024 + 2 * (512 + 256 + 128) + 64),
-                 10_141_441 + 1000 * 1024),
+  "dcgan:64": (3_576_704, 2_765_568),
+  "dcgan:64m": (3_576_704, 2_765_568 + 4 * 4 * 512 * 500 + 100),
+  "sngan:32": (4_276_739, 1_053_825),
+  "sngan:32c": (4_304_387, 1_055_105),
+  "sngan:128": (41_996_931, 30_041_857),
+  "wgan_gp:32": (1_204_483, 1_053_825),
+  "wgan_gp:64": (12_220_675, 10_141_441 + 4 * (64 + 128 + 256 + 512)),
+  "wgan_gp:128": (32_150_787, 29_017_857 + 4 * (64 + 128 + 256 + 512 + 1024)),
+  "r3gan:cifar": (20_781_952, 21_280_512),
+  "r3gan:ffhq64": (22_429_824, 22_381_440),
+  "r3gan:ffhq256": (23_057_952, 23_009_568),
+  "r3gan:imagenet32": (82_914_304, 86_548_992),
+  "r3gan:imagenet64": (103_570_432, 107_205_120),
+  "sngan:64": (12_220_675 + 1998 * (1024 + 2 * (512 + 256 + 128) + 64), 10_141_441 + 1000 * 1024),
 }
 
 
@@ -215,11 +231,12 @@ def test_parameter_counts(name):
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   assert (count(params["gen"]), count(params["disc"])) == COUNTS[name]
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
-  for net, args in (("gen", (jnp.zeros((2, model.z_dim)),)),
-                    ("disc", (batch["x"],))):
+  for net, args in (("gen", (jnp.zeros((2, model.z_dim)),)), ("disc", (batch["x"],))):
     out = jax.eval_shape(
-        functools.partial(getattr(model, net).apply, **model.given(batch)),
-        {"params": params[net], **stats[net]}, *args)
+      functools.partial(getattr(model, net).apply, **model.given(batch)),
+      {"params": params[net], **stats[net]},
+      *args,
+    )
     assert out.dtype == jnp.float32
     assert out.shape == ((2,) if net == "disc" else batch["x"].shape)
 
@@ -234,8 +251,7 @@ def test_every_config_is_counted():
 
 def random(tree, scale=0.3):
   rng = np.random.default_rng(0)
-  return jax.tree.map(lambda x: jnp.float32(
-      scale * rng.normal(size=x.shape)), tree)
+  return jax.tree.map(lambda x: jnp.float32(scale * rng.normal(size=x.shape)), tree)
 
 
 def test_minibatch_discrimination_is_the_papers_sum():
@@ -257,8 +273,7 @@ def test_minibatch_discrimination_is_the_papers_sum():
 
 
 def test_dcgans_critic_may_compare():
-  net = dcgan_paper.Discriminator(
-      4, bottom=2, compare=Discrimination(3, 2))
+  net = dcgan_paper.Discriminator(4, bottom=2, compare=Discrimination(3, 2))
   x = np.random.default_rng(1).normal(size=(4, 8, 8, 1)).astype(np.float32)
   tree = jax.eval_shape(net.init, KEY, x)
   ones = jax.tree.map(lambda x: jnp.ones(x.shape), tree["batch_stats"])
@@ -269,19 +284,25 @@ def test_dcgans_critic_may_compare():
 
 def test_layer_norm_is_over_all_of_an_example():
   x = np.random.default_rng(1).normal(2, 3, (2, 4, 4, 6)).astype(np.float32)
-  net = resgan.Down(6, spectral.plain, resgan.layer_norm, resgan.nothing,
-                    jnp.float32)
+  net = resgan.Down(6, spectral.plain, resgan.layer_norm, resgan.nothing, jnp.float32)
   tree = jax.eval_shape(net.init, KEY, x)["params"]
   assert tree["GroupNorm_0"]["scale"].shape == (6,)
   # Centres alone pass the convolutions, so that y = x + relu(LN(relu(LN x))).
   eye = jnp.zeros((3, 3, 6, 6)).at[1, 1].set(jnp.eye(6))
-  params = {k: {"kernel": eye, "bias": jnp.zeros(6)} if k.startswith("conv")
-            else {"scale": jnp.ones(6), "bias": jnp.zeros(6)} for k in tree}
+  params = {
+    k: {"kernel": eye, "bias": jnp.zeros(6)}
+    if k.startswith("conv")
+    else {"scale": jnp.ones(6), "bias": jnp.zeros(6)}
+    for k in tree
+  }
+
   def norm(h):
     mean, var = (f(h, axis=(1, 2, 3), keepdims=True) for f in (np.mean, np.var))
     return np.maximum((h - mean) / np.sqrt(var + 1e-5), 0)
+
   np.testing.assert_allclose(
-      net.apply({"params": params}, x), x + norm(norm(x)), rtol=1e-4, atol=1e-4)
+    net.apply({"params": params}, x), x + norm(norm(x)), rtol=1e-4, atol=1e-4
+  )
 
 
 @pytest.mark.parametrize("name", ["sngan_128_class", "r3gan_16_class"])
@@ -298,5 +319,5 @@ def test_blocks_of_r3gan_begin_as_nothing():
   # Huang et al. 2024: gain L^(-1/(2m - 2)) of He's, m = 3 layers, L blocks.
   for layer, fan_in in (("conv_1", 64), ("conv_2", 9 * 128 / 8)):
     std = np.std(params["params"][layer]["kernel"])
-    expected = np.sqrt(2 / 1.04) * 16 ** -0.25 / np.sqrt(fan_in)
+    expected = np.sqrt(2 / 1.04) * 16**-0.25 / np.sqrt(fan_in)
     np.testing.assert_allclose(std, expected, rtol=0.03)

@@ -1,4 +1,5 @@
 """Nets: shapes, what conditions change, norms by linear algebra, sizes."""
+
 import functools
 import os
 import subprocess
@@ -20,8 +21,7 @@ KEY = jax.random.key(0)
 def noisy(params, by=0.1):
   """The same shapes with random numbers: no layer is zero."""
   rng = np.random.default_rng(1)
-  return jax.tree.map(
-      lambda x: jnp.asarray(by * rng.normal(size=x.shape), x.dtype), params)
+  return jax.tree.map(lambda x: jnp.asarray(by * rng.normal(size=x.shape), x.dtype), params)
 
 
 def shapes(net, *args, **kw):
@@ -33,8 +33,7 @@ def count(tree):
   return sum(x.size for x in jax.tree.leaves(tree))
 
 
-TINY = unet.UNet(width=8, mults=(1,), blocks=1, attend=(), head=8,
-                 dropout=0.5, labels=4)
+TINY = unet.UNet(width=8, mults=(1,), blocks=1, attend=(), head=8, dropout=0.5, labels=4)
 
 
 @functools.cache
@@ -56,24 +55,32 @@ def test_unet_begins_at_zero():
   np.testing.assert_array_equal(F, jnp.zeros_like(x))
 
 
-@pytest.mark.parametrize("kw, shape", [
-    (dict(width=8, mults=(1, 2, 2)), (7, 9, 3)),   # odd all the way down
-    (dict(width=48, mults=(1, 2)), (8, 8, 1)),     # 144 channels on the way up
-    (dict(width=9, mults=(1, 1.5)), (4, 4, 2)),    # neither 4 nor 2 divide
+@pytest.mark.parametrize(
+  "kw, shape",
+  [
+    (dict(width=8, mults=(1, 2, 2)), (7, 9, 3)),  # odd all the way down
+    (dict(width=48, mults=(1, 2)), (8, 8, 1)),  # 144 channels on the way up
+    (dict(width=9, mults=(1, 1.5)), (4, 4, 2)),  # neither 4 nor 2 divide
     (dict(width=6, mults=(1,), blocks=0), (5, 3, 1)),
     (dict(width=20, mults=(1, 5), head=32, attend=(2, 4)), (4, 4, 1)),
     (dict(width=2, mults=(1, 1)), (2, 2, 1)),
     (dict(width=8, mults=(1, 2, 2, 2), blocks=1), (28, 28, 1)),  # MNIST
-])
+  ],
+)
 def test_unet_takes_odd_settings(kw, shape):
   net, x = unet.UNet(**kw), jnp.zeros((2, *shape))
   F, _ = jax.eval_shape(net.init_with_output, KEY, x, jnp.zeros(2))
   assert F.shape == x.shape and F.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("kw", [
-    dict(updown=True), dict(affine=False, pad=(0, 1)),
-    dict(learned=True, updown=True, split_first=True, heads=2)])
+@pytest.mark.parametrize(
+  "kw",
+  [
+    dict(updown=True),
+    dict(affine=False, pad=(0, 1)),
+    dict(learned=True, updown=True, split_first=True, heads=2),
+  ],
+)
 def test_unet_variants(kw):
   net, x = unet.UNet(width=8, mults=(1, 2, 2), **kw), jnp.zeros((2, 8, 12, 3))
   F, _ = jax.eval_shape(net.init_with_output, KEY, x, jnp.zeros(2))
@@ -87,11 +94,10 @@ def test_averages_cannot_halve_odd_images():
 
 
 def test_strided_convolutions_pad_as_they_are_told():
-  x = jnp.arange(1., 17).reshape(1, 4, 4, 1)
+  x = jnp.arange(1.0, 17).reshape(1, 4, 4, 1)
   for pad, corner in (((1, 1), 1), ((0, 1), 6)):  # centre of the first window
     net = unet.Down(pad)
-    params = {"conv": {"kernel": jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.),
-                       "bias": jnp.zeros(1)}}
+    params = {"conv": {"kernel": jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0), "bias": jnp.zeros(1)}}
     out = net.apply({"params": params}, x)
     assert out.shape == (1, 2, 2, 1) and out[0, 0, 0, 0] == corner
 
@@ -138,8 +144,7 @@ def test_dropout_belongs_to_the_example():
   order = jnp.array([2, 0, 3, 1])
   moved = tiny()(x[order], c[order], y[order], keys[order])
   np.testing.assert_allclose(moved, F[order], atol=1e-5)
-  np.testing.assert_allclose(
-      tiny()(x[:2], c[:2], y[:2], keys[:2]), F[:2], atol=1e-5)
+  np.testing.assert_allclose(tiny()(x[:2], c[:2], y[:2], keys[:2]), F[:2], atol=1e-5)
   assert np.abs(tiny()(x, c, y, keys[order]) - F).max() > 1e-2
 
 
@@ -170,8 +175,7 @@ def test_group_norm_takes_any_width(channels):
   y = np.asarray(jax.jit(net.init_with_output)(KEY, x)[0])
   groups = {2: 1, 12: 3, 144: 24}[channels]
   z = np.asarray(x, np.float64).reshape(2, 9, groups, -1)
-  z = (z - z.mean((1, 3), keepdims=True)) / np.sqrt(
-      z.var((1, 3), keepdims=True) + 1e-5)
+  z = (z - z.mean((1, 3), keepdims=True)) / np.sqrt(z.var((1, 3), keepdims=True) + 1e-5)
   np.testing.assert_allclose(y, z.reshape(x.shape), atol=1e-4)
 
 
@@ -184,32 +188,30 @@ def test_divisors():
 
 
 def test_group_norm_keeps_statistics_in_float32():
-  x = jax.random.normal(KEY, (2, 8, 8, 16)) + 300.
+  x = jax.random.normal(KEY, (2, 8, 8, 16)) + 300.0
   out = layers.GroupNorm().init_with_output(KEY, x.astype(jnp.bfloat16))[0]
   assert out.dtype == jnp.bfloat16
-  exact = layers.GroupNorm().init_with_output(
-      KEY, x.astype(jnp.bfloat16).astype(jnp.float32))[0]
+  exact = layers.GroupNorm().init_with_output(KEY, x.astype(jnp.bfloat16).astype(jnp.float32))[0]
   np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.02)
 
 
 def test_sinusoids_formula():
-  t = np.array([0., 1., 500.])
-  w = 10000. ** (-np.arange(8) / 8)
+  t = np.array([0.0, 1.0, 500.0])
+  w = 10000.0 ** (-np.arange(8) / 8)
   expected = np.concatenate([np.cos(t[:, None] * w), np.sin(t[:, None] * w)], 1)
-  np.testing.assert_allclose(layers.sinusoids(jnp.array(t), 16), expected,
-                             atol=1e-4)
+  np.testing.assert_allclose(layers.sinusoids(jnp.array(t), 16), expected, atol=1e-4)
   w = np.geomspace(1, 1e-4, 8)  # DDPM: both ends, sines first
   expected = np.concatenate([np.sin(t[:, None] * w), np.cos(t[:, None] * w)], 1)
   np.testing.assert_allclose(
-      layers.sinusoids(jnp.array(t), 16, sine_first=True, ends=True), expected,
-      atol=1e-4)
+    layers.sinusoids(jnp.array(t), 16, sine_first=True, ends=True), expected, atol=1e-4
+  )
 
 
 def test_upsample_by_kron():
-  x = np.arange(6.).reshape(1, 2, 3, 1)
+  x = np.arange(6.0).reshape(1, 2, 3, 1)
   np.testing.assert_array_equal(
-      layers.upsample(jnp.array(x))[0, ..., 0],
-      np.kron(x[0, ..., 0], np.ones((2, 2))))
+    layers.upsample(jnp.array(x))[0, ..., 0], np.kron(x[0, ..., 0], np.ones((2, 2)))
+  )
 
 
 @pytest.mark.parametrize("split_first", [False, True])
@@ -218,10 +220,8 @@ def test_attention_is_the_formula(split_first):
   x = jax.random.normal(KEY, (2, 2, 3, 8))
   params = noisy(shapes(net, x), 0.5)
   p = params["params"]
-  h = np.asarray(layers.GroupNorm().apply(
-      {"params": p["norm"]}, x), np.float64).reshape(2, 6, 8)
-  qkv = h @ np.asarray(p["qkv"]["kernel"]) + np.asarray(
-      p["qkv"]["bias"])
+  h = np.asarray(layers.GroupNorm().apply({"params": p["norm"]}, x), np.float64).reshape(2, 6, 8)
+  qkv = h @ np.asarray(p["qkv"]["kernel"]) + np.asarray(p["qkv"]["bias"])
   if split_first:  # q, k, v, then heads
     q, k, v = np.moveaxis(qkv.reshape(2, 6, 3, 2, 4), 2, 0)
   else:  # heads, then q, k, v
@@ -229,22 +229,23 @@ def test_attention_is_the_formula(split_first):
   logits = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(4)
   e = np.exp(logits - logits.max(-1, keepdims=True))
   y = np.einsum("bhqk,bkhd->bqhd", e / e.sum(-1, keepdims=True), v)
-  y = y.reshape(2, 6, 8) @ np.asarray(p["proj"]["kernel"]) + np.asarray(
-      p["proj"]["bias"])
-  np.testing.assert_allclose(
-      net.apply(params, x), np.asarray(x) + y.reshape(x.shape), atol=1e-4)
+  y = y.reshape(2, 6, 8) @ np.asarray(p["proj"]["kernel"]) + np.asarray(p["proj"]["bias"])
+  np.testing.assert_allclose(net.apply(params, x), np.asarray(x) + y.reshape(x.shape), atol=1e-4)
 
 
-@pytest.mark.parametrize("layer, shape", [
-    (nn.Dense(5), (4, 7)), (nn.Conv(6, (3, 3)), (2, 5, 5, 3))])
+@pytest.mark.parametrize(
+  "layer, shape", [(nn.Dense(5), (4, 7)), (nn.Conv(6, (3, 3)), (2, 5, 5, 3))]
+)
 def test_spectral_norm_by_singular_values(layer, shape):
   net = spectral.spectral(layer)
   x = jax.random.normal(KEY, shape)
   variables = net.init(KEY, x)
   kernel = [v for v in jax.tree.leaves(variables["params"]) if v.ndim > 1][0]
-  update = jax.jit(lambda stats: net.apply(
-      {"params": variables["params"], "spectral": stats}, x,
-      mutable=["spectral"])[1]["spectral"])
+  update = jax.jit(
+    lambda stats: net.apply(
+      {"params": variables["params"], "spectral": stats}, x, mutable=["spectral"]
+    )[1]["spectral"]
+  )
   stats = variables["spectral"]
   for _ in range(50):
     stats = update(stats)
@@ -260,8 +261,7 @@ def test_spectral_norm_by_singular_values(layer, shape):
     effective = np.asarray(out(centre) - out(0 * centre))
   s = np.linalg.svd(np.asarray(effective), compute_uv=False)
   assert s[0] == pytest.approx(1, abs=1e-3) and s[1] < 0.999
-  before = np.linalg.svd(np.asarray(kernel).reshape(-1, kernel.shape[-1]),
-                         compute_uv=False)
+  before = np.linalg.svd(np.asarray(kernel).reshape(-1, kernel.shape[-1]), compute_uv=False)
   np.testing.assert_allclose(s, before / before[0], rtol=2e-3)
   # Reading does not move the iteration.
   a, b = net.apply(state, x), net.apply(state, x)
@@ -278,8 +278,7 @@ def test_batch_norm_in_training_and_in_use():
   np.testing.assert_allclose(stats[0], 0.05 * mean, rtol=1e-4)
   np.testing.assert_allclose(stats[1], 0.95 + 0.05 * var, rtol=1e-4)
   used = net.apply(variables | moved, x)
-  np.testing.assert_allclose(
-      used, (x - stats[0]) / np.sqrt(stats[1] + 1e-5), atol=1e-4)
+  np.testing.assert_allclose(used, (x - stats[0]) / np.sqrt(stats[1] + 1e-5), atol=1e-4)
 
 
 BATCH_NORM = """
@@ -303,12 +302,13 @@ def test_batch_norm_is_global_on_four_devices(tmp_path):
   path = tmp_path / "x.npy"
   np.save(path, x)
   subprocess.run(
-      [sys.executable, "-c", BATCH_NORM, str(path)], check=True, timeout=200,
-      env=os.environ | {
-          "XLA_FLAGS": "--xla_force_host_platform_device_count=4"})
+    [sys.executable, "-c", BATCH_NORM, str(path)],
+    check=True,
+    timeout=200,
+    env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+  )
   mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-  np.testing.assert_allclose(
-      np.load(path), (x - mean) / np.sqrt(var + 1e-5), atol=1e-4)
+  np.testing.assert_allclose(np.load(path), (x - mean) / np.sqrt(var + 1e-5), atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [4, 8, 16, 32])
@@ -336,8 +336,8 @@ def test_the_projection_is_linear_in_the_label():
   rows = params["params"]["Embed_0"]["embedding"]
   swapped = params["params"] | {"Embed_0": {"embedding": rows[::-1]}}
   np.testing.assert_allclose(
-      of({"params": swapped}, 2) - of({"params": swapped}, 1), gap, rtol=1e-4,
-      atol=1e-5)
+    of({"params": swapped}, 2) - of({"params": swapped}, 1), gap, rtol=1e-4, atol=1e-5
+  )
 
 
 @pytest.mark.parametrize("classes", [0, 3])
@@ -345,17 +345,16 @@ def test_point_nets(classes):
   x, y = jnp.zeros((4, 2)), jnp.zeros(4, jnp.int32)
   given = dict(y=y) if classes else {}
   kw = dict(width=8, depth=1, classes=classes)
-  out = lambda net, *args: jax.eval_shape(functools.partial(
-      net.init_with_output, **given), KEY, *args)[0]
+  out = lambda net, *args: jax.eval_shape(
+    functools.partial(net.init_with_output, **given), KEY, *args
+  )[0]
   assert out(mlp.Generator(**kw), jnp.zeros((4, 5))).shape == (4, 2)
   assert out(mlp.Discriminator(**kw), x).shape == (4,)
   codec = mlp.Codec(z_dim=3, **kw)
   assert out(codec, x).shape == (4, 2)
-  q, _ = jax.eval_shape(functools.partial(
-      codec.init_with_output, method="encode", **given), KEY, x)
+  q, _ = jax.eval_shape(functools.partial(codec.init_with_output, method="encode", **given), KEY, x)
   assert [a.shape for a in q] == [(4, 3), (4, 3)]
-  F, _ = jax.jit(lambda x: mlp.Denoiser(**kw).init_with_output(
-      KEY, x, jnp.ones(4), **given))(x + 1)
+  F, _ = jax.jit(lambda x: mlp.Denoiser(**kw).init_with_output(KEY, x, jnp.ones(4), **given))(x + 1)
   np.testing.assert_array_equal(F, 0 * x)
 
 
@@ -365,16 +364,21 @@ def hand_count_of_the_digits_unet(w):
   dense = lambda i, o: i * o + o
   norm = lambda c: 2 * c
   block = lambda i, o: (
-      norm(i) + conv(i, o) + dense(4 * w, 2 * o) + norm(o) + conv(o, o)
-      + (dense(i, o) if i != o else 0))
+    norm(i)
+    + conv(i, o)
+    + dense(4 * w, 2 * o)
+    + norm(o)
+    + conv(o, o)
+    + (dense(i, o) if i != o else 0)
+  )
   attention = lambda c: norm(c) + dense(c, 3 * c) + dense(c, c)
   v = 2 * w
   total = dense(w, 4 * w) + dense(4 * w, 4 * w)
-  total += 11 * 4 * w                       # ten labels and none
-  total += conv(1, w)                       # skip of w
-  total += block(w, w)                      # skip of w
-  total += conv(w, w)                       # skip of w, at 4 x 4
-  total += block(w, v) + attention(v)       # skip of v
+  total += 11 * 4 * w  # ten labels and none
+  total += conv(1, w)  # skip of w
+  total += block(w, w)  # skip of w
+  total += conv(w, w)  # skip of w, at 4 x 4
+  total += block(w, v) + attention(v)  # skip of v
   total += block(v, v) + attention(v) + block(v, v)
   total += block(v + v, v) + attention(v)
   total += block(v + w, v) + attention(v) + conv(v, v)
@@ -382,11 +386,14 @@ def hand_count_of_the_digits_unet(w):
   return total + norm(w) + conv(w, 1)
 
 
-@pytest.mark.parametrize("name, groups", [
+@pytest.mark.parametrize(
+  "name, groups",
+  [
     ("digits_diffusion", None),
     ("digits_gan", {"gen": 128_225, "disc": 160_673}),
     ("digits_vae", {"net": 371_681}),
-])
+  ],
+)
 def test_parameter_counts(name, groups):
   c = config.load(f"configs/{name}.py")
   model = build(c.model)

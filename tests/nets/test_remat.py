@@ -1,4 +1,5 @@
 """Blocks whose activations are made again: less is kept, nothing changes."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +12,14 @@ QUICK = {"xla_backend_optimization_level": 0}
 
 def gradient(remat, mults=(1,)):
   """-> gradient of a loss by the weights, and these and its inputs."""
-  net = unet.UNet(width=8, mults=mults, blocks=1, attend=(4,), head=4,
-                  updown=True, dropout=0.5, remat=remat)
+  net = unet.UNet(
+    width=8, mults=mults, blocks=1, attend=(4,), head=4, updown=True, dropout=0.5, remat=remat
+  )
   rng = np.random.default_rng(0)
   x, c = rng.normal(size=(2, 4, 4, 1)).astype(np.float32), jnp.ones(2)
   key = jax.random.split(jax.random.key(0), 2)
   shapes = jax.eval_shape(net.init, key[0], x, c)["params"]
-  weights = jax.tree.map(
-      lambda s: rng.normal(size=s.shape).astype(np.float32) / 4, shapes)
+  weights = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32) / 4, shapes)
 
   def loss(weights, x, c, key):
     return jnp.mean(net.apply({"params": weights}, x, c, key=key) ** 2)
@@ -42,8 +43,9 @@ def test_blocks_of_some_heights_are_made_again():
   for remat in ((), (4,), (2,), (4, 2)):
     grad, args = gradient(remat, mults=(1, 1))
     jaxpr = jax.make_jaxpr(grad)(*args).jaxpr
-    counts.append(sum("remat" in e.primitive.name or e.primitive.name ==
-                      "checkpoint" for e in jaxpr.eqns))
+    counts.append(
+      sum("remat" in e.primitive.name or e.primitive.name == "checkpoint" for e in jaxpr.eqns)
+    )
   # At 4, four residual blocks, one of which halves, and three attentions; at 2,
   # six, one of which doubles, and the middle's attention.
   assert counts[0] == 0 and counts[1] >= 7 and counts[2] >= 7

@@ -1,4 +1,5 @@
 """StyleGAN2: the reference's answers, its parts against slow arithmetic."""
+
 import functools
 import json
 import pathlib
@@ -18,26 +19,33 @@ from jaxgen.nets.equalised import Dense, Mapping
 from jaxgen.nets.stylegan2 import Discriminator, Generator, Layer, minibatch_stddev, modulated
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-jit = functools.partial(jax.jit, compiler_options={
-    "xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes":
-    True})
-SMALL = dict(base=1024, most=64, classes=10, clamp=256.)
+jit = functools.partial(
+  jax.jit,
+  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+)
+SMALL = dict(base=1024, most=64, classes=10, clamp=256.0)
 TINY = dict(clamp=1.5, base=256, most=24)
 # Golden file -> our generator, our discriminator, how its truncated styles were
 # made.
 NETS = {
-    "stylegan2_32_class": (
-        dict(size=32, w_dim=64, layers=2, **SMALL), dict(group=2, **SMALL),
-        "ws_truncated_0_7", (0.7, None)),
-    "stylegan2_16_none": (
-        dict(size=16, channels=1, w_dim=20, layers=3, arch="resnet", **TINY),
-        dict(arch="skip", group=4, features=2, **TINY),
-        "ws_psi_0_5_cutoff_3", (0.5, 3.)),
-    "stylegan2_8_class_orig": (
-        dict(size=8, base=128, most=16, w_dim=20, layers=2, classes=5,
-             arch="orig"),
-        dict(arch="orig", base=128, most=16, classes=5, mapped=10, layers=2,
-             group=None), "ws_psi_0_5_cutoff_3", (0.5, 3.)),
+  "stylegan2_32_class": (
+    dict(size=32, w_dim=64, layers=2, **SMALL),
+    dict(group=2, **SMALL),
+    "ws_truncated_0_7",
+    (0.7, None),
+  ),
+  "stylegan2_16_none": (
+    dict(size=16, channels=1, w_dim=20, layers=3, arch="resnet", **TINY),
+    dict(arch="skip", group=4, features=2, **TINY),
+    "ws_psi_0_5_cutoff_3",
+    (0.5, 3.0),
+  ),
+  "stylegan2_8_class_orig": (
+    dict(size=8, base=128, most=16, w_dim=20, layers=2, classes=5, arch="orig"),
+    dict(arch="orig", base=128, most=16, classes=5, mapped=10, layers=2, group=None),
+    "ws_psi_0_5_cutoff_3",
+    (0.5, 3.0),
+  ),
 }
 
 
@@ -45,14 +53,12 @@ def regenerated(entries, seed, given):
   """Weights by their rule: see golden/README.md; `given`: of the given case."""
   made = {}
   for i, (name, shape, *kept) in enumerate(entries):
-    z = np.random.Generator(np.random.PCG64([seed, i])).standard_normal(
-        shape).astype(np.float32)
+    z = np.random.Generator(np.random.PCG64([seed, i])).standard_normal(shape).astype(np.float32)
     last = name.rpartition(".")[2]
     if len(shape) < 2:
       z = np.float32(0.1) * z + np.float32(name.endswith("affine.bias"))
       z += np.float32(given and last == "noise_strength") / 2
-      made[name] = z * np.float32(
-          100 if given and name.startswith("mapping.fc") else 1)
+      made[name] = z * np.float32(100 if given and name.startswith("mapping.fc") else 1)
     elif given and last in ("const", "noise_const"):
       made[name] = z / np.float32(np.sqrt(np.prod(shape[1:])))
     else:
@@ -79,10 +85,10 @@ def published(case):
   gen, disc = Generator(**gen), Discriminator(**disc)
   y = golden.get("c")
   rule = functools.partial(regenerated, given=case == "stylegan2_32_class")
-  of_gen = filled(gen, "gen", golden["z"], y)(
-      rule(said["state_dict"], said["seed"]))
+  of_gen = filled(gen, "gen", golden["z"], y)(rule(said["state_dict"], said["seed"]))
   of_disc = filled(disc, "disc", golden["x"], y)(
-      rule(said["discriminator_state_dict"], said["discriminator_seed"]))
+    rule(said["discriminator_state_dict"], said["discriminator_seed"])
+  )
   return gen, disc, of_gen, of_disc, golden, y
 
 
@@ -90,8 +96,7 @@ def near(ours, theirs, tolerance=1e-5):
   """Within a share of the largest value."""
   theirs = np.asarray(theirs)
   assert np.shape(ours) == theirs.shape
-  assert np.abs(np.asarray(ours) - theirs).max() < (
-      tolerance * np.abs(theirs).max())
+  assert np.abs(np.asarray(ours) - theirs).max() < (tolerance * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("case", NETS)
@@ -102,9 +107,12 @@ def test_nets_answer_as_the_reference(case):
 
   def answers(of_gen, of_disc):
     ws = gen.apply(of_gen, z, y, method="map")
-    return (ws, gen.apply(of_gen, z, y, psi, cutoff, method="map"),
-            gen.apply(of_gen, ws, method="synthesize"),
-            disc.apply(of_disc, golden["x"], y)[:, None])
+    return (
+      ws,
+      gen.apply(of_gen, z, y, psi, cutoff, method="map"),
+      gen.apply(of_gen, ws, method="synthesize"),
+      disc.apply(of_disc, golden["x"], y)[:, None],
+    )
 
   ws, short, x, logits = jit(answers)(of_gen, of_disc)
   assert ws.shape[1] == gen.num_ws
@@ -112,10 +120,8 @@ def test_nets_answer_as_the_reference(case):
   near(short, golden[name])
   near(x.transpose(0, 3, 1, 2), golden["generated"])
   near(logits, golden["logits"], 2e-5)
-  features = jax.eval_shape(functools.partial(disc.apply, method="embed"),
-                            of_disc, golden["x"], y)
-  assert features.shape == (len(z), of_disc["params"]["b4"]["out"][
-      "kernel"].shape[0])
+  features = jax.eval_shape(functools.partial(disc.apply, method="embed"), of_disc, golden["x"], y)
+  assert features.shape == (len(z), of_disc["params"]["b4"]["out"]["kernel"].shape[0])
 
 
 @pytest.mark.parametrize("case", [*NETS, "torch_stylegan2_port"])
@@ -133,12 +139,11 @@ def test_r1_is_the_references():
 
   def loss(params):
     D = lambda x: disc.apply(of_disc | {"params": params}, x, y)
-    return penalties.r1(D, golden["x"], None, None, gamma=2.)
+    return penalties.r1(D, golden["x"], None, None, gamma=2.0)
 
   value, slope = jit(jax.value_and_grad(loss))(of_disc["params"])
   near(value, golden["r1"], 1e-4)
-  near(slope["b4"]["conv"]["kernel"].transpose(3, 2, 0, 1),
-       golden["r1_grad_b4_conv"], 1e-4)
+  near(slope["b4"]["conv"]["kernel"].transpose(3, 2, 0, 1), golden["r1_grad_b4_conv"], 1e-4)
 
 
 def test_path_lengths_are_the_references(monkeypatch):
@@ -151,32 +156,37 @@ def test_path_lengths_are_the_references(monkeypatch):
     variables = of_gen | {"params": params}
     ws = gen.apply(variables, golden["z"], y, method="map")
     return path.PathLength()(
-        lambda ws: gen.apply(variables, ws, method="synthesize"), ws,
-        jnp.arange(len(noise)), {"mean": jnp.zeros([])})
+      lambda ws: gen.apply(variables, ws, method="synthesize"),
+      ws,
+      jnp.arange(len(noise)),
+      {"mean": jnp.zeros([])},
+    )
 
-  (value, stats), slope = jit(jax.value_and_grad(loss, has_aux=True))(
-      of_gen["params"])
+  (value, stats), slope = jit(jax.value_and_grad(loss, has_aux=True))(of_gen["params"])
   near(value, golden["pl"], 1e-4)
   near(stats["mean"], golden["pl_mean"], 1e-4)
-  near(slope["synthesis_b8"]["conv0"]["affine"]["kernel"].T,
-       golden["pl_grad_b8_conv0_affine"], 1e-4)
+  near(
+    slope["synthesis_b8"]["conv0"]["affine"]["kernel"].T, golden["pl_grad_b8_conv0_affine"], 1e-4
+  )
 
 
-@pytest.mark.parametrize("case", ["stylegan2_16_none",
-                                  "stylegan2_8_class_orig"])
+@pytest.mark.parametrize("case", ["stylegan2_16_none", "stylegan2_8_class_orig"])
 def test_the_mean_style_moves_as_the_references_does(case):
   gen, _, of_gen, _, golden, y = published(case)
-  ws, moved = jit(functools.partial(
-      gen.apply, method="map", mutable=["average"]))(of_gen, golden["z"], y)
+  ws, moved = jit(functools.partial(gen.apply, method="map", mutable=["average"]))(
+    of_gen, golden["z"], y
+  )
   near(ws, golden["ws"])
   near(moved["average"]["w_avg"], golden["w_avg_after"])
-  fresh = jit(functools.partial(gen.init, method="map"))(
-      jax.random.key(0), golden["z"], y)
+  fresh = jit(functools.partial(gen.init, method="map"))(jax.random.key(0), golden["z"], y)
   assert not fresh["average"]["w_avg"].any()
 
 
-COUNTS = {"256": (24_767_458, 24_001_089), "1024": (30_370_060, 29_012_513),
-          "cifar": (20_215_315, 23_089_664)}
+COUNTS = {
+  "256": (24_767_458, 24_001_089),
+  "1024": (30_370_060, 29_012_513),
+  "cifar": (20_215_315, 23_089_664),
+}
 
 
 @pytest.mark.parametrize("arg", COUNTS)
@@ -187,8 +197,7 @@ def test_parameter_counts(arg):
   batch = {"x": jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)}
   if c.data.classes:
     batch["y"] = jax.ShapeDtypeStruct((2,), jnp.int32)
-  params, stats = jax.eval_shape(
-      lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
+  params, stats = jax.eval_shape(lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   assert (count(params["gen"]), count(params["disc"])) == COUNTS[arg]
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
@@ -196,8 +205,11 @@ def test_parameter_counts(arg):
   noise = jax.tree.leaves(stats["gen"]["noise"])
   assert len(noise) == model.gen.num_ws - 1
   state = core.State(0, params, stats, {}, {}, None)
-  x = jax.eval_shape(lambda s, b: model.sample(s, core.on_device(b),
-                     example_keys(jax.random.key(0), 2)), state, batch)
+  x = jax.eval_shape(
+    lambda s, b: model.sample(s, core.on_device(b), example_keys(jax.random.key(0), 2)),
+    state,
+    batch,
+  )
   assert x.shape == batch["x"].shape and x.dtype == jnp.float32
 
 
@@ -211,42 +223,51 @@ def slow_fir(x, taps, pad, up, down):
   wide[::up, ::up] = x
   lo, hi = pad
   wide = np.pad(wide, [(max(lo, 0), max(hi, 0))] * 2)
-  wide = wide[max(-lo, 0):, max(-lo, 0):]
-  wide = wide[:wide.shape[0] - max(-hi, 0), :wide.shape[1] - max(-hi, 0)]
-  f = np.outer(taps, taps) / np.sum(taps) ** 2 * up ** 2
+  wide = wide[max(-lo, 0) :, max(-lo, 0) :]
+  wide = wide[: wide.shape[0] - max(-hi, 0), : wide.shape[1] - max(-hi, 0)]
+  f = np.outer(taps, taps) / np.sum(taps) ** 2 * up**2
   n = len(taps)
-  out = np.array([[np.sum(wide[i:i + n, j:j + n] * f[::-1, ::-1])
-                   for j in range(wide.shape[1] - n + 1)]
-                  for i in range(wide.shape[0] - n + 1)])
+  out = np.array(
+    [
+      [np.sum(wide[i : i + n, j : j + n] * f[::-1, ::-1]) for j in range(wide.shape[1] - n + 1)]
+      for i in range(wide.shape[0] - n + 1)
+    ]
+  )
   return out[::down, ::down]
 
 
-@pytest.mark.parametrize("taps, pad, up, down", [
-    ((1, 3, 3, 1), (2, 1), 2, 1), ((1, 3, 3, 1), (1, 1), 1, 2),
-    ((1, 2, 5), (1, -1), 1, 1), ((1, 4, 2, 3, 1), (-1, 3), 3, 2)])
+@pytest.mark.parametrize(
+  "taps, pad, up, down",
+  [
+    ((1, 3, 3, 1), (2, 1), 2, 1),
+    ((1, 3, 3, 1), (1, 1), 1, 2),
+    ((1, 2, 5), (1, -1), 1, 1),
+    ((1, 4, 2, 3, 1), (-1, 3), 3, 2),
+  ],
+)
 def test_filters_against_slow_sums(taps, pad, up, down):
   x = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype(np.float32)
   got = fir.fir(x, taps, pad, up, down)
   for b in range(2):
     for c in range(3):
       np.testing.assert_allclose(
-          got[b, ..., c], slow_fir(x[b, ..., c], taps, pad, up, down),
-          atol=1e-5)
+        got[b, ..., c], slow_fir(x[b, ..., c], taps, pad, up, down), atol=1e-5
+      )
 
 
 def test_filters_keep_what_is_constant():
   """Far from the border, where there are zeros."""
   x = jnp.ones((1, 8, 8, 1))
-  for y in (fir.upsample(x), fir.downsample(x), fir.fir(x, (1, 3, 3, 1),
-                                                       (2, 1))):
+  for y in (fir.upsample(x), fir.downsample(x), fir.fir(x, (1, 3, 3, 1), (2, 1))):
     np.testing.assert_allclose(y[0, 2:-2, 2:-2], 1, rtol=1e-6)
   assert fir.upsample(x).shape == (1, 16, 16, 1)
   assert fir.downsample(x).shape == (1, 4, 4, 1)
 
 
-@pytest.mark.parametrize("k, up, down", [
-    (3, False, False), (3, True, False), (3, False, True), (1, True, False),
-    (1, False, True)])
+@pytest.mark.parametrize(
+  "k, up, down",
+  [(3, False, False), (3, True, False), (3, False, True), (1, True, False), (1, False, True)],
+)
 def test_convolutions_see_zeros_once_around_the_image(k, up, down):
   """Resampling and convolution are one after the other on a wide margin."""
   rng = np.random.default_rng(1)
@@ -257,8 +278,11 @@ def test_convolutions_see_zeros_once_around_the_image(k, up, down):
   sea = jnp.pad(x, [(0, 0), (8, 8), (8, 8), (0, 0)])
   flat = kernel[::-1, ::-1] if up else kernel  # as the reference stores it
   plain = functools.partial(
-      jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME",
-      dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    jax.lax.conv_general_dilated,
+    window_strides=(1, 1),
+    padding="SAME",
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
   if up:
     wide = plain(fir.upsample(sea, taps), flat)
     want = wide[:, 16:28, 16:28]
@@ -281,8 +305,8 @@ def test_modulation_is_another_kernel_for_each_example(up, demodulate):
   for i in range(3):
     own = kernel * style[i][:, None]  # Karras et al. 2020, Eqs. 1 and 3
     if demodulate:
-      own = own / np.sqrt(np.sum(own ** 2, (0, 1, 2)) + 1e-8)
-    near(got[i:i + 1], fir.conv(x[i:i + 1], own, up=up), 1e-5)
+      own = own / np.sqrt(np.sum(own**2, (0, 1, 2)) + 1e-8)
+    near(got[i : i + 1], fir.conv(x[i : i + 1], own, up=up), 1e-5)
 
 
 def test_half_precision_does_not_overflow():
@@ -302,20 +326,20 @@ def test_bfloat16_is_of_the_highest_resolutions_alone():
   _, disc, _, of_disc, *_ = published("stylegan2_32_class")
   for fine in (0, 2, 9):
     net = gen.clone(dtype=jnp.bfloat16, fine=fine)
-    look = jit(functools.partial(
-        net.apply, capture_intermediates=lambda m, _: m.name == "conv1"))
+    look = jit(functools.partial(net.apply, capture_intermediates=lambda m, _: m.name == "conv1"))
     x, seen = jax.eval_shape(look, of_gen, golden["z"], y)
-    dtypes = {int(k.removeprefix("synthesis_b")):
-              str(v["conv1"]["__call__"][0].dtype)
-              for k, v in seen["intermediates"].items()}
-    assert dtypes == {h: "bfloat16" if h >= max(8, 64 >> fine) else "float32"
-                      for h in (4, 8, 16, 32)}
+    dtypes = {
+      int(k.removeprefix("synthesis_b")): str(v["conv1"]["__call__"][0].dtype)
+      for k, v in seen["intermediates"].items()
+    }
+    assert dtypes == {
+      h: "bfloat16" if h >= max(8, 64 >> fine) else "float32" for h in (4, 8, 16, 32)
+    }
     assert x.dtype == jnp.float32
   net = gen.clone(dtype=jnp.bfloat16, fine=2)
   x = jit(net.apply)(of_gen, golden["z"], y)
   near(x.transpose(0, 3, 1, 2), golden["generated"], 0.02)
-  logits = jit(disc.clone(dtype=jnp.bfloat16, fine=2).apply)(
-      of_disc, golden["x"], y)
+  logits = jit(disc.clone(dtype=jnp.bfloat16, fine=2).apply)(of_disc, golden["x"], y)
   near(logits[:, None], golden["logits"], 0.1)
 
 
@@ -327,8 +351,9 @@ def small():
   gen = Generator(size=8, channels=1, base=64, most=8, w_dim=8, layers=2)
   rng = np.random.default_rng(0)
   return gen, jax.tree.map(
-      lambda s: rng.normal(size=s.shape).astype(np.float32), jax.eval_shape(
-          gen.init, jax.random.key(0), jnp.zeros((1, 4))))
+    lambda s: rng.normal(size=s.shape).astype(np.float32),
+    jax.eval_shape(gen.init, jax.random.key(0), jnp.zeros((1, 4))),
+  )
 
 
 def test_noise_is_a_function_of_the_example_alone():
@@ -341,15 +366,13 @@ def test_noise_is_a_function_of_the_example_alone():
   const = jit(lambda z: gen.apply(variables, z))(z)
   np.testing.assert_allclose(const, const[:1].repeat(4, 0), atol=1e-4)
   assert np.abs(const - x).max() > 0.1
-  silent = Generator(size=8, channels=1, base=64, most=8, w_dim=8, layers=2,
-                     noise=False)
-  assert "noise" not in jax.eval_shape(
-      silent.init, jax.random.key(0), z)
+  silent = Generator(size=8, channels=1, base=64, most=8, w_dim=8, layers=2, noise=False)
+  assert "noise" not in jax.eval_shape(silent.init, jax.random.key(0), z)
 
 
 def test_truncation_is_traced():
   gen, variables = small()
-  variables = variables | {"average": {"w_avg": jnp.arange(8.)}}
+  variables = variables | {"average": {"w_avg": jnp.arange(8.0)}}
   z, calls = jax.random.normal(jax.random.key(2), (3, 4)), []
 
   @jit
@@ -357,13 +380,13 @@ def test_truncation_is_traced():
     calls.append(1)
     return gen.apply(variables, z, None, psi, cutoff, method="map")
 
-  whole = styles(1., jnp.inf)
-  np.testing.assert_allclose(styles(0., jnp.inf), np.broadcast_to(
-      np.arange(8.), whole.shape), atol=1e-5)
-  half = styles(0.5, 2.)
+  whole = styles(1.0, jnp.inf)
+  np.testing.assert_allclose(
+    styles(0.0, jnp.inf), np.broadcast_to(np.arange(8.0), whole.shape), atol=1e-5
+  )
+  half = styles(0.5, 2.0)
   np.testing.assert_array_equal(half[:, 2:], whole[:, 2:])
-  np.testing.assert_allclose(half[:, :2], (whole[:, :2] + np.arange(8.)) / 2,
-                             rtol=1e-5)
+  np.testing.assert_allclose(half[:, :2], (whole[:, :2] + np.arange(8.0)) / 2, rtol=1e-5)
   assert len(calls) == 1 and set(gen.knobs) == {"psi", "cutoff"}
 
 
@@ -396,7 +419,8 @@ def test_weights_begin_as_the_paper_says():
   one = Mapping(64, layers=1).init(jax.random.key(0), jnp.zeros((1, 64)))
   assert np.std(one["params"]["fc0"]["kernel"]) == pytest.approx(100, 0.05)
   one = jit(Layer(64, 4, noise=False).init)(
-      jax.random.key(0), jnp.zeros((1, 4, 4, 64)), jnp.zeros((1, 8)))["params"]
+    jax.random.key(0), jnp.zeros((1, 4, 4, 64)), jnp.zeros((1, 8))
+  )["params"]
   assert np.std(one["kernel"]) == pytest.approx(1, 0.05)
   assert (one["affine"]["bias"] == 1).all() and not one["bias"].any()
   # So that layers keep the variance of what comes in.
@@ -407,8 +431,6 @@ def test_weights_begin_as_the_paper_says():
 
 def test_sizes_that_do_not_exist():
   with pytest.raises(ValueError, match="power of two"):
-    jax.eval_shape(Generator(size=24).init, jax.random.key(0),
-                   jnp.zeros((1, 4)))
+    jax.eval_shape(Generator(size=24).init, jax.random.key(0), jnp.zeros((1, 4)))
   with pytest.raises(ValueError, match="want squares"):
-    jax.eval_shape(Discriminator().init, jax.random.key(0),
-                   jnp.zeros((1, 8, 16, 3)))
+    jax.eval_shape(Discriminator().init, jax.random.key(0), jnp.zeros((1, 8, 16, 3)))

@@ -1,4 +1,5 @@
 """The reader of the compiler's text, on lines as XLA prints them."""
+
 import types
 
 import pytest
@@ -67,8 +68,7 @@ POD = topology.parse("v5e:16x16")
 
 
 def named(name):
-  return next(i for lines in MODULE.computations.values() for i in lines
-              if i.name == name)
+  return next(i for lines in MODULE.computations.values() for i in lines if i.name == name)
 
 
 def test_what_an_instruction_is():
@@ -81,10 +81,20 @@ def test_what_an_instruction_is():
   assert named("c").bytes == 4 + 400 and MODULE.entry == "main.1_spmd"
 
 
-@pytest.mark.parametrize("shape, want", [
-    ("bf16[8,64]{1,0:T(8,128)(2,1)}", 1024), ("f32[]", 4), ("pred[7]", 7),
-    ("(s32[], (u8[3]{0}, f64[2]))", 4 + 3 + 16), ("s4[3]", 2), ("token[]", 0),
-    ("f8e4m3fn[5]", 5), ("c64[2]", 16), ("f32[<=16,2]{1,0}", 128)])
+@pytest.mark.parametrize(
+  "shape, want",
+  [
+    ("bf16[8,64]{1,0:T(8,128)(2,1)}", 1024),
+    ("f32[]", 4),
+    ("pred[7]", 7),
+    ("(s32[], (u8[3]{0}, f64[2]))", 4 + 3 + 16),
+    ("s4[3]", 2),
+    ("token[]", 0),
+    ("f8e4m3fn[5]", 5),
+    ("c64[2]", 16),
+    ("f32[<=16,2]{1,0}", 128),
+  ],
+)
 def test_sizes_of_shapes(shape, want):
   assert hlo.size(shape) == want
 
@@ -97,8 +107,7 @@ def test_loops_turn_as_often_as_the_compiler_tells_or_counts_or_we_know():
 
 def test_what_is_sent():
   found = {t.kind: t for t in network.transfers(MODULE)}
-  total = {r["kind"]: r for r in network.summary(network.transfers(MODULE),
-                                                 None)}
+  total = {r["kind"]: r for r in network.summary(network.transfers(MODULE), None)}
   assert found["all-reduce"][1:4] == (300 * 4 + 40, 16, 1)
   assert found["all-reduce"].meanwhile == 700
   # In the loops 12 + 1 + 4 times 400 numbers, once 40 and 12 small ones.
@@ -106,12 +115,12 @@ def test_what_is_sent():
   assert total["all-gather"]["bytes"] == 17 * 1600 + 160 + 24
   assert found["reduce-scatter"].bytes == 25 * 4 * 16
   assert found["collective-permute"].bytes == 256
-  assert found[network.SENT].bytes == 2 ** 21
+  assert found[network.SENT].bytes == 2**21
   assert total["all-reduce"]["seconds"] is None  # no topology, no speed
 
 
 def test_how_long_sending_takes_by_hand():
-  gigabyte = network.Transfer("all-reduce", 10 ** 9, 256, 1, 0, 0, "")
+  gigabyte = network.Transfer("all-reduce", 10**9, 256, 1, 0, 0, "")
   # Four links of 45 GB/s, each way once, 255 of 256 parts; eight hops along
   # either axis, both ways.
   want = 2 * 255 / 256 / 180 + 2 * 16 * 1e-6
@@ -119,38 +128,38 @@ def test_how_long_sending_takes_by_hand():
   # A slice of four by four has no rings: half the speed, three hops an axis.
   small = topology.parse("v5e:4x4")
   want = 2 * 15 / 16 / 90 + 2 * 6 * 1e-6
-  assert network.seconds(gigabyte._replace(group=16), small) == (
-      pytest.approx(want))
+  assert network.seconds(gigabyte._replace(group=16), small) == (pytest.approx(want))
   # One axis of the pod alone; and 1/16 of a gigabyte to the other slice.
   gather = gigabyte._replace(kind="all-gather", group=16)
-  assert network.seconds(gather, POD) == pytest.approx(
-      15 / 16 / 90 + 8 * 1e-6)
+  assert network.seconds(gather, POD) == pytest.approx(15 / 16 / 90 + 8 * 1e-6)
   two = topology.parse("v5e:16x16:2")
-  sent = network.Transfer(network.SENT, 10 ** 9 // 16, 2, 1, 0, 0, "")
+  sent = network.Transfer(network.SENT, 10**9 // 16, 2, 1, 0, 0, "")
   assert network.seconds(sent, two) == pytest.approx(1 / 16 / 3.125)
   assert network.seconds(gigabyte._replace(group=1), POD) == 0
 
 
 def test_work_hides_what_is_sent_meanwhile():
-  [row] = [r for r in network.summary(network.transfers(MODULE), POD)
-           if r["kind"] == "all-reduce"]
+  [row] = [r for r in network.summary(network.transfers(MODULE), POD) if r["kind"] == "all-reduce"]
   hidden = 700 / POD.chip.clock
   assert row["exposed_seconds"] == pytest.approx(row["seconds"] - hidden)
 
 
 def test_parts_fused_with_other_work_are_one_transfer():
   """As XLA prints sums that run beside a convolution; a loop sends anew."""
-  reduce = ("f32[1000]{0} all-reduce(%p), channel_id=7, replica_groups="
-            "mesh['axis_0'=16,'axis_1'=4,'axis_2'=2] {'axis_0', 'axis_1':(2)2}")
+  reduce = (
+    "f32[1000]{0} all-reduce(%p), channel_id=7, replica_groups="
+    "mesh['axis_0'=16,'axis_1'=4,'axis_2'=2] {'axis_0', 'axis_1':(2)2}"
+  )
   parts = "".join(
-      f"%part.{n} (p: f32[1000]) -> f32[1000] {{\n"
-      f"  %all-reduce.{n} = {reduce}\n}}\n" for n in range(3))
+    f"%part.{n} (p: f32[1000]) -> f32[1000] {{\n  %all-reduce.{n} = {reduce}\n}}\n"
+    for n in range(3)
+  )
   lines = "".join(
-      f"  %f.{n} = f32[1000]{{0}} fusion(%a), kind=kLoop, calls=%part.{n}, "
-      f'backend_config={{"estimated_cycles":"{c}"}}\n'
-      for n, c in enumerate((0, 5000, 0)))
-  module = hlo.parse(f"{parts}ENTRY %main (a: f32[1000]) -> f32[1000] {{\n"
-                     f"{lines}}}\n")
+    f"  %f.{n} = f32[1000]{{0}} fusion(%a), kind=kLoop, calls=%part.{n}, "
+    f'backend_config={{"estimated_cycles":"{c}"}}\n'
+    for n, c in enumerate((0, 5000, 0))
+  )
+  module = hlo.parse(f"{parts}ENTRY %main (a: f32[1000]) -> f32[1000] {{\n{lines}}}\n")
   [found] = network.transfers(module)
   assert found.bytes == 4000 and found.group == 32 and found.times == 1
   assert found.meanwhile == 5000
@@ -163,21 +172,23 @@ def test_sums_of_which_each_keeps_a_part():
   """As XLA prints them for TPUs; they may share a channel."""
   lines, fused = "", ""
   for n in range(2):
-    fused += (f"%all-reduce-scatter.{n} (p: bf16[64,8]) -> bf16[4,8] {{\n"
-              f"  %r.{n} = bf16[64,8]{{1,0}} all-reduce(%p), channel_id=1, "
-              "replica_groups=[16,16]<=[256]\n"
-              f"  %s.{n} = bf16[4,8]{{1,0}} dynamic-slice(%r.{n}, %i)\n}}\n")
-    lines += (f"  %f.{n} = bf16[4,8]{{1,0}} fusion(%a), kind=kCustom, "
-              f"calls=%all-reduce-scatter.{n}\n")
-  module = hlo.parse(f"{fused}ENTRY %main (a: bf16[64,8]) -> bf16[4,8] {{\n"
-                     f"{lines}}}\n")
+    fused += (
+      f"%all-reduce-scatter.{n} (p: bf16[64,8]) -> bf16[4,8] {{\n"
+      f"  %r.{n} = bf16[64,8]{{1,0}} all-reduce(%p), channel_id=1, "
+      "replica_groups=[16,16]<=[256]\n"
+      f"  %s.{n} = bf16[4,8]{{1,0}} dynamic-slice(%r.{n}, %i)\n}}\n"
+    )
+    lines += (
+      f"  %f.{n} = bf16[4,8]{{1,0}} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.{n}\n"
+    )
+  module = hlo.parse(f"{fused}ENTRY %main (a: bf16[64,8]) -> bf16[4,8] {{\n{lines}}}\n")
   found = network.transfers(module)
   assert [t.kind for t in found] == ["reduce-scatter"] * 2
   assert {(t.bytes, t.group, t.meanwhile) for t in found} == {(1024, 16, 0)}
 
 
 def test_one_thing_at_a_time_is_on_the_wires():
-  one = network.Transfer("all-reduce", 10 ** 6, 256, 1, 0, 10 ** 6, "")
+  one = network.Transfer("all-reduce", 10**6, 256, 1, 0, 10**6, "")
   took = network.seconds(one, POD)
   cycles = round(took * POD.chip.clock)
   # Two begin together and are wanted when the first is there: the second is
@@ -186,15 +197,15 @@ def test_one_thing_at_a_time_is_on_the_wires():
   assert network.waiting(both, POD) == pytest.approx([0, took], abs=1e-9)
   assert network.waiting([one._replace(end=3 * cycles)] * 2, POD) == [0, 0]
   # What was waited for delays the rest, and gives others time to arrive.
-  late = [one._replace(end=0), one._replace(start=0, end=cycles),
-          one._replace(start=cycles, end=cycles)]
-  assert network.waiting(late, POD) == pytest.approx(
-      [took, 0, took], abs=1e-9)
+  late = [
+    one._replace(end=0),
+    one._replace(start=0, end=cycles),
+    one._replace(start=cycles, end=cycles),
+  ]
+  assert network.waiting(late, POD) == pytest.approx([took, 0, took], abs=1e-9)
   # Between slices other wires are used.
-  apart = [one._replace(end=cycles),
-           network.Transfer(network.SENT, 1000, 2, 1, 0, cycles, "")]
-  assert network.waiting(apart, topology.parse("v5e:16x16:2")) == (
-      pytest.approx([0, 0], abs=1e-9))
+  apart = [one._replace(end=cycles), network.Transfer(network.SENT, 1000, 2, 1, 0, cycles, "")]
+  assert network.waiting(apart, topology.parse("v5e:16x16:2")) == (pytest.approx([0, 0], abs=1e-9))
 
 
 def test_what_cycles_are_spent_on():
@@ -203,31 +214,43 @@ def test_what_cycles_are_spent_on():
   assert found["kinds"]["copies and layouts"] == 700 + 13 * 11 + 40
   assert found["places"]["convolutions"] == 5000
   assert found["places"]["normalisation"] == 700
-  assert found["directions"] == {
-      "backward": 5000, "forward": 700, "beside": 13 * 11 + 40}
-  assert [line["name"] for line in found["top"][:2]] == [
-      "fusion.1", "fusion.2"]
+  assert found["directions"] == {"backward": 5000, "forward": 700, "beside": 13 * 11 + 40}
+  assert [line["name"] for line in found["top"][:2]] == ["fusion.1", "fusion.2"]
 
 
-@pytest.mark.parametrize("message, want", [
-    ("RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, "
-     "the total memory required for HLO temporaries (78.37G) exceeds available "
-     "HBM (15.75G). HLO module: jit_step.", int(78.37 * 2 ** 30)),
-    ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in"
-     " memory space hbm. Used 1.56T of 15.75G hbm.", int(1.56 * 2 ** 40)),
-    ("INTERNAL: something (3G) exceeds", None)])
+@pytest.mark.parametrize(
+  "message, want",
+  [
+    (
+      "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, "
+      "the total memory required for HLO temporaries (78.37G) exceeds available "
+      "HBM (15.75G). HLO module: jit_step.",
+      int(78.37 * 2**30),
+    ),
+    (
+      "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in"
+      " memory space hbm. Used 1.56T of 15.75G hbm.",
+      int(1.56 * 2**40),
+    ),
+    ("INTERNAL: something (3G) exceeds", None),
+  ],
+)
 def test_a_refusal_is_an_answer(message, want):
   assert estimate.refused(message) == want
 
 
-@pytest.mark.parametrize("total, what, said", [
+@pytest.mark.parametrize(
+  "total, what, said",
+  [
     (3 << 30, "train", ["fits: needs 3 GiB of 4 GiB per chip"]),
     (5 << 30, "train", ["does not fit: needs 5 GiB", "fsdp", "remat"]),
-    (5 << 30, "sample", ["does not fit: needs 5 GiB"])])
+    (5 << 30, "sample", ["does not fit: needs 5 GiB"]),
+  ],
+)
 def test_the_answer_says_what_to_do(total, what, said):
-  found = report.answer({
-      "what": what, "hbm": 4 << 30, "memory": {"total": total},
-      "programs": [{"refused": False}]})
+  found = report.answer(
+    {"what": what, "hbm": 4 << 30, "memory": {"total": total}, "programs": [{"refused": False}]}
+  )
   assert all(word in found for word in said)
   assert ("fsdp" in found) == ("fsdp" in said)
 
@@ -241,25 +264,35 @@ def test_topologies_by_name():
   assert topology.CHIPS["v5p"].clock == pytest.approx(1.75e9, rel=0.01)
 
 
-@pytest.mark.parametrize("name, line", [
-    ("v5e", "kind:shape"), ("v5:4x4", "did you mean"), ("v5e:4x4x4", "2 edges"),
-    ("v5p:4x4", "3 edges"), ("v5e:0x4", "whole numbers"),
-    ("v5e:4x4:0", "whole numbers")])
+@pytest.mark.parametrize(
+  "name, line",
+  [
+    ("v5e", "kind:shape"),
+    ("v5:4x4", "did you mean"),
+    ("v5e:4x4x4", "2 edges"),
+    ("v5p:4x4", "3 edges"),
+    ("v5e:0x4", "whole numbers"),
+    ("v5e:4x4:0", "whole numbers"),
+  ],
+)
 def test_a_strange_topology_is_a_users_mistake(name, line):
   with pytest.raises(UserError, match=line):
     topology.parse(name)
 
 
-@pytest.mark.parametrize("fixed, slope, room", [(100, 7, 1000), (0, 3, 10),
-                                                (500, 1, 512)])
+@pytest.mark.parametrize("fixed, slope, room", [(100, 7, 1000), (0, 3, 10), (500, 1, 512)])
 def test_the_search_finds_the_largest_batch(fixed, slope, room, monkeypatch):
   def plan(asked, say):
     need = fixed + slope * asked.per_chip
-    return {"hbm": room, "per_chip": asked.per_chip,
-            "memory": {"total": need}, "programs": [{"refused": need > room}]}
+    return {
+      "hbm": room,
+      "per_chip": asked.per_chip,
+      "memory": {"total": need},
+      "programs": [{"refused": need > room}],
+    }
+
   monkeypatch.setattr(planner, "plan", plan)
   asked = planner.Asked(types.SimpleNamespace(accumulate=1), per_chip=8)
   tried = []
   got = planner.largest(asked, plan(asked, None), tried.append)
   assert got == (room - fixed) // slope and len(tried) <= planner.TRIES
-

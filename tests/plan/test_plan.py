@@ -1,4 +1,5 @@
 """Plans, against what shapes alone tell; and the compiler of TPUs, if there."""
+
 import importlib.util
 import json
 import math
@@ -21,15 +22,17 @@ silent = lambda text: None
 
 def weights(name):
   c = config.load(name)
-  shapes = jax.eval_shape(Experiment.of(c).init, dummy(stand_in(c), c.batch),
-                          jax.eval_shape(lambda: jax.random.key(0)))
+  shapes = jax.eval_shape(
+    Experiment.of(c).init, dummy(stand_in(c), c.batch), jax.eval_shape(lambda: jax.random.key(0))
+  )
   return sum(math.prod(s.shape) for s in jax.tree.leaves(shapes.params))
 
 
 def test_eight_devices_sum_their_gradients_and_little_else(tmp_path):
   file = tmp_path / "plan.json"
-  status, out, err = verbs.finish(verbs.start(
-      "plan", "--config", POINTS, "--json", file, devices=8))
+  status, out, err = verbs.finish(
+    verbs.start("plan", "--config", POINTS, "--json", file, devices=8)
+  )
   assert status == 0, err
   got, n = json.loads(file.read_text()), weights(POINTS)
   memory, [program] = got["memory"], got["programs"]
@@ -47,28 +50,34 @@ def test_eight_devices_sum_their_gradients_and_little_else(tmp_path):
 
 def test_operations_of_a_loop_of_any_length():
   n, m = 5, 24
-  f = jax.jit(lambda x, w, k: jax.lax.fori_loop(
-      0, k, lambda _, y: y @ w, x))
+  f = jax.jit(lambda x, w, k: jax.lax.fori_loop(0, k, lambda _, y: y @ w, x))
   shapes = [jax.ShapeDtypeStruct((m, m), jnp.float32)] * 2
   steps = jax.ShapeDtypeStruct((), jnp.int32)
   one, many = (device.flops(f, *shapes, steps, turns=t) for t in (1, n))
-  assert many - one == pytest.approx((n - 1) * 2 * m ** 3, rel=0.001)
+  assert many - one == pytest.approx((n - 1) * 2 * m**3, rel=0.001)
 
 
 def test_a_sampler_costs_by_its_steps():
   c = config.load("configs/points_diffusion.py:debug")
-  few, many = (planner.plan(planner.Asked(
-      c, sample=True, batch=16, knobs={"steps": k}), silent) for k in (4, 12))
+  few, many = (
+    planner.plan(planner.Asked(c, sample=True, batch=16, knobs={"steps": k}), silent)
+    for k in (4, 12)
+  )
   grown = many["flops"] / few["flops"]
   assert 2.5 < grown < 3  # 3, but for what is done once
   assert few["memory"]["optimiser"] == few["memory"]["averages"] == 0
   assert few["batch"] == 16 and few["what"] == "sample"
 
 
-@pytest.mark.parametrize("name, shape", [
+@pytest.mark.parametrize(
+  "name, shape",
+  [
     ("configs/adm_imagenet64.py", (64, 64, 3)),
     ("configs/stylegan2.py:cifar", (32, 32, 3)),
-    ("configs/digits_gan.py", (8, 8, 1)), (POINTS, (2,))])
+    ("configs/digits_gan.py", (8, 8, 1)),
+    (POINTS, (2,)),
+  ],
+)
 def test_shapes_are_known_without_the_data(name, shape):
   c = config.load(name)
   data = stand_in(c)
@@ -86,13 +95,17 @@ def test_shapes_that_cannot_be_known():
       parse_shape(text)
 
 
-@pytest.mark.parametrize("argv, line", [
+@pytest.mark.parametrize(
+  "argv, line",
+  [
     ([], "plan needs --config"),
     (["--config", POINTS, "--batch", "8", "--per_chip", "1"], "give either"),
     (["--config", POINTS, "--batch", "0"], "at least 1"),
     (["--config", POINTS, "--steps", "4"], "--steps goes with --sample"),
     (["--config", POINTS, "--topology", "v9:4x4"], "there are v4, v5e"),
-    (["--config", "configs/cdm.py:digits"], "stages of a cascade")])
+    (["--config", "configs/cdm.py:digits"], "stages of a cascade"),
+  ],
+)
 def test_mistakes_end_in_a_line(argv, line, capsys, monkeypatch):
   status, _, err = verbs.call(capsys, monkeypatch, "plan", *argv)
   assert status == 2 and len(err) == 1 and line in err[0]
@@ -100,8 +113,12 @@ def test_mistakes_end_in_a_line(argv, line, capsys, monkeypatch):
 
 def test_attention_at_no_height(capsys, monkeypatch):
   status, _, err = verbs.call(
-      capsys, monkeypatch, "plan", "--config=configs/images_diffusion.py:debug",
-      "--config.model.net.attend=(5,)")
+    capsys,
+    monkeypatch,
+    "plan",
+    "--config=configs/images_diffusion.py:debug",
+    "--config.model.net.attend=(5,)",
+  )
   assert status == 2 and "there is no height 5" in err[-1]
 
 
@@ -116,17 +133,20 @@ def test_the_largest_batch_wants_to_know_the_memory():
     planner.largest(None, {"hbm": None})
 
 
-tpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None,
-                         reason="the compiler of TPUs is not installed")
+tpu = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None, reason="the compiler of TPUs is not installed"
+)
 
 
 @tpu
 @pytest.mark.parametrize("where, chips", [("v5e:2x2", 4), ("v5e:4x4:2", 32)])
 def test_compiling_for_a_tpu(where, chips, tmp_path):
   file = tmp_path / "plan.json"
-  status, out, err = verbs.finish(verbs.start(
-      "plan", "--config", POINTS, "--topology", where, "--per_chip", 8,
-      "--json", file, "--profile"))
+  status, out, err = verbs.finish(
+    verbs.start(
+      "plan", "--config", POINTS, "--topology", where, "--per_chip", 8, "--json", file, "--profile"
+    )
+  )
   assert status == 0, err
   got, n = json.loads(file.read_text()), weights(POINTS)
   assert got["chips"] == chips and got["batch"] == 8 * chips
@@ -141,9 +161,19 @@ def test_compiling_for_a_tpu(where, chips, tmp_path):
 @pytest.mark.parametrize("fsdp", [1, 2])
 def test_a_batch_in_parts_sends_its_gradients_once(fsdp, tmp_path):
   file, name = tmp_path / "plan.json", "configs/points_vae.py"
-  status, _, err = verbs.finish(verbs.start(
-      "plan", "--config", name, "--topology", "v5e:2x2", "--json", file,
-      "--config.accumulate=4", f"--config.mesh.fsdp={fsdp}"))
+  status, _, err = verbs.finish(
+    verbs.start(
+      "plan",
+      "--config",
+      name,
+      "--topology",
+      "v5e:2x2",
+      "--json",
+      file,
+      "--config.accumulate=4",
+      f"--config.mesh.fsdp={fsdp}",
+    )
+  )
   assert status == 0, err
   [program] = json.loads(file.read_text())["programs"]
   sent = {r["kind"]: r["bytes"] for r in program["network"]}
@@ -155,6 +185,7 @@ def test_a_batch_in_parts_sends_its_gradients_once(fsdp, tmp_path):
 def test_what_jax_cannot_read_is_not_told(monkeypatch):
   def unread(self):
     raise jax.errors.JaxRuntimeError("INTERNAL: async-update of 4 operands")
+
   c = config.load("configs/points_vae.py:debug")
   whole = planner.plan(planner.Asked(c), silent)
   monkeypatch.setattr(jax.stages.Compiled, "as_text", unread)
@@ -165,16 +196,22 @@ def test_what_jax_cannot_read_is_not_told(monkeypatch):
   assert "memory per" in report.plan(plan) + report.profile(plan)
 
 
-@pytest.mark.parametrize(("name", "change", "shape"), [
+@pytest.mark.parametrize(
+  ("name", "change", "shape"),
+  [
     ("images_diffusion", {}, (32, 32, 3)),
     ("images_diffusion", {"channels": 1}, (32, 32, 1)),
     ("images_diffusion", {"channels": 0}, (32, 32, 3)),  # it cannot be known
-    ("digits_gan", {}, (8, 8, 1)), ("digits_gan", {"channels": 3}, (8, 8, 3)),
+    ("digits_gan", {}, (8, 8, 1)),
+    ("digits_gan", {"channels": 3}, (8, 8, 3)),
     ("digits_gan", {"size": 16, "channels": 3}, (16, 16, 3)),
-    ("points_gan", {}, (2,))])
+    ("points_gan", {}, (2,)),
+  ],
+)
 def test_a_plan_knows_the_channels(name, change, shape):
   from jaxgen import config
   from jaxgen.plan.programs import stand_in
+
   c = config.load(f"configs/{name}.py")
   c.data.update(change)
   assert stand_in(c).shape == shape
@@ -184,6 +221,7 @@ def test_a_plan_knows_the_channels(name, change, shape):
 def test_channels_that_no_image_has(channels):
   from jaxgen import config
   from jaxgen.experiment import check_fields
+
   c = config.load("configs/images_diffusion.py")
   with c.unlocked(), c.ignore_type():
     c.data.channels = channels

@@ -1,4 +1,5 @@
 """Images of any size through tiles of one: against the untiled result."""
+
 import functools
 import os
 import tracemalloc
@@ -26,6 +27,7 @@ NOISE = jax.random.fold_in(KEY, 0)  # what enlarge_folder makes of it
 
 class Fake:
   """A sampler's looks: enlarges by repeating, and adds six times the noise."""
+
   model = types.SimpleNamespace(free=False)
 
   def __init__(self, s=8, factor=4, channels=3, classes=0, offset=0):
@@ -58,7 +60,7 @@ def large_noise(channels):
 def untiled(x):
   """The whole image at once."""
   h, w, channels = x.shape
-  return enlarged(x, 4, large_noise(channels)[:4 * h, :4 * w])
+  return enlarged(x, 4, large_noise(channels)[: 4 * h, : 4 * w])
 
 
 def image(h, w, c=3, seed=0):
@@ -97,8 +99,7 @@ def test_tiles_make_what_the_whole_makes(overlap, src, tmp_path):
   out = {k.as_posix(): v for k, v in tree(tmp_path / "out").items() if v}
   assert set(out) == set(wants)
   for name, want in wants.items():
-    np.testing.assert_array_equal(
-        np.asarray(read(tmp_path / "out" / name)), want, name)
+    np.testing.assert_array_equal(np.asarray(read(tmp_path / "out" / name)), want, name)
   # One program's worth of shapes: small images share their draws.
   assert {low.shape for low, *_ in model.calls} == {(3, 8, 8, 3)}
   assert read_info(tmp_path / "out" / "0.png") == {"source": "0.bmp"}
@@ -112,14 +113,16 @@ def test_noise_is_a_function_of_the_place():
   np.testing.assert_array_equal(whole[5:21, 3:19], b)
   assert abs(whole.mean()) < 0.03 and abs(whole.std() - 1) < 0.03
   # White: no two places, nor channels, have anything in common.
-  flat = np.stack([whole[:-1, :-1, 0], whole[1:, :-1, 0], whole[:-1, 1:, 0],
-                   whole[:-1, :-1, 1]]).reshape(4, -1)
+  flat = np.stack(
+    [whole[:-1, :-1, 0], whole[1:, :-1, 0], whole[:-1, 1:, 0], whole[:-1, :-1, 1]]
+  ).reshape(4, -1)
   assert np.abs(np.corrcoef(flat) - np.eye(4)).max() < 0.05
   assert np.abs(far - a).min() > 0
 
 
-@pytest.mark.parametrize(("n", "s", "overlap"), [
-    (8, 8, 2), (9, 8, 2), (100, 8, 7), (33, 16, 4), (64, 16, 0)])
+@pytest.mark.parametrize(
+  ("n", "s", "overlap"), [(8, 8, 2), (9, 8, 2), (100, 8, 7), (33, 16, 4), (64, 16, 0)]
+)
 def test_tiles_cover_and_their_weights_sum_to_one(n, s, overlap):
   begin = begins(n, s, overlap)
   assert begin[0] == 0 and begin[-1] == n - s
@@ -129,7 +132,7 @@ def test_tiles_cover_and_their_weights_sum_to_one(n, s, overlap):
   total = np.zeros(n)
   for b, w in zip(begin, shares(begin, s, overlap), strict=True):
     assert (w > 0).all()
-    total[b:b + s] += w
+    total[b : b + s] += w
   np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
@@ -139,8 +142,9 @@ def test_no_seams_where_tiles_differ(src, tmp_path):
   steps = {}
   for overlap in (0, 4):
     model = Fake(offset=40)
-    model.sample = (lambda real: lambda *a, noise, **k: real(
-        *a, noise=noise * 0, **k))(model.sample)
+    model.sample = (lambda real: lambda *a, noise, **k: real(*a, noise=noise * 0, **k))(
+      model.sample
+    )
     run(src, tmp_path / "out", model, overlap=overlap, batch=2)
     x = np.asarray(read(tmp_path / "out" / "x.png")).astype(int)
     assert x.max() - x.min() > 30
@@ -172,19 +176,28 @@ def test_kinds_of_images(src, tmp_path):
   assert not report.skipped
   got = {p.stem: read(p) for p in (tmp_path / "out").iterdir()}
   assert {k: v.mode for k, v in got.items()} == {
-      "rgb": "RGB", "grey": "L", "deep": "L", "alpha": "RGBA", "shade": "LA",
-      "palette": "RGB", "clear": "RGBA", "cmyk": "RGB", "turned": "RGB"}
+    "rgb": "RGB",
+    "grey": "L",
+    "deep": "L",
+    "alpha": "RGBA",
+    "shade": "LA",
+    "palette": "RGB",
+    "clear": "RGBA",
+    "cmyk": "RGB",
+    "turned": "RGB",
+  }
   want = untiled(x)
   np.testing.assert_array_equal(np.asarray(got["rgb"]), want)
   assert got["rgb"].info["icc_profile"] == b"a profile"
+  np.testing.assert_array_equal(np.asarray(got["turned"]), untiled(np.rot90(x, -1)))
   np.testing.assert_array_equal(
-      np.asarray(got["turned"]), untiled(np.rot90(x, -1)))
-  np.testing.assert_array_equal(
-      np.asarray(got["palette"]), untiled(np.asarray(palette.convert("RGB"))))
+    np.asarray(got["palette"]), untiled(np.asarray(palette.convert("RGB")))
+  )
   three = untiled(np.repeat(x[..., :1], 3, -1))
   for name in ("grey", "deep"):
     np.testing.assert_array_equal(
-        np.asarray(got[name]), np.asarray(Image.fromarray(three).convert("L")))
+      np.asarray(got[name]), np.asarray(Image.fromarray(three).convert("L"))
+    )
   large = np.asarray(alpha.resize((80, 48), Image.Resampling.BICUBIC))
   for name, colours in (("alpha", want), ("shade", None)):
     a = np.asarray(got[name])
@@ -194,20 +207,17 @@ def test_kinds_of_images(src, tmp_path):
   assert set(np.unique(np.asarray(got["clear"])[..., 3])) >= {0, 255}
 
 
-def test_what_is_broken_is_named_and_the_others_come_out(
-    src, tmp_path, capsys):
+def test_what_is_broken_is_named_and_the_others_come_out(src, tmp_path, capsys):
   good = Image.fromarray(image(9, 9))
   good.save(src / "good.png")
   whole = (src / "good.png").read_bytes()
-  (src / "cut.png").write_bytes(whole[:len(whole) // 2])
+  (src / "cut.png").write_bytes(whole[: len(whole) // 2])
   (src / "text.jpg").write_text("not an image")
-  good.save(src / "moving.gif", save_all=True, append_images=[
-      Image.fromarray(image(9, 9, seed=1))])
+  good.save(src / "moving.gif", save_all=True, append_images=[Image.fromarray(image(9, 9, seed=1))])
   Image.fromarray(np.ones((9, 9), np.float32)).save(src / "float.tif")
   report = run(src, tmp_path / "out")
   assert report.done == ["good.png"]
-  assert set(report.skipped) == {
-      "cut.png", "text.jpg", "moving.gif", "float.tif"}
+  assert set(report.skipped) == {"cut.png", "text.jpg", "moving.gif", "float.tif"}
   assert "holds 2 pictures" in report.skipped["moving.gif"]
   assert "no known range" in report.skipped["float.tif"]
   said = capsys.readouterr().err
@@ -221,8 +231,7 @@ def test_names_that_clash_are_kept_apart(src, tmp_path):
   for name in ("a.png", "a.bmp", "b.bmp"):
     Image.fromarray(image(3, 3)).save(src / name)
   run(src, tmp_path / "out")
-  assert {p.name for p in (tmp_path / "out").iterdir()} == {
-      "a.png.png", "a.bmp.png", "b.png"}
+  assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png.png", "a.bmp.png", "b.png"}
 
 
 def test_names_that_are_no_utf8(src, tmp_path):
@@ -241,9 +250,13 @@ def test_no_image_is_overwritten(src, tmp_path):
   (tmp_path / "odd" / "a.png").symlink_to(src / "deep" / "b.png")
   (tmp_path / "file").write_text("mine")
   before = tree(tmp_path)
-  for out, said in (("src", "would mix"), ("src/deep", "would mix"),
-                    ("link", "would mix"), ("odd", "overwrite"),
-                    ("file", "is a file")):
+  for out, said in (
+    ("src", "would mix"),
+    ("src/deep", "would mix"),
+    ("link", "would mix"),
+    ("odd", "overwrite"),
+    ("file", "is a file"),
+  ):
     with pytest.raises(UserError, match=said):
       run(src, tmp_path / out)
   assert tree(tmp_path) == before
@@ -267,10 +280,16 @@ def test_nothing_is_left_half_written(src, tmp_path, monkeypatch):
   assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
 
 
-@pytest.mark.parametrize(("model", "more", "said"), [
-    (Fake(), {"factor": 3}, "factor=3"), (Fake(), {"overlap": 8}, "0 to 7"),
-    (Fake(), {"batch": 0}, "batch=0"), (Fake(classes=9), {}, "wants a label"),
-    (Fake(channels=2), {}, "grey or RGB")])
+@pytest.mark.parametrize(
+  ("model", "more", "said"),
+  [
+    (Fake(), {"factor": 3}, "factor=3"),
+    (Fake(), {"overlap": 8}, "0 to 7"),
+    (Fake(), {"batch": 0}, "batch=0"),
+    (Fake(classes=9), {}, "wants a label"),
+    (Fake(channels=2), {}, "grey or RGB"),
+  ],
+)
 def test_mistakes(model, more, said, src, tmp_path):
   Image.fromarray(image(3, 3)).save(src / "a.png")
   with pytest.raises(UserError, match=said):
@@ -301,8 +320,7 @@ def test_a_grey_model_takes_grey_images_alone(src, tmp_path):
   Image.fromarray(image(9, 12)).save(src / "colour.png")
   report = run(src, tmp_path / "out", Fake(channels=1))
   assert "colour" in report.skipped["colour.png"]
-  np.testing.assert_array_equal(
-      np.asarray(read(tmp_path / "out" / "grey.png")), untiled(x)[..., 0])
+  np.testing.assert_array_equal(np.asarray(read(tmp_path / "out" / "grey.png")), untiled(x)[..., 0])
 
 
 @pytest.mark.parametrize("shape", [(4000, 64, 3), (64, 4000, 3)])
@@ -321,8 +339,7 @@ def test_memory_of_a_large_image(shape):
   assert band == s * factor * shape[1] * factor * 3 * 4
   # NumPy moves the band through a copy.
   assert peak < result + 2.1 * band + 2**20
-  np.testing.assert_array_equal(
-      canvas.image, x.repeat(factor, 0).repeat(factor, 1))
+  np.testing.assert_array_equal(canvas.image, x.repeat(factor, 0).repeat(factor, 1))
 
 
 @pytest.fixture(scope="module")
@@ -340,29 +357,32 @@ def upsampler(tmp_path_factory):
   return folder
 
 
-def test_the_verb_enlarges_a_folder(
-    upsampler, src, tmp_path, capsys, monkeypatch):
+def test_the_verb_enlarges_a_folder(upsampler, src, tmp_path, capsys, monkeypatch):
   """By a diffusion model: alike whatever else is there, even broken files."""
   sizes = {"a": (4, 4), "b": (3, 9), "c": (11, 6)}
   for i, (name, (h, w)) in enumerate(sizes.items()):
     Image.fromarray(image(h, w, 1, seed=i)[..., 0]).save(src / f"{name}.png")
-  argv = ["sample", f"--workdir={upsampler}", f"--low_res={src}", "--seed=1",
-          "--sampler=ddim", "--labels=3", "--batch=2"]
+  argv = [
+    "sample",
+    f"--workdir={upsampler}",
+    f"--low_res={src}",
+    "--seed=1",
+    "--sampler=ddim",
+    "--labels=3",
+    "--batch=2",
+  ]
   out = tmp_path / "out"
   status, said, lines = call(capsys, monkeypatch, *argv, f"--out={out}")
   assert (status, said) == (0, f"3 images -> {out}\n"), lines
   x = {name: np.asarray(read(out / f"{name}.png")) for name in sizes}
-  assert {k: v.shape for k, v in x.items()} == {
-      "a": (8, 8), "b": (6, 18), "c": (22, 12)}
+  assert {k: v.shape for k, v in x.items()} == {"a": (8, 8), "b": (6, 18), "c": (22, 12)}
   info = read_info(out / "b.png")
   assert info["source"] == "b.png" and info["seed"] == 1
   assert info["workdir"] == str(upsampler)
   # One tile alone is what the model makes of it.
   model = jaxgen.load(str(upsampler), sampler="ddim")
-  noise = cells(jax.random.fold_in(jax.random.key(1), 0),
-                np.zeros((1, 2), int), (8, 8, 1))
-  want = model.sample(0, 2, 3, low_res=image(4, 4, 1)[None],
-                      noise=np.asarray(noise))
+  noise = cells(jax.random.fold_in(jax.random.key(1), 0), np.zeros((1, 2), int), (8, 8, 1))
+  want = model.sample(0, 2, 3, low_res=image(4, 4, 1)[None], noise=np.asarray(noise))
   np.testing.assert_array_equal(x["a"], want[0, ..., 0])
   (src / "bad.png").write_bytes(b"broken")
   (src / "0.png").write_bytes((src / "b.png").read_bytes())  # moves the others
@@ -371,12 +391,16 @@ def test_the_verb_enlarges_a_folder(
   assert any("bad.png is skipped" in line for line in lines)
   assert "1 of 5 images were skipped, such as bad.png" in lines[-1]
   for name in "abc":
-    np.testing.assert_array_equal(np.asarray(read(out / f"{name}.png")),
-                                  x[name])
-  for more, said in ((["--out=x.npz"], "must be one, too"),
-                     (["--num=3"], "leave --num"), (["--labels=1,2"], "one"),
-                     (["--seed=-1"], "seed=-1"), ([f"--out={src}"], "mix"),
-                     (["--labels=10"], "0 to 9"), (["--eta=nan"], "finite")):
+    np.testing.assert_array_equal(np.asarray(read(out / f"{name}.png")), x[name])
+  for more, said in (
+    (["--out=x.npz"], "must be one, too"),
+    (["--num=3"], "leave --num"),
+    (["--labels=1,2"], "one"),
+    (["--seed=-1"], "seed=-1"),
+    ([f"--out={src}"], "mix"),
+    (["--labels=10"], "0 to 9"),
+    (["--eta=nan"], "finite"),
+  ):
     status, _, lines = call(capsys, monkeypatch, *argv, f"--out={out}", *more)
     assert (status, len(lines)) == (2, 1) and said in lines[0], lines
 

@@ -1,4 +1,5 @@
 """The fool-rate study: its numbers, its pairs, its file, its verb."""
+
 import http.client
 import json
 import re
@@ -16,15 +17,14 @@ from jaxgen.study.record import Record
 
 # Numbers.
 
+
 @pytest.mark.parametrize("n", [1, 5, 50, 2500])
 def test_wilson_is_scipys(n):
   for k in {0, 1, n // 3, n - 1, n}:
     want = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
-    np.testing.assert_allclose(score.wilson(k, n), (want.low, want.high),
-                               atol=1e-12)
+    np.testing.assert_allclose(score.wilson(k, n), (want.low, want.high), atol=1e-12)
   # Brown, Cai & DasGupta (2001) and statsmodels: 10 of 20 -> 0.2993, 0.7007.
-  np.testing.assert_allclose(score.wilson(10, 20), (0.29930, 0.70070),
-                             atol=5e-6)
+  np.testing.assert_allclose(score.wilson(10, 20), (0.29930, 0.70070), atol=5e-6)
 
 
 def test_wilson_covers_what_it_says():
@@ -51,22 +51,21 @@ def test_bootstrap_covers_where_visitors_differ():
 def test_bootstrap_agrees_with_wilson_where_they_do_not():
   k = np.random.default_rng(1).binomial(50, 0.4, 100)
   np.testing.assert_allclose(
-      score.bootstrap(k, [50] * 100), score.wilson(k.sum(), 5000), atol=0.004)
+    score.bootstrap(k, [50] * 100), score.wilson(k.sum(), 5000), atol=0.004
+  )
   # Visitors count by their trials.
   low, high = score.bootstrap([1000, 0], [1000, 10])
   assert (low, high) == (0, 1)
 
 
 def test_score_and_its_words():
-  rows = [{"visitor": "v", "fooled": i < 23, "choice": "left", "ms": 1000 + i}
-          for i in range(50)]
+  rows = [{"visitor": "v", "fooled": i < 23, "choice": "left", "ms": 1000 + i} for i in range(50)]
   s = score.score(rows)
   assert (s.trials, s.fooled, s.visitors, s.clustered) == (50, 23, 1, None)
   assert s.rate == 0.46 and s.left == 1 and s.ms == 1024.5
   assert "fool rate 46.0%: the fake was chosen in 23 of 50" in score.text(s)
   assert "33.0% to 59.6%" in score.text(s) and "1 visitor" in score.text(s)
-  many = score.score([row | {"visitor": f"v{i % 10}"}
-                      for i, row in enumerate(rows)])
+  many = score.score([row | {"visitor": f"v{i % 10}"} for i, row in enumerate(rows)])
   assert many.clustered and "bootstrap over 10 visitors" in score.text(many)
   assert score.score([]) is None and score.text(None) == "no choices yet"
   assert "No choices yet" in study_page.result(None, 3)
@@ -75,24 +74,23 @@ def test_score_and_its_words():
 
 # Pairs.
 
+
 def test_pairs_are_of_one_name_or_random(tmp_path):
   folders(tmp_path, 40)
-  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None,
-                     "auto", 0, pytest.fail)
+  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None, "auto", 0, pytest.fail)
   asked = given.trials("anna", 30)
   assert given.matched and len(asked) == 30 == len({t.real for t in asked})
   assert all(t.real == t.fake for t in asked)
   assert asked == given.trials("anna", 30) != given.trials("bert", 30)
-  assert given.trials("anna", 5) == asked[:5] or len(
-      given.trials("anna", 5)) == 5
+  assert given.trials("anna", 5) == asked[:5] or len(given.trials("anna", 5)) == 5
   folders(tmp_path / "b", 40, rename=lambda i: i + 100)
-  given = pairs.look(str(tmp_path / "b/real"), str(tmp_path / "b/fake"), None,
-                     "auto", 0, pytest.fail)
+  given = pairs.look(
+    str(tmp_path / "b/real"), str(tmp_path / "b/fake"), None, "auto", 0, pytest.fail
+  )
   asked = given.trials("anna", 40)
   assert not given.matched
   assert len({t.real for t in asked}) == len({t.fake for t in asked}) == 40
-  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None,
-                     "random", 0, pytest.fail)
+  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None, "random", 0, pytest.fail)
   assert not given.matched
   assert any(t.real != t.fake for t in given.trials("anna", 40))
 
@@ -100,11 +98,10 @@ def test_pairs_are_of_one_name_or_random(tmp_path):
 def test_sides_are_fair_coins_that_the_seed_tosses(tmp_path):
   folders(tmp_path, 20)
   look = lambda seed: pairs.look(
-      str(tmp_path / "real"), str(tmp_path / "fake"), None, "auto", seed,
-      pytest.fail)
+    str(tmp_path / "real"), str(tmp_path / "fake"), None, "auto", seed, pytest.fail
+  )
   given = look(0)
-  left = [t.left == "real" for i in range(100)
-          for t in given.trials(f"visitor{i}", 20)]
+  left = [t.left == "real" for i in range(100) for t in given.trials(f"visitor{i}", 20)]
   assert stats.binomtest(sum(left), 2000).pvalue > 1e-3
   assert look(0).trials("v123", 20) == given.trials("v123", 20)
   assert look(1).trials("v123", 20) != given.trials("v123", 20)
@@ -115,24 +112,32 @@ def test_sizes_and_broken_images(tmp_path):
   folders(tmp_path, 2, size=24, kinds=["fake"])  # scene0, scene1: smaller
   (tmp_path / "real" / "scene2.png").write_bytes(b"broken")
   said = []
-  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None,
-                     "auto", 0, said.append)
+  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None, "auto", 0, said.append)
   assert [t.real for t in given.trials("v", 9)] == ["scene3.png"]
   assert len(said) == 2 and "scene2.png is left out" in said[0]
   assert "2 pairs are left out, such as: scene0.png has 48x48" in said[1]
   # At random there are two sizes of fake, one of real.
   said.clear()
-  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None,
-                     "random", 0, said.append)
+  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None, "random", 0, said.append)
   assert given.count == 2 and "2 images are left out" not in said[0]
   assert any("images are left out: nothing of their size" in s for s in said)
 
 
 # The file.
 
+
 def test_record_goes_on_and_drops_a_torn_line(tmp_path):
-  row = {"visitor": "anna", "trial": 0, "real": "a", "fake": "b", "low": None,
-         "left": "real", "choice": "left", "fooled": False, "ms": 3}
+  row = {
+    "visitor": "anna",
+    "trial": 0,
+    "real": "a",
+    "fake": "b",
+    "low": None,
+    "left": "real",
+    "choice": "left",
+    "fooled": False,
+    "ms": 3,
+  }
   path = tmp_path / "x.jsonl"
   record = Record(path, {"seed": 0})
   with pytest.raises(Exception, match="in use by another study"):
@@ -150,8 +155,14 @@ def test_record_goes_on_and_drops_a_torn_line(tmp_path):
     assert path.read_bytes().count(b"\n") == 2 + kept
   with pytest.raises(Exception, match="begun with seed=0, not 1"):
     Record(path, {"seed": 1})
-  for text in ("mine", "mine\n", "[1]\n", '{"study": {}}\n{"visitor": 3}\n',
-               '{"study": "mine"}', '{"stu" '):
+  for text in (
+    "mine",
+    "mine\n",
+    "[1]\n",
+    '{"study": {}}\n{"visitor": 3}\n',
+    '{"study": "mine"}',
+    '{"stu" ',
+  ):
     path.write_text(text)
     with pytest.raises(Exception, match="not what a study writes|no study"):
       Record(path, {"seed": 0})
@@ -161,20 +172,22 @@ def test_record_goes_on_and_drops_a_torn_line(tmp_path):
 # The verb.
 
 MISTAKES = {
-    "nothing": ([], "study needs --real=folder"),
-    "missing": (["--real={}/none"], "no such folder"),
-    "empty": (["--real={}/empty"], "no images in"),
-    "size": (["--fake={}/small/fake"], "no pair has one size"),
-    "names": (["--fake={}/other/fake", "--pairing=name"], "no names in common"),
-    "low": (["--low={}/other/fake"], "none of the names"),
-    "pairing": (["--pairing=odd"], "auto, name, random"),
-    "num": (["--num=0"], "--num=0"), "seconds": (["--seconds=0"], "--seconds"),
-    "seconds' kind": (["--seconds=nan"], "--seconds"),
-    "seed": (["--seed=-1"], "--seed"), "port": (["--port=70000"], "--port"),
-    "taken": (["--port={port}"], "ddress already in use"),
-    "out": (["--out={}/real/scene0.png/x"], "cannot write"),
-    "not ours": (["--out={}/real/scene0.png"], "not what a study writes"),
-    "report": (["--report={}/none"], "cannot read"),
+  "nothing": ([], "study needs --real=folder"),
+  "missing": (["--real={}/none"], "no such folder"),
+  "empty": (["--real={}/empty"], "no images in"),
+  "size": (["--fake={}/small/fake"], "no pair has one size"),
+  "names": (["--fake={}/other/fake", "--pairing=name"], "no names in common"),
+  "low": (["--low={}/other/fake"], "none of the names"),
+  "pairing": (["--pairing=odd"], "auto, name, random"),
+  "num": (["--num=0"], "--num=0"),
+  "seconds": (["--seconds=0"], "--seconds"),
+  "seconds' kind": (["--seconds=nan"], "--seconds"),
+  "seed": (["--seed=-1"], "--seed"),
+  "port": (["--port=70000"], "--port"),
+  "taken": (["--port={port}"], "ddress already in use"),
+  "out": (["--out={}/real/scene0.png/x"], "cannot write"),
+  "not ours": (["--out={}/real/scene0.png"], "not what a study writes"),
+  "report": (["--report={}/none"], "cannot read"),
 }
 
 
@@ -188,35 +201,43 @@ def test_mistake(case, tmp_path, capsys, monkeypatch):
   before = tree(tmp_path)
   with socket.create_server(("127.0.0.1", 0)) as taken:
     port = str(taken.getsockname()[1])
-    words = ["--num=2"] if not argv else [
-        f"--real={tmp_path / 'real'}", f"--fake={tmp_path / 'fake'}",
-        f"--out={tmp_path / 'study.jsonl'}", "--num=2", *(
-            w.replace("{}", str(tmp_path)).replace("{port}", port)
-            for w in argv)]
+    words = (
+      ["--num=2"]
+      if not argv
+      else [
+        f"--real={tmp_path / 'real'}",
+        f"--fake={tmp_path / 'fake'}",
+        f"--out={tmp_path / 'study.jsonl'}",
+        "--num=2",
+        *(w.replace("{}", str(tmp_path)).replace("{port}", port) for w in argv),
+      ]
+    )
     status, out, lines = call(capsys, monkeypatch, "study", *words)
   assert (status, out, len(lines)) == (2, "", 1) and said in lines[0], lines
   assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_verb_serves_until_it_is_told_and_reports(
-    number, tmp_path, capsys, monkeypatch):
+def test_the_verb_serves_until_it_is_told_and_reports(number, tmp_path, capsys, monkeypatch):
   folders(tmp_path, 3)
   out = tmp_path / "new" / "study.jsonl"
-  process = start("study", f"--real={tmp_path / 'real'}", f"--out={out}",
-                  f"--fake={tmp_path / 'fake'}")
+  process = start(
+    "study", f"--real={tmp_path / 'real'}", f"--out={out}", f"--fake={tmp_path / 'fake'}"
+  )
   line = process.stdout.readline()
   port = int(re.search(r"http://127\.0\.0\.1:(\d+)/ ", line)[1])
   link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
   for path in ("/trial", "/choice"):
-    link.request("POST", path, json.dumps({
-        "visitor": "anna", "trial": 0, "choice": "left", "ms": 1200}), {
-            "Content-Type": "application/json"})
+    link.request(
+      "POST",
+      path,
+      json.dumps({"visitor": "anna", "trial": 0, "choice": "left", "ms": 1200}),
+      {"Content-Type": "application/json"},
+    )
     reply = json.loads(link.getresponse().read())
   assert reply["trial"] == 1
   process.send_signal(number)  # with a connection open
   status, said, lines = finish(process)
   assert status == 0 and "of 1 trials" in said
   assert lines == ["jaxgen: there are 3 pairs, not 50: visitors see 3"]
-  assert call(capsys, monkeypatch, "study", f"--report={out}") == (
-      0, said.strip() + "\n", [])
+  assert call(capsys, monkeypatch, "study", f"--report={out}") == (0, said.strip() + "\n", [])

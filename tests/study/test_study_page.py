@@ -1,4 +1,5 @@
 """The fool-rate study on its page: its routes, and a browser that plays."""
+
 import http.client
 import io
 import json
@@ -26,23 +27,21 @@ def test_a_visit_from_beginning_to_end(tmp_path):
     for trial in range(4):
       asked = post(server, "/trial", visitor=visitor, trial=trial)
       assert set(asked) == {"left", "right"}
-      bright = {place: pixels(server, address)[0].mean() > 120
-                for place, address in asked.items()}
+      bright = {place: pixels(server, address)[0].mean() > 120 for place, address in asked.items()}
       assert sorted(bright.values()) == [False, True]
       real = max(bright, key=bright.get)
-      told = post(server, "/choice", visitor=visitor, trial=trial,
-                  choice="right", ms=700 + trial)
+      told = post(server, "/choice", visitor=visitor, trial=trial, choice="right", ms=700 + trial)
       row = record.rows[-1]
       assert row["left"] == ("real" if real == "left" else "fake")
       assert row["fooled"] == (real == "left") and row["ms"] == 700 + trial
       assert row["shown"] == 1
       # It is in the file by now.
-      assert json.loads((tmp_path / "study.jsonl").read_text().splitlines()[
-          -1]) == row
+      assert json.loads((tmp_path / "study.jsonl").read_text().splitlines()[-1]) == row
     fooled = sum(row["fooled"] for row in record.rows)
     assert told["trial"] == 4 and told["fooled"] == fooled
-    status, _, reply = ask(server, "POST", "/choice", {
-        "visitor": visitor, "trial": 4, "choice": "left", "ms": 1})
+    status, _, reply = ask(
+      server, "POST", "/choice", {"visitor": visitor, "trial": 4, "choice": "left", "ms": 1}
+    )
     assert status == 409 and reply["fooled"] == fooled
     assert f"{fooled / 4:.1%}" in ask(server, "GET", "/result")[2].decode()
 
@@ -84,8 +83,9 @@ def test_nothing_tells_which_is_real(tmp_path):
         head.pop("Date")
       assert heads[0] == heads[1] and heads[0]["Cache-Control"] == "no-store"
     assert len(seen) == 6
-    texts = b"".join(ask(server, "GET", path)[2] for path in (
-        "/", "/script.js", "/style.css")).decode()
+    texts = b"".join(
+      ask(server, "GET", path)[2] for path in ("/", "/script.js", "/style.css")
+    ).decode()
     told = post(server, "/visit", visitor="anna")
     for text in (texts, json.dumps(told), json.dumps(asked)):
       assert "scene" not in text.replace("same scene", "")
@@ -96,31 +96,43 @@ def test_nothing_tells_which_is_real(tmp_path):
 
 def test_what_is_not_answered(tmp_path):
   folders(tmp_path)
-  (tmp_path / "secret.png").write_bytes(
-      (tmp_path / "real" / "scene0.png").read_bytes())
+  (tmp_path / "secret.png").write_bytes((tmp_path / "real" / "scene0.png").read_bytes())
   with study(tmp_path) as (server, record):
-    for path in ("/../study.jsonl", "/image/../../study.jsonl", "/study.jsonl",
-                 "/image/" + "0" * 32, "/image/%2e%2e%2fsecret.png",
-                 "/real/scene0.png", "/visit", "/image/"):
+    for path in (
+      "/../study.jsonl",
+      "/image/../../study.jsonl",
+      "/study.jsonl",
+      "/image/" + "0" * 32,
+      "/image/%2e%2e%2fsecret.png",
+      "/real/scene0.png",
+      "/visit",
+      "/image/",
+    ):
       assert ask(server, "GET", path)[0] == 404, path
     assert ask(server, "POST", "/")[0] == 404
     for method in ("PUT", "DELETE", "OPTIONS", "HEAD"):
       assert ask(server, method, "/")[0] == 501
     good = {"visitor": "anna", "trial": 0, "choice": "left", "ms": 5}
-    for wrong in ({"visitor": "../x"}, {"visitor": 7}, {"visitor": "a" * 65},
-                  {"choice": "real"}, {"choice": None}, {"ms": -1},
-                  {"ms": "5"}, {"ms": True}, {"ms": float("nan")},
-                  {"ms": 1e300}):
+    for wrong in (
+      {"visitor": "../x"},
+      {"visitor": 7},
+      {"visitor": "a" * 65},
+      {"choice": "real"},
+      {"choice": None},
+      {"ms": -1},
+      {"ms": "5"},
+      {"ms": True},
+      {"ms": float("nan")},
+      {"ms": 1e300},
+    ):
       assert ask(server, "POST", "/choice", good | wrong)[0] == 400, wrong
-    for wrong in ({"trial": 1}, {"trial": -1}, {"trial": "0"}, {"trial": 0.},
-                  {"trial": True}):
+    for wrong in ({"trial": 1}, {"trial": -1}, {"trial": "0"}, {"trial": 0.0}, {"trial": True}):
       assert ask(server, "POST", "/choice", good | wrong)[0] == 409, wrong
     for body in (b"{", b"[]", b"\xff", b"[" * 4000):
       assert ask(server, "POST", "/choice", body)[0] == 400
     assert ask(server, "POST", "/choice", b" " * 5000)[0] == 413
     # Other sites: a form of theirs, and a name of theirs that points here.
-    assert ask(server, "POST", "/choice", good,
-               **{"Content-Type": "text/plain"})[0] == 415
+    assert ask(server, "POST", "/choice", good, **{"Content-Type": "text/plain"})[0] == 415
     for host in ("evil.example", "127.0.0.1.evil.example", "127.0.0.1:8 x"):
       assert ask(server, "POST", "/choice", good, host=host)[0] == 403
       assert ask(server, "GET", "/", host=host)[0] == 403
@@ -146,6 +158,7 @@ def test_a_choice_that_cannot_be_written_is_not_counted(tmp_path, monkeypatch):
 
     def full(_):
       raise OSError(28, "No space left on device")
+
     with monkeypatch.context() as patch:
       patch.setattr("os.fsync", full)
       status, _, reply = ask(server, "POST", "/choice", good)
@@ -163,8 +176,7 @@ def test_the_interval_holds_a_scripted_visitors_rate(tmp_path):
     link = http.client.HTTPConnection("127.0.0.1", server.server_port)
 
     def say(path, **data):
-      link.request("POST", path, json.dumps(data), {
-          "Content-Type": "application/json"})
+      link.request("POST", path, json.dumps(data), {"Content-Type": "application/json"})
       return json.loads(link.getresponse().read())
 
     for i in range(6):
@@ -173,8 +185,13 @@ def test_the_interval_holds_a_scripted_visitors_rate(tmp_path):
         link.request("GET", asked["left"])
         x = np.asarray(Image.open(io.BytesIO(link.getresponse().read())))
         real, fake = ("left", "right") if x.mean() > 120 else ("right", "left")
-        say("/choice", visitor=f"visitor{i}", trial=trial, ms=9,
-            choice=fake if rng.random() < p else real)
+        say(
+          "/choice",
+          visitor=f"visitor{i}",
+          trial=trial,
+          ms=9,
+          choice=fake if rng.random() < p else real,
+        )
     link.close()
     s = score.score(record.rows)
   assert (s.trials, s.visitors) == (360, 6)
@@ -187,12 +204,12 @@ def test_many_come_at_once(tmp_path):
   folders(tmp_path)
   with study(tmp_path) as (server, _):
     server.shutdown()  # nobody is let in ...
-    links = [socket.create_connection(("127.0.0.1", server.server_port), 5)
-             for _ in range(60)]
+    links = [socket.create_connection(("127.0.0.1", server.server_port), 5) for _ in range(60)]
     for link in links:
       link.sendall(b"GET /style.css HTTP/1.0\r\nHost: localhost\r\n\r\n")
-    threading.Thread(target=server.serve_forever, args=(0.02,),
-                     daemon=True).start()  # ... and now they are
+    threading.Thread(
+      target=server.serve_forever, args=(0.02,), daemon=True
+    ).start()  # ... and now they are
     for link in links:
       link.settimeout(20)
       assert link.recv(12).endswith(b" 200")
@@ -208,8 +225,7 @@ def test_names_that_are_no_utf8(tmp_path):
       old.rename(tmp_path / kind / os.fsdecode(b"\xff\xe9 %d.png" % i))
   with study(tmp_path, num=3) as (server, record):
     for trial in range(3):
-      for address in post(server, "/trial", visitor="anna",
-                          trial=trial).values():
+      for address in post(server, "/trial", visitor="anna", trial=trial).values():
         pixels(server, address)
       answer(server, "anna", trial)
     names = {row["real"] for row in record.rows}
@@ -234,8 +250,7 @@ def test_a_visitor_in_a_browser(tmp_path):
       browser.look(400, 780, dark=True)
       browser.go(server.url)
       browser.wait("document.body.dataset.phase === 'start'")
-      assert browser.run("getComputedStyle(document.body).backgroundColor"
-                         ) == "rgb(21, 23, 27)"
+      assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 27)"
       browser.press("ArrowLeft")  # too early
       browser.press("Enter")
       for trial, key in enumerate(keys):
@@ -244,8 +259,7 @@ def test_a_visitor_in_a_browser(tmp_path):
           browser.wait("visit.trial === 3")
           browser.go(server.url)
           browser.wait("document.body.dataset.phase === 'start' && visit")
-          assert browser.run("document.getElementById('so-far').innerText"
-                             ) == "3"
+          assert browser.run("document.getElementById('so-far').innerText") == "3"
           browser.press("Enter")
       browser.wait("document.body.dataset.phase === 'end'")
       told = browser.run("document.getElementById('end').innerText")
@@ -254,7 +268,8 @@ def test_a_visitor_in_a_browser(tmp_path):
       browser.wait("document.querySelector('svg')")
       assert browser.run("document.documentElement.scrollWidth") == 400
   assert [r["choice"] for r in record.rows] == [
-      "left" if key in ("ArrowLeft", "f") else "right" for key in keys]
+    "left" if key in ("ArrowLeft", "f") else "right" for key in keys
+  ]
   assert [r["trial"] for r in record.rows] == list(range(6))
   assert len({r["visitor"] for r in record.rows}) == 1
   assert all(r["ms"] >= 0 for r in record.rows)
@@ -263,8 +278,9 @@ def test_a_visitor_in_a_browser(tmp_path):
 
 def play(browser, trial, key):
   """One pair: seen, on even trials waited for until it is gone, answered."""
-  browser.wait("['shown', 'asked'].includes(document.body.dataset.phase) && "
-               f"visit.trial === {trial}")
+  browser.wait(
+    f"['shown', 'asked'].includes(document.body.dataset.phase) && visit.trial === {trial}"
+  )
   text = browser.run("document.getElementById('pair').innerText")
   assert f"{trial + 1} of 6" in text
   page_ = browser.run("document.documentElement.outerHTML")
@@ -295,5 +311,4 @@ def test_pairs_are_seen_and_side_by_side_alike(tmp_path):
       browser.run("document.getElementById('right').click()")
       browser.wait("visit.trial === 1")
       (tmp_path / "real" / "scene0.png").unlink()
-  assert [(r["visitor"], r["choice"]) for r in record.rows] == [
-      ("anna", "right")]
+  assert [(r["visitor"], r["choice"]) for r in record.rows] == [("anna", "right")]

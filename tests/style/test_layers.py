@@ -1,4 +1,5 @@
 """Who may import whom: read from the source, for every file."""
+
 import collections
 import pathlib
 import sys
@@ -12,27 +13,38 @@ STANDARD = sys.stdlib_module_names
 JAX = {"jax", "numpy"}
 # Room -> what it may import of ours beside itself, and of others.
 RULES = {
-    "models": ({"core", "diffusion", "adversarial", "keys", "errors"}, JAX | {"flax", "optax"}),
-    "nets": (set(), JAX | {"flax"}),
-    "diffusion": ({"keys"}, JAX),
-    "adversarial": ({"keys"}, JAX),
-    "data": ({"files", "errors"},
-             {"numpy", "grain", "tensorflow_datasets", "PIL", "sklearn",
-              "absl"}),  # whose flags grain's worker processes want
-    "interop": ({"files", "errors"}, {"numpy", "ml_dtypes", "safetensors"}),
-    "metrics": ({"nets.inception"}, JAX | {"scipy"}),
-    "evaluation": (None, JAX | {"PIL", "flax", "scipy", "absl", "ml_collections"}),
-    "study": (None, {"numpy", "PIL", "absl"}),
-    "core": ({"keys"}, JAX | {"flax.struct", "optax"}),
-    "keys": (set(), {"jax"}),
-    "ema": ({"errors"}, JAX),
-    "optim": ({"errors"}, {"optax"}),
-    "config": ({"errors"}, {"ml_collections", "numpy"}),
-    "errors": (set(), set()),
-    "files": ({"errors"}, {"numpy"}),
+  "models": ({"core", "diffusion", "adversarial", "keys", "errors"}, JAX | {"flax", "optax"}),
+  "nets": (set(), JAX | {"flax"}),
+  "diffusion": ({"keys"}, JAX),
+  "adversarial": ({"keys"}, JAX),
+  "data": (
+    {"files", "errors"},
+    {"numpy", "grain", "tensorflow_datasets", "PIL", "sklearn", "absl"},
+  ),  # whose flags grain's worker processes want
+  "interop": ({"files", "errors"}, {"numpy", "ml_dtypes", "safetensors"}),
+  "metrics": ({"nets.inception"}, JAX | {"scipy"}),
+  "evaluation": (None, JAX | {"PIL", "flax", "scipy", "absl", "ml_collections"}),
+  "study": (None, {"numpy", "PIL", "absl"}),
+  "core": ({"keys"}, JAX | {"flax.struct", "optax"}),
+  "keys": (set(), {"jax"}),
+  "ema": ({"errors"}, JAX),
+  "optim": ({"errors"}, {"optax"}),
+  "config": ({"errors"}, {"ml_collections", "numpy"}),
+  "errors": (set(), set()),
+  "files": ({"errors"}, {"numpy"}),
 }
-NOWHERE = {"tensorflow", "torch", "pickle", "cPickle", "dill", "cloudpickle",
-           "marshal", "shelve", "joblib", "keras"}
+NOWHERE = {
+  "tensorflow",
+  "torch",
+  "pickle",
+  "cPickle",
+  "dill",
+  "cloudpickle",
+  "marshal",
+  "shelve",
+  "joblib",
+  "keras",
+}
 
 
 def allowed(name, whitelist):
@@ -40,9 +52,12 @@ def allowed(name, whitelist):
 
 
 def test_nothing_imports_upwards():
-  wrong = [f"{path} (floor {floor_of(room(path))}) imports jaxgen.{name} (floor {floor_of(name)})"
-           for path in FILES for name in rooms.ours(path)
-           if name.partition(".")[0] != room(path) and floor_of(name) >= floor_of(room(path))]
+  wrong = [
+    f"{path} (floor {floor_of(room(path))}) imports jaxgen.{name} (floor {floor_of(name)})"
+    for path in FILES
+    for name in rooms.ours(path)
+    if name.partition(".")[0] != room(path) and floor_of(name) >= floor_of(room(path))
+  ]
   assert not wrong
 
 
@@ -55,16 +70,24 @@ def test_rooms_import_what_their_rule_allows():
     if ours is not None:
       wrong += [(str(path), n) for n in rooms.ours(path) if not allowed(n, ours | {room(path)})]
     if others is not None:
-      wrong += [(str(path), n) for n in names
-                if not n.startswith("jaxgen.") and not allowed(n, others | STANDARD)]
+      wrong += [
+        (str(path), n)
+        for n in names
+        if not n.startswith("jaxgen.") and not allowed(n, others | STANDARD)
+      ]
   assert not wrong
 
 
 def test_of_all_verbs_train_alone_is_imported():
   from jaxgen.cli import VERBS
+
   verbs = {module for module, _ in VERBS.values()} - {"train", "compare.compare"}
-  wrong = [(str(path), name) for path in FILES for name in rooms.ours(path)
-           if name in verbs and room(path) not in ("cli", "__main__")]
+  wrong = [
+    (str(path), name)
+    for path in FILES
+    for name in rooms.ours(path)
+    if name in verbs and room(path) not in ("cli", "__main__")
+  ]
   assert not wrong
 
 
@@ -77,7 +100,8 @@ def test_configs_import_their_base_alone():
   for path in CONFIGS:
     for name in imports(path):
       assert name.startswith("configs._") or (
-          name == "ml_collections.ConfigDict" and path.stem == "_base"), (path, name)
+        name == "ml_collections.ConfigDict" and path.stem == "_base"
+      ), (path, name)
 
 
 def test_data_never_import_jax():

@@ -1,12 +1,23 @@
 """Public things say what they take, what they give and what they are for."""
+
 import ast
 import pathlib
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted(p.relative_to(ROOT) for p in (ROOT / "jaxgen").rglob("*.py"))
 # Here every name in a public signature is annotated.
-STRICT = ("diffusion", "adversarial", "metrics", "models", "nets", "core.py",
-          "ema.py", "optim.py", "keys.py", "config.py")
+STRICT = (
+  "diffusion",
+  "adversarial",
+  "metrics",
+  "models",
+  "nets",
+  "core.py",
+  "ema.py",
+  "optim.py",
+  "keys.py",
+  "config.py",
+)
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -23,8 +34,7 @@ def public(tree):
 
 def parameters(node, owner):
   args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-  static = any(getattr(d, "id", "") == "staticmethod"
-               for d in node.decorator_list)
+  static = any(getattr(d, "id", "") == "staticmethod" for d in node.decorator_list)
   return args[1:] if owner and not static else args
 
 
@@ -33,10 +43,13 @@ def test_public_things_have_docstrings():
   for path in FILES:
     tree = ast.parse((ROOT / path).read_text())
     strict = path.parts[1] in STRICT
-    lacking += [(str(path), n.name) for n, owner in public(tree)
-                if not (ast.get_docstring(n) or "").strip()
-                and n.name != "setup"  # linen's
-                and (strict or not owner)]
+    lacking += [
+      (str(path), n.name)
+      for n, owner in public(tree)
+      if not (ast.get_docstring(n) or "").strip()
+      and n.name != "setup"  # linen's
+      and (strict or not owner)
+    ]
     if tree.body and not ast.get_docstring(tree):
       lacking.append((str(path), "the file"))
   assert not lacking
@@ -48,9 +61,12 @@ def test_public_signatures_are_annotated():
     for node, owner in public(ast.parse((ROOT / path).read_text())):
       if not isinstance(node, FUNCTION) or node.name == "setup":
         continue
-      lacking += [f"{path}: {node.name}({a.arg})" for a in parameters(node, owner)
-                  # Any object with the two members that process.py describes.
-                  if a.annotation is None and a.arg != "process"]
+      lacking += [
+        f"{path}: {node.name}({a.arg})"
+        for a in parameters(node, owner)
+        # Any object with the two members that process.py describes.
+        if a.annotation is None and a.arg != "process"
+      ]
       if node.returns is None:
         lacking.append(f"{path}: {node.name} -> ?")
   assert not lacking
@@ -58,8 +74,10 @@ def test_public_signatures_are_annotated():
 
 def test_a_wheel_holds_every_package():
   import tomllib
+
   listed = tomllib.loads((ROOT / "pyproject.toml").read_text())
   listed = set(listed["tool"]["setuptools"]["packages"])
-  there = {".".join(p.parent.relative_to(ROOT).parts)
-           for p in (ROOT / "jaxgen").rglob("__init__.py")}
+  there = {
+    ".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "jaxgen").rglob("__init__.py")
+  }
   assert listed == there | {"jaxgen.configs"}
