@@ -6,7 +6,7 @@ import looks
 import numpy as np
 import pytest
 from test_checkpoint_foreign import everything, fill
-from test_eval_collect import PLAN, Given, Killed
+from test_collect import PLAN, Given, Killed
 from verbs import POINTS, call
 
 from jaxgen import cli, config, train

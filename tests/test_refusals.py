@@ -24,7 +24,7 @@ CONFIGS = sorted(p.stem for p in config.OURS.glob("[!_]*.py"))
 
 
 def flags_of(verb):
-  module = importlib.import_module(f"jaxgen.{verb}")
+  module = importlib.import_module(f"jaxgen.{cli.VERBS[verb][0]}")
   values = flags.FlagValues()
   module.define(values)
   return module, {name: values[name].flag_type() for name in values}

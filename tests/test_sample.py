@@ -14,7 +14,7 @@ from verbs import ROOT, call, finish, start, tree
 
 import jaxgen
 from jaxgen import config, ema, train
-from jaxgen.checkpoint import disk, manager, restore
+from jaxgen.checkpoint import disk, restore
 from jaxgen.errors import UserError
 from jaxgen.models.gan import GAN
 from jaxgen.monitor import pictures
@@ -186,7 +186,7 @@ def test_only_what_sampling_needs_is_read(points, monkeypatch):
   asked = []
   load = restore.restore_subset
   monkeypatch.setattr(
-    manager,
+    restore,
     "restore_subset",
     lambda workdir, tree, step: asked.append(tree) or load(workdir, tree, step),
   )

@@ -327,10 +327,10 @@ class JudgeFeatures:
   See collect.Extractor.
   """
 
-  def __init__(self, name: str, classifier: Sampler):
-    self.name, self.shape = name, classifier.shape
-    self.sha256 = weights_hash(classifier.state)
-    self.looks = classifier(classifier.model, classifier.state, name, self.sha256)
+  def __init__(self, name: str, judge: Sampler):
+    self.name, self.shape = name, judge.shape
+    self.sha256 = weights_hash(judge.state)
+    self.looks = classifier(judge.model, judge.state, name, self.sha256)
     self.taps, self.card = self.looks.taps, self.looks.card
 
   def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import threading
 import types
 
 import flax.linen as nn
@@ -423,7 +424,7 @@ def test_long_work_is_not_silent():
   class Stream(io.StringIO):
     def __init__(self):
       super().__init__()
-      self.repeated = bench.threading.Event()
+      self.repeated = threading.Event()
 
     def write(self, text):
       if "still at work" in text:

@@ -136,7 +136,7 @@ def test_runs_of_before_go_on(saved, now, shape, goes, monkeypatch):
     "config": {"data": data | OLD | {"channels": now}},
     "data": {"name": "x", "shape": [8, 8, 3 if now == 3 else now or shape], "fingerprint": "f"},
   }
-  monkeypatch.setattr(train.provenance, "latest", lambda workdir: was)
+  monkeypatch.setattr(train, "latest", lambda workdir: was)
   if goes:
     train.check_same("w", meta)
   else:

@@ -9,9 +9,9 @@ import subprocess
 import sys
 
 import numpy as np
-from test_interop_files import GOOD, OLD, legacy, pickled, zipped
-from test_interop_nvlabs import ONE, WEIGHTS, called, mapping, module, snapshot, stored
-from test_interop_nvlabs import pickled as alone
+from test_nvlabs import ONE, WEIGHTS, called, mapping, module, snapshot, stored
+from test_nvlabs import pickled as alone
+from test_tensor_files import GOOD, OLD, legacy, pickled, zipped
 
 from jaxgen.interop.torchwrite import ORDERED, name, number, text
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_interop_files import legacy
+from test_tensor_files import legacy
 
 from jaxgen import config, sharding
 from jaxgen.checkpoint.restore import restore_subset
