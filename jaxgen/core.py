@@ -95,6 +95,45 @@ class Model(Protocol):
     """How often a network is evaluated for one sample."""
 
 
+# What the house may also ask of a model, of its nets and of its process, and
+# what it takes for an answer from one that lacks the member. Nothing inherits:
+# `trait` reads them all, and nobody asks for a name that is not listed here.
+OPTIONAL: dict[str, Any] = {
+  # A model's.
+  "sample": None,  # a classifier lacks it: it judges, and draws nothing
+  "cond": {},  # conditions beside labels: name -> f(x) that makes it, or None
+  "free": False,  # also samples without a class: label -1
+  "classes": 0,  # how many it was built for
+  "net": None,  # the one net of a model that has one
+  "process": None,  # the noise process of a diffusion model
+  "stages": (),  # models of a cascade, each conditioned on the one before
+  "expand": None,  # f(knobs) -> knobs, one name for those of all stages
+  "augment": None,  # conditioning augmentation of an upsampler
+  "probe": None,  # f(state, batch, key) -> metrics, measured now and then
+  "classifier": None,  # logits of a model that judges
+  "encode": None,  # a codec's: f(state, x, key) -> z
+  "decode": None,  # a codec's: f(state, z) -> x
+  # A net's.
+  "labels": 0,  # classes that can be named to it
+  "heights": (),  # heights of its maps, at which attention may be asked for
+  "learned": False,  # also predicts the variance
+  "map": None,  # z -> w, of a generator with a mapping network
+  "embed": None,  # of a projection discriminator
+  "knobs": {},  # what can be turned when sampling, with defaults
+  "num_ws": 0,  # latents that a style generator takes
+  "size": 0,  # height and width that are built in
+  "channels": 3,
+  # A process's.
+  "steps": None,  # of discrete time
+  "betas": None,
+}
+
+
+def trait(thing: Any, name: str) -> Any:
+  """A member of `OPTIONAL`, or what stands for it where `thing` lacks it."""
+  return getattr(thing, name, OPTIONAL[name])
+
+
 def on_device(batch: Batch) -> Batch:
   """Bytes become floats in [-1, 1] here, and not a moment earlier."""
 
