@@ -1,65 +1,40 @@
-"""Charts as inline SVG, drawn by hand so that they follow the page's theme.
+"""Charts of the report: matplotlib's SVG in the page's own colours and fonts.
 
-Colours are the page's CSS variables (--c0, --c1, ... by family), text is
-escaped, and nothing is ever fetched.
+They are drawn in the colours of the light theme, which then become the page's
+CSS variables, so that a chart follows the theme. Text stays text.
 """
 
+import contextlib
 import html
-import itertools
+import io
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jaxgen.errors import printable
+from jaxgen.monitor.page_style import CSS
 
-CHAR = 6.7  # width of a 12 px character, about
+THEME = dict(re.findall(r"--(\w+): (#\w{6})", CSS.partition("@media")[0]))
+RC = {
+  "svg.fonttype": "none",
+  "svg.hashsalt": "jaxgen",
+  "text.parse_math": False,
+  "font.size": 12,
+  "text.color": THEME["muted"],
+  "axes.labelcolor": THEME["muted"],
+  "axes.titlecolor": THEME["ink"],
+  "axes.titlelocation": "left",
+  "axes.titlesize": 12,
+  "axes.titleweight": "bold",
+  "lines.linewidth": 2,
+}
+DASHES = ("-", (0, (6, 3)), (0, (2, 3)))
 
 
 def escape(text: object) -> str:
   """A name or number as text of a page: it means nothing to a browser."""
   return html.escape(printable(text))
-
-
-class Axis(NamedTuple):
-  """Maps values in [lo, hi] to pixels, linearly or by their logarithm."""
-
-  lo: float
-  hi: float
-  start: float
-  end: float
-  log: bool = False
-
-  def at(self, value: float) -> float:
-    f = math.log10 if self.log else float
-    share = (f(value) - f(self.lo)) / (f(self.hi) - f(self.lo))
-    return self.start + share * (self.end - self.start)
-
-  def ticks(self, count: int = 4) -> list[float]:
-    if self.log:
-      low, high = (math.log10(v) for v in (self.lo, self.hi))
-      powers = range(math.floor(low), math.ceil(high) + 1)
-      for digits in ((1, 2, 5), (1,)):
-        ticks = [d * 10.0**p for p in powers for d in digits]
-        ticks = [t for t in ticks if self.lo <= t <= self.hi]
-        if len(ticks) <= count + 3:
-          break
-      return ticks[:: math.ceil(len(ticks) / (count + 3)) or 1]
-    step = (self.hi - self.lo) / count
-    power = 10.0 ** math.floor(math.log10(step))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= step * 0.999)
-    first = math.ceil(self.lo / step - 1e-9)
-    last = math.floor(self.hi / step + 1e-9)
-    return [i * step for i in range(first, last + 1)]
-
-
-def axis(values: Sequence[float], start: float, end: float, log: bool = False) -> Axis:
-  """An axis with some air around the values."""
-  lo, hi = min(values), max(values)
-  if log:
-    air = max(0.12 * math.log10(hi / lo), 0.15)
-    return Axis(lo / 10**air, hi * 10**air, start, end, True)
-  air = 0.08 * (hi - lo) or 0.1 * abs(hi) or 1.0
-  return Axis(lo - air, hi + air, start, end)
 
 
 def seconds(value: float) -> str:
@@ -75,35 +50,6 @@ def short(value: float) -> str:
     if abs(value) >= unit * 9.999 or (unit > 1e3 and abs(value) >= unit):
       return f"{value / unit:.4g}{name}"
   return f"{value:.4g}" if abs(value) > 1e-12 else "0"
-
-
-def frame(x: Axis, y: Axis, x_ticks, y_ticks) -> list[str]:
-  """Grid lines with their labels."""
-  parts = []
-  for value, text in y_ticks:
-    at = y.at(value)
-    parts.append(
-      f'<line class="grid" x1="{x.start}" x2="{x.end}" y1="{at:.1f}"'
-      f' y2="{at:.1f}"/>' + text_at(x.start - 7, at + 4, text, "end")
-    )
-  for value, text in x_ticks:
-    parts.append(text_at(x.at(value), y.start + 17, text, "middle"))
-  return parts
-
-
-def text_at(x, y, text: str, anchor: str, kind: str = "tick") -> str:
-  """A text at its baseline; `kind` is its class in the style sheet."""
-  return (
-    f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-  )
-
-
-def svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
-  """The whole picture, which scales with the page."""
-  return (
-    f'<svg viewBox="0 0 {width} {height}" role="img"'
-    f' aria-label="{escape(label)}">{"".join(parts)}</svg>'
-  )
 
 
 class Series(NamedTuple):
@@ -127,111 +73,61 @@ def trade_off(
   `floor` is what real data score, a dashed line. Points with x <= 0 or values
   that are not finite are left out; without any there is no chart ("").
   """
-  series = [s._replace(points=[p for p in s.points if _drawable(p)]) for s in series]
+  drawable = lambda p: p[0] > 0 and all(map(math.isfinite, p[:2]))
+  series = [s._replace(points=list(filter(drawable, s.points))) for s in series]
   points = [p for s in series for p in s.points]
   if not points:
     return ""
   ys = [p[1] for p in points] + ([] if floor is None else [floor])
-  log = min(ys) > 0 and max(ys) / min(ys) > 20
-  x = axis([p[0] for p in points], 56, width - 16, True)
-  y = axis(ys, height - 50, 34, log)
-  parts = frame(
-    x, y, [(t, seconds(t)) for t in x.ticks(width // 90)], [(t, short(t)) for t in y.ticks(5)]
-  )
-  taken = [b for s in series for b in _covered(_pixels(x, y, s.points))]
-  if floor is not None:
-    parts += _floor(floor, x, y, taken)
-  for s in series:
-    parts += _drawn(s, x, y, taken)
-  title = f"{y_label} · better {'↖' if better_up else '↙'}"
-  cost = "seconds per 1,000 samples"
-  parts.append(text_at(x.start, 14, title, "start", "ink"))
-  parts.append(text_at((x.start + x.end) / 2, height - 8, cost, "middle"))
-  return svg(width, height, f"{y_label} against {cost}", parts)
+  with _canvas(width, height) as (figure, axes):
+    _scale(axes.xaxis, seconds, width // 90, log_of=[p[0] for p in points])
+    _scale(axes.yaxis, short, 5, log_of=ys if min(ys) > 0 and max(ys) > 20 * min(ys) else ())
+    axes.set_title(f"{y_label} · better {'↖' if better_up else '↙'}")
+    axes.set_xlabel("seconds per 1,000 samples")
+    if floor is not None:
+      axes.axhline(floor, color=THEME["muted"], linewidth=1.5, linestyle=(0, (4, 4)))
+      text = f"real data {short(float(f'{floor:.3g}'))}"
+      place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+      axes.text(1, floor, text, **place)
+    tips: list[str] = []
+    for s in series:
+      colour = THEME[f"c{s.colour}"]
+      axes.plot([p[0] for p in s.points], [p[1] for p in s.points], color=colour)
+      dot = {"color": colour, "markeredgecolor": THEME["card"], "markersize": 10, "zorder": 3}
+      for x, y, text in s.points:
+        axes.plot(x, y, "o", gid=f"tip {len(tips)}", **dot)
+        tips.append(f"{', '.join(filter(None, (s.label, text)))}: {y:.4g}, {seconds(x)}")
+    figure.draw_without_rendering()
+    for s in series:
+      _label(axes, s.points, -1 if better_up else 1)
+    return _svg(figure, f"{y_label} against seconds per 1,000 samples", tips)
 
 
-def _floor(floor: float, x: Axis, y: Axis, taken: list) -> list[str]:
-  """The dashed line of what real data score, with its label."""
-  at = y.at(floor)
-  text = f"real data {short(float(f'{floor:.3g}'))}"
-  wide = CHAR * len(text)
-  taken.append((x.end - wide / 2, at - 10, wide, 14))
-  taken.append(((x.start + x.end) / 2, at, x.end - x.start, 2))
-  return [
-    f'<line class="floor" x1="{x.start}" x2="{x.end}" y1="{at:.1f}" y2="{at:.1f}"/>',
-    text_at(x.end, at - 6, text, "end"),
-  ]
+def _label(axes, points: Sequence[tuple[float, float, str]], side: int) -> None:
+  """Writes "3 steps", "5", ... beside the points of a curve, where there is room.
 
-
-def _drawable(point) -> bool:
-  return point[0] > 0 and all(map(math.isfinite, point[:2]))
-
-
-def _pixels(x: Axis, y: Axis, points) -> list[tuple[float, float]]:
-  return [(x.at(p[0]), y.at(p[1])) for p in points]
-
-
-def _covered(spots) -> list[tuple[float, float, float, float]]:
-  """Boxes (centre, size) over dots and the lines between them."""
-  boxes = [(px, py, 10, 10) for px, py in spots]
-  for (x0, y0), (x1, y1) in itertools.pairwise(spots):
-    n = math.ceil(math.hypot(x1 - x0, y1 - y0) / 8)
-    boxes += [(x0 + (x1 - x0) * i / n, y0 + (y1 - y0) * i / n, 4, 4) for i in range(1, n)]
-  return boxes
-
-
-def _drawn(s: Series, x: Axis, y: Axis, taken: list) -> list[str]:
-  """One family's line, dots and labels; boxes it covers go into `taken`."""
-  spots = _pixels(x, y, s.points)
-  parts = []
-  if len(spots) > 1:
-    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in spots)
-    parts.append(f'<polyline class="line c{s.colour}" points="{path}"/>')
-  brief = _brief([p[2] for p in s.points])
-  for (px, py), point, text in zip(spots, s.points, brief, strict=True):
-    tip = ", ".join(filter(None, (s.label, point[2])))
-    tip = f"{tip}: {point[1]:.4g}, {seconds(point[0])}"
-    parts.append(
-      f'<circle class="dot c{s.colour}" cx="{px:.1f}" cy="{py:.1f}" r="5">'
-      f"<title>{escape(tip)}</title></circle>"
-    )
-    kind = "small"
-    if len(spots) == 1:
-      text, kind = s.label, f"name f{s.colour}"
-    if at := _place(px, py, 1.1 * CHAR * len(text), taken, x):
-      parts.append(text_at(*at, text, "middle", kind))
-  if len(spots) > 1:
-    wide = 1.2 * CHAR * len(s.label)
-    if at := _place(*spots[-1], wide, taken, x) or _place(*spots[0], wide, taken, x):
-      parts.append(text_at(*at, s.label, "middle", f"name f{s.colour}"))
-  return parts
-
-
-def _brief(labels: list[str]) -> list[str]:
-  """["3 steps", "5 steps", ...] -> ["3 steps", "5", ...]."""
-  units = {label.partition(" ")[2] for label in labels}
-  if len(units) > 1:
-    return labels
-  return labels[:1] + [label.partition(" ")[0] for label in labels[1:]]
-
-
-def _place(px, py, wide, taken, x: Axis) -> tuple[float, float] | None:
-  """A free spot near a dot for a centred text; None where all are taken."""
-  side = wide / 2 + 11
-  for dx, dy in (
-    *((0, -12), (side, 4), (side, -8), (-side, 4), (0, 21), (-side, -8)),
-    *((side, 16), (-side, 16), (0, -27), (0, 36), (side, -22), (side, 30)),
-  ):
-    box = (px + dx, py + dy - 4, wide, 13)
-    left, right = box[0] - wide / 2, box[0] + wide / 2
-    if left < x.start + 2 or right > x.end + 14 or box[1] < 28:
-      continue
-    if not any(
-      abs(box[0] - b[0]) * 2 < wide + b[2] and abs(box[1] - b[1]) * 2 < 13 + b[3] for b in taken
-    ):
-      taken.append(box)
-      return px + dx, py + dy
-  return None
+  To the upper right (side 1) or upper left (-1), off the curve; else below.
+  """
+  if len(points) < 2:
+    return
+  units = {text.partition(" ")[2] for *_, text in points}
+  for i, (x, y, text) in enumerate(points):
+    text = printable(text if i == 0 or len(units) > 1 else text.partition(" ")[0])
+    for d in (side, -side):
+      taken = [t.get_window_extent() for t in axes.texts]
+      note = axes.annotate(
+        text,
+        (x, y),
+        (6 * d, 6 * d * side),
+        textcoords="offset points",
+        ha="left" if d > 0 else "right",
+        va="bottom" if d * side > 0 else "top",
+        fontsize=11,
+        color=THEME["ink"],
+      )
+      if not note.get_window_extent().count_overlaps(taken):
+        break
+      note.remove()
 
 
 def lines(
@@ -246,27 +142,71 @@ def lines(
   curves = {k: v for k, v in curves.items() if v}
   if not curves:
     return ""
-  x = axis([p[0] for v in curves.values() for p in v], 44, width - 12)
-  y = axis([p[1] for v in curves.values() for p in v], height - 26, 40)
-  x = x._replace(lo=max(x.lo, 0)) if x.hi > 0 else x
-  parts = frame(x, y, [(t, short(t)) for t in x.ticks()], [(t, short(t)) for t in y.ticks()])
-  parts.append(text_at(4, 14, title, "start", "ink"))
-  left = 44.0
-  for i, (name, points) in enumerate(curves.items()):
-    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in _pixels(x, y, points))
-    style = f'class="line c{colour} dash{i % 3}"'
-    parts.append(f'<polyline {style} points="{path}"/>')
+  with _canvas(width, height) as (figure, axes):
+    drawn = [
+      axes.plot(*zip(*points, strict=True), color=THEME[f"c{colour}"], linestyle=DASHES[i % 3])[0]
+      for i, points in enumerate(curves.values())
+    ]
+    _scale(axes.xaxis, short, 4)
+    _scale(axes.yaxis, short, 4)
+    axes.set_title(printable(title))
     if len(curves) > 1:
-      parts.append(f'<line {style} x1="{left}" x2="{left + 18}" y1="26" y2="26"/>')
-      parts.append(text_at(left + 23, 30, name, "start", "small"))
-      left += 38 + CHAR * len(name)
-  return svg(width, height, f"{title} over steps", parts)
+      # (A name that begins with "_" would be left out.)
+      names = [f"\N{ZERO WIDTH SPACE}{printable(k)}" for k in curves]
+      place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
+      legend = axes.legend(drawn, names, ncols=len(names), frameon=False, fontsize=11, **place)
+      legend.set_in_layout(False)  # it stands beside the title, however long it is
+    return _svg(figure, f"{title} over steps", ())
 
 
-def _thin(points, most: int = 300) -> list[tuple[float, float]]:
+def _thin(points: Sequence, most: int = 300) -> list[tuple[float, float]]:
   """At most `most` points: means of neighbours; what is not finite is out."""
   points = [(float(a), float(b)) for a, b in points if b is not None]
   points = [p for p in points if all(map(math.isfinite, p))]
   n = math.ceil(len(points) / most)
   groups = [points[i : i + n] for i in range(0, len(points), n or 1)]
   return [(g[-1][0], sum(p[1] for p in g) / len(g)) for g in groups]
+
+
+@contextlib.contextmanager
+def _canvas(width: int, height: int) -> Iterator[tuple[Any, Any]]:
+  """An empty figure of so many pixels and its axes, in the page's style."""
+  import matplotlib.figure  # slow to load, and no use but here
+
+  with matplotlib.rc_context(RC):
+    size = width / 72, height / 72
+    figure = matplotlib.figure.Figure(size, dpi=72, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelcolor=THEME["muted"])
+    axes.grid(axis="y", color=THEME["rule"], linewidth=1)
+    axes.set_axisbelow(True)
+    yield figure, axes
+
+
+def _scale(axis, form: Callable[[float], str], count: int, log_of: Sequence[float] = ()) -> None:
+  """About `count` ticks written by `form`; a log scale if there are values for it."""
+  from matplotlib import ticker
+
+  axis.set_major_locator(ticker.MaxNLocator(count, steps=(1, 2, 5, 10)))
+  if log_of:
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    many = 3 * math.log10(max(log_of) / min(log_of)) > count
+    axis.set_major_locator(ticker.LogLocator(subs=(1,) if many else (1, 2, 5)))
+    axis.set_minor_locator(ticker.NullLocator())
+  axis.set_major_formatter(lambda value, _: form(value))
+
+
+def _svg(figure, label: str, tips: Sequence[str]) -> str:
+  """A figure as an element of the page; `tips` show over what has gid "tip N"."""
+  file = io.StringIO()
+  nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+  figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+  text = re.sub(r" clip-path=\"[^\"]*\"|font-family: [^;\"]*;? ?", "", file.getvalue())
+  for i, tip in enumerate(tips):
+    text = text.replace(f'<g id="tip {i}">', f"<g><title>{escape(tip)}</title>")
+  for name, colour in THEME.items():
+    text = text.replace(colour, f"var(--{name})")
+  (box,) = re.findall(r'viewBox="[^"]*"', text)
+  _, _, body = text.partition("</defs>")
+  return f'<svg {box} role="img" aria-label="{escape(label)}">{body.strip()}'

@@ -1,17 +1,17 @@
-"""The page itself, from the verdict down to the commands.
+"""The report as one HTML page, from the verdict down to the commands.
 
 It needs no network and no script: styles are inline, pictures are data URIs,
 charts are SVG. All text from outside is escaped.
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxgen.compare import charts, verdict
 from jaxgen.compare.charts import escape
-from jaxgen.compare.charts import short as rounded
+from jaxgen.monitor import table
 from jaxgen.monitor.page_style import CSS
 from jaxgen.monitor.progress import duration
 
@@ -19,225 +19,15 @@ DASH = "–"
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 COLOURS = 8
 COST = "Cost"
-
-
-class Family(NamedTuple):
-  """One row of the results, as it is called and coloured on the page."""
-
-  colour: int
-  name: str
-  row: Mapping
-  entry: Mapping  # the sampling setting that its metrics belong to
-
-  @property
-  def title(self) -> str:
-    """Its name behind a dot of its colour, as HTML."""
-    dot = f'<span class="swatch bar-c{self.colour}"></span>'
-    return dot + escape(self.name)
-
-
-class Column(NamedTuple):
-  """A column: what real data score, then every family."""
-
-  group: str
-  title: str
-  features: str
-  better: int  # +1 more, -1 less, 0 no direction
-  real: float | None
-  values: Sequence[float | None]
-  form: Callable[[float], str]
-  spreads: Sequence[float | None] = ()  # standard deviations of the values
-
-
-def families(results: Mapping) -> list[Family]:
-  """The rows of the results, each with its colour and label."""
-  rows = results.get("rows") or []
-  names = verdict.labels(rows)
-  return [
-    Family(i % COLOURS, name, row, verdict.chosen(row))
-    for i, (name, row) in enumerate(zip(names, rows, strict=True))
-  ]
-
-
-def number(value: float) -> str:
-  """Integers as they are, shares to three decimals, else three digits."""
-  if isinstance(value, Integral):
-    return f"{value:,}"
-  if 0.001 <= abs(value) < 1:
-    return f"{value:.3f}"
-  return verdict.short(value)
-
-
-def per_thousand(entry: Mapping) -> float | None:
-  """Seconds for 1,000 samples."""
-  rate = verdict.speed(entry)
-  return 1000 / rate if rate else None
-
-
-def setting(entry: Mapping) -> str:
-  """What a sampling setting is called."""
-  knobs = (f"{k} {v}" for k, v in (entry.get("knobs") or {}).items())
-  return str(entry.get("label") or ", ".join(knobs))
-
-
-def measured(results: Mapping) -> list[Column]:
-  """A column for every metric that was measured, in the order of METRICS."""
-  real = (results.get("real") or {}).get("metrics") or {}
-  every = [f.row.get("metrics") or {} for f in families(results)]
-  known = list(verdict.METRICS)
-
-  def order(key):
-    name, features = verdict.split(key)
-    rank = known.index(name) if name in known else len(known)
-    return rank, features != results.get("features"), key
-
-  columns = []
-  for key in sorted({k for metrics in [real, *every] for k in metrics}, key=order):
-    metric, (_, features) = verdict.describe(key), verdict.split(key)
-    if features == results.get("features"):
-      features = ""  # the page says once what they are
-    values = [metrics.get(key) for metrics in every]
-    columns.append(
-      Column(
-        metric.group,
-        metric.label,
-        features,
-        metric.better,
-        real.get(key),
-        values,
-        number,
-        [(f.row.get("spread") or {}).get(key) for f in families(results)],
-      )
-    )
-  return columns
-
-
-def spent(results: Mapping) -> list[Column]:
-  """Columns of speed and cost; those that nobody measured are left out."""
-  mebibytes = lambda value: f"{value / 2**20:,.0f} MiB"
-  wanted = [
-    (verdict.SPEED, "Samples / s", 1, lambda f: verdict.speed(f.entry), number),
-    (verdict.SPEED, "s / 1,000", -1, lambda f: per_thousand(f.entry), number),
-    (verdict.SPEED, "Evaluations", -1, lambda f: f.entry.get("nfe"), number),
-  ]
-  for title, better, key, form in (
-    ("Training time", -1, "train_seconds", duration),
-    ("Examples seen", 0, "train_images", rounded),
-    ("Steps", 0, "step", number),
-    ("Parameters", -1, "params", number),
-    ("Peak memory", -1, "peak_memory", mebibytes),
-  ):
-    get = lambda f, key=key: f.row.get(key)
-    wanted.append((COST, title, better, get, form))
-  columns = [
-    Column(g, title, "", better, None, list(map(get, families(results))), form)
-    for g, title, better, get, form in wanted
-  ]
-  return [c for c in columns if any(v is not None for v in c.values)]
-
-
-def numbers(results: Mapping) -> str:
-  """Quality, diversity and speed above, cost below, all settings folded."""
-  columns = measured(results) + spent(results)
-  if not columns:
-    return ""
-  groups = (verdict.QUALITY, verdict.DIVERSITY, verdict.SPEED, verdict.OTHER)
-  main = [c for group in groups for c in columns if c.group == group]
-  cost = [c for c in columns if c.group == COST]
-  seeds = (results.get("counts") or {}).get("seeds") or 1
-  over = (
-    f"{seeds} trainings with different seeds: means and standard deviations"
-    if seeds > 1
-    else "one training each, ± the standard deviation over sets of samples"
-  )
-  return (
-    '<section><h2>Quality, diversity, speed</h2><p class="note">↑ more is '
-    "better, ↓ less is better. The best model of each column is marked; real "
-    f"data, scored like a model, show what can be reached. Of {over}.</p>"
-    f"{_table(results, main, True)}{_table(results, cost, False)}"
-    f"{_settings(results)}</section>"
-  )
-
-
-def _table(results: Mapping, columns: list[Column], real: bool) -> str:
-  if not columns:
-    return ""
-  groups = dict.fromkeys(c.group for c in columns)
-  top = "".join(
-    f'<th colspan="{sum(c.group == group for c in columns)}">{group}</th>' for group in groups
-  )
-  head = "".join(_head(c.title, c.better, c.features) for c in columns)
-  body = []
-  if real:
-    cells = "".join(_cell(c.real, c.form) for c in columns)
-    title = '<span class="swatch"></span>Real data'
-    body.append(f'<tr class="real"><th>{title}</th>{cells}</tr>')
-  for i, f in enumerate(families(results)):
-    cells = (
-      _cell(c.values[i], c.form, _is_best(c, i), c.spreads[i] if c.spreads else None)
-      for c in columns
-    )
-    note = f"<small>{escape(setting(f.entry))}</small>" if real else ""
-    body.append(f"<tr><th>{f.title}{note}</th>{''.join(cells)}</tr>")
-  return (
-    f'<div class="scroll"><table><thead><tr class="group"><th></th>{top}</tr>'
-    f"<tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    "</div>"
-  )
-
-
-def _head(title: str, better: int, features: str = "") -> str:
-  small = f"<small>{escape(features)}</small>" if features else ""
-  return f"<th>{escape(title)} {ARROWS[better]}{small}</th>"
-
-
-def _is_best(column: Column, i: int) -> bool:
-  """The best of its column, where there is a direction and a competitor."""
-  known = [v for v in column.values if verdict.finite(v)]
-  value = column.values[i]
-  if not column.better or len(known) < 2 or not verdict.finite(value):
-    return False
-  return value * column.better == max(v * column.better for v in known)
-
-
-def _cell(value, form: Callable[[float], str] = number, best=False, spread=None) -> str:
-  if value is None:
-    return f'<td class="none">{DASH}</td>'
-  if not verdict.finite(value):
-    return f"<td>{escape(value)}</td>"
-  mark = ' class="best"' if best else ""
-  give = f" <small>± {escape(form(spread))}</small>" if spread else ""
-  return f'<td{mark} title="{value}">{escape(form(value))}{give}</td>'
-
-
-def _settings(results: Mapping) -> str:
-  """Every sampling setting that was measured, folded away."""
-  entries = [(f, entry) for f in families(results) for entry in f.row.get("sampling") or []]
-  if len(entries) <= len(families(results)):
-    return ""
-  keys = dict.fromkeys(k for _, e in entries for k in e.get("metrics") or {})
-  head = _head("Setting", 0) + _head("Evaluations", -1)
-  head += _head("Samples / s", 1) + _head("s / 1,000", -1)
-  for key in keys:
-    metric, (_, features) = verdict.describe(key), verdict.split(key)
-    features = "" if features == results.get("features") else features
-    head += _head(metric.label, metric.better, features)
-  body = "".join(
-    f"<tr><th>{f.title}</th><td>{escape(setting(e) or DASH)}</td>"
-    f"{_cell(e.get('nfe'))}{_cell(verdict.speed(e))}{_cell(per_thousand(e))}"
-    + "".join(_cell((e.get("metrics") or {}).get(key)) for key in keys)
-    + "</tr>"
-    for f, e in entries
-  )
-  return (
-    f"<details><summary>All {len(entries)} sampling settings</summary>"
-    f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
-    f"<tbody>{body}</tbody></table></div></details>"
-  )
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">\
+<meta name="viewport" content="width=device-width, initial-scale=1">\
+<title>{title}</title><style>{css}</style></head><body><main>{body}</main></body></html>
+"""
 
 
 def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:
-  """What was measured -> one self-contained HTML page.
+  """Results of a comparison -> one self-contained HTML page.
 
   Args:
     results: as in report.json: dataset, features, created, machine, versions,
@@ -248,27 +38,48 @@ def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:
       Any of them may be None or missing.
     images: PNG files by the keys that `results` calls "grid".
   """
-  data = escape(str(results.get("dataset") or "this data"))
-  body = "".join(
-    (
-      _answer(results, data),
-      _samples(results, images or {}),
-      numbers(results),
-      _trade_off(results),
-      _training(results),
-      _commands(results),
-      _made(results),
-    )
+  results = verdict.complete(results)
+  names = verdict.labels(results["rows"])
+  models = [
+    Model(i % COLOURS, name, row, verdict.chosen(row))
+    for i, (name, row) in enumerate(zip(names, results["rows"], strict=True))
+  ]
+  title = f"Which model for {escape(results['dataset'])}?"
+  sections = (
+    _answer(results, title),
+    _samples(results, models, images or {}),
+    _numbers(results, models),
+    _trade_off(results, models),
+    _training(models),
+    _commands(models),
+    _provenance(results, models),
   )
-  return (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f"<title>Which model for {data}?</title><style>{CSS}</style></head>"
-    f"<body><main>{body}</main></body></html>\n"
-  )
+  return PAGE.format(title=title, css=CSS, body="".join(sections))
 
 
-def _answer(results: Mapping, data: str) -> str:
+class Model(NamedTuple):
+  """One row of the results, with its name and colour on the page."""
+
+  colour: int
+  name: str
+  row: Mapping
+  entry: Mapping  # the sampling settings that its metrics belong to
+
+  @property
+  def title(self) -> str:
+    """Its name behind a dot of its colour, as HTML."""
+    dot = f'<span class="swatch" style="background: var(--c{self.colour})"></span>'
+    return dot + escape(self.name)
+
+
+def _section(title: str, note: str, parts: Iterable[str]) -> str:
+  """A section of the page; none where all parts are empty."""
+  body = "".join(parts)
+  note = f'<p class="note">{note}</p>' if note else ""
+  return f"<section><h2>{title}</h2>{note}{body}</section>" if body else ""
+
+
+def _answer(results: Mapping, title: str) -> str:
   cards = "".join(
     f'<div class="card"><div class="axis">{pick.axis}</div>'
     f'<div class="winner">{escape(" or ".join(pick.winners))}</div>'
@@ -276,26 +87,22 @@ def _answer(results: Mapping, data: str) -> str:
     for pick in verdict.picks(results)
   )
   return (
-    f"<header><h1>Which model for {data}?</h1>"
-    f'<p class="verdict">{escape(verdict.sentence(results))}</p>'
+    f'<header><h1>{title}</h1><p class="verdict">{escape(verdict.sentence(results))}</p>'
     f'<div class="picks">{cards}</div></header>'
   )
 
 
-def _samples(results: Mapping, images: Mapping[str, bytes]) -> str:
-  if not results.get("rows"):
+def _samples(results: Mapping, models: Sequence[Model], images: Mapping[str, bytes]) -> str:
+  if not models:
     return ""
-  real = results.get("real") or {}
-  figures = [_figure(images.get(real.get("grid")), "Real data", "")]
-  for f in families(results):
-    rate = verdict.speed(f.entry)
+  figures = [_figure(images.get(results["real"].get("grid")), "Real data", "")]
+  for m in models:
+    rate = verdict.speed(m.entry)
     speed = f"{verdict.short(rate)} a second" if rate else ""
-    note = ", ".join(filter(None, (setting(f.entry), speed)))
-    figures.append(_figure(images.get(f.row.get("grid")), f.name, note))
-  return (
-    '<section><h2>Samples</h2><p class="note">Drawn at random, not selected.'
-    f'</p><div class="samples">{"".join(figures)}</div></section>'
-  )
+    note = ", ".join(filter(None, (setting(m.entry), speed)))
+    figures.append(_figure(images.get(m.row.get("grid")), m.name, note))
+  grid = f'<div class="samples">{"".join(figures)}</div>'
+  return _section("Samples", "Drawn at random, not selected.", [grid])
 
 
 def _figure(png: bytes | None, name: str, note: str) -> str:
@@ -308,105 +115,260 @@ def _figure(png: bytes | None, name: str, note: str) -> str:
   return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
-def _trade_off(results: Mapping) -> str:
+def number(value: float) -> str:
+  """Integers as they are, shares to three decimals, else three digits."""
+  if isinstance(value, Integral):
+    return f"{value:,}"
+  if 0.001 <= abs(value) < 1:
+    return f"{value:.3f}"
+  return verdict.short(value)
+
+
+def setting(entry: Mapping) -> str:
+  """The name of sampling settings."""
+  return str(entry.get("label") or ", ".join(f"{k} {v}" for k, v in entry["knobs"].items()))
+
+
+class Column(NamedTuple):
+  """A column of a table: its head, and a value for each row (None: a dash)."""
+
+  title: str
+  better: int  # +1 more, -1 less, 0 no direction
+  values: Sequence[Any]
+  form: Callable[[float], str] = number
+  group: str = ""
+  features: str = ""
+  real: float | None = None
+  spreads: Sequence[float | None] = ()  # standard deviations of the values
+
+  def is_best(self, i: int) -> bool:
+    """Whether row i has the best value, and there are others to compete with."""
+    finite = [self.better * v for v in self.values if verdict.is_finite(v)]
+    value = self.values[i]
+    competes = self.better and len(finite) > 1 and verdict.is_finite(value)
+    return bool(competes and self.better * value == max(finite))
+
+
+def _metric_column(results: Mapping, key: str, scores: Sequence[Mapping], **more) -> Column:
+  """One metric of several {metric: value}."""
+  metric, (_, features) = verdict.describe(key), verdict.split(key)
+  if features == results.get("features"):
+    features = ""  # the page says once what they are
+  values = [s.get(key) for s in scores]
+  return Column(metric.label, metric.better, values, group=metric.group, features=features, **more)
+
+
+def _metric_columns(results: Mapping) -> list[Column]:
+  """A column for every metric that was measured, in the order of METRICS."""
+  real, rows = results["real"]["metrics"], results["rows"]
+  order = list(verdict.METRICS)
+
+  def rank(key):
+    name, features = verdict.split(key)
+    place = order.index(name) if name in order else len(order)
+    return place, features != results.get("features"), key
+
+  scores = [row["metrics"] for row in rows]
+  return [
+    _metric_column(
+      results, key, scores, real=real.get(key), spreads=[row["spread"].get(key) for row in rows]
+    )
+    for key in sorted({k for s in [real, *scores] for k in s}, key=rank)
+  ]
+
+
+def _speed_columns(entries: Sequence[Mapping]) -> list[Column]:
+  rates = [verdict.speed(e) for e in entries]
+  return [
+    Column("Samples / s", 1, rates, group=verdict.SPEED),
+    Column("s / 1,000", -1, [1000 / r if r else None for r in rates], group=verdict.SPEED),
+    Column("Evaluations", -1, [e.get("nfe") for e in entries], group=verdict.SPEED),
+  ]
+
+
+def _cost_columns(rows: Sequence[Mapping]) -> list[Column]:
+  return [
+    Column(title, better, [row.get(key) for row in rows], form, COST)
+    for title, better, key, form in (
+      ("Training time", -1, "train_seconds", duration),
+      ("Examples seen", 0, "train_images", charts.short),
+      ("Steps", 0, "step", number),
+      ("Parameters", -1, "params", number),
+      ("Peak memory", -1, "peak_memory", table.size),
+    )
+  ]
+
+
+def _numbers(results: Mapping, models: Sequence[Model]) -> str:
+  """Quality, diversity and speed above, cost below, all settings folded."""
+  columns = _metric_columns(results) + _speed_columns([m.entry for m in models])
+  groups = (verdict.QUALITY, verdict.DIVERSITY, verdict.SPEED, verdict.OTHER)
+  columns.sort(key=lambda c: groups.index(c.group))
+  notes = [f"{m.title}<small>{escape(setting(m.entry))}</small>" for m in models]
+  seeds = results["counts"].get("seeds") or 1
+  spread = (
+    f"{seeds} trainings with different seeds: means and standard deviations"
+    if seeds > 1
+    else "one training each, ± the standard deviation over sets of samples"
+  )
+  return _section(
+    "Quality, diversity, speed",
+    "↑ more is better, ↓ less is better. The best model of each column is marked; real "
+    f"data, scored like a model, show what can be reached. Of {spread}.",
+    (
+      _table(columns, notes, real=True),
+      _table(_cost_columns(results["rows"]), [m.title for m in models]),
+      _settings(results, models),
+    ),
+  )
+
+
+def _settings(results: Mapping, models: Sequence[Model]) -> str:
+  """Every sampling setting that was measured, folded away."""
+  pairs = [(m.title, entry) for m in models for entry in m.row["sampling"]]
+  if len(pairs) <= len(models):
+    return ""
+  titles, entries = zip(*pairs, strict=True)
+  scores = [e["metrics"] for e in entries]
+  columns = [
+    Column("Setting", 0, [setting(e) or None for e in entries]),
+    *_speed_columns(entries),
+    *(_metric_column(results, key, scores) for key in dict.fromkeys(k for s in scores for k in s)),
+  ]
+  columns = [c._replace(group="") for c in columns]
+  summary = f"<summary>All {len(entries)} sampling settings</summary>"
+  return f"<details>{summary}{_table(columns, titles)}</details>"
+
+
+def _table(columns: Sequence[Column], titles: Sequence[str], real: bool = False) -> str:
+  """Columns side by side; grouped ones have their best value marked.
+
+  Args:
+    columns: Those without any value are left out.
+    titles: HTML at the beginning of each row.
+    real: Whether real data come first, as a row of their own.
+  """
+  columns = [c for c in columns if c.real is not None or any(v is not None for v in c.values)]
+  if not columns:
+    return ""
+  groups = [c.group for c in columns]
+  head = f"<tr><th></th>{''.join(map(_head, columns))}</tr>"
+  if any(groups):
+    top = (f'<th colspan="{groups.count(g)}">{g}</th>' for g in dict.fromkeys(groups))
+    head = f'<tr class="group"><th></th>{"".join(top)}</tr>{head}'
+  body = []
+  if real:
+    cells = "".join(_cell(c.real, c.form) for c in columns)
+    title = '<span class="swatch"></span>Real data'
+    body.append(f'<tr class="real"><th>{title}</th>{cells}</tr>')
+  for i, title in enumerate(titles):
+    cells = "".join(
+      _cell(c.values[i], c.form, c.group and c.is_best(i), c.spreads[i] if c.spreads else None)
+      for c in columns
+    )
+    body.append(f"<tr><th>{title}</th>{cells}</tr>")
+  rows = f"<thead>{head}</thead><tbody>{''.join(body)}</tbody>"
+  return f'<div class="scroll"><table>{rows}</table></div>'
+
+
+def _head(column: Column) -> str:
+  small = f"<small>{escape(column.features)}</small>" if column.features else ""
+  return f"<th>{escape(column.title)} {ARROWS[column.better]}{small}</th>"
+
+
+def _cell(value, form: Callable[[float], str], best=False, spread: float | None = None) -> str:
+  if value is None:
+    return f'<td class="none">{DASH}</td>'
+  if not verdict.is_finite(value):
+    return f"<td>{escape(value)}</td>"
+  mark = ' class="best"' if best else ""
+  small = f" <small>± {escape(form(spread))}</small>" if spread else ""
+  return f'<td{mark} title="{value}">{escape(form(value))}{small}</td>'
+
+
+def _trade_off(results: Mapping, models: Sequence[Model]) -> str:
   key = verdict.judged_by(results, verdict.QUALITY)
   if key is None:
     return ""
   metric = verdict.describe(key)
-  series = [charts.Series(f.name, f.colour, _points(f, key)) for f in families(results)]
-  floor = ((results.get("real") or {}).get("metrics") or {}).get(key)
-  floor = floor if verdict.finite(floor) else None
+  series = [charts.Series(m.name, m.colour, _points(m, key)) for m in models]
+  floor = results["real"]["metrics"].get(key)
+  floor = floor if verdict.is_finite(floor) else None
   wide, narrow = (
     charts.trade_off(series, floor, metric.label, metric.better > 0, w, h)
     for w, h in ((1040, 440), (340, 340))
   )
-  if not wide:
-    return ""
-  return (
-    '<section><h2>What quality costs</h2><p class="note">A model that samples '
-    "in steps is a curve, for it can be had faster and worse; the others are "
-    f'points.</p><div class="card"><div class="wide">{wide}</div>'
-    f'<div class="narrow">{narrow}</div></div></section>'
+  legend = "".join(
+    f"<span>{m.title}</span>" for m, s in zip(models, series, strict=True) if s.points
+  )
+  card = (
+    f'<div class="card"><div class="legend">{legend}</div><div class="wide">{wide}</div>'
+    f'<div class="narrow">{narrow}</div></div>'
+  )
+  return _section(
+    "What quality costs",
+    "A model that samples in steps is a curve, for it can be had faster and worse; "
+    "the others are points.",
+    [card] if wide else [],
   )
 
 
-def _points(f: Family, key: str) -> list[tuple[float, float, str]]:
+def _points(m: Model, key: str) -> list[tuple[float, float, str]]:
   """(seconds per 1,000 samples, quality, label), from cheap to dear."""
-  points, judged = [], verdict.judged(f.row)
-  for entry in f.row.get("sampling") or [f.entry]:
-    quality = (entry.get("metrics") or {}).get(key)
-    if quality is None and entry in (judged, f.entry):
-      quality = (f.row.get("metrics") or {}).get(key)
+  points, judged = [], verdict.judged(m.row)
+  for entry in m.row["sampling"] or [m.entry]:
+    quality = entry["metrics"].get(key)
+    if quality is None and entry in (judged, m.entry):
+      quality = m.row["metrics"].get(key)
     rate = verdict.speed(entry)
-    if verdict.finite(quality) and rate:
+    if verdict.is_finite(quality) and rate:
       points.append((1000 / rate, quality, setting(entry)))
   return sorted(points, key=lambda point: point[0])
 
 
-def _training(results: Mapping) -> str:
-  parts = []
-  for f in families(results):
-    curves = f.row.get("curves") or {}
-    drawn = [charts.lines("Loss", curves.get("loss") or {}, f.colour)]
-    drawn += [
-      charts.lines(key, {key: values or []}, f.colour)
-      for key, values in (curves.get("health") or {}).items()
-    ]
-    drawn = [f"<div>{svg}</div>" for svg in drawn if svg]
-    warnings = "".join(
-      f'<p class="warning">{escape(text)}</p>' for text in f.row.get("warnings") or []
-    )
+def _training(models: Sequence[Model]) -> str:
+  cards = []
+  for m in models:
+    curves = m.row["curves"]
+    drawn = [charts.lines("Loss", curves.get("loss") or {}, m.colour)]
+    for key, values in (curves.get("health") or {}).items():
+      drawn.append(charts.lines(key, {key: values}, m.colour))
+    drawn = "".join(f"<div>{svg}</div>" for svg in drawn if svg)
+    warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in m.row["warnings"])
     if drawn or warnings:
-      parts.append(
-        f'<div class="card family"><h3>{f.title}</h3>{warnings}'
-        f'<div class="charts">{"".join(drawn)}</div></div>'
-      )
-  if not parts:
-    return ""
-  return (
-    '<section><h2>Training</h2><p class="note">Losses of different families '
-    "do not compare; their shapes tell whether training went well.</p>"
-    f"{''.join(parts)}</section>"
+      body = f'<h3>{m.title}</h3>{warnings}<div class="charts">{drawn}</div>'
+      cards.append(f'<div class="card family">{body}</div>')
+  note = (
+    "Losses of different families do not compare; their shapes tell whether training went well."
   )
+  return _section("Training", note, cards)
 
 
-def _commands(results: Mapping) -> str:
-  parts = [
-    f'<h3 class="family">{f.title}</h3><pre>{chr(10).join(map(escape, f.row["commands"]))}</pre>'
-    for f in families(results)
-    if f.row.get("commands")
-  ]
-  if not parts:
-    return ""
-  return f"<section><h2>Do it again</h2>{''.join(parts)}</section>"
+def _commands(models: Sequence[Model]) -> str:
+  parts = []
+  for m in models:
+    if m.row["commands"]:
+      lines = "\n".join(map(escape, m.row["commands"]))
+      parts.append(f'<h3 class="family">{m.title}</h3><pre>{lines}</pre>')
+  return _section("Do it again", "", parts)
 
 
-def _made(results: Mapping) -> str:
-  """How the numbers were made, and what they mean."""
-  facts = [
-    (name.capitalize(), _listed(results.get(name)))
-    for name in (*("dataset", "features", "counts", "machine", "versions"), "created")
-  ]
-  judge = results.get("judge") or {}
-  facts += [(name.capitalize(), str(judge.get(name) or "")) for name in ("reference", "protocol")]
-  for f in families(results):
-    about = {k: f.row.get(k) for k in ("config", "workdir")}
-    settings = (f.row.get("settings") or {}).items()
-    about |= {f"sampling {k}": v for k, v in settings}
-    facts.append((f.name, _listed(about)))
-  shown = {column.title for column in measured(results)}
-  facts += [
-    (metric.label, f"{metric.meaning}.")
-    for metric in verdict.METRICS.values()
-    if metric.label in shown
-  ]
-  terms = "".join(
-    f"<dt>{escape(title)}</dt><dd>{escape(text)}</dd>" for title, text in facts if text
-  )
-  return f"<section><h2>How the numbers were made</h2><dl>{terms}</dl></section>"
+def _provenance(results: Mapping, models: Sequence[Model]) -> str:
+  """How the numbers came about, and what they mean."""
+  names = ("dataset", "features", "counts", "machine", "versions", "created")
+  facts = [(name.capitalize(), results.get(name)) for name in names]
+  facts += [(name.capitalize(), results["judge"].get(name)) for name in ("reference", "protocol")]
+  for m in models:
+    about = {k: m.row.get(k) for k in ("config", "workdir")}
+    facts.append((m.name, about | {f"sampling {k}": v for k, v in m.row["settings"].items()}))
+  columns = {column.title for column in _metric_columns(results)}
+  facts += [(m.label, f"{m.meaning}.") for m in verdict.METRICS.values() if m.label in columns]
+  terms = [(title, _listed(fact)) for title, fact in facts]
+  terms = "".join(f"<dt>{escape(k)}</dt><dd>{escape(text)}</dd>" for k, text in terms if text)
+  return _section("How the numbers were made", "", [f"<dl>{terms}</dl>"])
 
 
-def _listed(value) -> str:
+def _listed(value: Any) -> str:
   """A mapping as "key value, key value"; anything else as it is."""
   if not isinstance(value, Mapping):
     return "" if value is None else str(value)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
@@ -52,6 +52,20 @@ METRICS = {
   "kl": Metric("KL", DIVERSITY, -1, "KL divergence of the samples' modes from uniform, in nats"),
 }
 
+# The metrics that judge an axis, in order of preference, and the relative
+# difference below which models are level: noise of sampling or timing.
+AXES = {
+  QUALITY: (("frechet", "high_quality", "kid", "cas"), 0.02),
+  DIVERSITY: (("coverage", "modes", "recall"), 0.01),
+}
+SPEED_MARGIN = 0.1
+
+# What a report may lack, or hold as None, with what stands for it.
+REPORT = {"dataset": "this data", "real": {}, "counts": {}, "judge": {}, "rows": []}
+LISTS = dict.fromkeys(("sampling", "warnings", "commands"), [])
+ROW = dict.fromkeys(("metrics", "spread", "settings", "curves"), {}) | LISTS
+ENTRY = {"knobs": {}, "metrics": {}}
+
 
 class Pick(NamedTuple):
   """The best of one axis: labels of rows that are level, and the evidence."""
@@ -61,16 +75,22 @@ class Pick(NamedTuple):
   evidence: str
 
 
-# By what each axis is judged, in order of preference, and what is called
-# level: below that, the difference is noise of sampling or timing.
-AXES = {
-  QUALITY: (("frechet", "high_quality", "kid", "cas"), 0.02),
-  DIVERSITY: (("coverage", "modes", "recall"), 0.01),
-}
+def complete(results: Mapping[str, Any]) -> dict[str, Any]:
+  """A report with an empty value for each group of fields that it lacks."""
+
+  def fill(fields, defaults):
+    return {**fields, **{k: fields.get(k) or default for k, default in defaults.items()}}
+
+  report = fill(results, REPORT)
+  report["real"] = fill(report["real"], {"metrics": {}})
+  report["rows"] = [fill(row, ROW) for row in report["rows"]]
+  for row in report["rows"]:
+    row["sampling"] = [fill(entry, ENTRY) for entry in row["sampling"]]
+  return report
 
 
-def finite(value) -> bool:
-  """Is this a number that can be compared?"""
+def is_finite(value: Any) -> bool:
+  """Whether this is a number that can be compared."""
   return isinstance(value, Real) and math.isfinite(value)
 
 
@@ -87,7 +107,7 @@ def describe(key: str) -> Metric:
 
 
 def labels(rows: Sequence[Mapping]) -> list[str]:
-  """What rows are called: their family, with the name if that is not unique."""
+  """The family of each row, with the name where that is not unique."""
   families = [str(row.get("family") or row.get("name") or "?") for row in rows]
   return [
     family if families.count(family) == 1 else f"{family} ({row.get('name')})"
@@ -97,74 +117,66 @@ def labels(rows: Sequence[Mapping]) -> list[str]:
 
 def judged(row: Mapping) -> Mapping | None:
   """The entry of a row's `sampling` with the settings it was judged with."""
-  settings, sampling = row.get("settings") or {}, row.get("sampling") or []
-  for entry in sampling:
-    knobs = entry.get("knobs") or {}
-    if knobs and all(settings.get(k) == v for k, v in knobs.items()):
+  for entry in row["sampling"]:
+    knobs = entry["knobs"]
+    if knobs and all(row["settings"].get(k) == v for k, v in knobs.items()):
       return entry
-  return sampling[0] if len(sampling) == 1 else None
+  return row["sampling"][0] if len(row["sampling"]) == 1 else None
 
 
 def chosen(row: Mapping) -> Mapping:
-  """How the samples were drawn that a row's own metrics judge.
+  """The sampling settings behind a row's own metrics, with their speed.
 
   Speed and evaluations are the row's own where it has them, else those of the
   sweep's entry with the same settings: never those of other settings.
   """
-  entry = judged(row) or {"knobs": row.get("settings") or {}}
-  own = ("samples_per_second", "nfe")
-  return {**entry, **{k: row[k] for k in own if row.get(k) is not None}}
+  entry = judged(row) or {"knobs": row["settings"], "metrics": {}}
+  return {**entry, **{k: row[k] for k in ("samples_per_second", "nfe") if row.get(k) is not None}}
 
 
 def speed(entry: Mapping) -> float | None:
   """Samples a second, None if not measured."""
   value = entry.get("samples_per_second")
-  return value if finite(value) and value > 0 else None
+  return value if is_finite(value) and value > 0 else None
 
 
 def judged_by(results: Mapping, axis: str) -> str | None:
   """The metric's key that decides an axis: the first that any row has."""
-  names, features = AXES[axis][0], results.get("features")
-  keys = [
-    key
-    for row in results.get("rows") or []
-    for key, value in (row.get("metrics") or {}).items()
-    if finite(value)
-  ]
-  keys = sorted(dict.fromkeys(keys), key=lambda k: split(k)[1] != features)
-  return next((k for n in names for k in keys if split(k)[0] == n), None)
+  keys = {k: None for row in results["rows"] for k, v in row["metrics"].items() if is_finite(v)}
+  own_first = sorted(keys, key=lambda k: split(k)[1] != results.get("features"))
+  return next((k for name in AXES[axis][0] for k in own_first if split(k)[0] == name), None)
 
 
 def picks(results: Mapping) -> list[Pick]:
   """The best for quality, diversity and speed, where they were measured."""
-  rows = results.get("rows") or []
-  names, found = labels(rows), []
+  results = complete(results)
+  rows, best = results["rows"], []
+  names = labels(rows)
   for axis, (_, margin) in AXES.items():
     key = judged_by(results, axis)
     if key is None:
       continue
-    values = [(row.get("metrics") or {}).get(key) for row in rows]
-    real = ((results.get("real") or {}).get("metrics") or {}).get(key)
-    metric = describe(key)
-    winners, rest = _best(names, values, metric.better, margin)
+    metric, real = describe(key), results["real"]["metrics"].get(key)
+    values = [row["metrics"].get(key) for row in rows]
+    winners, others = _rank(names, values, metric.better, margin)
     evidence = f"{metric.label} {short(winners[0][1])}"
-    evidence += f"; real data {short(real)}" if finite(real) else ""
-    evidence += f"; next {rest[0][0]} {short(rest[0][1])}" if rest else ""
-    found.append(Pick(axis, tuple(n for n, _ in winners), evidence))
+    evidence += f"; real data {short(real)}" if is_finite(real) else ""
+    evidence += f"; next {others[0][0]} {short(others[0][1])}" if others else ""
+    best.append(Pick(axis, tuple(n for n, _ in winners), evidence))
   values = [speed(chosen(row)) for row in rows]
-  if any(map(finite, values)):
-    winners, rest = _best(names, values, 1, 0.1)
+  if any(map(is_finite, values)):
+    winners, others = _rank(names, values, 1, SPEED_MARGIN)
     evidence = f"{short(winners[0][1])} samples a second"
-    if rest:
-      times = winners[0][1] / rest[0][1]
-      evidence += f"; {short(times)} times as fast as {rest[0][0]}"
-    found.append(Pick(SPEED, tuple(n for n, _ in winners), evidence))
-  return found
+    if others:
+      ratio = winners[0][1] / others[0][1]
+      evidence += f"; {short(ratio)} times as fast as {others[0][0]}"
+    best.append(Pick(SPEED, tuple(n for n, _ in winners), evidence))
+  return best
 
 
-def _best(names, values, better: int, margin: float):
+def _rank(names, values, better: int, margin: float):
   """-> rows level with the best, and the others, each (name, value), sorted."""
-  pairs = [(n, v) for n, v in zip(names, values, strict=True) if finite(v)]
+  pairs = [(n, v) for n, v in zip(names, values, strict=True) if is_finite(v)]
   pairs.sort(key=lambda pair: -better * pair[1])
   best = pairs[0][1]
   level = [p for p in pairs if abs(p[1] - best) <= margin * abs(best)]
@@ -180,16 +192,16 @@ def short(value: float) -> str:
 
 def sentence(results: Mapping) -> str:
   """The answer: which family to choose on this data, in one sentence."""
-  data, rows = results.get("dataset") or "this data", results.get("rows") or []
-  found = picks(results)
-  if not found:
+  results = complete(results)
+  data, rows, best = results["dataset"], results["rows"], picks(results)
+  if not best:
     return f"On {data}, no model has been measured yet."
   if len(rows) == 1:
     return f"On {data}, only {labels(rows)[0]} was measured: nothing to choose."
   by_winner: dict[tuple[str, ...], list[str]] = {}
-  for pick in found:
+  for pick in best:
     by_winner.setdefault(pick.winners, []).append(pick.axis.lower())
-  parts = [f"{_either(winners)} for {_and(axes)}" for winners, axes in by_winner.items()]
+  parts = [f"{' or '.join(winners)} for {_and(axes)}" for winners, axes in by_winner.items()]
   return f"On {data}, choose {_and(parts, ', ')}."
 
 
@@ -197,7 +209,3 @@ def _and(words: Sequence[str], comma: str = " ") -> str:
   if len(words) < 2:
     return "".join(words)
   return f"{', '.join(words[:-1])}{comma}and {words[-1]}"
-
-
-def _either(words: Sequence[str]) -> str:
-  return " or ".join(words)

@@ -71,31 +71,16 @@ td.best { background: var(--good); color: var(--good-ink); font-weight: 650; }
 td.none { color: var(--muted); }
 .swatch { display: inline-block; width: 10px; height: 10px; margin-right: 8px;
   border-radius: 50%; background: var(--muted); }
-.bar-c0 { background: var(--c0); } .bar-c1 { background: var(--c1); }
-.bar-c2 { background: var(--c2); } .bar-c3 { background: var(--c3); }
-.bar-c4 { background: var(--c4); } .bar-c5 { background: var(--c5); }
-.bar-c6 { background: var(--c6); } .bar-c7 { background: var(--c7); }
 .narrow { display: none; }
 svg { display: block; width: 100%; height: auto; }
-svg text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif;
-  fill: var(--muted); }
-svg text.ink, svg text.small { fill: var(--ink); }
-svg text.small { font-size: 11.5px; } svg text.ink { font-weight: 600; }
-svg text.name { font-size: 13px; font-weight: 700; }
+svg text { font-family: system-ui, -apple-system, "Segoe UI", sans-serif; }
+svg > text { font-size: 12px; fill: var(--muted); }
 .grid { stroke: var(--rule); stroke-width: 1; }
-.scroll + .scroll { margin-top: 14px; }
 .floor { stroke: var(--muted); stroke-width: 1.5; stroke-dasharray: 5 5; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.dash1 { stroke-dasharray: 6 3; } .dash2 { stroke-dasharray: 2 3; }
-.dot { stroke: var(--card); stroke-width: 1.5; }
-.line.c0 { stroke: var(--c0); } .dot.c0, svg text.f0 { fill: var(--c0); }
-.line.c1 { stroke: var(--c1); } .dot.c1, svg text.f1 { fill: var(--c1); }
-.line.c2 { stroke: var(--c2); } .dot.c2, svg text.f2 { fill: var(--c2); }
-.line.c3 { stroke: var(--c3); } .dot.c3, svg text.f3 { fill: var(--c3); }
-.line.c4 { stroke: var(--c4); } .dot.c4, svg text.f4 { fill: var(--c4); }
-.line.c5 { stroke: var(--c5); } .dot.c5, svg text.f5 { fill: var(--c5); }
-.line.c6 { stroke: var(--c6); } .dot.c6, svg text.f6 { fill: var(--c6); }
-.line.c7 { stroke: var(--c7); } .dot.c7, svg text.f7 { fill: var(--c7); }
+.dot { stroke: var(--card); stroke-width: 1.5; fill: var(--c0); }
+.scroll + .scroll { margin-top: 14px; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin-bottom: 10px;
+  font-size: 14px; font-weight: 600; }
 .family { margin-top: 18px; }
 .charts { display: grid; gap: 12px 24px; margin-top: 10px;
   grid-template-columns: repeat(auto-fill, minmax(min(290px, 100%), 1fr)); }

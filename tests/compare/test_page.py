@@ -10,12 +10,26 @@ import numpy as np
 import pytest
 
 from jaxgen.compare import charts, verdict
-from jaxgen.compare.charts import axis, seconds, short
+from jaxgen.compare.charts import seconds, short
 from jaxgen.compare.page import render
 from jaxgen.compare.verdict import sentence
 from jaxgen.monitor import pictures
 
 F = "digits-cnn"
+
+
+@pytest.fixture(autouse=True)
+def draw_once(monkeypatch):
+  """Pages of a test share most of their charts, and drawing takes time."""
+  for name in ("lines", "trade_off"):
+    draw, charted = getattr(charts, name), {}
+
+    def remember(*args, draw=draw, charted=charted):
+      if repr(args) not in charted:
+        charted[repr(args)] = draw(*args)
+      return charted[repr(args)]
+
+    monkeypatch.setattr(charts, name, remember)
 
 
 def metrics(frechet, precision, recall, coverage, cas):
@@ -193,7 +207,7 @@ def test_every_value_is_on_the_page(results):
   assert main[5][3] == "–"  # no accuracy where there are no labels
   assert cost[2][1:] == ["12:34", "2.56M", "20,000", "1,234,567", "256 MiB"]
   assert len(settings) == 1 + 5
-  assert settings[1][1:] == ["10 steps", "10", "1,800", "0.556", "11.5"]
+  assert settings[1][1:] == ["10 steps", "1,800", "0.556", "10", "11.5"]
   text = "".join(page.text)
   for value in (
     *("jaxgen train configs/vae.py --workdir runs/vae", "a fine machine"),
@@ -294,17 +308,24 @@ def test_families_that_come_twice_are_told_apart(results):
   assert verdict.labels(results["rows"]) == ["Diffusion (diffusion)", "Diffusion (gan)", "VAE"]
 
 
-def test_axes_map_ends_and_ticks_are_round():
-  line = axis([2.0, 8.0], 0, 100)
-  assert line.at(line.lo) == 0 and line.at(line.hi) == 100
-  assert line.ticks() == [2, 4, 6, 8]
-  log = axis([0.01, 100.0], 0, 100, log=True)
-  np.testing.assert_allclose(log.at(1.0), 50)
-  np.testing.assert_allclose(log.ticks(), [0.01, 0.1, 1, 10, 100])
-  for values in ([3.0], [0.0, 0.0], [-1e-9], [1e9]):
-    assert all(map(math.isfinite, axis(values, 0, 1).ticks()))
+def test_ticks_are_short_and_no_values_are_too_odd():
   assert [short(v) for v in (0.25, 1500, 20_000, 3e6)] == ["0.25", "1500", "20k", "3M"]
   assert [seconds(v) for v in (0.01, 40, 900)] == ["10 ms", "40 s", "15 min"]
+  for values in ([3.0], [0.0, 0.0], [-1e-9], [1e9], [1e-9, 1e9]):
+    assert charts.lines("x", {"a": list(enumerate(values))}, 0)
+  chart = charts.lines("x", {"a": [[0, 2.0], [100, 8.0]]}, 0)
+  assert [t for t, _ in words(chart)] == ["0", "50", "100", "2", "4", "6", "8", "x"]
+
+
+def words(chart):
+  """Texts of a chart -> (text, box as (left, right, bottom)), in its pixels."""
+  found = re.findall(
+    r'<text style="([^"]*)" x="([-\d.]+)" y="([-\d.]+)"[^>]*>([^<]*)</text>', chart
+  )
+  for style, x, y, text in found:
+    wide = 6.0 * len(text)
+    left = {"middle": wide / 2, "end": wide}.get(re.search("anchor: ([a-z]*)|$", style)[1], 0)
+    yield text, (float(x) - left, float(x) - left + wide, float(y))
 
 
 def test_charts_without_data_are_left_out():
@@ -313,21 +334,27 @@ def test_charts_without_data_are_left_out():
   assert charts.trade_off([empty], 1.0, "y", False, 400, 300) == ""
 
 
-def test_labels_in_the_trade_off_do_not_collide():
+def test_charts_are_in_the_colours_and_the_font_of_the_page():
+  chart = charts.lines("x", {"a": [[1, 2.0], [2, 3.0]], "_b": [[1, 1.0]]}, 3)
+  assert "var(--c3)" in chart and "var(--muted)" in chart and "font-family" not in chart
+  assert not re.search("#(?!000000)[0-9a-f]{6}", chart)
+  assert {"\N{ZERO WIDTH SPACE}a", "\N{ZERO WIDTH SPACE}_b"} <= {text for text, _ in words(chart)}
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_labels_in_the_trade_off_do_not_collide(up):
   points = [(n / 10, 100 / n, f"{n} steps") for n in (5, 10, 25, 50, 100)]
+  points = [(x, 20 - y if up else y, text) for x, y, text in points]
   series = [
     charts.Series("Diffusion", 0, points),
-    charts.Series("GAN", 1, [(0.02, 4.0, "one pass")]),
-    charts.Series("VAE", 2, [(0.02, 4.1, "one pass")]),
+    charts.Series("another", 1, [(x * 1.01, y, text) for x, y, text in points]),
+    charts.Series("GAN", 2, [(0.02, 4.0, "one pass")]),
   ]
-  page = charts.trade_off(series, 0.9, "Fréchet", False, 340, 340)
-  found = re.findall(
-    r'<text class="(?:small|name \w+)" x="([\d.]+)" y="([\d.]+)" '
-    r'text-anchor="middle">([^<]*)',
-    page,
-  )
-  assert {t for *_, t in found} >= {"Diffusion", "GAN", "VAE", "5 steps", "100"}
-  boxes = [(float(a), float(b), 6.0 * len(t)) for a, b, t in found]
-  for i, (x0, y0, w0) in enumerate(boxes):
-    for x1, y1, w1 in boxes[:i]:
-      assert abs(y0 - y1) >= 11 or abs(x0 - x1) * 2 >= w0 + w1
+  chart = charts.trade_off(series, 0.9, "Fréchet", up, 340, 340)
+  texts = dict(words(chart))
+  assert {"5 steps", "100", "real data 0.9", "0.1 s"} <= set(texts)
+  assert "<title>GAN, one pass: 4, 20 ms</title>" in chart
+  for i, (left, right, y) in enumerate(texts.values()):
+    assert left >= 0 and right <= 345
+    for other_left, other_right, other_y in list(texts.values())[:i]:
+      assert abs(y - other_y) >= 10 or left >= other_right or right <= other_left
