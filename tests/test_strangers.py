@@ -15,8 +15,8 @@ from jaxgen import config, forms
 from jaxgen import train as training
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.compare import modes, sweep
-from jaxgen.compare.compare import check_alike, command, curves
-from jaxgen.compare.compare import trained as entries
+from jaxgen.compare.comparison import check_alike, command, curves
+from jaxgen.compare.comparison import train_entries as entries
 from jaxgen.compare.page import render
 from jaxgen.errors import UserError, guarding, printable
 from jaxgen.evaluation import cards
@@ -299,8 +299,8 @@ STUDY = [
   },
 ]
 FILES = {  # of JSON that is kept: what reads it, a good one
-  "sweep.json": (sweep.known, SWEEP),
-  "modes.json": (modes.earlier, MODES),
+  "sweep.json": (sweep.read_rows, SWEEP),
+  "modes.json": (modes.read_modes, MODES),
   "card.json": (lambda path: cards.rank({"a": cards.load(path)}), CARD),
   "cascade.json": (lambda path: stages_of(path.parent), CASCADE),
   "study.jsonl": (record.read, STUDY),
@@ -417,10 +417,10 @@ def test_stored_json_that_is_none(name, tmp_path):
 
 def test_scores_that_were_not_finite_are_numbers_again(tmp_path):
   put(tmp_path / "sweep.json", SWEEP)
-  (row,) = sweep.known(tmp_path / "sweep.json")
+  (row,) = sweep.read_rows(tmp_path / "sweep.json")
   assert np.isnan(row["scores"]["kl"]) and row["scores"]["modes"] == 8
   put(tmp_path / "modes.json", MODES)
-  (row,) = modes.earlier(tmp_path / "modes.json")["rows"]
+  (row,) = modes.read_modes(tmp_path / "modes.json")["rows"]
   assert np.isnan(row["scores"]["kl"])
   assert "inf" in cards.rank({"a": CARD}) and "3*" in cards.rank({"a": CARD})
 

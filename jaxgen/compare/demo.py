@@ -7,7 +7,7 @@ Trains the three families, judges them and writes demo/report.html.
 
 from absl import flags
 
-from jaxgen.compare import compare
+from jaxgen.compare.comparison import compare
 
 FAMILIES = ("digits_diffusion", "digits_gan", "digits_vae")
 
@@ -21,4 +21,4 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
   """The verb."""
   suffix = ":debug" if values.debug else ""
-  compare.compare([f"configs/{name}.py{suffix}" for name in FAMILIES], (), values.out)
+  compare([f"configs/{name}.py{suffix}" for name in FAMILIES], (), values.out)

@@ -17,25 +17,24 @@ evaluations, what is swept over first is drawn to the right.
 import functools
 import itertools
 import pathlib
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from absl import flags
 
-from jaxgen import files, forms
+from jaxgen import files
 from jaxgen.bench.device import machine
+from jaxgen.compare.rows import Row, announce, draw, read_results
 from jaxgen.errors import UserError, nearest, printable
 from jaxgen.evaluation import restoration
 from jaxgen.evaluation.judge import Judge, means, open_judge, spreads
 from jaxgen.forms import NUMBER, Each
-from jaxgen.monitor import pictures, results
+from jaxgen.monitor import pictures, table
+from jaxgen.monitor.results import check_report
 from jaxgen.sampling import latents
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.stages import data_of
 
-Row = dict[str, Any]
 FORM = {
   "rows": [
     {
@@ -47,6 +46,7 @@ FORM = {
   ]
 }
 SHARES = ("precision", "recall", "coverage", "cas", "high_quality")
+UNGUIDED = {"guidance": 1.0, "scale": 0.0}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -64,18 +64,13 @@ def define(values: flags.FlagValues) -> None:
   lists("samplers", [], "by name; default: the config's")
   lists("nfe", [], "network evaluations of an unguided sample, at the most")
   flags.DEFINE_multi_string("over", [], "knob=value,value,...; repeatable", flag_values=values)
-  flags.DEFINE_integer(
-    "num",
-    None,
-    "samples for each row; default: as many as the training split has",
-    flag_values=values,
-  )
-  flags.DEFINE_integer("seed", 0, "of the samples", flag_values=values)
-  flags.DEFINE_integer(
+  whole = functools.partial(flags.DEFINE_integer, flag_values=values)
+  whole("num", None, "samples for each row; default: as many as the training split has")
+  whole("seed", 0, "of the samples")
+  whole(
     "standing",
     None,
     "GANs: batches of 256 that settle batch norm's statistics anew for every truncation",
-    flag_values=values,
   )
 
 
@@ -85,10 +80,10 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("sweep needs --workdir=W and --out=FOLDER")
   key_of(values.seed)
   home = pathlib.Path(values.out)
-  results.check_report(home, "sweep.json", ("sweep.md", "sweep.png"))
+  check_report(home, "sweep.json", ("sweep.md", "sweep.png"))
   nfes, over = numbers("nfe", values.nfe), dict(map(parse, values.over))
   data, judge = data_of(values.workdir), None
-  rows = known(home / "sweep.json")
+  rows = read_rows(home / "sweep.json")
   for sampler in values.samplers or [None]:
     model = load(
       values.workdir,
@@ -100,19 +95,20 @@ def main(values: flags.FlagValues) -> None:
     if judge is None:
       judge = judge_of(model, data, values)
       floor = means(judge.floor())
-      metrics = chosen(values.metrics, floor)
-    for knobs in settings(model, nfes, over):
+      metrics = choose_metrics(values.metrics, floor)
+    for knobs in combinations(model, nfes, over):
       settled = latents.with_standing_stats(model, values.standing, knobs)
       card = settled.card | {"family": type(model.model).__name__}
-      told = {"card": card, "knobs": knobs, "seed": values.seed, "num": values.num or judge.count}
-      if any(row["told"] == told for row in rows):
+      spec = {"card": card, "knobs": knobs, "seed": values.seed, "num": values.num or judge.count}
+      if any(row["told"] == spec for row in rows):
         continue
-      rows.append({"told": told} | judged(settled, judge, told))
-      tell(rows[-1])
-      files.write_json(
-        home / "sweep.json",
-        {"machine": machine(), "judge": judge.card, "floor": floor, "rows": rows},
-      )
+      row = measure(settled, judge, spec)
+      rows.append(row)
+      metric, score = next(iter(row["scores"].items()))
+      cost = f"{row['nfe']} evaluations: {metric} {score:.4g} in {row['seconds']:.0f} s"
+      announce("sweep", f"{label(row)} {cost}")
+      card = {"machine": machine(), "judge": judge.card, "floor": floor, "rows": rows}
+      files.write_json(home / "sweep.json", card)
   publish(home, rows, floor, metrics, judge)
 
 
@@ -124,28 +120,21 @@ def judge_of(model: Sampler, data: Any, values: flags.FlagValues) -> Judge:
   return open_judge(data, values.judge)
 
 
-def chosen(wanted: Sequence[str], known: Iterable[str]) -> list[str]:
+def choose_metrics(names: Sequence[str], metrics: Iterable[str]) -> list[str]:
   """Metrics by name, or by the part of it before "@"; the first by default."""
-  known = list(known)
-  found = [next((k for k in known if w in (k, k.partition("@")[0])), None) for w in wanted]
-  for name, metric in zip(wanted, found, strict=True):
+  metrics = list(metrics)
+  chosen = []
+  for name in names:
+    metric = next((m for m in metrics if name in (m, m.partition("@")[0])), None)
     if metric is None:
-      raise UserError(f"--metrics={name}: there is no such metric here" + nearest(name, known))
-  return found or known[:1]
+      raise UserError(f"--metrics={name}: there is no such metric here" + nearest(name, metrics))
+    chosen.append(metric)
+  return chosen or metrics[:1]
 
 
-def known(path: pathlib.Path) -> list[Row]:
-  """The rows that are there already."""
-  try:
-    rows = forms.read(
-      path, FORM, lambda why: f"{path} is no result of a sweep ({why}): move it away"
-    )["rows"]
-  except FileNotFoundError:
-    return []
-  return [
-    row | {k: {m: forms.number(v) for m, v in row[k].items()} for k in ("scores", "spread")}
-    for row in rows
-  ]
+def read_rows(path: pathlib.Path) -> list[Row]:
+  """The rows of earlier runs."""
+  return read_results(path, FORM, "a sweep")["rows"]
 
 
 def parse(text: str) -> tuple[str, list[float]]:
@@ -164,59 +153,44 @@ def numbers(flag: str, words: Sequence[str]) -> list[float]:
     raise UserError(f"--{flag}={','.join(words)}: want numbers") from None
 
 
-def settings(
+def combinations(
   model: Sampler, nfes: Sequence[float], over: dict[str, Sequence[float]]
-) -> Iterator[dict[str, float]]:
+) -> list[dict[str, float]]:
   """Every combination of knobs, checked before the first is sampled."""
-  plain = {"guidance": 1.0, "scale": 0.0}  # what leaves a model unguided
-  plain = {k: v for k, v in plain.items() if k in model.model.knobs}
   if nfes:
     if "steps" not in model.model.knobs:
       raise UserError(f"a {type(model.model).__name__} does not sample in steps: leave --nfe")
-    over = over | {"steps": [longest(model, n, plain) for n in nfes]}
-  combinations = [
-    dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())
-  ]
-  for knobs in combinations:
+    over = over | {"steps": [most_steps(model, n) for n in nfes]}
+  every = [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
+  for knobs in every:
     model.settings(knobs)
-  yield from combinations
+  return every
 
 
-def longest(model: Sampler, nfe: float, plain: dict[str, float]) -> float:
-  """The most steps that evaluate the network `nfe` times at the most."""
+def most_steps(model: Sampler, nfe: float) -> float:
+  """The most steps that evaluate the network `nfe` times, unguided, at the most."""
+  unguided = {k: v for k, v in UNGUIDED.items() if k in model.model.knobs}
   for steps in range(int(nfe), 0, -1):
-    if model.model.nfe(**plain | {"steps": steps}) <= nfe:
+    if model.model.nfe(**unguided | {"steps": steps}) <= nfe:
       return float(steps)
   raise UserError(f"--nfe={nfe:g}: this sampler takes more for a single step")
 
 
-def judged(model: Sampler, judge: Judge, told: dict[str, Any]) -> Row:
-  """Samples and their scores."""
-  given, n = {}, told["num"]
+def measure(model: Sampler, judge: Judge, spec: dict[str, Any]) -> Row:
+  """Samples by a row's `spec`, and their scores."""
+  n, conditions = spec["num"], {}
   y = model.labels(n, None)
   if isinstance(judge, restoration.Pairs):
-    y, given = judge.conditions(model, n)
-  begun = time.perf_counter()
-  x = model.sample(told["seed"], n, y, **told["knobs"], **given)
-  took = time.perf_counter() - begun
+    y, conditions = judge.conditions(model, n)
+  x, seconds = draw(model, spec["seed"], n, y, **spec["knobs"], **conditions)
   scores = judge.scores(x, y, cas=False)
   return {
-    "nfe": model.model.nfe(**told["knobs"]),
-    "seconds": took,
+    "told": spec,
+    "nfe": model.model.nfe(**spec["knobs"]),
+    "seconds": seconds,
     "scores": means(scores),
     "spread": spreads(scores),
   }
-
-
-def tell(row: Row) -> None:
-  """Progress, on stderr."""
-  first = next(iter(row["scores"]))
-  print(
-    f"[sweep] {label(row)} {row['nfe']} evaluations: {first} "
-    f"{row['scores'][first]:.4g} in {row['seconds']:.0f} s",
-    file=sys.stderr,
-    flush=True,
-  )
 
 
 def label(row: Row, axis: str = "steps") -> str:
@@ -224,9 +198,8 @@ def label(row: Row, axis: str = "steps") -> str:
   card, knobs = row["told"]["card"], row["told"]["knobs"]
   words = [str(card.get("sampler") or card["family"]).rpartition(".")[2]]
   words += [w for w in (card.get("respacing"), "classifier" if card.get("classifier") else "") if w]
-  return printable(
-    " ".join(words + [f"{k}={v:g}" for k, v in knobs.items() if k not in ("steps", axis)])
-  )
+  words += [f"{k}={v:g}" for k, v in knobs.items() if k not in ("steps", axis)]
+  return printable(" ".join(words))
 
 
 def axis_of(rows: Sequence[Row]) -> str:
@@ -247,47 +220,50 @@ def publish(
   judge: Judge,
 ) -> None:
   """The table, also on stdout, and the plot."""
-  axis = axis_of(rows)
-  right = "evaluations" if axis == "steps" else axis
-  curves: dict[str, dict[float, str]] = {}
+  axis, names = axis_of(rows), ", ".join(metrics)
+  cells: dict[str, dict[float, str]] = {}
   points: dict[str, list[tuple[float, float]]] = {}
   for row, metric in itertools.product(rows, metrics):
-    at = row["nfe"] if axis == "steps" else row["told"]["knobs"].get(axis)
-    if at is None or metric not in row["scores"]:
+    x = row["nfe"] if axis == "steps" else row["told"]["knobs"].get(axis)
+    if x is None or metric not in row["scores"]:
       continue
-    spread = row["spread"].get(metric)
-    text = f"{row['scores'][metric]:.3g}" + (f" ± {spread:.1g}" if spread else "")
-    name = label(row, axis) + (f" {metric}" if len(metrics) > 1 else "")
-    curves.setdefault(name, {})[at] = text
-    points.setdefault(name, []).append((at, row["scores"][metric]))
-  columns = {n: n for curve in curves.values() for n in curve}
-  if axis == "steps":
-    columns = rounded(set(columns))
-  order = sorted({*columns.values()})
-  lines = [[right, *(f"{n:g}" for n in order)], ["---", *["---:"] * len(order)]]
-  for name, curve in curves.items():
-    cells = {columns[n]: text for n, text in curve.items()}
-    lines.append([name, *(cells.get(n, "") for n in order)])
-  text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-  named = getattr(judge, "floor_name", "real test data")
+    y, spread = row["scores"][metric], row["spread"].get(metric)
+    curve = label(row, axis) + (f" {metric}" if len(metrics) > 1 else "")
+    points.setdefault(curve, []).append((x, y))
+    cells.setdefault(curve, {})[x] = f"{y:.3g}" + (f" ± {spread:.1g}" if spread else "")
+  title = judge.floor_name if isinstance(judge, restoration.Pairs) else "real test data"
   real = ", ".join(f"{m} {floor[m]:.3g}" for m in metrics)
-  text = f"{', '.join(metrics)} ({named}: {real})\n\n{text}\n"
+  text = f"{names} ({title}: {real})\n\n{table_of(cells, axis)}\n"
   files.write_text(home / "sweep.md", text)
   pictures.save_png(
     home / "sweep.png",
     pictures.curves(
       points,
       x="network evaluations" if axis == "steps" else axis,
-      y=", ".join(metrics),
+      y=names,
       floor=floor[metrics[0]] if len(metrics) == 1 else None,
-      floor_name=named,
+      floor_name=title,
       shares=all(m.partition("@")[0] in SHARES for m in metrics),
     ),
   )
   print(text)
 
 
-def rounded(numbers: set[float]) -> dict[float, float]:
+def table_of(cells: dict[str, dict[float, str]], axis: str) -> str:
+  """{curve: {x: cell}} in Markdown; curves may share a column (`columns_of`)."""
+  columns = {x: x for curve in cells.values() for x in curve}
+  if axis == "steps":
+    columns = columns_of(set(columns))
+  order = sorted(set(columns.values()))
+  lines = []
+  for name, curve in cells.items():
+    by_column = {columns[x]: text for x, text in curve.items()}
+    lines.append([name, *(by_column.get(n, "") for n in order)])
+  head = ["evaluations" if axis == "steps" else axis, *(f"{n:g}" for n in order)]
+  return table.markdown(head, lines)
+
+
+def columns_of(numbers: set[float]) -> dict[float, float]:
   """{n: its column}: Heun's 49 evaluations stand in the column of 50."""
   columns: dict[float, float] = {}
   for n in sorted(numbers, reverse=True):

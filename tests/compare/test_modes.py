@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import types
 
 import numpy as np
 import PIL.Image
@@ -29,29 +30,20 @@ def test_every_pair_is_a_config(data, rule):
   assert c.data.classes == 0  # nobody is told the modes
 
 
-def settings():
-  """configs/modes.py itself."""
-  spec = importlib.util.spec_from_file_location("modes_config", ROOT / "configs" / "modes.py")
-  config.share_siblings(str(ROOT / "configs" / "modes.py"))
+def test_only_the_rule_differs():
+  path = str(ROOT / "configs" / "modes.py")
+  spec = importlib.util.spec_from_file_location("modes_config", path)
+  config.share_siblings(path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module
-
-
-def test_the_verb_knows_the_configs_names():
-  c = settings()
-  assert list(c.SOURCES) == list(modes.DATA)
-  assert [*c.RULES, *c.FAMILIES] == list(modes.RULES)
-
-
-def test_only_the_rule_differs():
+  assert list(module.SOURCES) == list(modes.DATA)
+  assert [*module.RULES, *module.FAMILIES] == list(modes.RULES)
   for data in modes.DATA:
-    games = [config.load(f"configs/modes.py:{data}-{rule}") for rule in settings().RULES]
+    games = [config.load(f"configs/modes.py:{data}-{rule}") for rule in module.RULES]
     for part in ("gen", "disc", "z_dim"):
       assert len({str(c.model[part]) for c in games}) == 1
-    assert (
-      len({(c.steps, c.batch, str(c.ema), c.optim.gen.lr, c.optim.disc.lr) for c in games}) == 1
-    )
+    rates = {(c.steps, c.batch, str(c.ema), c.optim.gen.lr, c.optim.disc.lr) for c in games}
+    assert len(rates) == 1
 
 
 @pytest.mark.parametrize("arg", ["ring9-hinge", "hing", "stacked"])
@@ -62,12 +54,8 @@ def test_strange_arguments_are_told_the_names(arg):
 
 @pytest.fixture
 def run(tmp_path, capsys, monkeypatch):
-  def verb(*argv):
-    return call(
-      capsys, monkeypatch, "modes", f"--out={tmp_path / 'out'}", "--debug", "--num=256", *argv
-    )
-
-  return verb
+  common = (f"--out={tmp_path / 'out'}", "--debug", "--num=256")
+  return lambda *argv: call(capsys, monkeypatch, "modes", *common, *argv)
 
 
 def test_rows_are_made_once(run, tmp_path):
@@ -94,7 +82,7 @@ def test_rows_are_made_once(run, tmp_path):
   after = json.loads((home / "modes.json").read_text())["rows"][0]
   assert after["scores"] == row["scores"]
   assert after["train_seconds"] == row["train_seconds"]
-  assert modes.kept(home, row).shape == (256, 2)
+  assert modes.read_samples(home, row).shape == (256, 2)
   # Another rule is added; more seeds have a spread.
   status, out, lines = run("--data=ring8", "--rules=hinge,vae", "--seeds=2")
   assert [line.split()[1] for line in lines if line.endswith(" 20 steps")] == [
@@ -118,11 +106,8 @@ def test_a_rule_that_diverges_is_a_row(run, tmp_path, monkeypatch):
 
 
 def test_what_was_stopped_is_not_judged(run, tmp_path, monkeypatch):
-  import types
-
-  monkeypatch.setattr(
-    modes.train, "train", lambda c, workdir, quiet: types.SimpleNamespace(step=np.int32(7))
-  )
+  state = types.SimpleNamespace(step=np.int32(7))
+  monkeypatch.setattr(modes.train, "train", lambda c, workdir, quiet: state)
   status, _, lines = run("--data=ring8", "--rules=minimax")
   assert status == 2 and "stopped at step 7" in lines[-1]
   assert not (tmp_path / "out" / "modes.json").exists()
@@ -139,13 +124,10 @@ def test_what_was_stopped_is_not_judged(run, tmp_path, monkeypatch):
     (["--seeds=two"], "whole number"),
   ],
 )
-def test_slips_are_one_line(run, tmp_path, flags, says):
+def test_slips_are_one_line(run, tmp_path, flags, says, capsys, monkeypatch):
   status, _, lines = run(*flags)
   assert status == 2 and len(lines) == 1 and says in lines[0]
   assert not (tmp_path / "out").exists()
-
-
-def test_the_folder_must_be_said(capsys, monkeypatch):
   status, _, lines = call(capsys, monkeypatch, "modes")
   assert status == 2 and lines == ["jaxgen: modes needs --out=FOLDER"]
 
@@ -204,9 +186,8 @@ def test_the_picture_has_a_panel_for_every_rule(tmp_path):
   for data, source in (("ring8", "points:ring8"), ("stacked", "stacked_digits")):
     c = {"data": {"source": source}}
     rows.append(row(data, "vae", 0) | {"config": c})
-    x = (
-      rng.normal(size=(50, 2)) if data == "ring8" else rng.integers(0, 256, (30, 8, 8, 3), np.uint8)
-    )
+    x = rng.integers(0, 256, (30, 8, 8, 3), np.uint8)
+    x = rng.normal(size=(50, 2)) if data == "ring8" else x
     (tmp_path / modes.name(rows[-1])).mkdir()
     np.savez(tmp_path / modes.name(rows[-1]) / "samples.npz", x)
   rows.append(row("ring8", "wgan", 0) | {"config": c, "diverged": "so"})

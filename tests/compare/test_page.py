@@ -16,6 +16,8 @@ from jaxgen.compare.verdict import sentence
 from jaxgen.monitor import pictures
 
 F = "digits-cnn"
+FRECHET = f"frechet@{F}"
+NAMES = ("frechet", "precision", "recall", "coverage", "cas")
 
 
 @pytest.fixture(autouse=True)
@@ -32,18 +34,12 @@ def draw_once(monkeypatch):
     monkeypatch.setattr(charts, name, remember)
 
 
-def metrics(frechet, precision, recall, coverage, cas):
-  values = {
-    "frechet": frechet,
-    "precision": precision,
-    "recall": recall,
-    "coverage": coverage,
-    "cas": cas,
-  }
-  return {f"{k}@{F}": v for k, v in values.items()}
+def metrics(*values):
+  return {f"{k}@{F}": v for k, v in zip(NAMES, values, strict=True)}
 
 
-def row(name, family, numbers, speeds, **more):
+def row(name, family, numbers, rate=None, **more):
+  entry = {"label": "one pass", "knobs": {}, "nfe": 1, "samples_per_second": rate}
   return {
     "name": name,
     "family": family,
@@ -58,9 +54,7 @@ def row(name, family, numbers, speeds, **more):
     "grid": name,
     "metrics": numbers,
     "settings": {},
-    "sampling": [
-      {"label": "one pass", "knobs": {}, "nfe": 1, "samples_per_second": v} for v in speeds
-    ],
+    "sampling": [entry],
     "curves": {
       "loss": {"net/loss": [[10, 1.0], [20, 0.5]]},
       "health": {"net/grad_norm": [[10, 3.0], [20, math.nan]]},
@@ -70,26 +64,19 @@ def row(name, family, numbers, speeds, **more):
   }
 
 
+def steps(n):
+  return {
+    "label": f"{n} steps",
+    "knobs": {"steps": n},
+    "nfe": n,
+    "samples_per_second": 18_000 / n,
+    "metrics": {FRECHET: 1.5 + 100 / n},
+  }
+
+
 @pytest.fixture
 def results():
-  steps = [
-    {
-      "label": f"{n} steps",
-      "knobs": {"steps": n},
-      "nfe": n,
-      "samples_per_second": 18_000 / n,
-      "metrics": {f"frechet@{F}": 1.5 + 100 / n},
-    }
-    for n in (10, 50, 250)
-  ]
-  diffusion = row(
-    "diffusion",
-    "Diffusion",
-    metrics(1.934, 0.941, 0.913, 0.952, 0.948),
-    [],
-    settings={"steps": 50, "eta": 0.0},
-    sampling=steps,
-  )
+  how = {"settings": {"steps": 50, "eta": 0.0}, "sampling": [steps(n) for n in (10, 50, 250)]}
   return {
     "dataset": "digits",
     "features": F,
@@ -99,9 +86,9 @@ def results():
     "counts": {"generated": 797},
     "real": {"grid": "real", "metrics": metrics(0.871, 0.962, 0.958, 0.981, 1)},
     "rows": [
-      diffusion,
-      row("gan", "GAN", metrics(4.12, 0.951, 0.701, 0.842, 0.881), [40_000]),
-      row("vae", "VAE", metrics(11.4, 0.802, 0.654, 0.688, None), [61_234]),
+      row("diffusion", "Diffusion", metrics(1.934, 0.941, 0.913, 0.952, 0.948), **how),
+      row("gan", "GAN", metrics(4.12, 0.951, 0.701, 0.842, 0.881), 40_000),
+      row("vae", "VAE", metrics(11.4, 0.802, 0.654, 0.688, None), 61_234),
     ],
   }
 
@@ -111,8 +98,7 @@ class Page(HTMLParser):
 
   def __init__(self, page):
     super().__init__()
-    self.open, self.tags, self.links, self.text = [], [], [], []
-    self.tables = []
+    self.open, self.tags, self.links, self.text, self.tables = [], [], [], [], []
     self.feed(page)
     assert not self.open
 
@@ -155,7 +141,7 @@ def test_the_answer_stands_at_the_top(results):
 
 
 def test_what_is_level_is_not_ranked(results):
-  results["rows"][1]["metrics"][f"frechet@{F}"] = 1.934 * 1.01
+  results["rows"][1]["metrics"][FRECHET] = 1.934 * 1.01
   results["rows"][1]["sampling"][0]["samples_per_second"] = 60_000
   quality, _, speed = verdict.picks(results)
   assert quality.winners == ("Diffusion", "GAN")
@@ -164,27 +150,23 @@ def test_what_is_level_is_not_ranked(results):
 
 def test_the_direction_of_each_metric(results):
   results["rows"] = [
-    row("a", "A", {"high_quality": 0.9, "modes": 3}, [1.0]),
-    row("b", "B", {"high_quality": 0.2, "modes": 8}, [1.0]),
+    row("a", "A", {"high_quality": 0.9, "modes": 3}, 1.0),
+    row("b", "B", {"high_quality": 0.2, "modes": 8}, 1.0),
   ]
   quality, diversity, _ = verdict.picks(results)
   assert quality.winners == ("A",) and diversity.winners == ("B",)
-  known = verdict.METRICS
-  worse = {k for k, m in known.items() if m.better < 0}
+  worse = {k for k, m in verdict.METRICS.items() if m.better < 0}
   assert worse == {"frechet", "kid", "kl"}
 
 
 def test_speed_is_that_of_the_settings_that_were_judged(results):
-  entry = verdict.chosen(results["rows"][0])
+  diffusion = results["rows"][0]
+  entry = verdict.chosen(diffusion)
   assert entry["label"] == "50 steps"
   assert verdict.speed(entry) == 360
-  own = results["rows"][0] | {"samples_per_second": 355.0}
-  assert verdict.speed(verdict.chosen(own)) == 355
-  other = results["rows"][0] | {"settings": {"steps": 7}}
-  assert verdict.speed(verdict.chosen(other)) is None
-
-
-def test_a_model_without_a_sweep_is_a_point(results):
+  assert verdict.speed(verdict.chosen(diffusion | {"samples_per_second": 355.0})) == 355
+  assert verdict.speed(verdict.chosen(diffusion | {"settings": {"steps": 7}})) is None
+  # Without a sweep there is one point.
   results["rows"][2] |= {"sampling": None, "samples_per_second": 1000.0}
   assert "VAE: 11.4, 1 s" in render(results)
 
@@ -192,18 +174,13 @@ def test_a_model_without_a_sweep_is_a_point(results):
 def test_every_value_is_on_the_page(results):
   page = Page(render(results, {"real": png()}))
   main, cost, settings = page.tables
-  assert [r[0] for r in main[2:]] == [
-    "Real data",
-    "Diffusion50 steps",
-    "GANone pass",
-    "VAEone pass",
-  ]
+  titles = ["Real data", "Diffusion50 steps", "GANone pass", "VAEone pass"]
+  assert [r[0] for r in main[2:]] == titles
   heads = ["Fréchet ↓", "Precision ↑", "CAS ↑", "Recall ↑", "Coverage ↑"]
   speeds = ["Samples / s ↑", "s / 1,000 ↓", "Evaluations ↓"]
   assert main[1][1:] == heads + speeds
   assert main[2][1:] == ["0.871", "0.962", "1", "0.958", "0.981"] + ["–"] * 3
-  want = ["1.93", "0.941", "0.948", "0.913", "0.952", "360", "2.78", "50"]
-  assert main[3][1:] == want
+  assert main[3][1:] == ["1.93", "0.941", "0.948", "0.913", "0.952", "360", "2.78", "50"]
   assert main[5][3] == "–"  # no accuracy where there are no labels
   assert cost[2][1:] == ["12:34", "2.56M", "20,000", "1,234,567", "256 MiB"]
   assert len(settings) == 1 + 5
@@ -218,56 +195,53 @@ def test_every_value_is_on_the_page(results):
 
 
 def test_the_best_of_each_column_is_marked_and_real_data_never(results):
-  page = render(results)
-  best = re.findall(r'<td class="best" title="([^"]*)"', page)
-  frechet, precision = "1.934", "0.951"
-  assert frechet in best and precision in best and "61234" in best
+  best = re.findall(r'<td class="best" title="([^"]*)"', render(results))
+  assert {"1.934", "0.951", "61234"} <= set(best)
   assert "0.871" not in best and "4.12" not in best
 
 
 def test_nothing_is_fetched(results):
-  images = {"real": png(), "diffusion": png(1), "gan": png(2), "vae": png(3)}
-  page = render(results, images)
+  page = render(results, {"real": png(), "diffusion": png(1), "gan": png(2), "vae": png(3)})
   parsed = Page(page)
   assert len(parsed.links) == 4
   assert all(v.startswith("data:image/png;base64,") for v in parsed.links)
   assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
-  assert not re.search(r"https?:|url\(|@import|//[a-z]", _without_data(page))
-
-
-def _without_data(page):
-  return re.sub(r"data:image/png;base64,[^\"]*", "", page)
+  page = re.sub(r"data:image/png;base64,[^\"]*", "", page)
+  assert not re.search(r"https?:|url\(|@import|//[a-z]", page)
 
 
 def test_whatever_is_missing_becomes_a_dash_and_never_a_crash(results):
-  whole = copy.deepcopy(results)
-  for key in whole:
-    Page(render({k: v for k, v in whole.items() if k != key}))
-    Page(render(whole | {key: None}))
-  for key in whole["rows"][0]:
+  complete = copy.deepcopy(results)
+
+  def without(place, key):
+    """The report with a value that is null, and without it."""
     for value in (None, ...):
-      rows = copy.deepcopy(whole["rows"])
-      rows[0][key] = value
+      report = copy.deepcopy(complete)
+      fields = place(report)
+      fields[key] = value
       if value is ...:
-        del rows[0][key]
-      Page(render(whole | {"rows": rows}))
+        del fields[key]
+      Page(render(report))
+
+  for key in complete:
+    without(lambda report: report, key)
+  for key in complete["rows"][0]:
+    without(lambda report: report["rows"][0], key)
   for key in ("label", "knobs", "nfe", "samples_per_second", "metrics"):
-    rows = copy.deepcopy(whole["rows"])
-    rows[0]["sampling"][1][key] = None
-    Page(render(whole | {"rows": rows}))
+    without(lambda report: report["rows"][0]["sampling"][1], key)
   results["rows"].append({})
-  page = Page(render(results))
-  assert set(page.tables[0][6][1:]) == {"–"}
+  assert set(Page(render(results)).tables[0][6][1:]) == {"–"}
   assert "no model has been measured" in "".join(Page(render({})).text)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 0.0, -1e-5])
 def test_odd_numbers_do_no_harm(results, bad):
-  results["rows"][0]["metrics"][f"frechet@{F}"] = bad
-  results["rows"][0]["sampling"][0]["metrics"][f"frechet@{F}"] = bad
-  results["rows"][0]["sampling"][0]["samples_per_second"] = bad
-  results["rows"][1]["curves"]["loss"]["net/loss"] = [[1, bad], [2, None]]
-  results["rows"][2]["curves"]["loss"] = {"net/loss": None}
+  diffusion, gan, vae = results["rows"]
+  diffusion["metrics"][FRECHET] = bad
+  diffusion["sampling"][0]["metrics"][FRECHET] = bad
+  diffusion["sampling"][0]["samples_per_second"] = bad
+  gan["curves"]["loss"]["net/loss"] = [[1, bad], [2, None]]
+  vae["curves"]["loss"] = {"net/loss": None}
   page = Page(render(results))
   if not math.isfinite(bad):
     assert page.tables[0][3][1] == str(bad)
@@ -292,8 +266,7 @@ def test_hostile_names_are_text(results):
   one |= {"family": evil, "commands": [evil], "config": evil}
   one |= {"warnings": [evil], "settings": {"steps": 50, evil: evil}}
   one["sampling"][0]["label"] = label
-  one["metrics"][f"{evil}@{evil}"] = 0.5
-  one["metrics"][f"frechet@{F}"] = evil
+  one["metrics"] |= {f"{evil}@{evil}": 0.5, FRECHET: evil}
   one["curves"]["health"][evil] = [[1, 2.0], [2, 3.0]]
   one["curves"]["loss"] = {evil: [[1, 2.0]], label: [[1, 2.0]]}
   page = render(results, {"real": png(), "diffusion": png()})
@@ -308,24 +281,26 @@ def test_families_that_come_twice_are_told_apart(results):
   assert verdict.labels(results["rows"]) == ["Diffusion (diffusion)", "Diffusion (gan)", "VAE"]
 
 
+def words(chart):
+  """Texts of a chart -> {text: (left, right, bottom)}, in its pixels."""
+  boxes = {}
+  for style, x, y, text in re.findall(
+    r'<text style="([^"]*)" x="([-\d.]+)" y="([-\d.]+)"[^>]*>([^<]*)</text>', chart
+  ):
+    wide = 6.0 * len(text)
+    anchor = re.search("anchor: ([a-z]*)|$", style)[1]
+    left = float(x) - {"middle": wide / 2, "end": wide}.get(anchor, 0)
+    boxes[text] = left, left + wide, float(y)
+  return boxes
+
+
 def test_ticks_are_short_and_no_values_are_too_odd():
   assert [short(v) for v in (0.25, 1500, 20_000, 3e6)] == ["0.25", "1500", "20k", "3M"]
   assert [seconds(v) for v in (0.01, 40, 900)] == ["10 ms", "40 s", "15 min"]
   for values in ([3.0], [0.0, 0.0], [-1e-9], [1e9], [1e-9, 1e9]):
     assert charts.lines("x", {"a": list(enumerate(values))}, 0)
   chart = charts.lines("x", {"a": [[0, 2.0], [100, 8.0]]}, 0)
-  assert [t for t, _ in words(chart)] == ["0", "50", "100", "2", "4", "6", "8", "x"]
-
-
-def words(chart):
-  """Texts of a chart -> (text, box as (left, right, bottom)), in its pixels."""
-  found = re.findall(
-    r'<text style="([^"]*)" x="([-\d.]+)" y="([-\d.]+)"[^>]*>([^<]*)</text>', chart
-  )
-  for style, x, y, text in found:
-    wide = 6.0 * len(text)
-    left = {"middle": wide / 2, "end": wide}.get(re.search("anchor: ([a-z]*)|$", style)[1], 0)
-    yield text, (float(x) - left, float(x) - left + wide, float(y))
+  assert list(words(chart)) == ["0", "50", "100", "2", "4", "6", "8", "x"]
 
 
 def test_charts_without_data_are_left_out():
@@ -338,7 +313,7 @@ def test_charts_are_in_the_colours_and_the_font_of_the_page():
   chart = charts.lines("x", {"a": [[1, 2.0], [2, 3.0]], "_b": [[1, 1.0]]}, 3)
   assert "var(--c3)" in chart and "var(--muted)" in chart and "font-family" not in chart
   assert not re.search("#(?!000000)[0-9a-f]{6}", chart)
-  assert {"\N{ZERO WIDTH SPACE}a", "\N{ZERO WIDTH SPACE}_b"} <= {text for text, _ in words(chart)}
+  assert {"\N{ZERO WIDTH SPACE}a", "\N{ZERO WIDTH SPACE}_b"} <= words(chart).keys()
 
 
 @pytest.mark.parametrize("up", [True, False])
@@ -351,10 +326,11 @@ def test_labels_in_the_trade_off_do_not_collide(up):
     charts.Series("GAN", 2, [(0.02, 4.0, "one pass")]),
   ]
   chart = charts.trade_off(series, 0.9, "Fréchet", up, 340, 340)
-  texts = dict(words(chart))
-  assert {"5 steps", "100", "real data 0.9", "0.1 s"} <= set(texts)
+  texts = words(chart)
+  assert {"5 steps", "100", "real data 0.9", "0.1 s"} <= texts.keys()
   assert "<title>GAN, one pass: 4, 20 ms</title>" in chart
-  for i, (left, right, y) in enumerate(texts.values()):
+  boxes = list(texts.values())
+  for i, (left, right, y) in enumerate(boxes):
     assert left >= 0 and right <= 345
-    for other_left, other_right, other_y in list(texts.values())[:i]:
+    for other_left, other_right, other_y in boxes[:i]:
       assert abs(y - other_y) >= 10 or left >= other_right or right <= other_left
