@@ -12,6 +12,7 @@ import contextlib
 import functools
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ from jaxgen.monitor.progress import telling
 from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import load
 
+Say = Callable[[str], Any]  # shows progress
 CONFIGS = ("config",)
 WORDS = {  # and the flags that each makes use of
   "train": ("config", "steps"),
@@ -48,13 +50,11 @@ def define(values: flags.FlagValues) -> None:
   flag("ema", None, "sample: profile of averaged weights")
   flag("data", None, "data: a data set, such as digits")
   flag("json", None, "write the numbers to this file, too")
-  for name, text in (
-    ("step", "sample: of the checkpoint; default: the last"),
-    ("batch", "sample, data: examples at once"),
-    ("size", "data: of images, where they must be resized"),
-    ("workers", "data: processes that read ahead"),
-  ):
-    flags.DEFINE_integer(name, None, text, flag_values=values)
+  whole = functools.partial(flags.DEFINE_integer, default=None, flag_values=values)
+  whole("step", help="sample: of the checkpoint; default: the last")
+  whole("batch", help="sample, data: examples at once")
+  whole("size", help="data: of images, where they must be resized")
+  whole("workers", help="data: processes that read ahead")
   flags.DEFINE_float("seconds", 5.0, "each measurement takes about so long", flag_values=values)
   for name in presets.KNOBS:
     text = "sample: knob of the sampler, where it has it"
@@ -65,7 +65,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
   """The verb."""
-  check(values)
+  check_flags(values)
   # Compile times are those of compiling, not of reading what was kept.
   jax.config.update("jax_enable_compilation_cache", False)
   bench(values)
@@ -79,69 +79,64 @@ def bench(values: flags.FlagValues) -> None:
   if jax.process_index():
     return
   machine = device.machine()
-  print("\n".join([tables.machine(machine), "", getattr(tables, values.what)(result)]))
+  table = {"train": tables.train, "sample": tables.sample, "data": tables.data}[values.what]
+  print("\n".join([tables.machine(machine), "", table(result)]))
   if values.json:
     files.write_json(values.json, {"bench": values.what, "machine": machine, **result})
 
 
-def check(values: flags.FlagValues) -> None:
+def check_flags(values: flags.FlagValues) -> None:
   """UserError unless the flags make sense together."""
-  what = values.what
+  what, config, steps = values.what, values.config, values.steps
   if what not in WORDS:
-    raise UserError(
-      "bench needs to know what: train, sample or data" + (nearest(what, WORDS) if what else "")
-    )
+    hint = nearest(what, WORDS) if what else ""
+    raise UserError(f"bench needs to know what: train, sample or data{hint}")
   for name in sorted({n for names in WORDS.values() for n in names}):
     if name not in WORDS[what] and values[name].value is not None:
       raise UserError(f"bench {what} has no use for --{name}")
-  if values.config is None and not (values.workdir or values.data):
+  if config is None and not (values.workdir or values.data):
     other = {"sample": " or --workdir=W", "data": " or --data=digits"}
     raise UserError(f"bench {what} needs --config=configs/x.py{other.get(what, '')}")
-  if values.config is not None and (values.workdir or values.data):
-    raise UserError("give either --config or " + ("--workdir" if values.workdir else "--data"))
-  if values.config is not None:
-    check_single(values.config, "bench")
+  if config is not None:
+    if values.workdir or values.data:
+      raise UserError("give either --config or " + ("--workdir" if values.workdir else "--data"))
+    check_single(config, "bench")
     if what == "sample":
-      check_samples(values.config, "the model of this config")
-  if values.config is not None and values.size:
-    raise UserError("--size goes with --data; a config says --config.data.size")
+      check_samples(config, "the model of this config")
+    if values.size:
+      raise UserError("--size goes with --data; a config says --config.data.size")
   if values.batch is not None and values.batch < 1:
     raise UserError(f"batch={values.batch}: want at least 1")
-  steps = values.steps
   if what == "train" and steps is not None and not (steps.is_integer() and 1 <= steps <= LARGEST):
     raise UserError(f"steps={steps:g}: want a whole number, at least 1 and at most {LARGEST}")
   if not 0 < values.seconds < float("inf"):
     raise UserError(f"seconds={values.seconds}: want more than 0")
 
 
-def bench_train(values: flags.FlagValues, say) -> dict[str, Any]:
+def bench_train(values: flags.FlagValues, say: Say) -> dict[str, Any]:
   """Train steps of a config."""
-  steps = values.steps
-  steps = None if steps is None else int(steps)
+  steps = None if values.steps is None else int(values.steps)
   speed = training_speed(values.config, steps, values.seconds, say)
   return {"model": values.config.model.name, **speed}
 
 
-def bench_sample(values: flags.FlagValues, say) -> dict[str, Any]:
+def bench_sample(values: flags.FlagValues, say: Say) -> dict[str, Any]:
   """Sampling from a trained model, or from a config's untrained one."""
   say("loading the model")
-  sampler = (
-    fresh_sampler(values.config)
-    if values.config is not None
-    else load(values.workdir, ema=values.ema, step=values.step)
-  )
+  if values.config is not None:
+    sampler = fresh_sampler(values.config)
+  else:
+    sampler = load(values.workdir, ema=values.ema, step=values.step)
   knobs = {k: values[k].value for k in presets.KNOBS if values[k].value is not None}
   batch = 64 if values.batch is None else values.batch
-  speed = sampling_speed(
-    sampler, num=100 * batch, batch=batch, say=say, seconds=values.seconds, **knobs
-  )
-  stages = time_stages(sampler, batch, 100, values.seconds, **knobs)
-  return {"model": type(sampler.model).__name__, **sampler.card, **speed} | (
-    {"stages": stages} if stages else {}
-  )
+  result = {"model": type(sampler.model).__name__, **sampler.card}
+  result |= sampling_speed(sampler, 100 * batch, batch, say=say, seconds=values.seconds, **knobs)
+  if stages := time_stages(sampler, batch, 100, values.seconds, **knobs):
+    result["stages"] = stages
+  return result
 
 
-def bench_data(values: flags.FlagValues, say) -> dict[str, Any]:
+def bench_data(values: flags.FlagValues, say: Say) -> dict[str, Any]:
   """How fast batches come: to the host, to the device; and are needed."""
   config = values.config
   if config is None:
@@ -159,27 +154,21 @@ def bench_data(values: flags.FlagValues, say) -> dict[str, Any]:
     )
   say("reading on to the device")
   rows["on to the device"] = to_device(source, values.seconds, **how)
+  result = {"source": source.name, "batch": how["batch"], "workers": how["workers"], "rows": rows}
   needed = None
   if config is not None:
     training = Training(config, say)
     say("timing the train step")
     training.time_fixed(1)
-    steps = training.steps_in(values.seconds)
-    needed = training.time_fixed(steps)["images_per_s"]
-  return {
-    "source": source.name,
-    "batch": how["batch"],
-    "workers": how["workers"],
-    "rows": rows,
-    "needed_per_s": needed,
-  }
+    needed = training.time_fixed(training.steps_in(values.seconds))["images_per_s"]
+  return result | {"needed_per_s": needed}
 
 
 def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
   """Like pipeline.throughput, up to where the train step takes over."""
   mesh = sharding.make_mesh()
   sharding.check_batch(how["batch"], 1, mesh)
-  begun = time.perf_counter()
+  opened = time.perf_counter()
   with contextlib.closing(pipeline.batches(source, **how)) as stream:
     batches = sharding.prefetch(stream, mesh)
     jax.block_until_ready(next(batches))
@@ -192,6 +181,6 @@ def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
   return {
     "examples_per_s": count / elapsed,
     "mb_per_s": size / elapsed / 1e6,
-    "first_batch_s": start - begun,
+    "first_batch_s": start - opened,
     "seconds": elapsed,
   }

@@ -11,12 +11,13 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.extend
+import jax.extend.core
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import PartitionSpec as P
 
 from jaxgen import sharding
@@ -52,11 +53,19 @@ def machine() -> dict[str, Any]:
     "devices": jax.device_count(),
     "processes": jax.process_count(),
     "cpu": cpu_model(),
-    "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    "cores": cores(),
     "python": platform.python_version(),
     "system": platform.platform(),
     **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib")},
   }
+
+
+def cores() -> int:
+  """How many cores this process may use."""
+  try:
+    return len(os.sched_getaffinity(0))
+  except AttributeError:  # no such call on macOS
+    return os.cpu_count() or 1
 
 
 def cpu_model() -> str:
@@ -70,10 +79,8 @@ def cpu_model() -> str:
 
 def published_peak(kind: str) -> float | None:
   """The maker's bf16 peak of a device kind; None for an unknown one."""
-  for name, peak in PUBLISHED.items():
-    if kind.lower().startswith(name.lower()):
-      return peak
-  return None
+  kind = kind.lower()
+  return next((p for name, p in PUBLISHED.items() if kind.startswith(name.lower())), None)
 
 
 def measured_peak(dtype: Any, size: int | None = None, seconds: float = 1.0) -> float:
@@ -111,7 +118,7 @@ def peaks(dtype: np.dtype) -> dict[str, Any]:
   }
 
 
-def shares(row: dict[str, Any], peak: dict[str, Any]) -> dict[str, float]:
+def shares_of_peak(row: dict[str, Any], peak: dict[str, Any]) -> dict[str, float]:
   """Achieved operations/s as a share of each known peak."""
   return {
     f"share_of_{k}": row["flops_per_s"] / peak[k] for k in ("measured", "published_bf16") if peak[k]
@@ -125,23 +132,22 @@ def time_calls(fn: Callable[[], Any], calls: int = 100, seconds: float = 5.0) ->
   `calls`, or earlier when `seconds` are over, but not before one has counted.
   """
   jax.block_until_ready(fn())
-  times, begun = [], time.perf_counter()
-  while len(times) < max(calls, 1):
-    start = time.perf_counter()
-    jax.block_until_ready(fn())
-    times.append(time.perf_counter() - start)
-    if time.perf_counter() - begun > seconds:
-      break
+  times, start = [], time.perf_counter()
+  while not times or len(times) < calls and time.perf_counter() - start <= seconds:
+    times.append(time_call(fn))
   return times
 
 
-def spread(seconds) -> dict[str, float]:
-  """Median, min, max."""
-  return {
-    "median": float(np.median(seconds)),
-    "min": float(np.min(seconds)),
-    "max": float(np.max(seconds)),
-  }
+def time_call(fn: Callable[[], Any]) -> float:
+  """Seconds of one call until its result is there."""
+  start = time.perf_counter()
+  jax.block_until_ready(fn())
+  return time.perf_counter() - start
+
+
+def median_min_max(seconds: Sequence[float]) -> dict[str, float]:
+  """Of some measurements."""
+  return {k: float(f(seconds)) for k, f in {"median": np.median, "min": min, "max": max}.items()}
 
 
 def flops(program: Any, *args: Any, turns: int = 1) -> float:
@@ -156,22 +162,21 @@ def flops(program: Any, *args: Any, turns: int = 1) -> float:
     *args: Of the jitted function: arrays, or their shapes.
     turns: Of a loop whose length is not known beforehand.
   """
-  if hasattr(program, "cost_analysis"):
+  if isinstance(program, jax.stages.Lowered):
     return _cost(program)
   with on_cpu():
-    traced = program.trace(*_abstract(args))
+    traced = program.trace(*shapes_of(args))
     return _cost(traced.lower()) + _further_turns(traced.jaxpr.jaxpr, turns)
 
 
 def matmul_dtype(jitted: Any, *args: Any) -> np.dtype:
   """The dtype in which most products and convolutions of a program are."""
-  jaxpr = jitted.trace(*_abstract(args)).jaxpr.jaxpr
-  found = Counter(
-    e.invars[0].aval.dtype
-    for e in _equations(jaxpr)
-    if e.primitive.name in ("dot_general", "conv_general_dilated")
+  jaxpr = jitted.trace(*shapes_of(args)).jaxpr.jaxpr
+  products = ("dot_general", "conv_general_dilated")
+  dtypes = Counter(
+    e.invars[0].aval.dtype for e in _equations(jaxpr) if e.primitive.name in products
   )
-  return found.most_common(1)[0][0] if found else np.dtype(np.float32)
+  return dtypes.most_common(1)[0][0] if dtypes else np.dtype(np.float32)
 
 
 def memory_in_use() -> int | None:
@@ -189,11 +194,14 @@ def on_cpu() -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
-def _abstract(args):
-  """Shapes alone: no device, no sharding. Static arguments stay."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "dtype") else x, args
-  )
+def is_array(x: Any) -> bool:
+  """Whether a leaf is an array, or stands for one."""
+  return isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
+def shapes_of(args: Any) -> Any:
+  """The shapes of arrays: no device, no sharding. All else stays."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if is_array(x) else x, args)
 
 
 def _cost(lowered: jax.stages.Lowered) -> float:
@@ -205,16 +213,16 @@ def _further_turns(jaxpr, turns_of_while: int) -> float:
   total = 0.0
   for equation in jaxpr.eqns:
     inner = sum(_further_turns(j, turns_of_while) for j in _inside(equation))
-    if equation.primitive.name == "while" and turns_of_while > 1:
-      body = equation.params["body_jaxpr"]
-      once = jax.jit(jax.extend.core.jaxpr_as_fun(body)).lower(*body.in_avals)
-      inner = turns_of_while * inner + (turns_of_while - 1) * _cost(once)
+    body, turns, counted = None, 1, 1
+    if equation.primitive.name == "while":
+      body, turns = equation.params["body_jaxpr"], turns_of_while
     elif equation.primitive.name == "scan":
       body, turns, unroll = (equation.params[k] for k in ("jaxpr", "length", "unroll"))
-      once = jax.jit(jax.extend.core.jaxpr_as_fun(body)).lower(*body.in_avals)
       counted = min(unroll + turns % unroll, turns)
-      inner = turns * inner + (turns - counted) * _cost(once)
-    total += inner
+    total += turns * inner
+    if turns > counted:
+      once = jax.jit(jax.extend.core.jaxpr_as_fun(body)).lower(*body.in_avals)
+      total += (turns - counted) * _cost(once)
   return total
 
 
@@ -227,9 +235,8 @@ def _equations(jaxpr) -> Iterator[Any]:
 
 def _inside(equation) -> Iterator[Any]:
   """The programs that an equation calls."""
-  for value in jax.tree.leaves(
-    list(equation.params.values()), is_leaf=lambda v: hasattr(v, "jaxpr")
-  ):
-    value = getattr(value, "jaxpr", value)
-    if hasattr(value, "eqns"):
+  for value in jax.tree.leaves(list(equation.params.values())):
+    if isinstance(value, ClosedJaxpr):
+      value = value.jaxpr
+    if isinstance(value, Jaxpr):
       yield value

@@ -20,6 +20,8 @@ from ml_collections import ConfigDict
 
 from jaxgen import sharding
 from jaxgen.bench import device
+from jaxgen.bench.device import is_array, shapes_of
+from jaxgen.core import trait
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, memory, open_data
 from jaxgen.models.cascade import Cascade, view
@@ -32,20 +34,20 @@ class Call(NamedTuple):
   module: nn.Module
   method: str
   variables: Any  # shapes
-  args: tuple[tuple, dict[str, Any]]  # arrays as shapes, the rest as it is
+  args: tuple[tuple, dict[str, Any]]  # arrays as shapes, all else as it is
 
   def __call__(self, variables: Any, arrays: list[jax.Array]) -> Any:
     """The evaluation itself, on arrays in the place of shapes."""
     leaves, tree = jax.tree.flatten(self.args)
     arrays = iter(arrays)
-    leaves = [next(arrays) if _is_array(x) else x for x in leaves]
+    leaves = [next(arrays) if is_array(x) else x for x in leaves]
     args, named = jax.tree.unflatten(tree, leaves)
     return self.module.apply(variables, *args, method=self.method, **named)
 
   @property
   def arrays(self) -> list[jax.ShapeDtypeStruct]:
     """The shapes among the arguments."""
-    return [x for x in jax.tree.leaves(self.args) if _is_array(x)]
+    return [x for x in jax.tree.leaves(self.args) if is_array(x)]
 
   @property
   def flops(self) -> float:
@@ -68,16 +70,14 @@ def evaluations(fn: Callable, *args: Any) -> list[tuple[Call, int]]:
     inside.append(True)
     try:
       module, variables = context.module.unbind()
-      call = Call(
-        module, context.method_name, *jax.tree.map(_shape, (dict(variables), (args, named)))
-      )
+      call = Call(module, context.method_name, *shapes_of((dict(variables), (args, named))))
       out = jax.eval_shape(call, call.variables, call.arrays)
     finally:
       inside.pop()
     name = repr(call)
     calls[name] = call
     jax.debug.callback(lambda: counts.update([name]))
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), out)
+    return _zeros(out)
 
   def fresh(*args):  # jax remembers functions: not one traced without us
     return fn(*args)
@@ -104,9 +104,7 @@ def repeat_network(call: Call, times: int, batch: int) -> Callable[[], Any]:
       ]
       return call(variables, moved)
 
-    out = jax.eval_shape(call, variables, arrays)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), out)
-    return jax.lax.fori_loop(0, n, again, zeros)
+    return jax.lax.fori_loop(0, n, again, _zeros(jax.eval_shape(call, variables, arrays)))
 
   mesh = sharding.make_mesh()
 
@@ -114,13 +112,17 @@ def repeat_network(call: Call, times: int, batch: int) -> Callable[[], Any]:
     rows = x.shape and x.shape[0] == batch
     return jax.device_put(x, (sharding.batched if rows else sharding.replicated)(mesh))
 
-  variables = jax.device_put(_drawn(call.variables), sharding.replicated(mesh))
-  arrays = [place(x) for x in _drawn(call.arrays)]
+  variables = jax.device_put(_random(call.variables), sharding.replicated(mesh))
+  arrays = [place(x) for x in _random(call.arrays)]
   program = jax.jit(run).lower(variables, arrays, times).compile()
   return lambda: program(variables, arrays, times)
 
 
-def _drawn(shapes: Any) -> Any:
+def _zeros(shapes: Any) -> Any:
+  return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+def _random(shapes: Any) -> Any:
   """Small normal numbers, on the host; keys and integers are zeros."""
   rng = np.random.default_rng(0)
 
@@ -134,44 +136,24 @@ def _drawn(shapes: Any) -> Any:
   return jax.tree.map(draw, shapes)
 
 
-def _is_array(x: Any) -> bool:
-  return hasattr(x, "shape") and hasattr(x, "dtype")
-
-
-def _shape(x: Any) -> Any:
-  return jax.ShapeDtypeStruct(x.shape, x.dtype) if _is_array(x) else x
-
-
-def silent(text: str) -> None:
-  """For those who want no progress."""
-
-
-class _Drawing(NamedTuple):
-  """A sampler's program for one batch, compiled."""
-
-  run: Callable[[], jax.Array]
-  compile_seconds: float
-  peak_bytes: int
-
-
 def sampling_speed(
   sampler: Sampler,
   num: int,
   batch: int,
   *,
   seconds: float = 10.0,
-  say: Callable[[str], Any] = silent,
+  say: Callable[[str], Any] = lambda text: None,
   **knobs: float,
 ) -> dict[str, Any]:
   """How fast a sampler draws, and what of the time its networks take.
 
   Args:
     sampler: As `jaxgen.load` gives it.
-    num: How many samples to time at the most; a batch at the least. Another
-      one goes before, uncounted.
+    num: Samples to time at the most; a batch at the least. Another batch goes
+      before, uncounted.
     batch: Drawn at once; rounded up to a multiple of the devices.
     seconds: Stop timing after so long.
-    say: Is told what is being done.
+    say: Shows progress.
     **knobs: As for `Sampler.sample`.
 
   Returns: batch_seconds: median, min and max; samples_per_s, from the median;
@@ -184,77 +166,83 @@ def sampling_speed(
   batch += -batch % sampler.mesh.size
   args = inputs(sampler, batch, knobs)
   say("counting evaluations")
-  counted = count_evaluations(sampler, batch, args)
-  total = sum(n for _, n in counted)
+  counts = count_evaluations(sampler, args)
+  total = sum(n for _, n in counts)
   say("compiling the sampler")
-  drawing = compiled(sampler, args)
+  run, facts = compile_sampler(sampler, args)
   say(f"drawing batches of {batch}, {total} evaluations each")
-  times = device.time_calls(drawing.run, max(num // batch, 1), seconds)
-  alone = time_networks(counted, batch, len(times), seconds, say)
-  took = device.spread(times)
+  times = device.time_calls(run, max(num // batch, 1), seconds)
+  alone = time_networks(counts, batch, len(times), seconds, say)
   say("measuring the peak of matrix products")
   peak = device.peaks(device.matmul_dtype(sampler.program, *args))
-  work = sum(n * call.flops for call, n in counted)
-  result = {
+  flops = sum(n * call.flops for call, n in counts)
+  result = facts | {
     "batch": batch,
     "batches": len(times),
-    "batch_seconds": took,
-    "samples_per_s": batch / took["median"],
+    "batch_seconds": device.median_min_max(times),
+    "samples_per_s": batch / float(np.median(times)),
     "knobs": sampler.settings(knobs),
     "evaluations": total,
     "network_seconds": alone,
-    "overhead": max(0.0, 1 - alone / took["min"]),
-    "compile_seconds": drawing.compile_seconds,
-    "peak_bytes": drawing.peak_bytes,
+    "overhead": max(0.0, 1 - alone / min(times)),
     "bytes_in_use": device.memory_in_use(),
     "peak": peak,
-    "flops": work,
-    "flops_per_s": work / took["median"],
+    "flops": flops,
+    "flops_per_s": flops / float(np.median(times)),
   }
-  return result | device.shares(result, peak)
+  return result | device.shares_of_peak(result, peak)
 
 
 def time_networks(
-  counted: list[tuple[Call, int]], batch: int, calls: int, seconds: float, say: Callable[[str], Any]
+  counts: list[tuple[Call, int]], batch: int, calls: int, seconds: float, say: Callable[[str], Any]
 ) -> float:
   """Seconds of the networks' evaluations for a batch alone, at best."""
   alone = 0.0
-  for call, n in counted:
+  for call, n in counts:
     say(f"timing {n} evaluations of {type(call.module).__name__} alone")
     run = repeat_network(call, n, batch)
     alone += min(device.time_calls(run, calls, seconds))
   return alone
 
 
+def conditions(sampler: Sampler, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes of what a sampler takes for each sample: index, label, conditions."""
+  shapes = {"i": jax.ShapeDtypeStruct((batch,), np.int32)}
+  if sampler.classes:
+    shapes["y"] = jax.ShapeDtypeStruct((batch,), np.int32)
+  like = jax.ShapeDtypeStruct((batch, *sampler.shape), jnp.float32)
+  for name, make in trait(sampler.model, "cond").items():
+    if make:
+      shapes[name] = jax.ShapeDtypeStruct(jax.eval_shape(make, like).shape, sampler.dtype)
+  return shapes
+
+
 def inputs(sampler: Sampler, batch: int, knobs: dict[str, float]) -> tuple:
   """The arguments of `sampler.program` for one batch."""
+  # Conditions are small images: what they show does not matter.
+  arrays = {k: np.full(s.shape, 128, s.dtype) for k, s in conditions(sampler, batch).items()}
+  arrays["i"] = np.arange(batch, dtype=np.int32)
+  if "y" in arrays:
+    arrays["y"] = sampler.labels(batch, None)
   settings = {k: jnp.float32(v) for k, v in sampler.settings(knobs).items()}
-  given = {"i": np.arange(batch, dtype=np.int32)}
-  labels = sampler.labels(batch, None)
-  if labels is not None:
-    given["y"] = labels
-  like = jax.ShapeDtypeStruct((batch, *sampler.shape), jnp.float32)
-  for name, make in getattr(sampler.model, "cond", {}).items():
-    if make:  # small images: what they show does not matter
-      shape = jax.eval_shape(make, like).shape
-      given[name] = np.full(shape, 128, sampler.dtype)
-  given = sharding.shard_batch(given, sampler.mesh)
-  return sampler.state, given, jax.random.key(0), settings
+  return (sampler.state, sharding.shard_batch(arrays, sampler.mesh), jax.random.key(0), settings)
 
 
-def count_evaluations(sampler: Sampler, batch: int, args: tuple) -> list[tuple[Call, int]]:
+def count_evaluations(sampler: Sampler, args: tuple) -> list[tuple[Call, int]]:
   """The networks behind one batch of samples, and how often each is run."""
-  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), sampler.state)
-  _, given, key, settings = args
-  given = {k: np.zeros(v.shape, v.dtype) for k, v in given.items()}
-  return evaluations(sampler.program.__wrapped__, zeros, given, key, settings)
+  state, arrays, key, settings = args
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (state, arrays))
+  return evaluations(sampler.program.__wrapped__, *zeros, key, settings)
 
 
-def compiled(sampler: Sampler, args: tuple) -> _Drawing:
-  """Compiles the sampler ahead of time."""
-  begun = time.perf_counter()
+def compile_sampler(
+  sampler: Sampler, args: tuple
+) -> tuple[Callable[[], jax.Array], dict[str, float]]:
+  """Compiles the sampler ahead of time -> run(), compile_seconds and peak_bytes."""
+  start = time.perf_counter()
   program = sampler.program.lower(*args).compile()
-  return _Drawing(lambda: program(*args), time.perf_counter() - begun, memory(program))
+  facts = {"compile_seconds": time.perf_counter() - start, "peak_bytes": memory(program)}
+  return lambda: program(*args), facts
 
 
 def fresh_sampler(config: ConfigDict) -> Sampler:
@@ -276,20 +264,19 @@ def fresh_sampler(config: ConfigDict) -> Sampler:
 def stage_samplers(sampler: Sampler) -> list[Sampler]:
   """The stages of a cascade as samplers of their own."""
   cascade = sampler.model
+  parts = zip(cascade.stages, cascade.shapes, cascade.classes, strict=True)
   return [
     dataclasses.replace(
       sampler, model=model, state=view(sampler.state, i), shape=shape, classes=classes, card={}
     )
-    for i, (model, shape, classes) in enumerate(
-      zip(cascade.stages, cascade.shapes, cascade.classes, strict=True)
-    )
+    for i, (model, shape, classes) in enumerate(parts)
   ]
 
 
 def time_stages(
   sampler: Sampler, batch: int, rounds: int, seconds: float, **knobs: float
 ) -> dict[str, Any] | None:
-  """Times whole and stages in turn, so that both meet the same machine.
+  """Times a cascade and its stages in turn, so that all meet the same machine.
 
   Args:
     sampler: Of a cascade; for another model there is nothing to time.
@@ -305,29 +292,20 @@ def time_stages(
   if not isinstance(sampler.model, Cascade):
     return None
   settings = sampler.settings(knobs)
-  runs = [compiled(sampler, inputs(sampler, batch, knobs)).run]
+  runs = [compile_sampler(sampler, inputs(sampler, batch, knobs))[0]]
   for i, stage in enumerate(stage_samplers(sampler)):
     mine = {k: settings[f"{k}_{i}"] for k in stage.model.knobs if np.isfinite(settings[f"{k}_{i}"])}
-    runs.append(compiled(stage, inputs(stage, batch, mine)).run)
+    runs.append(compile_sampler(stage, inputs(stage, batch, mine))[0])
   for run in runs:
     jax.block_until_ready(run())
-  rows, begun = [], time.perf_counter()
-  while len(rows) < max(rounds, 3):
-    if len(rows) >= 3 and time.perf_counter() - begun > seconds:
-      break
-    rows.append([timed(run) for run in runs])
+  rows, start = [], time.perf_counter()
+  while len(rows) < 3 or len(rows) < rounds and time.perf_counter() - start <= seconds:
+    rows.append([device.time_call(run) for run in runs])
   rows = np.array(rows)
-  whole, *stages = np.median(rows, 0)
+  chain, *stages = np.median(rows, 0)
   return {
-    "chain_seconds": float(whole),
+    "chain_seconds": float(chain),
     "rounds": len(rows),
     "stage_seconds": [float(s) for s in stages],
     "added": float(np.median(rows[:, 0] / rows[:, 1:].sum(1)) - 1),
   }
-
-
-def timed(run) -> float:
-  """Seconds of one call, until its result is there."""
-  begun = time.perf_counter()
-  jax.block_until_ready(run())
-  return time.perf_counter() - begun

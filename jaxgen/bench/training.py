@@ -22,7 +22,7 @@ FEWEST, MOST = 5, 1000  # steps to time when nobody says how many
 
 
 def cycle(model: core.Model) -> list[tuple[int, ...]]:
-  """Who moves, batch by batch, until it begins anew."""
+  """The players that move, batch by batch, until it begins anew."""
   return [core.turn(model, i) for i in range(math.lcm(*(p.every for p in model.players)))]
 
 
@@ -32,13 +32,12 @@ def step_flops(experiment: Experiment, shapes: core.Batch) -> dict[tuple[int, ..
   state = jax.eval_shape(experiment.init, shapes, key)
   step = jax.jit(experiment.step, static_argnums=0)
   return {
-    turn: device.flops(step, turn, state, shapes, key)
-    for turn in dict.fromkeys(cycle(experiment.model))
+    turn: device.flops(step, turn, state, shapes, key) for turn in set(cycle(experiment.model))
   }
 
 
 def mean_over_cycle(model: core.Model, cost: dict[tuple[int, ...], float]) -> float:
-  """The cost of a step on average, each turn as often as it is taken."""
+  """Cost of a step on average, each turn as often as it is taken."""
   turns = cycle(model)
   return sum(cost[turn] for turn in turns) / len(turns)
 
@@ -65,8 +64,7 @@ class Training:
     self.fixed = next(self.stream)
     self.step = Compiled(self.experiment, self.mesh)
     for turn in dict.fromkeys(cycle(self.model)):
-      names = " and ".join(self.model.players[i].name for i in turn)
-      say(f"compiling the step of {names or 'nobody'}")
+      say(f"compiling the step of {' and '.join(self.names(turn)) or 'nobody'}")
       self.step.compile(turn, self.state, self.fixed, self.seed)
     say("counting operations")
     self.flops = step_flops(self.experiment, dummy(self.source, config.batch))
@@ -77,6 +75,10 @@ class Training:
       "programs": len(self.flops),
       "flops_per_step": mean_over_cycle(self.model, self.flops),
     }
+
+  def names(self, turn: tuple[int, ...]) -> list[str]:
+    """The players of a turn."""
+    return [self.model.players[i].name for i in turn]
 
   def time(self, stream: Iterator[core.Batch], steps: int) -> dict[str, Any]:
     """Times steps as training takes them: the host some steps ahead.
@@ -91,21 +93,22 @@ class Training:
     steps += -steps % k
     queue, marks, waits = collections.deque(), [], []
     for i in range(AHEAD + 1 + steps):
-      begun = time.perf_counter()
+      start = time.perf_counter()
       batch = next(stream)
-      waits.append(time.perf_counter() - begun)
+      waits.append(time.perf_counter() - start)
       queue.append(self.take(i, batch))
       if len(queue) > AHEAD:
         jax.block_until_ready(queue.popleft())  # of step i - AHEAD
         marks.append(time.perf_counter())
     jax.block_until_ready(self.state)
     # marks[j] is when step j was done: the first is the beginning.
-    took = np.diff(marks)
+    seconds = np.diff(marks)
+    total = float(seconds.sum())
     return {
       "steps": steps,
-      "step_seconds": device.spread(took.reshape(-1, k).mean(1)),
-      "images_per_s": self.config.batch * steps / float(took.sum()),
-      "waiting": sum(waits[-steps:]) / float(took.sum()),
+      "step_seconds": device.median_min_max(seconds.reshape(-1, k).mean(1)),
+      "images_per_s": self.config.batch * steps / total,
+      "waiting": sum(waits[-steps:]) / total,
     }
 
   def time_turns(self, calls: int, seconds: float) -> list[dict[str, Any]]:
@@ -115,7 +118,7 @@ class Training:
       step = functools.partial(self.take, turns.index(turn), self.fixed)
       rows.append(
         {
-          "players": [self.model.players[i].name for i in turn],
+          "players": self.names(turn),
           "share": turns.count(turn) / len(turns),
           "flops": self.flops[turn],
           "seconds": float(np.median(device.time_calls(step, calls, seconds))),
@@ -134,8 +137,8 @@ class Training:
 
   def steps_in(self, seconds: float) -> int:
     """How many steps take about so long, within sensible bounds."""
-    begun, few = time.perf_counter(), self.time_fixed(1)["steps"] + AHEAD + 1
-    pace = (time.perf_counter() - begun) / few
+    start, few = time.perf_counter(), self.time_fixed(1)["steps"] + AHEAD + 1
+    pace = (time.perf_counter() - start) / few
     return round(min(max(seconds / pace, FEWEST), MOST))
 
 
@@ -162,10 +165,10 @@ def training_speed(
 
   Args:
     config: Of the experiment.
-    steps: How many to time of either, rounded up to whole cycles of turns;
-      default: as many as take `seconds`.
+    steps: To be timed of either, rounded up to whole cycles of turns; default:
+      as many as take `seconds`.
     seconds: See `steps`.
-    say: Is told what is being done.
+    say: Shows progress.
 
   Returns: What `Training.facts` and, for "real" and "fixed" batches,
     `Training.time` hold; achieved operations/s and their share of the peaks.
@@ -190,7 +193,7 @@ def training_speed(
   peak = device.peaks(dtype)
   for row in (real, fixed):
     row["flops_per_s"] = training.facts["flops_per_step"] * row["images_per_s"] / config.batch
-    row |= device.shares(row, peak)
+    row |= device.shares_of_peak(row, peak)
   return training.facts | {
     "turns": turns,
     "real": real,

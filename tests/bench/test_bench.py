@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from jaxgen import cli, config, core, files
-from jaxgen.bench import bench, device, sampling, tables, training
+from jaxgen.bench import bench, device, sampling, training
 from jaxgen.bench.sampling import count_evaluations, fresh_sampler, inputs, sampling_speed
 from jaxgen.config import build
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, dummy, open_data
-from jaxgen.monitor import progress
+from jaxgen.monitor import progress, table
 from jaxgen.sampling.sampler import Sampler
 
 shape = lambda *s, dtype=jnp.float32: jax.ShapeDtypeStruct(s, dtype)
@@ -125,23 +125,11 @@ def test_the_dtype_of_most_products():
   assert device.matmul_dtype(jax.jit(jnp.sum), half) == jnp.float32
 
 
-@pytest.mark.parametrize(
-  "kind, peak",
-  [
-    ("NVIDIA H100 80GB HBM3", 989e12),
-    ("NVIDIA H100 PCIe", 756e12),
-    ("NVIDIA A100-SXM4-40GB", 312e12),
-    ("Tesla V100-SXM2-16GB", 125e12),
-    ("TPU v5 lite", 197e12),
-    ("TPU v5", 459e12),
-    ("TPU v5p", 459e12),
-    ("TPU v6 lite", 918e12),
-    ("TPU v4", 275e12),
-    ("cpu", None),
-  ],
-)
-def test_published_peaks(kind, peak):
-  assert device.published_peak(kind) == peak
+def test_published_peaks():
+  peaks = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "cpu": None}
+  peaks |= {"NVIDIA A100-SXM4-40GB": 312e12, "Tesla V100-SXM2-16GB": 125e12, "TPU v4": 275e12}
+  peaks |= {"TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v5p": 459e12, "TPU v6 lite": 918e12}
+  assert {kind: device.published_peak(kind) for kind in peaks} == peaks
 
 
 class Clock:
@@ -222,8 +210,7 @@ def test_models_know_their_evaluations(sampler, steps):
     c.model.net.depth = 1
     c.model.sampler.name = f"diffusion.samplers.{sampler}"
   s = fresh_sampler(c)
-  args = sampling_args(s, steps=steps)
-  assert total(s, args) == s.model.nfe(steps=steps)
+  assert total(s, steps=steps) == s.model.nfe(steps=steps)
 
 
 def test_guidance_doubles_the_evaluations():
@@ -238,16 +225,11 @@ def test_guidance_doubles_the_evaluations():
   )
   s = Sampler(model, state, (2,), point.dtype, 3, {})
   for w in (1.0, 2.0):
-    args = sampling_args(s, steps=3, guidance=w)
-    assert total(s, args) == s.model.nfe(steps=3, guidance=w) == 5 * w
+    assert total(s, steps=3, guidance=w) == s.model.nfe(steps=3, guidance=w) == 5 * w
 
 
-def sampling_args(s, **knobs):
-  return inputs(s, 4, knobs)
-
-
-def total(s, args):
-  return sum(n for _, n in count_evaluations(s, 4, args))
+def total(s, **knobs):
+  return sum(n for _, n in count_evaluations(s, inputs(s, 4, knobs)))
 
 
 @pytest.fixture(autouse=True)
@@ -258,34 +240,23 @@ def small_products(monkeypatch):
   )
 
 
-def run(capsys, *argv):
-  """The verb as the command line runs it; -> what it printed."""
-  values = cli.parse(bench, ["jaxgen bench", *argv])
-  bench.check(values)
+def run(capsys, what, config, *argv):
+  """The verb as the command line runs it, for a moment -> what it printed."""
+  config = [f"--config=configs/{config}.py:debug"] if config else []
+  values = cli.parse(bench, ["jaxgen bench", what, *config, "--seconds=0.01", *argv])
+  bench.check_flags(values)
   bench.bench(values)
   return capsys.readouterr()
 
 
 def strict(path):
   """Reads JSON that knows no infinity."""
-
-  def constant(x):
-    raise AssertionError(x)
-
-  return json.loads(path.read_text(), parse_constant=constant)
+  return json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
 def test_bench_train(capsys, tmp_path):
-  out, err = run(
-    capsys,
-    "train",
-    "--config=configs/points_gan.py:debug",
-    "--config.model.gen.depth=1",
-    "--config.model.disc.depth=1",
-    "--steps=5",
-    "--seconds=0.01",
-    f"--json={tmp_path}/x/t.json",
-  )
+  small = ("--config.model.gen.depth=1", "--config.model.disc.depth=1", "--steps=5")
+  out, err = run(capsys, "train", "points_gan", *small, f"--json={tmp_path}/x/t.json")
   assert "compiling the step of disc and gen" in err
   r = strict(tmp_path / "x" / "t.json")
   assert r["bench"] == "train" and r["model"] == "models.gan.GAN"
@@ -308,15 +279,8 @@ def test_bench_train(capsys, tmp_path):
 
 
 def test_bench_sample(capsys, tmp_path):
-  out, _ = run(
-    capsys,
-    "sample",
-    "--config=configs/points_diffusion.py:debug",
-    "--batch=8",
-    "--steps=3",
-    "--seconds=0.01",
-    f"--json={tmp_path}/s.json",
-  )
+  flags = ("--batch=8", "--steps=3", f"--json={tmp_path}/s.json")
+  out, _ = run(capsys, "sample", "points_diffusion", *flags)
   r = strict(tmp_path / "s.json")
   assert r["evaluations"] == 5 and r["batch"] == 8  # Heun: 2 x 3 - 1
   assert r["knobs"]["steps"] == 3 and r["knobs"]["s_max"] == "inf"
@@ -338,24 +302,15 @@ def test_num_bounds_what_is_drawn():
 
 
 def test_bench_data(capsys, tmp_path):
-  out, _ = run(
-    capsys,
-    "data",
-    "--config=configs/points_vae.py:debug",
-    "--config.model.net.depth=1",
-    "--seconds=0.01",
-    f"--json={tmp_path}/d.json",
-  )
+  flags = ("--config.model.net.depth=1", f"--json={tmp_path}/d.json")
+  out, _ = run(capsys, "data", "points_vae", *flags)
   r = strict(tmp_path / "d.json")
   assert list(r["rows"]) == ["read, 0 workers", "on to the device"]
   assert r["needed_per_s"] > 0 and "x as fast as needed" in out
   for row in r["rows"].values():  # float32 [2], and no label or int32
     per_example = 1e6 * row["mb_per_s"] / row["examples_per_s"]
     assert per_example == pytest.approx(8) or per_example == pytest.approx(12)
-
-
-def test_bench_data_without_a_config(capsys):
-  out, _ = run(capsys, "data", "--data=points:ring8", "--batch=32", "--seconds=0.01")
+  out, _ = run(capsys, "data", None, "--data=points:ring8", "--batch=32")
   assert "points:ring8, batch 32" in out and "needed" not in out
 
 
@@ -379,35 +334,28 @@ def test_bench_data_without_a_config(capsys):
     (["sample", "--config=points_vae:debug", "--guidance=2"], "no knob"),
   ],
 )
-def test_mistakes_end_in_a_line(capsys, argv, said):
+def test_mistakes_end_in_a_line(argv, said):
   with pytest.raises(UserError, match=said) as e:
-    run(capsys, *argv)
+    values = cli.parse(bench, ["jaxgen bench", *argv])
+    bench.check_flags(values)
+    bench.bench(values)
   assert "\n" not in str(e.value)
 
 
 def test_columns_line_up():
-  got = tables.aligned([("", "a", "bbb"), ("name", "1,234", "5"), ("x", "7")])
+  got = table.aligned([("", "a", "bbb"), ("name", "1,234", "5"), ("x", "7")])
   assert got.splitlines() == ["          a  bbb", "name  1,234    5", "x         7"]
 
+  text = table.markdown(["", "a"], [["x", "1"]])
+  assert text == "|  | a |\n| --- | ---: |\n| x | 1 |"
 
-@pytest.mark.parametrize(
-  "text, want",
-  [
-    (tables.si(1.2345e12, "FLOP/s"), "1.23 TFLOP/s"),
-    (tables.si(847e6, "FLOP"), "847 MFLOP"),
-    (tables.si(0.0, "B"), "0 B"),
-    (tables.si(999.9e3, "x"), "1,000 kx"),
-    (tables.seconds(2.5), "2.5 s"),
-    (tables.seconds(0.0123), "12.3 ms"),
-    (tables.seconds(4e-5), "40 us"),
-    (tables.size(3 * 2**29), "1.5 GiB"),
-    (tables.size(512), "0.5 KiB"),
-    (tables.share(0.256), "25.6%"),
-    (tables.number(123456.7), "123,457"),
-  ],
-)
-def test_numbers_are_readable(text, want):
-  assert text == want
+
+def test_numbers_are_readable():
+  assert table.si(1.2345e12, "FLOP/s") == "1.23 TFLOP/s" and table.si(847e6, "FLOP") == "847 MFLOP"
+  assert table.si(0.0, "B") == "0 B" and table.si(999.9e3, "x") == "1,000 kx"
+  assert [table.seconds(s) for s in (2.5, 0.0123, 4e-5)] == ["2.5 s", "12.3 ms", "40 us"]
+  assert [table.size(n) for n in (3 * 2**29, 512)] == ["1.5 GiB", "0.5 KiB"]
+  assert table.share(0.256) == "25.6%" and table.number(123456.7) == "123,457"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
