@@ -3,7 +3,6 @@
 import re
 import time
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from jaxgen.plan.programs import Program
 from jaxgen.plan.topology import Topology
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+SECONDS = ("seconds", "exposed_seconds", "step_seconds", "network_seconds", "share_of_peak")
 REFUSED = re.compile(r"(?:\(|Used )([\d.]+)([KMGT]?) ?(?:\) exceeds|of)")
 
 
@@ -36,27 +36,25 @@ def estimate(program: Program, topology: Topology | None, chips: int) -> dict[st
     UserError: The compiler fails, and not for lack of memory.
   """
   row = {"name": program.name, "share": program.share, "flops": program.flops}
-  begun = time.perf_counter()
+  start = time.perf_counter()
   lowered = program.lower()
-  row["lower_seconds"] = time.perf_counter() - begun
-  begun = time.perf_counter()
+  row["lower_seconds"] = time.perf_counter() - start
+  start = time.perf_counter()
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as e:
-    needed = refused(str(e))
+    needed = bytes_refused(str(e))
     if needed is None:
       raise UserError(f"the compiler gave up on {program.name}: {str(e).splitlines()[0]}") from e
-    return row | {
-      "compile_seconds": time.perf_counter() - begun,
-      "memory": {**program.arguments, "total": needed},
-      "refused": True,
-    }
-  row["compile_seconds"] = time.perf_counter() - begun
-  row["memory"] = memory(compiled, program.arguments)
-  return row | {"refused": False} | times(read(compiled), program, topology, chips)
+    row |= {"refused": True, "memory": {**program.arguments, "total": needed}}
+  row["compile_seconds"] = time.perf_counter() - start
+  if row.get("refused"):
+    return row
+  row |= {"refused": False, "memory": memory(compiled, program.arguments)}
+  return row | times(parse_text(compiled), program, topology, chips)
 
 
-def read(compiled: jax.stages.Compiled) -> hlo.Module:
+def parse_text(compiled: jax.stages.Compiled) -> hlo.Module:
   """A program's text; of no lines, with a warning, if jax cannot read it.
 
   Compilers of TPUs are newer or older than jax's own, and so may their texts.
@@ -77,29 +75,23 @@ def times(
 ) -> dict[str, Any]:
   """Cycles and traffic, as seconds where the machine is known."""
   cycles = module.cycles(program.turns)
-  sent = network.summary(network.transfers(module, program.turns), topology)
+  traffic = network.summary(network.transfers(module, program.turns), topology)
   row = {
     "cycles": cycles or None,
-    "seconds": None,
-    "share_of_peak": None,
-    "network": sent,
-    "network_seconds": None,
-    "exposed_seconds": None,
-    "step_seconds": None,
+    "network": traffic,
     "profile": profile.shares(module, program.turns),
   }
-  if topology and cycles:
-    chip = topology.chip
-    took = cycles / chip.clock
-    exposed = sum(r["exposed_seconds"] for r in sent)
-    row |= {
-      "seconds": took,
-      "exposed_seconds": exposed,
-      "step_seconds": took + exposed,
-      "network_seconds": sum(r["seconds"] for r in sent),
-      "share_of_peak": program.flops / chips / chip.peak / took,
-    }
-  return row
+  if not topology or not cycles:
+    return row | dict.fromkeys(SECONDS)
+  seconds = cycles / topology.chip.clock
+  exposed = sum(r["exposed_seconds"] for r in traffic)
+  return row | {
+    "seconds": seconds,
+    "exposed_seconds": exposed,
+    "step_seconds": seconds + exposed,
+    "network_seconds": sum(r["seconds"] for r in traffic),
+    "share_of_peak": program.flops / chips / topology.chip.peak / seconds,
+  }
 
 
 def memory(compiled: jax.stages.Compiled, arguments: dict[str, int]) -> dict[str, int]:
@@ -107,28 +99,20 @@ def memory(compiled: jax.stages.Compiled, arguments: dict[str, int]) -> dict[str
   m = compiled.memory_analysis()
   if m is None:
     return {**arguments, "total": sum(arguments.values())}
-  known = sum(arguments.values())
   kinds = {
-    "padding": max(0, m.argument_size_in_bytes - known),
+    "padding": max(0, m.argument_size_in_bytes - sum(arguments.values())),
     "temporaries": m.temp_size_in_bytes,
     "results": m.output_size_in_bytes - m.alias_size_in_bytes,
   }
   return {**arguments, **kinds, "total": experiment.memory(compiled)}
 
 
-def refused(message: str) -> int | None:
-  """Bytes that a program would need, of a compiler that refuses it."""
-  found = REFUSED.search(message)
-  if "RESOURCE_EXHAUSTED" not in message or not found:
+def bytes_refused(message: str) -> int | None:
+  """Bytes that a program would need, by a compiler's refusal; None: it is none."""
+  match = REFUSED.search(message)
+  if "RESOURCE_EXHAUSTED" not in message or not match:
     return None
-  return int(float(found[1]) * UNITS[found[2]])
-
-
-def over_cycle(rows: Sequence[dict[str, Any]], key: str) -> float | None:
-  """A mean over all steps, each program as often as it is run."""
-  if any(row.get(key) is None for row in rows):
-    return None
-  return sum(row["share"] * row[key] for row in rows)
+  return int(float(match[1]) * UNITS[match[2]])
 
 
 def level() -> str:

@@ -32,29 +32,17 @@ FLOW = {"while", "call", "conditional", "async-start"}
 
 
 class Instruction(NamedTuple):
-  """One line.
+  """One line."""
 
-  Attributes:
-    name: As other lines call it.
-    opcode: "fusion", "all-reduce-start", ..
-    shape: Its result's, as printed.
-    cycles: As estimated; 0 where the compiler says nothing.
-    op_name: Where in the traced function it comes from.
-    calls: Names of the computations it runs.
-    turns: How often it runs them; None: the compiler does not tell.
-    operands: Names of its operands.
-    text: The whole line.
-  """
-
-  name: str
-  opcode: str
-  shape: str
-  cycles: int
-  op_name: str
-  calls: tuple[str, ...]
-  turns: int | None
+  name: str  # as other lines call it
+  opcode: str  # "fusion", "all-reduce-start", ...
+  shape: str  # of its result, as printed
+  cycles: int  # as estimated; 0 where the compiler says nothing
+  op_name: str  # where in the traced function it comes from
+  calls: tuple[str, ...]  # names of the computations it runs
+  turns: int | None  # how often it runs them; None: the compiler does not tell
   operands: tuple[str, ...]
-  text: str
+  text: str  # the whole line
 
   @property
   def bytes(self) -> int:
@@ -81,12 +69,12 @@ class Module(NamedTuple):
     for i in self.computations[name or self.entry]:
       yield i, times
       if i.opcode in FLOW:
-        n = (self.counted(i) or turns) if i.opcode == "while" else 1
+        n = (self.turns_of(i) or turns) if i.opcode == "while" else 1
         for called in i.calls:
           yield from self.running(turns, called, times * n)
 
-  def counted(self, loop: Instruction) -> int | None:
-    """How often a loop turns: told, or as its condition counts from 0."""
+  def turns_of(self, loop: Instruction) -> int | None:
+    """How often a loop turns: as printed, or as its condition counts from 0."""
     name = CONDITION.search(loop.text)
     if loop.turns is not None or not name:
       return loop.turns
@@ -120,33 +108,32 @@ def parse(text: str) -> Module:
       entry = head[2] if head[1] else entry
     elif line.startswith("}"):
       lines = None
-    elif lines is not None and (found := LINE.match(line)):
-      lines.append(instruction(found[1], found[2]))
+    elif lines is not None and (match := LINE.match(line)):
+      lines.append(parse_instruction(match[1], match[2]))
   return Module(computations, entry)
 
 
-def instruction(name: str, rest: str) -> Instruction:
-  """What stands right of "name = "."""
-  end = closing(rest, 0) if rest.startswith("(") else rest.find(" ")
-  shape, rest = rest[:end], rest[end:].lstrip()
-  opcode, _, _ = rest.partition("(")
+def parse_instruction(name: str, line: str) -> Instruction:
+  """Reads what stands right of "name = "."""
+  end = closing(line, 0) if line.startswith("(") else line.find(" ")
+  shape, text = line[:end], line[end:].lstrip()
+  opcode, _, _ = text.partition("(")
   start = len(opcode)
-  stop = closing(rest, start) if start < len(rest) else start
-  calls = tuple(CALLED.findall(rest, stop))
-  if branches := BRANCHES.search(rest, stop):
+  stop = closing(text, start) if start < len(text) else start
+  calls = tuple(CALLED.findall(text, stop))
+  if branches := BRANCHES.search(text, stop):
     calls += tuple(b.strip(" %") for b in branches[1].split(","))
-  cycles, turns = CYCLES.search(rest, stop), TURNS.search(rest, stop)
-  named = NAMED.search(rest, stop)
+  cycles, turns, op_name = (p.search(text, stop) for p in (CYCLES, TURNS, NAMED))
   return Instruction(
     name,
     opcode,
     shape,
     int(cycles[1]) if cycles else 0,
-    named[1] if named else "",
+    op_name[1] if op_name else "",
     calls,
     int(turns[1]) if turns else None,
-    tuple(re.findall(r"%([\w.\-]+)", rest[start:stop])),
-    rest,
+    tuple(re.findall(r"%([\w.\-]+)", text[start:stop])),
+    text,
   )
 
 

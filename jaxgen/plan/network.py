@@ -30,7 +30,7 @@ PASSES = {
   "collective-broadcast": 1.0,
 }
 HOP = 1e-6  # seconds
-SENT = "send between slices"
+SEND = "send between slices"
 GROUPS = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=")
 MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
@@ -40,26 +40,15 @@ CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
 class Transfer(NamedTuple):
-  """Something that is sent.
+  """Something that is sent."""
 
-  Attributes:
-    kind: One of PASSES, or SENT.
-    bytes: Of the whole array: summed, gathered or to be scattered; between
-      slices, what one chip sends.
-    group: Chips that take part together; 0: all of them.
-    times: How often in a run of the program.
-    start: Cycles of the run before it begins.
-    end: Cycles of the run before it is waited for.
-    op_name: Where it comes from.
-  """
-
-  kind: str
-  bytes: int
-  group: int
-  times: int
-  start: int
-  end: int
-  op_name: str
+  kind: str  # one of PASSES, or SEND
+  bytes: int  # of the whole array; between slices, what one chip sends
+  group: int  # chips that take part together; 0: all of them
+  times: int  # in a run of the program
+  start: int  # cycles of the run before it begins
+  end: int  # cycles of the run before it is waited for
+  op_name: str  # where in the traced function it comes from
 
   @property
   def meanwhile(self) -> int:
@@ -74,51 +63,50 @@ def transfers(module: Module, turns: int = 1) -> list[Transfer]:
   that is done, or in parts that are fused with other work. Those share a
   channel: the first begins to send, and the last waits for the end.
   """
-  found: list[Transfer] = []
+  sent: list[Transfer] = []
   latest: dict[str, tuple[int, set[str]]] = {}  # by channel: where, its lines
   starts: dict[str, int] = {}  # by line: where
   busy = 0
   for i, times in module.running(turns):
     if i.opcode.endswith("-done"):
       for at in {starts[o] for o in i.operands if o in starts}:
-        found[at] = found[at]._replace(end=busy)
-    begun = busy + i.cycles * times
-    for part, kind in sent(module, i):
+        sent[at] = sent[at]._replace(end=busy)
+    after = busy + i.cycles * times
+    for part, kind in sends(module, i):
       channel = CHANNEL.search(part.text)
       # Sums of which parts are kept are whole lines, and may share channels.
-      key = i.name if parted(i) or not channel else f"{kind} {channel[1]} {arrays(part.shape)}"
+      alone = is_reduce_scatter(i) or not channel
+      key = i.name if alone else f"{kind} {channel[1]} {arrays(part.shape)}"
       at, lines = latest.get(key, (0, {i.name}))
       if i.name not in lines:
-        found[at] = found[at]._replace(end=busy)
+        sent[at] = sent[at]._replace(end=busy)
         lines.add(i.name)
         continue
-      latest[key] = len(found), {i.name}
-      starts[i.name] = len(found)
-      size = arrays(part.shape)[0] if kind == SENT else whole(part, kind)
-      found.append(
-        Transfer(kind, size, 2 if kind == SENT else group(part), times, begun, begun, i.op_name)
-      )
-    busy = begun
-  return found
+      latest[key] = len(sent), {i.name}
+      starts[i.name] = len(sent)
+      n, size = (2, arrays(part.shape)[0]) if kind == SEND else (group(part), full_size(part, kind))
+      sent.append(Transfer(kind, size, n, times, after, after, i.op_name))
+    busy = after
+  return sent
 
 
-def sent(module: Module, i: Instruction) -> list[tuple[Instruction, str]]:
+def sends(module: Module, i: Instruction) -> list[tuple[Instruction, str]]:
   """What of a line is sent, and as what."""
   if i.opcode == "send" and "is_host_transfer=true" in i.text:
-    return [(i, SENT)]
+    return [(i, SEND)]
   return [
-    (part, "reduce-scatter" if parted(i) else kind)
+    (part, "reduce-scatter" if is_reduce_scatter(i) else kind)
     for part in module.inside(i)
     if (kind := part.opcode.removesuffix("-start")) in PASSES
   ]
 
 
-def parted(i: Instruction) -> bool:
+def is_reduce_scatter(i: Instruction) -> bool:
   """Whether it is a sum of which each chip keeps a part, as TPUs print it."""
   return i.opcode == "fusion" and any(name.startswith("all-reduce-scatter") for name in i.calls)
 
 
-def whole(i: Instruction, kind: str) -> int:
+def full_size(i: Instruction, kind: str) -> int:
   """Bytes of all that is summed, gathered, exchanged or to be scattered."""
   sizes = arrays(i.shape)
   if i.opcode.endswith("-start") and kind != "all-reduce":
@@ -132,21 +120,21 @@ def whole(i: Instruction, kind: str) -> int:
 
 def group(i: Instruction) -> int:
   """How many take part together; 0 where the text leaves it open: all."""
-  if found := IOTA.search(i.text):
-    return int(found[2])
-  if found := MESH.search(i.text):
-    sizes = dict(AXIS.findall(found[1]))
-    return math.prod(int(part or sizes[axis]) for axis, part in ALONG.findall(found[2]))
+  if match := IOTA.search(i.text):
+    return int(match[2])
+  if match := MESH.search(i.text):
+    sizes = dict(AXIS.findall(match[1]))
+    return math.prod(int(part or sizes[axis]) for axis, part in ALONG.findall(match[2]))
   if "source_target_pairs" in i.text:
     return 2
-  found = GROUPS.search(i.text)
-  return len(found[1].split(",")) if found and found[1] else 0
+  match = GROUPS.search(i.text)
+  return len(match[1].split(",")) if match and match[1] else 0
 
 
 def seconds(transfer: Transfer, topology: Topology) -> float:
   """How long a transfer takes once, when nothing else is on the wires."""
   chip = topology.chip
-  if transfer.kind == SENT:
+  if transfer.kind == SEND:
     share = 2 * (topology.slices - 1) / topology.slices
     return share * transfer.bytes / chip.dcn
   n = transfer.group or math.prod(topology.edges)
@@ -172,7 +160,7 @@ def path(n: int, rings: Sequence[tuple[int, bool]], chip: Chip) -> tuple[float, 
   return speed, sum(k / 2 if meet else k - 1 for k, meet in within)
 
 
-def waiting(found: Sequence[Transfer], topology: Topology) -> list[float]:
+def waits(sent: Sequence[Transfer], topology: Topology) -> list[float]:
   """Seconds of a run that a chip waits for each transfer.
 
   Links carry one after the other, in the order in which they begin; the data
@@ -180,41 +168,39 @@ def waiting(found: Sequence[Transfer], topology: Topology) -> list[float]:
   """
   clock, late = topology.chip.clock, 0.0
   free = {True: 0.0, False: 0.0}  # when the wires are, between slices and within
-  waits, there = [0.0] * len(found), [0.0] * len(found)
-  wanted: list[tuple[float, int]] = []
-  for n, t in enumerate([*found, None]):
-    while wanted and (t is None or wanted[0][0] <= t.start):
-      end, m = heapq.heappop(wanted)
-      waits[m] = max(0.0, there[m] - end / clock - late)
-      late += waits[m]
+  waiting, arrival = [0.0] * len(sent), [0.0] * len(sent)
+  due: list[tuple[float, int]] = []  # a heap: when each is needed
+  for n, t in enumerate([*sent, None]):
+    while due and (t is None or due[0][0] <= t.start):
+      end, m = heapq.heappop(due)
+      waiting[m] = max(0.0, arrival[m] - end / clock - late)
+      late += waiting[m]
     if t is not None:
-      wires = t.kind == SENT
-      begun = max(t.start / clock + late, free[wires])
-      there[n] = free[wires] = begun + t.times * seconds(t, topology)
-      heapq.heappush(wanted, (t.end, n))
-  return waits
+      wires = t.kind == SEND
+      start = max(t.start / clock + late, free[wires])
+      arrival[n] = free[wires] = start + t.times * seconds(t, topology)
+      heapq.heappush(due, (t.end, n))
+  return waiting
 
 
-def summary(found: Sequence[Transfer], topology: Topology | None) -> list[dict[str, Any]]:
+def summary(sent: Sequence[Transfer], topology: Topology | None) -> list[dict[str, Any]]:
   """By kind, the slowest first: how many, bytes, seconds, seconds in the open.
 
   Seconds are None where the network is not known.
   """
   rows = []
-  waits = waiting(found, topology) if topology else ()
-  for kind in dict.fromkeys(t.kind for t in found):
-    of = [t for t in found if t.kind == kind]
+  exposed = waits(sent, topology) if topology else [None] * len(sent)
+  for kind in dict.fromkeys(t.kind for t in sent):
+    own = [(t, wait) for t, wait in zip(sent, exposed, strict=True) if t.kind == kind]
     row = {
       "kind": kind,
-      "count": sum(t.times for t in of),
-      "bytes": sum(t.times * t.bytes for t in of),
+      "count": sum(t.times for t, _ in own),
+      "bytes": sum(t.times * t.bytes for t, _ in own),
       "seconds": None,
       "exposed_seconds": None,
     }
     if topology:
-      row["seconds"] = sum(t.times * seconds(t, topology) for t in of)
-      row["exposed_seconds"] = sum(
-        wait for t, wait in zip(found, waits, strict=True) if t.kind == kind
-      )
+      row["seconds"] = sum(t.times * seconds(t, topology) for t, _ in own)
+      row["exposed_seconds"] = sum(wait for _, wait in own)
     rows.append(row)
   return sorted(rows, key=lambda r: -(r["seconds"] or 0))

@@ -37,22 +37,41 @@ def define(values: flags.FlagValues) -> None:
   )
   flag("shape", None, "of an example, where the config cannot say: 32,32,3")
   flag("json", None, "write the numbers to this file, too")
-  for name, text in (
-    ("batch", "examples of a step, in all; of --sample, those drawn at once"),
-    ("per_chip", "the same for each chip"),
-  ):
-    flags.DEFINE_integer(name, None, text, flag_values=values)
+  whole = functools.partial(flags.DEFINE_integer, default=None, flag_values=values)
+  whole("batch", help="examples of a step, in all; of --sample, those drawn at once")
+  whole("per_chip", help="the same for each chip")
   flags.DEFINE_float("steps", None, "of --sample: points of the path", flag_values=values)
-  for name, text in (
-    ("sample", "the sampler in place of the train step"),
-    ("largest", "look for the largest batch that fits"),
-    ("profile", "what the cycles are spent on"),
-  ):
-    flags.DEFINE_bool(name, False, text, flag_values=values)
+  switch = functools.partial(flags.DEFINE_bool, default=False, flag_values=values)
+  switch("sample", help="the sampler in place of the train step")
+  switch("largest", help="look for the largest batch that fits")
+  switch("profile", help="what the cycles are spent on")
 
 
 def main(values: flags.FlagValues) -> None:
   """The verb."""
+  check_flags(values)
+  request = planner.Request(
+    values.config,
+    values.topology,
+    values.sample,
+    values.batch,
+    values.per_chip,
+    parse_shape(values.shape),
+    {} if values.steps is None else {"steps": values.steps},
+  )
+  with telling(sys.stderr) as say:
+    result = planner.plan(request, say)
+    if values.largest:
+      result["largest"] = planner.largest(request, result, say)
+  print(report.plan(result))
+  if values.profile:
+    print("\n" + report.profile(result))
+  if values.json:
+    files.write_json(values.json, result)
+
+
+def check_flags(values: flags.FlagValues) -> None:
+  """UserError unless the flags make sense together."""
   if values.config is None:
     raise UserError("plan needs --config=configs/x.py")
   check_single(values.config, "plan")
@@ -65,21 +84,3 @@ def main(values: flags.FlagValues) -> None:
       raise UserError(f"{name}={values[name].value}: want at least 1")
   if values.steps is not None and not values.sample:
     raise UserError("--steps goes with --sample")
-  asked = planner.Asked(
-    values.config,
-    values.topology,
-    values.sample,
-    values.batch,
-    values.per_chip,
-    parse_shape(values.shape),
-    {} if values.steps is None else {"steps": values.steps},
-  )
-  with telling(sys.stderr) as say:
-    result = planner.plan(asked, say)
-    if values.largest:
-      result["largest"] = planner.largest(asked, result, say)
-  print(report.plan(result))
-  if values.profile:
-    print("\n" + report.profile(result))
-  if values.json:
-    files.write_json(values.json, result)

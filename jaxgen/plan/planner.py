@@ -1,136 +1,123 @@
 """From a config and a topology's name to a plan."""
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxgen import sharding
 from jaxgen.bench import device
 from jaxgen.errors import UserError
 from jaxgen.plan import estimate, programs, topology
-from jaxgen.plan.programs import stand_in
+from jaxgen.plan.programs import data_spec
 
-Say = Callable[[str], Any]
+Say = Callable[[str], Any]  # shows progress
 TRIES = 4  # compilations in search of the largest batch
 
 
-class Asked(NamedTuple):
-  """What is to be planned.
-
-  Attributes:
-    config: Of the experiment.
-    where: A topology's name, or "here".
-    sample: The sampler, not the train step.
-    batch: In place of the config's; of a sampler 64 by default.
-    per_chip: The same, for each chip.
-    shape: Of an example, where the config does not say it.
-    knobs: Of the sampler.
-  """
+class Request(NamedTuple):
+  """What is to be planned."""
 
   config: ConfigDict
-  where: str = "here"
-  sample: bool = False
-  batch: int | None = None
-  per_chip: int | None = None
-  shape: tuple[int, ...] | None = None
-  knobs: Mapping[str, float] = {}
+  where: str = "here"  # a topology's name, or our own devices
+  sample: bool = False  # the sampler, not the train step
+  batch: int | None = None  # in place of the config's; of a sampler 64 by default
+  per_chip: int | None = None  # the same, for each chip
+  shape: tuple[int, ...] | None = None  # of an example, where the config does not say it
+  knobs: Mapping[str, float] = {}  # of the sampler
+
+  def batch_on(self, chips: int) -> int:
+    """Examples at once, in all."""
+    if self.per_chip is not None:
+      return self.per_chip * chips
+    if self.batch is not None:
+      return self.batch
+    return max(64, chips) if self.sample else self.config.batch
 
 
-def plan(asked: Asked, say: Say = print) -> dict[str, Any]:
-  """Compiles all that is asked for, and adds it up.
+def plan(request: Request, say: Say = print) -> dict[str, Any]:
+  """Compiles all that is wanted, and adds it up.
 
   Returns: What was compiled, for what and by what; `programs`, the rows of
     `estimate.estimate`; memory, flops, seconds and shares of a step: means
     over the turns that players take, or of a batch of samples. What nobody
     knows is None.
   """
-  place = None if asked.where == "here" else topology.parse(asked.where)
-  chips = topology.devices(place) if place else jax.devices()
+  config, where = request.config, request.where
+  pod = None if where == "here" else topology.parse(where)
+  chips = topology.devices(pod) if pod else jax.devices()
   # Samplers have all weights on every device, however they were trained.
-  shape = None if asked.sample else asked.config.get("mesh")
-  mesh = sharding.make_mesh(shape, chips)
-  batch = batch_of(asked, len(chips))
-  data = stand_in(asked.config, asked.shape)
+  mesh = sharding.make_mesh(None if request.sample else config.get("mesh"), chips)
+  batch = request.batch_on(len(chips))
+  data = data_spec(config, request.shape)
   say("tracing")
-  if asked.sample:
+  if request.sample:
     sharding.check_batch(batch, 1, mesh)
-    todo = programs.sample(asked.config, data, mesh, batch, asked.knobs)
+    todo = programs.sample(config, data, mesh, batch, request.knobs)
   else:
-    todo = programs.train(programs.with_batch(asked.config, batch), data, mesh)
+    todo = programs.train(programs.with_batch(config, batch), data, mesh)
   rows = []
   for program in todo:
-    say(f"compiling {program.name} for {asked.where}")
-    rows.append(estimate.estimate(program, place, len(chips)))
-  peak = place.chip.peak if place else device.published_peak(chips[0].device_kind)
-  return described(asked, chips, mesh) | {
+    say(f"compiling {program.name} for {where}")
+    rows.append(estimate.estimate(program, pod, len(chips)))
+  peak = pod.chip.peak if pod else device.published_peak(chips[0].device_kind)
+  return describe(request, chips, mesh) | {
     "batch": batch,
     "per_chip": batch / len(chips),
     "example": list(data.shape),
     "peak": peak,
-    "hbm": place.chip.hbm if place else memory_here(chips[0]),
+    "hbm": pod.chip.hbm if pod else (chips[0].memory_stats() or {}).get("bytes_limit"),
     "programs": rows,
-    **summed(rows, len(chips), peak),
+    **total(rows, len(chips), peak),
   }
 
 
-def described(asked: Asked, chips, mesh) -> dict[str, Any]:
+def describe(request: Request, chips: Sequence[jax.Device], mesh: Mesh) -> dict[str, Any]:
   """What the numbers hold for."""
-  names = ("jax", "jaxlib") + (("libtpu",) if asked.where != "here" else ())
+  names = ("jax", "jaxlib") + (("libtpu",) if request.where != "here" else ())
   return {
-    "model": asked.config.model.name,
-    "source": asked.config.data.source,
-    "what": "sample" if asked.sample else "train",
-    "topology": asked.where,
+    "model": request.config.model.name,
+    "source": request.config.data.source,
+    "what": "sample" if request.sample else "train",
+    "topology": request.where,
     "device_kind": chips[0].device_kind,
     "chips": len(chips),
     "mesh": dict(mesh.shape),
     "level": estimate.level(),
-    "accumulate": asked.config.accumulate,
+    "accumulate": request.config.accumulate,
     "versions": {n: importlib.metadata.version(n) for n in names},
   }
 
 
-def batch_of(asked: Asked, chips: int) -> int:
-  """Examples at once, in all."""
-  if asked.per_chip is not None:
-    return asked.per_chip * chips
-  if asked.batch is not None:
-    return asked.batch
-  return max(64, chips) if asked.sample else asked.config.batch
-
-
-def summed(rows: list[dict[str, Any]], chips: int, peak: float | None) -> dict[str, Any]:
+def total(rows: list[dict[str, Any]], chips: int, peak: float | None) -> dict[str, Any]:
   """Of all programs: the most memory, the mean of all else."""
-  mean = lambda key: estimate.over_cycle(rows, key)
-  work, took = mean("flops"), mean("seconds")
-  total = {
+  means = {
+    key: mean_over_steps(rows, key)
+    for key in (
+      *("flops", "cycles", "seconds"),
+      *("network_seconds", "exposed_seconds", "step_seconds"),
+    )
+  }
+  least = means["flops"] / chips / peak if peak else None
+  known = means["seconds"] is not None
+  return means | {
     "memory": max((r["memory"] for r in rows), key=lambda m: m["total"]),
     "fits": None,
-    "flops": work,
-    "cycles": mean("cycles"),
-    "seconds": took,
-    "network_seconds": mean("network_seconds"),
-    "exposed_seconds": mean("exposed_seconds"),
-    "step_seconds": mean("step_seconds"),
     "compile_seconds": sum(r["compile_seconds"] for r in rows),
-    "share_of_peak": None,
-    "share_with_network": None,
-    "least_seconds": work / chips / peak if peak else None,
+    "share_of_peak": least / means["seconds"] if known else None,
+    "share_with_network": least / means["step_seconds"] if known else None,
+    "least_seconds": least,
   }
-  if took:
-    least = work / chips / peak
-    total["share_of_peak"] = least / took
-    total["share_with_network"] = least / total["step_seconds"]
-  return total
 
 
-def memory_here(chip: jax.Device) -> int | None:
-  """Bytes that a device of our own offers, where it tells."""
-  stats = chip.memory_stats() or {}
-  return stats.get("bytes_limit")
+def mean_over_steps(rows: Sequence[dict[str, Any]], key: str) -> float | None:
+  """A mean over all steps, each program as often as it is run."""
+  if any(row.get(key) is None for row in rows):
+    return None
+  return sum(row["share"] * row[key] for row in rows)
 
 
 def fits(result: Mapping[str, Any]) -> bool | None:
@@ -142,7 +129,7 @@ def fits(result: Mapping[str, Any]) -> bool | None:
   return result["memory"]["total"] <= result["hbm"]
 
 
-def largest(asked: Asked, result: Mapping[str, Any], say: Say = print) -> int:
+def largest(request: Request, result: Mapping[str, Any], say: Say = print) -> int:
   """Examples per chip of the largest batch that fits; 0: not even one.
 
   What a program needs is about a straight line of the batch: it is drawn
@@ -153,26 +140,25 @@ def largest(asked: Asked, result: Mapping[str, Any], say: Say = print) -> int:
       "this machine does not say how much memory its devices "
       "have: take a --topology to look for the largest batch"
     )
-  part = 1 if asked.sample else asked.config.accumulate
-  known = {round(result["per_chip"] / part): (result["memory"]["total"], fits(result))}
+  part = 1 if request.sample else request.config.accumulate
+  tried = {round(result["per_chip"] / part): (result["memory"]["total"], fits(result))}
   for _ in range(TRIES):
-    batch = guess(known, result["hbm"])
-    if batch in known:
+    batch = guess(tried, result["hbm"])
+    if batch in tried:
       break
     say(f"trying {batch * part} per chip")
-    tried = plan(asked._replace(batch=None, per_chip=batch * part), say)
-    known[batch] = tried["memory"]["total"], fits(tried)
-  return part * max((b for b, (_, ok) in known.items() if ok), default=0)
+    trial = plan(request._replace(batch=None, per_chip=batch * part), say)
+    tried[batch] = trial["memory"]["total"], fits(trial)
+  return part * max((b for b, (_, ok) in tried.items() if ok), default=0)
 
 
-def guess(known: Mapping[int, tuple[int, bool]], room: int) -> int:
+def guess(tried: Mapping[int, tuple[int, bool]], room: int) -> int:
   """The next batch to try, given what others need and whether they fit."""
-  good = [b for b, (_, ok) in known.items() if ok]
-  bad = [b for b, (_, ok) in known.items() if not ok]
-  if len(known) == 1:
-    [(batch, (_, ok))] = known.items()
-    return batch * 2 if ok else max(1, batch // 2)
-  (low, (a, _)), (high, (b, _)) = sorted(known.items())[-2:]
+  good = [b for b, (_, ok) in tried.items() if ok]
+  bad = [b for b, (_, ok) in tried.items() if not ok]
+  if len(tried) == 1:
+    return good[0] * 2 if good else max(1, bad[0] // 2)
+  (low, (a, _)), (high, (b, _)) = sorted(tried.items())[-2:]
   slope = max((b - a) / (high - low), 1.0)
   batch = int(low + (room - a) / slope)
   if bad:

@@ -1,4 +1,4 @@
-"""What a program's estimated cycles are spent on."""
+"""Where the estimated cycles of a program go."""
 
 import re
 from collections import Counter
@@ -7,32 +7,21 @@ from typing import Any
 from jaxgen.plan.hlo import Instruction, Module
 from jaxgen.plan.network import PASSES
 
-# What instructions do that compute nothing.
-MOVES = {
-  "parameter",
-  "constant",
-  "copy",
-  "copy-start",
-  "copy-done",
-  "transpose",
-  "reshape",
-  "bitcast",
-  "bitcast-convert",
-  "slice",
-  "pad",
-  "concatenate",
-  "broadcast",
-  "tuple",
-  "get-tuple-element",
-  "convert",
-  "dynamic-slice",
-  "dynamic-update-slice",
-  "fusion",
-  "slice-start",
-  "slice-done",
-  "iota",
-  "reverse",
+# Instructions that compute nothing.
+MOVES = set(
+  "parameter constant copy copy-start copy-done transpose reshape bitcast bitcast-convert slice "
+  "pad concatenate broadcast tuple get-tuple-element convert dynamic-slice dynamic-update-slice "
+  "fusion slice-start slice-done iota reverse".split()
+)
+# The kinds of work, the most costly first, and the instructions of each.
+KINDS = {
+  "convolutions and products": {"convolution", "dot"},  # which hide what is sent meanwhile
+  "communication": set(PASSES),
+  "kernels": {"custom-call"},
+  "random numbers": {"rng-bit-generator", "shift-right-logical", "xor"},
+  "gathers, scatters, sorts": {"gather", "scatter", "sort"},
 }
+REDUCTIONS = {"reduce", "reduce-window", "select-and-scatter"}
 # Of the names that modules and functions have in our nets; the first counts.
 PLACES = {
   "attention": "attention|attend|attn|qkv|softmax",
@@ -46,22 +35,13 @@ PLACES = {
 
 def kind(module: Module, instruction: Instruction) -> str:
   """What an instruction does, by the most costly thing fused into it."""
-  found = {i.opcode.removesuffix("-start") for i in module.inside(instruction)}
-  if found & {"convolution", "dot"}:  # what is sent meanwhile is not waited for
-    return "convolutions and products"
-  if found & set(PASSES):
-    return "communication"
-  if "custom-call" in found:
-    return "kernels"
-  if found & {"rng-bit-generator", "shift-right-logical", "xor"}:
-    return "random numbers"
-  if found & {"gather", "scatter", "sort"}:
-    return "gathers, scatters, sorts"
-  if found <= MOVES:
+  opcodes = {i.opcode.removesuffix("-start") for i in module.inside(instruction)}
+  for name, instructions in KINDS.items():
+    if opcodes & instructions:
+      return name
+  if opcodes <= MOVES:
     return "copies and layouts"
-  if found & {"reduce", "reduce-window", "select-and-scatter"}:
-    return "reductions"
-  return "elementwise"
+  return "reductions" if opcodes & REDUCTIONS else "elementwise"
 
 
 def place(instruction: Instruction) -> str:
@@ -96,30 +76,17 @@ def shares(module: Module, turns: int = 1, top: int = 10) -> dict[str, Any]:
   Returns: {"kinds", "places", "directions": {name: cycles}, "top": rows of
     name, kind, cycles, times, op_name}.
   """
-  kinds, places, ways = Counter(), Counter(), Counter()
+  counters = Counter(), Counter(), Counter()
   lines = []
   for i, times in module.running(turns):
     if not i.cycles:
       continue
-    spent, what = i.cycles * times, kind(module, i)
-    kinds[what] += spent
+    cycles, what = i.cycles * times, kind(module, i)
     # What is fused into a product follows its name: the convolution's.
-    places[place(i)] += spent
-    ways[direction(i)] += spent
-    lines.append(
-      {
-        "name": i.name,
-        "kind": what,
-        "cycles": spent,
-        "times": times,
-        "op_name": i.op_name,
-        "shape": i.shape,
-      }
-    )
+    for counter, name in zip(counters, (what, place(i), direction(i)), strict=True):
+      counter[name] += cycles
+    line = {"name": i.name, "kind": what, "cycles": cycles, "times": times}
+    lines.append(line | {"op_name": i.op_name, "shape": i.shape})
   lines.sort(key=lambda line: -line["cycles"])
-  return {
-    "kinds": dict(kinds.most_common()),
-    "places": dict(places.most_common()),
-    "directions": dict(ways.most_common()),
-    "top": lines[:top],
-  }
+  tables = (dict(c.most_common()) for c in counters)
+  return dict(zip(("kinds", "places", "directions"), tables, strict=True)) | {"top": lines[:top]}

@@ -13,33 +13,23 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.bench import device
+from jaxgen.bench.sampling import conditions
 from jaxgen.bench.training import cycle
 from jaxgen.convert.initial_state import DataSpec
 from jaxgen.errors import UserError
 from jaxgen.experiment import Compiled, Experiment, check_attention, dummy
 from jaxgen.sampling.sampler import Sampler
 
-KINDS = {"params": "parameters", "opt": "optimiser", "ema": "averages", "stats": "statistics"}
-
 
 class Program(NamedTuple):
-  """Something that can be compiled.
+  """Something that can be compiled."""
 
-  Attributes:
-    name: Which players move, or that samples are drawn.
-    share: Of all steps, those that take this program.
-    lower: Makes what the compiler gets.
-    flops: Operations of one run, on all devices together.
-    arguments: Bytes per device of what goes in, by kind.
-    turns: How often loops turn whose length is given when it runs.
-  """
-
-  name: str
-  share: float
+  name: str  # the players that move, or "sampling"
+  share: float  # of all steps, those that take this program
   lower: Callable[[], jax.stages.Lowered]
-  flops: float
-  arguments: dict[str, int]
-  turns: int = 1
+  flops: float  # operations of one run, on all devices together
+  arguments: dict[str, int]  # bytes per device of what goes in, by kind
+  turns: int = 1  # of loops whose length is known only when it runs
 
 
 def train(config: ConfigDict, data: DataSpec, mesh: Mesh) -> list[Program]:
@@ -47,8 +37,8 @@ def train(config: ConfigDict, data: DataSpec, mesh: Mesh) -> list[Program]:
   experiment = Experiment.of(config)
   check_attention(experiment.model, data)
   state = experiment.abstract(data, mesh)
-  batch = on(sharding.batched(mesh), dummy(data, config.batch))
-  seed = on(sharding.replicated(mesh), key())
+  batch = place(sharding.batched(mesh), dummy(data, config.batch))
+  seed = place(sharding.replicated(mesh), key())
   step = Compiled(experiment, mesh)
   plain = jax.jit(experiment.step, static_argnums=0)
   turns = cycle(experiment.model)
@@ -73,14 +63,9 @@ def sample(
   sampler = Sampler(experiment.model, state, data.shape, data.dtype, config.data.classes, {})
   vars(sampler)["mesh"] = mesh  # in place of our own devices'
   settings = sampler.settings(dict(knobs))
-  given = on(sharding.batched(mesh), conditions(sampler, batch))
-  whole = sharding.replicated(mesh)
-  args = (
-    state,
-    given,
-    on(whole, key()),
-    on(whole, {k: jax.ShapeDtypeStruct((), jnp.float32) for k in settings}),
-  )
+  rows = place(sharding.batched(mesh), conditions(sampler, batch))
+  knob = jax.ShapeDtypeStruct((), jnp.float32)
+  args = (state, rows, *place(sharding.replicated(mesh), (key(), dict.fromkeys(settings, knob))))
   turns = int(settings.get("steps", 1))
   return [
     Program(
@@ -88,22 +73,10 @@ def sample(
       1.0,
       functools.partial(sampler.program.lower, *args),
       device.flops(jax.jit(sampler.program.__wrapped__), *args, turns=turns),
-      by_kind(state, given),
+      by_kind(state, rows),
       turns,
     )
   ]
-
-
-def conditions(sampler: Sampler, batch: int) -> dict[str, Any]:
-  """Shapes of what a sampler is given for each sample."""
-  shapes = {"i": jax.ShapeDtypeStruct((batch,), np.int32)}
-  if sampler.classes:
-    shapes["y"] = jax.ShapeDtypeStruct((batch,), np.int32)
-  like = jax.ShapeDtypeStruct((batch, *sampler.shape), jnp.float32)
-  for name, make in getattr(sampler.model, "cond", {}).items():
-    if make:
-      shapes[name] = jax.ShapeDtypeStruct(jax.eval_shape(make, like).shape, sampler.dtype)
-  return shapes
 
 
 def key() -> jax.ShapeDtypeStruct:
@@ -111,22 +84,22 @@ def key() -> jax.ShapeDtypeStruct:
   return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def on(where: jax.sharding.Sharding, shapes: Any) -> Any:
-  """The same shapes, placed."""
+def place(where: jax.sharding.Sharding, shapes: Any) -> Any:
+  """The same shapes, on devices."""
   return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes)
 
 
 def by_kind(state: core.State, batch: core.Batch) -> dict[str, int]:
-  """Bytes per device."""
-  kinds = {word: getattr(state, name) for name, word in KINDS.items()}
-  return {word: per_device(tree) for word, tree in (kinds | {"batch": batch}).items()}
-
-
-def per_device(tree: Any) -> int:
-  """Bytes of a device's part of all leaves, without padding."""
-  return sum(
-    math.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize for s in jax.tree.leaves(tree)
-  )
+  """Bytes of a device's part of all arrays, without padding."""
+  trees = {
+    "parameters": state.params,
+    "optimiser": state.opt,
+    "averages": state.ema,
+    "statistics": state.stats,
+    "batch": batch,
+  }
+  size = lambda s: math.prod(s.sharding.shard_shape(s.shape)) * s.dtype.itemsize
+  return {kind: sum(map(size, jax.tree.leaves(tree))) for kind, tree in trees.items()}
 
 
 def with_batch(config: ConfigDict, batch: int) -> ConfigDict:
@@ -151,8 +124,8 @@ STORED = {
 }
 
 
-def stand_in(config: ConfigDict, shape: Sequence[int] | None = None) -> DataSpec:
-  """What the config trains on, without a look at it.
+def data_spec(config: ConfigDict, shape: Sequence[int] | None = None) -> DataSpec:
+  """The data of a config as it describes them, without a look at them.
 
   Args:
     config: Of an experiment.
@@ -164,7 +137,9 @@ def stand_in(config: ConfigDict, shape: Sequence[int] | None = None) -> DataSpec
   name, size = config.data.source, config.data.size
   stored = STORED.get(name) or STORED.get(name.partition(":")[0])
   if shape is None and (size or stored):
-    shape = stored if not size else (size, size, stored[-1] if stored else channels(config))
+    # An image of no known channels has those that a generator makes, or three.
+    channels = config.model.get("gen", {}).get("channels", 3)
+    shape = stored if not size else (size, size, stored[-1] if stored else channels)
     if len(shape) == 3 and config.data.channels:
       shape = (*shape[:2], config.data.channels)
   if shape is None:
@@ -174,11 +149,6 @@ def stand_in(config: ConfigDict, shape: Sequence[int] | None = None) -> DataSpec
     )
   dtype = np.float32 if len(shape) == 1 else np.uint8
   return DataSpec(name, tuple(shape), config.data.classes, np.dtype(dtype))
-
-
-def channels(config: ConfigDict) -> int:
-  """Of an image: those that a generator makes, or three."""
-  return config.model.get("gen", {}).get("channels", 3)
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

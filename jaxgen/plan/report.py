@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxgen.bench.tables import aligned, number, seconds, share, si, size
+from jaxgen.monitor.table import aligned, number, seconds, share, si, size
 from jaxgen.plan.planner import fits
 
 LESS = (
@@ -52,16 +52,16 @@ def answer(r: dict[str, Any]) -> str:
 
 def memory(r: dict[str, Any]) -> str:
   """By kind, of the program that needs most."""
-  rows = [("memory per chip", "")]
-  rows += [(f"  {kind}", size(n)) for kind, n in r["memory"].items()]
-  return aligned(rows)
+  rows = [(f"  {kind}", size(n)) for kind, n in r["memory"].items()]
+  return aligned([("memory per chip", ""), *rows])
 
 
 def speed(r: dict[str, Any]) -> str:
   """Operations, and how long they take."""
-  of = "batch" if r["what"] == "sample" else "step"
-  rows = [(f"FLOPs of a {of}", si(r["flops"], "FLOP"))]
-  rows.append(("  per chip", si(r["flops"] / r["chips"], "FLOP")))
+  rows = [
+    (f"FLOPs of a {'batch' if r['what'] == 'sample' else 'step'}", si(r["flops"], "FLOP")),
+    ("  per chip", si(r["flops"] / r["chips"], "FLOP")),
+  ]
   if r["least_seconds"]:
     rows.append(("at the published peak it would take", seconds(r["least_seconds"])))
   if r["seconds"]:
@@ -78,16 +78,16 @@ def speed(r: dict[str, Any]) -> str:
     if r["level"] != "O2":
       rows.append((f"(cycles at {r['level']} mean little)", ""))
   if len(r["programs"]) > 1:
-    rows += [turn(row) for row in r["programs"]]
+    rows += map(turn, r["programs"])
   return aligned(rows)
 
 
-def turn(row: dict[str, Any]) -> tuple[str, str]:
+def turn(program: dict[str, Any]) -> tuple[str, str]:
   """One of several programs."""
-  said = [si(row["flops"], "FLOP"), size(row["memory"]["total"])]
-  if row.get("seconds"):
-    said += [seconds(row["seconds"]), share(row["share_of_peak"])]
-  return f"{row['name']} ({share(row['share'])} of steps)", ", ".join(said)
+  facts = [si(program["flops"], "FLOP"), size(program["memory"]["total"])]
+  if program.get("seconds"):
+    facts += [seconds(program["seconds"]), share(program["share_of_peak"])]
+  return f"{program['name']} ({share(program['share'])} of steps)", ", ".join(facts)
 
 
 def network(r: dict[str, Any]) -> str:
@@ -97,10 +97,8 @@ def network(r: dict[str, Any]) -> str:
     if len(r["programs"]) > 1:
       rows.append((program["name"], "", "", "", ""))
     for row in program.get("network", ()):
-      times = [
-        seconds(row[k]) if row[k] is not None else "not known"
-        for k in ("seconds", "exposed_seconds")
-      ]
+      times = (row["seconds"], row["exposed_seconds"])
+      times = ["not known" if s is None else seconds(s) for s in times]
       rows.append((f"  {row['kind']}", number(row["count"]), size(row["bytes"]), *times))
   return aligned(rows) if any(row[1] for row in rows[1:]) else ""
 
@@ -109,22 +107,16 @@ def profile(r: dict[str, Any]) -> str:
   """Where the cycles go, of each program."""
   parts = []
   for program in r["programs"]:
-    found = program.get("profile")
-    if not found or not program["cycles"]:
+    tables, total = program.get("profile"), program.get("cycles")
+    if not tables or not total:
       continue
-    whole = program["cycles"]
-    rows = [(f"{program['name']}, cycles by", number(whole), "")]
+    row = lambda name, n, total=total: (f"  {name}", number(n), share(n / total))
+    rows = [(f"{program['name']}, cycles by", number(total), "")]
     for title in ("kinds", "places", "directions"):
-      rows.append((title, "", ""))
-      rows += [(f"  {name}", number(n), share(n / whole)) for name, n in found[title].items()]
+      rows += [(title, "", ""), *(row(name, n) for name, n in tables[title].items())]
     rows.append(("longest", "", ""))
     rows += [
-      (
-        f"  {line['name']} {line['op_name'][-60:]}",
-        number(line["cycles"]),
-        share(line["cycles"] / whole),
-      )
-      for line in found["top"]
+      row(f"{line['name']} {line['op_name'][-60:]}", line["cycles"]) for line in tables["top"]
     ]
     parts.append(aligned(rows))
   return "\n\n".join(parts) or "the compiler tells no cycles here"

@@ -17,24 +17,14 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-  """A kind of TPU chip.
+  """A kind of TPU chip."""
 
-  Attributes:
-    peak: Dense bf16 operations/s, as published.
-    per_cycle: Of those in a cycle of the compiler's estimates: what the matrix
-      units do at once. The clock is the quotient of both.
-    hbm: Bytes that a program may take, as the compiler says when it refuses.
-    link: Bytes/s of one link, one way; two links for each axis of the torus.
-    dcn: Bytes/s of one chip's share of its host's network card.
-    wraps: The edges of a slice that are whole rings are multiples of this.
-  """
-
-  peak: float
-  per_cycle: int
-  hbm: int
-  link: float
-  dcn: float
-  wraps: int
+  peak: float  # dense bf16 operations/s, as published
+  per_cycle: int  # operations of the matrix units in a cycle of the compiler's estimates
+  hbm: int  # bytes that a program may take, as the compiler says when it refuses
+  link: float  # bytes/s of one link, one way; two links for each axis of the torus
+  dcn: float  # bytes/s of one chip's share of its host's network card
+  wraps: int  # edges of a slice that are whole rings are multiples of this
 
   @property
   def clock(self) -> float:
@@ -82,13 +72,13 @@ class Topology(NamedTuple):
 
 def parse(name: str) -> Topology:
   """Reads a topology's name; UserError for what is none."""
-  found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?::(\d+))?", name)
-  if not found:
+  match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?::(\d+))?", name)
+  if not match:
     raise UserError(
       f"topology={name!r}: want kind:shape, such as v5e:16x16, "
       "or kind:shape:slices, such as v5e:16x16:2; or here"
     )
-  kind, shape, slices = found.groups()
+  kind, shape, slices = match.groups()
   if kind not in CHIPS:
     raise UserError(f"topology={name!r}: there are {', '.join(CHIPS)}" + nearest(kind, CHIPS))
   edges = tuple(int(n) for n in shape.split("x"))
@@ -120,13 +110,10 @@ def devices(topology: Topology) -> list[Any]:
   from jax.experimental import topologies
 
   megacore = {"chip_config_name": "megacore"} if topology.kind == "v4" else {}
-  shape = "x".join(map(str, topology.edges))
+  name = f"{topology.kind}:{'x'.join(map(str, topology.edges))}"
   try:
-    return list(
-      topologies.get_topology_desc(
-        f"{topology.kind}:{shape}", "tpu", num_slices=topology.slices, **megacore
-      ).devices
-    )
+    pod = topologies.get_topology_desc(name, "tpu", num_slices=topology.slices, **megacore)
+    return list(pod.devices)
   except Exception as e:
     raise UserError(
       f"topology={topology.name!r}: the compiler knows no such slice: {str(e).splitlines()[0]}"

@@ -115,7 +115,7 @@ def test_what_is_sent():
   assert total["all-gather"]["bytes"] == 17 * 1600 + 160 + 24
   assert found["reduce-scatter"].bytes == 25 * 4 * 16
   assert found["collective-permute"].bytes == 256
-  assert found[network.SENT].bytes == 2**21
+  assert found[network.SEND].bytes == 2**21
   assert total["all-reduce"]["seconds"] is None  # no topology, no speed
 
 
@@ -133,7 +133,7 @@ def test_how_long_sending_takes_by_hand():
   gather = gigabyte._replace(kind="all-gather", group=16)
   assert network.seconds(gather, POD) == pytest.approx(15 / 16 / 90 + 8 * 1e-6)
   two = topology.parse("v5e:16x16:2")
-  sent = network.Transfer(network.SENT, 10**9 // 16, 2, 1, 0, 0, "")
+  sent = network.Transfer(network.SEND, 10**9 // 16, 2, 1, 0, 0, "")
   assert network.seconds(sent, two) == pytest.approx(1 / 16 / 3.125)
   assert network.seconds(gigabyte._replace(group=1), POD) == 0
 
@@ -194,18 +194,18 @@ def test_one_thing_at_a_time_is_on_the_wires():
   # Two begin together and are wanted when the first is there: the second is
   # waited for. Wanted two times later, nothing is.
   both = [one._replace(end=cycles)] * 2
-  assert network.waiting(both, POD) == pytest.approx([0, took], abs=1e-9)
-  assert network.waiting([one._replace(end=3 * cycles)] * 2, POD) == [0, 0]
+  assert network.waits(both, POD) == pytest.approx([0, took], abs=1e-9)
+  assert network.waits([one._replace(end=3 * cycles)] * 2, POD) == [0, 0]
   # What was waited for delays the rest, and gives others time to arrive.
   late = [
     one._replace(end=0),
     one._replace(start=0, end=cycles),
     one._replace(start=cycles, end=cycles),
   ]
-  assert network.waiting(late, POD) == pytest.approx([took, 0, took], abs=1e-9)
+  assert network.waits(late, POD) == pytest.approx([took, 0, took], abs=1e-9)
   # Between slices other wires are used.
-  apart = [one._replace(end=cycles), network.Transfer(network.SENT, 1000, 2, 1, 0, cycles, "")]
-  assert network.waiting(apart, topology.parse("v5e:16x16:2")) == (pytest.approx([0, 0], abs=1e-9))
+  apart = [one._replace(end=cycles), network.Transfer(network.SEND, 1000, 2, 1, 0, cycles, "")]
+  assert network.waits(apart, topology.parse("v5e:16x16:2")) == (pytest.approx([0, 0], abs=1e-9))
 
 
 def test_what_cycles_are_spent_on():
@@ -236,7 +236,7 @@ def test_what_cycles_are_spent_on():
   ],
 )
 def test_a_refusal_is_an_answer(message, want):
-  assert estimate.refused(message) == want
+  assert estimate.bytes_refused(message) == want
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_the_search_finds_the_largest_batch(fixed, slope, room, monkeypatch):
     }
 
   monkeypatch.setattr(planner, "plan", plan)
-  asked = planner.Asked(types.SimpleNamespace(accumulate=1), per_chip=8)
+  asked = planner.Request(types.SimpleNamespace(accumulate=1), per_chip=8)
   tried = []
   got = planner.largest(asked, plan(asked, None), tried.append)
   assert got == (room - fixed) // slope and len(tried) <= planner.TRIES
