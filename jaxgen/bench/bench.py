@@ -12,7 +12,6 @@ import contextlib
 import functools
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from absl import flags
 
 from jaxgen import files, sharding
 from jaxgen.bench import device, tables
+from jaxgen.bench.device import Progress
 from jaxgen.bench.sampling import fresh_sampler, sampling_speed, time_stages
 from jaxgen.bench.training import Training, options, training_speed
 from jaxgen.config import LARGEST, check_single
@@ -33,7 +33,6 @@ from jaxgen.monitor.progress import telling
 from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import load
 
-Say = Callable[[str], Any]  # shows progress
 CONFIGS = ("config",)
 WORDS = {  # and the flags that each makes use of
   "train": ("config", "steps"),
@@ -50,11 +49,11 @@ def define(values: flags.FlagValues) -> None:
   flag("ema", None, "sample: profile of averaged weights")
   flag("data", None, "data: a data set, such as digits")
   flag("json", None, "write the numbers to this file, too")
-  whole = functools.partial(flags.DEFINE_integer, default=None, flag_values=values)
-  whole("step", help="sample: of the checkpoint; default: the last")
-  whole("batch", help="sample, data: examples at once")
-  whole("size", help="data: of images, where they must be resized")
-  whole("workers", help="data: processes that read ahead")
+  integer = functools.partial(flags.DEFINE_integer, default=None, flag_values=values)
+  integer("step", help="sample: of the checkpoint; default: the last")
+  integer("batch", help="sample, data: examples at once")
+  integer("size", help="data: of images, where they must be resized")
+  integer("workers", help="data: processes that read ahead")
   flags.DEFINE_float("seconds", 5.0, "each measurement takes about so long", flag_values=values)
   for name in presets.KNOBS:
     text = "sample: knob of the sampler, where it has it"
@@ -74,8 +73,8 @@ def main(values: flags.FlagValues) -> None:
 def bench(values: flags.FlagValues) -> None:
   """Measures, prints the table, writes the JSON."""
   measure = {"train": bench_train, "sample": bench_sample, "data": bench_data}
-  with telling(sys.stderr) as say:
-    result = measure[values.what](values, say)
+  with telling(sys.stderr) as progress:
+    result = measure[values.what](values, progress)
   if jax.process_index():
     return
   machine = device.machine()
@@ -113,16 +112,16 @@ def check_flags(values: flags.FlagValues) -> None:
     raise UserError(f"seconds={values.seconds}: want more than 0")
 
 
-def bench_train(values: flags.FlagValues, say: Say) -> dict[str, Any]:
+def bench_train(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
   """Train steps of a config."""
   steps = None if values.steps is None else int(values.steps)
-  speed = training_speed(values.config, steps, values.seconds, say)
+  speed = training_speed(values.config, steps, values.seconds, progress)
   return {"model": values.config.model.name, **speed}
 
 
-def bench_sample(values: flags.FlagValues, say: Say) -> dict[str, Any]:
+def bench_sample(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
   """Sampling from a trained model, or from a config's untrained one."""
-  say("loading the model")
+  progress("loading the model")
   if values.config is not None:
     sampler = fresh_sampler(values.config)
   else:
@@ -130,13 +129,15 @@ def bench_sample(values: flags.FlagValues, say: Say) -> dict[str, Any]:
   knobs = {k: values[k].value for k in presets.KNOBS if values[k].value is not None}
   batch = 64 if values.batch is None else values.batch
   result = {"model": type(sampler.model).__name__, **sampler.card}
-  result |= sampling_speed(sampler, 100 * batch, batch, say=say, seconds=values.seconds, **knobs)
+  result |= sampling_speed(
+    sampler, 100 * batch, batch, progress=progress, seconds=values.seconds, **knobs
+  )
   if stages := time_stages(sampler, batch, 100, values.seconds, **knobs):
     result["stages"] = stages
   return result
 
 
-def bench_data(values: flags.FlagValues, say: Say) -> dict[str, Any]:
+def bench_data(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
   """How fast batches come: to the host, to the device; and are needed."""
   config = values.config
   if config is None:
@@ -148,17 +149,17 @@ def bench_data(values: flags.FlagValues, say: Say) -> dict[str, Any]:
   how |= {k: values[k].value for k in ("batch", "workers") if values[k].value is not None}
   rows = {}
   for workers in sorted({0, how["workers"]}):
-    say(f"reading with {workers or 'no'} workers")
+    progress(f"reading with {workers or 'no'} workers")
     rows[f"read, {workers} workers"] = pipeline.throughput(
       source, seconds=values.seconds, **how | {"workers": workers}
     )
-  say("reading on to the device")
+  progress("reading on to the device")
   rows["on to the device"] = to_device(source, values.seconds, **how)
   result = {"source": source.name, "batch": how["batch"], "workers": how["workers"], "rows": rows}
   needed = None
   if config is not None:
-    training = Training(config, say)
-    say("timing the train step")
+    training = Training(config, progress)
+    progress("timing the train step")
     training.time_fixed(1)
     needed = training.time_fixed(training.steps_in(values.seconds))["images_per_s"]
   return result | {"needed_per_s": needed}

@@ -22,6 +22,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxgen import sharding
 
+Progress = Callable[[str], Any]  # told what is going on
+
 # Dense bf16 matrix products as the makers publish them, by the beginning of
 # jax's device_kind; the first that fits counts. V100 has fp16 in its place. On
 # TPU v2 and v3 a device is a core, half a chip.

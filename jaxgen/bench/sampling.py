@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import sharding
 from jaxgen.bench import device
-from jaxgen.bench.device import is_array, shapes_of
+from jaxgen.bench.device import Progress, is_array, shapes_of
 from jaxgen.core import trait
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, memory, open_data
@@ -142,67 +142,65 @@ def sampling_speed(
   batch: int,
   *,
   seconds: float = 10.0,
-  say: Callable[[str], Any] = lambda text: None,
+  progress: Progress = lambda text: None,
   **knobs: float,
 ) -> dict[str, Any]:
   """How fast a sampler draws, and what of the time its networks take.
 
   Args:
     sampler: As `jaxgen.load` gives it.
-    num: Samples to time at the most; a batch at the least. Another batch goes
-      before, uncounted.
+    num: Samples to time at the most, but for a batch that is always timed.
     batch: Drawn at once; rounded up to a multiple of the devices.
     seconds: Stop timing after so long.
-    say: Shows progress.
     **knobs: As for `Sampler.sample`.
 
-  Returns: batch_seconds: median, min and max; samples_per_s, from the median;
-    evaluations: of networks, per sample; network_seconds: of those alone, per
-    batch, at best; overhead: the share of a batch's best time beside them;
-    flops: of the networks, per batch; peaks and shares of them.
+  Returns: samples_per_s, from the median of batch_seconds; see `time_networks`;
+    overhead, the share of a batch's best time beside the networks; achieved
+    operations/s, peaks and shares of them; memory, compile_seconds, ...
   """
   if num < 1 or batch < 1:
     raise UserError(f"num={num}, batch={batch}: want at least 1")
   batch += -batch % sampler.mesh.size
   args = inputs(sampler, batch, knobs)
-  say("counting evaluations")
+  progress("counting evaluations")
   counts = count_evaluations(sampler, args)
-  total = sum(n for _, n in counts)
-  say("compiling the sampler")
+  progress("compiling the sampler")
   run, facts = compile_sampler(sampler, args)
-  say(f"drawing batches of {batch}, {total} evaluations each")
+  progress(f"drawing batches of {batch}, {sum(n for _, n in counts)} evaluations each")
   times = device.time_calls(run, max(num // batch, 1), seconds)
-  alone = time_networks(counts, batch, len(times), seconds, say)
-  say("measuring the peak of matrix products")
+  median = float(np.median(times))
+  networks = time_networks(counts, batch, len(times), seconds, progress)
+  progress("measuring the peak of matrix products")
   peak = device.peaks(device.matmul_dtype(sampler.program, *args))
-  flops = sum(n * call.flops for call, n in counts)
-  result = facts | {
+  result = {
     "batch": batch,
     "batches": len(times),
     "batch_seconds": device.median_min_max(times),
-    "samples_per_s": batch / float(np.median(times)),
+    "samples_per_s": batch / median,
     "knobs": sampler.settings(knobs),
-    "evaluations": total,
-    "network_seconds": alone,
-    "overhead": max(0.0, 1 - alone / min(times)),
+    **networks,
+    "overhead": max(0.0, 1 - networks["network_seconds"] / min(times)),
+    **facts,
     "bytes_in_use": device.memory_in_use(),
     "peak": peak,
-    "flops": flops,
-    "flops_per_s": flops / float(np.median(times)),
+    "flops_per_s": networks["flops"] / median,
   }
   return result | device.shares_of_peak(result, peak)
 
 
 def time_networks(
-  counts: list[tuple[Call, int]], batch: int, calls: int, seconds: float, say: Callable[[str], Any]
-) -> float:
-  """Seconds of the networks' evaluations for a batch alone, at best."""
+  counts: list[tuple[Call, int]], batch: int, calls: int, seconds: float, progress: Progress
+) -> dict[str, float]:
+  """For a batch: evaluations, their flops, and network_seconds alone, at best."""
   alone = 0.0
   for call, n in counts:
-    say(f"timing {n} evaluations of {type(call.module).__name__} alone")
-    run = repeat_network(call, n, batch)
-    alone += min(device.time_calls(run, calls, seconds))
-  return alone
+    progress(f"timing {n} evaluations of {type(call.module).__name__} alone")
+    alone += min(device.time_calls(repeat_network(call, n, batch), calls, seconds))
+  return {
+    "evaluations": sum(n for _, n in counts),
+    "network_seconds": alone,
+    "flops": sum(n * call.flops for call, n in counts),
+  }
 
 
 def conditions(sampler: Sampler, batch: int) -> dict[str, jax.ShapeDtypeStruct]:

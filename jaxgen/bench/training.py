@@ -4,7 +4,7 @@ import collections
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.bench import device
+from jaxgen.bench.device import Progress
 from jaxgen.data.pipeline import batches
 from jaxgen.errors import UserError
 from jaxgen.experiment import Compiled, Experiment, dummy, open_data
@@ -49,24 +50,24 @@ class Training:
     facts: batch, seconds of compilation, memory, operations per step.
   """
 
-  def __init__(self, config: ConfigDict, say: Callable[[str], Any] = print):
+  def __init__(self, config: ConfigDict, progress: Progress = print):
     self.config = config
     self.experiment = Experiment.of(config)
     self.model = self.experiment.model
     self.mesh = sharding.make_mesh(config.mesh)
-    say("opening the data")
+    progress("opening the data")
     self.source = open_data(config)
     self.experiment.abstract(self.source, self.mesh)  # do they fit?
-    say("initialising")
+    progress("initialising")
     self.state = self.experiment.fresh(self.source, self.mesh)
     self.seed = jax.random.key(config.seed)
     self.stream = sharding.prefetch(batches(self.source, **options(config)), self.mesh)
     self.fixed = next(self.stream)
     self.step = Compiled(self.experiment, self.mesh)
     for turn in dict.fromkeys(cycle(self.model)):
-      say(f"compiling the step of {' and '.join(self.names(turn)) or 'nobody'}")
+      progress(f"compiling the step of {' and '.join(self.names(turn)) or 'nobody'}")
       self.step.compile(turn, self.state, self.fixed, self.seed)
-    say("counting operations")
+    progress("counting operations")
     self.flops = step_flops(self.experiment, dummy(self.source, config.batch))
     self.facts = {
       "batch": config.batch,
@@ -156,10 +157,7 @@ def options(config: ConfigDict) -> dict[str, Any]:
 
 
 def training_speed(
-  config: ConfigDict,
-  steps: int | None = None,
-  seconds: float = 5.0,
-  say: Callable[[str], Any] = print,
+  config: ConfigDict, steps: int | None = None, seconds: float = 5.0, progress: Progress = print
 ) -> dict[str, Any]:
   """Steps of a config: on real batches, and on one that lies on the device.
 
@@ -168,25 +166,25 @@ def training_speed(
     steps: To be timed of either, rounded up to whole cycles of turns; default:
       as many as take `seconds`.
     seconds: See `steps`.
-    say: Shows progress.
+    progress: Told what is going on.
 
   Returns: What `Training.facts` and, for "real" and "fixed" batches,
     `Training.time` hold; achieved operations/s and their share of the peaks.
   """
   if steps is not None and steps < 1:
     raise UserError(f"steps={steps}: want at least 1")
-  training = Training(config, say)
-  say("warming up")
+  training = Training(config, progress)
+  progress("warming up")
   training.time_fixed(1)
   steps = steps or training.steps_in(seconds)
   steps += -steps % training.facts["cycle"]
-  say(f"timing {steps} steps on real batches")
+  progress(f"timing {steps} steps on real batches")
   real = training.time(training.stream, steps)
-  say(f"timing {steps} steps on a fixed batch")
+  progress(f"timing {steps} steps on a fixed batch")
   fixed = training.time_fixed(steps)
-  say("timing each turn for itself")
+  progress("timing each turn for itself")
   turns = training.time_turns(min(steps, 100), seconds)
-  say("measuring the peak of matrix products")
+  progress("measuring the peak of matrix products")
   dtype = device.matmul_dtype(
     training.step.jitted, cycle(training.model)[0], training.state, training.fixed, training.seed
   )

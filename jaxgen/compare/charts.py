@@ -1,6 +1,6 @@
 """Charts of the report: matplotlib's SVG in the page's own colours and fonts.
 
-They are drawn in the colours of the light theme, which then become the page's
+They are artists in the colours of the light theme, which then become the page's
 CSS variables, so that a chart follows the theme. Text stays text.
 """
 
@@ -87,8 +87,8 @@ def trade_off(
     if floor is not None:
       axes.axhline(floor, color=THEME["muted"], linewidth=1.5, linestyle=(0, (4, 4)))
       text = f"real data {short(float(f'{floor:.3g}'))}"
-      place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-      axes.text(1, floor, text, **place)
+      place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+      axes.annotate(text, (1, floor), (0, 3), ha="right", va="bottom", **place)
     tips: list[str] = []
     for s in series:
       colour = THEME[f"c{s.colour}"]
@@ -143,7 +143,7 @@ def lines(
   if not curves:
     return ""
   with _canvas(width, height) as (figure, axes):
-    drawn = [
+    artists = [
       axes.plot(*zip(*points, strict=True), color=THEME[f"c{colour}"], linestyle=DASHES[i % 3])[0]
       for i, points in enumerate(curves.values())
     ]
@@ -154,7 +154,7 @@ def lines(
       # (A name that begins with "_" would be left out.)
       names = [f"\N{ZERO WIDTH SPACE}{printable(k)}" for k in curves]
       place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
-      legend = axes.legend(drawn, names, ncols=len(names), frameon=False, fontsize=11, **place)
+      legend = axes.legend(artists, names, ncols=len(names), frameon=False, fontsize=11, **place)
       legend.set_in_layout(False)  # it stands beside the title, however long it is
     return _svg(figure, f"{title} over steps", ())
 

@@ -76,9 +76,9 @@ def define(values: flags.FlagValues) -> None:
   flag("judge", None, "folder of the judge of digits; default: in the user's cache")
   flags.DEFINE_list("data", list(DATA), "on what", flag_values=values)
   flags.DEFINE_list("rules", list(RULES), "by which rules", flag_values=values)
-  whole = functools.partial(flags.DEFINE_integer, flag_values=values)
-  whole("seeds", 1, "trainings for each row")
-  whole("num", None, "samples; default: 10,000 points, 25,600 images")
+  integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+  integer("seeds", 1, "trainings for each row")
+  integer("num", None, "samples; default: 10,000 points, 25,600 images")
   flags.DEFINE_bool("debug", False, "a few steps each, to see it run", flag_values=values)
 
 

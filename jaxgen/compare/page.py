@@ -315,10 +315,10 @@ def _trade_off(results: Mapping, models: Sequence[Model]) -> str:
 
 def _points(m: Model, key: str) -> list[tuple[float, float, str]]:
   """(seconds per 1,000 samples, quality, label), from cheap to dear."""
-  points, judged = [], verdict.judged(m.row)
+  points, own = [], (verdict.judged_entry(m.row), m.entry)
   for entry in m.row["sampling"] or [m.entry]:
     quality = entry["metrics"].get(key)
-    if quality is None and entry in (judged, m.entry):
+    if quality is None and entry in own:
       quality = m.row["metrics"].get(key)
     rate = verdict.speed(entry)
     if verdict.is_finite(quality) and rate:
@@ -330,13 +330,13 @@ def _training(models: Sequence[Model]) -> str:
   cards = []
   for m in models:
     curves = m.row["curves"]
-    drawn = [charts.lines("Loss", curves.get("loss") or {}, m.colour)]
+    plots = [charts.lines("Loss", curves.get("loss") or {}, m.colour)]
     for key, values in (curves.get("health") or {}).items():
-      drawn.append(charts.lines(key, {key: values}, m.colour))
-    drawn = "".join(f"<div>{svg}</div>" for svg in drawn if svg)
+      plots.append(charts.lines(key, {key: values}, m.colour))
+    plots = "".join(f"<div>{svg}</div>" for svg in plots if svg)
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in m.row["warnings"])
-    if drawn or warnings:
-      body = f'<h3>{m.title}</h3>{warnings}<div class="charts">{drawn}</div>'
+    if plots or warnings:
+      body = f'<h3>{m.title}</h3>{warnings}<div class="charts">{plots}</div>'
       cards.append(f'<div class="card family">{body}</div>')
   note = (
     "Losses of different families do not compare; their shapes tell whether training went well."

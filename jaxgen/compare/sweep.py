@@ -64,10 +64,10 @@ def define(values: flags.FlagValues) -> None:
   lists("samplers", [], "by name; default: the config's")
   lists("nfe", [], "network evaluations of an unguided sample, at the most")
   flags.DEFINE_multi_string("over", [], "knob=value,value,...; repeatable", flag_values=values)
-  whole = functools.partial(flags.DEFINE_integer, flag_values=values)
-  whole("num", None, "samples for each row; default: as many as the training split has")
-  whole("seed", 0, "of the samples")
-  whole(
+  integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+  integer("num", None, "samples for each row; default: as many as the training split has")
+  integer("seed", 0, "of the samples")
+  integer(
     "standing",
     None,
     "GANs: batches of 256 that settle batch norm's statistics anew for every truncation",

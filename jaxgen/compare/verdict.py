@@ -115,7 +115,7 @@ def labels(rows: Sequence[Mapping]) -> list[str]:
   ]
 
 
-def judged(row: Mapping) -> Mapping | None:
+def judged_entry(row: Mapping) -> Mapping | None:
   """The entry of a row's `sampling` with the settings it was judged with."""
   for entry in row["sampling"]:
     knobs = entry["knobs"]
@@ -130,7 +130,7 @@ def chosen(row: Mapping) -> Mapping:
   Speed and evaluations are the row's own where it has them, else those of the
   sweep's entry with the same settings: never those of other settings.
   """
-  entry = judged(row) or {"knobs": row["settings"], "metrics": {}}
+  entry = judged_entry(row) or {"knobs": row["settings"], "metrics": {}}
   return {**entry, **{k: row[k] for k in ("samples_per_second", "nfe") if row.get(k) is not None}}
 
 

@@ -70,8 +70,8 @@ class Module(NamedTuple):
       yield i, times
       if i.opcode in FLOW:
         n = (self.turns_of(i) or turns) if i.opcode == "while" else 1
-        for called in i.calls:
-          yield from self.running(turns, called, times * n)
+        for callee in i.calls:
+          yield from self.running(turns, callee, times * n)
 
   def turns_of(self, loop: Instruction) -> int | None:
     """How often a loop turns: as printed, or as its condition counts from 0."""

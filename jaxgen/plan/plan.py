@@ -37,9 +37,9 @@ def define(values: flags.FlagValues) -> None:
   )
   flag("shape", None, "of an example, where the config cannot say: 32,32,3")
   flag("json", None, "write the numbers to this file, too")
-  whole = functools.partial(flags.DEFINE_integer, default=None, flag_values=values)
-  whole("batch", help="examples of a step, in all; of --sample, those drawn at once")
-  whole("per_chip", help="the same for each chip")
+  integer = functools.partial(flags.DEFINE_integer, default=None, flag_values=values)
+  integer("batch", help="examples of a step, in all; of --sample, those drawn at once")
+  integer("per_chip", help="the same for each chip")
   flags.DEFINE_float("steps", None, "of --sample: points of the path", flag_values=values)
   switch = functools.partial(flags.DEFINE_bool, default=False, flag_values=values)
   switch("sample", help="the sampler in place of the train step")
@@ -59,10 +59,10 @@ def main(values: flags.FlagValues) -> None:
     parse_shape(values.shape),
     {} if values.steps is None else {"steps": values.steps},
   )
-  with telling(sys.stderr) as say:
-    result = planner.plan(request, say)
+  with telling(sys.stderr) as progress:
+    result = planner.plan(request, progress)
     if values.largest:
-      result["largest"] = planner.largest(request, result, say)
+      result["largest"] = planner.largest(request, result, progress)
   print(report.plan(result))
   if values.profile:
     print("\n" + report.profile(result))

@@ -1,7 +1,7 @@
 """From a config and a topology's name to a plan."""
 
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from jaxgen import sharding
 from jaxgen.bench import device
+from jaxgen.bench.device import Progress
 from jaxgen.errors import UserError
 from jaxgen.plan import estimate, programs, topology
 from jaxgen.plan.programs import data_spec
 
-Say = Callable[[str], Any]  # shows progress
 TRIES = 4  # compilations in search of the largest batch
 
 
@@ -38,7 +38,7 @@ class Request(NamedTuple):
     return max(64, chips) if self.sample else self.config.batch
 
 
-def plan(request: Request, say: Say = print) -> dict[str, Any]:
+def plan(request: Request, progress: Progress = print) -> dict[str, Any]:
   """Compiles all that is wanted, and adds it up.
 
   Returns: What was compiled, for what and by what; `programs`, the rows of
@@ -53,7 +53,7 @@ def plan(request: Request, say: Say = print) -> dict[str, Any]:
   mesh = sharding.make_mesh(None if request.sample else config.get("mesh"), chips)
   batch = request.batch_on(len(chips))
   data = data_spec(config, request.shape)
-  say("tracing")
+  progress("tracing")
   if request.sample:
     sharding.check_batch(batch, 1, mesh)
     todo = programs.sample(config, data, mesh, batch, request.knobs)
@@ -61,7 +61,7 @@ def plan(request: Request, say: Say = print) -> dict[str, Any]:
     todo = programs.train(programs.with_batch(config, batch), data, mesh)
   rows = []
   for program in todo:
-    say(f"compiling {program.name} for {where}")
+    progress(f"compiling {program.name} for {where}")
     rows.append(estimate.estimate(program, pod, len(chips)))
   peak = pod.chip.peak if pod else device.published_peak(chips[0].device_kind)
   return describe(request, chips, mesh) | {
@@ -102,13 +102,12 @@ def total(rows: list[dict[str, Any]], chips: int, peak: float | None) -> dict[st
     )
   }
   least = means["flops"] / chips / peak if peak else None
-  known = means["seconds"] is not None
   return means | {
     "memory": max((r["memory"] for r in rows), key=lambda m: m["total"]),
     "fits": None,
     "compile_seconds": sum(r["compile_seconds"] for r in rows),
-    "share_of_peak": least / means["seconds"] if known else None,
-    "share_with_network": least / means["step_seconds"] if known else None,
+    "share_of_peak": least / means["seconds"] if means["seconds"] else None,
+    "share_with_network": least / means["step_seconds"] if means["seconds"] else None,
     "least_seconds": least,
   }
 
@@ -129,7 +128,7 @@ def fits(result: Mapping[str, Any]) -> bool | None:
   return result["memory"]["total"] <= result["hbm"]
 
 
-def largest(request: Request, result: Mapping[str, Any], say: Say = print) -> int:
+def largest(request: Request, result: Mapping[str, Any], progress: Progress = print) -> int:
   """Examples per chip of the largest batch that fits; 0: not even one.
 
   What a program needs is about a straight line of the batch: it is drawn
@@ -146,8 +145,8 @@ def largest(request: Request, result: Mapping[str, Any], say: Say = print) -> in
     batch = guess(tried, result["hbm"])
     if batch in tried:
       break
-    say(f"trying {batch * part} per chip")
-    trial = plan(request._replace(batch=None, per_chip=batch * part), say)
+    progress(f"trying {batch * part} per chip")
+    trial = plan(request._replace(batch=None, per_chip=batch * part), progress)
     tried[batch] = trial["memory"]["total"], fits(trial)
   return part * max((b for b, (_, ok) in tried.items() if ok), default=0)
 

@@ -191,10 +191,10 @@ def test_evaluations_in_loops_and_branches():
 
     return jax.lax.fori_loop(0, n, body, x)
 
-  found = sampling.evaluations(program, weights, x, 7)
-  assert {c.module.out: n for c, n in found} == {16: 7, 8: 3}
+  counts = sampling.evaluations(program, weights, x, 7)
+  assert {c.module.out: n for c, n in counts} == {16: 7, 8: 3}
   assert sampling.evaluations(program, weights, x, 0) == []
-  call = next(c for c, _ in found if c.module.out == 16)
+  call = next(c for c, _ in counts if c.module.out == 16)
   np.testing.assert_array_equal(call(weights[0], [x]), big.apply(weights[0], x))
   products = 2 * 4 * (16 * 32 + 32 * 16)
   assert products <= call.flops <= products + 2 * 4 * (32 + 16)  # and biases
@@ -269,8 +269,8 @@ def test_bench_train(capsys, tmp_path):
     per_image = r["flops_per_step"] / r["batch"]
     assert row["flops_per_s"] == pytest.approx(per_image * row["images_per_s"])
     assert row["share_of_measured"] == pytest.approx(row["flops_per_s"] / r["peak"]["measured"])
-    took = row["step_seconds"]
-    assert 0 < took["min"] <= took["median"] <= took["max"]
+    step = row["step_seconds"]
+    assert 0 < step["min"] <= step["median"] <= step["max"]
   assert r["peak"]["dtype"] == "float32" and r["peak_bytes"] > 0
   assert "images/s" in out and "of the measured float32 peak" in out
   assert ("published peak, bf16", "not known") in [
@@ -315,7 +315,7 @@ def test_bench_data(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "argv, said",
+  "argv, message",
   [
     ([], "train, sample or data"),
     (["trian"], "did you mean 'train'"),
@@ -334,8 +334,8 @@ def test_bench_data(capsys, tmp_path):
     (["sample", "--config=points_vae:debug", "--guidance=2"], "no knob"),
   ],
 )
-def test_mistakes_end_in_a_line(argv, said):
-  with pytest.raises(UserError, match=said) as e:
+def test_mistakes_end_in_a_line(argv, message):
+  with pytest.raises(UserError, match=message) as e:
     values = cli.parse(bench, ["jaxgen bench", *argv])
     bench.check_flags(values)
     bench.bench(values)
@@ -380,7 +380,7 @@ def test_long_work_is_not_silent():
       return super().write(text)
 
   stream = Stream()
-  with progress.telling(stream, every=0.01) as say:
-    say("at work")
+  with progress.telling(stream, every=0.01) as tell:
+    tell("at work")
     assert stream.repeated.wait(30)
   assert stream.getvalue().startswith("at work ...\n")

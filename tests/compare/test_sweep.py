@@ -38,8 +38,7 @@ def test_every_setting_has_its_row(run, tmp_path):
   flags = "--samplers=euler,heun", "--nfe=8,5"
   status, out, lines = run(*flags)
   assert status == 0 and len([x for x in lines if "[sweep]" in x]) == 4
-  told = json.loads((tmp_path / "out" / "sweep.json").read_text())
-  rows = told["rows"]
+  rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
   assert [r["told"]["knobs"]["steps"] for r in rows] == [8, 5, 4, 3]
   assert [r["nfe"] for r in rows] == [8, 5, 7, 5]  # heun: 2 n - 1
   assert all(r["scores"] for r in rows)

@@ -15,18 +15,11 @@ import urllib.request
 PATH = next(
   filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
-FLAGS = [
-  "--headless=new",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--disable-dev-shm-usage",
-  "--hide-scrollbars",
-  "--remote-debugging-port=0",
-]
+FLAGS = (
+  "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+  "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars "
+  "--remote-debugging-port=0"
+).split()
 CODES = {"Enter": 13, "ArrowLeft": 37, "ArrowRight": 39, "f": 70, "j": 74}
 
 
@@ -42,22 +35,18 @@ class Browser:
       text=True,
     )
     for line in self.process.stderr:
-      if found := re.search(r"listening on ws://([\d.]+):(\d+)", line):
+      if match := re.search(r"listening on ws://([\d.]+):(\d+)", line):
         break
-    host, port = found[1], int(found[2])
+    host, port = match[1], int(match[2])
     with urllib.request.urlopen(f"http://{host}:{port}/json/list") as reply:
       page = next(p for p in json.load(reply) if p["type"] == "page")
     path = page["webSocketDebuggerUrl"].partition(str(port))[2]
     self.socket = socket.create_connection((host, port), timeout=30)
     self.file = self.socket.makefile("rb")
     key = base64.b64encode(os.urandom(16)).decode()
-    self.socket.sendall(
-      (
-        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
-        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
-        "Sec-WebSocket-Version: 13\r\n\r\n"
-      ).encode()
-    )
+    head = [f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket"]
+    head += ["Connection: Upgrade", f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13"]
+    self.socket.sendall("\r\n".join([*head, "", ""]).encode())
     while self.file.readline() not in (b"\r\n", b""):
       pass
     self.calls = 0
@@ -75,9 +64,8 @@ class Browser:
     self.calls += 1
     data = json.dumps({"id": self.calls, "method": method, "params": params})
     data, mask = data.encode(), os.urandom(4)
-    size = (
-      bytes([0x80 | len(data)]) if len(data) < 126 else struct.pack(">BH", 0x80 | 126, len(data))
-    )
+    long = len(data) >= 126
+    size = struct.pack(">BH", 0xFE, len(data)) if long else bytes([0x80 | len(data)])
     self.socket.sendall(b"\x81" + size + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data)))
     while (reply := json.loads(self.read())).get("id") != self.calls:
       pass  # events
@@ -98,17 +86,10 @@ class Browser:
 
   def look(self, width, height, dark=False):
     """Sets the window's size, and whether it is dark."""
-    self.call(
-      "Emulation.setDeviceMetricsOverride",
-      width=width,
-      height=height,
-      deviceScaleFactor=1,
-      mobile=False,
-    )
-    self.call(
-      "Emulation.setEmulatedMedia",
-      features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
-    )
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    self.call("Emulation.setDeviceMetricsOverride", **screen)
+    theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    self.call("Emulation.setEmulatedMedia", features=[theme])
 
   def go(self, url):
     self.call("Page.navigate", url=url)

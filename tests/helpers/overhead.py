@@ -47,10 +47,9 @@ def main() -> None:
   keep_programs()
   with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir, every=1) as checkpoints:
     bare, loop, records = sides(config, workdir, checkpoints)
-    rows = [(timed(bare, args.steps), timed(loop, args.steps)) for _ in range(args.blocks + 1)][
-      1:
-    ]  # the first ones warm up
-    saves = [timed_save(loop, records, i) for i in range(args.saves + 1)][1:]
+    rows = [(timed(bare, args.steps), timed(loop, args.steps)) for _ in range(args.blocks + 1)]
+    saves = [timed_save(loop, records) for _ in range(args.saves + 1)]
+  rows, saves = rows[1:], saves[1:]  # the first ones warm up
   step = statistics.median(b[0] for b, _ in rows) / args.steps
   blocked = statistics.median(saves)
   stall = blocked / (every * step)
@@ -89,30 +88,30 @@ def sides(config, workdir, checkpoints):
 
   def loop(n):
     for _ in range(n):
-      done, state, metrics = next(stream)
-      records.keep(done, state, metrics, step.facts, last=False)
+      i, state, metrics = next(stream)
+      records.keep(i, state, metrics, step.facts, last=False)
     jax.block_until_ready(state)
-    return done, state
+    return i, state
 
   return bare, loop, records
 
 
 def timed(block, n):
   """Seconds of a block: by the clock, of the CPU."""
-  begun = time.perf_counter(), time.process_time()
+  wall, cpu = time.perf_counter(), time.process_time()
   block(n)
-  return (time.perf_counter() - begun[0], time.process_time() - begun[1])
+  return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def timed_save(loop, records, i):
+def timed_save(loop, records):
   """Seconds for which a save blocks, when steps and the last one are done."""
   with contextlib.suppress(StopIteration):
-    done, state = loop(5)
+    step, state = loop(5)
   records.watch.catch_up()
   records.checkpoints.wait()
-  begun = time.perf_counter()
-  records.save(done, state, records.meta | records.spent())
-  return time.perf_counter() - begun
+  start = time.perf_counter()
+  records.save(step, state, records.meta | records.spent())
+  return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -106,16 +106,16 @@ def test_loops_turn_as_often_as_the_compiler_tells_or_counts_or_we_know():
 
 
 def test_what_is_sent():
-  found = {t.kind: t for t in network.transfers(MODULE)}
+  result = {t.kind: t for t in network.transfers(MODULE)}
   total = {r["kind"]: r for r in network.summary(network.transfers(MODULE), None)}
-  assert found["all-reduce"][1:4] == (300 * 4 + 40, 16, 1)
-  assert found["all-reduce"].meanwhile == 700
+  assert result["all-reduce"][1:4] == (300 * 4 + 40, 16, 1)
+  assert result["all-reduce"].meanwhile == 700
   # In the loops 12 + 1 + 4 times 400 numbers, once 40 and 12 small ones.
   assert total["all-gather"]["count"] == 18
   assert total["all-gather"]["bytes"] == 17 * 1600 + 160 + 24
-  assert found["reduce-scatter"].bytes == 25 * 4 * 16
-  assert found["collective-permute"].bytes == 256
-  assert found[network.SEND].bytes == 2**21
+  assert result["reduce-scatter"].bytes == 25 * 4 * 16
+  assert result["collective-permute"].bytes == 256
+  assert result[network.SEND].bytes == 2**21
   assert total["all-reduce"]["seconds"] is None  # no topology, no speed
 
 
@@ -160,10 +160,10 @@ def test_parts_fused_with_other_work_are_one_transfer():
     for n, c in enumerate((0, 5000, 0))
   )
   module = hlo.parse(f"{parts}ENTRY %main (a: f32[1000]) -> f32[1000] {{\n{lines}}}\n")
-  [found] = network.transfers(module)
-  assert found.bytes == 4000 and found.group == 32 and found.times == 1
-  assert found.meanwhile == 5000
-  [row] = network.summary([found], POD)
+  [result] = network.transfers(module)
+  assert result.bytes == 4000 and result.group == 32 and result.times == 1
+  assert result.meanwhile == 5000
+  [row] = network.summary([result], POD)
   hidden = 5000 / POD.chip.clock
   assert row["exposed_seconds"] == pytest.approx(row["seconds"] - hidden)
 
@@ -182,19 +182,19 @@ def test_sums_of_which_each_keeps_a_part():
       f"  %f.{n} = bf16[4,8]{{1,0}} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.{n}\n"
     )
   module = hlo.parse(f"{fused}ENTRY %main (a: bf16[64,8]) -> bf16[4,8] {{\n{lines}}}\n")
-  found = network.transfers(module)
-  assert [t.kind for t in found] == ["reduce-scatter"] * 2
-  assert {(t.bytes, t.group, t.meanwhile) for t in found} == {(1024, 16, 0)}
+  result = network.transfers(module)
+  assert [t.kind for t in result] == ["reduce-scatter"] * 2
+  assert {(t.bytes, t.group, t.meanwhile) for t in result} == {(1024, 16, 0)}
 
 
 def test_one_thing_at_a_time_is_on_the_wires():
   one = network.Transfer("all-reduce", 10**6, 256, 1, 0, 10**6, "")
-  took = network.seconds(one, POD)
-  cycles = round(took * POD.chip.clock)
+  delay = network.seconds(one, POD)
+  cycles = round(delay * POD.chip.clock)
   # Two begin together and are wanted when the first is there: the second is
   # waited for. Wanted two times later, nothing is.
   both = [one._replace(end=cycles)] * 2
-  assert network.waits(both, POD) == pytest.approx([0, took], abs=1e-9)
+  assert network.waits(both, POD) == pytest.approx([0, delay], abs=1e-9)
   assert network.waits([one._replace(end=3 * cycles)] * 2, POD) == [0, 0]
   # What was waited for delays the rest, and gives others time to arrive.
   late = [
@@ -202,20 +202,20 @@ def test_one_thing_at_a_time_is_on_the_wires():
     one._replace(start=0, end=cycles),
     one._replace(start=cycles, end=cycles),
   ]
-  assert network.waits(late, POD) == pytest.approx([took, 0, took], abs=1e-9)
+  assert network.waits(late, POD) == pytest.approx([delay, 0, delay], abs=1e-9)
   # Between slices other wires are used.
   apart = [one._replace(end=cycles), network.Transfer(network.SEND, 1000, 2, 1, 0, cycles, "")]
   assert network.waits(apart, topology.parse("v5e:16x16:2")) == (pytest.approx([0, 0], abs=1e-9))
 
 
 def test_what_cycles_are_spent_on():
-  found = profile.shares(MODULE)
-  assert found["kinds"]["convolutions and products"] == 5000
-  assert found["kinds"]["copies and layouts"] == 700 + 13 * 11 + 40
-  assert found["places"]["convolutions"] == 5000
-  assert found["places"]["normalisation"] == 700
-  assert found["directions"] == {"backward": 5000, "forward": 700, "beside": 13 * 11 + 40}
-  assert [line["name"] for line in found["top"][:2]] == ["fusion.1", "fusion.2"]
+  result = profile.shares(MODULE)
+  assert result["kinds"]["convolutions and products"] == 5000
+  assert result["kinds"]["copies and layouts"] == 700 + 13 * 11 + 40
+  assert result["places"]["convolutions"] == 5000
+  assert result["places"]["normalisation"] == 700
+  assert result["directions"] == {"backward": 5000, "forward": 700, "beside": 13 * 11 + 40}
+  assert [line["name"] for line in result["top"][:2]] == ["fusion.1", "fusion.2"]
 
 
 @pytest.mark.parametrize(
@@ -240,19 +240,19 @@ def test_a_refusal_is_an_answer(message, want):
 
 
 @pytest.mark.parametrize(
-  "total, what, said",
+  "total, what, words",
   [
     (3 << 30, "train", ["fits: needs 3 GiB of 4 GiB per chip"]),
     (5 << 30, "train", ["does not fit: needs 5 GiB", "fsdp", "remat"]),
     (5 << 30, "sample", ["does not fit: needs 5 GiB"]),
   ],
 )
-def test_the_answer_says_what_to_do(total, what, said):
-  found = report.answer(
+def test_the_answer_says_what_to_do(total, what, words):
+  result = report.answer(
     {"what": what, "hbm": 4 << 30, "memory": {"total": total}, "programs": [{"refused": False}]}
   )
-  assert all(word in found for word in said)
-  assert ("fsdp" in found) == ("fsdp" in said)
+  assert all(word in result for word in words)
+  assert ("fsdp" in result) == ("fsdp" in words)
 
 
 def test_topologies_by_name():
@@ -282,17 +282,17 @@ def test_a_strange_topology_is_a_users_mistake(name, line):
 
 @pytest.mark.parametrize("fixed, slope, room", [(100, 7, 1000), (0, 3, 10), (500, 1, 512)])
 def test_the_search_finds_the_largest_batch(fixed, slope, room, monkeypatch):
-  def plan(asked, say):
-    need = fixed + slope * asked.per_chip
+  def plan(request, progress):
+    need = fixed + slope * request.per_chip
     return {
       "hbm": room,
-      "per_chip": asked.per_chip,
+      "per_chip": request.per_chip,
       "memory": {"total": need},
       "programs": [{"refused": need > room}],
     }
 
   monkeypatch.setattr(planner, "plan", plan)
-  asked = planner.Request(types.SimpleNamespace(accumulate=1), per_chip=8)
+  request = planner.Request(types.SimpleNamespace(accumulate=1), per_chip=8)
   tried = []
-  got = planner.largest(asked, plan(asked, None), tried.append)
+  got = planner.largest(request, plan(request, None), tried.append)
   assert got == (room - fixed) // slope and len(tried) <= planner.TRIES

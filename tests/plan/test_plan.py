@@ -152,11 +152,11 @@ def test_what_jax_cannot_read_is_not_told(monkeypatch):
     raise jax.errors.JaxRuntimeError("INTERNAL: async-update of 4 operands")
 
   c = config.load("configs/points_vae.py:debug")
-  whole = planner.plan(planner.Request(c), silent)
+  complete = planner.plan(planner.Request(c), silent)
   monkeypatch.setattr(jax.stages.Compiled, "as_text", unread)
   with pytest.warns(UserWarning, match="cannot read.*async-update of 4"):
     plan = planner.plan(planner.Request(c), silent)
-  assert plan["memory"] == whole["memory"] and plan["flops"] == whole["flops"]
+  assert plan["memory"] == complete["memory"] and plan["flops"] == complete["flops"]
   assert plan["cycles"] is None and not plan["programs"][0]["network"]
   assert "memory per" in report.plan(plan) + report.profile(plan)
 
