@@ -81,22 +81,11 @@ def test_what_an_instruction_is():
   assert named("c").bytes == 4 + 400 and MODULE.entry == "main.1_spmd"
 
 
-@pytest.mark.parametrize(
-  "shape, want",
-  [
-    ("bf16[8,64]{1,0:T(8,128)(2,1)}", 1024),
-    ("f32[]", 4),
-    ("pred[7]", 7),
-    ("(s32[], (u8[3]{0}, f64[2]))", 4 + 3 + 16),
-    ("s4[3]", 2),
-    ("token[]", 0),
-    ("f8e4m3fn[5]", 5),
-    ("c64[2]", 16),
-    ("f32[<=16,2]{1,0}", 128),
-  ],
-)
-def test_sizes_of_shapes(shape, want):
-  assert hlo.size(shape) == want
+def test_sizes_of_shapes():
+  sizes = {"f32[]": 4, "pred[7]": 7, "s4[3]": 2, "token[]": 0, "f8e4m3fn[5]": 5, "c64[2]": 16}
+  sizes |= {"bf16[8,64]{1,0:T(8,128)(2,1)}": 1024, "f32[<=16,2]{1,0}": 128}
+  sizes |= {"(s32[], (u8[3]{0}, f64[2]))": 4 + 3 + 16}
+  assert {shape: hlo.size(shape) for shape in sizes} == sizes
 
 
 def test_loops_turn_as_often_as_the_compiler_tells_or_counts_or_we_know():
@@ -264,20 +253,12 @@ def test_topologies_by_name():
   assert topology.CHIPS["v5p"].clock == pytest.approx(1.75e9, rel=0.01)
 
 
-@pytest.mark.parametrize(
-  "name, line",
-  [
-    ("v5e", "kind:shape"),
-    ("v5:4x4", "did you mean"),
-    ("v5e:4x4x4", "2 edges"),
-    ("v5p:4x4", "3 edges"),
-    ("v5e:0x4", "whole numbers"),
-    ("v5e:4x4:0", "whole numbers"),
-  ],
-)
-def test_a_strange_topology_is_a_users_mistake(name, line):
-  with pytest.raises(UserError, match=line):
-    topology.parse(name)
+def test_a_strange_topology_is_a_users_mistake():
+  lines = {"v5e": "kind:shape", "v5:4x4": "did you mean", "v5e:4x4x4": "2 edges"}
+  lines |= {"v5p:4x4": "3 edges", "v5e:0x4": "whole numbers", "v5e:4x4:0": "whole numbers"}
+  for name, line in lines.items():
+    with pytest.raises(UserError, match=line):
+      topology.parse(name)
 
 
 @pytest.mark.parametrize("fixed, slope, room", [(100, 7, 1000), (0, 3, 10), (500, 1, 512)])
