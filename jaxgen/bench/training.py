@@ -33,7 +33,8 @@ def step_flops(experiment: Experiment, shapes: core.Batch) -> dict[tuple[int, ..
   state = jax.eval_shape(experiment.init, shapes, key)
   step = jax.jit(experiment.step, static_argnums=0)
   return {
-    turn: device.flops(step, turn, state, shapes, key) for turn in set(cycle(experiment.model))
+    turn: device.flops(step, turn, state, shapes, key)
+    for turn in dict.fromkeys(cycle(experiment.model))
   }
 
 

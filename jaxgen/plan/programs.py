@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxgen import core, sharding
 from jaxgen.bench import device
 from jaxgen.bench.sampling import conditions
-from jaxgen.bench.training import cycle
+from jaxgen.bench.training import cycle, step_flops
 from jaxgen.convert.initial_state import DataSpec
 from jaxgen.errors import UserError
 from jaxgen.experiment import Compiled, Experiment, check_attention, dummy
@@ -40,17 +40,16 @@ def train(config: ConfigDict, data: DataSpec, mesh: Mesh) -> list[Program]:
   batch = place(sharding.batched(mesh), dummy(data, config.batch))
   seed = place(sharding.replicated(mesh), key())
   step = Compiled(experiment, mesh)
-  plain = jax.jit(experiment.step, static_argnums=0)
   turns = cycle(experiment.model)
   return [
     Program(
       " + ".join(experiment.model.players[i].name for i in turn) or "nobody",
       turns.count(turn) / len(turns),
       functools.partial(step.lower, turn, state, batch, seed),
-      device.flops(plain, turn, state, batch, seed),
+      flops,
       by_kind(state, batch),
     )
-    for turn in dict.fromkeys(turns)
+    for turn, flops in step_flops(experiment, dummy(data, config.batch)).items()
   ]
 
 
