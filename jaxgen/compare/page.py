@@ -287,7 +287,7 @@ def _cell(value, form: Callable[[float], str], best=False, spread: float | None 
 
 
 def _trade_off(results: Mapping, models: Sequence[Model]) -> str:
-  key = verdict.judged_by(results, verdict.QUALITY)
+  key = verdict.deciding_metric(results, verdict.QUALITY)
   if key is None:
     return ""
   metric = verdict.describe(key)

@@ -140,7 +140,7 @@ def speed(entry: Mapping) -> float | None:
   return value if is_finite(value) and value > 0 else None
 
 
-def judged_by(results: Mapping, axis: str) -> str | None:
+def deciding_metric(results: Mapping, axis: str) -> str | None:
   """The metric's key that decides an axis: the first that any row has."""
   keys = {k: None for row in results["rows"] for k, v in row["metrics"].items() if is_finite(v)}
   own_first = sorted(keys, key=lambda k: split(k)[1] != results.get("features"))
@@ -153,7 +153,7 @@ def picks(results: Mapping) -> list[Pick]:
   rows, best = results["rows"], []
   names = labels(rows)
   for axis, (_, margin) in AXES.items():
-    key = judged_by(results, axis)
+    key = deciding_metric(results, axis)
     if key is None:
       continue
     metric, real = describe(key), results["real"]["metrics"].get(key)
