@@ -132,9 +132,9 @@ def parse(verb, argv: list[str]) -> flags.FlagValues:
   values = flags.FlagValues()
   flags.DEFINE_bool("help", False, "show this", short_name="h", flag_values=values)
   verb.define(values)
-  if hasattr(verb, "WORDS") and argv[1:] and not argv[1].startswith("-"):
+  if "WORDS" in vars(verb) and argv[1:] and not argv[1].startswith("-"):
     argv = [argv[0], f"--what={argv[1]}", *argv[2:]]
-  if "config" in getattr(verb, "CONFIGS", ()):
+  if "config" in vars(verb).get("CONFIGS", ()):
     argv = with_config(values, argv)
   try:
     rest = values(argv)

@@ -90,14 +90,14 @@ def check_argument(path: str, module: types.ModuleType, arg: str) -> None:
     return
   if not inspect.signature(module.get_config).parameters:
     raise UserError(f"{path} takes no argument: leave ':{arg}'")
-  known = getattr(module, "ARGS", None)
+  known = vars(module).get("ARGS")
   if known is None:
     return
   words = [a for a in known if isinstance(a, str)]
   ranges = [a for a in known if isinstance(a, range)]
   number = int(arg) if arg.isascii() and arg.isdecimal() else None
   if arg not in words and not any(number in r for r in ranges):
-    hint, form = nearest(arg, words), getattr(module, "FORM", None)
+    hint, form = nearest(arg, words), vars(module).get("FORM")
     if form:  # says more than a list of them all
       hint = f"{hint}; " if "did you mean" in hint else ": "
       hint += f"want {form}"
@@ -370,7 +370,7 @@ def as_json(config: Any, where: str = "config") -> Any:
   Equal configs become equal JSON: tuples turn into lists and numpy's scalars
   into Python's. What JSON cannot say is a UserError that names the field.
   """
-  if hasattr(config, "to_dict"):  # ConfigDict, resolving its references
+  if isinstance(config, ConfigDict):  # ConfigDict, resolving its references
     config = config.to_dict()
   if isinstance(config, np.generic | np.ndarray):
     config = config.tolist()

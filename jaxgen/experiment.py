@@ -80,7 +80,7 @@ class Experiment:
       raise UserError(
         f"{config.model.name} {word} optim.{group}; its players move {', '.join(sorted(moved))}"
       )
-    if not hasattr(model, "sample"):
+    if core.trait(model, "sample") is None:
       for name in ("log.pictures", "log.eval.every"):
         if field(config, name):
           raise UserError(
@@ -130,7 +130,7 @@ class Experiment:
       state,
       sharding.shardings(state, mesh),
     )
-    if not hasattr(self.model, "sample"):
+    if core.trait(self.model, "sample") is None:
       return abstract
     with fitting(what):
       x = jax.eval_shape(
@@ -196,13 +196,13 @@ def fitting(what: str) -> Iterator[None]:
 def check_samples(config: Mapping[str, Any], whose: str) -> None:
   """UserError, which begins with `whose`, if a config's model makes none."""
   name = config.get("model", {}).get("name")
-  if not hasattr(find(name), "sample"):
+  if core.trait(find(name), "sample") is None:
     raise UserError(f"{whose} is a {name.rpartition('.')[2]}: it makes no samples")
 
 
 def check_labels(model: core.Model, classes: int, source: Source) -> None:
   """UserError for nets that do not know all labels that they are given."""
-  judges = not hasattr(model, "sample")
+  judges = core.trait(model, "sample") is None
   if judges and not source.classes:
     raise UserError(f"a {type(model).__name__} learns labels, and {source.name} has none")
   classes = source.classes if judges else classes
@@ -347,6 +347,10 @@ class Compiled:
     if turn not in self.programs:
       self.compile(turn, state, batch, seed)
     return self.programs[turn](state, batch, seed)
+
+  def has(self, i: int) -> bool:
+    """Whether the program of step `i` is compiled."""
+    return core.turn(self.model, i) in self.programs
 
   def lower(
     self, turn: tuple[int, ...], state: core.State, batch: core.Batch, seed: core.Key

@@ -19,19 +19,17 @@ import pathlib
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from absl import flags
-from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from jaxgen import cli, core, keys, sharding
 from jaxgen.checkpoint import lock
 from jaxgen.checkpoint.disk import steps
-from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.checkpoint.meta import check_meta, latest
 from jaxgen.checkpoint.restore import NoCheckpoint
 from jaxgen.config import as_json, check_config
@@ -50,6 +48,9 @@ from jaxgen.monitor.progress import duration
 from jaxgen.sampling.output import portrait
 from jaxgen.sampling.sampler import draw
 from jaxgen.sampling.stages import is_cascade, note, planned_stages
+
+if TYPE_CHECKING:
+  from jaxgen.checkpoint.manager import Checkpoints
 
 CONFIGS = ("config",)
 MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh", "data.workers")
@@ -108,8 +109,8 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False, wait: bool = Fa
 
   Args:
     config: See configs/_base.py.
-    workdir: Made if it is not there, once all else is found in order.
-    quiet: Tell of trouble alone.
+    workdir: Made if it is not there, once all else is in order.
+    quiet: Print nothing but trouble.
     wait: For another process that writes to the workdir.
 
   Returns:
@@ -120,28 +121,14 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False, wait: bool = Fa
       save failed.
     Diverged: `patience` updates in a row were not finite.
   """
-  begun, times = time.time(), goodput.Goodput(join.stall())
+  start, times = time.time(), goodput.Goodput(join.stall())
   join.follow(times.beat)
-  tells = join.is_main_process() and not quiet
-  out = sys.stderr if tells else io.StringIO()
-  experiment, source = Experiment.of(config), open_data(config)
-  meta = describe(config, source)
-  agreement.check(meta)
-  mesh = sharding.make_mesh(config.mesh)
-  abstract = experiment.abstract(source, mesh)
-  check_same(workdir, meta)
-  if not steps(workdir):  # older runs go on as they began
-    check_attention(experiment.model, source)
+  out = sys.stderr if join.is_main_process() and not quiet else io.StringIO()
+  experiment, source, mesh, meta, abstract = prepare(config, workdir)
   judge = None  # opened before the workdir is made, if there is work left
   if max(steps(workdir), default=0) < config.steps:
     judge = judge_of(experiment, source, workdir)
-  checkpoints = Checkpoints(
-    workdir,
-    every=config.checkpoint.every,
-    keep=config.checkpoint.keep,
-    keep_every=config.checkpoint.keep_every or None,
-    log=lambda line: print(printable(line), file=sys.stderr),
-  )
+  checkpoints = open_checkpoints(config, workdir)
   with lock.exclusive(workdir, wait), stop_signal() as stopped, checkpoints:
     check_same(workdir, meta)  # who held it may have begun it
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
@@ -151,72 +138,113 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False, wait: bool = Fa
     if first >= config.steps:
       print(f"{printable(workdir)} is already trained, to step {first}", file=out)
       return state
-    gone = account_for_loss(times, workdir, past, begun)
-    if tells:
+    lost = account_for_loss(times, workdir, past, start)
+    if out is sys.stderr:
       summary.introduce(source, config.data.split)
     state = experiment.fresh(source, mesh) if state is None else state
-    with contextlib.closing(
-      Logger(
-        workdir,
-        total_steps=config.steps,
-        batch=config.batch,
-        start=first,
-        unit="points" if len(source.shape) == 1 else "images",
-        stream=out,
-      )
-    ) as logger:
-      introduce(config, state, logger, out, gone)
-      records = Hooks(
+    with contextlib.closing(open_logger(config, workdir, first, source, out)) as logger:
+      introduce(config, state, logger, out, lost)
+      hooks = Hooks(
         experiment, mesh, source, workdir, checkpoints, logger, meta, times, past, judge
       )
-      step = Compiled(experiment, mesh)
-      with contextlib.closing(updates(step, mesh, source, state, times)) as stream:
-        for done, state, metrics in stream:  # noqa: B007
-          stop = stopped()
-          records.keep(done, state, metrics, step.facts, last=stop or done == config.steps)
-          if stop:
-            logger.say(f"stopped by a signal at step {done}; saving")
-            break
-      records.end()
+      return run(experiment, mesh, source, state, hooks, stopped)
+
+
+def run(
+  experiment: Experiment,
+  mesh: jax.sharding.Mesh,
+  source: Source,
+  state: core.State,
+  hooks: "Hooks",
+  stopped: Callable[[], bool],
+) -> core.State:
+  """The loop: from where `state` stands to config.steps, or until `stopped()`.
+
+  A state is gone once the next step has begun: its memory is used again.
+  """
+  config, first, times = experiment.config, int(state.step), hooks.times
+  step, seed = Compiled(experiment, mesh), jax.random.key(config.seed)
+  with contextlib.closing(batches_of(config, source, first)) as stream:
+    times.start(first)
+    for i, batch in zip(range(first, config.steps), sharding.prefetch(stream, mesh), strict=False):
+      times.enter("step" if step.has(i) else "compile")
+      state, metrics = step(i, state, batch, seed)
+
+      times.enter("step")  # hooks read metrics, and so wait for the device
+      stop, done = stopped(), i + 1
+      hooks.after(done, state, metrics, step.facts, last=stop or done == config.steps)
+      if stop:
+        hooks.logger.say(f"stopped by a signal at step {done}; saving")
+        break
+
+      times.stepped(done)
+      times.enter("data")
+  hooks.finish()
   return state
 
 
-def updates(
-  step: Compiled, mesh: jax.sharding.Mesh, source: Source, state: core.State, times: goodput.Goodput
-) -> Iterator[tuple[int, core.State, core.Metrics]]:
-  """The training itself: steps done, the state then, and metrics.
+def prepare(
+  config: ConfigDict, workdir: str
+) -> tuple[Experiment, Source, jax.sharding.Mesh, dict[str, Any], core.State]:
+  """All that can be refused before anything is written.
 
-  A state is gone when the next one is asked for: its memory is used again.
+  Returns:
+    The experiment, its data, its mesh, what checkpoints say of themselves, and
+    the state's shapes and shardings.
   """
-  config, first = step.config, int(state.step)
-  seed = jax.random.key(config.seed)
-  with contextlib.closing(
-    batches(
-      source,
-      batch=config.batch,
-      seed=config.seed,
-      start=first,
-      flip=config.data.flip,
-      crop=config.data.crop,
-      workers=config.data.workers,
-      process=jax.process_index(),
-      processes=jax.process_count(),
-    )
-  ) as stream:
-    ahead = sharding.prefetch(stream, mesh)
-    for i in range(first, config.steps):
-      times.stepped(i)
-      times.enter("data")
-      batch = next(ahead)
-      known = core.turn(step.model, i) in step.programs
-      times.enter("step" if known else "compile")
-      state, metrics = step(i, state, batch, seed)
-      times.enter("step")
-      yield i + 1, state, metrics
+  experiment, source = Experiment.of(config), open_data(config)
+  meta = describe(config, source)
+  agreement.check(meta)
+  mesh = sharding.make_mesh(config.mesh)
+  abstract = experiment.abstract(source, mesh)
+  check_same(workdir, meta)
+  if not steps(workdir):  # older runs go on as they began
+    check_attention(experiment.model, source)
+  return experiment, source, mesh, meta, abstract
+
+
+def open_checkpoints(config: ConfigDict, workdir: str) -> "Checkpoints":
+  """What saves and restores, as config.checkpoint says."""
+  from jaxgen.checkpoint.manager import Checkpoints  # Orbax takes seconds to import
+
+  return Checkpoints(
+    workdir,
+    every=config.checkpoint.every,
+    keep=config.checkpoint.keep,
+    keep_every=config.checkpoint.keep_every or None,
+    log=lambda line: print(printable(line), file=sys.stderr),
+  )
+
+
+def open_logger(config: ConfigDict, workdir: str, first: int, source: Source, out) -> Logger:
+  """The log of a training that goes on from step `first`."""
+  return Logger(
+    workdir,
+    total_steps=config.steps,
+    batch=config.batch,
+    start=first,
+    unit="points" if len(source.shape) == 1 else "images",
+    stream=out,
+  )
+
+
+def batches_of(config: ConfigDict, source: Source, first: int) -> Iterator[dict[str, np.ndarray]]:
+  """This process' share of the batches from step `first` on, on the host."""
+  return batches(
+    source,
+    batch=config.batch,
+    seed=config.seed,
+    start=first,
+    flip=config.data.flip,
+    crop=config.data.crop,
+    workers=config.data.workers,
+    process=jax.process_index(),
+    processes=jax.process_count(),
+  )
 
 
 def account_for_loss(
-  times: goodput.Goodput, workdir: str, past: dict[str, Any], begun: float
+  times: goodput.Goodput, workdir: str, past: dict[str, Any], start: float
 ) -> goodput.Loss:
   """What was lost since the checkpoint with the meta `past`; into `times`.
 
@@ -224,21 +252,20 @@ def account_for_loss(
   """
   rows = read_rows(f"{workdir}/{FILE}") if join.is_main_process() else ()
   saved, step = past.get("goodput") or {}, past.get("step", 0)
-  gone = goodput.loss(rows, saved.get("time"), step, begun)
-  times.resume(saved.get("seconds") or {}, gone, step)
-  return gone
+  lost = goodput.loss(rows, saved.get("time"), step, start)
+  times.resume(saved.get("seconds") or {}, lost, step)
+  return lost
 
 
 def introduce(
-  config: ConfigDict, state: core.State, logger: Logger, out, gone: goodput.Loss
+  config: ConfigDict, state: core.State, logger: Logger, out, lost: goodput.Loss
 ) -> None:
   """What is going to be trained, or from where it goes on."""
   step = int(state.step)
-  if any(gone):
+  if any(lost):
     logger.say(
-      f"going on from step {step}; lost: {gone.steps} steps, "
-      f"{duration(gone.seconds)}, and {duration(gone.down)} until "
-      "this start"
+      f"going on from step {step}; lost: {lost.steps} steps, "
+      f"{duration(lost.seconds)}, and {duration(lost.down)} until this start"
     )
   if step:
     return
@@ -248,6 +275,8 @@ def introduce(
 
 def overview(params: core.Groups) -> str:
   """A table of parameters and their total."""
+  from clu import parameter_overview
+
   table = parameter_overview.get_parameter_overview(params, include_stats=False)
   leaves = jax.tree.leaves(params)
   # Its own total is a fraction where some are scalars.
@@ -281,9 +310,6 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
     )
 
 
-if __name__ == "__main__":
-  cli.run("jaxgen.train")
-
 AHEAD = 8  # steps that the host may run ahead of the device
 
 
@@ -310,7 +336,7 @@ class Hooks:
     mesh: jax.sharding.Mesh,
     source: Source,
     workdir: str,
-    checkpoints: Checkpoints,
+    checkpoints: "Checkpoints",
     logger: Logger,
     meta: dict[str, Any],
     times: Goodput,
@@ -323,16 +349,16 @@ class Hooks:
     """
     self.config, self.workdir = experiment.config, workdir
     self.checkpoints, self.logger, self.meta = checkpoints, logger, meta
-    self.begun = time.perf_counter() - (past.get("seconds") or 0.0)
+    self.start = time.perf_counter() - (past.get("seconds") or 0.0)
     self.times = times
     self.watch = MetricsReader(self.config, logger, times, past.get("metrics") or {})
     self.pictures = Pictures(experiment, mesh, source, logger, workdir)
     self.probe = (
-      Probe(experiment, mesh, source, logger) if hasattr(experiment.model, "probe") else None
+      Probe(experiment, mesh, source, logger) if core.trait(experiment.model, "probe") else None
     )
     self.judge = judge
 
-  def keep(
+  def after(
     self, done: int, state: core.State, metrics: core.Metrics, facts: dict[str, Any], last: bool
   ) -> None:
     """What is due after `done` steps; `last`: in any case a checkpoint.
@@ -373,11 +399,11 @@ class Hooks:
   def spent(self) -> dict[str, Any]:
     """Time, for whoever goes on from here."""
     return {
-      "seconds": time.perf_counter() - self.begun,
+      "seconds": time.perf_counter() - self.start,
       "goodput": {"time": time.time(), "seconds": self.times.totals()},
     }
 
-  def end(self) -> None:
+  def finish(self) -> None:
     """Waits for the last save, and says where the time went."""
     with self.times.during("checkpoint"):
       self.checkpoints.wait()
@@ -413,8 +439,8 @@ class MetricsReader:
 
   def numbers(self) -> dict[str, float]:
     """What was last seen of every player, where it is finite."""
-    found = {k: float(v) for k, v in jax.device_get(self.latest).items()}
-    return {k: v for k, v in found.items() if math.isfinite(v)}
+    numbers = {k: float(v) for k, v in jax.device_get(self.latest).items()}
+    return {k: v for k, v in numbers.items() if math.isfinite(v)}
 
   def see(self, done: int, metrics: core.Metrics) -> None:
     """Takes the metrics of a step, and reads those of a few steps ago."""
@@ -466,7 +492,7 @@ class Pictures:
     )
     # What is made from other images is shown made from real ones.
     self.real = (
-      source.read(np.arange(n) % len(source)) if getattr(experiment.model, "cond", None) else None
+      source.read(np.arange(n) % len(source)) if core.trait(experiment.model, "cond") else None
     )
 
   def draw(self, done: int, state: core.State) -> None:
@@ -523,3 +549,7 @@ class Probe:
       self.logger.write_scalars(
         done, {f"probe/{k}": float(v) for k, v in jax.device_get(scalars).items()}
       )
+
+
+if __name__ == "__main__":
+  cli.run("jaxgen.train")

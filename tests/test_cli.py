@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from verbs import POINTS, call, finish, start, tree
@@ -259,3 +261,22 @@ def test_a_good_run_is_quiet_and_its_end_prompt(trained, tmp_path):
   last = (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()[-1]
   assert json.loads(last)["step"] == 4
   assert len(list(pathlib.Path(tmp_path / "w" / "samples").iterdir())) == 2
+
+
+def test_help_needs_no_heavy_library():
+  """Help comes without what only trainings, data sets and pictures need."""
+  code = """
+import contextlib, importlib, io, sys
+import jaxgen
+from jaxgen import cli
+for module, _ in cli.VERBS.values():
+  verb = importlib.import_module(f"jaxgen.{module}")
+  with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+    cli.parse(verb, ["jaxgen", "--help"])
+heavy = {"orbax", "tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "clu"}
+print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
+"""
+  process = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+  )
+  assert (process.stdout, process.stderr) == ("[]\n", "")

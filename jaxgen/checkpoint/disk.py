@@ -29,7 +29,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
@@ -123,6 +122,8 @@ def digest(meta: dict[str, Any]) -> str:
 
 def read_meta(path: epath.Path) -> dict[str, Any]:
   """The JSON that was saved with a step. Raises any error, also of content."""
+  import orbax.checkpoint as ocp  # here, for it takes seconds
+
   meta = ocp.JsonCheckpointHandler().restore(path / "meta")
   if meta.get("digest") != digest(meta):
     raise ValueError("meta is not what was written")
@@ -165,6 +166,8 @@ def load(path: epath.Path, abstract: Any, whole: bool = False) -> tuple[Any, dic
 
 
 def _read(path, abstract):
+  import orbax.checkpoint as ocp
+
   restored = ocp.PyTreeCheckpointHandler().restore(
     path / "state",
     args=ocp.args.PyTreeRestore(

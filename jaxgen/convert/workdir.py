@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from jaxgen import config as configs
 from jaxgen import core, sharding
 from jaxgen.checkpoint import disk, lock, step_folder
-from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.convert import gan_workdir, published
 from jaxgen.convert.initial_state import DataSpec, Weights, initial_state
@@ -87,6 +86,8 @@ def import_weights(
       "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
   }
+  from jaxgen.checkpoint.manager import Checkpoints  # Orbax takes seconds to import
+
   c = config.checkpoint
   with (
     lock.exclusive(workdir),

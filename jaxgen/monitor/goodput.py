@@ -92,6 +92,11 @@ class Goodput:
     yield
     self.enter(before)
 
+  def start(self, step: int) -> None:
+    """Stepping begins, with the batch of `step`."""
+    self.stepped(step)
+    self.enter("data")
+
   def stepped(self, step: int) -> None:
     """So many steps are done."""
     self.enter("step")

@@ -6,9 +6,8 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib.figure
-import matplotlib.ticker
 import numpy as np
 import PIL.Image
 import PIL.PngImagePlugin
@@ -16,6 +15,9 @@ import PIL.PngImagePlugin
 from jaxgen import files
 from jaxgen.data.image import open_image
 from jaxgen.errors import UserError, printable
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 KEY = "jaxgen"  # the PNG text chunk that holds JSON
 
@@ -71,7 +73,7 @@ def scatter(
   if limit is None:
     finite = np.abs(shown[np.isfinite(shown)])
     limit = 1.1 * finite.max() if finite.size and finite.max() else 1.0
-  figure = matplotlib.figure.Figure(figsize=(4, 4), dpi=pixels / 4)
+  figure = _figure(figsize=(4, 4), dpi=pixels / 4)
   axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
   if real is not None:
     axes.scatter(*shown.T, s=4, c="#bbbbbb", linewidths=0)
@@ -95,7 +97,7 @@ def curves(
   An axis is logarithmic where its values are positive and span a factor of 3;
   that of `shares` goes from 0 to 1. `floor` is drawn as a dotted line.
   """
-  figure = matplotlib.figure.Figure(figsize=(8, 5), dpi=120)
+  figure = _figure(figsize=(8, 5), dpi=120)
   axes = figure.add_axes((0.09, 0.12, 0.6, 0.83))
   marks = "osD^vPX*<>"
   for i, (name, points) in enumerate(series.items()):
@@ -126,21 +128,28 @@ def curves(
   axes.set(xscale=scale[wide[0]], yscale=scale[wide[1]], xlabel=_literal(x), ylabel=_literal(y))
   if shares:
     axes.set_ylim(0, 1)
-  for axis in (axes.xaxis, axes.yaxis):
-    axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-  ticks = []
-  for at in sorted({p[0] for p in values}):
-    if not ticks or not wide[0] or at >= 1.2 * ticks[-1]:  # labels overlap
-      ticks.append(at)
-  axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
-  if wide[1]:
-    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-  axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+  _set_ticks(axes, {p[0] for p in values}, *wide)
   axes.tick_params(axis="x", labelrotation=45, labelsize=8)
   axes.spines[["top", "right"]].set_visible(False)
   axes.legend(loc="upper left", bbox_to_anchor=(1.02, 0.9), frameon=False, fontsize=8)
   return _pixels(figure)
+
+
+def _set_ticks(axes, places: set[float], log_x: bool, log_y: bool) -> None:
+  """A tick at each place whose label has room, in plain numbers."""
+  from matplotlib import ticker
+
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+  ticks = []
+  for place in sorted(places):
+    if not ticks or not log_x or place >= 1.2 * ticks[-1]:  # labels overlap
+      ticks.append(place)
+  axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+  axes.xaxis.set_minor_locator(ticker.NullLocator())
+  if log_y:
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
 
 
 def panels(rows: Mapping[str, Mapping[str, np.ndarray]], columns: Sequence[str]) -> np.ndarray:
@@ -149,7 +158,7 @@ def panels(rows: Mapping[str, Mapping[str, np.ndarray]], columns: Sequence[str])
   What is missing of `columns` in a row stays blank.
   """
   wide, high = 0.3 + 1.7 * len(columns), 0.3 + 1.7 * len(rows)
-  figure = matplotlib.figure.Figure(figsize=(wide, high), dpi=120)
+  figure = _figure(figsize=(wide, high), dpi=120)
   for i, (row, images) in enumerate(rows.items()):
     for j, column in enumerate(columns):
       place = (0.3 + 1.7 * j) / wide, 1 - (1.95 + 1.7 * i) / high
@@ -208,7 +217,13 @@ def _literal(text: str) -> str:
   return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
 
 
-def _pixels(figure: matplotlib.figure.Figure) -> np.ndarray:
+def _figure(**settings) -> "matplotlib.figure.Figure":
+  import matplotlib.figure  # here, for many verbs draw nothing
+
+  return matplotlib.figure.Figure(**settings)
+
+
+def _pixels(figure: "matplotlib.figure.Figure") -> np.ndarray:
   """What a figure looks like, uint8 [H, W, 3]."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format="rgba")
