@@ -40,7 +40,6 @@ __all__ = [
   "steps",
 ]
 
-THERE = "it is saved already"
 SAVE_FAILED = 76  # exit code: this process could not save, restart them all
 
 
@@ -111,9 +110,9 @@ class Checkpoints:
     if not (force or step % self.every == 0):
       return False
     self._settle()
-    why = disk.first_error(self._obstacle(step) if jax.process_index() == 0 else "")
-    if why.endswith(THERE):
+    if disk.broadcast_step(step if self._is_saved(step) else None) is not None:
       return False
+    why = disk.first_error(self._obstacle(step) if jax.process_index() == 0 else "")
     leaves, bad = fingerprint(state)
     if bad:
       raise UserError(
@@ -144,6 +143,15 @@ class Checkpoints:
     self._watcher.start()
     return True
 
+  def _is_saved(self, step):
+    """Whether this step lies there, whole as far as is known."""
+    path = self.root / str(step)
+    try:
+      there = os.path.lexists(path) and step_folder.ours(path) and step_folder.committed(path)
+    except OSError:  # `_obstacle` says why
+      return False
+    return there and step not in self._stuck
+
   def _obstacle(self, step):
     """Why a step cannot be saved; makes room where what is there is ours."""
     path = self.root / str(step)
@@ -153,8 +161,7 @@ class Checkpoints:
       if not os.path.lexists(path):
         return ""
       if step_folder.ours(path) and step_folder.committed(path):
-        if step not in self._stuck:
-          return THERE
+        pass  # damaged, and it could not be moved aside
       elif step_folder.removable(path):
         step_folder.remove(path)
         return ""

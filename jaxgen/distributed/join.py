@@ -36,6 +36,11 @@ from jaxgen.errors import UserError
 
 COORDINATOR, COUNT, INDEX = ("JAXGEN_COORDINATOR", "JAXGEN_PROCESSES", "JAXGEN_PROCESS_ID")
 ASK = "jax"
+TPU = "TPU_ML_PLATFORM"  # jax sets it when it is imported on a machine with TPUs
+ALONE = (
+  "this is done by one process, and this is one of several: "
+  f"start it on one machine, or with {COUNT}=1"
+)
 
 
 class Place(NamedTuple):
@@ -160,19 +165,13 @@ def join(alone: bool = False) -> None:
       and this must be done `alone`.
   """
   global _guard
-  from jax._src import cloud_tpu_init, distributed
-
-  place = place_from_env(os.environ, cloud_tpu_init.running_in_cloud_tpu_vm)
-  if place is None or process_count(place) == 1:
+  place = place_from_env(os.environ, tpu=TPU in os.environ)
+  if place is None:
     return
-  if alone:
-    raise UserError(
-      "this is done by one process, and this is one of several: "
-      f"start it on one machine, or with {COUNT}=1"
-    )
+  if alone and place.processes != ASK:
+    raise UserError(ALONE)
   silence = patience("JAXGEN_HEARTBEAT_SECONDS", 30)
-  known = [None if part == ASK else part for part in place]
-  processes, index, coordinator, devices = known
+  processes, index, coordinator, devices = (None if part == ASK else part for part in place)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   watchdog.catch_abort()
   jax.distributed.initialize(
@@ -184,23 +183,19 @@ def join(alone: bool = False) -> None:
     initialization_timeout=COME,
     heartbeat_timeout_seconds=2 * silence,
   )
-  # No backend yet: that would hold up the guard until all have one.
-  state = distributed.global_state
-  _guard = watchdog.Guard(
-    state.process_id, state.num_processes, watchdog.Store(state.client), silence
-  )
+  # A backend holds up the guard until all have one: only where it must be asked.
+  processes = jax.process_count() if processes is None else processes
+  index = jax.process_index() if index is None else index
+  if processes == 1:  # a TPU machine of its own
+    return jax.distributed.shutdown()
+  if alone:
+    raise UserError(ALONE)
+  # What jax keeps to itself, Orbax hands out.
+  from orbax.checkpoint import multihost
+
+  store = watchdog.Store(multihost.get_jax_distributed_client())
+  _guard = watchdog.Guard(index, processes, store, silence)
   _guard.start()
-
-
-def process_count(place: Place) -> int:
-  """How many processes there are; jax is asked where only it knows."""
-  if place.processes != ASK:
-    return place.processes
-  from jax._src.clusters import ClusterEnv
-
-  known = (c for c in ClusterEnv._cluster_types if not c.opt_in_only_method)
-  cluster = next((c for c in known if c.is_env_present()), None)
-  return cluster.get_process_count() if cluster else 1
 
 
 def is_main_process() -> bool:

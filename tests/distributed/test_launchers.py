@@ -1,5 +1,6 @@
 """Environments as launchers really make them: which of how many is this?"""
 
+import pod
 import pytest
 
 from jaxgen.distributed.join import ASK, Place, place_from_env
@@ -121,18 +122,18 @@ def test_an_indexed_pod_alone_says_so(monkeypatch):
   assert place_from_env(pod | {"JAXGEN_PROCESSES": "1"}) is None
 
 
-def test_what_is_left_to_jax_it_finds(monkeypatch):
-  """Its own detection, on the same environments."""
-  from jax._src.clusters import ClusterEnv
-
-  for env in (SRUN, MPI4, SRUN | MPI4):
-    for name in {*SRUN, *MPI4}:
-      monkeypatch.delenv(name, raising=False)
-    for name, value in env.items():
-      monkeypatch.setenv(name, value)
-    place = place_from_env(env)
-    where, count, index, _ = ClusterEnv.auto_detect_unset_distributed_params(
-      None, None, None, None, None, 10
-    )
-    host = "10.96.0.1:" if "OMPI_COMM_WORLD_RANK" in env else "gpu07:"
-    assert (count, index) == place[:2] and where.startswith(host)
+@pytest.mark.parametrize(
+  "launcher",
+  [
+    SRUN | {"SLURM_PROCID": "{i}", "SLURM_STEP_NODELIST": "127.0.0.1"},
+    MPI4 | {"OMPI_COMM_WORLD_RANK": "{i}", "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1"},
+  ],
+  ids=["slurm", "openmpi"],
+)
+def test_what_is_left_to_jax_it_finds(launcher):
+  """Two processes meet through jax's own detection."""
+  ours = dict.fromkeys(("JAXGEN_COORDINATOR", "JAXGEN_PROCESSES", "JAXGEN_PROCESS_ID"))
+  env = launcher | ours | {"JAX_COORDINATOR_PORT": str(pod.free_port())}
+  code = "print(jax.process_index(), jax.process_count(), processes.is_main_process())"
+  done = pod.run(2, 1, code, env=env)
+  assert [(d.status, d.stdout) for d in done] == [(0, "0 2 True\n"), (0, "1 2 False\n")], done

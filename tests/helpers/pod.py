@@ -64,7 +64,7 @@ def run(
     devices: CPU devices of each.
     what: ["train", "--config=..."] or code; for one of several processes a
       `{i}` in a word stands for its index.
-    env: Set in addition; None unsets.
+    env: Set in addition; None unsets, and `{i}` stands for the index.
     timeout: Seconds, for all of them together.
   """
   with started(processes, devices, what, env=env) as them:
@@ -86,6 +86,11 @@ def without_gloo(text: str) -> str:
   return re.sub(GLOO, "", text)
 
 
+def each(env: Mapping[str, str | None], i: int) -> dict[str, str | None]:
+  """An environment for process `i`: `{i}` in a value stands for it."""
+  return {k: v and v.replace("{i}", str(i)) for k, v in env.items()}
+
+
 @contextlib.contextmanager
 def started(
   processes: int, devices: int, what: Sequence | str, *, env: Mapping[str, str | None] | None = None
@@ -99,7 +104,7 @@ def started(
           "JAX_PLATFORMS": "cpu",
           "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         }
-        them.append(start(i, what, own | dict(env or {}), folder))
+        them.append(start(i, what, own | each(env or {}, i), folder))
       yield them
     finally:
       for process in them:

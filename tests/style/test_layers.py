@@ -110,6 +110,11 @@ def test_data_never_import_jax():
       assert not allowed(name, {"jax", "jaxlib", "flax", "optax"}), path
 
 
+def test_nobody_imports_what_jax_keeps_to_itself():
+  places = [*FILES, *CONFIGS, *(p.relative_to(ROOT) for p in (ROOT / "tests").rglob("*.py"))]
+  assert [str(p) for p in places for n in imports(ROOT / p) if allowed(n, {"jax._src"})] == []
+
+
 def test_every_room_has_a_floor():
   assert {room(p) for p in FILES} <= {r for floor in FLOORS for r in floor}
 
