@@ -261,7 +261,7 @@ READERS = {  # whatever opens an image of a user's
   "bytes": lambda path: image.decode(path.read_bytes(), 8, 3),
   "originals": lambda path: upscale.open_picture(path, 3),
   "evaluation": lambda path: Folder.open(str(path.parent), False, True),
-  "study": pairs.encoded,
+  "study": pairs.png,
   "provenance": pictures.read_info,
   "tiles": lambda path: 1 / upscale.count(path, 8, 2),
 }
