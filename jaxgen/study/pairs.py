@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jaxgen.data.folder import listing
-from jaxgen.data.image import upright
+from jaxgen.data.image import reason, upright
 from jaxgen.errors import UserError
 
 LIMIT = 1000  # images of a folder that are used, drawn by the seed
@@ -183,7 +183,7 @@ def image_sizes(top: Path, names: Sequence[str], warn: Warn) -> dict[str, tuple[
     try:
       return upright(top / name, 3).size
     except Exception as e:  # a broken file may fail anywhere in a decoder
-      return (str(e) or type(e).__name__).splitlines()[0].split(" '/")[0]
+      return reason(e)
 
   with ThreadPoolExecutor(4) as pool:
     results = dict(zip(names, pool.map(size, names), strict=True))
