@@ -15,11 +15,10 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.interop import names
-from jaxgen.interop.names import Entry
+from jaxgen.interop.names import Entry, Tree
 from jaxgen.interop.tensors import Tensor
 
 Tensors = Mapping[str, Tensor]
-Tree = Mapping[str, Any]
 PLACE = re.compile(r"(?:block|attn)_(\d+)_(\d+)")
 # Our modules -> theirs, outside of blocks and within.
 OUTER = {
@@ -31,10 +30,10 @@ OUTER = {
   "norm": "output_layer.0",
   "conv": "output_layer.2",
 }
-INNER = {"skip": "conv_sc"} | {
-  f"{ours}_{i}": f"{theirs}{i}"
-  for i in range(1, 5)
-  for ours, theirs in (("conv", "conv"), ("norm", "bn"))
+INNER = {
+  "skip": "conv_sc",
+  **{f"conv_{i}": f"conv{i}" for i in range(1, 5)},
+  **{f"norm_{i}": f"bn{i}" for i in range(1, 5)},
 }
 LEAVES = {
   "kernel": "weight",
@@ -50,15 +49,14 @@ HUB_OUTER = {
   "norm": "generator.bn",
   "conv": "generator.conv_to_rgb",
 }
-HUB_INNER = (
-  {"gain": "scale", "bias": "offset", "o": "snconv1x1_o_conv"}
-  | {
-    f"{ours}_{i + 1}": f"{theirs}_{i}"
-    for i in range(4)
-    for ours, theirs in (("conv", "conv"), ("norm", "bn"))
-  }
-  | {part: f"snconv1x1_{part}" for part in ("theta", "phi", "g")}
-)
+HUB_INNER = {
+  "gain": "scale",
+  "bias": "offset",
+  **{f"conv_{i + 1}": f"conv_{i}" for i in range(4)},
+  **{f"norm_{i + 1}": f"bn_{i}" for i in range(4)},
+  **{part: f"snconv1x1_{part}" for part in ("theta", "phi", "g")},
+  "o": "snconv1x1_o_conv",
+}
 HUB_LEAVES = {
   "kernel": "weight_orig",
   "u": "weight_u",
@@ -72,21 +70,14 @@ HUB_LEAVES = {
 def entries(group: str, tree: Tree) -> list[Entry]:
   """The table of the authors' port, for "gen" or "disc"."""
   del group
-  made = []
+  table = []
   for path, leaf in names.flat(tree).items():
-    kind, *module, last = path.split("/")
-    found = PLACE.fullmatch(module[0]) if module else None
-    if found:
-      inner = [INNER.get(m, m) for m in module[1:]]
-      stem = ".".join(("blocks", *found.groups(), *inner))
-    else:
-      stem = OUTER.get("/".join(module))
-    if stem is None:
-      raise unknown("biggan", path)
-    shape, name = tuple(leaf.shape), f"{stem}.{LEAVES.get(last, last)}"
-    ones = (1,) if kind == "spectral" else ()
-    made.append(entry(path, shape, name, ones))
-  return made
+    block = lambda i, j: f"blocks.{i}.{j}"
+    stem = module("biggan", path, OUTER, block, lambda name: INNER.get(name, name))
+    name = LEAVES.get(last(path), last(path))
+    ones = int(path.startswith("spectral/"))
+    table.append(names.entry(path, leaf, f"{stem}.{name}", before=ones))
+  return table
 
 
 def hub_entries(group: str, tree: Tree) -> list[Entry]:
@@ -94,87 +85,99 @@ def hub_entries(group: str, tree: Tree) -> list[Entry]:
   leaves = names.flat(tree)
   if group != "gen" or "params/label/embedding" not in leaves:
     raise UserError("biggan_hub has names for a class-conditional generator alone")
-  order = sorted({tuple(map(int, m.groups())) for m in map(PLACE.match, tree["params"]) if m})
+  places = {m.groups() for m in map(PLACE.match, tree["params"]) if m}
+  order = sorted(places, key=lambda place: tuple(map(int, place)))
+  block = lambda *place: f"generator.layers.{order.index(place)}"
   words = leaves["params/label/embedding"].shape[-1]
-  made = []
+  table = []
   for path, leaf in leaves.items():
-    kind, *module, last = path.split("/")
-    found = PLACE.fullmatch(module[0])
-    if found:
-      number = order.index(tuple(map(int, found.groups())))
-      inner = [HUB_INNER.get(m) for m in module[1:]]
-      stem = None if None in inner else ".".join(("generator.layers", str(number), *inner))
-    else:
-      stem = HUB_OUTER.get("/".join(module))
-    if stem is None:
-      raise unknown("biggan_hub", path)
-    shape, name = tuple(leaf.shape), f"{stem}.{HUB_LEAVES.get(last, last)}"
+    stem = module("biggan_hub", path, HUB_OUTER, block, HUB_INNER.get)
+    name = HUB_LEAVES.get(last(path), last(path))
     if path == "params/norm/gain":
-      name = f"{stem}.weight"
-    made.append(entry(path, shape, name, (1,) if last == "gamma" else ()))
-    if last == "embedding":  # theirs is a linear layer
-      made[-1] = made[-1]._replace(layout=shape[::-1], axes=(1, 0))
-    elif last == "kernel" and len(shape) == 2:  # theirs are told z, then y
-      made[-1] = made[-1]._replace(first=shape[0] - words)
-  return made
+      name = "weight"
+    options = {"before": int(name == "gamma")}
+    if last(path) == "embedding":  # theirs is a linear layer
+      options["axes"] = (1, 0)
+    elif last(path) == "kernel" and len(leaf.shape) == 2:  # theirs take z, then y
+      options["first"] = leaf.shape[0] - words
+    table.append(names.entry(path, leaf, f"{stem}.{name}", **options))
+  return table
 
 
-def unknown(source: str, path: str) -> UserError:
-  """For a weight without a name."""
-  return UserError(
-    f"{source} has no name for this net's {path}: is it a "
-    "Generator or Discriminator of nets.biggan or biggan_deep?"
-  )
+def last(path: str) -> str:
+  """ "params/linear/kernel" -> "kernel"."""
+  return path.rpartition("/")[2]
 
 
-def entry(path: str, shape: tuple[int, ...], name: str, ones: tuple[int, ...]) -> Entry:
-  """One row; `ones`: axes of length one with which their tensor begins."""
-  axes = names.axes(path.rpartition("/")[2], len(shape))
-  return Entry(path, shape, (name,), (*ones, *(shape[i] for i in axes)), axes)
+def module(
+  source: str,
+  path: str,
+  outer: Mapping[str, str],
+  block: Callable[..., str],
+  inner: Callable[[str], str | None],
+) -> str:
+  """Their module of a weight of ours.
+
+  Args:
+    source: Whose names these are.
+    path: Of ours, "params/block_0_0/conv_1/kernel".
+    outer: Our modules outside of blocks -> theirs.
+    block: The two numbers of a block, as text -> theirs.
+    inner: Our modules within blocks -> theirs.
+  """
+  modules = path.split("/")[1:-1]
+  match = PLACE.fullmatch(modules[0]) if modules else None
+  if match:
+    parts = [block(*match.groups()), *map(inner, modules[1:])]
+  else:
+    parts = [outer.get("/".join(modules))]
+  if None in parts:
+    raise UserError(
+      f"{source} has no name for this net's {path}: is it a "
+      "Generator or Discriminator of nets.biggan or biggan_deep?"
+    )
+  return ".".join(parts)
 
 
 def incoming(tensors: Tensors) -> dict[str, Tensor]:
   """The authors' tensors, the generator's bottom with channels last."""
-  return turned(
-    {
-      re.sub(r"\.bn\.(stored|running)_", ".stored_", k): v
-      for k, v in tensors.items()  # of batch norms of other kinds
-      if not k.endswith((".accumulation_counter", ".num_batches_tracked"))
-    },
-    lambda x, channels: x.reshape(channels, -1).T,
-  )
+  weights = {
+    re.sub(r"\.bn\.(stored|running)_", ".stored_", k): v
+    for k, v in tensors.items()  # of batch norms of other kinds
+    if not k.endswith((".accumulation_counter", ".num_batches_tracked"))
+  }
+  return reorder_bottom(weights, lambda x, channels: x.reshape(channels, -1).T)
 
 
 def outgoing(tensors: Tensors) -> dict[str, Tensor]:
   """The reverse."""
-  return turned(tensors, lambda x, channels: x.reshape(-1, channels).T)
+  return reorder_bottom(tensors, lambda x, channels: x.reshape(-1, channels).T)
 
 
-def turned(tensors: Tensors, order: Callable[[np.ndarray, int], np.ndarray]) -> dict[str, Tensor]:
-  """What a generator's first layer makes, in another order."""
-  made, conv = dict(tensors), tensors.get("blocks.0.0.conv1.weight")
+def reorder_bottom(
+  tensors: Tensors, order: Callable[[np.ndarray, int], np.ndarray]
+) -> dict[str, Tensor]:
+  """The generator's first layer with its outputs in another order."""
+  tensors, conv = dict(tensors), tensors.get("blocks.0.0.conv1.weight")
   for name in ("linear.weight", "linear.bias", "linear.u0"):
     tensor, axis = tensors.get(name), int(name.endswith("u0"))
     if (
       None in (conv, tensor)
       or len(conv.shape) < 2
-      or (len(tensor.shape) <= axis)
+      or len(tensor.shape) <= axis
       or tensor.shape[axis] % conv.shape[1]
     ):
       continue  # a discriminator's, or odd: then the table tells
-
-    def read(tensor=tensor, axis=axis):
-      values = tensor.read()
-      index = order(np.arange(values.shape[axis]), conv.shape[1])
-      return np.take(values, index.reshape(-1), axis=axis)
-
-    made[name] = tensor._replace(read=read)
-  return made
+    index = lambda n: order(np.arange(n), conv.shape[1]).reshape(-1)
+    tensors[name] = tensor.map(
+      lambda x, index=index, axis=axis: np.take(x, index(x.shape[axis]), axis)
+    )
+  return tensors
 
 
 def hub_incoming(tensors: Tensors) -> dict[str, Tensor]:
   """The hubs' tensors, where v is replaced by the singular value it means."""
-  made = dict(tensors)
+  weights = dict(tensors)
   for name, v in tensors.items():
     stem = name.removesuffix("_v")
     parts = tensors.get(f"{stem}_orig"), tensors.get(f"{stem}_u")
@@ -185,13 +188,13 @@ def hub_incoming(tensors: Tensors) -> dict[str, Tensor]:
       W, u, v = (part.read().astype(np.float32) for part in parts)
       return np.float32(u @ (W.reshape(len(u), -1) @ v))
 
-    made[name] = Tensor((), np.dtype(np.float32), read)
-  return made
+    weights[name] = Tensor((), np.dtype(np.float32), read)
+  return weights
 
 
 def hub_outgoing(tensors: Tensors) -> dict[str, Tensor]:
   """The reverse: a v with which u and the weight mean the value."""
-  made = dict(tensors)
+  weights = dict(tensors)
   for name, sigma in tensors.items():
     stem = name.removesuffix("_v")
     if stem == name:
@@ -202,8 +205,8 @@ def hub_outgoing(tensors: Tensors) -> dict[str, Tensor]:
       v = u.read() @ W.read().reshape(W.shape[0], -1)
       return v * (sigma.read() / np.maximum(v @ v, 1e-30))
 
-    made[name] = Tensor((int(np.prod(W.shape[1:])),), W.dtype, read)
-  return made
+    weights[name] = Tensor((int(np.prod(W.shape[1:])),), W.dtype, read)
+  return weights
 
 
 def hub_check(gen: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@
     diffusers  huggingface/diffusers' UNet2DModel
     sr3        Janspiry/Image-Super-Resolution-via-Iterative-Refinement
 
-Our blocks have the numbers of ADM's; for the others they are found by walking.
+Our blocks have the numbers of ADM's; for the others they are counted.
 """
 
 import dataclasses
@@ -32,24 +32,34 @@ class Source:
   """How somebody names things.
 
   Attributes:
-    places: Our blocks in order -> their modules.
+    single: Our blocks without a kind -> their modules, {"time_0": ..}.
+    rows: Our other blocks, on the way down and up, in order -> their modules.
     layers: Our layers within blocks -> theirs, by one name or several.
     ones: Layers that are our Dense but their convolution: how many axes of
       length one their kernels end in.
+    prefix: All their names begin with it.
     low_res_first: Their net reads the low resolution before x, not after.
     ignored: Names of what is no weight.
     rename: Names of older files -> of today's.
   """
 
-  places: Callable[[Sequence[Block]], Places]
+  single: Mapping[str, str]
+  rows: Callable[[Sequence[Block]], Places]
   layers: Mapping[str, str | tuple[str, ...]]
   ones: Mapping[str, int]
+  prefix: str = ""
   low_res_first: bool = False
   ignored: frozenset[str] = frozenset()
   rename: Callable[[str], str] = str
 
+  def places(self, blocks: Sequence[Block]) -> Places:
+    """Our blocks in order -> their modules, as far as they have them."""
+    names = ((b, self.single.get("_".join(filter(None, b)))) for b in blocks)
+    places = {b: name for b, name in names if name} | self.rows([b for b in blocks if b.kind])
+    return {b: self.prefix + name for b, name in places.items()}
+
   def names(self, block: Block, layer: str) -> tuple[str, ...] | None:
-    """Theirs of a layer in a block; None if it has none."""
+    """Their names of a layer in a block; None if it has none."""
     for key in (f"{block.side}/{layer}", f"{block.kind}/{layer}", layer):
       if key in self.layers:
         names = self.layers[key]
@@ -57,84 +67,39 @@ class Source:
     return None
 
 
-def adm_places(blocks: Sequence[Block]) -> Places:
-  """input_blocks.i.j, middle_block.j, output_blocks.i.j."""
-  fixed = {
-    ("head", "norm"): "out.0",
-    ("head", "conv"): "out.2",
-    ("pool", ""): "out.2",
-    ("label", ""): "label_emb",
-    ("time", "0"): "time_embed.0",
-    ("time", "2"): "time_embed.2",
-  }
-  found = {}
+def adm_rows(blocks: Sequence[Block]) -> Places:
+  """input_blocks.i.j and output_blocks.i.j."""
+  places = {}
   for b in blocks:
-    if b.side in ("in", "out"):
-      attends = b._replace(kind="attn") in blocks
-      j = {"attn": 1, "up": 1 + attends}.get(b.kind, 0)
-      found[b] = f"{b.side}put_blocks.{b.number}.{j}"
-    elif b.side == "mid":
-      found[b] = f"middle_block.{b.number}"
-    else:
-      found[b] = fixed[b[:2]]
-  return found
+    attends = b._replace(kind="attn") in blocks
+    j = {"attn": 1, "up": 1 + attends}.get(b.kind, 0)
+    places[b] = f"{b.side}put_blocks.{b.number}.{j}"
+  return places
 
 
-def diffusers_places(blocks: Sequence[Block]) -> Places:
+def diffusers_rows(blocks: Sequence[Block]) -> Places:
   """down_blocks.level.resnets.j, attentions.j, downsamplers.0 and so on."""
-  found = {
-    Block(*key, ""): name
-    for key, name in {
-      ("time", "0"): "time_embedding.linear_1",
-      ("time", "2"): "time_embedding.linear_2",
-      ("label", ""): "class_embedding",
-      ("in", "0"): "conv_in",
-      ("mid", "0"): "mid_block.resnets.0",
-      ("mid", "1"): "mid_block.attentions.0",
-      ("mid", "2"): "mid_block.resnets.1",
-      ("head", "norm"): "conv_norm_out",
-      ("head", "conv"): "conv_out",
-    }.items()
-  }
+  places = {}
   for side, stem in (("in", "down"), ("out", "up")):
     level, j = 0, -1
-    for b in (b for b in blocks if b.side == side and b.kind):
+    for b in (b for b in blocks if b.side == side):
       j += b.kind == "res"
-      found[b] = (
-        f"{stem}_blocks.{level}."
-        + {
-          "res": f"resnets.{j}",
-          "attn": f"attentions.{j}",
-          "down": "downsamplers.0",
-          "up": "upsamplers.0",
-        }[b.kind]
-      )
+      kinds = {"res": f"resnets.{j}", "attn": f"attentions.{j}"}
+      kinds |= {"down": "downsamplers.0", "up": "upsamplers.0"}
+      places[b] = f"{stem}_blocks.{level}.{kinds[b.kind]}"
       if b.kind in ("down", "up"):
         level, j = level + 1, -1
-  return found
+  return places
 
 
-def sr3_places(blocks: Sequence[Block]) -> Places:
+def sr3_rows(blocks: Sequence[Block]) -> Places:
   """downs.n and ups.n, where whatever changes resolution counts, too."""
-  found = {
-    Block(*key, ""): f"denoise_fn.{name}"
-    for key, name in {
-      ("time", "0"): "noise_level_mlp.1",
-      ("time", "2"): "noise_level_mlp.3",
-      ("in", "0"): "downs.0",
-      ("mid", "0"): "mid.0.res_block",
-      ("mid", "1"): "mid.0.attn",
-      ("mid", "2"): "mid.1.res_block",
-      ("head", "norm"): "final_conv.block.0",
-      ("head", "conv"): "final_conv.block.3",
-    }.items()
-  }
-  for side, stem, first in (("in", "downs", 0), ("out", "ups", -1)):
-    n = first
-    for b in (b for b in blocks if b.side == side and b.kind):
+  places = {}
+  for side, stem, n in (("in", "downs", 0), ("out", "ups", -1)):
+    for b in (b for b in blocks if b.side == side):
       n += b.kind != "attn"
-      found[b] = f"denoise_fn.{stem}.{n}" + {"res": ".res_block", "attn": ".attn"}.get(b.kind, "")
-  return found
+      places[b] = f"{stem}.{n}" + {"res": ".res_block", "attn": ".attn"}.get(b.kind, "")
+  return places
 
 
 def sr3_buffers(betas: np.ndarray) -> dict[str, np.ndarray]:
@@ -146,7 +111,7 @@ def sr3_buffers(betas: np.ndarray) -> dict[str, np.ndarray]:
   bar = np.cumprod(alphas)
   before = np.append(1.0, bar[:-1])
   variance = betas * (1 - before) / (1 - bar)
-  made = {
+  buffers = {
     "betas": betas,
     "alphas_cumprod": bar,
     "alphas_cumprod_prev": before,
@@ -160,18 +125,30 @@ def sr3_buffers(betas: np.ndarray) -> dict[str, np.ndarray]:
     "posterior_mean_coef1": betas * np.sqrt(before) / (1 - bar),
     "posterior_mean_coef2": (1 - before) * np.sqrt(alphas) / (1 - bar),
   }
-  return {name: values.astype(np.float32) for name, values in made.items()}
+  return {name: values.astype(np.float32) for name, values in buffers.items()}
 
 
-def of_today(name: str) -> str:
-  """Attention in files of diffusers before 0.15."""
+def current_name(name: str) -> str:
+  """Attention in files of diffusers before 0.15, by the names of later ones."""
   words = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-  return re.sub(r"(?<=\.)(query|key|value|proj_attn)(?=\.)", lambda found: words[found[1]], name)
+  return re.sub(r"(?<=\.)(query|key|value|proj_attn)(?=\.)", lambda m: words[m[1]], name)
 
 
 SOURCES = {
   "adm": Source(
-    adm_places,
+    {
+      "time_0": "time_embed.0",
+      "time_2": "time_embed.2",
+      "label": "label_emb",
+      "in_0": "input_blocks.0.0",
+      "mid_0": "middle_block.0",
+      "mid_1": "middle_block.1",
+      "mid_2": "middle_block.2",
+      "head_norm": "out.0",
+      "head_conv": "out.2",
+      "pool": "out.2",
+    },
+    adm_rows,
     {
       "": "",
       "positional": "positional_embedding",
@@ -192,7 +169,18 @@ SOURCES = {
     {"skip": 2, "qkv": 1, "proj": 1},
   ),
   "diffusers": Source(
-    diffusers_places,
+    {
+      "time_0": "time_embedding.linear_1",
+      "time_2": "time_embedding.linear_2",
+      "label": "class_embedding",
+      "in_0": "conv_in",
+      "mid_0": "mid_block.resnets.0",
+      "mid_1": "mid_block.attentions.0",
+      "mid_2": "mid_block.resnets.1",
+      "head_norm": "conv_norm_out",
+      "head_conv": "conv_out",
+    },
+    diffusers_rows,
     {
       "": "",
       "norm_1": "norm1",
@@ -207,10 +195,20 @@ SOURCES = {
       "conv": "conv",
     },
     {"skip": 2},
-    rename=of_today,
+    rename=current_name,
   ),
   "sr3": Source(
-    sr3_places,
+    {
+      "time_0": "noise_level_mlp.1",
+      "time_2": "noise_level_mlp.3",
+      "in_0": "downs.0",
+      "mid_0": "mid.0.res_block",
+      "mid_1": "mid.0.attn",
+      "mid_2": "mid.1.res_block",
+      "head_norm": "final_conv.block.0",
+      "head_conv": "final_conv.block.3",
+    },
+    sr3_rows,
     {
       "": "",
       "norm_1": "block1.block.0",
@@ -225,6 +223,7 @@ SOURCES = {
       "conv": "conv",
     },
     {"skip": 2, "qkv": 2, "proj": 2},
+    prefix="denoise_fn.",
     low_res_first=True,
     ignored=frozenset(sr3_buffers(np.array([0.1]))),
   ),

@@ -26,7 +26,7 @@ def said(files, tmp_path, seconds=SECONDS, megabytes=MEGABYTES):
   for file, data in files.items():
     (folder / file).write_bytes(data)
   done = subprocess.run(
-    [sys.executable, HERE / "reader.py", folder, str(seconds), str(megabytes)],
+    [sys.executable, HERE / "helpers" / "reader.py", folder, str(seconds), str(megabytes)],
     capture_output=True,
     text=True,
     timeout=600,

@@ -27,9 +27,9 @@ def test_weights_come_back_bit_by_bit(case, group):
   listed = manifest["discriminator_" * (group == "disc") + "state_dict"]
   assert {e.theirs[0]: list(e.layout) for e in table} == dict(entry[:2] for entry in listed)
   how = gans.GANS["biggan"]
-  ours = names.fill(table, how.rest({k: lazy(v) for k, v in theirs.items()}))
+  ours = names.fill(table, how.incoming({k: lazy(v) for k, v in theirs.items()}))
   assert jax.tree.map(np.shape, ours) == jax.tree.map(np.shape, dict(tree))
-  back = how.last(names.spell(table, ours))
+  back = how.outgoing(names.spell(table, ours))
   for name, values in theirs.items():
     read = back[name].read()
     assert read.shape == back[name].shape == values.shape
@@ -39,10 +39,10 @@ def test_weights_come_back_bit_by_bit(case, group):
 def test_the_hubs_weights_come_back_and_mean_the_same():
   _, ours = hub()
   how = gans.GANS["biggan_hub"]
-  back = {k: t.read() for k, t in how.last(names.spell(how.entries("gen", ours), ours)).items()}
+  back = {k: t.read() for k, t in how.outgoing(names.spell(how.entries("gen", ours), ours)).items()}
   manifest = json.loads(str(np.load(GOLDEN / "biggan_hub_128.npz")["manifest"]))
   assert {k: list(v.shape) for k, v in back.items()} == dict(map(tuple, manifest["state_dict"]))
-  again = names.fill(how.entries("gen", ours), how.rest({k: lazy(v) for k, v in back.items()}))
+  again = names.fill(how.entries("gen", ours), how.incoming({k: lazy(v) for k, v in back.items()}))
   for path, leaf in names.flat(ours).items():
     if path.endswith("/sigma"):  # theirs is a function of u, v and the weight
       np.testing.assert_allclose(names.flat(again)[path], leaf, rtol=1e-5)
@@ -54,7 +54,7 @@ def test_other_batch_norms_have_other_names():
   """`mybn` and `cross_replica` of the authors' code."""
   how = gans.GANS["biggan"]
   one = lazy(np.ones(1, np.float32))
-  found = how.rest(
+  found = how.incoming(
     {
       "blocks.0.0.bn1.bn.stored_mean": one,
       "blocks.0.0.bn2.bn.running_var": one,
