@@ -42,24 +42,21 @@ def test_patches_and_labels():
 
 def test_patches_are_of_their_photographs():
   # As the packages themselves read the files, at the finest scale.
-  whole = {
+  photographs = {
     "train": [
-      load_sample_image("china.jpg"),
-      shipped.astronaut(),
-      shipped.stereo_motorcycle()[0],
-      shipped.rocket(),
-      shipped.immunohistochemistry(),
+      load_sample_image("china.jpg"), shipped.astronaut(), shipped.stereo_motorcycle()[0],
+      shipped.rocket(), shipped.immunohistochemistry(),
     ],
     "test": [load_sample_image("flower.jpg"), shipped.chelsea(), shipped.coffee()],
-  }
-  for split, pictures in whole.items():
+  }  # fmt: skip
+  for split, pictures in photographs.items():
     x, y = open_source("photos", split).arrays()
     for label, picture in enumerate(pictures):
       mine = {a.tobytes() for a in x[y == label]}
       rows, columns = (range(0, n - 63, 20) for n in picture.shape[:2])
-      there = [picture[i : i + 64, j : j + 64] for i in rows for j in columns]
-      kept = [a for a in there if a.mean(-1).std() >= photos.FLAT]
-      assert len(kept) > 100 and all(a.tobytes() in mine for a in kept)
+      patches = [picture[i : i + 64, j : j + 64] for i in rows for j in columns]
+      patches = [a for a in patches if a.mean(-1).std() >= photos.FLAT]
+      assert len(patches) > 100 and all(a.tobytes() in mine for a in patches)
 
 
 def test_coarser_patches_are_box_means():
@@ -135,9 +132,8 @@ def test_mistakes(monkeypatch):
     open_source("photo")
   photos.patches.cache_clear()
   find = importlib.util.find_spec
-  monkeypatch.setattr(
-    importlib.util, "find_spec", lambda name: None if name == "skimage" else find(name)
-  )
+  without = lambda name: None if name == "skimage" else find(name)
+  monkeypatch.setattr(importlib.util, "find_spec", without)
   with pytest.raises(UserError, match=r"pip install 'jaxgen\[photos\]'"):
     open_source("photos")
   monkeypatch.undo()

@@ -40,7 +40,7 @@ def names(*folders, n=2):
           for i in range(n)]  # fmt: skip
 
 
-# Folders -> split: (images, classes, labels), or what is said.
+# Folders -> split: (images, classes, labels), or an error.
 LAYOUTS = {
   "a class called train": (("bus", "car", "train"), {
     "train": (6, ["bus", "car", "train"], [0, 0, 1, 1, 2, 2]),
@@ -134,14 +134,8 @@ def test_what_is_left_out_is_said_once(tmp_path, capsys):
   for _ in range(2):
     introduce(source, "train")
   (line,) = capsys.readouterr().err.splitlines()
-  for part in (
-    "4 images of 6x6x3",
-    "2 classes: a (2), b (2)",
-    "1 left out",
-    "a/bad.png",
-    "2 images beside test, train",
-  ):
-    assert part in line
+  parts = "4 images of 6x6x3", "2 classes: a (2), b (2)", "1 left out", "a/bad.png"
+  assert all(part in line for part in (*parts, "2 images beside test, train"))
   fill(tmp_path / "e", names("bus", "train"))
   source = open_source(f"folder:{tmp_path}/e", size=6, data_dir=str(tmp_path / "c"))
   line = summary(source, "train")
@@ -196,24 +190,24 @@ def test_packed_as_ever_where_numbers_stay(tmp_path):
   fill(tmp_path / "d", names("a", "b"))
   open_source(f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path))
   meta = next((tmp_path / "packed").glob("*/meta.json"))
-  held = json.loads(meta.read_text())
-  assert held.pop("class_names") == ["a", "b"]
-  meta.write_text(json.dumps(held))  # as it was written before
+  fields = json.loads(meta.read_text())
+  assert fields.pop("class_names") == ["a", "b"]
+  meta.write_text(json.dumps(fields))  # as it was written before
   source = open_source(f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path))
   assert source.class_names == ("a", "b")
   assert len(list((tmp_path / "packed").glob("*/meta.json"))) == 1
 
 
 # As StyleGAN2's and EDM's dataset_tool.py pack images.
-TOLD = {
+LABELS = {
   "labels": ([3, 0, 1], 4), "null": (None, 0), "nothing": ("", 0),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", TOLD)
+@pytest.mark.parametrize("case", LABELS)
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_labels_of_a_dataset_json(case, kind, tmp_path):
-  labels, classes = TOLD[case]
+  labels, classes = LABELS[case]
   places = [f"0000{i}/img0000000{i}.png" for i in range(3)]
   fill(tmp_path / "d", places)
   if labels != "":
@@ -336,13 +330,12 @@ def test_sorting_never_fails():
   assert sorted(odd, key=folder.natural) == sorted(reversed(odd), key=folder.natural)
 
 
-@pytest.mark.parametrize("size, said", [((6, 6), False), ((9, 6), True),
-                                        ((6, 7), True)])  # fmt: skip
-def test_what_is_no_square_is_said_to_be_cropped(size, said, tmp_path):
+@pytest.mark.parametrize("size, noted", [((6, 6), False), ((9, 6), True), ((6, 7), True)])
+def test_what_is_no_square_is_said_to_be_cropped(size, noted, tmp_path):
   fill(tmp_path / "d", names(""), size=size)
   pack(tmp_path / "d.zip", tmp_path / "d")
   np.savez(tmp_path / "x.npz", np.zeros((3, *size[::-1], 3), np.uint8))
   for name in ("folder:{}/d", "zip:{}/d.zip", "npz:{}/x.npz"):
     source = open_source(name.format(tmp_path), size=6, data_dir=str(tmp_path))
-    assert ("cropped to its middle" in summary(source, "train")) == said
+    assert ("cropped to its middle" in summary(source, "train")) == noted
     assert source.shape == (6, 6, 3)

@@ -54,15 +54,10 @@ def test_other_batch_norms_have_other_names():
   """`mybn` and `cross_replica` of the authors' code."""
   how = gans.GANS["biggan"]
   one = lazy(np.ones(1, np.float32))
-  found = how.incoming(
-    {
-      "blocks.0.0.bn1.bn.stored_mean": one,
-      "blocks.0.0.bn2.bn.running_var": one,
-      "output_layer.0.bn.accumulation_counter": one,
-      "linear.bias": one,
-    }
-  )
-  assert set(found) == {"blocks.0.0.bn1.stored_mean", "blocks.0.0.bn2.stored_var", "linear.bias"}
+  theirs = "blocks.0.0.bn1.bn.stored_mean", "blocks.0.0.bn2.bn.running_var", "linear.bias"
+  theirs = *theirs, "output_layer.0.bn.accumulation_counter"
+  weights = how.incoming(dict.fromkeys(theirs, one))
+  assert set(weights) == {"blocks.0.0.bn1.stored_mean", "blocks.0.0.bn2.stored_var", "linear.bias"}
 
 
 def small(name="biggan"):
@@ -79,28 +74,22 @@ def theirs(tmp_path_factory):
   experiment = Experiment.of(small())
   data = initial_state.DataSpec("digits", (8, 8, 1), 10)
   abstract = experiment.abstract(data, workdir.sharding.make_mesh())
-  rng, made = np.random.default_rng(0), {}
-  for group in ("gen", "disc"):
-    made[group] = jax.tree.map(
-      lambda s: (1 + rng.random(s.shape) / 9).astype(np.float32),
-      gan_workdir.collections(abstract, group),
-    )
-  parts = gans.give({"ema": made["gen"], "disc": made["disc"]}, "biggan")
+  rng = np.random.default_rng(0)
+  draw = lambda s: (1 + rng.random(s.shape) / 9).astype(np.float32)
+  groups = {g: jax.tree.map(draw, gan_workdir.collections(abstract, g)) for g in ("gen", "disc")}
+  parts = gans.give({"ema": groups["gen"], "disc": groups["disc"]}, "biggan")
   tensor_files.write(folder / "G_ema.pth", parts[""])
   tensor_files.write(folder / "D.pth", parts["disc"])
-  return folder / "G_ema.pth", folder / "D.pth", made
+  return folder / "G_ema.pth", folder / "D.pth", groups
 
 
 def test_in_and_out_again(theirs, tmp_path):
   """Both nets and all their statistics; what is sampled is the file's."""
-  gen, disc, made = theirs
+  gen, disc, groups = theirs
   workdir.import_weights(gen, tmp_path / "w", "biggan", small(), disc=disc)
   trained = sampling_trained.load_trained(tmp_path / "w")
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    {"params": trained.params["gen"], **trained.stats["gen"]},
-    made["gen"],
-  )
+  ours = {"params": trained.params["gen"], **trained.stats["gen"]}
+  jax.tree.map(np.testing.assert_array_equal, ours, groups["gen"])
   done = workdir.export_weights(tmp_path / "w", tmp_path / "G.pth", disc=tmp_path / "D.pth")
   assert done["tensors"] == len(tensor_files.read(gen))
   for name, path in (("G.pth", gen), ("D.pth", disc)):
@@ -139,22 +128,14 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistake_of_importing(case, theirs, tmp_path, capsys, monkeypatch):
   """One line, and nothing is written."""
-  argv, said = MISTAKES[case]
+  argv, message = MISTAKES[case]
   gen, disc, _ = theirs
-  argv = [a.format(gen=gen, disc=disc) for a in argv]
-  given = {
-    a.partition("=")[0]: a
-    for a in [
-      "--source=biggan",
-      f"--checkpoint={gen}",
-      f"--workdir={tmp_path / 'w'}",
-      "--config=configs/biggan.py:debug",
-      *argv,
-    ]
-  }
-  status, out, lines = call(capsys, monkeypatch, "import", *given.values())
+  good = ["--source=biggan", "--checkpoint={gen}", "--config=configs/biggan.py:debug"]
+  flags = {a.partition("=")[0]: a.format(gen=gen, disc=disc) for a in good + argv}
+  flags = [*flags.values(), f"--workdir={tmp_path / 'w'}"]
+  status, out, lines = call(capsys, monkeypatch, "import", *flags)
   assert (status, out, len(lines)) == (2, "", 1), lines
-  assert said in lines[0] and not any(tmp_path.iterdir())
+  assert message in lines[0] and not any(tmp_path.iterdir())
 
 
 def test_a_discriminator_of_one_file_is_no_other_file(theirs):
