@@ -76,7 +76,6 @@ class Stored:
 
   @property
   def nbytes(self) -> int:
-    """Bytes of its values."""
     return math.prod(self.shape) * self.dtype.itemsize
 
   def rows(self, start: int, stop: int, most: int = PART) -> Iterator[np.ndarray]:

@@ -59,18 +59,16 @@ class Arrays:
   skipped: tuple[str, ...] = ()
   folder: Path | None = None  # where x is mapped from
   stored_fingerprint: str = ""
-  whole: Callable[[int], Image.Image] | None = None  # what x[i] was made from
+  original: Callable[[int], Image.Image] | None = None  # what x[i] was cropped from
   class_names: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Shape of one x."""
     return self.x.shape[1:]
 
   @property
   def dtype(self) -> np.dtype:
-    """Dtype of x."""
     return self.x.dtype
 
   @property
@@ -93,18 +91,16 @@ class Arrays:
     return example
 
   def read(self, indices: np.ndarray, cut: Cut | None = None) -> Example:
-    """See Source."""
     if cut is None:
       batch = {"x": self.x[indices]}
     else:
-      stored = self.whole or image.Stack(self.x, self.shape[-1])
-      batch = {"x": np.stack([image.pixels(cut(k, stored(i))) for k, i in enumerate(indices)])}
+      original = self.original or image.Stack(self.x, self.shape[-1])
+      batch = {"x": np.stack([image.pixels(cut(k, original(i))) for k, i in enumerate(indices)])}
     if self.y is not None:
       batch["y"] = self.y[indices]
     return batch
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
-    """See Source."""
     return self.x, self.y
 
   def __getstate__(self):  # to a worker process goes the file's name, not it

@@ -1,4 +1,4 @@
-"""Where prepared data lies, and how it gets there once and whole."""
+"""Where prepared data lies, and how it gets there once and complete."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ def once(target: Path, make: Callable[[Path], None]) -> Path:
   """The folder `target`, made first if it is not there.
 
   `make(tmp)` writes tmp/<target's name>, which is renamed into place: what
-  exists is whole, however many processes start at once or are killed.
+  exists is complete, however many processes start at once or are killed.
   """
   if target.exists():
     return target

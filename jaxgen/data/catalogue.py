@@ -49,7 +49,7 @@ class Records:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Hex digits of the data set's name, version and size, and a few examples."""
+    """Hex digits of its name, version and size, and a few examples."""
     x = self.read(np.linspace(0, len(self) - 1, 16).astype(int))["x"]
     text = f"{self._arguments[1].parts[-3:]}{self._arguments[2:]}{len(self)}"
     return digest(x, np.frombuffer(text.encode(), np.uint8))
@@ -70,12 +70,11 @@ class Records:
   def _decode(self, record) -> Image.Image:
     return image.upright(record[self._image], self.shape[-1])
 
-  def whole(self, i: int) -> Image.Image:
+  def original(self, i: int) -> Image.Image:
     """The image as it is stored."""
     return self._decode(self._records[int(i)])
 
   def read(self, indices: np.ndarray, cut: Cut | None = None) -> Example:
-    """See Source."""
     if cut is None:
       examples = [self[i] for i in indices]
     else:
@@ -83,7 +82,6 @@ class Records:
     return {k: np.stack([e[k] for e in examples]) for k in examples[0]}
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
-    """See Source; decodes everything."""
     everything = self.read(np.arange(len(self)))
     return everything["x"], everything.get("y")
 
@@ -133,20 +131,20 @@ def open_tfds(
     return packed
   rows = range(count)
   if packed.skipped:
-    rows = pack.kept([f"example {i}" for i in rows], packed.skipped)
+    rows = pack.readable_rows([f"example {i}" for i in rows], packed.skipped)
   notes = () if height and height == width else (image.SQUARES,)
-  return dataclasses.replace(packed, whole=Whole(source, rows), notes=notes)
+  return dataclasses.replace(packed, original=Originals(source, rows), notes=notes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Whole:
+class Originals:
   """Images as they are stored, of the examples that were packed."""
 
   source: Records
   rows: Sequence[int]
 
   def __call__(self, i: int) -> Image.Image:
-    return self.source.whole(self.rows[i])
+    return self.source.original(self.rows[i])
 
 
 def find(name: str, root: Path) -> Path:

@@ -85,5 +85,5 @@ def open_digits(split: str, size: int | None, channels: int | None, root: Path) 
   examples = [examples[i] for i in range(len(examples))]
   x = np.stack([image.decode(e["image"], None, 1) for e in examples])
   y = np.array([e["label"] for e in examples], np.int32)
-  x, whole = image.fitted(x, size, channels)
-  return Arrays("digits", x, y, 10, whole=whole, class_names=tuple("0123456789"))
+  x, original = image.fitted(x, size, channels)
+  return Arrays("digits", x, y, 10, original=original, class_names=tuple("0123456789"))

@@ -72,15 +72,12 @@ def open_folder(
   before 10), in all splits as in the training split; a folder without
   subfolders is unlabelled. A dataset.json, as StyleGAN2 and EDM write it, says
   more than subfolders do. Where all subfolders have the names of splits, one
-  of them is read; without any, everything is "train". The packed copy takes
-  size * size * channels bytes an image.
+  of them is read; without any, everything is "train". The packed copy, below
+  `root`, takes size * size * channels bytes an image.
 
   Args:
     path: A folder, or a .zip.
-    split: "train" or another.
-    size: Height and width.
     channels: 1 or 3; 0: grey if all images are; None: 3.
-    root: Where the packed copy goes.
 
   Raises:
     UserError: for a missing or empty folder, or no size.
@@ -98,10 +95,10 @@ def open_folder(
   if json_labels is not None:
     classes, labels = [], json_labels.tolist()
   elif classes and None in labels:
+    first = names[labels.index(None)]
     raise UserError(
       f"{top / base} holds both images and subfolders with images: images"
-      f" next to the subfolders have no class, e.g."
-      f" {names[labels.index(None)]}"
+      f" next to the subfolders have no class, e.g. {first}"
     )
   files = image.Files(place.open, [base + n for n in names], channels or 3)
   if channels == 0:
@@ -113,16 +110,17 @@ def open_folder(
     except Exception as e:  # a broken file may fail anywhere in a decoder
       raise pack.Unreadable(f"{names[i]}: {image.reason(e)}") from e
 
-  key = _pack_key(names, place.stamps(files.names), classes, json_labels)
   stem = (top / base).name.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
+  key = _pack_key(names, place.stamps(files.names), classes, json_labels)
   target = root / "packed" / f"{stem}-{size}x{files.channels}-v{pack.VERSION}-{key}"
   count = len(classes) if json_labels is None else int(json_labels.max()) + 1
   source = pack.packed(name, target, len(names), load, count, classes)
-  rows = pack.kept(names, source.skipped)
-  whole = dataclasses.replace(files, names=tuple(files.names[i] for i in rows))
   if any(width != height for _, (width, height) in heads(files, LOOKS)):
     notes = [*notes, image.SQUARES]
-  return dataclasses.replace(source, whole=whole, class_names=tuple(classes), notes=tuple(notes))
+  rows = pack.readable_rows(names, source.skipped)
+  original = dataclasses.replace(files, names=tuple(files.names[i] for i in rows))
+  names = tuple(classes)
+  return dataclasses.replace(source, original=original, class_names=names, notes=tuple(notes))
 
 
 def _pack_key(

@@ -24,21 +24,22 @@ def open_npz(path: str, split: str, size: int | None, channels: int | None) -> A
   if "arr_0" not in arrays:
     shown = ", ".join(arrays[:8]) or "no arrays"
     raise UserError(f"{path} is not a sample file with arr_0: it holds {shown}")
-  x = arrayfile.stored(place, "arr_0")
-  if x.dtype != np.uint8 or len(x.shape) != 4 or x.shape[-1] not in (1, 3):
+  stored = arrayfile.stored(place, "arr_0")
+  shape = stored.shape
+  if stored.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3):
     raise UserError(
-      f"arr_0 of {path} is {x.dtype} {list(x.shape)}; wanted are images, uint8 [N, H, W, 1 or 3]"
+      f"arr_0 of {path} is {stored.dtype} {list(shape)}; wanted are images, uint8 [N, H, W, 1 or 3]"
     )
-  if not x.nbytes:
+  if not stored.nbytes:
     raise UserError(f"{path} holds no images")
-  y = read_labels(place, x.shape[0]) if "arr_1" in arrays else None
+  y = read_labels(place, shape[0]) if "arr_1" in arrays else None
   names = () if y is None else class_names(place, arrays)
   classes = 0 if y is None else max(int(y.max()) + 1, len(names))
-  fitted, whole = image.fitted(x.whole(), size, channels)
+  x, original = image.fitted(stored.whole(), size, channels)
   return Arrays(
-    f"npz:{path}", fitted, y, classes, whole=whole,
+    f"npz:{path}", x, y, classes, original=original,
     class_names=names if len(names) == classes else (),
-    notes=(image.SQUARES,) if size and x.shape[1] != x.shape[2] else (),
+    notes=(image.SQUARES,) if size and shape[1] != shape[2] else (),
   )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def packed(
   return source
 
 
-def kept(names: Sequence[str], skipped: Sequence[str]) -> Sequence[int]:
+def readable_rows(names: Sequence[str], skipped: Sequence[str]) -> Sequence[int]:
   """Which of `names` (all, in order) a packed data set holds: not `skipped`."""
   if not skipped:
     return range(len(names))

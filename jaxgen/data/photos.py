@@ -68,8 +68,8 @@ def open_photos(split: str, size: int | None, channels: int | None) -> Arrays:
   small = means(x, SIZE // size) if size and SIZE % size == 0 else x
   fit = image.fit(small, size, channels)
   # Random crops are cut from the patches at 64.
-  whole = None if fit.shape == x.shape else image.Stack(x, fit.shape[-1])
-  return Arrays("photos", fit, y, len(PHOTOS["train"]), whole=whole)
+  original = None if fit.shape == x.shape else image.Stack(x, fit.shape[-1])
+  return Arrays("photos", fit, y, len(PHOTOS["train"]), original=original)
 
 
 @functools.lru_cache(maxsize=2)

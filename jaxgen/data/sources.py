@@ -54,8 +54,7 @@ def open_source(
         raise UserError(f"{name} are points: leave out size and channels")
       return open_points(argument, split)
     case "folder" | "zip" | "npz" | "npy", True:
-      end = Path(argument).suffix  # says more than the user may have
-      if (end if end in (".zip", ".npz", ".npy") else f".{kind}") in (".npz", ".npy"):
+      if _holds_arrays(kind, argument):
         return open_npz(argument, split, size, fixed_channels)
       return open_folder(argument, split, size, channels, root)
     case "digits", False:
@@ -73,6 +72,12 @@ def open_source(
 
       return open_tfds(argument, split, size, fixed_channels, root)
   raise UserError(f"there is no data set '{name}'; {_guess(name)}There are {', '.join(NAMES)}")
+
+
+def _holds_arrays(kind: str, path: str) -> bool:
+  """Whether a path is an .npz or .npy, which its name tells better than `kind`."""
+  suffix = Path(path).suffix
+  return (suffix if suffix in (".zip", ".npz", ".npy") else f".{kind}") in (".npz", ".npy")
 
 
 def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:

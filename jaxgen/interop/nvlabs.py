@@ -26,7 +26,6 @@ class Module(dict, pickles.Buildable):
   state = dict
 
   def build(self, state: dict) -> None:
-    """Takes a module's __dict__."""
     for kind in ("_parameters", "_buffers"):
       self.take({str(k): v for k, v in branch(state, kind).items() if isinstance(v, View)})
     for name, child in branch(state, "_modules").items():

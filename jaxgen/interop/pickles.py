@@ -44,7 +44,7 @@ class Buildable:
   state: type = object
 
   def build(self, state: Any) -> None:
-    """Takes the attributes."""
+    """Takes attributes."""
 
 
 class Nothing(Buildable):

@@ -73,9 +73,9 @@ def nameless(*path: str) -> UserError:
 def port_gen(*path: str, levels: int) -> str:
   """The port's name of a generator's weight."""
   del levels
-  block, layer, *rest = path
+  block, layer, *inner = path
   if block == "mapping" and layer.startswith("fc"):
-    word = "weight" if rest == ["kernel"] else rest[0]
+    word = "weight" if inner == ["kernel"] else inner[0]
     return f"style.{int(layer[2:]) + 1}.{word}"
   if layer == "const":
     return "input.input"
@@ -83,7 +83,7 @@ def port_gen(*path: str, levels: int) -> str:
     raise nameless(*path)
   level = int(block.removeprefix("synthesis_b")).bit_length() - 4  # b8: 0
   number = 2 * level + int(layer == "conv1")  # conv1 of b4: -1
-  if rest == ["noise_const"]:
+  if inner == ["noise_const"]:
     return f"noises.noise_{number + 1}"
   if layer == "torgb":
     stem = "to_rgb1" if level < 0 else f"to_rgbs.{level}"
@@ -96,11 +96,11 @@ def port_gen(*path: str, levels: int) -> str:
     "noise_strength": "noise.weight",
     "bias": "bias" if layer == "torgb" else "activate.bias",
   }
-  return f"{stem}.{ends['/'.join(rest)]}"
+  return f"{stem}.{ends['/'.join(inner)]}"
 
 
 def port_disc(*path: str, levels: int) -> str:
-  """The port's name of a weight of a discriminator of images of height 2^levels."""
+  """The port's name of a weight, for images of height 2^levels."""
   block, layer, leaf = path
   stems = {"conv": "final_conv", "fc": "final_linear.0", "out": "final_linear.1"}
   word = "weight" if leaf == "kernel" else leaf

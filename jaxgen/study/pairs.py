@@ -177,7 +177,7 @@ def candidates(
 
 
 def image_sizes(top: Path, names: Sequence[str], warn: Warn) -> dict[str, tuple[int, int]]:
-  """Width and height of each image that can be read; the others are warned of."""
+  """Width and height of each image that can be read; warns of the others."""
 
   def size(name):
     try:

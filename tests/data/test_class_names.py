@@ -132,6 +132,6 @@ def test_cards_name_classes(names, keys):
   rng = np.random.default_rng(0)
   y = np.arange(40, dtype=np.int32) % 3
   own, real = (Collected(40, {}, {"t": rng.normal(size=(40, 3))}, np.zeros(3)) for _ in range(2))
-  given = Given(own, real, ("t",), PROTOCOLS["adm"], (y, y), class_names=names)
-  score(given, ("fid_by_class",), "inception", strict=True)
-  assert list(given.by_class) == keys
+  inputs = Given(own, real, ("t",), PROTOCOLS["adm"], (y, y), class_names=names)
+  score(inputs, ("fid_by_class",), "inception", strict=True)
+  assert list(inputs.by_class) == keys

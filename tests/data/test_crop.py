@@ -212,9 +212,9 @@ def test_catalogue_images_are_cropped_as_they_are_stored(tmp_path, monkeypatch, 
 
 def test_which_rows_a_packed_set_holds():
   names = ["a.png", "b.png", "c.png", "d.png"]
-  assert list(pack.kept(names, ())) == [0, 1, 2, 3]
-  assert pack.kept(names, ("a.png: cut", "c.png: too: bad")) == [1, 3]
-  assert pack.kept(names, ("b.png: x", "c.png: x", "d.png: x")) == [0]
+  assert list(pack.readable_rows(names, ())) == [0, 1, 2, 3]
+  assert pack.readable_rows(names, ("a.png: cut", "c.png: too: bad")) == [1, 3]
+  assert pack.readable_rows(names, ("b.png: x", "c.png: x", "d.png: x")) == [0]
 
 
 @pytest.mark.parametrize("crop", [-0.5, 0.05, 1.5, float("nan")])

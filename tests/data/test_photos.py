@@ -69,8 +69,8 @@ def test_coarser_patches_are_box_means():
   # Large ones begin where their short side is about 400.
   large = np.repeat(np.repeat(picture, 4, 0), 4, 1)  # 1200 x 1804: by three
   x = photos.of_photo(large)
-  wanted = box(large, 3)[:64, :64]
-  assert abs(x - wanted).max((1, 2, 3)).min() <= 0.5 + 1e-9
+  want = box(large, 3)[:64, :64]
+  assert abs(x - want).max((1, 2, 3)).min() <= 0.5 + 1e-9
 
 
 def test_splits_are_of_different_photographs():
@@ -122,7 +122,7 @@ def test_random_crops_are_of_the_original():
   source = open_source("photos", "test", 32)
   batch = next(batches(source, batch=4, seed=0, crop=0.5, threads=0))
   assert batch["x"].shape == (4, 32, 32, 3)
-  assert source.whole(5).size == (64, 64)
+  assert source.original(5).size == (64, 64)
 
 
 def test_mistakes(monkeypatch):

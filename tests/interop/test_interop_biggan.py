@@ -93,9 +93,9 @@ def test_in_and_out_again(theirs, tmp_path):
   done = workdir.export_weights(tmp_path / "w", tmp_path / "G.pth", disc=tmp_path / "D.pth")
   assert done["tensors"] == len(tensor_files.read(gen))
   for name, path in (("G.pth", gen), ("D.pth", disc)):
-    back, there = tensor_files.read(tmp_path / name), tensor_files.read(path)
-    assert set(back) == set(there)
-    for key, tensor in there.items():
+    back, tensors = tensor_files.read(tmp_path / name), tensor_files.read(path)
+    assert set(back) == set(tensors)
+    for key, tensor in tensors.items():
       assert back[key].read().tobytes() == tensor.read().tobytes()
 
 
