@@ -17,54 +17,48 @@ from jaxgen.errors import UserError
 from jaxgen.interop import names
 from jaxgen.interop.names import Entry, Tree
 from jaxgen.interop.tensors import Tensor
+from jaxgen.interop.unet_names import columns
 
 Tensors = Mapping[str, Tensor]
 PLACE = re.compile(r"(?:block|attn)_(\d+)_(\d+)")
-# Our modules -> theirs, outside of blocks and within.
-OUTER = {
-  "label": "shared",
-  "linear": "linear",
-  "head/label": "embed",
-  "head/linear": "linear",
-  "stem": "input_conv",
-  "norm": "output_layer.0",
-  "conv": "output_layer.2",
-}
-INNER = {
-  "skip": "conv_sc",
-  **{f"conv_{i}": f"conv{i}" for i in range(1, 5)},
-  **{f"norm_{i}": f"bn{i}" for i in range(1, 5)},
-}
-LEAVES = {
-  "kernel": "weight",
-  "embedding": "weight",
-  "u": "u0",
-  "sigma": "sv0",
-  "mean": "stored_mean",
-  "var": "stored_var",
-}
-HUB_OUTER = {
-  "label": "embeddings",
-  "linear": "generator.gen_z",
-  "norm": "generator.bn",
-  "conv": "generator.conv_to_rgb",
-}
-HUB_INNER = {
-  "gain": "scale",
-  "bias": "offset",
-  **{f"conv_{i + 1}": f"conv_{i}" for i in range(4)},
-  **{f"norm_{i + 1}": f"bn_{i}" for i in range(4)},
-  **{part: f"snconv1x1_{part}" for part in ("theta", "phi", "g")},
-  "o": "snconv1x1_o_conv",
-}
-HUB_LEAVES = {
-  "kernel": "weight_orig",
-  "u": "weight_u",
-  "sigma": "weight_v",
-  "embedding": "weight",
-  "mean": "running_means",
-  "var": "running_vars",
-}
+# Our modules -> theirs, outside of blocks and within; our leaves -> theirs.
+OUTER = columns("""
+               biggan           biggan_hub
+  label        shared           embeddings
+  linear       linear           generator.gen_z
+  head/label   embed            -
+  head/linear  linear           -
+  stem         input_conv       -
+  norm         output_layer.0   generator.bn
+  conv         output_layer.2   generator.conv_to_rgb
+""")
+INNER = columns("""
+               biggan           biggan_hub
+  skip         conv_sc          -
+  conv_1       conv1            conv_0
+  conv_2       conv2            conv_1
+  conv_3       conv3            conv_2
+  conv_4       conv4            conv_3
+  norm_1       bn1              bn_0
+  norm_2       bn2              bn_1
+  norm_3       bn3              bn_2
+  norm_4       bn4              bn_3
+  gain         gain             scale
+  bias         bias             offset
+  theta        theta            snconv1x1_theta
+  phi          phi              snconv1x1_phi
+  g            g                snconv1x1_g
+  o            o                snconv1x1_o_conv
+""")
+LEAVES = columns("""
+               biggan           biggan_hub
+  kernel       weight           weight_orig
+  embedding    weight           weight
+  u            u0               weight_u
+  sigma        sv0              weight_v
+  mean         stored_mean      running_means
+  var          stored_var       running_vars
+""")
 
 
 def entries(group: str, tree: Tree) -> list[Entry]:
@@ -73,8 +67,7 @@ def entries(group: str, tree: Tree) -> list[Entry]:
   table = []
   for path, leaf in names.flat(tree).items():
     block = lambda i, j: f"blocks.{i}.{j}"
-    stem = module("biggan", path, OUTER, block, lambda name: INNER.get(name, name))
-    name = LEAVES.get(last(path), last(path))
+    stem, name = rename("biggan", path, block)
     ones = int(path.startswith("spectral/"))
     table.append(names.entry(path, leaf, f"{stem}.{name}", before=ones))
   return table
@@ -91,52 +84,35 @@ def hub_entries(group: str, tree: Tree) -> list[Entry]:
   words = leaves["params/label/embedding"].shape[-1]
   table = []
   for path, leaf in leaves.items():
-    stem = module("biggan_hub", path, HUB_OUTER, block, HUB_INNER.get)
-    name = HUB_LEAVES.get(last(path), last(path))
+    stem, name = rename("biggan_hub", path, block)
     if path == "params/norm/gain":
       name = "weight"
     options = {"before": int(name == "gamma")}
-    if last(path) == "embedding":  # theirs is a linear layer
+    if path.rpartition("/")[2] == "embedding":  # theirs is a linear layer
       options["axes"] = (1, 0)
-    elif last(path) == "kernel" and len(leaf.shape) == 2:  # theirs take z, then y
+    elif path.rpartition("/")[2] == "kernel" and len(leaf.shape) == 2:  # theirs take z, then y
       options["first"] = leaf.shape[0] - words
     table.append(names.entry(path, leaf, f"{stem}.{name}", **options))
   return table
 
 
-def last(path: str) -> str:
-  """ "params/linear/kernel" -> "kernel"."""
-  return path.rpartition("/")[2]
+def rename(source: str, path: str, block: Callable[[str, str], str]) -> tuple[str, str]:
+  """Their module and leaf of a weight of ours, "params/block_0_0/conv_1/kernel".
 
-
-def module(
-  source: str,
-  path: str,
-  outer: Mapping[str, str],
-  block: Callable[..., str],
-  inner: Callable[[str], str | None],
-) -> str:
-  """Their module of a weight of ours.
-
-  Args:
-    source: Whose names these are.
-    path: Of ours, "params/block_0_0/conv_1/kernel".
-    outer: Our modules outside of blocks -> theirs.
-    block: The two numbers of a block, as text -> theirs.
-    inner: Our modules within blocks -> theirs.
+  `block` gives the name of a block of theirs, by the two numbers of ours.
   """
-  modules = path.split("/")[1:-1]
+  _, *modules, leaf = path.split("/")
   match = PLACE.fullmatch(modules[0]) if modules else None
   if match:
-    parts = [block(*match.groups()), *map(inner, modules[1:])]
+    parts = [block(*match.groups()), *map(INNER[source].get, modules[1:])]
   else:
-    parts = [outer.get("/".join(modules))]
+    parts = [OUTER[source].get("/".join(modules))]
   if None in parts:
     raise UserError(
       f"{source} has no name for this net's {path}: is it a "
       "Generator or Discriminator of nets.biggan or biggan_deep?"
     )
-  return ".".join(parts)
+  return ".".join(parts), LEAVES[source].get(leaf, leaf)
 
 
 def incoming(tensors: Tensors) -> dict[str, Tensor]:
