@@ -75,8 +75,8 @@ def test_every_box_is_within_bounds_and_about_as_likely():
   # The ends of the range of sizes, 8 .. 10, with the last box of each.
   grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
   first, last = np.uint64(0), np.uint64(2**32 - 1)
-  whole = image.random_crop(grey, 8, 0.8, np.array([first, last, last]))
-  np.testing.assert_array_equal(whole, grey)
+  expected = image.random_crop(grey, 8, 0.8, np.array([first, last, last]))
+  np.testing.assert_array_equal(expected, grey)
   corner = image.random_crop(grey, 8, 0.8, np.array([last] * 3))
   wide = np.asarray(grey.resize((10, 10), Image.BICUBIC))
   np.testing.assert_array_equal(corner, wide[2:, 2:])
@@ -120,13 +120,13 @@ def test_crops_change_every_epoch_and_leave_order_and_flips_alone():
 
 
 def test_start_shares_threads_and_workers_make_no_difference():
-  whole = take(4, flip=True, threads=0)
-  assert same(take(2, start=2, flip=True, threads=0), whole[2:])
+  expected = take(4, flip=True, threads=0)
+  assert same(take(2, start=2, flip=True, threads=0), expected[2:])
   shares = [take(4, flip=True, process=p, processes=2, threads=0) for p in (0, 1)]
-  assert same(test_pipeline.joined(shares), whole)
-  assert same(take(2, start=2, flip=True), whole[2:])  # eight threads
-  assert same(take(2, start=2, flip=True, workers=1, threads=1), whole[2:])
-  assert not same(take(4, seed=8, flip=True, threads=0), whole)
+  assert same(test_pipeline.joined(shares), expected)
+  assert same(take(2, start=2, flip=True), expected[2:])  # eight threads
+  assert same(take(2, start=2, flip=True, workers=1, threads=1), expected[2:])
+  assert not same(take(4, seed=8, flip=True, threads=0), expected)
 
 
 @pytest.fixture(scope="module")

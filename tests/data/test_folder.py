@@ -45,9 +45,10 @@ def reference_crop(pil_image, image_size):
   return arr[crop_y : crop_y + image_size, crop_x : crop_x + image_size]
 
 
-@pytest.mark.parametrize(
-  "width, height", [(16, 16), (31, 33), (32, 32), (33, 47), (100, 64), (5, 9), (257, 70)]
-)
+SIDES = [(16, 16), (31, 33), (32, 32), (33, 47), (100, 64), (5, 9), (257, 70)]
+
+
+@pytest.mark.parametrize("width, height", SIDES)
 def test_crop_rule(width, height):
   noise = rng.integers(0, 256, (height, width, 3), np.uint8)
   got = image.pixels(image.crop(Image.fromarray(noise), 16))
@@ -182,18 +183,6 @@ def test_changed_folder_is_packed_anew(tmp_path):
   assert one.classes == 0 and one[0].keys() == {"x"}
   assert grey.shape == (8, 8, 1)
   assert len({one.fingerprint, two.fingerprint, grey.fingerprint}) == 3
-
-
-def test_splits_are_subfolders(tmp_path):
-  top, cache = tmp_path / "images", str(tmp_path / "cache")
-  for split, count in (("train", 3), ("test", 2)):
-    for i in range(count):
-      write(top / split / "c" / f"{i}.png", picture(8, 8))
-  for split, count in (("train", 3), ("test", 2)):
-    source = open_source(f"folder:{top}", split, 8, cache)
-    assert (len(source), source.classes) == (count, 1)
-  with pytest.raises(UserError, match="no subfolder 'val'"):
-    open_source(f"folder:{top}", "val", 8, cache)
 
 
 def test_links_in_a_circle(tmp_path):

@@ -78,8 +78,8 @@ def test_each_example_once_per_epoch_in_another_order():
 
 @pytest.mark.parametrize("start", [1, 3, 17])
 def test_start_equals_skipping(start):
-  whole = take(start + 3, flip=True)
-  assert_same(take(3, start=start, flip=True), whole[start:])
+  expected = take(start + 3, flip=True)
+  assert_same(take(3, start=start, flip=True), expected[start:])
 
 
 def test_far_start():
@@ -100,9 +100,9 @@ def joined(shares):
 
 
 def test_threads_and_worker_make_no_difference():
-  whole = take(5, flip=True, start=2)
-  assert_same(take(5, flip=True, start=2, threads=2), whole)
-  assert_same(take(5, flip=True, start=2, workers=1), whole)
+  expected = take(5, flip=True, start=2)
+  assert_same(take(5, flip=True, start=2, threads=2), expected)
+  assert_same(take(5, flip=True, start=2, workers=1), expected)
   assert not multiprocessing.active_children()
 
 
