@@ -19,8 +19,11 @@ from jaxgen.errors import UserError
 LIMIT = 1000  # images of a folder that are used, drawn by the seed
 PAIRINGS = ("auto", "name", "random")
 
-Names = dict[str, list[str]]  # "real" and "fake" -> files below that folder
-Sizes = dict[str, dict[str, tuple[int, int]]]  # likewise, with (width, height)
+# By kind: "real", "fake" and maybe "low".
+Folders = dict[str, Path]
+Stems = dict[str, dict[str, str]]  # names without a suffix -> names
+Names = dict[str, list[str]]
+Sizes = dict[str, dict[str, tuple[int, int]]]  # names -> (width, height)
 Warn = Callable[[str], None]
 
 
@@ -45,14 +48,14 @@ class Pairs:
   """All pairs that visitors may be asked about.
 
   Attributes:
-    folders: "real", "fake" and maybe "low" -> where those images lie.
+    folders: Where images of each kind lie.
     pools: One for each pair of the same name, or for each size.
     lows: The small input of each fake image, {fake: low}.
     matched: Whether a pair shows the same scene.
     seed: Decides with the visitor's name which pairs are shown, and how.
   """
 
-  folders: dict[str, Path]
+  folders: Folders
   pools: list[Pool]
   lows: dict[str, str]
   matched: bool
@@ -86,24 +89,21 @@ class Pairs:
     ]
 
 
-def find_pairs(real: str, fake: str, low: str | None, pairing: str, seed: int, warn: Warn) -> Pairs:
+def find_pairs(paths: Mapping[str, str | None], pairing: str, seed: int, warn: Warn) -> Pairs:
   """Reads the folders of a study; `warn` gets a line on what is left out.
 
   Args:
-    real: Folder of photographs.
-    fake: Folder of a model's images.
-    low: Folder of the model's inputs, by the names of `fake`.
+    paths: Folders of photographs, "real", of a model's images, "fake", and
+      maybe of its inputs, "low", by the names of the images.
     pairing: "name": images of one name are one scene; "random": they are not;
       "auto": names count if most of them are common to both folders.
     seed: Draws the images, where there are more than LIMIT, and the trials.
-    warn: Called with one line.
 
   Raises:
     UserError: No images, no names or no size in common.
   """
   if pairing not in PAIRINGS:
     raise UserError(f"--pairing={pairing}: want {', '.join(PAIRINGS)}")
-  paths = {"real": real, "fake": fake, "low": low}
   folders = {kind: Path(path).expanduser() for kind, path in paths.items() if path}
   for kind, top in folders.items():
     if not top.is_dir():
@@ -127,15 +127,13 @@ def find_pairs(real: str, fake: str, low: str | None, pairing: str, seed: int, w
       for kind, of in sizes.items()
     }
     raise UserError(
-      f"no pair has one size: {real} holds {shown['real']}, {fake} "
+      f"no pair has one size: {paths['real']} holds {shown['real']}, {paths['fake']} "
       f"{shown['fake']}; bring them to the same size"
     )
   return Pairs(folders, pools, lows, matched, seed)
 
 
-def match(
-  stems: Mapping[str, Mapping[str, str]], folders: Mapping[str, Path], pairing: str
-) -> bool:
+def match(stems: Stems, folders: Folders, pairing: str) -> bool:
   """Whether images of one name, whatever its suffix, are one scene."""
   common = stems["real"].keys() & stems["fake"].keys()
   fewer = min(len(stems["real"]), len(stems["fake"]))
@@ -148,7 +146,7 @@ def match(
   return matched
 
 
-def inputs(stems: Mapping[str, Mapping[str, str]], folders: Mapping[str, Path]) -> dict[str, str]:
+def inputs(stems: Stems, folders: Folders) -> dict[str, str]:
   """{fake: low}, as far as there are small inputs; {} without their folder."""
   low = stems.get("low", {})
   lows = {name: low[stem] for stem, name in stems["fake"].items() if stem in low}
@@ -158,10 +156,7 @@ def inputs(stems: Mapping[str, Mapping[str, str]], folders: Mapping[str, Path]) 
 
 
 def candidates(
-  stems: Mapping[str, Mapping[str, str]],
-  matched: bool,
-  lows: Mapping[str, str],
-  rng: np.random.Generator,
+  stems: Stems, matched: bool, lows: dict[str, str], rng: np.random.Generator
 ) -> Names:
   """At most LIMIT names of a kind; those at one place are a pair if matched."""
 

@@ -65,21 +65,14 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"--seed={values.seed}: want at least 0")
   if not 0 < values.seconds <= 3600 or math.isnan(values.seconds):
     raise UserError(f"--seconds={values.seconds:g}: want more than 0, at most 3600")
-  pairs = find_pairs(values.real, values.fake, values.low, values.pairing, values.seed, warn)
+  paths = {"real": values.real, "fake": values.fake, "low": values.low or None}
+  pairs = find_pairs(paths, values.pairing, values.seed, warn)
   num = min(values.num, pairs.count)
   if num < values.num:
     warn(f"there are {num} pairs, not {values.num}: visitors see {num}")
   server = Server(values.port)
-  settings = {
-    "real": values.real,
-    "fake": values.fake,
-    "low": values.low or None,
-    "num": num,
-    "seconds": values.seconds,
-    "seed": values.seed,
-    "matched": pairs.matched,
-    "pairs": pairs.digest,
-  }
+  settings = paths | {"num": num, "seconds": values.seconds, "seed": values.seed}
+  settings |= {"matched": pairs.matched, "pairs": pairs.digest}
   choices = record.Record(values.out, settings)
   server.study = Study(pairs, choices, num, values.seconds)
   serve(server)

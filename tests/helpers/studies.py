@@ -28,10 +28,10 @@ def folders(top, n=12, size=SIZE, kinds=("real", "fake"), rename=lambda i: i):
       Image.fromarray(x).save(top / kind / f"scene{name}.png")
 
 
-def look(top, pairing="auto", seed=0, warn=pytest.fail, fake=None, low=False):
+def look(top, pairing="auto", seed=0, warn=pytest.fail, low=False):
   """The pairs of what `folders` wrote."""
-  small = str(top / "low") if low else None
-  return find_pairs(str(top / "real"), str(fake or top / "fake"), small, pairing, seed, warn)
+  paths = {kind: str(top / kind) for kind in ("real", "fake", "low") if kind != "low" or low}
+  return find_pairs(paths, pairing, seed, warn)
 
 
 @contextlib.contextmanager
