@@ -94,8 +94,8 @@ for core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
   }
 
 
-def persistent(_: Any) -> Any:
-  """There is nothing outside."""
+def outside(_: Any) -> Any:
+  """Refuses persistent ids: there is nothing outside of the pickle."""
   raise Unreadable("refers to something outside of it")
 
 
@@ -107,7 +107,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, dict[str, np.ndarray]], int]:
   """
   try:
     with path.open("rb") as f:
-      root = pickles.interpret(f, NAMES, persistent, Stream)
+      root = pickles.interpret(f, NAMES, outside, Stream)
   except Unreadable as e:
     raise UserError(f"{path} {e}") from e
   root = root if isinstance(root, dict) else {}

@@ -33,7 +33,7 @@ class Module(dict, pickles.Buildable):
         self.take({f"{name}.{k}": v for k, v in child.items()})
 
   def take(self, tensors: dict[str, View]) -> None:
-    """Some more, but no more than any network has."""
+    """Adds some, but no more than any network has."""
     self.update(tensors)
     if len(self) > MOST or any(len(k) > LONGEST_NAME for k in tensors):
       raise Unreadable("holds a larger module than any network is")
@@ -144,7 +144,7 @@ def outside(identity: Any) -> Any:
   raise ValueError("persistent id in a pickle by itself")
 
 
-def persistent(meta: Any) -> Module:
+def reconstruct(meta: Any) -> Module:
   """In the place of _reconstruct_persistent_obj: its state, not its source."""
   if not isinstance(meta, dict):
     raise TypeError(f"module of {type(meta).__name__}")
@@ -165,7 +165,7 @@ def nothing(*_: Any) -> Nothing:
 
 
 NAMES = torchfile.NAMES | {
-  "torch_utils.persistence._reconstruct_persistent_obj": Stub("module", persistent),
+  "torch_utils.persistence._reconstruct_persistent_obj": Stub("module", reconstruct),
   **{
     f"torch.nn.modules.container.{name}": Stub(name, lambda: Module())
     for name in ("ModuleDict", "ModuleList", "Sequential")
