@@ -176,13 +176,9 @@ class Photos(tfds.core.GeneratorBasedBuilder):
   url_infos = {}
 
   def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      features=tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=6)}
-      ),
-      disable_shuffling=True,
-    )
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=6)}
+    features = tfds.features.FeaturesDict(features)
+    return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
   def _split_generators(self, dl_manager):
     return {"train": self._generate_examples()}

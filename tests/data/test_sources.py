@@ -167,15 +167,14 @@ class JaxgenFake(tfds.core.GeneratorBasedBuilder):
   url_infos = {}
 
   def _info(self):
+    features = {
+      "id": tfds.features.Text(),
+      "image": tfds.features.Image(shape=(None, None, 3)),
+      "label": tfds.features.ClassLabel(names=["a", "b", "c"]),
+    }
     return tfds.core.DatasetInfo(
       builder=self,
-      features=tfds.features.FeaturesDict(
-        dict(
-          id=tfds.features.Text(),
-          image=tfds.features.Image(shape=(None, None, 3)),
-          label=tfds.features.ClassLabel(names=["a", "b", "c"]),
-        )
-      ),
+      features=tfds.features.FeaturesDict(features),
       supervised_keys=("image", "label"),
       disable_shuffling=True,
     )

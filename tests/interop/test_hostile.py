@@ -22,7 +22,7 @@ from opcodes import (
   state_dict,
   stored,
   zipped,
-)  # fmt: skip
+)
 from test_nvlabs import ONE, WEIGHTS
 from test_tensor_files import GOOD, OLD
 

@@ -22,7 +22,7 @@ from opcodes import (
   state_of,
   stored,
   tensor,
-)  # fmt: skip
+)
 from test_names import normal, weights
 from test_tensor_files import damage
 
