@@ -66,7 +66,7 @@ class Place(NamedTuple):
 def open_folder(
   path: str, split: str, size: int | None, channels: int | None, root: Path
 ) -> Arrays:
-  """The images below `path`, cropped to `size`, packed on first use.
+  """The images of a folder or a .zip, cropped to `size`, packed on first use.
 
   Subfolders are classes, numbered in the natural order of their names (2 is
   before 10), in all splits as in the training split; a folder without
@@ -76,7 +76,6 @@ def open_folder(
   `root`, takes size * size * channels bytes an image.
 
   Args:
-    path: A folder, or a .zip.
     channels: 1 or 3; 0: grey if all images are; None: 3.
 
   Raises:
@@ -90,16 +89,10 @@ def open_folder(
       " --config.data.size=32, or --size=32 where there is no config"
     )
   place = _archive(top) if top.is_file() else _folder(top)
-  base, names, classes, labels, notes = choose(path, place.names, split)
+  pictures = choose(path, place.names, split)
+  base, names, notes = pictures.base, pictures.names, pictures.notes
   json_labels = place.labels(base, names)
-  if json_labels is not None:
-    classes, labels = [], json_labels.tolist()
-  elif classes and None in labels:
-    first = names[labels.index(None)]
-    raise UserError(
-      f"{top / base} holds both images and subfolders with images: images"
-      f" next to the subfolders have no class, e.g. {first}"
-    )
+  classes, labels, count = _labels(top / base, pictures, json_labels)
   files = image.Files(place.open, [base + n for n in names], channels or 3)
   if channels == 0:
     files = dataclasses.replace(files, channels=stored_channels(files))
@@ -113,7 +106,6 @@ def open_folder(
   stem = (top / base).name.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
   key = _pack_key(names, place.stamps(files.names), classes, json_labels)
   target = root / "packed" / f"{stem}-{size}x{files.channels}-v{pack.VERSION}-{key}"
-  count = len(classes) if json_labels is None else int(json_labels.max()) + 1
   source = pack.packed(name, target, len(names), load, count, classes)
   if any(width != height for _, (width, height) in heads(files, LOOKS)):
     notes = [*notes, image.SQUARES]
@@ -121,6 +113,21 @@ def open_folder(
   original = dataclasses.replace(files, names=tuple(files.names[i] for i in rows))
   names = tuple(classes)
   return dataclasses.replace(source, original=original, class_names=names, notes=tuple(notes))
+
+
+def _labels(
+  folder: Path, pictures: Pictures, json_labels: np.ndarray | None
+) -> tuple[list[str], list[int | None], int]:
+  """Names of classes, the label of each image, and how many classes there are."""
+  if json_labels is not None:
+    return [], json_labels.tolist(), int(json_labels.max()) + 1
+  if pictures.classes and None in pictures.labels:
+    first = pictures.names[pictures.labels.index(None)]
+    raise UserError(
+      f"{folder} holds both images and subfolders with images: images"
+      f" next to the subfolders have no class, e.g. {first}"
+    )
+  return pictures.classes, pictures.labels, len(pictures.classes)
 
 
 def _pack_key(

@@ -57,14 +57,11 @@ def open_source(
       if _holds_arrays(kind, argument):
         return open_npz(argument, split, size, fixed_channels)
       return open_folder(argument, split, size, channels, root)
-    case "digits", False:
-      from jaxgen.data.digits import open_digits
+    case "digits" | "stacked_digits", False:
+      from jaxgen.data import digits, stacked
 
-      return open_digits(split, size, fixed_channels, root)
-    case "stacked_digits", False:
-      from jaxgen.data.stacked import open_stacked
-
-      return open_stacked(split, size, fixed_channels, root)
+      opener = digits.open_digits if kind == "digits" else stacked.open_stacked
+      return opener(split, size, fixed_channels, root)
     case "photos", False:
       return open_photos(split, size, fixed_channels)
     case "tfds", True:
