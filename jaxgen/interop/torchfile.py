@@ -38,9 +38,6 @@ STORAGES = {
   "ComplexFloat": np.complex64,
   "ComplexDouble": np.complex128,
 }
-DTYPES = (
-  "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128"
-).split()
 DIMS = 32  # of a tensor, at most
 
 
@@ -225,7 +222,7 @@ NAMES = {
   "torch.Size": Stub("Size", size),
   "torch.device": Stub("device", lambda *words: words),
   **{f"{m}.{name}Storage": Stub(name, None) for name in STORAGES for m in ("torch", "torch.cuda")},
-  **{f"torch.{name}": Stub(name, None) for name in DTYPES},
+  **{f"torch.{np.dtype(t)}": Stub(str(np.dtype(t)), None) for t in STORAGES.values()},
 }
 
 
