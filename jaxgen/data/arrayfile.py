@@ -25,12 +25,17 @@ MAGIC = b"\x93NUMPY"
 LONGEST = 1 << 16  # bytes of a header
 PART = 1 << 26  # bytes that are read at a time
 INFLATION = 1032  # of deflated data, at the most
-ONLY = "arr_0"  # what the array of an .npy is called
+ONLY = "arr_0"  # the name of the array of an .npy
 BROKEN = (
-  OSError, ValueError, KeyError, EOFError, IndexError, OverflowError,
-  MemoryError, NotImplementedError, struct.error, zipfile.BadZipFile,
-  zlib.error,
+  OSError, ValueError, LookupError, EOFError, OverflowError, MemoryError,
+  NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+# What matters of a header: (key, pattern of its value).
+FIELDS = (
+  ("shape", r"\(([\d\s,L]*)\)"),
+  ("descr", r"""['"]([<>|=]?[?biufcSUVOMm]\d{0,9})['"]"""),
+  ("fortran_order", "(True|False)"),
+)
 PICKLED = (
   "holds pickled Python objects, which could run any program: save plain arrays with np.savez"
 )
@@ -44,8 +49,8 @@ def reading(path: Path, kind: str = "an .npz or .npy file") -> Iterator[None]:
   except FileNotFoundError as e:
     raise UserError(f"there is no file {path}") from e
   except BROKEN as e:
-    why = getattr(e, "strerror", None) or str(e) or type(e).__name__
-    why = why.splitlines()[0]
+    why = e.strerror if isinstance(e, OSError) else None
+    why = (why or str(e) or type(e).__name__).splitlines()[0]
     raise UserError(f"{path} cannot be read as {kind}: {why}") from e
 
 
@@ -54,10 +59,10 @@ class Stored:
   """An array as it lies in a file.
 
   Attributes:
-    path: Of the file.
-    name: Of the array.
-    shape: Of the array; the file is long enough for it.
-    dtype: Of numbers or text, never of objects.
+    path: The file.
+    name: The array.
+    shape: Its shape; the file is long enough for it.
+    dtype: Numbers or text, never objects.
     fortran: Whether the first axis is the fastest.
     begin: Bytes before its values, in its member or file.
   """
@@ -71,11 +76,10 @@ class Stored:
 
   @property
   def nbytes(self) -> int:
-    """Of its values."""
     return math.prod(self.shape) * self.dtype.itemsize
 
   def rows(self, start: int, stop: int, most: int = PART) -> Iterator[np.ndarray]:
-    """Rows `start` to `stop`, as many at a time as `most` bytes hold.
+    """Rows `start` to `stop`, as many at a time as fit into `most` bytes.
 
     Raises:
       UserError: the file is damaged.
@@ -92,7 +96,7 @@ class Stored:
         yield np.frombuffer(data, self.dtype).reshape(n, *self.shape[1:])
 
   def whole(self) -> np.ndarray:
-    """All of it.
+    """The array.
 
     Raises:
       UserError: the file is damaged, or this machine's memory is smaller.
@@ -104,19 +108,19 @@ class Stored:
       )
     flat = np.empty(math.prod(self.shape), self.dtype)
     if flat.nbytes:
-      held = flat.view(np.uint8)
+      values = flat.view(np.uint8)
       with reading(self.path), opened(self.path, self.name) as (file, _):
         file.seek(self.begin)
         for i in range(0, flat.nbytes, PART):
           data = file.read(min(PART, flat.nbytes - i))
-          held[i : i + len(data)] = np.frombuffer(data, np.uint8)
+          values[i : i + len(data)] = np.frombuffer(data, np.uint8)
           if len(data) < min(PART, flat.nbytes - i):
             raise EOFError(f"{self.name} ends too early")
     return flat.reshape(self.shape, order="F" if self.fortran else "C")
 
 
 def names(path: Path) -> list[str]:
-  """Of the arrays of a file; UserError if it is no such file."""
+  """Names of a file's arrays; UserError if it is no such file."""
   with reading(path):
     check_file(path)
     with open(path, "rb") as file:
@@ -128,10 +132,7 @@ def names(path: Path) -> list[str]:
     if not head.startswith(b"PK"):
       raise ValueError("it begins like neither")
     with zipfile.ZipFile(path) as archive:
-      return [
-        n.removesuffix(".npy") for n in archive.namelist()
-        if n.endswith(".npy")
-      ]  # fmt: skip
+      return [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
 
 
 def stored(path: Path, name: str) -> Stored:
@@ -193,7 +194,7 @@ def check_entry(entry: zipfile.ZipInfo, size: int) -> None:
 
 
 def header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype, bool, int]:
-  """Of an array in .npy format: shape, dtype, Fortran's order, bytes.
+  """Shape, dtype, Fortran's order and length of a header in .npy format.
 
   Raises:
     ValueError: it is none, or of something else than numbers and text.
@@ -209,36 +210,24 @@ def header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype, bool,
   if len(text) < length:
     raise ValueError(f"the header of {name} is damaged")
   shape, kind, order = (
-    re.search(rf"""['"]{key}['"]\s*:\s*{value}""", text)
-    for key, value in (
-      ("shape", r"\(([\d\s,L]*)\)"),
-      ("descr", r"""['"]([<>|=]?[?biufcSUVOMm]\d{0,9})['"]"""),
-      ("fortran_order", "(True|False)"),
-    )
+    re.search(rf"""['"]{key}['"]\s*:\s*{value}""", text) for key, value in FIELDS
   )
   if not shape or not order or not kind and "descr" not in text:
     raise ValueError(f"the header of {name} is damaged")
-  dtype = np.dtype("V") if not kind else kind_of(kind[1], name)
+  try:
+    dtype = np.dtype(kind[1] if kind else "V")
+  except (TypeError, ValueError, OverflowError) as e:
+    raise ValueError(f"{name} is of {kind[1]!r}, which is unknown") from e
   sides = [s.strip().rstrip("L") for s in shape[1].split(",") if s.strip()]
   if any(not re.fullmatch(r"\d{1,19}", s) for s in sides) or len(sides) > 32:
     raise ValueError(f"the header of {name} is damaged")
   if not kind or dtype.kind not in "?biufcSUO":
     raise ValueError(f"{name} holds records, not numbers")
-  return (
-    tuple(map(int, sides)), dtype, order[1] == "True", 8 + width + length
-  )  # fmt: skip
-
-
-def kind_of(text: str, name: str) -> np.dtype:
-  """The dtype that a header names."""
-  try:
-    return np.dtype(text)
-  except (TypeError, ValueError, OverflowError) as e:
-    raise ValueError(f"{name} is of {text!r}, which is unknown") from e
+  return tuple(map(int, sides)), dtype, order[1] == "True", 8 + width + length
 
 
 def memory() -> int:
-  """Bytes of this machine, as far as it says so."""
+  """Bytes of this machine's memory, as far as it says so."""
   try:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   except (AttributeError, OSError, ValueError):

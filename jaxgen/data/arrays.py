@@ -19,21 +19,21 @@ Cut = Callable[[int, Image.Image], Image.Image]  # (k, image) -> of x's size
 
 
 class Source(Protocol):
-  """Random access to examples {"x": one example, "y": its label, int32}.
+  """Random access to examples {"x": an array, "y": its label, int32}.
 
-  `x` is uint8 [H, W, C], or float32 [2] for points; `y` is absent where
-  there are no labels, and `classes` is 0 then.
+  `x` is any array, such as an image uint8 [H, W, C] or a point float32 [2];
+  `y` is absent where there are no labels, and `classes` is 0 then.
   """
 
   name: str
   classes: int
   shape: tuple[int, ...]  # of one x
-  dtype: np.dtype
+  dtype: np.dtype  # of x
   fingerprint: str  # the same if and only if the examples are
   class_names: tuple[str, ...]  # in their order; () where they have none
   skipped: tuple[str, ...]  # "file: why" for what could not be read
   notes: tuple[str, ...]  # what else a user should know, such as "3 images .."
-  in_memory: bool  # reading costs next to nothing: needs no helpers
+  in_memory: bool  # reading costs next to nothing: needs no threads
 
   def __len__(self) -> int: ...
   def __getitem__(self, i: int) -> Example: ...
@@ -41,11 +41,11 @@ class Source(Protocol):
   def read(self, indices: np.ndarray, cut: Cut | None = None) -> Example:
     """The examples at `indices`, stacked: a copy the caller may change.
 
-    With `cut`, x is made by it from the k-th image as it is stored.
+    With `cut`, for images alone, x is made by it of the k-th as it is stored.
     """
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
-    """All of it, (x, y), not to be written to; y is None without labels."""
+    """All examples, (x, y), not to be written to; y is None without labels."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -58,19 +58,17 @@ class Arrays:
   classes: int = 0
   skipped: tuple[str, ...] = ()
   folder: Path | None = None  # where x is mapped from
-  known: str = ""  # the fingerprint, where it is stored
-  whole: Callable[[int], Image.Image] | None = None  # what x[i] was made from
+  stored_fingerprint: str = ""
+  original: Callable[[int], Image.Image] | None = None  # what x[i] was cropped from
   class_names: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Of one x."""
     return self.x.shape[1:]
 
   @property
   def dtype(self) -> np.dtype:
-    """Of x."""
     return self.x.dtype
 
   @property
@@ -80,8 +78,8 @@ class Arrays:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Of the examples' values and their order."""
-    return self.known or digest(self.x, self.y)
+    """Hex digits of the examples' values and their order."""
+    return self.stored_fingerprint or digest(self.x, self.y)
 
   def __len__(self) -> int:
     return len(self.x)
@@ -93,26 +91,26 @@ class Arrays:
     return example
 
   def read(self, indices: np.ndarray, cut: Cut | None = None) -> Example:
-    """See Source."""
     if cut is None:
       batch = {"x": self.x[indices]}
     else:
-      whole = self.whole or image.Stack(self.x, self.shape[-1])
-      images = (cut(k, whole(i)) for k, i in enumerate(indices))
-      batch = {"x": np.stack([image.pixels(i) for i in images])}
+      original = self.original or image.Stack(self.x, self.shape[-1])
+      batch = {"x": np.stack([image.pixels(cut(k, original(i))) for k, i in enumerate(indices)])}
     if self.y is not None:
       batch["y"] = self.y[indices]
     return batch
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
-    """See Source."""
     return self.x, self.y
 
-  def __reduce__(self):  # to a worker process goes the file's name, not it
-    if self.folder:
-      return mapped, (self.folder, self.name, self.whole)
-    fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
-    return Arrays, tuple(fields)
+  def __getstate__(self):  # to a worker process goes the file's name, not it
+    return vars(self) | ({"x": None, "y": None} if self.folder else {})
+
+  def __setstate__(self, state):
+    if state["folder"]:
+      source = mapped(state["folder"], state["name"])
+      state |= {"x": source.x, "y": source.y}
+    vars(self).update(state)
 
 
 def digest(x: np.ndarray, y: np.ndarray | None) -> str:
@@ -125,15 +123,13 @@ def digest(x: np.ndarray, y: np.ndarray | None) -> str:
   return h.hexdigest()
 
 
-def mapped(folder: Path, name: str, whole: Callable[[int], Image.Image] | None = None) -> Arrays:
+def mapped(folder: Path, name: str) -> Arrays:
   """The packed data set in `folder` (see pack.py), mapped into memory."""
   try:
     meta = json.loads((folder / "meta.json").read_text())
     shape = (meta["count"], *meta["shape"])
     x = np.memmap(folder / "x.bin", np.uint8, "r", shape=shape)
-    y = None
-    if meta["classes"]:
-      y = np.fromfile(folder / "y.bin", np.int32)
+    y = np.fromfile(folder / "y.bin", np.int32) if meta["classes"] else None
     if x.nbytes != (folder / "x.bin").stat().st_size or (y is not None and len(y) != len(x)):
       raise ValueError("sizes disagree")
   except (OSError, ValueError, KeyError) as e:
@@ -146,9 +142,8 @@ def mapped(folder: Path, name: str, whole: Callable[[int], Image.Image] | None =
     np.asarray(x),
     y,
     meta["classes"],
-    tuple(meta["skipped"]),
-    folder,
-    meta["fingerprint"],
-    whole,
-    tuple(meta.get("class_names", ())),
+    skipped=tuple(meta["skipped"]),
+    folder=folder,
+    stored_fingerprint=meta["fingerprint"],
+    class_names=tuple(meta.get("class_names", ())),
   )

@@ -1,4 +1,4 @@
-"""Where prepared data lies, and how it gets there once and whole."""
+"""Where prepared data lies, and how it gets there once and complete."""
 
 import contextlib
 import fcntl
@@ -16,15 +16,15 @@ MARK = "begun_by_jaxgen.txt"  # in a folder that becomes prepared data
 
 def root(data_dir: str | None = None) -> Path:
   """`data_dir`, or $JAXGEN_DATA, or `data` in the user's cache."""
-  chosen = data_dir or os.environ.get("JAXGEN_DATA") or files.cache() / "data"
-  return Path(chosen).expanduser().absolute()
+  path = data_dir or os.environ.get("JAXGEN_DATA") or files.cache() / "data"
+  return Path(path).expanduser().absolute()
 
 
 def once(target: Path, make: Callable[[Path], None]) -> Path:
   """The folder `target`, made first if it is not there.
 
   `make(tmp)` writes tmp/<target's name>, which is renamed into place: what
-  exists is whole, however many processes start at once or are killed.
+  exists is complete, however many processes start at once or are killed.
   """
   if target.exists():
     return target
@@ -45,7 +45,7 @@ def _make(target: Path, make: Callable[[Path], None], alone: bool) -> None:
   if alone:  # so what lies here was left by somebody who was killed
     for old in target.parent.iterdir():
       if old.name.startswith(prefix) and not old.is_symlink():
-        _forget(old)
+        _remove(old)
   tmp = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
   try:
     (tmp / MARK).touch()
@@ -58,7 +58,7 @@ def _make(target: Path, make: Callable[[Path], None], alone: bool) -> None:
     shutil.rmtree(tmp, ignore_errors=True)
 
 
-def _forget(old: Path) -> None:
+def _remove(old: Path) -> None:
   """Removes a folder that we made for a draft, or an empty one."""
   if (old / MARK).is_file():
     shutil.rmtree(old, ignore_errors=True)

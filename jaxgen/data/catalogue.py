@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,14 @@ class Records:
   in_memory = False
 
   def __init__(self, name: str, folder: Path, split: str, size: int, channels: int):
-    self._made_from = (name, folder, split, size, channels)
+    self._arguments = (name, folder, split, size, channels)
     self.name, self.dtype = name, np.dtype(np.uint8)
     self.shape = (size, size, channels)
     builder = tfds.builder_from_directory(folder)
-    self._image, self._label, self.class_names = _keys(name, builder)
+    features = builder.info.features
+    self._image = _image_key(name.removeprefix("tfds:"), features)
+    self._label = _label_key(features, builder.info.supervised_keys or ())
+    self.class_names = tuple(features[self._label].names) if self._label else ()
     self.classes = len(self.class_names)
     decoders = {self._image: tfds.decode.SkipDecoding()}
     try:
@@ -46,33 +49,32 @@ class Records:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Of the data set's name, version and size, and a few examples."""
-    some = self.read(np.linspace(0, len(self) - 1, 16).astype(int))
-    made_from = f"{self._made_from[1].parts[-3:]}{self._made_from[2:]}"
-    return digest(some["x"], np.frombuffer(f"{made_from}{len(self)}".encode(), np.uint8))
+    """Hex digits of its name, version and size, and a few examples."""
+    x = self.read(np.linspace(0, len(self) - 1, 16).astype(int))["x"]
+    text = f"{self._arguments[1].parts[-3:]}{self._arguments[2:]}{len(self)}"
+    return digest(x, np.frombuffer(text.encode(), np.uint8))
 
   def __len__(self) -> int:
     return len(self._records)
 
   def __getitem__(self, i: int) -> Example:
-    size = self.shape[1]
-    return self._example(i, lambda whole: image.crop(whole, size))
+    return self._example(i, lambda stored: image.crop(stored, self.shape[1]))
 
-  def _example(self, i, cut) -> Example:
+  def _example(self, i: int, cut: Callable[[Image.Image], Image.Image]) -> Example:
     record = self._records[int(i)]
-    whole = image.upright(record[self._image], self.shape[-1])
-    example = {"x": image.pixels(cut(whole))}
+    example = {"x": image.pixels(cut(self._decode(record)))}
     if self._label:
       example["y"] = np.int32(record[self._label])
     return example
 
-  def whole(self, i: int) -> Image.Image:
-    """The image as it is stored."""
-    record = self._records[int(i)]
+  def _decode(self, record) -> Image.Image:
     return image.upright(record[self._image], self.shape[-1])
 
+  def original(self, i: int) -> Image.Image:
+    """The image as it is stored."""
+    return self._decode(self._records[int(i)])
+
   def read(self, indices: np.ndarray, cut: Cut | None = None) -> Example:
-    """See Source."""
     if cut is None:
       examples = [self[i] for i in indices]
     else:
@@ -80,12 +82,11 @@ class Records:
     return {k: np.stack([e[k] for e in examples]) for k in examples[0]}
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
-    """See Source; decodes everything."""
     everything = self.read(np.arange(len(self)))
     return everything["x"], everything.get("y")
 
   def __reduce__(self):  # a worker process opens the files itself
-    return Records, self._made_from
+    return Records, self._arguments
 
 
 def open_tfds(
@@ -98,8 +99,7 @@ def open_tfds(
   """
   folder = find(name, root)
   features = tfds.builder_from_directory(folder).info.features
-  key = _image_key(name, features)
-  height, width, stored = features[key].shape
+  height, width, stored_channels = features[_image_key(name, features)].shape
   if size is None:
     if height is None or height != width:
       what = "several sizes" if None in (height, width) else f"{width}x{height}"
@@ -108,9 +108,10 @@ def open_tfds(
         " a size, --config.data.size=32"
       )
     size = height
-  channels = channels or (1 if stored == 1 else 3)
+  channels = channels or (1 if stored_channels == 1 else 3)
   source = Records(f"tfds:{name}", folder, split, size, channels)
-  if len(source) * size * size * channels > PACK_BELOW:
+  count = len(source)
+  if count * size * size * channels > PACK_BELOW:
     return source
 
   def load(i: int):
@@ -120,31 +121,30 @@ def open_tfds(
     except Exception as e:  # a broken image may fail anywhere in a decoder
       raise pack.Unreadable(f"example {i}: {e}") from e
 
-  parts = (*folder.relative_to(root).parts, split, f"{size}x{channels}")
-  label = "-".join((*parts, f"v{pack.VERSION}"))
-  target = root / "packed" / "".join(c if c.isalnum() or c in "-._" else "_" for c in label)
-  count = len(source)
-  packed = pack.packed(source.name, target, count, load, source.classes, source.class_names)
-  packed = dataclasses.replace(packed, class_names=source.class_names)
+  parts = *folder.relative_to(root).parts, split, f"{size}x{channels}", f"v{pack.VERSION}"
+  label = "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(parts))
+  names = source.class_names
+  target = root / "packed" / label
+  packed = pack.packed(source.name, target, count, load, source.classes, names)
+  packed = dataclasses.replace(packed, class_names=names)
   if (height, width) == (size, size):
     return packed
-  names = [f"example {i}" for i in range(count if packed.skipped else 0)]
-  rows = pack.kept(names, packed.skipped) if names else range(count)
-  return dataclasses.replace(
-    packed, whole=Whole(source, rows),
-    notes=() if height and height == width else (image.SQUARES,),
-  )  # fmt: skip
+  rows = range(count)
+  if packed.skipped:
+    rows = pack.readable_rows([f"example {i}" for i in rows], packed.skipped)
+  notes = () if height and height == width else (image.SQUARES,)
+  return dataclasses.replace(packed, original=Originals(source, rows), notes=notes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Whole:
+class Originals:
   """Images as they are stored, of the examples that were packed."""
 
   source: Records
   rows: Sequence[int]
 
   def __call__(self, i: int) -> Image.Image:
-    return self.source.whole(self.rows[i])
+    return self.source.original(self.rows[i])
 
 
 def find(name: str, root: Path) -> Path:
@@ -159,30 +159,31 @@ def find(name: str, root: Path) -> Path:
       " :1.0.0 where they are needed"
     )
   top = root / path
-  found = _versions(top, "*")
-  if not found:  # the configuration may be left out where there is one
-    found = _versions(top, "*/*")
-    configs = sorted({p.parent.name for p in found})
+  versions = _versions(top, "*")
+  if not versions:  # the configuration may be left out where there is one
+    versions = _versions(top, "*/*")
+    configs = sorted({p.parent.name for p in versions})
     if len(configs) > 1:
       raise UserError(
         f"tfds:{name} is prepared as {', '.join(configs)}: say which, e.g. tfds:{path}/{configs[0]}"
       )
-  found = [p for p in found if version in ("", p.name)]
-  if not found:
+  versions = [p for p in versions if version in ("", p.name)]
+  if not versions:
     raise UserError(
       f"tfds:{name} is not prepared in {root}; do so by: jaxgen prepare"
       f" tfds:{name} (downloads it there; $JAXGEN_DATA names another place)"
     )
-  return max(found, key=lambda p: [int(n) for n in p.name.split(".")])
+  return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
 
 
 def _versions(top: Path, pattern: str) -> list[Path]:
   """Prepared versions; what TFDS is still writing has a longer name."""
-  found = [p.parent for p in top.glob(f"{pattern}/dataset_info.json")]
-  return [p for p in found if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
+  folders = [p.parent for p in top.glob(f"{pattern}/dataset_info.json")]
+  return [p for p in folders if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
 
 
 def _image_key(name: str, features) -> str:
+  """The feature that holds the image."""
   keys = [k for k, v in features.items() if isinstance(v, tfds.features.Image)]
   if "image" in keys:
     return "image"
@@ -191,13 +192,10 @@ def _image_key(name: str, features) -> str:
   return keys[0]
 
 
-def _keys(name: str, builder) -> tuple[str, str | None, tuple[str, ...]]:
-  """The features that hold the image and the class, and names of classes."""
-  features = builder.info.features
-  key = _image_key(name.removeprefix("tfds:"), features)
-  supervised = builder.info.supervised_keys or ()
-  for label in ("label", *supervised[1:]):
-    if isinstance(label, str) and label in features:
-      if isinstance(features[label], tfds.features.ClassLabel):
-        return key, label, tuple(features[label].names)
-  return key, None, ()
+def _label_key(features, supervised_keys: Sequence) -> str | None:
+  """The feature that holds the class, if there is one."""
+  for key in ("label", *supervised_keys[1:]):
+    if isinstance(key, str) and key in features:
+      if isinstance(features[key], tfds.features.ClassLabel):
+        return key
+  return None

@@ -20,15 +20,14 @@ class Digits(tfds.core.GeneratorBasedBuilder):
   url_infos = {}  # nothing to download, so no list of checksums to look for
 
   def _info(self) -> tfds.core.DatasetInfo:
+    features = {
+      "image": tfds.features.Image(shape=(8, 8, 1)),
+      "label": tfds.features.ClassLabel(num_classes=10),
+    }
     return tfds.core.DatasetInfo(
       builder=self,
       description="Test set of the UCI ML hand-written digits, 8x8 grey.",
-      features=tfds.features.FeaturesDict(
-        {
-          "image": tfds.features.Image(shape=(8, 8, 1)),
-          "label": tfds.features.ClassLabel(num_classes=10),
-        }
-      ),
+      features=tfds.features.FeaturesDict(features),
       supervised_keys=("image", "label"),
       homepage="https://doi.org/10.24432/C50P49",
       disable_shuffling=True,
@@ -55,7 +54,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def held_out(y: np.ndarray) -> np.ndarray:
-  """Which examples are the test split: every fifth of each class, bool."""
+  """Whether each example is in the test split: every fifth of each class."""
   test = np.zeros(len(y), bool)
   for label in np.unique(y):
     test[np.flatnonzero(y == label)[2::5]] = True
@@ -86,6 +85,5 @@ def open_digits(split: str, size: int | None, channels: int | None, root: Path) 
   examples = [examples[i] for i in range(len(examples))]
   x = np.stack([image.decode(e["image"], None, 1) for e in examples])
   y = np.array([e["label"] for e in examples], np.int32)
-  fitted, whole = image.fitted(x, size, channels)
-  names = tuple(map(str, range(10)))
-  return Arrays("digits", fitted, y, 10, whole=whole, class_names=names)
+  x, original = image.fitted(x, size, channels)
+  return Arrays("digits", x, y, 10, original=original, class_names=tuple("0123456789"))

@@ -1,10 +1,11 @@
 """A folder or a .zip of image files, of all kinds and sizes, some broken."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,20 +25,19 @@ SPLITS = {
 }  # fmt: skip
 # As StyleGAN2's dataset_tool.py names images: these folders are no classes.
 SHARD = re.compile(r"\d{5}/img\d{8}\.\w+")
-
-LOOKS = 64  # images at which one looks before a word on all
+LOOKS = 64  # images whose shape is looked at, before a word on all
 
 
 class Pictures(NamedTuple):
   """The image files of one split.
 
   Attributes:
-    base: the folder of the split, "train/", or "".
-    names: of files below it, sorted.
-    classes: names of folders that are classes, in their order; [] if there
+    base: The folder of the split, "train/", or "".
+    names: Files below it, sorted.
+    classes: Names of folders that are classes, in their order; [] if there
       are none.
-    labels: of each file; None: it lies in no class.
-    notes: what a user should know of what was left out, or is ambiguous.
+    labels: The class of each file; None: it lies in no class.
+    notes: What a user should know of what was left out, or is ambiguous.
   """
 
   base: str
@@ -47,133 +47,134 @@ class Pictures(NamedTuple):
   notes: list[str]
 
 
+class Place(NamedTuple):
+  """Where image files lie: in a folder or in a .zip.
+
+  Attributes:
+    names: All of them.
+    open: name -> what image.open_image takes; can be pickled.
+    labels: (base, names below it) -> labels by a dataset.json, or None.
+    stamps: names -> a string for each that changes when the file does.
+  """
+
+  names: list[str]
+  open: Callable[[str], Any]
+  labels: Callable[[str, Sequence[str]], np.ndarray | None]
+  stamps: Callable[[Sequence[str]], Iterable[str]]
+
+
 def open_folder(
   path: str, split: str, size: int | None, channels: int | None, root: Path
 ) -> Arrays:
-  """The images below `path`, cropped to `size`, packed on first use.
+  """The images of a folder or a .zip, cropped to `size`, packed on first use.
 
   Subfolders are classes, numbered in the natural order of their names (2 is
   before 10), in all splits as in the training split; a folder without
   subfolders is unlabelled. A dataset.json, as StyleGAN2 and EDM write it, says
   more than subfolders do. Where all subfolders have the names of splits, one
-  of them is read; without any, everything is "train". The packed copy takes
-  size * size * channels bytes an image.
+  of them is read; without any, everything is "train". The packed copy, below
+  `root`, takes size * size * channels bytes an image.
 
   Args:
-    path: of a folder, or of a .zip.
-    split: "train" or another.
-    size: height and width.
     channels: 1 or 3; 0: grey if all images are; None: 3.
-    root: where the packed copy goes.
 
   Raises:
     UserError: for a missing or empty folder, or no size.
   """
-  place = Path(path).expanduser()
-  name = f"{'zip' if place.is_file() else 'folder'}:{path}"
+  top = Path(path).expanduser()
+  name = f"{'zip' if top.is_file() else 'folder'}:{path}"
   if size is None:
     raise UserError(
       f"{name} needs a size, as images of files vary in theirs:"
       " --config.data.size=32, or --size=32 where there is no config"
     )
-  files = _archive(place) if place.is_file() else _folder(place)
-  base, names, classes, labels, notes = choose(path, files.names, split)
-  told = files.labels(base, names)
-  if told is not None:
-    classes, labels = [], told.tolist()
-  elif classes and None in labels:
-    raise UserError(
-      f"{place / base} holds both images and subfolders with images: images"
-      f" next to the subfolders have no class, e.g."
-      f" {names[labels.index(None)]}"
-    )
-  count = len(classes) if told is None else int(told.max()) + 1
-  read = lambda name: files.read(base + name)
+  place = _archive(top) if top.is_file() else _folder(top)
+  pictures = choose(path, place.names, split)
+  base, names, notes = pictures.base, pictures.names, pictures.notes
+  json_labels = place.labels(base, names)
+  classes, labels, count = _labels(top / base, pictures, json_labels)
+  files = image.Files(place.open, [base + n for n in names], channels or 3)
   if channels == 0:
-    channels = stored_channels(map(read, names))
-  channels = channels or 3
+    files = dataclasses.replace(files, channels=stored_channels(files))
 
   def load(i: int):
     try:
-      return image.decode(read(names[i]), size, channels), labels[i]
+      return image.decode(files.open(files.names[i]), size, files.channels), labels[i]
     except Exception as e:  # a broken file may fail anywhere in a decoder
-      raise pack.Unreadable(f"{names[i]}: {_why(e)}") from e
+      raise pack.Unreadable(f"{names[i]}: {image.reason(e)}") from e
 
+  stem = (top / base).name.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
+  key = _pack_key(names, place.stamps(files.names), classes, json_labels)
+  target = root / "packed" / f"{stem}-{size}x{files.channels}-v{pack.VERSION}-{key}"
+  source = pack.packed(name, target, len(names), load, count, classes)
+  if any(width != height for _, (width, height) in heads(files, LOOKS)):
+    notes = [*notes, image.SQUARES]
+  rows = pack.readable_rows(names, source.skipped)
+  original = dataclasses.replace(files, names=tuple(files.names[i] for i in rows))
+  names = tuple(classes)
+  return dataclasses.replace(source, original=original, class_names=names, notes=tuple(notes))
+
+
+def _labels(
+  folder: Path, pictures: Pictures, json_labels: np.ndarray | None
+) -> tuple[list[str], list[int | None], int]:
+  """Names of classes, the label of each image, and how many classes there are."""
+  if json_labels is not None:
+    return [], json_labels.tolist(), int(json_labels.max()) + 1
+  if pictures.classes and None in pictures.labels:
+    first = pictures.names[pictures.labels.index(None)]
+    raise UserError(
+      f"{folder} holds both images and subfolders with images: images"
+      f" next to the subfolders have no class, e.g. {first}"
+    )
+  return pictures.classes, pictures.labels, len(pictures.classes)
+
+
+def _pack_key(
+  names: Sequence[str],
+  stamps: Iterable[str],
+  classes: Sequence[str],
+  json_labels: np.ndarray | None,
+) -> str:
+  """Hex digits that change with the files, and with their labels."""
   key = hashlib.blake2b(digest_size=6)
-  for name_, stamp in zip(names, files.stamps(base, names), strict=True):
-    key.update(os.fsencode(name_) + f"\0{stamp}\0".encode())
-  if told is not None:
-    key.update(told.data)
+  for name, stamp in zip(names, stamps, strict=True):
+    key.update(os.fsencode(name) + f"\0{stamp}\0".encode())
+  if json_labels is not None:
+    key.update(json_labels.data)
   elif classes != sorted(classes):  # by plain order, they were always so
     key.update(os.fsencode("/".join(classes)))
-  top = (place / base).name.encode("utf-8", "replace")[:80]
-  label = f"{top.decode('utf-8', 'ignore')}-{size}x{channels}-v{pack.VERSION}-{key.hexdigest()}"
-  source = pack.packed(name, root / "packed" / label, len(names), load, count, classes)
-  kept = tuple(names[i] for i in pack.kept(names, source.skipped))
-  if oblong(map(read, names[:LOOKS])):
-    notes = [*notes, image.SQUARES]
-  whole = files.whole(base, kept, channels)
-  return dataclasses.replace(source, whole=whole, class_names=tuple(classes), notes=tuple(notes))
-
-
-class Place(NamedTuple):
-  """Where image files lie: in a folder or in a .zip.
-
-  Attributes:
-    names: of all of them.
-    read: name -> what can be opened.
-    labels: (base, names below it) -> what a dataset.json says, or None.
-    stamps: the same -> what changes when a file does.
-    whole: (base, names, channels) -> images by number.
-  """
-
-  names: list[str]
-  read: Callable[[str], Any]
-  labels: Callable[[str, Sequence[str]], np.ndarray | None]
-  stamps: Callable[[str, Sequence[str]], Sequence[str]]
-  whole: Callable[[str, Sequence[str], int], Callable]
+  return key.hexdigest()
 
 
 def _folder(top: Path) -> Place:
   if not top.is_dir():
     raise UserError(f"there is no folder {top}")
 
-  def stamps(base, names):
-    stats = (os.stat(top / base / name) for name in names)
-    return [f"{s.st_size}\0{s.st_mtime_ns}" for s in stats]
+  def stamps(names):
+    stats = (os.stat(top / name) for name in names)
+    return (f"{s.st_size}\0{s.st_mtime_ns}" for s in stats)
 
   return Place(
-    listing(top),
-    lambda name: top / name,
-    lambda base, names: labels_beside(top / base, names),
-    stamps,
-    lambda base, names, channels: image.Files(top / base, names, channels),
+    listing(top), top.joinpath, lambda base, names: labels_beside(top / base, names), stamps
   )
 
 
 def _archive(path: Path) -> Place:
   if not zipped.is_archive(path):
     raise UserError(f"{path} is a file; folder:PATH wants a folder of images, or a .zip of them")
-
-  def stamps(base, names):
-    told = zipped.stamps(path)
-    return [told[base + name] for name in names]
-
   return Place(
     zipped.listing(path),
-    lambda name: zipped.member(path, name),
+    functools.partial(zipped.member, path),
     lambda base, names: zipped.labels_in(path, names, base),
-    stamps,
-    lambda base, names, channels: zipped.Members(path, base, names, channels),
+    lambda names: map(zipped.stamps(path).get, names),
   )
 
 
 def labels_beside(top: Path, names: Sequence[str]) -> np.ndarray | None:
   """Labels int32 [N] of images below a folder, if a dataset.json has them."""
-  told = top / zipped.LABELS
-  if not told.is_file():
-    return None
-  return zipped.labels_of(told.read_bytes(), names, str(told))
+  path = top / zipped.LABELS
+  return zipped.labels_of(path.read_bytes(), names, str(path)) if path.is_file() else None
 
 
 def listing(top: Path) -> list[str]:
@@ -183,7 +184,7 @@ def listing(top: Path) -> list[str]:
     UserError: there are none, or a folder cannot be looked into.
   """
   names = []
-  known = {os.path.realpath(top)}
+  parents = {os.path.realpath(top)}
   try:
     entries = os.listdir(top)
   except OSError as e:
@@ -195,15 +196,15 @@ def listing(top: Path) -> list[str]:
     if not os.path.isdir(path):
       names += [entry] if _is_image(path) else []
     else:  # each by itself: two that are links to one are two
-      names += [f"{entry}/{name}" for name in _below(path, known)]
+      names += [f"{entry}/{name}" for name in _below(path, parents)]
   if not names:
     raise UserError(f"there are no images in {top} (looked for {' '.join(sorted(SUFFIXES))})")
   return sorted(names)
 
 
-def _below(top: str, known: set[str]) -> list[str]:
-  """Image files below a folder; those in `known` are not gone into."""
-  names, seen = [], set(known)
+def _below(top: str, parents: set[str]) -> list[str]:
+  """Image files below a folder; none of `parents` is entered again."""
+  names, visited = [], set(parents)
 
   def refuse(e: OSError):
     raise UserError(f"cannot look into {e.filename}: {e.strerror}") from e
@@ -211,15 +212,13 @@ def _below(top: str, known: set[str]) -> list[str]:
   for folder, below, files in os.walk(top, onerror=refuse, followlinks=True):
     real = os.path.realpath(folder)
     below[:] = sorted(d for d in below if not _hidden(d))
-    if real in seen:
+    if real in visited:
       below.clear()
       continue
-    seen.add(real)
+    visited.add(real)
     start = "" if folder == top else f"{os.path.relpath(folder, top)}/"
-    names += [
-      f"{start}{file}" for file in files
-      if not _hidden(file) and _is_image(os.path.join(folder, file))
-    ]  # fmt: skip
+    files = [f for f in files if not _hidden(f) and _is_image(os.path.join(folder, f))]
+    names += [start + file for file in files]
   return names
 
 
@@ -228,73 +227,69 @@ def _hidden(name: str) -> bool:
 
 
 def _is_image(path: str) -> bool:
-  end = os.path.splitext(path)[1].lower()
-  return end in SUFFIXES and os.path.isfile(path)
+  return os.path.splitext(path)[1].lower() in SUFFIXES and os.path.isfile(path)
 
 
-def choose(where: object, names: Sequence[str], split: str) -> Pictures:
+def choose(path: object, names: Sequence[str], split: str) -> Pictures:
   """The images of a split among all below a folder, and what classes there are.
 
   Args:
-    where: of what these are the files, for messages.
-    names: of image files, with / between folders.
-    split: which is wanted.
+    path: Of the folder, for messages.
+    names: Image files, with / between folders.
+    split: "train" or another.
 
   Raises:
     UserError: there is no such split, or it has a class that the training
       split lacks.
   """
   tops = sorted({n.partition("/")[0] for n in names if "/" in n}, key=natural)
-  known = [t for t in tops if t.lower() in SPLITS]
-  divided, notes = bool(tops) and known == tops, []
-  if not divided and split in tops and split not in SPLITS:
-    divided = True  # of a name that only a user can have meant
-  if not divided:
-    if split != "train":
-      taken = split in tops and f": it is a class beside {_few(tops, split)}"
-      raise UserError(f"{where} has no subfolder '{split}' to be that split{taken or ''}")
-    if known:
-      rest = [t for t in tops if t not in known]
-      notes.append(
-        f"{_few(known)} {'is a class' if len(known) == 1 else 'are classes'},"
-        f" no split, as {_few(rest)} {'is' if len(rest) == 1 else 'are'} none"
-      )
-    names = sorted(names)
-    return Pictures("", names, *classes_of(names), notes)
-  own = _of_split(where, tops, split)
-  if loose := [n for n in names if "/" not in n]:
-    notes.append(f"{len(loose)} images beside {_few(tops)}, e.g. {loose[0]}")
+  # A split of a user's own is one by its name alone.
+  if (tops and all(t.lower() in SPLITS for t in tops)) or (split in tops and split not in SPLITS):
+    return _choose_divided(path, names, tops, split)
+  if split != "train":
+    beside = f": it is a class beside {_few(tops, split)}" if split in tops else ""
+    raise UserError(f"{path} has no subfolder '{split}' to be that split{beside}")
+  notes = []
+  if splits := [t for t in tops if t.lower() in SPLITS]:
+    others = [t for t in tops if t not in splits]
+    notes.append(
+      f"{_few(splits)} {'is a class' if len(splits) == 1 else 'are classes'},"
+      f" no split, as {_few(others)} {'is' if len(others) == 1 else 'are'} none"
+    )
+  names = sorted(names)
+  return Pictures("", names, *classes_of(names), notes)
+
+
+def _choose_divided(path: object, names: Sequence[str], tops: list[str], split: str) -> Pictures:
+  """`choose` where the folders `tops` are splits."""
+  top = _top_of(tops, split)
+  if top is None:
+    raise UserError(f"{path} has no subfolder '{split}' to be that split: there are {_few(tops)}")
   below = lambda top: sorted(n.partition("/")[2] for n in names if n.startswith(f"{top}/"))
-  chosen = below(own)
-  classes, labels = classes_of(chosen)
-  first = _among(tops, "train")
-  if first not in (None, own):
-    known, _ = classes_of(below(first))
-    if strange := [c for c in classes if known and c not in known]:
+  images = below(top)
+  classes, labels = classes_of(images)
+  train = _top_of(tops, "train")
+  if classes and train not in (None, top) and (train_classes := classes_of(below(train))[0]):
+    if unknown := [c for c in classes if c not in train_classes]:
       raise UserError(
-        f"{where} has a class {strange[0]!r} in {own} that {first} lacks: it knows {_few(known)}"
+        f"{path} has a class {unknown[0]!r} in {top} that {train} lacks: it knows"
+        f" {_few(train_classes)}"
       )
-    if known and classes:
-      numbers = {name: i for i, name in enumerate(known)}
-      labels = [None if i is None else numbers[classes[i]] for i in labels]
-      classes = known
-  return Pictures(f"{own}/", chosen, classes, labels, notes)
+    numbers = {name: i for i, name in enumerate(train_classes)}
+    labels = [None if i is None else numbers[classes[i]] for i in labels]
+    classes = train_classes
+  loose = [n for n in names if "/" not in n]
+  notes = [f"{len(loose)} images beside {_few(tops)}, e.g. {loose[0]}"] if loose else []
+  return Pictures(f"{top}/", images, classes, labels, notes)
 
 
-def _of_split(where: object, tops: list[str], split: str) -> str:
-  own = _among(tops, split)
-  if own is None:
-    raise UserError(f"{where} has no subfolder '{split}' to be that split: there are {_few(tops)}")
-  return own
-
-
-def _among(tops: list[str], split: str) -> str | None:
+def _top_of(tops: list[str], split: str) -> str | None:
   """The folder of a split: of its name, or the only one of its meaning."""
   if split in tops:
     return split
-  meant = SPLITS.get(split.lower(), split)
-  found = [t for t in tops if SPLITS.get(t.lower()) == meant]
-  return found[0] if len(found) == 1 else None
+  meaning = SPLITS.get(split.lower(), split)
+  alike = [t for t in tops if SPLITS.get(t.lower()) == meaning]
+  return alike[0] if len(alike) == 1 else None
 
 
 def classes_of(names: Sequence[str]) -> tuple[list[str], list[int | None]]:
@@ -304,51 +299,40 @@ def classes_of(names: Sequence[str]) -> tuple[list[str], list[int | None]]:
   """
   if all(SHARD.fullmatch(name) for name in names):
     return [], [None] * len(names)
-  firsts = [name.partition("/")[0] if "/" in name else None for name in names]
-  classes = sorted({f for f in firsts if f is not None}, key=natural)
+  folders = [name.partition("/")[0] if "/" in name else None for name in names]
+  classes = sorted({f for f in folders if f is not None}, key=natural)
   numbers = {name: i for i, name in enumerate(classes)}
-  return classes, [None if f is None else numbers[f] for f in firsts]
+  return classes, [numbers.get(f) for f in folders]
 
 
 def natural(name: str) -> tuple[list[Any], str]:
-  """What sorts 2 before 10."""
+  """Sort key that puts 2 before 10."""
   parts = re.split(r"([0-9]+)", name)
   parts[1::2] = [(len(n.lstrip("0")), n.lstrip("0")) for n in parts[1::2]]
   return parts, name
 
 
-def stored_channels(files: Iterable[Any]) -> int:
+def heads(files: image.Files, limit: int | None = None) -> Iterator[tuple[str, tuple[int, int]]]:
+  """Mode and (width, height) of the first files that can be read."""
+  for name in files.names[:limit]:
+    try:
+      with image.open_image(files.open(name)) as opened:
+        head = opened.mode, opened.size
+    except Exception:  # it is named when it is to be read
+      continue
+    yield head
+
+
+def stored_channels(files: image.Files) -> int:
   """1 if all of these image files are grey, by their heads; else 3."""
-  grey = 0
-  for file in files:
-    try:
-      with image.open_image(file) as opened:
-        if opened.mode not in image.GREY:
-          return 3
-        grey += 1
-    except Exception:  # it is named when it is to be read
-      continue
-  return 1 if grey else 3
-
-
-def oblong(files: Iterable[Any]) -> bool:
-  """Whether any of these image files is no square, by their heads."""
-  for file in files:
-    try:
-      with image.open_image(file) as opened:
-        if opened.width != opened.height:
-          return True
-    except Exception:  # it is named when it is to be read
-      continue
-  return False
+  channels = 3
+  for mode, _ in heads(files):
+    if mode not in image.GREY:
+      return 3
+    channels = 1
+  return channels
 
 
 def _few(names: Sequence[str], without: str | None = None) -> str:
   shown = [n for n in names if n != without]
   return ", ".join(shown[:8]) + (", .." if len(shown) > 8 else "")
-
-
-def _why(e: Exception) -> str:
-  """The first line of what the decoder says, without a path."""
-  text = str(e) or type(e).__name__
-  return text.splitlines()[0].split(" '/")[0][:120]

@@ -3,9 +3,9 @@
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 89_478_485  # PIL's own limit, beyond which it only warns
 MODES = {1: "L", 3: "RGB"}
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")  # modes
+SQUARES = "what is no square is cropped to its middle"  # to users
 SUFFIXES = frozenset(".png .jpg .jpeg .webp .bmp .gif .tif .tiff .ppm .pgm".split())
 # What files of these names are. Pillow knows many more formats, and starts
 # Ghostscript, a program, for whatever begins with %!PS.
@@ -63,11 +64,13 @@ def upright(file: str | Path | IO[bytes] | bytes, channels: int) -> Image.Image:
     return to_mode(ImageOps.exif_transpose(image), MODES[channels])
 
 
-SQUARES = "what is no square is cropped to its middle"  # to users
+def reason(e: Exception) -> str:
+  """First line of what a decoder says of a broken file, without a path."""
+  return (str(e) or type(e).__name__).splitlines()[0].split(" '/")[0][:120]
 
 
 def pixels(image: Image.Image) -> np.ndarray:
-  """Of an L or RGB image: uint8 [H, W, C]."""
+  """Pixels uint8 [H, W, C] of an L or RGB image."""
   x = np.array(image)
   return x if x.ndim == 3 else x[..., None]
 
@@ -114,7 +117,7 @@ def random_crop(image: Image.Image, size: int, share: float, words: np.ndarray) 
 
 
 def _below(n: int, word: np.ndarray) -> int:
-  """One of 0 .. n - 1, from 32 random bits."""
+  """A number from 0 .. n - 1, by 32 random bits."""
   return int(word) * n >> 32
 
 
@@ -136,21 +139,18 @@ def resize(image: Image.Image, side: int) -> Image.Image:
 def fit(x: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
   """The same rule for a stack of images, uint8 [N, H, W, C]."""
   channels = channels or x.shape[-1]
-  if channels == x.shape[-1] and x.shape[1:3] == (size or x.shape[1],) * 2:
+  if channels == x.shape[-1] and (size is None or x.shape[1:3] == (size, size)):
     return x
-  if size is None and channels == x.shape[-1]:
-    return x
-  whole = Stack(x, channels)
-  return np.stack([pixels(crop(whole(i), size)) for i in range(len(x))])
+  images = Stack(x, channels)
+  return np.stack([pixels(crop(images(i), size)) for i in range(len(x))])
 
 
 def fitted(
   x: np.ndarray, size: int | None, channels: int | None
 ) -> tuple[np.ndarray, "Stack | None"]:
-  """`fit`, and the images as they were where they were of another size."""
+  """`fit`, and the images before it where their shape was another."""
   fit_x = fit(x, size, channels)
-  whole = None if fit_x.shape == x.shape else Stack(x, fit_x.shape[-1])
-  return fit_x, whole
+  return fit_x, None if fit_x.shape == x.shape else Stack(x, fit_x.shape[-1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -168,11 +168,11 @@ class Stack:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Files:
-  """Images of files below a folder, by number."""
+  """Images of files by number; `open` gives what `upright` takes of a name."""
 
-  top: Path
+  open: Callable[[str], Any]
   names: Sequence[str]
   channels: int
 
   def __call__(self, i: int) -> Image.Image:
-    return upright(self.top / self.names[i], self.channels)
+    return upright(self.open(self.names[i]), self.channels)

@@ -20,40 +20,40 @@ def open_npz(path: str, split: str, size: int | None, channels: int | None) -> A
   if split != "train":
     raise UserError(f"npz:{path} is one split, called train; not {split}")
   place = Path(path).expanduser()
-  there = arrayfile.names(place)
-  if "arr_0" not in there:
+  arrays = arrayfile.names(place)
+  if "arr_0" not in arrays:
+    shown = ", ".join(arrays[:8]) or "no arrays"
+    raise UserError(f"{path} is not a sample file with arr_0: it holds {shown}")
+  stored = arrayfile.stored(place, "arr_0")
+  shape = stored.shape
+  if stored.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3):
     raise UserError(
-      f"{path} is not a sample file with arr_0: it holds " + (", ".join(there[:8]) or "no arrays")
+      f"arr_0 of {path} is {stored.dtype} {list(shape)}; wanted are images, uint8 [N, H, W, 1 or 3]"
     )
-  x = arrayfile.stored(place, "arr_0")
-  if x.dtype != np.uint8 or len(x.shape) != 4 or x.shape[-1] not in (1, 3):
-    raise UserError(
-      f"arr_0 of {path} is {x.dtype} {list(x.shape)}; wanted are images, uint8 [N, H, W, 1 or 3]"
-    )
-  if not x.nbytes:
+  if not stored.nbytes:
     raise UserError(f"{path} holds no images")
-  y = read_labels(place, x.shape[0]) if "arr_1" in there else None
-  names = () if y is None else class_names(place, there)
+  y = read_labels(place, shape[0]) if "arr_1" in arrays else None
+  names = () if y is None else class_names(place, arrays)
   classes = 0 if y is None else max(int(y.max()) + 1, len(names))
-  fitted, whole = image.fitted(x.whole(), size, channels)
+  x, original = image.fitted(stored.whole(), size, channels)
   return Arrays(
-    f"npz:{path}", fitted, y, classes, whole=whole,
+    f"npz:{path}", x, y, classes, original=original,
     class_names=names if len(names) == classes else (),
-    notes=(image.SQUARES,) if size and x.shape[1] != x.shape[2] else (),
+    notes=(image.SQUARES,) if size and shape[1] != shape[2] else (),
   )  # fmt: skip
 
 
-def class_names(path: Path, there: Sequence[str]) -> tuple[str, ...]:
-  """What `jaxgen sample` says in `info`; () where nobody does."""
-  if "info" not in there:
+def class_names(path: Path, arrays: Sequence[str]) -> tuple[str, ...]:
+  """Names of classes as `jaxgen sample` writes them into `info`, or ()."""
+  if "info" not in arrays:
     return ()
   try:
     info = json.loads(str(arrayfile.stored(path, "info").whole()))
     names = info.get("class_names", ())
   except (UserError, ValueError, AttributeError, RecursionError):
     return ()  # of another program
-  known = isinstance(names, list) and all(isinstance(n, str) for n in names)
-  return tuple(names) if known else ()
+  good = isinstance(names, list) and all(isinstance(n, str) for n in names)
+  return tuple(names) if good else ()
 
 
 def read_labels(path: Path, count: int) -> np.ndarray:
@@ -62,13 +62,13 @@ def read_labels(path: Path, count: int) -> np.ndarray:
   Raises:
     UserError: these are no labels.
   """
-  held = arrayfile.stored(path, "arr_1")
+  stored = arrayfile.stored(path, "arr_1")
   y = None
-  if held.shape == (count,) and held.dtype.kind in "iu":
-    y = held.whole()
+  if stored.shape == (count,) and stored.dtype.kind in "iu":
+    y = stored.whole()
   if y is None or y.min() < 0 or y.max() >= 2**31:
     raise UserError(
-      f"arr_1 of {path} is {held.dtype} {list(held.shape)}; wanted are labels"
+      f"arr_1 of {path} is {stored.dtype} {list(stored.shape)}; wanted are labels"
       f" 0, 1, .. of its {count} images"
     )
   return y.astype(np.int32)

@@ -47,25 +47,24 @@ def packed(
   """
   fresh = not target.exists()
   if fresh:
-    cache.once(
-      target, lambda tmp: _pack(name, tmp / target.name, count, load, classes, class_names)
-    )
+    make = lambda tmp: _pack(name, tmp / target.name, count, load, classes, class_names)
+    cache.once(target, make)
   source = mapped(target, name)
   if fresh and source.skipped:
     shown = "; ".join(source.skipped[:5])
     more = ", .." if len(source.skipped) > 5 else ""
-    _say(f"{name}: {len(source.skipped)} of {count} left out: {shown}{more}")
+    _report(f"{name}: {len(source.skipped)} of {count} left out: {shown}{more}")
   return source
 
 
-def kept(names: Sequence[str], skipped: Sequence[str]) -> Sequence[int]:
+def readable_rows(names: Sequence[str], skipped: Sequence[str]) -> Sequence[int]:
   """Which of `names` (all, in order) a packed data set holds: not `skipped`."""
   if not skipped:
     return range(len(names))
-  rows, lost = [], 0
+  rows, missing = [], list(reversed(skipped))
   for i, name in enumerate(names):
-    if lost < len(skipped) and skipped[lost].startswith(f"{name}: "):
-      lost += 1
+    if missing and missing[-1].startswith(f"{name}: "):
+      missing.pop()
     else:
       rows.append(i)
   return rows
@@ -74,7 +73,7 @@ def kept(names: Sequence[str], skipped: Sequence[str]) -> Sequence[int]:
 def _pack(name, folder, count, load, classes, class_names) -> None:
   folder.mkdir()
   labels, skipped, shape, h = [], [], None, hashlib.blake2b(digest_size=8)
-  said = time.monotonic()
+  reported = time.monotonic()
   with open(folder / "x.bin", "wb") as file:
     for i, result in enumerate(_in_threads(load, count)):
       if isinstance(result, Unreadable):
@@ -89,9 +88,9 @@ def _pack(name, folder, count, load, classes, class_names) -> None:
       file.write(x.data)
       h.update(x.data)
       labels.append(y)
-      if time.monotonic() > said + 10:
-        said = time.monotonic()
-        _say(f"packing {name}: {i + 1} of {count}")
+      if time.monotonic() > reported + 10:
+        reported = time.monotonic()
+        _report(f"packing {name}: {i + 1} of {count}")
     os.fsync(file.fileno())
   if not labels:
     raise UserError(f"{name}: none of {count} images can be read, e.g. {skipped[0]}")
@@ -145,5 +144,5 @@ def _in_threads(load, count: int) -> Iterator:
         future.cancel()
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
   print(f"jaxgen: {printable(line)}", file=sys.stderr, flush=True)

@@ -56,7 +56,7 @@ def open_photos(split: str, size: int | None, channels: int | None) -> Arrays:
 
   Args:
     split: "train" or "test".
-    size: of the patches; by default 64.
+    size: Side of the patches; by default 64.
     channels: 1 or 3; by default 3.
 
   Raises:
@@ -67,15 +67,14 @@ def open_photos(split: str, size: int | None, channels: int | None) -> Arrays:
   x, y = patches(split)
   small = means(x, SIZE // size) if size and SIZE % size == 0 else x
   fit = image.fit(small, size, channels)
-  whole = None  # random crops are cut from the patches at 64
-  if fit.shape != x.shape:
-    whole = image.Stack(x, fit.shape[-1])
-  return Arrays("photos", fit, y, len(PHOTOS["train"]), whole=whole)
+  # Random crops are cut from the patches at 64.
+  original = None if fit.shape == x.shape else image.Stack(x, fit.shape[-1])
+  return Arrays("photos", fit, y, len(PHOTOS["train"]), original=original)
 
 
 @functools.lru_cache(maxsize=2)
 def patches(split: str) -> tuple[np.ndarray, np.ndarray]:
-  """All of a split as stored: x uint8 [N, 64, 64, 3], y int32 [N].
+  """The patches of a split: x uint8 [N, 64, 64, 3], y int32 [N].
 
   Photograph by photograph, from fine to coarse, row by row.
   """
@@ -90,14 +89,14 @@ def patches(split: str) -> tuple[np.ndarray, np.ndarray]:
 def of_photo(photo: np.ndarray) -> np.ndarray:
   """The patches of one photograph uint8 [H, W, 3], uint8 [n, 64, 64, 3]."""
   least = max(1, min(photo.shape[:2]) // SHORT)
-  found = []
+  patches = []
   for shrink in SHRINKS:
     x = means(photo, least * shrink)
     tiles = np.lib.stride_tricks.sliding_window_view(x, (SIZE, SIZE), (0, 1))
     tiles = tiles[::STRIDE, ::STRIDE].transpose(0, 1, 3, 4, 2)
-    found.append(tiles.reshape(-1, SIZE, SIZE, 3))
-  found = np.concatenate(found)
-  return found[found.mean(-1).std((1, 2)) >= FLAT]
+    patches.append(tiles.reshape(-1, SIZE, SIZE, 3))
+  patches = np.concatenate(patches)
+  return patches[patches.mean(-1).std((1, 2)) >= FLAT]
 
 
 def means(x: np.ndarray, box: int) -> np.ndarray:
@@ -115,16 +114,16 @@ def means(x: np.ndarray, box: int) -> np.ndarray:
 
 def locate(name: str) -> Path:
   """A file within an installed package, which is not imported."""
-  package, _, rest = name.partition("/")
+  package, _, file = name.partition("/")
   spec = importlib.util.find_spec(package)
   if spec is None:
     raise UserError(
       "photos wants the pictures that scikit-image ships: pip install 'jaxgen[photos]'"
     )
-  path = Path(spec.submodule_search_locations[0], rest)
+  path = Path(spec.submodule_search_locations[0], file)
   if not path.is_file():
     raise UserError(
-      f"this version of {package} has no {rest}: photos wants"
+      f"this version of {package} has no {file}: photos wants"
       " scikit-image 0.26 and scikit-learn 1.6 or newer"
     )
   return path

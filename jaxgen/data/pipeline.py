@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxgen.data import image, order
-from jaxgen.data.arrays import Cut, Example, Source
+from jaxgen.data.arrays import Example, Source
 from jaxgen.errors import UserError
 
 LEAST_CROP = 0.1  # images grow by its inverse before they are cut
@@ -45,17 +45,15 @@ class Batches:
     first = int(step) * self.batch + self.process * share
     positions = np.arange(first, first + share)
     indices = order.indices(self.seed, len(self.source), positions)
-    batch = self.source.read(indices, self._cut(positions))
+    cut = None
+    if self.crop:
+      words, size = order.crops(self.seed, positions), self.source.shape[0]
+      cut = lambda k, x: image.random_crop(x, size, self.crop, words[k])
+    batch = self.source.read(indices, cut)
     if self.flip:
       mirror = order.flips(self.seed, positions)
       batch["x"][mirror] = batch["x"][mirror, :, ::-1]
     return batch
-
-  def _cut(self, positions: np.ndarray) -> Cut | None:
-    if not self.crop:
-      return None
-    words, size = order.crops(self.seed, positions), self.source.shape[0]
-    return lambda k, x: image.random_crop(x, size, self.crop, words[k])
 
 
 def batches(
@@ -81,9 +79,9 @@ def batches(
   0 takes the middle one.
 
   Args:
-    workers: processes that read and decode ahead (they need the main module
+    workers: Processes that read and decode ahead (they need the main module
       to be importable); 0 for none.
-    threads: threads that do so, in each worker or here; 0 reads when asked.
+    threads: Threads that do so, in each worker or here; 0 reads on demand.
       By default 0 for what lies in memory and 8 for what must be decoded or
       cropped.
 
@@ -112,9 +110,9 @@ def throughput(
 
   `options` are those of batches(). Takes `seconds` and at least one batch.
   """
-  stream = batches(source, batch=batch, **{"seed": 0, **options})
+  stream = batches(source, batch=batch, **{"seed": 0} | options)
   with contextlib.closing(stream):
-    first = time.perf_counter()
+    begin = time.perf_counter()
     next(stream)  # the order of the epoch, threads and workers starting
     start = time.perf_counter()
     count = size = 0
@@ -125,7 +123,7 @@ def throughput(
   return {
     "examples_per_s": count / elapsed,
     "mb_per_s": size / elapsed / 1e6,
-    "first_batch_s": start - first,
+    "first_batch_s": start - begin,
     "seconds": elapsed,
   }
 
@@ -194,19 +192,17 @@ def _parse_no_flags() -> None:
 @contextlib.contextmanager
 def _children_on_cpu():
   """A worker imports jax through grain and must leave accelerators alone."""
-  before = os.environ.get("JAX_PLATFORMS")
+  before = {k: v for k, v in os.environ.items() if k == "JAX_PLATFORMS"}
   os.environ["JAX_PLATFORMS"] = "cpu"
   try:
     yield
   finally:
-    if before is None:
-      del os.environ["JAX_PLATFORMS"]
-    else:
-      os.environ["JAX_PLATFORMS"] = before
+    del os.environ["JAX_PLATFORMS"]
+    os.environ.update(before)
 
 
 def _die_with_parent(worker: int, workers: int) -> None:
   """Linux kills this worker when its trainer is gone, however that died."""
   if sys.platform == "linux":
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    pr_set_pdeathsig = 1
+    ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGKILL)

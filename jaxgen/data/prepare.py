@@ -12,7 +12,6 @@ import difflib
 import functools
 import glob
 import importlib
-import importlib.resources
 import importlib.util
 import io
 import os
@@ -50,19 +49,19 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     from jaxgen.data.digits import prepare_digits
 
     return prepare_digits(root)
-  kind, _, rest = name.partition(":")
-  if kind != "tfds" or not rest:
+  kind, _, dataset = name.partition(":")
+  if kind != "tfds" or not dataset:
     raise UserError(f"'{name}' needs no preparation; tfds:NAME and digits do")
-  if not catalogue.NAME.fullmatch(rest):
-    catalogue.find(rest, root)  # says so
+  if not catalogue.NAME.fullmatch(dataset):
+    catalogue.find(dataset, root)  # says so
   with contextlib.suppress(UserError):
-    return catalogue.find(rest, root)
+    return catalogue.find(dataset, root)
   shim = contextlib.nullcontext()
   if importlib.util.find_spec("tensorflow") is None:
-    shim = without_tensorflow(_builder_class(rest))
+    shim = without_tensorflow(_builder_class(dataset))
   try:
     with shim:
-      _download(rest, root)
+      _download(dataset, root)
   except UserError:
     raise
   except (ImportError, AttributeError) as e:
@@ -70,14 +69,15 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
       f"preparing {name} needs what is not installed ({e}); try: pip install 'jaxgen[tf]'"
     ) from e
   except Exception as e:  # downloads and builders fail in ways of their own
-    raise UserError(f"preparing {name} failed: {_short(e)}") from e
-  return catalogue.find(rest, root)
+    why = " ".join(f"{type(e).__name__}: {e}".split())[:300]
+    raise UserError(f"preparing {name} failed: {why}") from e
+  return catalogue.find(dataset, root)
 
 
 def _download(name: str, root: Path) -> None:
   builder = tfds.builder(name, data_dir=root, file_format="array_record", try_gcs=False)
   if not (root / "downloads").exists():  # what lies there needs no network
-    for url in list(getattr(builder, "url_infos", None) or ())[:1]:
+    for url in list(builder.url_infos or ())[:1]:
       check_reachable(url)
   with (
     mock.patch.object(downloader, "_open_url", _open_url),
@@ -112,19 +112,19 @@ def check_reachable(url: str) -> None:
 @functools.lru_cache
 def unreachable(host: str, port: int, seconds: float = 8.0) -> str:
   """Why a host does not answer, found out in so many seconds; "" if it does."""
-  said = []
+  answers = []
 
   def call():
     try:
       socket.create_connection((host, port), seconds).close()
-      said.append("")
+      answers.append("")
     except OSError as e:
-      said.append(e.strerror or str(e))
+      answers.append(e.strerror or str(e))
 
   thread = threading.Thread(target=call, daemon=True)  # names may hang, too
   thread.start()
   thread.join(seconds)
-  return said[0] if said else f"no answer in {seconds:g} s"
+  return answers[0] if answers else f"no answer in {seconds:g} s"
 
 
 def _builder_class(name: str):
@@ -132,29 +132,32 @@ def _builder_class(name: str):
   try:
     return tfds.builder_cls(base)
   except tfds.core.registered.DatasetNotFoundError as e:
-    known = tfds.list_builders(with_community_datasets=False)
-    close = difflib.get_close_matches(base, known, 1)
-    meant = f"; did you mean tfds:{close[0]}?" if close else ""
-    raise UserError(f"TFDS has no data set '{base}'{meant}") from e
+    names = tfds.list_builders(with_community_datasets=False)
+    close = difflib.get_close_matches(base, names, 1)
+    hint = f"; did you mean tfds:{close[0]}?" if close else ""
+    raise UserError(f"TFDS has no data set '{base}'{hint}") from e
 
 
 @contextlib.contextmanager
 def without_tensorflow(builder_class: type):
   """Stands in for the parts of TensorFlow that a builder uses."""
   module = sys.modules[builder_class.__module__]
-  encoders = {"png": lambda: _png, "jpeg": lambda: _jpeg}
+  png = functools.partial(_encode, kind="PNG")
+  jpeg = functools.partial(_encode, kind="JPEG", quality=95)  # as tf.image.encode_jpeg
+  encoders = {"png": lambda: png, "jpeg": lambda: jpeg}
   with contextlib.ExitStack() as stack:
     patch = lambda *args: stack.enter_context(mock.patch.object(*args))
     patch(image_feature, "_ENCODE_FN", encoders)
     patch(image_feature.utils, "TFGraphRunner", _Runner)
-    if hasattr(module, "tf"):
+    if "tf" in vars(module):
       patch(module, "tf", _tensorflow())
     if importlib.util.find_spec("importlib_resources") is None:
       # TFDS imports this backport; the standard library is the original
-      names = {"importlib_resources": importlib.resources}
-      abc = importlib.import_module("importlib.resources.abc")
-      names["importlib_resources.abc"] = abc
-      stack.enter_context(mock.patch.dict(sys.modules, names))
+      names = ("", ".abc")
+      modules = {
+        f"importlib_resources{n}": importlib.import_module(f"importlib.resources{n}") for n in names
+      }
+      stack.enter_context(mock.patch.dict(sys.modules, modules))
     yield
 
 
@@ -165,15 +168,7 @@ class _Runner:
     return encode(x)
 
 
-def _png(x: np.ndarray) -> bytes:
-  return _encoded(x, "PNG")
-
-
-def _jpeg(x: np.ndarray) -> bytes:
-  return _encoded(x, "JPEG", quality=95)  # tf.image.encode_jpeg's default
-
-
-def _encoded(x: np.ndarray, kind: str, **options) -> bytes:
+def _encode(x: np.ndarray, kind: str, **options) -> bytes:
   if x.dtype != np.uint8:
     raise ImportError(f"TensorFlow, to encode {x.dtype} images")
   file = io.BytesIO()
@@ -191,22 +186,17 @@ def _tensorflow() -> types.SimpleNamespace:
     listdir=os.listdir,
     glob=glob.glob,
   )
-  kinds = "uint8 int32 int64 float32 float64".split()
+  kinds = (np.uint8, np.int32, np.int64, np.float32, np.float64)
   return types.SimpleNamespace(
-    io=types.SimpleNamespace(gfile=gfile), **{kind: getattr(np, kind) for kind in kinds}
+    io=types.SimpleNamespace(gfile=gfile), **{kind.__name__: kind for kind in kinds}
   )
-
-
-def _short(e: Exception) -> str:
-  text = f"{type(e).__name__}: {e}".strip()
-  return " ".join(text.split())[:300]
 
 
 WORDS = ("tfds:NAME", "digits")
 
 
 def define(values: flags.FlagValues) -> None:
-  """The verb's flags."""
+  """Defines the verb's flags."""
   flags.DEFINE_string("what", None, "tfds:NAME or digits", flag_values=values)
   flags.DEFINE_string(
     "data_dir",
@@ -217,7 +207,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-  """The verb."""
+  """Runs the verb."""
   if not values.what:
     raise UserError("prepare what? Such as: jaxgen prepare tfds:cifar10")
   print(printable(prepare(values.what, values.data_dir)))

@@ -29,9 +29,9 @@ def open_source(
   """Opens a data set, preparing on first use what needs no download.
 
   Args:
-    name: one of NAMES.
+    name: One of NAMES.
     split: "train" or "test" where the data set has them.
-    size: images are resized and cropped to size x size (see image.crop); by
+    size: Images are resized and cropped to size x size (see image.crop); by
       default as stored. Folders need one. Digits at 4 and photos at 32 or 16
       are box means of those as stored, so cascades can be made of them.
     data_dir: where prepared data lies; by default $JAXGEN_DATA, or else
@@ -46,36 +46,35 @@ def open_source(
     raise UserError(
       f"images have 1 or 3 channels (0: as stored) and a positive size, not {channels} and {size}"
     )
-  kind, _, rest = name.partition(":")
-  root = cache.root(data_dir)
-  stored = channels or None
-  match kind:  # importing TFDS takes half a second: where it is needed
-    case "points" if rest:
+  kind, _, argument = name.partition(":")
+  root, fixed_channels = cache.root(data_dir), channels or None
+  match kind, bool(argument):  # importing TFDS takes half a second: where it is needed
+    case "points", True:
       if size or channels:
         raise UserError(f"{name} are points: leave out size and channels")
-      return open_points(rest, split)
-    case "folder" | "zip" | "npz" | "npy" if rest:
-      end = Path(rest).suffix  # says more than the user may have
-      if (end if end in (".zip", ".npz", ".npy") else kind) in (
-        ".npz", ".npy", "npz", "npy"
-      ):  # fmt: skip
-        return open_npz(rest, split, size, stored)
-      return open_folder(rest, split, size, channels, root)
-    case "digits" if not rest:
-      from jaxgen.data.digits import open_digits
+      return open_points(argument, split)
+    case "folder" | "zip" | "npz" | "npy", True:
+      if _holds_arrays(kind, argument):
+        return open_npz(argument, split, size, fixed_channels)
+      return open_folder(argument, split, size, channels, root)
+    case "digits" | "stacked_digits", False:
+      from jaxgen.data import digits, stacked
 
-      return open_digits(split, size, stored, root)
-    case "stacked_digits" if not rest:
-      from jaxgen.data.stacked import open_stacked
-
-      return open_stacked(split, size, stored, root)
-    case "photos" if not rest:
-      return open_photos(split, size, stored)
-    case "tfds" if rest:
+      opener = digits.open_digits if kind == "digits" else stacked.open_stacked
+      return opener(split, size, fixed_channels, root)
+    case "photos", False:
+      return open_photos(split, size, fixed_channels)
+    case "tfds", True:
       from jaxgen.data.catalogue import open_tfds
 
-      return open_tfds(rest, split, size, stored, root)
-  raise UserError(_unknown(name))
+      return open_tfds(argument, split, size, fixed_channels, root)
+  raise UserError(f"there is no data set '{name}'; {_guess(name)}There are {', '.join(NAMES)}")
+
+
+def _holds_arrays(kind: str, path: str) -> bool:
+  """Whether a path is an .npz or .npy, which its name tells better than `kind`."""
+  suffix = Path(path).suffix
+  return (suffix if suffix in (".zip", ".npz", ".npy") else f".{kind}") in (".npz", ".npy")
 
 
 def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:
@@ -93,18 +92,17 @@ def channels_of(data: Mapping[str, Any]) -> int:
   return data.get("channels", 3 if data["source"].startswith("folder:") else 0)
 
 
-def _unknown(name: str) -> str:
-  """What to say, with a guess at what was meant."""
-  kinds = {full.split(":")[0]: full for full in NAMES}
-  kinds |= {"ring8": "points:ring8", "grid25": "points:grid25"}
-  if Path(name).expanduser().is_dir():
-    guess = f"folder:{name}"
-  elif Path(name).expanduser().is_file():
-    end = Path(name).suffix[1:]
-    guess = f"{end if end in ('zip', 'npy') else 'npz'}:{name}"
-  else:
-    close = difflib.get_close_matches(name, NAMES, 1)
-    near = difflib.get_close_matches(name.split(":")[0], kinds, 1)
-    guess = close[0] if close else kinds[near[0]] if near else None
-  meant = f"did you mean {guess}? " if guess else ""
-  return f"there is no data set '{name}'; {meant}There are {', '.join(NAMES)}"
+def _guess(name: str) -> str:
+  """ "did you mean NAME? ", or nothing."""
+  path = Path(name).expanduser()
+  if path.is_dir():
+    return f"did you mean folder:{name}? "
+  if path.is_file():
+    kind = path.suffix[1:] if path.suffix in (".zip", ".npy") else "npz"
+    return f"did you mean {kind}:{name}? "
+  by_kind = {full.split(":")[0]: full for full in NAMES}
+  by_kind |= {"ring8": "points:ring8", "grid25": "points:grid25"}
+  close = difflib.get_close_matches(name, NAMES, 1)
+  near = difflib.get_close_matches(name.split(":")[0], by_kind, 1)
+  guess = close or [by_kind[kind] for kind in near]
+  return f"did you mean {guess[0]}? " if guess else ""

@@ -29,16 +29,13 @@ def open_stacked(split: str, size: int | None, channels: int | None, root: Path)
   x, y = open_digits(split, size, 1, root).arrays()
   rng = np.random.Generator(np.random.Philox([list(COUNT).index(split), 1000]))
   numbers = rng.integers(MODES, size=COUNT[split], dtype=np.int32)
-  of_class = [np.flatnonzero(y == digit) for digit in range(10)]
-  many = np.array([len(rows) for rows in of_class])
-  table = np.zeros((10, many.max()), np.int64)
-  for digit, rows in enumerate(of_class):
-    table[digit, : len(rows)] = rows
-  spelt = spell(numbers)
-  drawn = rng.integers(many[spelt])
-  stacked = x[table[spelt, drawn], :, :, 0]  # [N, 3, H, W]
-  images = np.ascontiguousarray(np.moveaxis(stacked, 1, -1))
-  return Arrays("stacked_digits", images, numbers, MODES)
+  digits = spell(numbers)  # [N, 3]
+  counts = np.bincount(y, minlength=10)
+  # The examples of digit d, from firsts[d] on, when sorted by their digit.
+  by_digit, firsts = np.argsort(y, kind="stable"), np.cumsum(counts) - counts
+  rows = by_digit[firsts[digits] + rng.integers(counts[digits])]
+  images = np.moveaxis(x[rows, :, :, 0], 1, -1)  # [N, 3, H, W] -> [N, H, W, 3]
+  return Arrays("stacked_digits", np.ascontiguousarray(images), numbers, MODES)
 
 
 def spell(numbers: np.ndarray) -> np.ndarray:

@@ -9,24 +9,24 @@ from jaxgen.data.arrays import Arrays, Source
 from jaxgen.errors import printable
 
 SHOWN = 8  # classes that are named, of many
-_said = set()  # by this process
+_shown = set()  # by this process
 
 
 def introduce(source: Source, split: str, stream: TextIO | None = None) -> None:
-  """Writes the summary of a data set of images, once in each process."""
+  """Writes the summary of a data set, but of points, once in each process."""
   if len(source.shape) == 1:
-    return  # of points all is known
+    return
   line = f"jaxgen: {summary(source, split)}"
-  if line not in _said:
-    _said.add(line)
+  if line not in _shown:
+    _shown.add(line)
     print(line, file=sys.stderr if stream is None else stream, flush=True)
 
 
 def summary(source: Source, split: str) -> str:
-  """Images, their size, classes by name and count, and what was left out."""
+  """Examples, their shape, classes by name and count, and what was left out."""
   shape = "x".join(map(str, source.shape))
-  parts = [f"{source.name}, {split}: {len(source):,} images of {shape}"]
-  parts += [classes(source)]
+  kind = "images" if len(source.shape) == 3 else "examples"
+  parts = [f"{source.name}, {split}: {len(source):,} {kind} of {shape}", classes(source)]
   if source.skipped:
     parts.append(
       f"{len(source.skipped):,} left out that cannot be read, such as {source.skipped[0]}"
@@ -35,7 +35,7 @@ def summary(source: Source, split: str) -> str:
 
 
 def classes(source: Source) -> str:
-  """Of a data set: "2 classes: cat (20), dog (30)"."""
+  """The classes of a data set: "2 classes: cat (20), dog (30)"."""
   count = source.classes
   if not count:
     return "no classes"
@@ -43,9 +43,9 @@ def classes(source: Source) -> str:
   head = f"{count:,} {'class' if count == 1 else 'classes'}"
   if not isinstance(source, Arrays):  # to count takes reading them all
     return f"{head}: {', '.join(names[:SHOWN])}" + ", .." * (count > SHOWN)
-  many = np.bincount(source.arrays()[1], minlength=count)
-  shown = [f"{n} ({k:,})" for n, k in zip(names, many, strict=True)]
+  counts = np.bincount(source.arrays()[1], minlength=count)
+  shown = [f"{n} ({k:,})" for n, k in zip(names, counts, strict=True)]
   if count > SHOWN:
-    head += f" of {many.min():,} to {many.max():,}"
+    head += f" of {counts.min():,} to {counts.max():,}"
     shown = [*shown[: SHOWN - 1], "..", shown[-1]]
   return f"{head}: {', '.join(shown)}"

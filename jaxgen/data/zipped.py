@@ -1,6 +1,5 @@
 """A .zip of image files, as StyleGAN2 and EDM pack data sets; dataset.json."""
 
-import dataclasses
 import functools
 import io
 import json
@@ -12,9 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
-from PIL import Image
 
-from jaxgen.data import image
 from jaxgen.data.arrayfile import check_entry, check_file, reading
 from jaxgen.data.image import SUFFIXES
 from jaxgen.errors import UserError
@@ -60,7 +57,7 @@ def is_archive(path: Path) -> bool:
 
 
 def stamps(path: Path) -> dict[str, str]:
-  """Of each entry of a .zip: what changes when it does."""
+  """For each entry of a .zip a string that changes when it does."""
   with reading(path, KIND), zipfile.ZipFile(path) as archive:
     return {e.filename: f"{e.file_size}\0{e.CRC}" for e in archive.infolist()}
 
@@ -71,29 +68,15 @@ def member(path: Path, name: str) -> IO[bytes]:
   Raises:
     ValueError, OSError, or what else a broken archive may do.
   """
-  archive, lock = _kept_open(path, os.getpid())
+  archive, lock = _opened(path, os.getpid())
   with lock:
     return io.BytesIO(archive.read(name))
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_open(path: Path, process: int) -> tuple[zipfile.ZipFile, threading.Lock]:
+def _opened(path: Path, process: int) -> tuple[zipfile.ZipFile, threading.Lock]:
   """Its directory is read once in each process, which share no place in it."""
   return zipfile.ZipFile(path), threading.Lock()
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Members:
-  """Images of a .zip, below a folder in it, by number."""
-
-  path: Path
-  base: str
-  names: Sequence[str]
-  channels: int
-
-  def __call__(self, i: int) -> Image.Image:
-    file = member(self.path, self.base + self.names[i])
-    return image.upright(file, self.channels)
 
 
 def labels_in(path: Path, names: Sequence[str], base: str = "") -> np.ndarray | None:
@@ -113,7 +96,7 @@ def labels_in(path: Path, names: Sequence[str], base: str = "") -> np.ndarray | 
 
 
 def labels_of(text: str | bytes, names: Sequence[str], what: str) -> np.ndarray | None:
-  """Labels int32 [N] of images by name, as a dataset.json says them.
+  """Labels int32 [N] of images by name, by the text of a dataset.json.
 
   That is {"labels": [["00000/img00000000.png", 6], ..]}; null: there are none.
 
@@ -122,18 +105,16 @@ def labels_of(text: str | bytes, names: Sequence[str], what: str) -> np.ndarray 
   """
   try:
     pairs = json.loads(text)["labels"]
-    known = None if pairs is None else {k: v for k, v in pairs if type(v) is int and 0 <= v < 2**31}
-    bad = pairs is not None and len(known) != len(pairs)
+    if pairs is None:
+      return None
+    labels = {name: y for name, y in pairs if type(y) is int and 0 <= y < 2**31}
+    if len(labels) < len(pairs):
+      raise ValueError
   except (ValueError, KeyError, TypeError, RecursionError):
-    bad = True
-  if bad:
     raise UserError(
       f'{what} is not {{"labels": [["name.png", 3], ..]}}, with a whole number'
       " for each image, or null"
-    )
-  if known is None:
-    return None
-  for name in names:
-    if name not in known:
-      raise UserError(f"{what} has no label of {name}")
-  return np.array([known[name] for name in names], np.int32)
+    ) from None
+  if missing := [name for name in names if name not in labels]:
+    raise UserError(f"{what} has no label of {missing[0]}")
+  return np.array([labels[name] for name in names], np.int32)

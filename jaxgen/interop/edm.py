@@ -6,7 +6,7 @@ older one of ADM's (`split_first=False`).
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -62,35 +62,35 @@ def as_adm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
       "this is no pickle of EDM's DhariwalUNet, the one network of EDM's that is known here"
     )
   places = places_of(tensors)
-  made = {}
+  weights = {}
   for name, tensor in tensors.items():
-    found = BLOCK.fullmatch(name)
-    if found is None:
+    match = BLOCK.fullmatch(name)
+    if match is None:
       layer, _, leaf = name.rpartition(".")
       if layer not in OUTER:
         raise UserError(f"EDM's {plain(name)} has no place in ADM's network")
       if layer == "map_label":
-        tensor = changed(tensor, tensor.shape[::-1], np.transpose)
-      made[f"{OUTER[layer]}.{leaf}"] = tensor
+        tensor = tensor.map(np.transpose, tensor.shape[::-1])
+      weights[f"{OUTER[layer]}.{leaf}"] = tensor
       continue
-    block, kind, rest = found.groups()
-    place, beside = places[block]
-    layer, _, leaf = rest.rpartition(".")
+    block, kind, inner = match.groups()
+    place, attention_place = places[block]
+    layer, _, leaf = inner.rpartition(".")
     if layer in ATTENTION:
-      made[f"{beside}.{ATTENTION[layer]}.{leaf}"] = attention(layer, tensor)
+      weights[f"{attention_place}.{ATTENTION[layer]}.{leaf}"] = attention(layer, tensor)
     elif kind != "conv" and layer not in LAYERS:
       raise UserError(f"EDM's {plain(name)} has no place in ADM's network")
     else:
       stem = "" if kind == "conv" else f".{LAYERS[layer]}"
-      made[f"{place}{stem}.{leaf}"] = tensor
-  return made
+      weights[f"{place}{stem}.{leaf}"] = tensor
+  return weights
 
 
 def places_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
   """Blocks in their order -> ADM's places of block and attention."""
-  found = [BLOCK.fullmatch(name) for name in tensors]
-  blocks = dict.fromkeys((m[1], m[2]) for m in found if m)
-  attends = {m[1] for m in found if m and m[3].startswith("qkv.")}
+  matches = [m for m in map(BLOCK.fullmatch, tensors) if m]
+  blocks = dict.fromkeys((m[1], m[2]) for m in matches)
+  attends = {m[1] for m in matches if m[3].startswith("qkv.")}
   places, down, up, last = {}, 0, 0, ""
   for block, kind in blocks:
     if block.startswith("enc."):
@@ -123,11 +123,4 @@ def attention(layer: str, tensor: Tensor) -> Tensor:
     heads = shape[0] // 3 // HEAD
     return x.reshape(heads, HEAD, 3, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
-  return changed(tensor, shape, values)
-
-
-def changed(
-  tensor: Tensor, shape: tuple[int, ...], how: Callable[[np.ndarray], np.ndarray]
-) -> Tensor:
-  """The same by a function of its values."""
-  return Tensor(shape, tensor.dtype, lambda: how(tensor.read()))
+  return tensor.map(values, shape)

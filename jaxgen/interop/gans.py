@@ -16,8 +16,8 @@ from jaxgen.interop import biggan_names, names, stylegan2_names
 from jaxgen.interop.pickles import plain
 from jaxgen.interop.tensors import Tensor
 
-Sets = Mapping[str, Mapping[str, Tensor]]  # of tensors, by where they are
-GROUP = {"gen": "gen", "ema": "gen", "disc": "disc"}  # of which part
+Sets = Mapping[str, Mapping[str, Tensor]]  # by where they are in a file
+GROUP = {"gen": "gen", "ema": "gen", "disc": "disc"}  # of each part
 
 
 class Layout(NamedTuple):
@@ -28,22 +28,23 @@ class Layout(NamedTuple):
     sets: "gen", "ema" and "disc" -> where their tensors are. Where the
       generator's are "", a file is one network, and "disc" another file.
     entries: (group, its collections) -> the table of names.
-    rest: Tensors -> those that are weights.
-    more: (group, their names) -> what a file of theirs holds beside weights.
+    incoming: Tensors -> those that are weights, as the table has them.
+    outgoing: The reverse.
+    extras: (group, their names) -> what a file of theirs holds beside weights.
     root: Names that lie beside the sets; a file may lack them.
     write: Whether files like theirs are written.
-    last: Weights by their names -> what is written.
-    check: Of a config's generator; UserError if weights would mean another.
+    check: Raises a UserError of a config's generator that would read the
+      weights otherwise.
   """
 
   nets: str
   sets: Mapping[str, str]
   entries: Callable[[str, Mapping[str, Any]], list[names.Entry]]
-  rest: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
-  more: Callable[[str, set[str]], dict[str, Tensor]] = lambda group, names: {}
+  incoming: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+  outgoing: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+  extras: Callable[[str, set[str]], dict[str, Tensor]] = lambda group, names: {}
   root: tuple[str, ...] = ()
   write: bool = True
-  last: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
   check: Callable[[Mapping[str, Any]], None] = lambda gen: None
 
 
@@ -53,8 +54,8 @@ GANS = {
     {"gen": "g", "ema": "g_ema", "disc": "d"},
     stylegan2_names.port_entries,
     stylegan2_names.without_filters,
-    stylegan2_names.port_filters,
-    ("latent_avg",),
+    extras=stylegan2_names.port_filters,
+    root=("latent_avg",),
   ),
   "nvlabs": Layout(
     "nets.stylegan2.",
@@ -68,14 +69,14 @@ GANS = {
     {"ema": "", "disc": "disc"},
     biggan_names.entries,
     biggan_names.incoming,
-    last=biggan_names.outgoing,
+    biggan_names.outgoing,
   ),
   "biggan_hub": Layout(
     "nets.biggan_deep.",
     {"ema": ""},
     biggan_names.hub_entries,
     biggan_names.hub_incoming,
-    last=biggan_names.hub_outgoing,
+    biggan_names.hub_outgoing,
     check=biggan_names.hub_check,
   ),
 }
@@ -83,58 +84,56 @@ GANS = {
 
 def take(
   sets: Sets,
-  groups: Mapping[str, Mapping[str, Any]],
+  groups: Mapping[str, names.Tree],
   source: str,
-  seen: Callable[[int, int], None] = lambda n, total: None,
+  progress: names.Progress = lambda n, total: None,
 ) -> dict[str, dict[str, Any]]:
   """ "gen", "ema" and "disc", as far as they are there -> our collections.
 
   Args:
-    sets: Of tensors, see `files.sets`.
+    sets: Sets of tensors, see `tensor_files.sets`.
     groups: "gen" and "disc" -> collections of anything with a shape.
     source: A key of GANS.
-    seen: Told how many weights were read, of how many.
+    progress: Called after each weight.
 
   Raises:
     UserError: There is no generator, or names or shapes do not match.
   """
-  how, made = GANS[source], {}
-  there = {part: at for part, at in how.sets.items() if at in sets}
-  if not there.keys() & {"gen", "ema"}:
+  how, tables = GANS[source], {}
+  parts = {part: at for part, at in how.sets.items() if at in sets}
+  if not parts.keys() & {"gen", "ema"}:
     raise UserError(
       f"this file holds no generator: want {' or '.join(how.sets.values())}, "
       f"found {', '.join(plain(k) or '.' for k in sets) or 'nothing'}"
     )
-  tables, done = {}, 0
-  for part, at in there.items():
-    tensors = how.rest(sets[at])
+  for part, at in parts.items():
+    tensors = how.incoming(sets[at])
     table = how.entries(GROUP[part], groups[GROUP[part]])
     for name in (n for n in how.root if any(e.theirs == (n,) for e in table)):
       if name in sets.get("", {}):
-        tensors[name] = flattened(sets[""][name])
+        tensors[name] = squeezed(sets[""][name])
       else:
         table = [e for e in table if e.theirs != (name,)]
     tables[part] = table, tensors
-  total = sum(len(table) for table, _ in tables.values())
+  total, done, trees = sum(len(table) for table, _ in tables.values()), 0, {}
   for part, (table, tensors) in tables.items():
-    made[part] = names.fill(table, tensors, lambda n, _, done=done: seen(done + n, total))
+    trees[part] = names.fill(table, tensors, lambda n, _, done=done: progress(done + n, total))
     done += len(table)
-  return made
+  return trees
 
 
-def give(parts: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, Any]:
+def give(parts: Mapping[str, names.Tree], source: str) -> dict[str, Any]:
   """Our collections -> sets of their tensors, and what lies beside."""
-  how = GANS[source]
-  made = {}
+  how, sets = GANS[source], {}
   for part, tree in parts.items():
-    tensors = how.last(names.spell(how.entries(GROUP[part], tree), tree))
-    tensors |= how.more(GROUP[part], set(tensors))
-    made |= {k: tensors.pop(k) for k in how.root if k in tensors}
-    made[how.sets[part]] = tensors
-  return made
+    tensors = how.outgoing(names.spell(how.entries(GROUP[part], tree), tree))
+    tensors |= how.extras(GROUP[part], set(tensors))
+    sets |= {k: tensors.pop(k) for k in how.root if k in tensors}
+    sets[how.sets[part]] = tensors
+  return sets
 
 
-def flattened(tensor: Tensor) -> Tensor:
+def squeezed(tensor: Tensor) -> Tensor:
   """The same without axes of length one."""
   shape = tuple(n for n in tensor.shape if n > 1)
-  return Tensor(shape, tensor.dtype, lambda: tensor.read().reshape(shape))
+  return tensor.map(lambda x: x.reshape(shape), shape)

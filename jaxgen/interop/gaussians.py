@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.interop.pickles import Bounded, Known, Nothing, Unreadable, interpret
+from jaxgen.interop import pickles
+from jaxgen.interop.pickles import Nothing, Stub, Unreadable, is_count
 
 FLOATS, WHOLE = ("f4", "f8"), ("i4", "i8", "u4", "u8")
 
 
-class Stream(Bounded):
+class Stream(pickles.Bounded):
   """A stream whose arrays lie within the pickle."""
 
   longest = 1 << 28
 
 
-class Dtype:
+class Dtype(pickles.Buildable):
   """In the place of a numpy.dtype: of plain numbers alone."""
 
   state = tuple
@@ -39,11 +40,10 @@ class Dtype:
 
   @property
   def dtype(self) -> np.dtype:
-    """The real one."""
     return np.dtype(self.order.replace("|", "=") + self.kind)
 
 
-class Array:
+class Array(pickles.Buildable):
   """In the place of a numpy.ndarray."""
 
   state = tuple
@@ -61,7 +61,7 @@ class Array:
     if not (
       isinstance(shape, tuple)
       and len(shape) <= 2
-      and all(type(n) is int and 0 <= n < 2**31 for n in shape)
+      and all(is_count(n, 2**31) for n in shape)
       and is_of(dtype, FLOATS)
       and order in ("C", "F")
       and isinstance(data, bytes | bytearray)
@@ -85,17 +85,17 @@ def scalar(dtype: Any, data: Any) -> Any:
   return Nothing()
 
 
-NAMES = {"numpy.ndarray": Known("ndarray", None), "numpy.dtype": Known("dtype", Dtype)}
+NAMES = {"numpy.ndarray": Stub("ndarray", None), "numpy.dtype": Stub("dtype", Dtype)}
 for core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
   NAMES |= {
-    f"{core}.multiarray._reconstruct": Known("_reconstruct", Array),
-    f"{core}.multiarray.scalar": Known("scalar", scalar),
-    f"{core}.numeric._frombuffer": Known("_frombuffer", lambda *given: Array().fill(*given)),
+    f"{core}.multiarray._reconstruct": Stub("_reconstruct", Array),
+    f"{core}.multiarray.scalar": Stub("scalar", scalar),
+    f"{core}.numeric._frombuffer": Stub("_frombuffer", lambda *args: Array().fill(*args)),
   }
 
 
-def persistent(_: Any) -> Any:
-  """There is nothing outside."""
+def outside(_: Any) -> Any:
+  """Refuses persistent ids: there is nothing outside of the pickle."""
   raise Unreadable("refers to something outside of it")
 
 
@@ -107,19 +107,19 @@ def read(path: pathlib.Path) -> tuple[dict[str, dict[str, np.ndarray]], int]:
   """
   try:
     with path.open("rb") as f:
-      root = interpret(f, NAMES, persistent, Stream)
+      root = pickles.interpret(f, NAMES, outside, Stream)
   except Unreadable as e:
     raise UserError(f"{path} {e}") from e
-  found, count = {}, 0
-  if isinstance(root, dict):
-    for name, held in root.items():
-      pair = {k: held.get(k) for k in ("mu", "sigma")} if isinstance(held, dict) else {}
-      if pair and all(isinstance(v, Array) and v.values is not None for v in pair.values()):
-        found[str(name)] = {k: v.values for k, v in pair.items()}
-    count = root.get("num_images")
-  if not found:
+  root = root if isinstance(root, dict) else {}
+  statistics = {}
+  for name, value in root.items():
+    pair = {k: value.get(k) for k in ("mu", "sigma")} if isinstance(value, dict) else {}
+    if pair and all(isinstance(v, Array) and v.values is not None for v in pair.values()):
+      statistics[str(name)] = {k: v.values for k, v in pair.items()}
+  if not statistics:
     raise UserError(
       f"{path} holds no statistics, such as EDM2's: "
       '{"num_images": 50000, "fid": {"mu": .., "sigma": ..}}'
     )
-  return found, count if type(count) is int and count > 0 else 0
+  count = root.get("num_images")
+  return statistics, count if is_count(count) else 0

@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 from jaxgen.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
+DOWN = re.compile(r"input_blocks\.(\d+)\.0\.op\.weight")
 
 
 class Network(NamedTuple):
-  """What the file tells.
+  """The network of a checkpoint.
 
   Attributes:
     kind: "UNet" or "Classifier".
     net: Attributes of nets.unet.UNet or Classifier.
     attend: Levels with attention; 0 is the full resolution.
-    channels: Of images.
-    low_res: Whether it is told a lower resolution.
+    channels: Channels of images.
+    low_res: Whether its inputs include a lower resolution.
     size: Height of images, or None.
   """
 
@@ -61,9 +62,7 @@ def network(shapes: Shapes) -> Network:
   width = shapes["time_embed.0.weight"][1]
   channels, low_res = images(shapes["input_blocks.0.0.weight"][1])
   classifies = "out.2.c_proj.weight" in shapes
-  downs = sorted(
-    int(m[1]) for m in map(re.compile(r"input_blocks\.(\d+)\.0\.op\.weight").fullmatch, shapes) if m
-  )
+  downs = sorted(int(m[1]) for m in map(DOWN.fullmatch, shapes) if m)
   down = [encoder(shapes, i) for i in range(1, count(shapes, "input"))]
   if downs:
     blocks = downs[0] - 1
@@ -76,12 +75,12 @@ def network(shapes: Shapes) -> Network:
     raise ValueError(f"{len(down) + 1} blocks make no whole levels")
   mults = tuple(level[0].out / width for level in levels)
   first = levels[0][0].out
-  told = shapes["input_blocks.1.0.emb_layers.1.weight"][0]
+  embedding = shapes["input_blocks.1.0.emb_layers.1.weight"][0]
   net = dict(
     width=width,
     mults=tuple(int(m) if m == int(m) else m for m in mults),
     blocks=blocks,
-    affine=told == 2 * first,
+    affine=embedding == 2 * first,
     updown=not downs,
   )
   attend = tuple(i for i, level in enumerate(levels) if level[0].attends)
@@ -139,9 +138,8 @@ def periods(down: list[Encoder]) -> int:
   """
   fits = [b for b in range(1, len(down) + 1) if (len(down) + 1) % (b + 1) == 0 and regular(down, b)]
   if len(fits) != 1:
-    raise ValueError(
-      "its blocks could make levels of " + (" or ".join(map(str, fits)) or "no number")
-    )
+    numbers = " or ".join(map(str, fits)) or "no number"
+    raise ValueError(f"its blocks could make levels of {numbers}")
   return fits[0]
 
 

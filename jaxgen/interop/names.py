@@ -15,6 +15,9 @@ from jaxgen.interop.pickles import plain
 from jaxgen.interop.tensors import Tensor, lazy
 from jaxgen.interop.unet_names import SOURCES, Block
 
+Tree = Mapping[str, Any]  # nested dicts of arrays, or of anything with a shape
+Progress = Callable[[int, int], None]  # gets how many weights were read, of how many
+
 SHOWN = 4  # complaints of each kind that are spelt out
 BLOCK = re.compile(
   r"(time|label|in|mid|out|head|pool)(?:_(\d+|norm|conv))?"
@@ -24,19 +27,9 @@ BLOCK = re.compile(
 SIDES = ("time", "label", "in", "mid", "out", "head", "pool")
 KINDS = ("", "res", "attn", "down", "up")
 LAYERS = (
-  "",
-  "positional",
-  "norm_1",
-  "conv_1",
-  "emb",
-  "norm_2",
-  "conv_2",
-  "skip",
-  "norm",
-  "qkv",
-  "proj",
-  "conv",
-)
+  "", "positional", "norm_1", "conv_1", "emb", "norm_2", "conv_2", "skip",
+  "norm", "qkv", "proj", "conv",
+)  # fmt: skip
 LEAVES = {
   "positional": "",
   "kernel": ".weight",
@@ -51,12 +44,12 @@ class Entry(NamedTuple):
 
   Attributes:
     ours: Path in our tree, "in_1_res/conv_1/kernel".
-    shape: Of ours.
+    shape: Shape of ours.
     theirs: Names of the tensors that, one after the other along their first
       axis, are this weight; one, but for q, k and v.
     layout: Shape of each of theirs.
-    axes: Of ours, in their order; their axes of length one do not count, and
-      several of ours may be one of theirs.
+    axes: Axes of ours in their order; their axes of length one do not count,
+      and several of ours may be one of theirs.
     first: Input channels that they have before those that we have first.
   """
 
@@ -68,11 +61,42 @@ class Entry(NamedTuple):
   first: int = 0
 
 
-def entries(tree: Mapping[str, Any], source: str) -> list[Entry]:
+def entry(
+  path: str,
+  leaf: Any,
+  *theirs: str,
+  before: int = 0,
+  after: int = 0,
+  axes: tuple[int, ...] | None = None,
+  first: int = 0,
+) -> Entry:
+  """The row of one weight.
+
+  Args:
+    path: In our tree.
+    leaf: Anything with the weight's shape.
+    *theirs: Names of their tensors.
+    before: Axes of length one with which theirs begin.
+    after: Axes of length one with which they end.
+    axes: See Entry; by default kernels have their channels first there: out,
+      in; and the others are alike.
+    first: See Entry.
+  """
+  shape = tuple(leaf.shape)
+  if axes is None:
+    axes = tuple(range(len(shape)))
+    if path.endswith("kernel"):
+      axes = (*axes[:-3:-1], *axes[:-2])
+  layout = [1] * before + [shape[i] for i in axes] + [1] * after
+  layout[:1] = [n // len(theirs) for n in layout[:1]]
+  return Entry(path, shape, theirs, tuple(layout), axes, first)
+
+
+def entries(tree: Tree, source: str) -> list[Entry]:
   """The table for a tree of ours, in the order of their modules.
 
   Args:
-    tree: Nested dicts of anything with a shape.
+    tree: Our net's parameters.
     source: A key of SOURCES.
 
   Raises:
@@ -80,41 +104,33 @@ def entries(tree: Mapping[str, Any], source: str) -> list[Entry]:
   """
   how = SOURCES[source]
   leaves = flat(tree)
-  parts = {path: part(path, source) for path in leaves}
+  parts = {path: split_path(path, source) for path in leaves}
   blocks = sorted({(rank(b), b) for b, _, _ in parts.values()})
   places = how.places([b for _, b in blocks])
-  made = []
+  table = []
   for path, (block, layer, leaf) in sorted(parts.items(), key=lambda item: rank(*item[1])):
     place, names = places.get(block), how.names(block, layer)
     if place is None or names is None:
       raise UserError(f"{source} has no name for this net's {path}")
-    theirs = tuple(".".join(filter(None, (place, name))) + LEAVES[leaf] for name in names)
-    shape, first = tuple(leaves[path].shape), 0
+    theirs = [".".join(filter(None, (place, name))) + LEAVES[leaf] for name in names]
+    first = 0
     if how.low_res_first and path == "in_0/kernel":
-      first = shape[-2] - leaves["head_conv/kernel"].shape[-1]
-    made.append(
-      Entry(
-        path,
-        shape,
-        theirs,
-        layout(shape, leaf, how.ones.get(layer, 0), len(theirs)),
-        axes(leaf, len(shape)),
-        first,
-      )
-    )
-  return made
+      first = leaves[path].shape[-2] - leaves["head_conv/kernel"].shape[-1]
+    ones = how.ones.get(layer, 0) if leaf == "kernel" else 0
+    table.append(entry(path, leaves[path], *theirs, after=ones, first=first))
+  return table
 
 
-def part(path: str, source: str) -> tuple[Block, str, str]:
+def split_path(path: str, source: str) -> tuple[Block, str, str]:
   """ "in_1_res/conv_1/kernel" -> block, layer and leaf."""
-  first, *layer, leaf = path.split("/")
-  found = BLOCK.fullmatch(first)
+  block, *layer, leaf = path.split("/")
+  match = BLOCK.fullmatch(block)
   layer = "/".join(layer) or ("positional" if leaf == "positional" else "")
-  if not found or leaf not in LEAVES or layer not in LAYERS:
+  if not match or leaf not in LEAVES or layer not in LAYERS:
     raise UserError(
       f"{source} has no name for this net's {path}: is it a nets.unet.UNet or Classifier?"
     )
-  return Block(*(word or "" for word in found.groups())), layer, leaf
+  return Block(*(word or "" for word in match.groups())), layer, leaf
 
 
 def rank(block: Block, layer: str = "", leaf: str = "kernel") -> tuple:
@@ -129,95 +145,71 @@ def rank(block: Block, layer: str = "", leaf: str = "kernel") -> tuple:
   )
 
 
-def layout(shape: tuple[int, ...], leaf: str, ones: int, pieces: int) -> tuple[int, ...]:
-  """Shape of ours -> shape of each piece of theirs."""
-  if leaf == "kernel":
-    *space, n_in, n_out = shape
-    shape = (n_out, n_in, *space, *[1] * ones)
-  return (shape[0] // pieces, *shape[1:])
-
-
-def axes(leaf: str, rank: int) -> tuple[int, ...]:
-  """Kernels have their channels first: out, in; the rest is alike."""
-  order = tuple(range(rank))
-  return (*order[:-3:-1], *order[:-2]) if leaf == "kernel" else order
-
-
 def to_ours(entry: Entry, pieces: Sequence[np.ndarray]) -> np.ndarray:
   """Their tensors -> our weight."""
-  whole = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
-  whole = whole.reshape([entry.shape[i] for i in entry.axes])
-  whole = whole.transpose(np.argsort(entry.axes))
+  weight = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
+  weight = weight.reshape([entry.shape[i] for i in entry.axes])
+  weight = weight.transpose(np.argsort(entry.axes))
   if entry.first:
-    whole = np.roll(whole, -entry.first, -2)
-  return np.asarray(whole, order="C")
+    weight = np.roll(weight, -entry.first, -2)
+  return np.asarray(weight, order="C")
 
 
 def to_theirs(entry: Entry, ours: np.ndarray) -> list[np.ndarray]:
   """Our weight -> their tensors."""
   ours = np.roll(ours, entry.first, -2) if entry.first else ours
   ours = ours.transpose(entry.axes)
-  pieces = np.split(ours, len(entry.theirs)) if len(entry.theirs) > 1 else ([ours])
+  pieces = np.split(ours, len(entry.theirs)) if len(entry.theirs) > 1 else [ours]
   return [np.ascontiguousarray(p).reshape(entry.layout) for p in pieces]
 
 
 def take(
-  tensors: Mapping[str, Any],
-  tree: Mapping[str, Any],
-  source: str,
-  seen: Callable[[int, int], None] = lambda n, total: None,
+  tensors: Mapping[str, Any], tree: Tree, source: str, progress: Progress = lambda n, total: None
 ) -> dict[str, Any]:
   """Their tensors as a tree like ours, of float32.
 
   Args:
     tensors: By their names: arrays, or Tensors.
-    tree: Nested dicts of anything with a shape: what is wanted.
+    tree: Our net's parameters, or their shapes.
     source: A key of SOURCES.
-    seen: Told how many weights were read, of how many.
+    progress: Called after each weight.
 
   Raises:
     UserError: Names or shapes do not match, or values are no finite floats.
   """
   how = SOURCES[source]
-  return fill(
-    entries(tree, source),
-    {how.rename(k): v for k, v in tensors.items() if k not in how.ignored},
-    seen,
-  )
+  tensors = {how.rename(k): v for k, v in tensors.items() if k not in how.ignored}
+  return fill(entries(tree, source), tensors, progress)
 
 
 def fill(
-  table: Sequence[Entry],
-  tensors: Mapping[str, Any],
-  seen: Callable[[int, int], None] = lambda n, total: None,
+  table: Sequence[Entry], tensors: Mapping[str, Any], progress: Progress = lambda n, total: None
 ) -> dict[str, Any]:
   """Their tensors as a tree like ours; see `take`."""
   tensors = {k: v if isinstance(v, Tensor) else lazy(np.asarray(v)) for k, v in tensors.items()}
-  check(table, tensors)
-  made = {}
-  for i, entry in enumerate(table):
+  check_table(table, tensors)
+  leaves = {}
+  for i, entry in enumerate(table, 1):
     pieces = [floats(name, tensors[name].read()) for name in entry.theirs]
-    made[entry.ours] = to_ours(entry, pieces)
-    seen(i + 1, len(table))
-  return nested(made)
+    leaves[entry.ours] = to_ours(entry, pieces)
+    progress(i, len(table))
+  return nested(leaves)
 
 
-def give(tree: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def give(tree: Tree, source: str) -> dict[str, Tensor]:
   """Our weights as their tensors; a weight is converted when it is read."""
   return spell(entries(tree, source), tree)
 
 
-def spell(table: Sequence[Entry], tree: Mapping[str, Any]) -> dict[str, Tensor]:
+def spell(table: Sequence[Entry], tree: Tree) -> dict[str, Tensor]:
   """Our weights by a table, as `give` gives them."""
-  leaves, made = flat(tree), {}
+  leaves, tensors = flat(tree), {}
   for entry in table:
+    leaf = leaves[entry.ours]
     for i, name in enumerate(entry.theirs):
-
-      def read(entry=entry, i=i):
-        return to_theirs(entry, np.asarray(leaves[entry.ours]))[i]
-
-      made[name] = Tensor(entry.layout, np.dtype(leaves[entry.ours].dtype), read)
-  return made
+      read = lambda entry=entry, leaf=leaf, i=i: to_theirs(entry, np.asarray(leaf))[i]
+      tensors[name] = Tensor(entry.layout, np.dtype(leaf.dtype), read)
+  return tensors
 
 
 def floats(name: str, values: np.ndarray) -> np.ndarray:
@@ -230,43 +222,42 @@ def floats(name: str, values: np.ndarray) -> np.ndarray:
   return values
 
 
-def check(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> None:
+def check_table(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> None:
   """UserError unless exactly the table's tensors are there.
 
   It counts what is wrong by kind, and shows the first few.
   """
-  wanted = {name: e.layout for e in table for name in e.theirs}
+  shapes = {name: e.layout for e in table for name in e.theirs}
   kinds = {
     "of another shape": [
       f"{plain(n)}: file has {list(tensors[n].shape)}, config wants {list(shape)}"
-      for n, shape in wanted.items()
+      for n, shape in shapes.items()
       if n in tensors and tuple(tensors[n].shape) != shape
     ],
-    "not in the file": [n for n in wanted if n not in tensors],
-    "not in the config's net": [plain(n) for n in tensors if n not in wanted],
+    "not in the file": [n for n in shapes if n not in tensors],
+    "not in the config's net": [plain(n) for n in tensors if n not in shapes],
   }
   wrong = [
-    f"{len(names)} {kind} ({', '.join(names[:SHOWN])}" + (", ..)" if len(names) > SHOWN else ")")
+    f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', ..' if len(names) > SHOWN else ''})"
     for kind, names in kinds.items()
     if names
   ]
   if wrong:
     raise UserError(
-      f"file and config do not match: of {len(wanted)} tensors "
-      "that the config wants and "
-      f"{len(tensors)} in the file, " + "; ".join(wrong)
+      f"file and config do not match: of {len(shapes)} tensors that the config wants and "
+      f"{len(tensors)} in the file, {'; '.join(wrong)}"
     )
 
 
-def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flat(tree: Tree, above: str = "") -> dict[str, Any]:
   """Nested dicts -> {"a/b": leaf}."""
-  found = {}
+  leaves = {}
   for key, value in tree.items():
     if isinstance(value, Mapping):
-      found |= flat(value, f"{above}{key}/")
+      leaves |= flat(value, f"{above}{key}/")
     else:
-      found[above + key] = value
-  return found
+      leaves[above + key] = value
+  return leaves
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:

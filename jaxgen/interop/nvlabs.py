@@ -11,8 +11,8 @@ import io
 import pathlib
 from typing import Any, BinaryIO, NamedTuple
 
-from jaxgen.interop import torchfile
-from jaxgen.interop.pickles import Bounded, Budget, Known, Nothing, Unreadable, guarded, interpret
+from jaxgen.interop import pickles, torchfile
+from jaxgen.interop.pickles import Nothing, Stub, Unreadable, guarded
 from jaxgen.interop.torchfile import MAGIC, Place, Storage, View
 
 LARGE = 1 << 20  # bytes that are not read at once
@@ -20,19 +20,20 @@ WORD = 64  # bytes that cannot be a file
 MOST, LONGEST_NAME = 100_000, 500  # tensors of a module, letters of a name
 
 
-class Module(dict):
+class Module(dict, pickles.Buildable):
   """A torch.nn.Module, as its tensors and those of all below it, by name."""
 
-  def build(self, attributes: dict) -> None:
-    """Takes a module's __dict__."""
+  state = dict
+
+  def build(self, state: dict) -> None:
     for kind in ("_parameters", "_buffers"):
-      self.take({str(k): v for k, v in branch(attributes, kind).items() if isinstance(v, View)})
-    for name, child in branch(attributes, "_modules").items():
+      self.take({str(k): v for k, v in branch(state, kind).items() if isinstance(v, View)})
+    for name, child in branch(state, "_modules").items():
       if isinstance(child, Module):
         self.take({f"{name}.{k}": v for k, v in child.items()})
 
   def take(self, tensors: dict[str, View]) -> None:
-    """Some more, but no more than any network has."""
+    """Adds some, but no more than any network has."""
     self.update(tensors)
     if len(self) > MOST or any(len(k) > LONGEST_NAME for k in tensors):
       raise Unreadable("holds a larger module than any network is")
@@ -54,7 +55,7 @@ class Stretch(NamedTuple):
     return self.length
 
 
-class Stream(Bounded):
+class Stream(pickles.Bounded):
   """A stream that does not read what is large."""
 
   longest = 1 << 28
@@ -87,24 +88,19 @@ class Part(io.RawIOBase):
     self.f, self.offset, self.size, self.at = f, offset, size, 0
 
   def readable(self) -> bool:
-    """Yes."""
     return True
 
   def seekable(self) -> bool:
-    """Yes."""
     return True
 
   def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-    """As files do it."""
     self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
     return self.at
 
   def tell(self) -> int:
-    """As files do it."""
     return self.at
 
   def readinto(self, buffer: memoryview) -> int:
-    """As files do it."""
     self.f.seek(self.offset + self.at)
     data = self.f.read(max(min(len(buffer), self.size - self.at), 0))
     buffer[: len(data)] = data
@@ -118,7 +114,7 @@ def read(path: pathlib.Path) -> tuple[Any, dict[str, Place]]:
   Raises:
     Unreadable: It is damaged, or not made of plain data, tensors and modules.
   """
-  places, loads, budget = {}, {}, Budget()
+  places, loads, budget = {}, {}, pickles.Budget()
   with path.open("rb") as f, guarded():
 
     def load(data: Any) -> Storage:
@@ -128,16 +124,16 @@ def read(path: pathlib.Path) -> tuple[Any, dict[str, Place]]:
         return loads[data.offset]
       at = f.tell()
       part = io.BufferedReader(Part(f, data.offset, len(data)))
-      stored, found = torchfile.read_legacy(part, budget)
+      storage, inner = torchfile.read_legacy(part, budget)
       f.seek(at)
-      if not isinstance(stored, Storage) or stored.key not in found:
+      if not isinstance(storage, Storage) or storage.key not in inner:
         raise ValueError("storage without its values")
-      place, key = found[stored.key], f"{data.offset}/{stored.key}"
+      place, key = inner[storage.key], f"{data.offset}/{storage.key}"
       places[key] = place._replace(offset=place.offset + data.offset)
-      return loads.setdefault(data.offset, stored._replace(key=key))
+      return loads.setdefault(data.offset, storage._replace(key=key))
 
-    names = NAMES | {"torch.storage._load_from_bytes": Known("storage", load)}
-    root = interpret(f, names, outside, Stream, budget)
+    names = NAMES | {"torch.storage._load_from_bytes": Stub("storage", load)}
+    root = pickles.interpret(f, names, outside, Stream, budget)
     if type(root) is not int or root != MAGIC:
       return root, places
   return torchfile.read(path)
@@ -148,19 +144,19 @@ def outside(identity: Any) -> Any:
   raise ValueError("persistent id in a pickle by itself")
 
 
-def persistent(meta: Any) -> Module:
+def reconstruct(meta: Any) -> Module:
   """In the place of _reconstruct_persistent_obj: its state, not its source."""
   if not isinstance(meta, dict):
     raise TypeError(f"module of {type(meta).__name__}")
-  made = Module()
-  made.build(branch(meta, "state"))
-  return made
+  module = Module()
+  module.build(branch(meta, "state"))
+  return module
 
 
 def branch(tree: dict, name: str) -> dict:
-  """What stands there, if it is a dict."""
-  found = tree.get(name)
-  return found if isinstance(found, dict) else {}
+  """The dict of that name; {} if there is none."""
+  value = tree.get(name)
+  return value if isinstance(value, dict) else {}
 
 
 def nothing(*_: Any) -> Nothing:
@@ -169,13 +165,13 @@ def nothing(*_: Any) -> Nothing:
 
 
 NAMES = torchfile.NAMES | {
-  "torch_utils.persistence._reconstruct_persistent_obj": Known("module", persistent),
+  "torch_utils.persistence._reconstruct_persistent_obj": Stub("module", reconstruct),
   **{
-    f"torch.nn.modules.container.{name}": Known(name, lambda: Module())
+    f"torch.nn.modules.container.{name}": Stub(name, lambda: Module())
     for name in ("ModuleDict", "ModuleList", "Sequential")
   },
-  "dnnlib.util.EasyDict": Known("EasyDict", torchfile.ordered),
-  "numpy.dtype": Known("dtype", nothing),
-  **{f"numpy.{core}.multiarray.scalar": Known("scalar", nothing) for core in ("core", "_core")},
-  **{f"{module}.set": Known("set", nothing) for module in ("builtins", "__builtin__")},
+  "dnnlib.util.EasyDict": Stub("EasyDict", torchfile.ordered),
+  "numpy.dtype": Stub("dtype", nothing),
+  **{f"numpy.{core}.multiarray.scalar": Stub("scalar", nothing) for core in ("core", "_core")},
+  **{f"{module}.set": Stub("set", nothing) for module in ("builtins", "__builtin__")},
 }

@@ -5,32 +5,28 @@ The port (rosinality/stylegan2-pytorch) counts layers instead.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.interop.names import Entry, axes, flat
+from jaxgen.interop.names import Entry, Tree, entry, flat
 from jaxgen.interop.pickles import plain
 from jaxgen.interop.tensors import Tensor, lazy
 
-Tree = Mapping[str, Any]
 TAPS = np.float32([1, 3, 3, 1])
 FILTER = np.outer(TAPS, TAPS) / TAPS.sum() ** 2
+CONST = (2, 0, 1)  # axes of the constant that synthesis begins with
+# Axes of length one (before, after) of the port's tensors.
+ONES = {"noise_const": (2, 0), "const": (1, 0), "noise_strength": (1, 0)}
 
 
 def entries(group: str, tree: Tree) -> list[Entry]:
   """The reference's names for the collections of a group."""
   del group
-  return [entry(path, leaf, reference(path)) for path, leaf in flat(tree).items()]
-
-
-def entry(path: str, leaf: Any, name: str, before: int = 0, after: int = 0) -> Entry:
-  """One weight; theirs may have axes of length one `before` and `after`."""
-  shape, last = tuple(leaf.shape), path.rpartition("/")[2]
-  order = (2, 0, 1) if last == "const" else axes(last, len(shape))
-  layout = (*[1] * before, *(shape[i] for i in order), *[1] * after)
-  return Entry(path, shape, (name,), layout, order)
+  return [
+    entry(path, leaf, reference(path), axes=CONST if path.endswith("/const") else None)
+    for path, leaf in flat(tree).items()
+  ]
 
 
 def reference(path: str) -> str:
@@ -51,34 +47,35 @@ def port_entries(group: str, tree: Tree) -> list[Entry]:
     if p.startswith(("params/b", "params/synthesis_b"))
   ]
   levels = max(sizes, default=4).bit_length() - 1
-  made = []
+  table = []
   for path, leaf in leaves.items():
     last = path.rpartition("/")[2]
     name = "latent_avg" if last == "w_avg" else rename(*path.split("/")[1:], levels=levels)
-    ones = {"noise_const": (2, 0), "const": (1, 0), "noise_strength": (1, 0)}
+    before, after = ONES.get(last, (0, 0))
     if group == "gen" and last == "kernel" and len(leaf.shape) == 4:
-      ones[last] = (1, 0)
+      before = 1
     if path.endswith("torgb/bias"):
-      ones[last] = (1, 2)
-    made.append(entry(path, leaf, name, *ones.get(last, (0, 0))))
+      before, after = 1, 2
+    axes = CONST if last == "const" else None
+    table.append(entry(path, leaf, name, before=before, after=after, axes=axes))
   if group == "disc" and not any("/skip/" in path for path in leaves):
     raise UserError('stylegan2 has residual discriminators alone: arch="resnet"')
-  return made
+  return table
 
 
 def nameless(*path: str) -> UserError:
-  """What the port does not have."""
+  """The error for what the port does not have."""
   return UserError(
     f"stylegan2 has no name for this net's {'/'.join(path)}: it has no labels, and one architecture"
   )
 
 
 def port_gen(*path: str, levels: int) -> str:
-  """Of the generator."""
+  """The port's name of a generator's weight."""
   del levels
-  block, layer, *rest = path
+  block, layer, *inner = path
   if block == "mapping" and layer.startswith("fc"):
-    word = "weight" if rest == ["kernel"] else rest[0]
+    word = "weight" if inner == ["kernel"] else inner[0]
     return f"style.{int(layer[2:]) + 1}.{word}"
   if layer == "const":
     return "input.input"
@@ -86,15 +83,12 @@ def port_gen(*path: str, levels: int) -> str:
     raise nameless(*path)
   level = int(block.removeprefix("synthesis_b")).bit_length() - 4  # b8: 0
   number = 2 * level + int(layer == "conv1")  # conv1 of b4: -1
-  if rest == ["noise_const"]:
+  if inner == ["noise_const"]:
     return f"noises.noise_{number + 1}"
-  stem = (
-    ("to_rgb1" if level < 0 else f"to_rgbs.{level}")
-    if (layer == "torgb")
-    else "conv1"
-    if level < 0
-    else f"convs.{number}"
-  )
+  if layer == "torgb":
+    stem = "to_rgb1" if level < 0 else f"to_rgbs.{level}"
+  else:
+    stem = "conv1" if level < 0 else f"convs.{number}"
   ends = {
     "kernel": "conv.weight",
     "affine/kernel": "conv.modulation.weight",
@@ -102,11 +96,11 @@ def port_gen(*path: str, levels: int) -> str:
     "noise_strength": "noise.weight",
     "bias": "bias" if layer == "torgb" else "activate.bias",
   }
-  return f"{stem}.{ends['/'.join(rest)]}"
+  return f"{stem}.{ends['/'.join(inner)]}"
 
 
 def port_disc(*path: str, levels: int) -> str:
-  """Of the discriminator, whose image has height 2^levels."""
+  """The port's name of a weight, for images of height 2^levels."""
   block, layer, leaf = path
   stems = {"conv": "final_conv", "fc": "final_linear.0", "out": "final_linear.1"}
   word = "weight" if leaf == "kernel" else leaf
@@ -127,35 +121,30 @@ def port_disc(*path: str, levels: int) -> str:
 
 def port_filters(group: str, names: set[str]) -> dict[str, Tensor]:
   """The filters that the port saves, too."""
-  made = {}
+  filters = {}
   for name in names:
     stem, _, end = name.rpartition(".")
     if group == "gen" and end == "weight" and stem.endswith(".conv"):
       layer, number, _ = (*stem.split("."), "")[:3]
       if layer == "to_rgbs":
-        made[f"{layer}.{number}.upsample.kernel"] = lazy(4 * FILTER)
+        filters[f"{layer}.{number}.upsample.kernel"] = lazy(4 * FILTER)
       elif layer == "convs" and int(number) % 2 == 0:
-        made[f"{stem}.blur.kernel"] = lazy(4 * FILTER)
+        filters[f"{stem}.blur.kernel"] = lazy(4 * FILTER)
     elif group == "disc" and stem.endswith(("conv2.1", "skip.1")):
-      made[f"{stem[:-1]}0.kernel"] = lazy(FILTER)
-  return made
+      filters[f"{stem[:-1]}0.kernel"] = lazy(FILTER)
+  return filters
 
 
 def without_filters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
   """All but the filters, which must be the usual ones."""
-  rest = {}
+  weights = {}
   for name, tensor in tensors.items():
     if not name.endswith((".resample_filter", ".kernel")):
-      rest[name] = tensor
+      weights[name] = tensor
       continue
-    values = (
-      tensor.read().astype(np.float32)
-      if (tensor.shape == FILTER.shape)
-      else np.zeros(1, np.float32)
-    )
-    total = values.sum()
-    if total not in (1, 4) or not np.array_equal(values, total * FILTER):
+    values = tensor.read().astype(np.float32) if tensor.shape == FILTER.shape else np.zeros(1)
+    if not any(np.array_equal(values, scale * FILTER) for scale in (1, 4)):
       raise UserError(
         f"{plain(name)} is another filter than [1, 3, 3, 1]: such nets are not imported"
       )
-  return rest
+  return weights

@@ -1,13 +1,13 @@
 """Files of tensors by name, PyTorch's and safetensors, without their code."""
 
 import collections
-import functools
+import contextlib
 import hashlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (numpy then knows bfloat16)
@@ -17,7 +17,7 @@ import safetensors.numpy
 from jaxgen.errors import UserError
 from jaxgen.files import atomic
 from jaxgen.interop import nvlabs, torchfile, torchwrite
-from jaxgen.interop.pickles import LONGEST, Unreadable, guarded, plain
+from jaxgen.interop.pickles import LONGEST, Unreadable, guarded, is_count, plain
 from jaxgen.interop.tensors import Tensor
 
 DEEPEST, MOST = 16, 1_000_000  # containers within each other; things in all
@@ -25,17 +25,9 @@ LETTERS = 1 << 25  # of the names of sets, in all
 PREFIXES = ("module.", "_orig_mod.")  # of data-parallel, of compiled modules
 SUFFIXES = {".pt": "torch", ".pth": "torch", ".bin": "torch", ".safetensors": "safetensors"}
 TYPES = {
-  "F64": "f8",
-  "F32": "f4",
-  "F16": "f2",
-  "BF16": "bfloat16",
-  "I64": "i8",
-  "I32": "i4",
-  "I16": "i2",
-  "I8": "i1",
-  "U8": "u1",
-  "BOOL": "?",
-}
+  "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bfloat16", "I64": "i8",
+  "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
 STRANGERS = {  # how files begin that people take for checkpoints
   b"version https://git-lfs": "points to a file in git-lfs: fetch that one",
   b"<": "is a web page: the download went wrong",
@@ -72,96 +64,99 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
   path = pathlib.Path(name)
   if not path.is_file():
     raise UserError(f"there is no file {path}")
-  try:
+  with about(path):
     with path.open("rb") as f:
       head = f.read(300)
     if is_safetensors(head):
-      return {"": without_prefix(told(path, from_safetensors(path)))}
-    for begin, why in STRANGERS.items():
-      if head.lstrip().startswith(begin):
-        raise Unreadable(why)
-    if not head.startswith((b"PK\3\4", b"\x80")):
-      tar = head[257:262] == b"ustar"
-      raise Unreadable(
-        "is a tar file: load it with PyTorch and save it anew"
-        if tar
-        else "is empty"
-        if not head
-        else "is no file of PyTorch or safetensors"
-      )
-    alone = path.suffix == ".pkl" and head.startswith(b"\x80")
-    form = nvlabs if alone else torchfile
-    root, places = form.read(path)
-    with guarded():
-      found = {k: torchfile.tensors(path, views, places) for k, views in groups(root).items()}
-  except Unreadable as e:
-    raise UserError(f"{path} {e}") from e
-  return {at: without_prefix(told(path, one)) for at, one in found.items()}
+      tensor_sets = {"": from_safetensors(path)}
+    else:
+      check_head(head)
+      alone = path.suffix == ".pkl" and head.startswith(b"\x80")
+      root, places = (nvlabs if alone else torchfile).read(path)
+      tensor_sets = {k: torchfile.tensors(path, views, places) for k, views in groups(root).items()}
+
+  def checked(tensor: Tensor) -> Tensor:
+    def read():
+      with about(path):
+        return tensor.read()
+
+    return tensor._replace(read=read)
+
+  return {
+    at: without_prefix({k: checked(t) for k, t in tensors.items()})
+    for at, tensors in tensor_sets.items()
+  }
 
 
-def told(path: pathlib.Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-  """The same, whose damages are UserErrors about the file."""
-  return {k: t._replace(read=functools.partial(tell, path, t)) for k, t in tensors.items()}
-
-
-def tell(path: pathlib.Path, tensor: Tensor) -> np.ndarray:
-  """Its values; UserError if they are damaged."""
+@contextlib.contextmanager
+def about(path: pathlib.Path) -> Iterator[None]:
+  """Within, what is damaged is a UserError about the file."""
   try:
     with guarded():
-      return tensor.read()
+      yield
   except Unreadable as e:
     raise UserError(f"{path} {e}") from e
+
+
+def check_head(head: bytes) -> None:
+  """Unreadable unless it is how a file of PyTorch begins."""
+  for begin, why in STRANGERS.items():
+    if head.lstrip().startswith(begin):
+      raise Unreadable(why)
+  if not head:
+    raise Unreadable("is empty")
+  if head[257:262] == b"ustar":
+    raise Unreadable("is a tar file: load it with PyTorch and save it anew")
+  if not head.startswith((b"PK\3\4", b"\x80")):
+    raise Unreadable("is no file of PyTorch or safetensors")
 
 
 def groups(root: Any) -> dict[str, dict[str, torchfile.View]]:
   """All sets of tensors in plain data, by where they are: "", "ema", ..."""
-  found, todo, met, letters = {}, collections.deque(), 0, 0
+  views, queue, things, letters = {}, collections.deque(), 0, 0
   if isinstance(root, dict | list | tuple):
-    todo.append(((), root))
-  while todo:
-    path, node = todo.popleft()
+    queue.append(((), root))
+  while queue:
+    path, node = queue.popleft()
     if len(path) > DEEPEST:
       raise Unreadable("nests deeper than any checkpoint does")
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for k, v in items:
-      met += 1
-      if met > MOST:
+    for k, v in node.items() if isinstance(node, dict) else enumerate(node):
+      things += 1
+      if things > MOST:
         raise Unreadable(f"holds more than {MOST} things")
       if isinstance(v, torchfile.View):
         at = "/".join(path)
-        if at not in found:
-          letters += len(at)
-          if letters > LETTERS:
-            raise Unreadable("holds more sets of tensors than any checkpoint")
-        found.setdefault(at, {})[str(k)] = v
+        letters += 0 if at in views else len(at)
+        if letters > LETTERS:
+          raise Unreadable("holds more sets of tensors than any checkpoint")
+        views.setdefault(at, {})[str(k)] = v
       elif type(v) in (tuple, list) or isinstance(v, dict):
-        todo.append(((*path, str(k)), v))
-  return found
+        queue.append(((*path, str(k)), v))
+  return views
 
 
-def select(path: pathlib.Path, found: Mapping[str, Any], key: str | None) -> Any:
-  """The set that was asked for, or that it must be."""
-  if not found:
+def select(path: pathlib.Path, tensor_sets: Mapping[str, Any], key: str | None) -> Any:
+  """The set of that key; without one, the only one of size."""
+  if not tensor_sets:
     raise UserError(f"{path} holds no tensors by name: save a state_dict")
   if key is not None:
-    if key.strip("./") not in found:
-      raise UserError(f"{path} holds no tensors under --key={key}; " + there_are(found))
-    return found[key.strip("./")]
+    if key.strip("./") not in tensor_sets:
+      raise UserError(f"{path} holds no tensors under --key={key}; {list_sets(tensor_sets)}")
+    return tensor_sets[key.strip("./")]
   # What an optimiser holds for each tensor is many sets, but all small.
-  large = max(map(len, found.values()))
-  chosen = [k for k in found if 2 * len(found[k]) > large]
-  if len(chosen) > 1:
+  most = max(map(len, tensor_sets.values()))
+  large = {k: tensors for k, tensors in tensor_sets.items() if 2 * len(tensors) > most}
+  if len(large) > 1:
     raise UserError(
-      f"{path} holds several sets of tensors: choose one with "
-      f"--key; {there_are({k: found[k] for k in chosen})}"
+      f"{path} holds several sets of tensors: choose one with --key; {list_sets(large)}"
     )
-  return found[chosen[0]]
+  return next(iter(large.values()))
 
 
-def there_are(found: Mapping[str, Any]) -> str:
-  """The largest sets by name."""
-  order = sorted(found, key=lambda k: -len(found[k]))[:8]
-  return "there are " + ", ".join(f"{plain(k) or '.'} ({len(found[k])} tensors)" for k in order)
+def list_sets(tensor_sets: Mapping[str, Any]) -> str:
+  """Names and sizes of the largest."""
+  order = sorted(tensor_sets.items(), key=lambda item: -len(item[1]))[:8]
+  return "there are " + ", ".join(f"{plain(k) or '.'} ({len(t)} tensors)" for k, t in order)
 
 
 def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -183,37 +178,38 @@ def from_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     length = int.from_bytes(f.read(8), "little")
     if length > LONGEST:
       raise Unreadable(f"has an index of more than {LONGEST >> 20} MB")
-    index = json.loads(f.read(length).decode(), object_pairs_hook=once)
+    index = json.loads(f.read(length).decode(), object_pairs_hook=unique)
     size = os.fstat(f.fileno()).st_size - 8 - length
     index.pop("__metadata__", None)
-    at, found = 0, {}
-    for name, said in sorted(index.items(), key=lambda i: i[1]["data_offsets"]):
-      found[name], start, at = part(path, name, said, 8 + length), at, (said["data_offsets"][1])
-      if said["data_offsets"][0] != start:
+    at = 0
+    for name, info in sorted(index.items(), key=lambda item: item[1]["data_offsets"]):
+      start, end = info["data_offsets"]
+      if start != at:
         raise ValueError(f"{plain(name)} begins elsewhere than it should")
-  if at != size:
-    raise Unreadable(f"is damaged or cut short: it has {size} bytes of values, and says {at}")
-  return {name: found[name] for name in index}
+      at = end
+    if at != size:
+      raise Unreadable(f"is damaged or cut short: it has {size} bytes of values, and says {at}")
+    return {name: part(path, name, info, 8 + length) for name, info in index.items()}
 
 
-def once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
   """A dict; ValueError if a key comes twice."""
-  if len(found := dict(items)) < len(items):
+  if len(mapping := dict(items)) < len(items):
     raise ValueError("one name for two tensors")
-  return found
+  return mapping
 
 
-def part(path: pathlib.Path, name: str, said: Any, begin: int) -> Tensor:
-  """One tensor, by what the index says of it; values are from `begin` on."""
-  shape, (start, end) = said["shape"], said["data_offsets"]
-  if said["dtype"] not in TYPES:
-    raise Unreadable(f"holds {plain(name)} as {plain(said['dtype'])}, which is not read")
-  dtype = np.dtype(TYPES[said["dtype"]])
+def part(path: pathlib.Path, name: str, info: Any, begin: int) -> Tensor:
+  """One tensor, by its entry of the index; values are from `begin` on."""
+  shape, (start, end) = info["shape"], info["data_offsets"]
+  if info["dtype"] not in TYPES:
+    raise Unreadable(f"holds {plain(name)} as {plain(info['dtype'])}, which is not read")
+  dtype = np.dtype(TYPES[info["dtype"]])
   if (
     type(shape) is not list
     or len(shape) > torchfile.DIMS
-    or any(type(n) is not int or not 0 <= n < torchfile.MOST for n in (start, end, *shape))
-    or (end - start != math.prod(shape) * dtype.itemsize)
+    or not all(map(is_count, (start, end, *shape)))
+    or end - start != math.prod(shape) * dtype.itemsize
   ):
     raise ValueError(f"{plain(name)} is of strange shape")
 
@@ -248,13 +244,11 @@ def write(name: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
       torchwrite.write(draft, tensors)
     else:
       draft.touch()
-      usual = draft.stat().st_mode
-      safetensors.numpy.save_file(
-        {k: np.asarray(t.read(), order="C") for k, t in tensors.items()},
-        draft,
-        metadata={"format": "pt"},
-      )  # what transformers asks for
-      draft.chmod(usual)  # it makes it private
+      mode = draft.stat().st_mode
+      values = {k: np.asarray(t.read(), order="C") for k, t in tensors.items()}
+      # The format is what transformers asks for.
+      safetensors.numpy.save_file(values, draft, metadata={"format": "pt"})
+      draft.chmod(mode)  # it makes it private
 
 
 def kind_of(path: pathlib.Path) -> str:
@@ -266,6 +260,6 @@ def kind_of(path: pathlib.Path) -> str:
 
 
 def sha256(name: str | os.PathLike) -> str:
-  """Of a file's contents."""
+  """Hex digits of a file's contents."""
   with open(name, "rb") as f:
     return hashlib.file_digest(f, "sha256").hexdigest()

@@ -19,17 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jaxgen.interop.pickles import (
-  Budget,
-  Known,
-  Namespace,
-  Ordered,
-  Unreadable,
-  check_key,
-  guarded,
-  interpret,
-  plain,
-)
+from jaxgen.interop import pickles
+from jaxgen.interop.pickles import Stub, Unreadable, guarded, is_count, plain
 from jaxgen.interop.tensors import Tensor
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -47,11 +38,7 @@ STORAGES = {
   "ComplexFloat": np.complex64,
   "ComplexDouble": np.complex128,
 }
-DTYPES = (
-  "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128"
-).split()
 DIMS = 32  # of a tensor, at most
-MOST = 1 << 48  # values, likewise
 
 
 class Storage(NamedTuple):
@@ -99,22 +86,20 @@ def read_zip(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
     entries = zipfile.ZipFile(f).infolist()
   except (zipfile.BadZipFile, OSError) as e:
     raise Unreadable(f"is damaged or cut short: {plain(e)}") from e
-  found = {e.filename: e for e in entries}
-  indices = [n for n in found if n.endswith("/data.pkl") and n.count("/") == 1]
-  if len(indices) != 1 or len(found) < len(entries):
+  names = {e.filename for e in entries}
+  indices = [n for n in names if n.endswith("/data.pkl") and n.count("/") == 1]
+  if len(indices) != 1 or len(names) < len(entries):
     raise Unreadable("is a zip, but not one of PyTorch's")
   stem = indices[0].removesuffix("data.pkl")
-  if stem + "constants.pkl" in found:
+  if stem + "constants.pkl" in names:
     raise Unreadable("is a TorchScript program: save its state_dict instead")
   places = {
-    name.removeprefix(stem): place(f, entry)
-    for name, entry in found.items()
-    if name.startswith(stem)
+    e.filename.removeprefix(stem): place(f, e) for e in entries if e.filename.startswith(stem)
   }
   if (order := places.get("byteorder")) and (order.size != 6 or contents(f, order) != b"little"):
     raise Unreadable("was written by a big-endian machine: save it elsewhere")
   f.seek(places["data.pkl"].offset)
-  root = interpret(f, NAMES, storage)
+  root = pickles.interpret(f, NAMES, storage)
   return root, {
     name.removeprefix("data/"): p for name, p in places.items() if name.startswith("data/")
   }
@@ -123,11 +108,8 @@ def read_zip(f: BinaryIO) -> tuple[Any, dict[str, Place]]:
 def place(f: BinaryIO, entry: zipfile.ZipInfo) -> Place:
   """Where the bytes of a zip's entry begin."""
   end = os.fstat(f.fileno()).st_size - entry.file_size
-  if (
-    entry.compress_type != zipfile.ZIP_STORED
-    or entry.flag_bits & 1
-    or (entry.file_size != entry.compress_size)
-  ):
+  stored = entry.compress_type == zipfile.ZIP_STORED and entry.file_size == entry.compress_size
+  if not stored or entry.flag_bits & 1:
     raise Unreadable(
       f"holds {plain(entry.filename)} compressed or encrypted, as PyTorch never does"
     )
@@ -141,30 +123,25 @@ def place(f: BinaryIO, entry: zipfile.ZipInfo) -> Place:
   return Place(offset, entry.file_size, entry.CRC or None)  # 0: not computed
 
 
-def read_legacy(f: BinaryIO, budget: Budget | None = None) -> tuple[Any, dict[str, Place]]:
+def read_legacy(f: BinaryIO, budget: pickles.Budget | None = None) -> tuple[Any, dict[str, Place]]:
   """The format before PyTorch 1.6."""
-  met = {}
-  next_value = functools.partial(interpret, f, budget=budget or Budget())
+  storages = {}
+  next_value = functools.partial(pickles.interpret, f, budget=budget or pickles.Budget())
 
   def root_storage(identity):
     if type(identity) is not tuple or len(identity) != 6:
       raise ValueError("persistent id of no storage")
-    *first, view = identity
-    whole = storage(tuple(first))
-    if met.setdefault(whole.key, whole) != whole:
-      raise ValueError(f"storage {plain(whole.key)} of two kinds")
+    view, parent = identity[-1], storage(identity[:-1])
+    if storages.setdefault(parent.key, parent) != parent:
+      raise ValueError(f"storage {plain(parent.key)} of two kinds")
     if view is None:
-      return whole
-    if (
-      type(view) is not tuple
-      or len(view) != 3
-      or any(type(n) is not int or n < 0 for n in view[1:])
-    ):
+      return parent
+    if type(view) is not tuple or len(view) != 3 or not all(map(is_count, view[1:])):
       raise ValueError("view of strange shape")
     _, start, numel = view
-    if start + numel > whole.numel:
-      raise ValueError(f"view beyond storage {plain(whole.key)}")
-    return whole._replace(start=start, numel=numel)
+    if start + numel > parent.numel:
+      raise ValueError(f"view beyond storage {plain(parent.key)}")
+    return parent._replace(start=start, numel=numel)
 
   if next_value({}, storage) != MAGIC or next_value({}, storage) != 1001:
     raise Unreadable("is a pickle, but not one of PyTorch's")
@@ -176,10 +153,10 @@ def read_legacy(f: BinaryIO, budget: Budget | None = None) -> tuple[Any, dict[st
   size = f.seek(0, os.SEEK_END)
   f.seek(at)
   for key in keys if type(keys) is list else ():
-    whole, count = met.get(key) if type(key) is str else None, f.read(8)
-    if whole is None or count != struct.pack("<q", whole.numel):
+    one, count = storages.get(key) if type(key) is str else None, f.read(8)
+    if one is None or count != struct.pack("<q", one.numel):
       raise Unreadable("is damaged: one of its storages is another size")
-    places[key] = Place(f.tell(), whole.numel * whole.dtype.itemsize, None)
+    places[key] = Place(f.tell(), one.numel * one.dtype.itemsize, None)
     if sum(places[key][:2]) > size:
       raise Unreadable(f"is cut short: it ends within storage {plain(key)}")
     f.seek(places[key].size, os.SEEK_CUR)
@@ -187,29 +164,22 @@ def read_legacy(f: BinaryIO, budget: Budget | None = None) -> tuple[Any, dict[st
 
 
 def storage(identity: Any) -> Storage:
-  """What a persistent id stands for."""
+  """The storage of a persistent id."""
   if type(identity) is not tuple or len(identity) != 5:
     raise ValueError("persistent id of no storage")
   word, kind, key, _, numel = identity
-  if (
-    word != "storage"
-    or type(kind) is not Known
-    or type(key) is not str
-    or (type(numel) is not int or not 0 <= numel < MOST)
-  ):
+  if word != "storage" or type(kind) is not Stub or type(key) is not str or not is_count(numel):
     raise ValueError("persistent id of no storage")
   return Storage(key, np.dtype(STORAGES[kind.name]), 0, numel)
 
 
 def view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
   """In the place of torch._utils._rebuild_tensor: a tensor within a storage."""
-  if (
-    not isinstance(storage, Storage)
-    or type(shape) is not tuple
-    or (type(strides) is not tuple)
-    or len(shape) != len(strides)
-    or (len(shape) > DIMS)
-    or any(type(n) is not int or not 0 <= n < MOST for n in (offset, *shape, *strides))
+  if not (
+    isinstance(storage, Storage)
+    and type(shape) is type(strides) is tuple
+    and len(shape) == len(strides) <= DIMS
+    and all(map(is_count, (offset, *shape, *strides)))
   ):
     raise ValueError("tensor of strange shape")
   count = math.prod(shape)
@@ -226,14 +196,14 @@ def size(dims: Any = ()) -> tuple:
   return tuple(dims)
 
 
-def ordered(items: Any = ()) -> Ordered:
+def ordered(items: Any = ()) -> pickles.Ordered:
   """In the place of OrderedDict; Python 2 gave it a list of pairs."""
   if not isinstance(items, dict):
     for pair in items if type(items) in (list, tuple) else (items,):
       if type(pair) not in (list, tuple) or len(pair) != 2:
         raise TypeError(f"{type(pair).__name__} as a pair")
-      check_key(pair[0])
-  return Ordered(items)
+      pickles.check_key(pair[0])
+  return pickles.Ordered(items)
 
 
 def parameter(data: View, *_: Any) -> View:
@@ -244,19 +214,15 @@ def parameter(data: View, *_: Any) -> View:
 
 
 NAMES = {
-  "collections.OrderedDict": Known("OrderedDict", ordered),
-  "argparse.Namespace": Known("Namespace", lambda: Namespace()),
-  "torch._utils._rebuild_tensor": Known("tensor", view),
-  "torch._utils._rebuild_tensor_v2": Known("tensor", view),
-  "torch._utils._rebuild_parameter": Known("parameter", parameter),
-  "torch.Size": Known("Size", size),
-  "torch.device": Known("device", lambda *words: words),
-  **{
-    f"{module}.{name}Storage": Known(name, None)
-    for name in STORAGES
-    for module in ("torch", "torch.cuda")
-  },
-  **{f"torch.{name}": Known(name, None) for name in DTYPES},
+  "collections.OrderedDict": Stub("OrderedDict", ordered),
+  "argparse.Namespace": Stub("Namespace", lambda: pickles.Namespace()),
+  "torch._utils._rebuild_tensor": Stub("tensor", view),
+  "torch._utils._rebuild_tensor_v2": Stub("tensor", view),
+  "torch._utils._rebuild_parameter": Stub("parameter", parameter),
+  "torch.Size": Stub("Size", size),
+  "torch.device": Stub("device", lambda *words: words),
+  **{f"{m}.{name}Storage": Stub(name, None) for name in STORAGES for m in ("torch", "torch.cuda")},
+  **{f"torch.{np.dtype(t)}": Stub(str(np.dtype(t)), None) for t in STORAGES.values()},
 }
 
 

@@ -3,7 +3,7 @@
 import pathlib
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def entry(f: zipfile.ZipFile, name: str, data: bytes | np.ndarray) -> None:
 
 
 def index(tensors: Mapping[str, Any], order: list[Tensor]) -> bytes:
-  """What pickles (protocol 2) an OrderedDict of tensors in C order.
+  """The pickle (protocol 2) of an OrderedDict of tensors in C order.
 
   `order` gets the tensors in the order of their storages.
   """
@@ -57,30 +57,15 @@ def index(tensors: Mapping[str, Any], order: list[Tensor]) -> bytes:
 
 
 def rebuilt(key: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-  """One tensor, that is all of its storage."""
+  """One tensor that is all of its storage."""
   (kind,) = (k for k, v in STORAGES.items() if np.dtype(v) == dtype)
   numel = int(np.prod(shape, dtype=np.int64))
   strides = [int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape))]
-  identity = (
-    b"("
-    + text("storage")
-    + name("torch", f"{kind}Storage")
-    + text(key)
-    + text("cpu")
-    + number(numel)
-    + b"tQ"
-  )
-  return (
-    name("torch._utils", "_rebuild_tensor_v2")
-    + b"("
-    + identity
-    + number(0)
-    + numbers(shape)
-    + numbers(strides)
-    + b"\x89"
-    + ORDERED
-    + b"tR"
-  )  # requires_grad=False, no hooks
+  storage = text("storage"), name("torch", f"{kind}Storage"), text(key), text("cpu"), number(numel)
+  identity = b"(" + b"".join(storage) + b"tQ"
+  # requires_grad=False, no hooks
+  arguments = identity, number(0), numbers(shape), numbers(strides), b"\x89", ORDERED
+  return name("torch._utils", "_rebuild_tensor_v2") + b"(" + b"".join(arguments) + b"tR"
 
 
 def name(module: str, thing: str) -> bytes:
@@ -101,7 +86,7 @@ def number(n: int) -> bytes:
   return b"\x8a\x08" + struct.pack("<q", n)
 
 
-def numbers(n) -> bytes:
+def numbers(n: Iterable[int]) -> bytes:
   """A tuple of numbers."""
   return b"(" + b"".join(map(number, n)) + b"t"
 

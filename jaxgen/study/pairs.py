@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -13,15 +13,22 @@ import numpy as np
 from PIL import Image
 
 from jaxgen.data.folder import listing
-from jaxgen.data.image import upright
+from jaxgen.data.image import reason, upright
 from jaxgen.errors import UserError
 
-MOST = 1000  # images of a folder that are looked at, drawn by the seed
+LIMIT = 1000  # images of a folder that are used, drawn by the seed
 PAIRINGS = ("auto", "name", "random")
+
+# By kind: "real", "fake" and maybe "low".
+Folders = dict[str, Path]
+Stems = dict[str, dict[str, str]]  # names without a suffix -> names
+Names = dict[str, list[str]]
+Sizes = dict[str, dict[str, tuple[int, int]]]  # names -> (width, height)
+Warn = Callable[[str], None]
 
 
 class Trial(NamedTuple):
-  """One question. Names are below the folders; `left` is real or fake."""
+  """One question. Names are below the folders; `left` is "real" or "fake"."""
 
   real: str
   fake: str
@@ -38,17 +45,17 @@ class Pool(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
-  """All that visitors may be asked.
+  """All pairs that visitors may be asked about.
 
   Attributes:
-    folders: Where images lie: real, fake and low, if there is one.
+    folders: Where images of each kind lie.
     pools: One for each pair of the same name, or for each size.
-    lows: The small input of each fake image.
+    lows: The small input of each fake image, {fake: low}.
     matched: Whether a pair shows the same scene.
-    seed: Of what a visitor sees.
+    seed: Decides with the visitor's name which pairs are shown, and how.
   """
 
-  folders: dict[str, Path]
+  folders: Folders
   pools: list[Pool]
   lows: dict[str, str]
   matched: bool
@@ -61,145 +68,128 @@ class Pairs:
 
   @property
   def digest(self) -> str:
-    """Of all names, and of how they may be paired."""
+    """Sixteen hex digits that identify all names and how they may be paired."""
     text = repr((self.pools, sorted(self.lows.items()))).encode()
     return hashlib.sha256(text).hexdigest()[:16]
 
   def trials(self, visitor: str, num: int) -> list[Trial]:
-    """The first `num` questions to a visitor, by the seed and who it is."""
+    """The first `num` questions to a visitor."""
     words = hashlib.sha256(f"{self.seed}/{visitor}".encode()).digest()
     rng = np.random.default_rng(np.frombuffer(words, np.uint32))
     pairs = [
-      pair
+      (str(real), str(fake))
       for pool in self.pools
-      for pair in zip(rng.permutation(pool.real), rng.permutation(pool.fake), strict=False)
+      for real, fake in zip(rng.permutation(pool.real), rng.permutation(pool.fake), strict=False)
     ]
-    chosen = rng.permutation(len(pairs))[:num]
+    chosen = [pairs[i] for i in rng.permutation(len(pairs))[:num]]
     sides = rng.integers(2, size=len(chosen))
     return [
-      Trial(*map(str, pairs[i]), self.lows.get(str(pairs[i][1])), ("real", "fake")[side])
-      for i, side in zip(chosen, sides, strict=True)
+      Trial(real, fake, self.lows.get(fake), ("real", "fake")[side])
+      for (real, fake), side in zip(chosen, sides, strict=True)
     ]
 
 
-def look(
-  real: str, fake: str, low: str | None, pairing: str, seed: int, say: Callable[[str], None]
-) -> Pairs:
-  """Looks at folders; `say` is told of images that are left out.
+def find_pairs(paths: Mapping[str, str | None], pairing: str, seed: int, warn: Warn) -> Pairs:
+  """Reads the folders of a study; `warn` gets a line on what is left out.
 
   Args:
-    real: Folder of photographs.
-    fake: Folder of what a model made.
-    low: Folder of what it was made from, by the names of `fake`.
+    paths: Folders of photographs, "real", of a model's images, "fake", and
+      maybe of its inputs, "low", by the names of the images.
     pairing: "name": images of one name are one scene; "random": they are not;
       "auto": names count if most of them are common to both folders.
-    seed: Which images are looked at, if there are more than MOST.
-    say: Called with one line.
+    seed: Draws the images, where there are more than LIMIT, and the trials.
 
   Raises:
     UserError: No images, no names or no size in common.
   """
   if pairing not in PAIRINGS:
     raise UserError(f"--pairing={pairing}: want {', '.join(PAIRINGS)}")
-  folders = {
-    kind: Path(path).expanduser()
-    for kind, path in (("real", real), ("fake", fake), ("low", low))
-    if path
-  }
+  folders = {kind: Path(path).expanduser() for kind, path in paths.items() if path}
   for kind, top in folders.items():
     if not top.is_dir():
       raise UserError(f"--{kind}={top}: there is no such folder")
-  names = {kind: stems(listing(top)) for kind, top in folders.items()}
-  matched, lows = agreed(names, folders, pairing)
-  chosen = candidates(names, matched, lows, np.random.default_rng(seed))
-  sizes = {k: measured(folders[k], v, say) for k, v in chosen.items()}
+  stems = {
+    kind: {name.rpartition(".")[0]: name for name in reversed(listing(top))}
+    for kind, top in folders.items()
+  }
+  matched = match(stems, folders, pairing)
+  lows = inputs(stems, folders)
+  names = candidates(stems, matched, lows, np.random.default_rng(seed))
+  sizes = {kind: image_sizes(folders[kind], names[kind], warn) for kind in names}
   if lows:
-    good = measured(folders["low"], [lows[n] for n in sizes["fake"]], say)
-    sizes["fake"] = {n: size for n, size in sizes["fake"].items() if lows[n] in good}
-    lows = {n: lows[n] for n in sizes["fake"]}
-  pools = (alike if matched else by_size)(chosen, sizes, say)
+    readable = image_sizes(folders["low"], [lows[name] for name in sizes["fake"]], warn)
+    sizes["fake"] = {name: s for name, s in sizes["fake"].items() if lows[name] in readable}
+    lows = {name: lows[name] for name in sizes["fake"]}
+  pools = pools_by_name(names, sizes, warn) if matched else pools_by_size(sizes, warn)
   if not pools:
     shown = {
-      k: " ".join(sorted({f"{w}x{h}" for w, h in v.values()})[:3]) or "broken images"
-      for k, v in sizes.items()
+      kind: " ".join(sorted({f"{w}x{h}" for w, h in of.values()})[:3]) or "broken images"
+      for kind, of in sizes.items()
     }
     raise UserError(
-      f"no pair has one size: {real} holds {shown['real']}, {fake} "
+      f"no pair has one size: {paths['real']} holds {shown['real']}, {paths['fake']} "
       f"{shown['fake']}; bring them to the same size"
     )
   return Pairs(folders, pools, lows, matched, seed)
 
 
-def agreed(
-  names: dict[str, dict[str, str]], folders: dict[str, Path], pairing: str
-) -> tuple[bool, dict[str, str]]:
-  """Whether names are scenes, and {fake: low} where there are small inputs."""
-  common = names["real"].keys() & names["fake"].keys()
-  fewer = min(len(names["real"]), len(names["fake"]))
+def match(stems: Stems, folders: Folders, pairing: str) -> bool:
+  """Whether images of one name, whatever its suffix, are one scene."""
+  common = stems["real"].keys() & stems["fake"].keys()
+  fewer = min(len(stems["real"]), len(stems["fake"]))
   matched = pairing == "name" or (pairing == "auto" and 2 * len(common) > fewer)
   if matched and not common:
     raise UserError(
       f"{folders['real']} and {folders['fake']} have no names "
       "in common: --pairing=random pairs at random"
     )
-  small = names.get("low", {})
-  lows = {name: small[stem] for stem, name in names["fake"].items() if stem in small}
-  if small and not lows:
+  return matched
+
+
+def inputs(stems: Stems, folders: Folders) -> dict[str, str]:
+  """{fake: low}, as far as there are small inputs; {} without their folder."""
+  low = stems.get("low", {})
+  lows = {name: low[stem] for stem, name in stems["fake"].items() if stem in low}
+  if low and not lows:
     raise UserError(f"{folders['low']} has none of the names of {folders['fake']}")
-  return matched, lows
+  return lows
 
 
 def candidates(
-  names: dict[str, dict[str, str]], matched: bool, lows: dict[str, str], rng: np.random.Generator
-) -> dict[str, list[str]]:
-  """Names to look at: at most MOST of a kind; in pairs where matched."""
-  fake = {stem: name for stem, name in names["fake"].items() if not lows or name in lows}
+  stems: Stems, matched: bool, lows: dict[str, str], rng: np.random.Generator
+) -> Names:
+  """At most LIMIT names of a kind; those at one place are a pair if matched."""
+
+  def draw(items: Sequence[str]) -> list[str]:
+    return [items[i] for i in sorted(rng.permutation(len(items))[:LIMIT])]
+
+  real = stems["real"]
+  fake = {stem: name for stem, name in stems["fake"].items() if not lows or name in lows}
   if matched:
-    common = some(sorted(names["real"].keys() & fake.keys()), rng)
-    return {
-      "real": [names["real"][stem] for stem in common],
-      "fake": [fake[stem] for stem in common],
-    }
-  return {
-    "real": some(sorted(names["real"].values()), rng),
-    "fake": some(sorted(fake.values()), rng),
-  }
+    common = draw(sorted(real.keys() & fake.keys()))
+    return {"real": [real[stem] for stem in common], "fake": [fake[stem] for stem in common]}
+  return {"real": draw(sorted(real.values())), "fake": draw(sorted(fake.values()))}
 
 
-def stems(names: list[str]) -> dict[str, str]:
-  """{"a/b": "a/b.png"}; of several with one stem, the first."""
-  return {name.rpartition(".")[0]: name for name in reversed(names)}
-
-
-def some(names: Sequence[str], rng: np.random.Generator) -> list[str]:
-  """At most MOST of them, in order."""
-  chosen = sorted(rng.permutation(len(names))[:MOST])
-  return [names[i] for i in chosen]
-
-
-def measured(top: Path, names: list[str], say: Callable[[str], None]) -> dict[str, tuple[int, int]]:
-  """Width and height of each image that can be read; others are told."""
+def image_sizes(top: Path, names: Sequence[str], warn: Warn) -> dict[str, tuple[int, int]]:
+  """Width and height of each image that can be read; warns of the others."""
 
   def size(name):
     try:
       return upright(top / name, 3).size
     except Exception as e:  # a broken file may fail anywhere in a decoder
-      return (str(e) or type(e).__name__).splitlines()[0].split(" '/")[0]
+      return reason(e)
 
-  good = {}
   with ThreadPoolExecutor(4) as pool:
-    for name, found in zip(names, pool.map(size, names), strict=True):
-      if isinstance(found, str):
-        say(f"{top / name} is left out: {found}")
-      else:
-        good[name] = found
-  return good
+    results = dict(zip(names, pool.map(size, names), strict=True))
+  for name, why in results.items():
+    if isinstance(why, str):
+      warn(f"{top / name} is left out: {why}")
+  return {name: size for name, size in results.items() if not isinstance(size, str)}
 
 
-def alike(
-  names: dict[str, list[str]], sizes: dict[str, dict], say: Callable[[str], None]
-) -> list[Pool]:
-  """A pool for each two of one name."""
+def pools_by_name(names: Names, sizes: Sizes, warn: Warn) -> list[Pool]:
+  """A pool for each pair of one name and one size."""
   pools, odd = [], []
   for real, fake in zip(names["real"], names["fake"], strict=True):
     a, b = sizes["real"].get(real), sizes["fake"].get(fake)
@@ -208,25 +198,24 @@ def alike(
     elif a and b:
       pools.append(Pool([real], [fake]))
   if odd and pools:
-    say(f"{len(odd)} pairs are left out, such as: {odd[0]}")
+    warn(f"{len(odd)} pairs are left out, such as: {odd[0]}")
   return pools
 
 
-def by_size(
-  names: dict[str, list[str]], sizes: dict[str, dict], say: Callable[[str], None]
-) -> list[Pool]:
+def pools_by_size(sizes: Sizes, warn: Warn) -> list[Pool]:
   """A pool for each size that both kinds have."""
-  pools = defaultdict(lambda: Pool([], []))
-  for kind, found in sizes.items():
-    for name, size in found.items():
-      getattr(pools[size], kind).append(name)
-  alone = sum(len(p.real + p.fake) for p in pools.values() if not all(p))
-  if alone and any(map(all, pools.values())):
-    say(f"{alone} images are left out: nothing of their size to pair with")
-  return [pools[size] for size in sorted(pools) if all(pools[size])]
+  by_size = defaultdict(lambda: {"real": [], "fake": []})
+  for kind, of in sizes.items():
+    for name, size in of.items():
+      by_size[size][kind].append(name)
+  pools = [Pool(**by_size[size]) for size in sorted(by_size) if all(by_size[size].values())]
+  alone = sum(map(len, sizes.values())) - sum(len(p.real) + len(p.fake) for p in pools)
+  if alone and pools:
+    warn(f"{alone} images are left out: nothing of their size to pair with")
+  return pools
 
 
-def encoded(path: Path) -> bytes:
+def png(path: Path) -> bytes:
   """An image as visitors get it: RGB, upright, nothing but its pixels.
 
   The PNG is stored without compression, so that two of one size have as many

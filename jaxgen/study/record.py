@@ -1,4 +1,4 @@
-"""The file of a study: one line says what is asked, the others what was chosen.
+"""The file of a study: its first line holds the settings, each other a choice.
 
 A choice is on the disk before its visitor sees the next pair.
 """
@@ -16,19 +16,13 @@ from jaxgen.forms import Whole
 
 HEADER = {"study": dict}
 CHOICE = {
-  "visitor": str,
-  "trial": Whole(0),
-  "real": str,
-  "fake": str,
-  "left": str,
-  "choice": str,
-  "fooled": bool,
-  "ms": float,
-}
+  "visitor": str, "trial": Whole(0), "real": str, "fake": str, "left": str,
+  "choice": str, "fooled": bool, "ms": float,
+}  # fmt: skip
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-  """What a study asked, its choices, and the bytes that hold them.
+  """A study's settings, its choices, and the bytes that hold them.
 
   A last line that was cut off while it was written is not counted.
 
@@ -39,19 +33,14 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
     data = Path(path).read_bytes()
   except OSError as e:
     raise UserError(f"cannot read {path}: {e.strerror}") from e
-  whole = data[: data.rfind(b"\n") + 1]
+  size = data.rfind(b"\n") + 1
   rows = []
-  for i, line in enumerate(whole.splitlines(), 1):
-    rows.append(
-      forms.loads(
-        line,
-        CHOICE if i > 1 else HEADER,
-        lambda why, i=i: f"{path}, line {i}: not what a study writes: {why}",
-      )
-    )
+  for i, text in enumerate(data[:size].splitlines(), 1):
+    damage = lambda why, i=i: f"{path}, line {i}: not what a study writes: {why}"
+    rows.append(forms.loads(text, CHOICE if i > 1 else HEADER, damage))
   if not rows:
     raise UserError(f"{path} holds no study")
-  return rows[0]["study"], rows[1:], len(whole)
+  return rows[0]["study"], rows[1:], size
 
 
 def line(row: dict[str, Any]) -> bytes:
@@ -68,10 +57,10 @@ class Record:
   """
 
   def __init__(self, path: str | Path, study: dict[str, Any]):
-    """Begins a file, or goes on with one that asks the same.
+    """Opens a new file, or goes on with one of the same settings.
 
     Raises:
-      UserError: cannot be written, is in use, or asks something else.
+      UserError: cannot be written, is in use, or has other settings.
     """
     path = Path(path)
     try:
@@ -86,24 +75,23 @@ class Record:
     self.rows: list[dict[str, Any]] = []
     if line({"study": study})[:-1].startswith(path.read_bytes()):
       self.file.truncate(0)  # a first line that was cut off
-      self.write({"study": study})
+      self._write({"study": study})
       return
-    begun, self.rows, size = read(path)
-    for name in study.keys() | begun.keys():
-      if study.get(name) != begun.get(name):
+    before, self.rows, size = read(path)
+    for name in study.keys() | before.keys():
+      if study.get(name) != before.get(name):
         raise UserError(
-          f"{path} was begun with {name}={begun.get(name)}, not "
+          f"{path} was begun with {name}={before.get(name)}, not "
           f"{study.get(name)}: give another --out"
         )
     self.file.truncate(size)
 
   def append(self, row: dict[str, Any]) -> None:
-    """Adds a choice."""
-    self.write(row)
+    """Adds a choice, which is on the disk when this returns, or not at all."""
+    self._write(row)
     self.rows.append(row)
 
-  def write(self, row: dict[str, Any]) -> None:
-    """A line, on the disk when this returns; or nothing of it."""
+  def _write(self, row: dict[str, Any]) -> None:
     size = os.fstat(self.file.fileno()).st_size
     text = line(row)
     try:
@@ -115,5 +103,5 @@ class Record:
       raise
 
   def close(self) -> None:
-    """Lets others have the file."""
+    """Closes the file and releases its lock."""
     self.file.close()

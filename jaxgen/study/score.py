@@ -12,7 +12,7 @@ ENOUGH = 5  # visitors; of fewer, a bootstrap is far too sure
 
 
 class Score(NamedTuple):
-  """Of a study so far.
+  """The result of a study so far.
 
   Attributes:
     trials: How many.
@@ -57,30 +57,29 @@ def bootstrap(
   k, n = np.asarray(k), np.asarray(n)
   rng = np.random.default_rng(seed)
   rates = []
-  for some in np.array_split(np.arange(draws), max(1, draws * len(k) // 10**7)):
-    i = rng.integers(len(k), size=(len(some), len(k)))
+  for part in np.array_split(np.arange(draws), max(1, draws * len(k) // 10**7)):
+    i = rng.integers(len(k), size=(len(part), len(k)))
     rates.append(k[i].sum(1) / n[i].sum(1))
   low, high = np.quantile(np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
   return float(low), float(high)
 
 
 def score(rows: Sequence[Mapping[str, Any]]) -> Score | None:
-  """Of recorded choices; None without any."""
+  """The result of recorded choices; None without any."""
   if not rows:
     return None
-  by = defaultdict(lambda: [0, 0])
+  fooled = defaultdict(list)
   for row in rows:
-    by[row["visitor"]][0] += row["fooled"]
-    by[row["visitor"]][1] += 1
-  k, n = zip(*by.values(), strict=True)
+    fooled[row["visitor"]].append(row["fooled"])
+  k, n = [sum(of) for of in fooled.values()], [len(of) for of in fooled.values()]
   return Score(
-    sum(n),
-    sum(k),
-    wilson(sum(k), sum(n)),
-    len(by),
-    bootstrap(k, n) if len(by) >= ENOUGH else None,
-    sum(row["choice"] == "left" for row in rows) / len(rows),
-    median(row["ms"] for row in rows),
+    trials=sum(n),
+    fooled=sum(k),
+    interval=wilson(sum(k), sum(n)),
+    visitors=len(n),
+    clustered=bootstrap(k, n) if len(n) >= ENOUGH else None,
+    left=sum(row["choice"] == "left" for row in rows) / len(rows),
+    ms=median(row["ms"] for row in rows),
   )
 
 
@@ -89,22 +88,22 @@ def percent(x: float) -> str:
   return f"{100 * x:.1f}%"
 
 
-def between(interval: tuple[float, float]) -> str:
+def percents(interval: tuple[float, float]) -> str:
   """(0.1, 0.2) -> "10.0% to 20.0%"."""
   return " to ".join(map(percent, interval))
 
 
-def text(s: Score | None) -> str:
+def summary(s: Score | None) -> str:
   """A score in lines for the terminal."""
   if s is None:
     return "no choices yet"
   lines = [
     f"fool rate {percent(s.rate)}: the fake was chosen in {s.fooled:,} of "
     f"{s.trials:,} trials (50%: nobody sees a difference)",
-    f"95% interval {between(s.interval)} (Wilson, trials independent)",
+    f"95% interval {percents(s.interval)} (Wilson, trials independent)",
   ]
   if s.clustered:
-    lines.append(f"95% interval {between(s.clustered)} (bootstrap over {s.visitors} visitors)")
+    lines.append(f"95% interval {percents(s.clustered)} (bootstrap over {s.visitors} visitors)")
   elif s.visitors > 1:
     lines.append(
       f"trials of one visitor are not independent: with {ENOUGH} "
@@ -112,7 +111,6 @@ def text(s: Score | None) -> str:
     )
   lines.append(
     f"left was chosen in {percent(s.left)}; median answer after "
-    f"{s.ms / 1000:.1f} s; {s.visitors} "
-    f"visitor{'s' if s.visitors > 1 else ''}"
+    f"{s.ms / 1000:.1f} s; {s.visitors} visitor{'s' if s.visitors > 1 else ''}"
   )
   return "\n".join(lines)

@@ -18,14 +18,14 @@ import threading
 from absl import flags
 
 from jaxgen.errors import UserError, printable
-from jaxgen.study import score
-from jaxgen.study.pairs import PAIRINGS, look
-from jaxgen.study.record import Record, read
-from jaxgen.study.server import Desk, Server
+from jaxgen.study import record
+from jaxgen.study.pairs import PAIRINGS, find_pairs
+from jaxgen.study.score import score, summary
+from jaxgen.study.server import Server, Study
 
 
 def define(values: flags.FlagValues) -> None:
-  """The verb's flags."""
+  """Defines the verb's flags."""
   for name, default, text in (
     ("real", None, "folder of photographs"),
     ("fake", None, "folder of what a model made"),
@@ -50,9 +50,10 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-  """The verb."""
+  """Runs the verb."""
   if values.report:
-    print(score.text(score.score(read(values.report)[1])))
+    _, choices, _ = record.read(values.report)
+    print(summary(score(choices)))
     return
   if not (values.real and values.fake and values.out):
     raise UserError(
@@ -64,32 +65,23 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"--seed={values.seed}: want at least 0")
   if not 0 < values.seconds <= 3600 or math.isnan(values.seconds):
     raise UserError(f"--seconds={values.seconds:g}: want more than 0, at most 3600")
-  pairs = look(values.real, values.fake, values.low, values.pairing, values.seed, say)
+  paths = {"real": values.real, "fake": values.fake, "low": values.low or None}
+  pairs = find_pairs(paths, values.pairing, values.seed, warn)
   num = min(values.num, pairs.count)
   if num < values.num:
-    say(f"there are {num} pairs, not {values.num}: visitors see {num}")
+    warn(f"there are {num} pairs, not {values.num}: visitors see {num}")
   server = Server(values.port)
-  record = Record(
-    values.out,
-    {
-      "real": values.real,
-      "fake": values.fake,
-      "low": values.low or None,
-      "num": num,
-      "seconds": values.seconds,
-      "seed": values.seed,
-      "matched": pairs.matched,
-      "pairs": pairs.digest,
-    },
-  )
-  server.desk = Desk(pairs, record, num, values.seconds)
+  settings = paths | {"num": num, "seconds": values.seconds, "seed": values.seed}
+  settings |= {"matched": pairs.matched, "pairs": pairs.digest}
+  choices = record.Record(values.out, settings)
+  server.study = Study(pairs, choices, num, values.seconds)
   serve(server)
-  record.close()
-  print(score.text(score.score(record.rows)))
+  choices.close()
+  print(summary(score(choices.rows)))
 
 
 def serve(server: Server) -> None:
-  """Answers until Ctrl-C or SIGTERM."""
+  """Serves until Ctrl-C or SIGTERM."""
   end = threading.Event()
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: end.set())
@@ -101,6 +93,6 @@ def serve(server: Server) -> None:
   print(flush=True)
 
 
-def say(line: str) -> None:
-  """Something that the user should know, on stderr."""
+def warn(line: str) -> None:
+  """Prints a line on stderr."""
   print(f"jaxgen: {printable(line)}", file=sys.stderr, flush=True)

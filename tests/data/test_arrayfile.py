@@ -22,14 +22,8 @@ X = np.arange(9 * 4 * 4 * 3, dtype=np.uint8).reshape(9, 4, 4, 3)
 def npy(text, data=b"", version=1, length=None):
   """An .npy file with any header."""
   text = text.encode("latin-1") + b"\n"
-  length = len(text) if length is None else length
-  return (
-    b"\x93NUMPY"
-    + bytes([version, 0])
-    + struct.pack("<H" if version == 1 else "<I", length)
-    + text
-    + data
-  )
+  length = struct.pack("<H" if version == 1 else "<I", len(text) if length is None else length)
+  return b"\x93NUMPY" + bytes([version, 0]) + length + text + data
 
 
 def header(shape="(9, 4, 4, 3)", descr="'|u1'", order="False"):
@@ -78,39 +72,29 @@ RAW = {  # of an .npy, also inside of an .npz
   "numpy's magic alone": b"\x93NUMPY",
   "a cut header": WHOLE[:40],
 }
-FILES = (
-  {f"npy: {k}": v for k, v in RAW.items()}
-  | {f"npz: {k}": packed(v) for k, v in RAW.items()}
-  | {f"deflated: {k}": packed(v, zipfile.ZIP_DEFLATED) for k, v in RAW.items()}
-  | {
-    "bytes for an array": packed(b"hello, I am no array"),
-    "empty member": packed(b""),
-    "bzip2": packed(WHOLE, zipfile.ZIP_BZIP2),
-    "lzma": packed(WHOLE, zipfile.ZIP_LZMA),
-    "encrypted": (lambda d: d[: (at := d.rindex(b"PK\1\2") + 8)] + b"\1" + d[at + 1 :])(
-      packed(WHOLE)
-    ),
-    "a lie of length": patched(
-      packed(npy(header("(40000000, 4, 4, 3)"), X.tobytes())), 24, 1_920_000_200
-    ),
-    "a lie of both lengths": patched(
-      patched(packed(npy(header("(40000000, 4, 4, 3)"), X.tobytes())), 24, 1_920_000_200),
-      20,
-      1_920_000_200,
-    ),
-    "a lie in deflate": patched(
-      packed(npy(header("(80000000, 4, 4, 3)"), X.tobytes()), zipfile.ZIP_DEFLATED),
-      24,
-      3_840_000_200,
-    ),
-    "an offset beyond": patched(packed(WHOLE), 42, 4_000_000_000),
-    "a pickle": b"\x80\x04cos\nsystem\n(S'touch owned'\ntR.",
-    "empty": b"",
-    "text": b"hello",
-    "a cut archive": packed(WHOLE)[:-30],
-    "a directory alone": b"PK\5\6" + bytes(18),
-  }
-)
+LIE = patched(packed(npy(header("(40000000, 4, 4, 3)"), X.tobytes())), 24, 1_920_000_200)
+DEFLATED = packed(npy(header("(80000000, 4, 4, 3)"), X.tobytes()), zipfile.ZIP_DEFLATED)
+FILES = {
+  **{f"npy: {k}": v for k, v in RAW.items()},
+  **{f"npz: {k}": packed(v) for k, v in RAW.items()},
+  **{f"deflated: {k}": packed(v, zipfile.ZIP_DEFLATED) for k, v in RAW.items()},
+  "bytes for an array": packed(b"hello, I am no array"),
+  "empty member": packed(b""),
+  "bzip2": packed(WHOLE, zipfile.ZIP_BZIP2),
+  "lzma": packed(WHOLE, zipfile.ZIP_LZMA),
+  "encrypted": (lambda d: d[: (at := d.rindex(b"PK\1\2") + 8)] + b"\1" + d[at + 1 :])(
+    packed(WHOLE)
+  ),
+  "a lie of length": LIE,
+  "a lie of both lengths": patched(LIE, 20, 1_920_000_200),
+  "a lie in deflate": patched(DEFLATED, 24, 3_840_000_200),
+  "an offset beyond": patched(packed(WHOLE), 42, 4_000_000_000),
+  "a pickle": b"\x80\x04cos\nsystem\n(S'touch owned'\ntR.",
+  "empty": b"",
+  "text": b"hello",
+  "a cut archive": packed(WHOLE)[:-30],
+  "a directory alone": b"PK\5\6" + bytes(18),
+}
 
 
 @pytest.mark.parametrize("case", FILES)
@@ -125,10 +109,10 @@ def test_hostile_files_end_in_a_line_at_once(read, case, tmp_path):
     "data": lambda: open_npz(str(path), "train", None, None),
   }
   tracemalloc.start()
-  begun = time.process_time()
+  start = time.process_time()
   with pytest.raises(UserError) as error:
     readers[read]()
-  assert time.process_time() - begun < 1
+  assert time.process_time() - start < 1
   assert tracemalloc.get_traced_memory()[1] < 20e6
   tracemalloc.stop()
   assert "\n" not in str(error.value) and "x.np" in str(error.value)
@@ -150,37 +134,22 @@ def test_what_is_no_file_is_not_waited_for(kind, tmp_path):
     arrayfile.stored(path, "arr_0")
 
 
-@pytest.mark.parametrize(
-  "text",
-  [
-    header(),
-    header().replace("'", '"'),
-    header("(9L, 4L, 4L, 3L)"),
-    header("(9,4,4,3)") + " " * 40,
-    "{'shape': (9, 4, 4, 3), 'fortran_order': False, 'descr': '|u1'}",
-  ],
-)
+@pytest.mark.parametrize("text", [
+  header(), header().replace("'", '"'), header("(9L, 4L, 4L, 3L)"), header("(9,4,4,3)") + " " * 40,
+  "{'shape': (9, 4, 4, 3), 'fortran_order': False, 'descr': '|u1'}",
+])  # fmt: skip
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_headers_of_other_writers_are_read(text, version, tmp_path):
   (tmp_path / "x.npy").write_bytes(npy(text, X.tobytes(), version))
-  held = arrayfile.stored(tmp_path / "x.npy", "arr_0")
-  np.testing.assert_array_equal(held.whole(), X)
-  np.testing.assert_array_equal(np.concatenate(list(held.rows(2, 9, 100))), X[2:])
+  stored = arrayfile.stored(tmp_path / "x.npy", "arr_0")
+  np.testing.assert_array_equal(stored.whole(), X)
+  np.testing.assert_array_equal(np.concatenate(list(stored.rows(2, 9, 100))), X[2:])
 
 
-@pytest.mark.parametrize(
-  "array",
-  [
-    X,
-    np.asfortranarray(X),
-    np.zeros((0, 3), ">i4"),
-    np.float16([[1, 2.5]]),
-    np.array("text"),
-    np.int64(7),
-    np.array([True, False]),
-    np.arange(9.0),
-  ],
-)
+@pytest.mark.parametrize("array", [
+  X, np.asfortranarray(X), np.zeros((0, 3), ">i4"), np.float16([[1, 2.5]]), np.array("text"),
+  np.int64(7), np.array([True, False]), np.arange(9.0),
+])  # fmt: skip
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_arrays_come_back_as_they_were(array, save, tmp_path):
   save(tmp_path / "x.npz", a=array)

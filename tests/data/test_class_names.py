@@ -22,17 +22,11 @@ NAMES = ("2", "10", "nature")
 MODEL = Sampler(None, None, (4, 4, 3), np.dtype("uint8"), 3, {}, NAMES)
 
 
-@pytest.mark.parametrize(
-  ("text", "labels"),
-  [
-    ("nature", [2]),
-    ("nature,0", [2, 0]),
-    (" nature , 1", [2, 1]),
-    ("10", [1]),  # no number of a class, so a name
-    ("#2", [2]),
-    ("0,1,1", [0, 1, 1]),
-  ],
-)
+@pytest.mark.parametrize(("text", "labels"), [
+  ("nature", [2]), ("nature,0", [2, 0]), (" nature , 1", [2, 1]), ("#2", [2]),
+  ("10", [1]),  # no number of a class, so a name
+  ("0,1,1", [0, 1, 1]),
+])  # fmt: skip
 def test_labels_by_name(text, labels):
   assert MODEL.numbers(parse_labels(text)) == labels
   want = np.resize(labels, 4)
@@ -40,19 +34,12 @@ def test_labels_by_name(text, labels):
   np.testing.assert_array_equal(choose_labels(MODEL, text, 4, 0), want)
 
 
-@pytest.mark.parametrize(
-  ("text", "said"),
-  [
-    ("natur", "did you mean 'nature'"),
-    ("2", "say #0 or #2"),
-    ("", "want numbers"),
-    ("3", "labels run from 0 to 2"),
-    ("-2", "0 to 2"),
-    ("99999999999999999999", "want numbers"),
-  ],
-)
-def test_labels_that_name_nothing(text, said):
-  with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(("text", "message"), [
+  ("natur", "did you mean 'nature'"), ("2", "say #0 or #2"), ("", "want numbers"),
+  ("3", "labels run from 0 to 2"), ("-2", "0 to 2"), ("99999999999999999999", "want numbers"),
+])  # fmt: skip
+def test_labels_that_name_nothing(text, message):
+  with pytest.raises(UserError, match=message):
     MODEL.labels(4, parse_labels(text))
 
 
@@ -64,7 +51,7 @@ def test_names_may_be_unknown():
   assert number_of("7", [str(i) for i in range(10)]) == 7
 
 
-class Known:
+class Labelled:
   name, shape, dtype, fingerprint = "n", (4, 4, 3), np.dtype("uint8"), ""
   class_names = NAMES
 
@@ -75,8 +62,8 @@ class Known:
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_checkpoint_says_them_where_its_model_has_labels(classes):
   config = ConfigDict(dict(data=dict(classes=classes)))
-  said = describe(config, Known())["data"]["class_names"]
-  assert json.loads(json.dumps(said)) == (list(NAMES) if classes else [])
+  names = describe(config, Labelled())["data"]["class_names"]
+  assert json.loads(json.dumps(names)) == (list(NAMES) if classes else [])
 
 
 def test_sample_files_and_pictures_say_them(tmp_path):
@@ -88,8 +75,8 @@ def test_sample_files_and_pictures_say_them(tmp_path):
   source = open_npz(tmp_path / "x.npz", "train", None, None)
   assert source.class_names == NAMES and source.classes == 3
   write(str(tmp_path / "all"), x, np.array([2, 0, 1, -1]), info)
-  said = [read_info(p) for p in sorted((tmp_path / "all").iterdir())]
-  assert [s.get("class") for s in said] == ["nature", "2", "10", None]
+  infos = [read_info(p) for p in sorted((tmp_path / "all").iterdir())]
+  assert [i.get("class") for i in infos] == ["nature", "2", "10", None]
   for info in ("no json", "[1]", '{"class_names": 3}', '{"class_names": [1]}'):
     np.savez(tmp_path / "y.npz", x, np.array([0, 1, 1, 0]), info=info)
     other = open_npz(tmp_path / "y.npz", "train", None, None)
@@ -112,18 +99,11 @@ def test_a_reference_is_numbered_by_name(tmp_path):
 OLD = {"crop": 0.0}  # fields that runs of before have, beside what all have
 
 
-@pytest.mark.parametrize(
-  ("saved", "now", "shape", "goes"),
-  [
-    ({}, 0, 3, True),
-    ({}, 3, 3, True),
-    ({}, 1, 3, False),
-    ({}, 0, 1, False),
-    ({"channels": 0}, 0, 3, True),
-    ({"channels": 3}, 0, 3, False),
-  ],
-)
-def test_runs_of_before_go_on(saved, now, shape, goes, monkeypatch):
+@pytest.mark.parametrize(("saved", "now", "shape", "continues"), [
+  ({}, 0, 3, True), ({}, 3, 3, True), ({}, 1, 3, False), ({}, 0, 1, False),
+  ({"channels": 0}, 0, 3, True), ({"channels": 3}, 0, 3, False),
+])  # fmt: skip
+def test_runs_of_before_go_on(saved, now, shape, continues, monkeypatch):
   from jaxgen import train
 
   data = {"source": "folder:x", "size": 8}
@@ -137,7 +117,7 @@ def test_runs_of_before_go_on(saved, now, shape, goes, monkeypatch):
     "data": {"name": "x", "shape": [8, 8, 3 if now == 3 else now or shape], "fingerprint": "f"},
   }
   monkeypatch.setattr(train, "latest", lambda workdir: was)
-  if goes:
+  if continues:
     train.check_same("w", meta)
   else:
     with pytest.raises(UserError, match="data.channels"):
@@ -145,13 +125,13 @@ def test_runs_of_before_go_on(saved, now, shape, goes, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  ("known", "keys"),
+  ("names", "keys"),
   [(NAMES, ["2", "10", "nature"]), ((), ["0", "1", "2"]), (NAMES[:2], ["2", "10", "#2"])],
 )
-def test_cards_name_classes(known, keys):
+def test_cards_name_classes(names, keys):
   rng = np.random.default_rng(0)
   y = np.arange(40, dtype=np.int32) % 3
   own, real = (Collected(40, {}, {"t": rng.normal(size=(40, 3))}, np.zeros(3)) for _ in range(2))
-  given = Given(own, real, ("t",), PROTOCOLS["adm"], (y, y), class_names=known)
-  score(given, ("fid_by_class",), "inception", strict=True)
-  assert list(given.by_class) == keys
+  inputs = Given(own, real, ("t",), PROTOCOLS["adm"], (y, y), class_names=names)
+  score(inputs, ("fid_by_class",), "inception", strict=True)
+  assert list(inputs.by_class) == keys

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import test_folder
+import test_pipeline
 from PIL import Image
 
 from jaxgen import config, sharding
@@ -24,12 +26,8 @@ X = rng.integers(0, 256, (N, 8, 8, 3), dtype=np.uint8)
 SOURCE = Arrays("random", X, np.arange(N, dtype=np.int32), N)
 
 
-def take(n, source=SOURCE, *, seed=7, batch=8, crop=0.6, **kwargs):
-  stream = batches(source, batch=batch, seed=seed, crop=crop, **kwargs)
-  try:
-    return list(itertools.islice(stream, n))
-  finally:
-    stream.close()
+def take(n, source=SOURCE, **options):
+  return test_pipeline.take(n, source, **{"batch": 8, "crop": 0.6} | options)
 
 
 def same(a, b):
@@ -41,13 +39,7 @@ def reference_crop(pil_image, image_size, randrange, min_crop_frac):
   """openai/guided-diffusion's rule, in its own order, of given draws."""
   smallest = math.ceil(image_size / 1.0)
   largest = math.ceil(image_size / min_crop_frac)
-  side = randrange(smallest, largest + 1)
-  while min(*pil_image.size) >= 2 * side:
-    half = tuple(x // 2 for x in pil_image.size)
-    pil_image = pil_image.resize(half, resample=Image.BOX)
-  scale = side / min(*pil_image.size)
-  new_size = tuple(round(x * scale) for x in pil_image.size)
-  arr = np.array(pil_image.resize(new_size, resample=Image.BICUBIC))
+  arr = test_folder.reference_resize(pil_image, randrange(smallest, largest + 1))
   crop_y = randrange(0, arr.shape[0] - image_size + 1)
   crop_x = randrange(0, arr.shape[1] - image_size + 1)
   return arr[crop_y : crop_y + image_size, crop_x : crop_x + image_size]
@@ -56,15 +48,15 @@ def reference_crop(pil_image, image_size, randrange, min_crop_frac):
 @pytest.mark.parametrize("width, height", [(16, 16), (33, 47), (100, 64), (5, 9), (257, 70)])
 def test_the_rule_is_guided_diffusions(width, height):
   noise = rng.integers(0, 256, (height, width, 3), np.uint8)
-  picture, seen = Image.fromarray(noise), set()
+  picture, results = Image.fromarray(noise), set()
   for _ in range(40):
     words = rng.integers(0, 2**32, 3, dtype=np.uint64)
     draws = iter(words.tolist())
     randrange = lambda a, b, d=draws: a + next(d) * (b - a) // 2**32
     got = image.pixels(image.random_crop(picture, 16, 0.8, words))
     np.testing.assert_array_equal(got, reference_crop(picture, 16, randrange, 0.8))
-    seen.add(got.tobytes())
-  assert len(seen) > 10
+    results.add(got.tobytes())
+  assert len(results) > 10
 
 
 def test_every_box_is_within_bounds_and_about_as_likely():
@@ -83,8 +75,8 @@ def test_every_box_is_within_bounds_and_about_as_likely():
   # The ends of the range of sizes, 8 .. 10, with the last box of each.
   grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
   first, last = np.uint64(0), np.uint64(2**32 - 1)
-  whole = image.random_crop(grey, 8, 0.8, np.array([first, last, last]))
-  np.testing.assert_array_equal(whole, grey)
+  expected = image.random_crop(grey, 8, 0.8, np.array([first, last, last]))
+  np.testing.assert_array_equal(expected, grey)
   corner = image.random_crop(grey, 8, 0.8, np.array([last] * 3))
   wide = np.asarray(grey.resize((10, 10), Image.BICUBIC))
   np.testing.assert_array_equal(corner, wide[2:, 2:])
@@ -111,31 +103,30 @@ def test_off_changes_nothing():
 
 def test_crops_change_every_epoch_and_leave_order_and_flips_alone():
   before = X.copy()
-  plain, cropped = take(10, crop=0.0), take(10)
-  for a, b in zip(plain, cropped, strict=True):
+  plain, crops = take(10, crop=0.0), take(10)
+  for a, b in zip(plain, crops, strict=True):
     np.testing.assert_array_equal(a["y"], b["y"])
     assert a["x"].dtype == b["x"].dtype and a["x"].shape == b["x"].shape
-  x = np.concatenate([b["x"] for b in cropped])
-  y = np.concatenate([b["y"] for b in cropped])
+  x = np.concatenate([b["x"] for b in crops])
+  y = np.concatenate([b["y"] for b in crops])
   views = [len(np.unique(x[y == i], axis=0)) for i in range(N)]
   assert np.mean(views) > 3  # of four epochs
   mirrored = take(10, flip=True)
   coins = order.flips(7, np.arange(80)).reshape(10, 8)
-  for a, b, coin in zip(cropped, mirrored, coins, strict=True):
+  for a, b, coin in zip(crops, mirrored, coins, strict=True):
     turn = np.where(coin[:, None, None, None], a["x"][:, :, ::-1], a["x"])
     np.testing.assert_array_equal(b["x"], turn)
   np.testing.assert_array_equal(X, before)
 
 
 def test_start_shares_threads_and_workers_make_no_difference():
-  whole = take(4, flip=True, threads=0)
-  assert same(take(2, start=2, flip=True, threads=0), whole[2:])
+  expected = take(4, flip=True, threads=0)
+  assert same(take(2, start=2, flip=True, threads=0), expected[2:])
   shares = [take(4, flip=True, process=p, processes=2, threads=0) for p in (0, 1)]
-  joined = [{k: np.concatenate([s[i][k] for s in shares]) for k in ("x", "y")} for i in range(4)]
-  assert same(joined, whole)
-  assert same(take(2, start=2, flip=True), whole[2:])  # eight threads
-  assert same(take(2, start=2, flip=True, workers=1, threads=1), whole[2:])
-  assert not same(take(4, seed=8, flip=True, threads=0), whole)
+  assert same(test_pipeline.joined(shares), expected)
+  assert same(take(2, start=2, flip=True), expected[2:])  # eight threads
+  assert same(take(2, start=2, flip=True, workers=1, threads=1), expected[2:])
+  assert not same(take(4, seed=8, flip=True, threads=0), expected)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +140,10 @@ def pictures(tmp_path_factory):
   return top
 
 
+def cropped(pictures, words):
+  return np.stack([image.random_crop(p, 16, 0.6, w) for p, w in zip(pictures, words, strict=True)])
+
+
 def test_files_are_cropped_from_all_of_the_image(pictures, tmp_path, capfd):
   source = open_source(f"folder:{pictures}", size=16, data_dir=str(tmp_path))
   assert "1.png" in capfd.readouterr().err and len(source) == 3
@@ -156,12 +151,9 @@ def test_files_are_cropped_from_all_of_the_image(pictures, tmp_path, capfd):
   positions = np.arange(6)
   indices = order.indices(7, 3, positions)
   words = order.crops(7, positions)
-  expected = [
-    image.random_crop(Image.open(pictures / names[i]), 16, 0.6, w)
-    for i, w in zip(indices, words, strict=True)
-  ]
+  stored = [Image.open(pictures / names[i]) for i in indices]
   got = take(1, source, batch=6)[0]["x"]
-  np.testing.assert_array_equal(got, np.stack(expected))
+  np.testing.assert_array_equal(got, cropped(stored, words))
   # Also where a worker process opens them; and without, the packed middle.
   assert same(take(1, source, batch=6, workers=1), [{"x": got}])
   middle = take(1, source, batch=6, crop=0.0)[0]["x"]
@@ -172,14 +164,9 @@ def test_arrays_are_cropped_as_they_are_stored(tmp_path):
   x = rng.integers(0, 256, (5, 24, 24, 3), np.uint8)
   np.savez(tmp_path / "x.npz", x)
   source = open_source(f"npz:{tmp_path / 'x.npz'}", size=16)
-  words = order.crops(7, np.arange(5))
-  indices = order.indices(7, 5, np.arange(5))
-  expected = [
-    image.random_crop(Image.fromarray(x[i]), 16, 0.6, w)
-    for i, w in zip(indices, words, strict=True)
-  ]
+  stored = [Image.fromarray(x[i]) for i in order.indices(7, 5, np.arange(5))]
   got = take(1, source, batch=5)[0]["x"]
-  np.testing.assert_array_equal(got, np.stack(expected))
+  np.testing.assert_array_equal(got, cropped(stored, order.crops(7, np.arange(5))))
 
 
 class Photos(tfds.core.GeneratorBasedBuilder):
@@ -189,13 +176,9 @@ class Photos(tfds.core.GeneratorBasedBuilder):
   url_infos = {}
 
   def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      features=tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=6)}
-      ),
-      disable_shuffling=True,
-    )
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=6)}
+    features = tfds.features.FeaturesDict(features)
+    return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
   def _split_generators(self, dl_manager):
     return {"train": self._generate_examples()}
@@ -219,18 +202,15 @@ def test_catalogue_images_are_cropped_as_they_are_stored(tmp_path, monkeypatch, 
   source = open_tfds("photos", "train", 16, None, tmp_path)
   assert isinstance(source, Arrays) == (where == "packed")
   batch = take(1, source, batch=6)[0]
-  for k, y in enumerate(batch["y"]):
-    expected = image.random_crop(
-      Image.fromarray(PHOTOS[y]), 16, 0.6, order.crops(7, np.arange(6))[k]
-    )
-    np.testing.assert_array_equal(batch["x"][k], expected)
+  stored = [Image.fromarray(PHOTOS[y]) for y in batch["y"]]
+  np.testing.assert_array_equal(batch["x"], cropped(stored, order.crops(7, np.arange(6))))
 
 
 def test_which_rows_a_packed_set_holds():
   names = ["a.png", "b.png", "c.png", "d.png"]
-  assert list(pack.kept(names, ())) == [0, 1, 2, 3]
-  assert pack.kept(names, ("a.png: cut", "c.png: too: bad")) == [1, 3]
-  assert pack.kept(names, ("b.png: x", "c.png: x", "d.png: x")) == [0]
+  assert list(pack.readable_rows(names, ())) == [0, 1, 2, 3]
+  assert pack.readable_rows(names, ("a.png: cut", "c.png: too: bad")) == [1, 3]
+  assert pack.readable_rows(names, ("b.png: x", "c.png: x", "d.png: x")) == [0]
 
 
 @pytest.mark.parametrize("crop", [-0.5, 0.05, 1.5, float("nan")])

@@ -27,23 +27,28 @@ def picture(width, height, mode="RGB"):
   return x.convert(mode)
 
 
-def reference_crop(pil_image, image_size):
-  """openai/guided-diffusion's rule for training images, in its own order."""
-  while min(*pil_image.size) >= 2 * image_size:
+def reference_resize(pil_image, side):
+  """openai/guided-diffusion's rule, in its own order: the short side is `side`."""
+  while min(*pil_image.size) >= 2 * side:
     half = tuple(x // 2 for x in pil_image.size)
     pil_image = pil_image.resize(half, resample=Image.BOX)
-  scale = image_size / min(*pil_image.size)
+  scale = side / min(*pil_image.size)
   new_size = tuple(round(x * scale) for x in pil_image.size)
-  pil_image = pil_image.resize(new_size, resample=Image.BICUBIC)
-  arr = np.array(pil_image)
+  return np.array(pil_image.resize(new_size, resample=Image.BICUBIC))
+
+
+def reference_crop(pil_image, image_size):
+  """The same for training images."""
+  arr = reference_resize(pil_image, image_size)
   crop_y = (arr.shape[0] - image_size) // 2
   crop_x = (arr.shape[1] - image_size) // 2
   return arr[crop_y : crop_y + image_size, crop_x : crop_x + image_size]
 
 
-@pytest.mark.parametrize(
-  "width, height", [(16, 16), (31, 33), (32, 32), (33, 47), (100, 64), (5, 9), (257, 70)]
-)
+SIDES = [(16, 16), (31, 33), (32, 32), (33, 47), (100, 64), (5, 9), (257, 70)]
+
+
+@pytest.mark.parametrize("width, height", SIDES)
 def test_crop_rule(width, height):
   noise = rng.integers(0, 256, (height, width, 3), np.uint8)
   got = image.pixels(image.crop(Image.fromarray(noise), 16))
@@ -138,9 +143,9 @@ def test_folder_with_classes_and_broken_files(tmp_path, capfd):
   pictures = [picture(20 + i, 30 - i) for i in range(6)]
   for i, one in enumerate(pictures):
     write(top / ["cat", "ant", "dog"][i % 3] / f"{i}.png", one)
-  whole = (top / "cat/0.png").read_bytes()
+  content = (top / "cat/0.png").read_bytes()
   write(top / "cat/deeper/00.PNG", pictures[0])
-  write(top / "ant/cut.png", whole[: len(whole) // 2])
+  write(top / "ant/cut.png", content[: len(content) // 2])
   write(top / "bee/broken.jpg", b"not an image")
   write(top / "bee/empty.png", b"")
   write(top / "dog/notes.txt", b"not looked at")
@@ -155,8 +160,8 @@ def test_folder_with_classes_and_broken_files(tmp_path, capfd):
   np.testing.assert_array_equal(x, truth)
   names = [line.split(":")[0] for line in source.skipped]
   assert names == ["ant/cut.png", "bee/broken.jpg", "bee/empty.png"]
-  said = capfd.readouterr().err
-  assert "3 of 10 left out" in said and "ant/cut.png" in said
+  report = capfd.readouterr().err
+  assert "3 of 10 left out" in report and "ant/cut.png" in report
   again = open_source(f"folder:{top}", size=8, data_dir=cache)
   assert again.skipped == source.skipped
   assert again.fingerprint == source.fingerprint
@@ -178,18 +183,6 @@ def test_changed_folder_is_packed_anew(tmp_path):
   assert one.classes == 0 and one[0].keys() == {"x"}
   assert grey.shape == (8, 8, 1)
   assert len({one.fingerprint, two.fingerprint, grey.fingerprint}) == 3
-
-
-def test_splits_are_subfolders(tmp_path):
-  top, cache = tmp_path / "images", str(tmp_path / "cache")
-  for split, count in (("train", 3), ("test", 2)):
-    for i in range(count):
-      write(top / split / "c" / f"{i}.png", picture(8, 8))
-  for split, count in (("train", 3), ("test", 2)):
-    source = open_source(f"folder:{top}", split, 8, cache)
-    assert (len(source), source.classes) == (count, 1)
-  with pytest.raises(UserError, match="no subfolder 'val'"):
-    open_source(f"folder:{top}", "val", 8, cache)
 
 
 def test_links_in_a_circle(tmp_path):
@@ -261,7 +254,7 @@ READERS = {  # whatever opens an image of a user's
   "bytes": lambda path: image.decode(path.read_bytes(), 8, 3),
   "originals": lambda path: upscale.open_picture(path, 3),
   "evaluation": lambda path: Folder.open(str(path.parent), False, True),
-  "study": pairs.encoded,
+  "study": pairs.png,
   "provenance": pictures.read_info,
   "tiles": lambda path: 1 / upscale.count(path, 8, 2),
 }

@@ -42,24 +42,21 @@ def test_patches_and_labels():
 
 def test_patches_are_of_their_photographs():
   # As the packages themselves read the files, at the finest scale.
-  whole = {
+  photographs = {
     "train": [
-      load_sample_image("china.jpg"),
-      shipped.astronaut(),
-      shipped.stereo_motorcycle()[0],
-      shipped.rocket(),
-      shipped.immunohistochemistry(),
+      load_sample_image("china.jpg"), shipped.astronaut(), shipped.stereo_motorcycle()[0],
+      shipped.rocket(), shipped.immunohistochemistry(),
     ],
     "test": [load_sample_image("flower.jpg"), shipped.chelsea(), shipped.coffee()],
-  }
-  for split, pictures in whole.items():
+  }  # fmt: skip
+  for split, pictures in photographs.items():
     x, y = open_source("photos", split).arrays()
     for label, picture in enumerate(pictures):
       mine = {a.tobytes() for a in x[y == label]}
       rows, columns = (range(0, n - 63, 20) for n in picture.shape[:2])
-      there = [picture[i : i + 64, j : j + 64] for i in rows for j in columns]
-      kept = [a for a in there if a.mean(-1).std() >= photos.FLAT]
-      assert len(kept) > 100 and all(a.tobytes() in mine for a in kept)
+      patches = [picture[i : i + 64, j : j + 64] for i in rows for j in columns]
+      patches = [a for a in patches if a.mean(-1).std() >= photos.FLAT]
+      assert len(patches) > 100 and all(a.tobytes() in mine for a in patches)
 
 
 def test_coarser_patches_are_box_means():
@@ -72,8 +69,8 @@ def test_coarser_patches_are_box_means():
   # Large ones begin where their short side is about 400.
   large = np.repeat(np.repeat(picture, 4, 0), 4, 1)  # 1200 x 1804: by three
   x = photos.of_photo(large)
-  wanted = box(large, 3)[:64, :64]
-  assert abs(x - wanted).max((1, 2, 3)).min() <= 0.5 + 1e-9
+  want = box(large, 3)[:64, :64]
+  assert abs(x - want).max((1, 2, 3)).min() <= 0.5 + 1e-9
 
 
 def test_splits_are_of_different_photographs():
@@ -125,7 +122,7 @@ def test_random_crops_are_of_the_original():
   source = open_source("photos", "test", 32)
   batch = next(batches(source, batch=4, seed=0, crop=0.5, threads=0))
   assert batch["x"].shape == (4, 32, 32, 3)
-  assert source.whole(5).size == (64, 64)
+  assert source.original(5).size == (64, 64)
 
 
 def test_mistakes(monkeypatch):
@@ -135,9 +132,8 @@ def test_mistakes(monkeypatch):
     open_source("photo")
   photos.patches.cache_clear()
   find = importlib.util.find_spec
-  monkeypatch.setattr(
-    importlib.util, "find_spec", lambda name: None if name == "skimage" else find(name)
-  )
+  without = lambda name: None if name == "skimage" else find(name)
+  monkeypatch.setattr(importlib.util, "find_spec", without)
   with pytest.raises(UserError, match=r"pip install 'jaxgen\[photos\]'"):
     open_source("photos")
   monkeypatch.undo()

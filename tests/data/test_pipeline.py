@@ -1,5 +1,6 @@
 """The stream of batches is a pure function of (seed, step)."""
 
+import collections
 import itertools
 import multiprocessing
 import subprocess
@@ -39,12 +40,9 @@ def assert_same(a, b):
 def test_words_are_splitmix64():
   # The published first outputs of the generator for seed 1234567.
   published = [
-    6457827717110365317,
-    3203168211198807973,
-    9817491932198370423,
-    4593380528125082431,
-    16408922859458223821,
-  ]
+    6457827717110365317, 3203168211198807973, 9817491932198370423,
+    4593380528125082431, 16408922859458223821,
+  ]  # fmt: skip
   assert order.words(1234567, np.arange(5)).tolist() == published
 
 
@@ -57,10 +55,7 @@ def test_order_is_pinned():
 
 def test_every_order_is_about_as_likely():
   # 24 orders of 4: chi-squared with 23 degrees of freedom, 6 sigma.
-  counts = {}
-  for e in range(4800):
-    key = tuple(order.permutation.__wrapped__(1, e, 4))
-    counts[key] = counts.get(key, 0) + 1
+  counts = collections.Counter(tuple(order.permutation.__wrapped__(1, e, 4)) for e in range(4800))
   assert len(counts) == 24
   chi2 = sum((c - 200) ** 2 / 200 for c in counts.values())
   assert chi2 < 23 + 6 * np.sqrt(46)
@@ -83,8 +78,8 @@ def test_each_example_once_per_epoch_in_another_order():
 
 @pytest.mark.parametrize("start", [1, 3, 17])
 def test_start_equals_skipping(start):
-  whole = take(start + 3, flip=True)
-  assert_same(take(3, start=start, flip=True), whole[start:])
+  expected = take(start + 3, flip=True)
+  assert_same(take(3, start=start, flip=True), expected[start:])
 
 
 def test_far_start():
@@ -93,16 +88,21 @@ def test_far_start():
 
 @pytest.mark.parametrize("processes", [1, 2, 4, 8])
 def test_shares_make_up_the_same_global_batch(processes):
-  whole = take(5, flip=True)
   shares = [take(5, flip=True, process=p, processes=processes) for p in range(processes)]
-  joined = [{k: np.concatenate([s[i][k] for s in shares]) for k in ("x", "y")} for i in range(5)]
-  assert_same(joined, whole)
+  assert_same(joined(shares), take(5, flip=True))
+
+
+def joined(shares):
+  """Batches of several processes as those of one."""
+  return [
+    {k: np.concatenate([s[k] for s in step]) for k in step[0]} for step in zip(*shares, strict=True)
+  ]
 
 
 def test_threads_and_worker_make_no_difference():
-  whole = take(5, flip=True, start=2)
-  assert_same(take(5, flip=True, start=2, threads=2), whole)
-  assert_same(take(5, flip=True, start=2, workers=1), whole)
+  expected = take(5, flip=True, start=2)
+  assert_same(take(5, flip=True, start=2, threads=2), expected)
+  assert_same(take(5, flip=True, start=2, workers=1), expected)
   assert not multiprocessing.active_children()
 
 
@@ -134,16 +134,10 @@ def test_unlabelled():
   assert take(1, Arrays("random", X))[0].keys() == {"x"}
 
 
-@pytest.mark.parametrize(
-  "wrong",
-  [
-    dict(batch=6, processes=4),
-    dict(batch=0),
-    dict(batch=4, process=2, processes=2),
-    dict(batch=4, start=-1),
-    dict(batch=4, workers=-1),
-  ],
-)
+@pytest.mark.parametrize("wrong", [
+  dict(batch=6, processes=4), dict(batch=0), dict(batch=4, process=2, processes=2),
+  dict(batch=4, start=-1), dict(batch=4, workers=-1),
+])  # fmt: skip
 def test_bad_sizes(wrong):
   with pytest.raises(UserError):
     batches(SOURCE, seed=0, **wrong)

@@ -13,9 +13,9 @@ import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 from tensorflow_datasets.core.utils.lazy_imports_utils import tensorflow as tf
+from test_pipeline import assert_same, take
 
 from jaxgen.data import catalogue
-from jaxgen.data.pipeline import batches
 from jaxgen.data.points import modes
 from jaxgen.data.prepare import prepare
 from jaxgen.data.sources import open_source
@@ -57,17 +57,12 @@ def test_digits_prepared_by_two_processes_at_once(tmp_path):
     "import sys; from jaxgen.data.sources import open_source;"
     f"print(open_source('digits', data_dir={str(tmp_path)!r}).fingerprint)"
   )
-  runs = [
-    subprocess.Popen(
-      [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    for _ in range(2)
-  ]
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  runs = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
   results = [run.communicate(timeout=120) for run in runs]
   assert [run.returncode for run in runs] == [0, 0], results
   assert results[0] == results[1]
-  left = {p.name for p in tmp_path.iterdir()}
-  assert left == {"digits", ".digits.lock"}
+  assert {p.name for p in tmp_path.iterdir()} == {"digits", ".digits.lock"}
 
 
 @pytest.mark.parametrize(
@@ -112,17 +107,13 @@ def test_npz(tmp_path):
   assert open_source(f"npz:{path}", size=4, channels=1).shape == (4, 4, 1)
 
 
-@pytest.mark.parametrize(
-  "arrays",
-  [
-    [np.zeros((2, 8, 8, 3), np.float32)],
-    [np.zeros((2, 8, 8), np.uint8)],
-    [np.zeros((0, 8, 8, 3), np.uint8)],
-    [np.zeros((2, 8, 8, 3), np.uint8), np.zeros(3, int)],
-    [np.zeros((2, 8, 8, 3), np.uint8), np.array([0, -1])],
-    [np.array([{"a": 1}], object)],
-  ],
-)
+IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize("arrays", [
+  [IMAGES.astype(np.float32)], [IMAGES[..., 0]], [IMAGES[:0]], [IMAGES, np.zeros(3, int)],
+  [IMAGES, np.array([0, -1])], [np.array([{"a": 1}], object)],
+])  # fmt: skip
 def test_npz_of_something_else(tmp_path, arrays):
   np.savez(tmp_path / "a.npz", *arrays)
   with pytest.raises(UserError):
@@ -140,19 +131,12 @@ def test_npz_damaged(tmp_path, content):
     open_source(f"npz:{path}")
 
 
-@pytest.mark.parametrize(
-  "name, hint",
-  [
-    ("digit", "did you mean digits?"),
-    ("ring8", "did you mean points:ring8?"),
-    ("point:ring8", "did you mean points:ring8?"),
-    ("points:ring9", "ring8 and grid25"),
-    ("cifar10", "tfds:NAME"),
-    ("npz:/no/such.npz", "there is no file"),
-    ("folder:/no/such", "needs a size"),
-    ("tfds:cifar10", "jaxgen prepare tfds:cifar10"),
-  ],
-)
+@pytest.mark.parametrize("name, hint", [
+  ("digit", "did you mean digits?"), ("ring8", "did you mean points:ring8?"),
+  ("point:ring8", "did you mean points:ring8?"), ("points:ring9", "ring8 and grid25"),
+  ("cifar10", "tfds:NAME"), ("npz:/no/such.npz", "there is no file"),
+  ("folder:/no/such", "needs a size"), ("tfds:cifar10", "jaxgen prepare tfds:cifar10"),
+])  # fmt: skip
 def test_errors_say_what_to_do(root, name, hint):
   with pytest.raises(UserError, match=hint.replace("?", r"\?")) as e:
     open_source(name, data_dir=root)
@@ -183,15 +167,14 @@ class JaxgenFake(tfds.core.GeneratorBasedBuilder):
   url_infos = {}
 
   def _info(self):
+    features = {
+      "id": tfds.features.Text(),
+      "image": tfds.features.Image(shape=(None, None, 3)),
+      "label": tfds.features.ClassLabel(names=["a", "b", "c"]),
+    }
     return tfds.core.DatasetInfo(
       builder=self,
-      features=tfds.features.FeaturesDict(
-        {
-          "id": tfds.features.Text(),
-          "image": tfds.features.Image(shape=(None, None, 3)),
-          "label": tfds.features.ClassLabel(names=["a", "b", "c"]),
-        }
-      ),
+      features=tfds.features.FeaturesDict(features),
       supervised_keys=("image", "label"),
       disable_shuffling=True,
     )
@@ -229,17 +212,12 @@ def test_catalogue_prepared_and_read(root, monkeypatch):
   unpickled = copy.copy(read)  # as for a worker
   assert unpickled._records is not read._records
   np.testing.assert_array_equal(unpickled.arrays()[0], x)
-  streams = [
-    batches(s, batch=7, seed=1, flip=True, threads=t)
+  first, *others = (
+    take(4, s, batch=7, seed=1, flip=True, threads=t)
     for s, t in ((packed, 0), (read, 0), (read, 2))
-  ]
-  for _ in range(4):
-    first, *others = [next(stream) for stream in streams]
-    for other in others:
-      np.testing.assert_array_equal(first["x"], other["x"])
-      np.testing.assert_array_equal(first["y"], other["y"])
-  for stream in streams:
-    stream.close()
+  )
+  for other in others:
+    assert_same(first, other)
 
 
 def test_newest_version_and_the_one_configuration(tmp_path):
@@ -257,16 +235,15 @@ def test_newest_version_and_the_one_configuration(tmp_path):
 
 def test_catalogue_errors(root):
   prepare("tfds:jaxgen_fake", root)
-  with pytest.raises(UserError, match="give a size"):
-    open_source("tfds:jaxgen_fake", data_dir=root)
-  with pytest.raises(UserError, match="has the splits train, not test"):
-    open_source("tfds:jaxgen_fake", "test", size=8, data_dir=root)
-  with pytest.raises(UserError, match="not prepared"):
-    open_source("tfds:jaxgen_fake:9.9.9", data_dir=root)
-  with pytest.raises(UserError, match="did you mean tfds:cifar10"):
-    prepare("tfds:cifar1O", root)
-  with pytest.raises(UserError, match="needs no preparation"):
-    prepare("folder:x", root)
+  for message, call in {
+    "give a size": lambda: open_source("tfds:jaxgen_fake", data_dir=root),
+    "has the splits train, not test": lambda: open_source("tfds:jaxgen_fake", "test", 8, root),
+    "not prepared": lambda: open_source("tfds:jaxgen_fake:9.9.9", data_dir=root),
+    "did you mean tfds:cifar10": lambda: prepare("tfds:cifar1O", root),
+    "needs no preparation": lambda: prepare("folder:x", root),
+  }.items():
+    with pytest.raises(UserError, match=message):
+      call()
 
 
 def test_mnist_of_the_real_builder(root, monkeypatch, tmp_path):
@@ -282,11 +259,8 @@ def test_mnist_of_the_real_builder(root, monkeypatch, tmp_path):
     files[f"{kind}_labels"].write_bytes(bytes(8) + bytes(np.arange(n) % 10))
   monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", 30)
   monkeypatch.setattr(mnist, "_TEST_EXAMPLES", 10)
-  monkeypatch.setattr(
-    tfds.download.DownloadManager,
-    "download_and_extract",
-    lambda self, urls: {k: str(files[k]) for k in urls},
-  )
+  extract = lambda self, urls: {k: str(files[k]) for k in urls}
+  monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", extract)
   prepare("tfds:mnist", root)
   source = open_source("tfds:mnist", "test", data_dir=root)
   assert source.shape == (28, 28, 1) and source.classes == 10
@@ -348,10 +322,10 @@ def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
 
   module.unreachable.cache_clear()
   monkeypatch.setattr(module.urllib.request, "getproxies", dict)
-  asked = []
+  calls = []
 
   def refuse(address, timeout):
-    asked.append(address)
+    calls.append(address)
     raise OSError(-2, "Name or service not known")
 
   monkeypatch.setattr(module.socket, "create_connection", refuse)
@@ -360,7 +334,7 @@ def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
       (root / "downloads").mkdir(parents=True)
     with pytest.raises(UserError, match="storage.googleapis.com cannot be"):
       prepare("tfds:mnist", str(root))
-  assert asked == [("storage.googleapis.com", 443)]
+  assert calls == [("storage.googleapis.com", 443)]
   module.unreachable.cache_clear()
 
 

@@ -1,7 +1,9 @@
 """Which folders are splits, which are classes, and which number each has."""
 
+import copy
 import json
 import os
+import pickle
 import zipfile
 
 import numpy as np
@@ -35,12 +37,20 @@ def pack(path, top):
         archive.write(file, file.relative_to(top).as_posix())
 
 
+def opened(tmp_path, kind="folder", **options):
+  """The source of tmp_path/d, or of a .zip of it."""
+  if kind == "zip":
+    pack(tmp_path / "d.zip", tmp_path / "d")
+  path = tmp_path / {"folder": "d", "zip": "d.zip"}[kind]
+  return open_source(f"{kind}:{path}", **{"size": 6, "data_dir": str(tmp_path)} | options)
+
+
 def names(*folders, n=2):
   return [f"{f}/{i}.png" if f else f"{i}.png" for f in folders
           for i in range(n)]  # fmt: skip
 
 
-# Folders -> split: (images, classes, labels), or what is said.
+# Folders -> split: (images, classes, labels), or an error.
 LAYOUTS = {
   "a class called train": (("bus", "car", "train"), {
     "train": (6, ["bus", "car", "train"], [0, 0, 1, 1, 2, 2]),
@@ -98,21 +108,16 @@ LAYOUTS = {
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_splits_and_classes(case, kind, tmp_path):
   folders, splits = LAYOUTS[case]
-  top = tmp_path / "data"
-  fill(top, names(*folders))
-  (top / "labels").mkdir()  # without images: says nothing
-  (top / "labels/notes.txt").write_text("1")
-  path = top
-  if kind == "zip":
-    path = tmp_path / "data.zip"
-    pack(path, top)
+  fill(tmp_path / "d", names(*folders))
+  (tmp_path / "d/labels").mkdir()  # without images: says nothing
+  (tmp_path / "d/labels/notes.txt").write_text("1")
   for split, want in splits.items():
-    options = dict(split=split, size=6, data_dir=str(tmp_path / "cache"))
     if isinstance(want, str):
       with pytest.raises(UserError, match=want):
-        open_source(f"{kind}:{path}", **options)
+        opened(tmp_path, kind, split=split)
       continue
-    source = open_source(f"{kind}:{path}", **options)
+    source = opened(tmp_path, kind, split=split)
+    path = tmp_path / ("d" if kind == "folder" else "d.zip")
     count, classes, labels = want
     assert (len(source), source.class_names) == (count, tuple(classes))
     assert source.classes == len(classes)
@@ -129,19 +134,13 @@ def test_splits_and_classes(case, kind, tmp_path):
 def test_what_is_left_out_is_said_once(tmp_path, capsys):
   fill(tmp_path / "d", names("train/a", "train/b", "test/a", ""))
   (tmp_path / "d/train/a/bad.png").write_bytes(b"")
-  source = open_source(f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path / "c"))
+  source = opened(tmp_path)
   capsys.readouterr()
   for _ in range(2):
     introduce(source, "train")
   (line,) = capsys.readouterr().err.splitlines()
-  for part in (
-    "4 images of 6x6x3",
-    "2 classes: a (2), b (2)",
-    "1 left out",
-    "a/bad.png",
-    "2 images beside test, train",
-  ):
-    assert part in line
+  parts = "4 images of 6x6x3", "2 classes: a (2), b (2)", "1 left out", "a/bad.png"
+  assert all(part in line for part in (*parts, "2 images beside test, train"))
   fill(tmp_path / "e", names("bus", "train"))
   source = open_source(f"folder:{tmp_path}/e", size=6, data_dir=str(tmp_path / "c"))
   line = summary(source, "train")
@@ -159,7 +158,7 @@ def test_many_classes_are_not_all_said(tmp_path):
 
 def test_terminals_are_not_commanded(tmp_path):
   fill(tmp_path / "d", names("\x1b[2Jcat", "dog"))
-  source = open_source(f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path))
+  source = opened(tmp_path)
   assert "\\x1b[2Jcat (2)" in summary(source, "train")
 
 
@@ -188,50 +187,45 @@ def test_links_to_one_folder_are_each_looked_into(tmp_path):
   (tmp_path / "d/test").symlink_to(tmp_path / "d/train")
   (tmp_path / "d/train/a/up").symlink_to(tmp_path / "d")
   for split in ("train", "test"):
-    assert len(open_source(f"folder:{tmp_path}/d", split, 6, tmp_path)) == 2
+    assert len(opened(tmp_path, split=split)) == 2
 
 
 def test_packed_as_ever_where_numbers_stay(tmp_path):
   """Folders whose classes sort as before are not packed anew."""
   fill(tmp_path / "d", names("a", "b"))
-  open_source(f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path))
+  opened(tmp_path)
   meta = next((tmp_path / "packed").glob("*/meta.json"))
-  held = json.loads(meta.read_text())
-  assert held.pop("class_names") == ["a", "b"]
-  meta.write_text(json.dumps(held))  # as it was written before
-  source = open_source(f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path))
+  fields = json.loads(meta.read_text())
+  assert fields.pop("class_names") == ["a", "b"]
+  meta.write_text(json.dumps(fields))  # as it was written before
+  source = opened(tmp_path)
   assert source.class_names == ("a", "b")
   assert len(list((tmp_path / "packed").glob("*/meta.json"))) == 1
 
 
 # As StyleGAN2's and EDM's dataset_tool.py pack images.
-TOLD = {
+LABELS = {
   "labels": ([3, 0, 1], 4), "null": (None, 0), "nothing": ("", 0),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", TOLD)
+@pytest.mark.parametrize("case", LABELS)
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_labels_of_a_dataset_json(case, kind, tmp_path):
-  labels, classes = TOLD[case]
+  labels, classes = LABELS[case]
   places = [f"0000{i}/img0000000{i}.png" for i in range(3)]
   fill(tmp_path / "d", places)
   if labels != "":
     pairs = labels and [list(pair) for pair in zip(places, labels, strict=True)]
     (tmp_path / "d/dataset.json").write_text(json.dumps({"labels": pairs}))
-  path = tmp_path / ("d" if kind == "folder" else "d.zip")
-  pack(tmp_path / "d.zip", tmp_path / "d")
-  options = dict(size=6, data_dir=str(tmp_path))
-  source = open_source(f"{kind}:{path}", **options)
+  source = opened(tmp_path, kind)
   assert source.classes == classes
   y = source.arrays()[1]
   assert (None if y is None else y.tolist()) == (labels or None)
   if classes:  # other labels are other data
     pairs[0][1] = 2
     (tmp_path / "d/dataset.json").write_text(json.dumps({"labels": pairs}))
-    pack(tmp_path / "d.zip", tmp_path / "d")
-    source = open_source(f"{kind}:{path}", **options)
-    assert source.arrays()[1].tolist() == [2, 0, 1]
+    assert opened(tmp_path, kind).arrays()[1].tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("text", [
@@ -243,19 +237,13 @@ def test_labels_of_a_dataset_json(case, kind, tmp_path):
 def test_a_dataset_json_that_is_none(text, kind, tmp_path):
   fill(tmp_path / "d", names(""))
   (tmp_path / "d/dataset.json").write_text(text)
-  pack(tmp_path / "d.zip", tmp_path / "d")
-  path = tmp_path / ("d" if kind == "folder" else "d.zip")
   with pytest.raises(UserError, match="dataset.json"):
-    open_source(f"{kind}:{path}", size=6, data_dir=str(tmp_path))
+    opened(tmp_path, kind)
 
 
 def test_archives_are_cropped_from_all_of_the_image(tmp_path):
-  import copy
-  import pickle
-
   fill(tmp_path / "d", names("train/a", "test/a"), size=(9, 7))
-  pack(tmp_path / "d.zip", tmp_path / "d")
-  source = open_source(f"zip:{tmp_path}/d.zip", "test", 6, str(tmp_path))
+  source = opened(tmp_path, "zip", split="test")
   other = pickle.loads(pickle.dumps(copy.copy(source)))
   cut = lambda k, image: image.crop((0, 0, 6, 6))
   for one in (source, other):
@@ -293,9 +281,7 @@ def test_an_array_by_any_name(name, tmp_path, monkeypatch):
 def test_channels(mode, stored, channels, kind, tmp_path):
   fill(tmp_path / "d", names(""), mode)
   (tmp_path / "d/bad.png").write_bytes(b"")
-  pack(tmp_path / "d.zip", tmp_path / "d")
-  path = tmp_path / ("d" if kind == "folder" else "d.zip")
-  source = open_source(f"{kind}:{path}", size=6, data_dir=str(tmp_path), channels=channels)
+  source = opened(tmp_path, kind, channels=channels)
   want = 3 if channels is None else channels or stored
   assert source.shape == (6, 6, want)
   with Image.open(tmp_path / "d/0.png") as image:
@@ -306,7 +292,7 @@ def test_channels(mode, stored, channels, kind, tmp_path):
 def test_one_colour_image_makes_a_folder_one_of_colours(tmp_path):
   fill(tmp_path / "d", names("a"), "L")
   fill(tmp_path / "d", names("b"), "RGB")
-  source = open_source(f"folder:{tmp_path}/d", size=6, data_dir=str(tmp_path), channels=0)
+  source = opened(tmp_path, channels=0)
   assert source.shape == (6, 6, 3)
 
 
@@ -336,13 +322,12 @@ def test_sorting_never_fails():
   assert sorted(odd, key=folder.natural) == sorted(reversed(odd), key=folder.natural)
 
 
-@pytest.mark.parametrize("size, said", [((6, 6), False), ((9, 6), True),
-                                        ((6, 7), True)])  # fmt: skip
-def test_what_is_no_square_is_said_to_be_cropped(size, said, tmp_path):
+@pytest.mark.parametrize("size, noted", [((6, 6), False), ((9, 6), True), ((6, 7), True)])
+def test_what_is_no_square_is_said_to_be_cropped(size, noted, tmp_path):
   fill(tmp_path / "d", names(""), size=size)
   pack(tmp_path / "d.zip", tmp_path / "d")
   np.savez(tmp_path / "x.npz", np.zeros((3, *size[::-1], 3), np.uint8))
   for name in ("folder:{}/d", "zip:{}/d.zip", "npz:{}/x.npz"):
     source = open_source(name.format(tmp_path), size=6, data_dir=str(tmp_path))
-    assert ("cropped to its middle" in summary(source, "train")) == said
+    assert ("cropped to its middle" in summary(source, "train")) == noted
     assert source.shape == (6, 6, 3)

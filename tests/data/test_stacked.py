@@ -25,8 +25,7 @@ def test_channels_are_digits_of_their_split(split, count):
   digits, labels = open_source("digits", split).arrays()
   real = {d.tobytes(): str(n) for d, n in zip(digits, labels, strict=True)}
   for image, number in zip(x[:2000], y[:2000], strict=True):
-    spelt = [real[image[:, :, c].tobytes()] for c in range(3)]
-    assert "".join(spelt) == f"{number:03}"
+    assert "".join(real[image[:, :, c].tobytes()] for c in range(3)) == f"{number:03}"
   # Every digit is drawn, in every channel.
   for c in range(3):
     assert len({i.tobytes() for i in x[..., c]}) == len(real)
@@ -50,25 +49,20 @@ def test_the_table_is_fixed():
 
 
 def test_other_sizes_are_of_the_same_digits():
-  small = open_source("stacked_digits", "test", size=4)
+  small, usual = (open_source("stacked_digits", "test", size) for size in (4, None))
   assert small.shape == (4, 4, 3)
-  np.testing.assert_array_equal(
-    small.arrays()[1], open_source("stacked_digits", "test").arrays()[1]
-  )
+  np.testing.assert_array_equal(small.arrays()[1], usual.arrays()[1])
 
 
-@pytest.mark.parametrize(
-  "given, says",
-  [
-    (dict(name="stacked_digits", split="val"), "splits train and test"),
-    (dict(name="stacked_digits", channels=1), "has 3 channels, not 1"),
-    (dict(name="stacked_digit"), "did you mean stacked_digits"),
-    (dict(name="stacked_digits:8"), "there is no data set"),
-  ],
-)
-def test_slips_are_one_line(given, says):
-  with pytest.raises(UserError, match=says) as e:
-    open_source(**given)
+@pytest.mark.parametrize("args, message", [
+  (dict(name="stacked_digits", split="val"), "splits train and test"),
+  (dict(name="stacked_digits", channels=1), "has 3 channels, not 1"),
+  (dict(name="stacked_digit"), "did you mean stacked_digits"),
+  (dict(name="stacked_digits:8"), "there is no data set"),
+])  # fmt: skip
+def test_slips_are_one_line(args, message):
+  with pytest.raises(UserError, match=message) as e:
+    open_source(**args)
   assert "\n" not in str(e.value)
 
 
@@ -82,8 +76,8 @@ def test_kl_to_uniform_is_its_definition():
   np.testing.assert_allclose(kl_to_uniform(np.arange(500), 1000), np.log(2))
 
 
-def told(x):
-  """Logits of who is told by grey levels, twenty to a digit.
+def grey_levels(x):
+  """Logits of a classifier that goes by grey levels, twenty to a digit.
 
   Of an odd level it is a little surer than SURE, of an even one a little less.
   """
@@ -101,7 +95,7 @@ def painted(numbers, sure=True):
 
 @pytest.fixture
 def reader():
-  return StackedJudge(open_source("stacked_digits", "test"), told, {})
+  return StackedJudge(open_source("stacked_digits", "test"), grey_levels, {})
 
 
 def test_numbers_are_read_hundreds_first(reader):
@@ -141,19 +135,17 @@ def test_strange_samples_are_refused(reader):
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
   """The one that verbs open, by a classifier trained half as long."""
-  patch = pytest.MonkeyPatch()
-  whole = judges.judge_config
+  usual = judges.judge_config
 
   def short(*args):
-    c = whole(*args)
+    c = usual(*args)
     c.steps = c.checkpoint.every = 150
     return c
 
-  patch.setattr(judges, "judge_config", short)
-  yield judges.open_judge(
-    ConfigDict(dict(source="stacked_digits", split="train")), str(tmp_path_factory.mktemp("judge"))
-  )
-  patch.undo()
+  data = ConfigDict(dict(source="stacked_digits", split="train"))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(judges, "judge_config", short)
+    yield judges.open_judge(data, str(tmp_path_factory.mktemp("judge")))
 
 
 def test_real_images_are_read_rightly(judge):

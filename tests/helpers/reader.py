@@ -1,8 +1,8 @@
-"""Reads every file of a folder within limits, and says how each ended.
+"""Reads every file of a folder within limits, and prints how each ended.
 
-  python tests/reader.py FOLDER SECONDS MEGABYTES
+  python tests/helpers/reader.py FOLDER SECONDS MEGABYTES
 
-A line of JSON for each: its name, how it ended, what was said, seconds.
+A line of JSON for each: its name, how it ended, the message, seconds.
 """
 
 import json

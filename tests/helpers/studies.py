@@ -7,11 +7,12 @@ import json
 import threading
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from jaxgen.study import pairs
+from jaxgen.study.pairs import find_pairs
 from jaxgen.study.record import Record
-from jaxgen.study.server import Desk, Server
+from jaxgen.study.server import Server, Study
 
 SIZE = 48
 
@@ -27,15 +28,19 @@ def folders(top, n=12, size=SIZE, kinds=("real", "fake"), rename=lambda i: i):
       Image.fromarray(x).save(top / kind / f"scene{name}.png")
 
 
+def look(top, pairing="auto", seed=0, warn=pytest.fail, low=False):
+  """The pairs of what `folders` wrote."""
+  paths = {kind: str(top / kind) for kind in ("real", "fake", "low") if kind != "low" or low}
+  return find_pairs(paths, pairing, seed, warn)
+
+
 @contextlib.contextmanager
 def study(top, num=8, seconds=3.0, low=False, seed=0, pairing="auto"):
   """A server in a thread -> what sends it requests; its record."""
-  given = pairs.look(
-    str(top / "real"), str(top / "fake"), str(top / "low") if low else None, pairing, seed, print
-  )
+  pairs = look(top, pairing, seed, print, low=low)
   record = Record(top / "study.jsonl", {"seed": seed, "num": num})
   server = Server(0)
-  server.desk = Desk(given, record, num, seconds)
+  server.study = Study(pairs, record, num, seconds)
   threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
   try:
     yield server, record

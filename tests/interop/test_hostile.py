@@ -9,9 +9,22 @@ import subprocess
 import sys
 
 import numpy as np
-from test_nvlabs import ONE, WEIGHTS, called, mapping, module, snapshot, stored
-from test_nvlabs import pickled as alone
-from test_tensor_files import GOOD, OLD, legacy, pickled, zipped
+from opcodes import (
+  alone,
+  called,
+  identity,
+  legacy,
+  mapping,
+  module,
+  rebuilt,
+  reconstructed,
+  snapshot,
+  state_dict,
+  stored,
+  zipped,
+)
+from test_nvlabs import ONE, WEIGHTS
+from test_tensor_files import GOOD, OLD
 
 from jaxgen.interop.torchwrite import ORDERED, name, number, text
 
@@ -19,14 +32,14 @@ HERE = pathlib.Path(__file__).parents[1]
 SECONDS, MEGABYTES = 60, 2000  # of a file; libraries take most of the memory
 
 
-def said(files, tmp_path, seconds=SECONDS, megabytes=MEGABYTES):
+def read(files, tmp_path, seconds=SECONDS, megabytes=MEGABYTES):
   """Reads files in a process of their own -> {name: (end, text, seconds)}."""
   folder = tmp_path / "files"
   folder.mkdir()
   for file, data in files.items():
     (folder / file).write_bytes(data)
   done = subprocess.run(
-    [sys.executable, HERE / "reader.py", folder, str(seconds), str(megabytes)],
+    [sys.executable, HERE / "helpers" / "reader.py", folder, str(seconds), str(megabytes)],
     capture_output=True,
     text=True,
     timeout=600,
@@ -36,9 +49,7 @@ def said(files, tmp_path, seconds=SECONDS, megabytes=MEGABYTES):
   ends = {}
   for line in done.stdout.splitlines():
     file, end = json.JSONDecoder().raw_decode(line)
-    ends[file] = (
-      json.loads(line[end:]) if line[end:].strip() else [f"crash {done.returncode}", "", 0.0]
-    )
+    ends[file] = json.loads(line[end:].strip() or f'["crash {done.returncode}", "", 0.0]')
   assert len(ends) == len(files) or "crash" in str(ends), done.stderr[-2000:]
   return ends
 
@@ -60,28 +71,9 @@ def index(body):
   return zipped(b"\x80\4" + body + b".")
 
 
-FLOATS, STORAGE = name("torch", "FloatStorage"), text("storage")
-ZERO = text("0")
-
-
-def identity(numel, *, key=ZERO, kind=FLOATS, word=STORAGE):
-  """A persistent id."""
-  return b"(" + word + kind + key + text("cpu") + numel + b"tQ"
-
-
-def shaped(shape, strides=b")", storage=None, offset=b"K\0"):
+def shaped(shape, strides=b")", storage=identity(number(1)), offset=b"K\0"):  # noqa: B008
   """A tensor of a made-up shape."""
-  return (
-    name("torch._utils", "_rebuild_tensor_v2")
-    + b"("
-    + (storage or identity(number(1)))
-    + offset
-    + shape
-    + strides
-    + b"\x89"
-    + ORDERED
-    + b"tR"
-  )
+  return rebuilt(storage, shape, strides, offset)
 
 
 def old(keys, numel=b"\1" + bytes(7)):
@@ -89,30 +81,27 @@ def old(keys, numel=b"\1" + bytes(7)):
   return legacy(OLD, keys=keys + b".", values=numel + bytes(4))
 
 
+def old_storage(storage):
+  return legacy(b"\x80\2}" + text("w") + shaped(b")", storage=storage) + b"s.")
+
+
 BIG = b"\x8a\x09" + (1 << 70).to_bytes(9, "little")
 VALUES = {
-  "deep": DEEP,
-  "doubled": DOUBLED,
-  "huge": HUGE,
-  "big": BIG,
-  "list": b"]",
-  "dict": b"}",
-  "none": b"N",
-  "tuple": b")",
-  "bytes": b"C\1\xff",
-  "surrogate": b"X\3\0\0\0\xed\xb0\x80",
-  "float": b"G\x7f\xf8" + bytes(6),
+  "deep": DEEP, "doubled": DOUBLED, "huge": HUGE, "big": BIG, "list": b"]",
+  "dict": b"}", "none": b"N", "tuple": b")", "bytes": b"C\1\xff",
+  "surrogate": b"X\3\0\0\0\xed\xb0\x80", "float": b"G\x7f\xf8" + bytes(6),
   "long": LONG,
-}
+}  # fmt: skip
+ORDERED_DICT = name("collections", "OrderedDict")
 # Where a value of a wrong kind may stand.
 SLOTS = {
   "module": lambda v: index(v + text("x") + b"\x93"),
   "name": lambda v: index(text("torch") + v + b"\x93"),
   "key": lambda v: index(b"}" + v + b"Ns"),
   "call": lambda v: index(v + b")R"),
-  "arguments": lambda v: index(name("collections", "OrderedDict") + v + b"R"),
-  "pairs": lambda v: index(name("collections", "OrderedDict") + v + b"\x85R"),
-  "pair": lambda v: index(name("collections", "OrderedDict") + b"]" + v + b"N\x86a\x85R"),
+  "arguments": lambda v: index(ORDERED_DICT + v + b"R"),
+  "pairs": lambda v: index(ORDERED_DICT + v + b"\x85R"),
+  "pair": lambda v: index(ORDERED_DICT + b"]" + v + b"N\x86a\x85R"),
   "size": lambda v: index(name("torch", "Size") + v + b"\x85R"),
   "device": lambda v: index(name("torch", "device") + v + b"\x85R"),
   "state": lambda v: index(NAMESPACE + v + b"b"),
@@ -130,12 +119,8 @@ SLOTS = {
   "root": index,
   "old keys": old,
   "old key": lambda v: old(b"]" + v + b"a"),
-  "old numel": lambda v: legacy(
-    b"\x80\2}" + text("w") + shaped(b")", storage=identity(v + b"N")) + b"s."
-  ),
-  "old view": lambda v: legacy(
-    b"\x80\2}" + text("w") + shaped(b")", storage=identity(number(1) + v)) + b"s."
-  ),
+  "old numel": lambda v: old_storage(identity(v, b"N")),
+  "old view": lambda v: old_storage(identity(number(1), v)),
   "old machine": lambda v: legacy(OLD, little=v),
   "old magic": lambda v: b"\x80\2" + v + b"." + legacy(OLD),
   "parameters": lambda v: alone(module({}, mapping({"_parameters": v}))),
@@ -145,7 +130,7 @@ SLOTS = {
   ),
   "bytes": lambda v: alone(called("torch.storage", "_load_from_bytes", v)),
   "scalar": lambda v: alone(called("numpy.core.multiarray", "scalar", v)),
-  "meta": lambda v: alone(called("torch_utils.persistence", "_reconstruct_persistent_obj", v)),
+  "meta": lambda v: alone(reconstructed(v)),
 }
 ALONE = {"parameters", "modules", "child", "bytes", "scalar", "meta"}
 
@@ -156,7 +141,7 @@ def test_values_of_every_kind_in_every_place(tmp_path):
     f"{slot}, {kind}" + (".pkl" if slot in ALONE else ".pt"): make(value)
     for (slot, make), (kind, value) in itertools.product(SLOTS.items(), VALUES.items())
   }
-  ends = said(files, tmp_path, seconds=10)
+  ends = read(files, tmp_path, seconds=10)
   wrong = {k: v for k, v in ends.items() if v[0] not in ("refused", "read")}
   assert not wrong and len(ends) == len(files)
   assert all(text.isprintable() and len(text) < 1000 for _, text, _ in ends.values())
@@ -169,54 +154,31 @@ def test_short_programs_do_not_run_for_long(tmp_path):
   again = 300_000
   small = stored(np.zeros(64, np.float32))
   nested = b"B" + struct.pack("<I", len(small)) + small + b"q\2"
+  size, device = name("torch", "Size") + b"q\3", name("torch", "device") + b"q\3"
+  tensor = name("torch._utils", "_rebuild_tensor_v2") + b"q\3" + identity(number(1)) + b"q\4"
+  sixteen = b"0}(" + b"".join(text(str(i) * 90) + b"h\2" for i in range(16)) + b"uq\2"
+  four = mapping({"_modules": mapping({str(i): b"h\2" for i in range(4)})}) + b"q\3"
+  modules = name("torch.nn.modules.container", "ModuleList") + b")\x81"
+  load = name("torch.storage", "_load_from_bytes") + b"q\3"
   files = {
     "merged": index(FULL + NAMESPACE + b"h\2b" * again),
-    "called": index(TUPLE + (name("torch", "device") + b"q\3h\2R") + b"0h\3h\2R" * again),
-    "sized": index(LARGE + name("torch", "Size") + b"q\3" + b"0h\3h\2\x85R" * again),
-    "letters": index(LONG + b"q\2" + name("torch", "Size") + b"q\3" + b"h\3h\2\x85R" * 1000),
+    "called": index(TUPLE + device + b"h\2R" + b"0h\3h\2R" * again),
+    "sized": index(LARGE + size + b"0h\3h\2\x85R" * again),
+    "letters": index(LONG + b"q\2" + size + b"h\3h\2\x85R" * 1000),
     "ordered": index(
-      b"]("
-      + (b"NN\x86" * N)
-      + b"eq\2"
-      + name("collections", "OrderedDict")
-      + b"q\3"
-      + b"0h\3h\2\x85R" * again
+      b"](" + b"NN\x86" * N + b"eq\2" + ORDERED_DICT + b"q\3" + b"0h\3h\2\x85R" * again
     ),
-    "shapes": index(
-      TUPLE
-      + name("torch._utils", "_rebuild_tensor_v2")
-      + b"q\3"
-      + identity(number(1))
-      + b"q\4"
-      + b"h\3(h\4K\0h\2h\2tR0" * again
-    ),
+    "shapes": index(TUPLE + tensor + b"h\3(h\4K\0h\2h\2tR0" * again),
     "hashes": index(HUGE + b"q\2}" + b"h\2Ns" * again),
     "alike": index(LONG + b"q\2" + LONG + b"q\3}" + b"h\2Nsh\3Ns" * again),
     "hashed": old(b"])" + b"\x85" * 1_500_000 + b"a"),
     "ordered, deep": index(ORDERED + (b"q\2" + ORDERED + text("a") + b"h\2s") * 60_000),
-    "paths": index(
-      b"}"
-      + text("w")
-      + shaped(b")")
-      + b"sq\2"
-      + (b"0}(" + b"".join(text(str(i) * 90) + b"h\2" for i in range(16)) + b"uq\2") * 12
-    ),
-    "modules.pkl": alone(
-      module({"w": ONE})
-      + b"q\2"
-      + b"0"
-      + mapping({"_modules": mapping({str(i): b"h\2" for i in range(4)})})
-      + b"q\3"
-      + name("torch.nn.modules.container", "ModuleList")
-      + b")\x81"
-      + b"h\3b" * again
-    ),
-    "loaded.pkl": alone(
-      nested + name("torch.storage", "_load_from_bytes") + b"q\3" + b"h\3h\2\x85R0" * again + b"N"
-    ),
+    "paths": index(b"}" + text("w") + shaped(b")") + b"sq\2" + sixteen * 12),
+    "modules.pkl": alone(module({"w": ONE}) + b"q\2" + b"0" + four + modules + b"h\3b" * again),
+    "loaded.pkl": alone(nested + load + b"h\3h\2\x85R0" * again + b"N"),
     "pushed.pkl": alone(b"]" * (3 << 20)),
   }
-  ends = said(files, tmp_path)
+  ends = read(files, tmp_path)
   assert {k: v for k, v in ends.items() if v[0] != "refused"} == {}, ends
 
 
@@ -257,22 +219,16 @@ SAFE = {
 
 
 def test_safetensors_that_lie(tmp_path):
+  cube = shaped(b"K\1" * 3 + b"\x87", b"K\0K\7K\0\x87")
   files = {f"{k}.safetensors": v for k, v in SAFE.items()} | {
     "many": safe({f"{i}": floats([0], 0, 0) for i in range(N)}, b""),
     "surrogate": safe(b'{"\\ud800": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}'),
-    "alias.pt": index(
-      b"}("
-      + b"".join(
-        text(f"w{i}") + shaped(b"K\1" * 3 + b"\x87", b"K\0K\7K\0\x87") for i in range(3000)
-      )
-      + b"u"
-    ),
+    "alias.pt": index(mapping({f"w{i}": cube for i in range(3000)})),
   }
-  ends = said(files, tmp_path)
+  ends = read(files, tmp_path)
   good = ("many", "surrogate", "alias.pt")
-  assert {k: v[0] for k, v in ends.items()} == {
-    k: "read" if k in good else "refused" for k in files
-  }
+  want = {k: "read" if k in good else "refused" for k in files}
+  assert {k: v[0] for k, v in ends.items()} == want
   assert all(text.isprintable() and len(text) < 400 for _, text, _ in ends.values())
 
 
@@ -283,36 +239,14 @@ SEEDS = {
   "alone.pkl": snapshot({"G": WEIGHTS}),
 }
 PIECES = [
-  *VALUES.values(),
-  b"h\0",
-  b"q\0",
-  b"0",
-  b"(",
-  b"t",
-  b"R",
-  b"b",
-  b"Q",
-  b"\x93",
-  b"s",
-  b"u",
-  b"e",
-  b"a",
-  b"\x81",
-  b"\x85",
-  b"\x86",
-  b".",
-  number(1 << 40),
-  number(-1),
-  text("state"),
-  text("_modules"),
-  name("torch", "Size"),
-  name("collections", "OrderedDict"),
-]
+  *VALUES.values(), b"h\0", b"q\0", *(bytes([code]) for code in b"0(tRbQ\x93suea\x81\x85\x86."),
+  number(1 << 40), number(-1), text("state"), text("_modules"), name("torch", "Size"), ORDERED_DICT,
+]  # fmt: skip
 
 
 def mutated(seed, rng):
   """Pieces of pickles put in, taken out, doubled; the zip around it whole."""
-  data = bytearray(pickled() if seed == "zip.pt" else SEEDS[seed])
+  data = bytearray(state_dict() if seed == "zip.pt" else SEEDS[seed])
   for _ in range(rng.integers(1, 4)):
     at = int(rng.integers(2, len(data)))
     end = at + int(rng.integers(0, 12))
@@ -332,7 +266,7 @@ def test_mutated_pickles_end_in_one_line(tmp_path):
   rng, files = np.random.default_rng(0), {}
   for i, seed in zip(range(400), itertools.cycle(SEEDS), strict=False):
     files[f"{i:03d}-{seed}"] = mutated(seed, rng)
-  ends = said(files, tmp_path, seconds=10)
+  ends = read(files, tmp_path, seconds=10)
   assert len(ends) == 400
   assert {k: v for k, v in ends.items() if v[0] not in ("refused", "read")} == {}
   assert all(text.isprintable() for _, text, _ in ends.values())

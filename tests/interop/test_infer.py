@@ -41,98 +41,63 @@ def published(name):
   return c, names.give(params["net"], source)
 
 
-@pytest.mark.parametrize(
-  "name",
-  [
-    "adm_imagenet64",
-    "adm_imagenet512",
-    "adm_upsample512",
-    "adm_classifier:64",
-    "ddpm_256",
-    "sr3:512",
-    "iddpm",
-    "iddpm:cifar10",
-    "iddpm:imagenet64_cond",
-    "iddpm:upsample",
-    "iddpm:lsun",
-  ],
-)
+@pytest.mark.parametrize("name", [
+  "adm_imagenet64", "adm_imagenet512", "adm_upsample512", "adm_classifier:64",
+  "ddpm_256", "sr3:512", "iddpm", "iddpm:cifar10", "iddpm:imagenet64_cond",
+  "iddpm:upsample", "iddpm:lsun",
+])  # fmt: skip
 def test_published_networks_have_the_names_that_their_codes_give(name):
   """Of all tensors, as counted and digested there."""
-  known = json.loads((GOLDEN / "torch_names.json").read_text())["networks"]
+  networks = json.loads((GOLDEN / "torch_names.json").read_text())["networks"]
   lines = sorted(f"{k} {list(t.shape)}" for k, t in published(name)[1].items())
   digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-  assert [len(lines), digest] == known[name]
+  assert [len(lines), digest] == networks[name]
 
 
-@pytest.mark.parametrize(
-  ("case", "want", "attend", "low_res", "size"),
-  [
-    (
-      "adm_unet_class_updown",
-      dict(width=32, mults=(1, 2), blocks=1, affine=True, updown=True, labels=1000, learned=True),
-      (1,),
-      False,
-      None,
-    ),
-    (
-      "adm_unet_plain_heads",
-      dict(
-        width=32, mults=(1, 2, 2), blocks=2, affine=False, updown=False, labels=0, learned=False
-      ),
-      (2,),
-      False,
-      None,
-    ),
-    (
-      "adm_upsampler_16_64",
-      dict(
-        width=32, mults=(1, 2, 3, 4), blocks=1, affine=True, updown=True, labels=1000, learned=True
-      ),
-      (2,),
-      True,
-      None,
-    ),
-    (
-      "adm_classifier_64",
-      dict(width=64, mults=(1, 2, 3, 4), blocks=1, affine=True, updown=True, classes=1000),
-      (1, 2, 3),
-      False,
-      64,
-    ),
-  ],
-)
-def test_golden_networks(case, want, attend, low_res, size):
-  found = infer(shapes_of(case))
-  assert found.net == want
-  assert found[2:] == (attend, 3, low_res, size)
-  assert found.kind == ("Classifier" if size else "UNet")
+UP = dict(blocks=1, affine=True, updown=True)
+GOLDEN_NETS = {  # -> what is inferred: net, attend, low_res, size
+  "adm_unet_class_updown": (
+    UP | dict(width=32, mults=(1, 2), labels=1000, learned=True), (1,), False, None),
+  "adm_unet_plain_heads": (
+    dict(width=32, mults=(1, 2, 2), blocks=2, affine=False, updown=False, labels=0, learned=False),
+    (2,), False, None),
+  "adm_upsampler_16_64": (
+    UP | dict(width=32, mults=(1, 2, 3, 4), labels=1000, learned=True), (2,), True, None),
+  "adm_classifier_64": (
+    UP | dict(width=64, mults=(1, 2, 3, 4), classes=1000), (1, 2, 3), False, 64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GOLDEN_NETS)
+def test_golden_networks(case):
+  net, attend, low_res, size = GOLDEN_NETS[case]
+  kind = "Classifier" if size else "UNet"
+  assert infer(shapes_of(case)) == (kind, net, attend, 3, low_res, size)
 
 
 @pytest.mark.parametrize("name", ["adm_imagenet512", "adm_upsample512", "adm_classifier:64"])
 def test_published_networks(name):
   c, tensors = published(name)
-  found, want = infer(tensors), c.model.net
-  assert want.name == f"nets.unet.{found.kind}"
-  for key, value in found.net.items():
+  network, want = infer(tensors), c.model.net
+  assert want.name == f"nets.unet.{network.kind}"
+  for key, value in network.net.items():
     assert value == want.get(key, {"affine": True, "labels": 0}.get(key)), key
-  assert {c.data.size >> i for i in found.attend} == set(want.attend)
-  assert found.low_res == ("cond" in c.model)
+  assert {c.data.size >> i for i in network.attend} == set(want.attend)
+  assert network.low_res == ("cond" in c.model)
 
 
 @pytest.mark.parametrize(("file", "name"), PUBLISHED.items())
 def test_published_checkpoints_are_known_by_their_shapes(file, name):
   """No flag, no config: heads, their order, noise and size are theirs."""
   c, tensors = published(name)
-  said = []
-  made = usual(tensors, "adm", 0, NOTHING, said.append)
-  assert made.to_dict() == c.to_dict()
-  (line,) = said
+  lines = []
+  assert usual(tensors, "adm", 0, NOTHING, lines.append).to_dict() == c.to_dict()
+  (line,) = lines
   assert file in line and "--attention_order" in line
   # The same shapes, of another size: then it is none of them.
   if infer(tensors).kind == "UNet":
     with pytest.raises(UserError, match="--heads|a --config"):
-      usual(tensors, "adm", 2 * c.data.size, NOTHING, said.append)
+      usual(tensors, "adm", 2 * c.data.size, NOTHING, lines.append)
 
 
 def test_configs_of_one_another_do_not_have_equal_shapes():
@@ -167,20 +132,15 @@ def test_what_no_shape_tells_is_not_guessed(case):
     (dict(head_channels=16, attention_order="new", schedule="cosine"), (16, None, True, "Cosine")),
   ],
 )
-def test_what_was_told_is_in_the_config(facts, want):
-  said = []
-  c = usual(shapes_of(PLAIN), "adm", 32, Facts(**facts), said.append)
-  net = c.model.net
+def test_facts_are_in_the_config(facts, want):
+  lines = []
+  c = usual(shapes_of(PLAIN), "adm", 32, Facts(**facts), lines.append)
+  net, noise = c.model.net, c.model.process.name.rpartition(".")[2]
   heads = net.head if "head_channels" in facts else net.heads
-  assert (
-    heads,
-    net.get("heads_up"),
-    net.split_first,
-    c.model.process.name.rpartition(".")[2],
-  ) == want
+  assert (heads, net.get("heads_up"), net.split_first, noise) == want
   assert c.model.objective.name == "diffusion.objective.simple"
   assert (c.data.classes, c.model.classes) == (0, 0)
-  assert said[0].count("heads") + said[0].count("per head") >= 1
+  assert lines[0].count("heads") + lines[0].count("per head") >= 1
   build(c.model.net)
 
 
@@ -191,9 +151,8 @@ def test_without_a_config():
     usual(shapes_of(PLAIN), "diffusers", 64, NOTHING, print)
   with pytest.raises(UserError, match="adm_upsample256"):
     usual(shapes_of("adm_upsampler_16_64"), "adm", 64, NOTHING, print)
-  guide = usual(
-    shapes_of("adm_classifier_64"), "adm", 0, Facts(schedule="cosine"), print
-  )  # of heads they have no choice
+  # Of heads, classifiers have no choice.
+  guide = usual(shapes_of("adm_classifier_64"), "adm", 0, Facts(schedule="cosine"), print)
   assert guide.model.net.name == "nets.unet.Classifier"
   assert (guide.data.size, guide.model.net.attend) == (64, (32, 16, 8))
 
@@ -217,13 +176,13 @@ def test_facts_that_cannot_be(facts, why):
 def test_facts_in_a_config():
   """They rule; where heads differ from a published twin's, a line says so."""
   c, tensors = published("adm_imagenet128")
-  c, said = c.copy_and_resolve_references(), []
-  compare(tensors, c, said.append)
-  assert not said
+  c, lines = c.copy_and_resolve_references(), []
+  compare(tensors, c, lines.append)
+  assert not lines
   Facts(head_channels=64, attention_order="new").apply(c)
   assert (c.model.net.heads, c.model.net.head, c.model.net.split_first) == (None, 64, True)
-  compare(tensors, c, said.append)
-  assert "128x128_diffusion.pt, which has 4 heads, legacy" in said[0]
+  compare(tensors, c, lines.append)
+  assert "128x128_diffusion.pt, which has 4 heads, legacy" in lines[0]
   guide, _ = published("adm_classifier:64")
   guide = guide.copy_and_resolve_references()
   with pytest.raises(UserError, match="no way up"):
@@ -282,13 +241,10 @@ def test_config_json_is_held_against_the_config(tmp_path):
   }.items():
     with pytest.raises(UserError, match=f"config.json means {key}={value}"):
       diffusers.check(CIFAR | {key: value}, net)
-  for heads, told in (
-    (dict(heads=4), 64),
-    (dict(heads=1, heads_up=2), None),
-    (dict(heads=None, head=64), 8),
-  ):
+  cases = (dict(heads=4), 64), (dict(heads=1, heads_up=2), None), (dict(heads=None, head=64), 8)
+  for heads, channels in cases:
     with pytest.raises(UserError, match="means attention_head_dim="):
-      diffusers.check(CIFAR | {"attention_head_dim": told}, net | heads)
+      diffusers.check(CIFAR | {"attention_head_dim": channels}, net | heads)
   diffusers.check(CIFAR | {"attention_head_dim": 8}, net | dict(heads=None, head=8))
   assert diffusers.facts(tmp_path / "x.bin") == {}
   (tmp_path / "config.json").write_text(json.dumps(CIFAR))

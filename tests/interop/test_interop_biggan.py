@@ -27,9 +27,9 @@ def test_weights_come_back_bit_by_bit(case, group):
   listed = manifest["discriminator_" * (group == "disc") + "state_dict"]
   assert {e.theirs[0]: list(e.layout) for e in table} == dict(entry[:2] for entry in listed)
   how = gans.GANS["biggan"]
-  ours = names.fill(table, how.rest({k: lazy(v) for k, v in theirs.items()}))
+  ours = names.fill(table, how.incoming({k: lazy(v) for k, v in theirs.items()}))
   assert jax.tree.map(np.shape, ours) == jax.tree.map(np.shape, dict(tree))
-  back = how.last(names.spell(table, ours))
+  back = how.outgoing(names.spell(table, ours))
   for name, values in theirs.items():
     read = back[name].read()
     assert read.shape == back[name].shape == values.shape
@@ -39,10 +39,10 @@ def test_weights_come_back_bit_by_bit(case, group):
 def test_the_hubs_weights_come_back_and_mean_the_same():
   _, ours = hub()
   how = gans.GANS["biggan_hub"]
-  back = {k: t.read() for k, t in how.last(names.spell(how.entries("gen", ours), ours)).items()}
+  back = {k: t.read() for k, t in how.outgoing(names.spell(how.entries("gen", ours), ours)).items()}
   manifest = json.loads(str(np.load(GOLDEN / "biggan_hub_128.npz")["manifest"]))
   assert {k: list(v.shape) for k, v in back.items()} == dict(map(tuple, manifest["state_dict"]))
-  again = names.fill(how.entries("gen", ours), how.rest({k: lazy(v) for k, v in back.items()}))
+  again = names.fill(how.entries("gen", ours), how.incoming({k: lazy(v) for k, v in back.items()}))
   for path, leaf in names.flat(ours).items():
     if path.endswith("/sigma"):  # theirs is a function of u, v and the weight
       np.testing.assert_allclose(names.flat(again)[path], leaf, rtol=1e-5)
@@ -54,15 +54,10 @@ def test_other_batch_norms_have_other_names():
   """`mybn` and `cross_replica` of the authors' code."""
   how = gans.GANS["biggan"]
   one = lazy(np.ones(1, np.float32))
-  found = how.rest(
-    {
-      "blocks.0.0.bn1.bn.stored_mean": one,
-      "blocks.0.0.bn2.bn.running_var": one,
-      "output_layer.0.bn.accumulation_counter": one,
-      "linear.bias": one,
-    }
-  )
-  assert set(found) == {"blocks.0.0.bn1.stored_mean", "blocks.0.0.bn2.stored_var", "linear.bias"}
+  theirs = "blocks.0.0.bn1.bn.stored_mean", "blocks.0.0.bn2.bn.running_var", "linear.bias"
+  theirs = *theirs, "output_layer.0.bn.accumulation_counter"
+  weights = how.incoming(dict.fromkeys(theirs, one))
+  assert set(weights) == {"blocks.0.0.bn1.stored_mean", "blocks.0.0.bn2.stored_var", "linear.bias"}
 
 
 def small(name="biggan"):
@@ -79,34 +74,28 @@ def theirs(tmp_path_factory):
   experiment = Experiment.of(small())
   data = initial_state.DataSpec("digits", (8, 8, 1), 10)
   abstract = experiment.abstract(data, workdir.sharding.make_mesh())
-  rng, made = np.random.default_rng(0), {}
-  for group in ("gen", "disc"):
-    made[group] = jax.tree.map(
-      lambda s: (1 + rng.random(s.shape) / 9).astype(np.float32),
-      gan_workdir.collections(abstract, group),
-    )
-  parts = gans.give({"ema": made["gen"], "disc": made["disc"]}, "biggan")
+  rng = np.random.default_rng(0)
+  draw = lambda s: (1 + rng.random(s.shape) / 9).astype(np.float32)
+  groups = {g: jax.tree.map(draw, gan_workdir.collections(abstract, g)) for g in ("gen", "disc")}
+  parts = gans.give({"ema": groups["gen"], "disc": groups["disc"]}, "biggan")
   tensor_files.write(folder / "G_ema.pth", parts[""])
   tensor_files.write(folder / "D.pth", parts["disc"])
-  return folder / "G_ema.pth", folder / "D.pth", made
+  return folder / "G_ema.pth", folder / "D.pth", groups
 
 
 def test_in_and_out_again(theirs, tmp_path):
   """Both nets and all their statistics; what is sampled is the file's."""
-  gen, disc, made = theirs
+  gen, disc, groups = theirs
   workdir.import_weights(gen, tmp_path / "w", "biggan", small(), disc=disc)
   trained = sampling_trained.load_trained(tmp_path / "w")
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    {"params": trained.params["gen"], **trained.stats["gen"]},
-    made["gen"],
-  )
+  ours = {"params": trained.params["gen"], **trained.stats["gen"]}
+  jax.tree.map(np.testing.assert_array_equal, ours, groups["gen"])
   done = workdir.export_weights(tmp_path / "w", tmp_path / "G.pth", disc=tmp_path / "D.pth")
   assert done["tensors"] == len(tensor_files.read(gen))
   for name, path in (("G.pth", gen), ("D.pth", disc)):
-    back, there = tensor_files.read(tmp_path / name), tensor_files.read(path)
-    assert set(back) == set(there)
-    for key, tensor in there.items():
+    back, tensors = tensor_files.read(tmp_path / name), tensor_files.read(path)
+    assert set(back) == set(tensors)
+    for key, tensor in tensors.items():
       assert back[key].read().tobytes() == tensor.read().tobytes()
 
 
@@ -139,22 +128,14 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistake_of_importing(case, theirs, tmp_path, capsys, monkeypatch):
   """One line, and nothing is written."""
-  argv, said = MISTAKES[case]
+  argv, message = MISTAKES[case]
   gen, disc, _ = theirs
-  argv = [a.format(gen=gen, disc=disc) for a in argv]
-  given = {
-    a.partition("=")[0]: a
-    for a in [
-      "--source=biggan",
-      f"--checkpoint={gen}",
-      f"--workdir={tmp_path / 'w'}",
-      "--config=configs/biggan.py:debug",
-      *argv,
-    ]
-  }
-  status, out, lines = call(capsys, monkeypatch, "import", *given.values())
+  good = ["--source=biggan", "--checkpoint={gen}", "--config=configs/biggan.py:debug"]
+  flags = {a.partition("=")[0]: a.format(gen=gen, disc=disc) for a in good + argv}
+  flags = [*flags.values(), f"--workdir={tmp_path / 'w'}"]
+  status, out, lines = call(capsys, monkeypatch, "import", *flags)
   assert (status, out, len(lines)) == (2, "", 1), lines
-  assert said in lines[0] and not any(tmp_path.iterdir())
+  assert message in lines[0] and not any(tmp_path.iterdir())
 
 
 def test_a_discriminator_of_one_file_is_no_other_file(theirs):

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_names import weights
 
 from jaxgen import config, core, keys
 from jaxgen.config import build
+from jaxgen.interop import names
 from jaxgen.models.cascade import Cascade, view
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -84,11 +86,9 @@ def test_parameters_where_papers_leave_a_choice(name):
 
 
 def test_every_published_config_is_counted():
-  known = {n.partition(":")[0] for n in COUNTS}
-  files = {p.stem for p in (ROOT / "configs").glob("a[!_]*.py")} | {
-    p.stem for p in (ROOT / "configs").glob("*ddpm*.py")
-  }
-  assert {f for f in files if f.startswith(("adm_", "ddpm_", "iddpm"))} == known
+  files = {p.stem for p in (ROOT / "configs").glob("*.py")}
+  counted = {n.partition(":")[0] for n in COUNTS}
+  assert {f for f in files if f.startswith(("adm_", "ddpm_", "iddpm"))} == counted
 
 
 @pytest.mark.parametrize("name", ["adm_imagenet64", "adm_upsample256", "ddpm_cifar10"])
@@ -99,15 +99,10 @@ def test_full_size_models_train_and_sample_in_shape(name):
   state = jax.eval_shape(core.make_init(model, tx, tuple(ema)), batch, jax.random.key(0))
   step = functools.partial(core.make_step(model, tx, ema), (0,))
   new, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
-  assert jax.tree.map(lambda a: (a.shape, a.dtype), new) == jax.tree.map(
-    lambda a: (a.shape, a.dtype), state
-  )
-  assert metrics["net/loss"].shape == ()
-  x = jax.eval_shape(
-    lambda s, b: model.sample(s, core.on_device(b), keys.example_keys(jax.random.key(0), 2)),
-    state,
-    batch,
-  )
+  kinds = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+  assert kinds(new) == kinds(state) and metrics["net/loss"].shape == ()
+  sample = lambda s, b: model.sample(s, core.on_device(b), keys.example_keys(jax.random.key(0), 2))
+  x = jax.eval_shape(sample, state, batch)
   assert x.shape == batch["x"].shape and x.dtype == jnp.float32
 
 
@@ -131,7 +126,7 @@ NETS = {
     updown=True,
     learned=True,
     split_first=True,
-  ),
+  ),  # fmt: skip
   "adm_unet_plain_heads": dict(width=32, mults=(1, 2, 2), heads=4, affine=False),
   "adm_unet_heads_up": dict(width=32, mults=(1, 2), blocks=1, heads=4, heads_up=2, attend=(16, 8)),
   "adm_upsampler_16_64": dict(
@@ -146,36 +141,17 @@ NETS = {
 @pytest.fixture(params=NETS)
 def published(request):
   """-> name, net, inputs, params, golden file."""
-  from jaxgen.interop import names
-
   golden = np.load(ROOT / "tests" / "golden" / f"{request.param}.npz")
   kind = "Classifier" if "classifier" in request.param else "UNet"
   net = build(dict(name=f"nets.unet.{kind}", **NETS[request.param]))
   last = lambda k: jnp.moveaxis(golden[k], 1, -1)
-  given = {"low_res": last("low_res")} if "low_res" in golden.files else {}
+  more = {"low_res": last("low_res")} if "low_res" in golden.files else {}
   if NETS[request.param].get("labels"):
-    given["y"] = golden["y"]
+    more["y"] = golden["y"]
   args = last("x"), jnp.float32(golden["t"])
-  shapes = jax.eval_shape(functools.partial(net.init, jax.random.key(0), *args, **given))["params"]
-  manifest = json.loads(str(golden["manifest"]))
-  params = names.take(regenerate(manifest), shapes, "adm")
-  return request.param, net, (args, given), params, golden
-
-
-def regenerate(manifest):
-  """The reference's weights: see tests/golden/README.md."""
-  out = {}
-  for index, (name, shape, *_) in enumerate(manifest["state_dict"]):
-    z = (
-      np.random.Generator(np.random.PCG64([manifest["seed"], index]))
-      .standard_normal(shape)
-      .astype(np.float32)
-    )
-    if len(shape) >= 2:
-      out[name] = z / np.float32(np.sqrt(np.prod(shape[1:])))
-    else:
-      out[name] = np.float32(0.1) * z + name.endswith(".weight")
-  return out
+  shapes = jax.eval_shape(functools.partial(net.init, jax.random.key(0), *args, **more))["params"]
+  params = names.take(weights(json.loads(str(golden["manifest"]))), shapes, "adm")
+  return request.param, net, (args, more), params, golden
 
 
 def near(ours, theirs, tolerance=1e-5):
@@ -185,8 +161,8 @@ def near(ours, theirs, tolerance=1e-5):
 
 
 def test_networks_answer_as_the_reference(published):
-  name, net, (args, given), params, golden = published
-  out = jax.jit(lambda p: net.apply({"params": p}, *args, **given))(params)
+  name, net, (args, more), params, golden = published
+  out = jax.jit(lambda p: net.apply({"params": p}, *args, **more))(params)
   if out.ndim == 2:
     return near(out, golden["output"])
   step = 4 if "upsampler" in name else 1  # every 4th pixel was kept
@@ -195,39 +171,31 @@ def test_networks_answer_as_the_reference(published):
 
 def test_other_heads_give_other_answers(published):
   """So that what the test above tells apart is told apart."""
-  name, net, (args, given), params, golden = published
+  name, net, (args, more), params, golden = published
   if name != "adm_unet_heads_up":
     pytest.skip("of the heads that shapes do not tell")
   for wrong in (dict(heads_up=None), dict(heads=2), dict(split_first=True)):
-    out = jax.jit(net.clone(**wrong).apply)({"params": params}, *args, **given)
+    out = jax.jit(net.clone(**wrong).apply)({"params": params}, *args, **more)
     off = np.abs(jnp.moveaxis(out, -1, 1) - golden["output"]).max()
     assert off > 0.01 * np.abs(golden["output"]).max(), wrong
 
 
 def test_the_upsampler_answers_alike_inside_a_cascade(published):
   """As its second stage: what D(x_t) is made of is the reference's output."""
-  name, net, ((x, t), given), params, golden = published
+  name, net, ((x, t), more), params, golden = published
   if name != "adm_upsampler_16_64":
     pytest.skip("not an upsampler")
-  stage = build(
-    dict(
-      name="models.diffusion.Diffusion",
-      net=net,
-      classes=1000,
-      process=dict(name="diffusion.process.Linear"),
-      label_drop=0.0,
-      precond=dict(name="diffusion.precond.eps"),
-      draw_t=None,
-      path=None,
-      sampler=dict(name="diffusion.samplers.ancestral"),
-      cond=dict(low_res=dict(name="diffusion.degrade.area", size=16)),
-    )
-  )
+  stage = build(dict(
+    name="models.diffusion.Diffusion", net=net, classes=1000, label_drop=0.0, draw_t=None,
+    process=dict(name="diffusion.process.Linear"), precond=dict(name="diffusion.precond.eps"),
+    path=None, sampler=dict(name="diffusion.samplers.ancestral"),
+    cond=dict(low_res=dict(name="diffusion.degrade.area", size=16)),
+  ))  # fmt: skip
   chain = Cascade((stage, stage), ((64, 64, 3),) * 2, (1000, 1000), np.dtype("uint8"))
   state = core.State(0, {"0.net": None, "1.net": params}, {}, {}, {}, None)
   t = jnp.float32(t).reshape(-1, 1, 1, 1)
   noise = stage.process((t + 1) / 1000)  # ADM counts indices from 0
-  D = jax.jit(lambda x: chain.stages[1].denoiser(view(state, 1), {"x": x, **given})(x, noise))(x)
+  D = jax.jit(lambda x: chain.stages[1].denoiser(view(state, 1), {"x": x, **more})(x, noise))(x)
   eps = (x - noise.alpha * D.x_0) / noise.sigma
   learned = jnp.concatenate([eps, 2 * D.frac - 1], -1)
   near(jnp.moveaxis(learned, -1, 1)[:, :, ::4, ::4], golden["output"], 2e-5)

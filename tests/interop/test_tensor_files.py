@@ -15,22 +15,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from opcodes import called, legacy, state_dict, zipped
 
 from jaxgen.errors import UserError
 from jaxgen.interop import tensor_files
 from jaxgen.interop.tensors import lazy
-from jaxgen.interop.torchwrite import ORDERED, name, number, numbers, text
+from jaxgen.interop.torchwrite import name, number, text
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 EXPECTED = np.load(GOLDEN / "torch_expected.npz")
-DTYPES = {
-  "half": "f2",
-  "bf16": ml_dtypes.bfloat16,
-  "double": "f8",
-  "long": "i8",
-  "byte": "u1",
-  "bool": "?",
-}
+DTYPES = {"half": "f2", "double": "f8", "long": "i8", "byte": "u1", "bool": "?"}
+DTYPES["bf16"] = ml_dtypes.bfloat16
 
 
 def same(tensors):
@@ -57,10 +52,8 @@ def test_a_key_selects_one_of_several_sets(which):
   with pytest.raises(UserError, match="no tensors under --key=emma"):
     tensor_files.read(path, "emma")
   model, ema = tensor_files.read(path, "model"), tensor_files.read(path, "ema")
-  assert {k: v.shape for k, v in model.items()} == {
-    "weight": (2, 4),
-    "bias": (2,),
-  }  # "module." is gone
+  # "module." is gone
+  assert {k: v.shape for k, v in model.items()} == {"weight": (2, 4), "bias": (2,)}
   for k in model:  # so was it made
     np.testing.assert_allclose(ema[k].read(), model[k].read() + 1, rtol=1e-6)
   assert set(tensor_files.read(path, "opt/state/0")) == {"step", "exp_avg"}
@@ -94,36 +87,18 @@ def test_a_written_state_dict_looks_as_torch_wants_it(tmp_path):
   raw, e = (tmp_path / "x.pt").read_bytes(), entries["archive/data/0"]
   assert raw.index(np.float32([1, 2]).tobytes(), e.header_offset) % 64 == 0
 
-  said = [
-    (opcode.name, argument)
-    for opcode, argument, _ in pickletools.genops(index)
-    if opcode.name != "MARK"
-  ]
+  opcodes = [(code.name, argument) for code, argument, _ in pickletools.genops(index)]
   ordered = [("GLOBAL", "collections OrderedDict"), ("EMPTY_TUPLE", None), ("REDUCE", None)]
   ints = lambda *n: [("BININT", i) for i in n]
-  assert said == [
-    ("PROTO", 2),
-    *ordered,
-    ("BINUNICODE", "w"),
+  assert [code for code in opcodes if code[0] != "MARK"] == [
+    ("PROTO", 2), *ordered, ("BINUNICODE", "w"),
     ("GLOBAL", "torch._utils _rebuild_tensor_v2"),
-    ("BINUNICODE", "storage"),
-    ("GLOBAL", "torch FloatStorage"),
-    ("BINUNICODE", "0"),
-    ("BINUNICODE", "cpu"),
-    *ints(2),
-    ("TUPLE", None),
-    ("BINPERSID", None),
-    *ints(0, 1, 2),
-    ("TUPLE", None),
-    *ints(2, 1),
-    ("TUPLE", None),
-    ("NEWFALSE", None),
-    *ordered,
-    ("TUPLE", None),
-    ("REDUCE", None),
-    ("SETITEMS", None),
-    ("STOP", None),
-  ]
+    ("BINUNICODE", "storage"), ("GLOBAL", "torch FloatStorage"),
+    ("BINUNICODE", "0"), ("BINUNICODE", "cpu"), *ints(2), ("TUPLE", None),
+    ("BINPERSID", None), *ints(0, 1, 2), ("TUPLE", None), *ints(2, 1),
+    ("TUPLE", None), ("NEWFALSE", None), *ordered, ("TUPLE", None),
+    ("REDUCE", None), ("SETITEMS", None), ("STOP", None),
+  ]  # fmt: skip
 
 
 def test_torch_reads_what_we_write(tmp_path):
@@ -151,63 +126,14 @@ def test_a_large_file_needs_little_memory(tmp_path):
     assert total == 64 and peak < 6 << 20
 
 
-# What hostile or damaged files hold; {} is a tensor of one float called "w".
-def zipped(index, values=bytes(4), order=b"little", how=zipfile.ZIP_STORED, more=()):
-  out = io.BytesIO()
-  with zipfile.ZipFile(out, "w", how) as f:
-    f.writestr("x/data.pkl", index)
-    f.writestr("x/byteorder", order)
-    if values is not None:
-      f.writestr("x/data/0", values)
-    for entry in more:
-      f.writestr(entry, b"")
-  return out.getvalue()
-
-
-def pickled(*, shape=(1,), strides=(1,), offset=0, numel=1, kind="Float", view=b""):
-  storage = (
-    b"("
-    + text("storage")
-    + name("torch", f"{kind}Storage")
-    + text("0")
-    + text("cpu")
-    + number(numel)
-    + view
-    + b"tQ"
-  )
-  tensor = (
-    name("torch._utils", "_rebuild_tensor_v2")
-    + b"("
-    + storage
-    + number(offset)
-    + numbers(shape)
-    + numbers(strides)
-    + b"\x89"
-    + ORDERED
-    + b"tR"
-  )
-  return b"\x80\2}" + text("w") + tensor + b"s."
-
-
-def legacy(index, little=b"\x88", keys=b"]X\1\0\0\x000a.", values=b"\1\0\0\0\0\0\0\0" + bytes(4)):
-  magic = b"\x80\2\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-  return (
-    magic
-    + b"\x80\2M\xe9\3."
-    + b"\x80\2}"
-    + text("little_endian")
-    + little
-    + b"s."
-    + index
-    + b"\x80\2"
-    + keys
-    + values
-  )
-
-
+# What hostile or damaged files hold.
 def asking(module, thing, argument):
-  """What pickles of objects with a __reduce__ look like, protocol 2."""
-  return zipped(b"\x80\2" + name(module, thing) + text(argument) + b"\x85R.")
+  """A pickle of an object with a __reduce__."""
+  return index(called(module, thing, text(argument)))
+
+
+def index(body):
+  return zipped(b"\x80\2" + body + b".")
 
 
 def tarred():
@@ -219,7 +145,7 @@ def tarred():
 
 def deep(n):
   """A list in a list in a list."""
-  return zipped(b"\x80\2" + b"]" * n + b"a" * (n - 1) + b".")
+  return index(b"]" * n + b"a" * (n - 1))
 
 
 def doubled(n, times=2):
@@ -227,46 +153,46 @@ def doubled(n, times=2):
   return zipped(b"\x80\2]" + (b"q\x000](" + b"h\0" * times + b"e") * n + b".")
 
 
-GOOD, OLD = pickled(), pickled(view=b"N")
+GOOD, OLD = state_dict(), state_dict(view=b"N")
 HOSTILE = {
   "os": (asking("os", "system", "touch hacked"), "asks for os.system: ref"),
   "newer": (
-    zipped(b"\x80\4" + text("os") + text("system") + b"\x93" + text("touch hacked") + b"\x85R."),
+    index(text("os") + text("system") + b"\x93" + text("touch hacked") + b"\x85R"),
     "os.system: refused",
   ),
   "eval": (asking("builtins", "eval", "1"), "asks for builtins.eval: ref"),
   "bytes": (asking("torch.storage", "_load_from_bytes", "x"), "refused"),
-  "torch": (zipped(b"\x80\2" + name("torch", "load") + b"."), "torch.load:"),
-  "terminal": (zipped(b"\x80\2" + name("\x1b[2J", "x") + b"."), r"asks for \\x1b\[2J.x"),
+  "torch": (index(name("torch", "load")), "torch.load:"),
+  "terminal": (index(name("\x1b[2J", "x")), r"asks for \\x1b\[2J.x"),
   "inst": (zipped(b"(ios\nsystem\n."), "opcode that PyTorch never writes"),
-  "extension": (zipped(b"\x80\2\x82\1."), "never writes, EXT1"),
-  "call": (zipped(b"\x80\2])R."), "call of what is no function"),
+  "extension": (index(b"\x82\1"), "never writes, EXT1"),
+  "call": (index(b"])R"), "call of what is no function"),
   "dtype": (zipped(b"\x80\2" + name("torch", "float32") + b")R."), "call of"),
-  "build": (zipped(b"\x80\2]}b."), "attributes for list"),
-  "key": (zipped(b"\x80\2}))s."), "tuple as a key"),
-  "pairs": (
-    zipped(b"\x80\2" + name("collections", "OrderedDict") + b"]))\x86a\x85R."),
-    "tuple as a key",
-  ),
-  "memo": (zipped(b"\x80\2h\7."), "is damaged"),
-  "underflow": (zipped(b"\x80\2\x87."), "is damaged"),
+  "build": (index(b"]}b"), "attributes for list"),
+  "key": (index(b"}))s"), "tuple as a key"),
+  "pairs": (index(called("collections", "OrderedDict", b"]))\x86a")), "tuple as a key"),
+  "memo": (index(b"h\7"), "is damaged"),
+  "underflow": (index(b"\x87"), "is damaged"),
   "no stop": (zipped(b"\x80\2]"), "is damaged"),
-  "long": (zipped(b"\x80\2X\xff\xff\xff\x7f."), "is damaged"),
+  "long": (index(b"X\xff\xff\xff\x7f"), "is damaged"),
   "deep": (deep(100_000), "nests deeper"),
   "laughs": (doubled(15), "no tensors"),
   "more laughs": (doubled(15, 9), "holds more than"),
-  "itself": (zipped(b"\x80\2]q\0h\0a."), "nests deeper"),
-  "offset": (zipped(pickled(offset=1)), "beyond its storage"),
-  "negative": (zipped(pickled(offset=-1)), "strange shape"),
-  "shape": (zipped(pickled(shape=(2,))), "beyond its storage"),
-  "strides": (zipped(pickled(shape=(2,), strides=(9,), numel=2), bytes(8)), "beyond its storage"),
-  "absurd": (zipped(pickled(shape=(1 << 40,), strides=(0,))), "beyond its"),
-  "ranks": (zipped(pickled(shape=(1, 1))), "strange shape"),
-  "many": (zipped(pickled(shape=(1,) * 99, strides=(1,) * 99)), "strange"),
-  "empty": (zipped(pickled(shape=(0, 1 << 60), strides=(1, 1))), "strange"),
-  "numel": (zipped(pickled(numel=9)), "lacks the values of w"),
+  "itself": (index(b"]q\0h\0a"), "nests deeper"),
+  "offset": (zipped(state_dict(offset=1)), "beyond its storage"),
+  "negative": (zipped(state_dict(offset=-1)), "strange shape"),
+  "shape": (zipped(state_dict(shape=(2,))), "beyond its storage"),
+  "strides": (
+    zipped(state_dict(shape=(2,), strides=(9,), numel=2), bytes(8)),
+    "beyond its storage",
+  ),
+  "absurd": (zipped(state_dict(shape=(1 << 40,), strides=(0,))), "beyond its"),
+  "ranks": (zipped(state_dict(shape=(1, 1))), "strange shape"),
+  "many": (zipped(state_dict(shape=(1,) * 99, strides=(1,) * 99)), "strange"),
+  "empty": (zipped(state_dict(shape=(0, 1 << 60), strides=(1, 1))), "strange"),
+  "numel": (zipped(state_dict(numel=9)), "lacks the values of w"),
   "no values": (zipped(GOOD, None), "lacks the values of w"),
-  "storage": (zipped(pickled(kind="Quantised")), "asks for torch.Quantised"),
+  "storage": (zipped(state_dict(kind="Quantised")), "asks for torch.Quantised"),
   "bomb": (zipped(GOOD, bytes(1 << 20), how=zipfile.ZIP_DEFLATED), "compressed"),
   "big end": (zipped(GOOD, order=b"big"), "big-endian"),
   "big old": (legacy(OLD, little=b"\x89"), "big-endian"),
@@ -279,7 +205,7 @@ HOSTILE = {
   "old, absent": (legacy(OLD, keys=b"].", values=b""), "lacks the values"),
   "old, strange": (legacy(OLD, keys=b"]K\7a."), "another size"),
   "a pickle": (b"\x80\2}.", "but not one of PyTorch's"),
-  "no tensors": (zipped(b"\x80\2}."), "no tensors by name"),
+  "no tensors": (index(b"}"), "no tensors by name"),
   "nothing": (b"", "is empty"),
   "text": (b"hello", "no file of PyTorch or safetensors"),
   "page": (b"\n<!DOCTYPE html>", "web page"),
@@ -293,10 +219,10 @@ HOSTILE = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_bad_file_is_one_line(case, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  data, said = HOSTILE[case]
+  data, message = HOSTILE[case]
   data = data() if callable(data) else data
   (tmp_path / "x.pt").write_bytes(data)
-  with pytest.raises(UserError, match=said) as e:
+  with pytest.raises(UserError, match=message) as e:
     tensor_files.read("x.pt")
   assert str(e.value).startswith("x.pt ") and "\n" not in str(e.value)
   assert str(e.value).isprintable()
@@ -315,11 +241,11 @@ def test_the_cases_are_bad_by_what_they_say_alone(tmp_path):
 def test_views_in_files_of_old(tmp_path):
   """Storages that are part of another, as PyTorch wrote before 0.4."""
   part = lambda start: b"(" + text("1") + number(start) + number(2) + b"t"
-  index = pickled(numel=3, shape=(2,), view=part(1))
+  index = state_dict(numel=3, shape=(2,), view=part(1))
   values = b"\3" + bytes(7) + np.float32([1, 2, 3]).tobytes()
   (tmp_path / "x.pt").write_bytes(legacy(index, values=values))
   assert tensor_files.read(tmp_path / "x.pt")["w"].read().tolist() == [2, 3]
-  index = pickled(numel=3, shape=(2,), view=part(2))
+  index = state_dict(numel=3, shape=(2,), view=part(2))
   (tmp_path / "x.pt").write_bytes(legacy(index, values=values))
   with pytest.raises(UserError, match="view beyond storage"):
     tensor_files.read(tmp_path / "x.pt")
@@ -350,9 +276,14 @@ def test_random_damage_never_ends_in_another_error(source, tmp_path):
     shutil.copy(GOLDEN / source, path)
   else:
     safetensors.numpy.save_file({k: EXPECTED[k] for k in ("a", "half")}, path)
-  whole, seen = path.read_bytes(), set()
+  damage(path, rng)
+
+
+def damage(path, rng):
+  """Bytes changed or lost, in 200 ways: read, or refused by a UserError."""
+  content, ends = path.read_bytes(), set()
   for i in range(200):
-    data = bytearray(whole)
+    data = bytearray(content)
     if i % 2:
       data[rng.integers(len(data))] = rng.integers(256)
     else:
@@ -360,10 +291,10 @@ def test_random_damage_never_ends_in_another_error(source, tmp_path):
       del data[at : at + int(rng.integers(1, 50))]
     path.write_bytes(data)
     try:
-      seen |= {t.read().shape for t in tensor_files.read(path).values()}
+      ends |= {t.read().shape for t in tensor_files.read(path).values()}
     except UserError as e:
-      seen.add(str(e))
-  assert len(seen) > 10
+      ends.add(str(e))
+  assert len(ends) > 10
 
 
 def test_other_names_are_not_written(tmp_path):

@@ -78,7 +78,7 @@ def filled(case, group):
   """Their weights as our collections."""
   _, _, tree, theirs = known(case, group)
   how = GANS["biggan"]
-  tensors = how.rest({k: lazy(v) for k, v in theirs.items()})
+  tensors = how.incoming({k: lazy(v) for k, v in theirs.items()})
   return names.fill(how.entries(group, tree), tensors)
 
 
@@ -200,7 +200,7 @@ def hub():
   how = GANS["biggan_hub"]
   shapes = jax.eval_shape(net.init, KEY, golden["z"], jnp.int32(golden["y"]))
   return net, names.fill(
-    how.entries("gen", shapes), how.rest({k: lazy(v) for k, v in theirs.items()})
+    how.entries("gen", shapes), how.incoming({k: lazy(v) for k, v in theirs.items()})
   )
 
 

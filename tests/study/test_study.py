@@ -9,10 +9,10 @@ import socket
 import numpy as np
 import pytest
 from scipy import stats
-from studies import folders
+from studies import folders, look
 from verbs import call, finish, start, tree
 
-from jaxgen.study import pairs, score, study_page
+from jaxgen.study import score, study_page
 from jaxgen.study.record import Record
 
 # Numbers.
@@ -38,14 +38,13 @@ def test_wilson_covers_what_it_says():
 
 def test_bootstrap_covers_where_visitors_differ():
   """40 visitors whose own rates spread: Wilson is too sure, this is not."""
-  rng, sure, over, of = np.random.default_rng(0), 0, 0, 250
-  for _ in range(of):
+  rng, wilson, bootstrap = np.random.default_rng(0), [], []
+  for _ in range(250):
     k = rng.binomial(50, rng.beta(2, 3, 40))
-    a, b = score.wilson(k.sum(), 2000)
-    sure += a <= 0.4 <= b
-    a, b = score.bootstrap(k, [50] * 40, draws=400)
-    over += a <= 0.4 <= b
-  assert sure / of < 0.6 and 0.9 < over / of < 0.98
+    wilson.append(score.wilson(k.sum(), 2000))
+    bootstrap.append(score.bootstrap(k, [50] * 40, draws=400))
+  covered = lambda intervals: np.mean([a <= 0.4 <= b for a, b in intervals])
+  assert covered(wilson) < 0.6 and 0.9 < covered(bootstrap) < 0.98
 
 
 def test_bootstrap_agrees_with_wilson_where_they_do_not():
@@ -63,13 +62,15 @@ def test_score_and_its_words():
   s = score.score(rows)
   assert (s.trials, s.fooled, s.visitors, s.clustered) == (50, 23, 1, None)
   assert s.rate == 0.46 and s.left == 1 and s.ms == 1024.5
-  assert "fool rate 46.0%: the fake was chosen in 23 of 50" in score.text(s)
-  assert "33.0% to 59.6%" in score.text(s) and "1 visitor" in score.text(s)
+  assert "fool rate 46.0%: the fake was chosen in 23 of 50" in score.summary(s)
+  assert "33.0% to 59.6%" in score.summary(s) and "1 visitor" in score.summary(s)
   many = score.score([row | {"visitor": f"v{i % 10}"} for i, row in enumerate(rows)])
-  assert many.clustered and "bootstrap over 10 visitors" in score.text(many)
-  assert score.score([]) is None and score.text(None) == "no choices yet"
-  assert "No choices yet" in study_page.result(None, 3)
-  assert "46.0%" in study_page.result(s, 3) and study_page.result(s, 3).count("<svg") == 2
+  assert many.clustered and "bootstrap over 10 visitors" in score.summary(many)
+  assert score.score([]) is None and score.summary(None) == "no choices yet"
+  assert 'data-phase="empty"' in study_page.result(None, 3, "n")
+  page = study_page.result(s, 3, "n")
+  assert 'data-phase="result"' in page and '<circle cx="46.0%"' in page
+  assert "33.0% to 59.6%" in page and 'x="33.0%" width="26.6%"' in page
 
 
 # Pairs.
@@ -77,67 +78,63 @@ def test_score_and_its_words():
 
 def test_pairs_are_of_one_name_or_random(tmp_path):
   folders(tmp_path, 40)
-  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None, "auto", 0, pytest.fail)
-  asked = given.trials("anna", 30)
-  assert given.matched and len(asked) == 30 == len({t.real for t in asked})
-  assert all(t.real == t.fake for t in asked)
-  assert asked == given.trials("anna", 30) != given.trials("bert", 30)
-  assert given.trials("anna", 5) == asked[:5] or len(given.trials("anna", 5)) == 5
+  pairs = look(tmp_path)
+  trials = pairs.trials("anna", 30)
+  assert pairs.matched and len(trials) == 30 == len({t.real for t in trials})
+  assert all(t.real == t.fake for t in trials)
+  assert trials == pairs.trials("anna", 30) != pairs.trials("bert", 30)
+  assert [t[:2] for t in pairs.trials("anna", 5)] == [t[:2] for t in trials[:5]]
   folders(tmp_path / "b", 40, rename=lambda i: i + 100)
-  given = pairs.look(
-    str(tmp_path / "b/real"), str(tmp_path / "b/fake"), None, "auto", 0, pytest.fail
-  )
-  asked = given.trials("anna", 40)
-  assert not given.matched
-  assert len({t.real for t in asked}) == len({t.fake for t in asked}) == 40
-  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None, "random", 0, pytest.fail)
-  assert not given.matched
-  assert any(t.real != t.fake for t in given.trials("anna", 40))
+  pairs = look(tmp_path / "b")
+  trials = pairs.trials("anna", 40)
+  assert not pairs.matched
+  assert len({t.real for t in trials}) == len({t.fake for t in trials}) == 40
+  pairs = look(tmp_path, "random")
+  assert not pairs.matched
+  assert any(t.real != t.fake for t in pairs.trials("anna", 40))
+
+
+def test_pairs_of_a_seed_stay_what_they_were(tmp_path):
+  """Or a study could not go on with its record."""
+  folders(tmp_path, 5)
+  digests = [look(tmp_path, pairing, 3).digest for pairing in ("name", "random")]
+  assert digests == ["f7d7428a1d6faf13", "7cf60ff901fe40ed"]
+  assert [(t.real, t.left) for t in look(tmp_path, seed=3).trials("anna", 3)] == [
+    ("scene2.png", "fake"), ("scene1.png", "real"), ("scene3.png", "real"),
+  ]  # fmt: skip
 
 
 def test_sides_are_fair_coins_that_the_seed_tosses(tmp_path):
   folders(tmp_path, 20)
-  look = lambda seed: pairs.look(
-    str(tmp_path / "real"), str(tmp_path / "fake"), None, "auto", seed, pytest.fail
-  )
-  given = look(0)
-  left = [t.left == "real" for i in range(100) for t in given.trials(f"visitor{i}", 20)]
+  pairs = look(tmp_path)
+  left = [t.left == "real" for i in range(100) for t in pairs.trials(f"visitor{i}", 20)]
   assert stats.binomtest(sum(left), 2000).pvalue > 1e-3
-  assert look(0).trials("v123", 20) == given.trials("v123", 20)
-  assert look(1).trials("v123", 20) != given.trials("v123", 20)
+  assert look(tmp_path).trials("v123", 20) == pairs.trials("v123", 20)
+  assert look(tmp_path, seed=1).trials("v123", 20) != pairs.trials("v123", 20)
 
 
 def test_sizes_and_broken_images(tmp_path):
   folders(tmp_path, 4)
   folders(tmp_path, 2, size=24, kinds=["fake"])  # scene0, scene1: smaller
   (tmp_path / "real" / "scene2.png").write_bytes(b"broken")
-  said = []
-  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None, "auto", 0, said.append)
-  assert [t.real for t in given.trials("v", 9)] == ["scene3.png"]
-  assert len(said) == 2 and "scene2.png is left out" in said[0]
-  assert "2 pairs are left out, such as: scene0.png has 48x48" in said[1]
+  warnings = []
+  pairs = look(tmp_path, warn=warnings.append)
+  assert [t.real for t in pairs.trials("v", 9)] == ["scene3.png"]
+  assert len(warnings) == 2 and "scene2.png is left out" in warnings[0]
+  assert "2 pairs are left out, such as: scene0.png has 48x48" in warnings[1]
   # At random there are two sizes of fake, one of real.
-  said.clear()
-  given = pairs.look(str(tmp_path / "real"), str(tmp_path / "fake"), None, "random", 0, said.append)
-  assert given.count == 2 and "2 images are left out" not in said[0]
-  assert any("images are left out: nothing of their size" in s for s in said)
+  warnings.clear()
+  assert look(tmp_path, "random", warn=warnings.append).count == 2
+  assert "2 images are left out" not in warnings[0]
+  assert any("images are left out: nothing of their size" in w for w in warnings)
 
 
 # The file.
 
 
 def test_record_goes_on_and_drops_a_torn_line(tmp_path):
-  row = {
-    "visitor": "anna",
-    "trial": 0,
-    "real": "a",
-    "fake": "b",
-    "low": None,
-    "left": "real",
-    "choice": "left",
-    "fooled": False,
-    "ms": 3,
-  }
+  row = dict(visitor="anna", trial=0, real="a", fake="b", low=None, left="real")
+  row |= dict(choice="left", fooled=False, ms=3)
   path = tmp_path / "x.jsonl"
   record = Record(path, {"seed": 0})
   with pytest.raises(Exception, match="in use by another study"):
@@ -148,21 +145,15 @@ def test_record_goes_on_and_drops_a_torn_line(tmp_path):
   for torn in (b"", good[:5], good[:-3], good + b'{"visitor": "a'):
     path.write_bytes(torn)
     record = Record(path, {"seed": 0})
-    kept = 1 if torn.startswith(good) else 0
-    assert record.rows == [row] * kept
+    rows = int(torn.startswith(good))
+    assert record.rows == [row] * rows
     record.append(row)
     record.close()
-    assert path.read_bytes().count(b"\n") == 2 + kept
+    assert path.read_bytes().count(b"\n") == 2 + rows
   with pytest.raises(Exception, match="begun with seed=0, not 1"):
     Record(path, {"seed": 1})
-  for text in (
-    "mine",
-    "mine\n",
-    "[1]\n",
-    '{"study": {}}\n{"visitor": 3}\n',
-    '{"study": "mine"}',
-    '{"stu" ',
-  ):
+  bad = '{"study": {}}\n{"visitor": 3}\n', '{"study": "mine"}', '{"stu" '
+  for text in ("mine", "mine\n", "[1]\n", *bad):
     path.write_text(text)
     with pytest.raises(Exception, match="not what a study writes|no study"):
       Record(path, {"seed": 0})
@@ -193,7 +184,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistake(case, tmp_path, capsys, monkeypatch):
-  argv, said = MISTAKES[case]
+  argv, message = MISTAKES[case]
   folders(tmp_path, 2)
   folders(tmp_path / "small", 2, size=8)
   folders(tmp_path / "other", 2, rename=lambda i: i + 50)
@@ -201,24 +192,15 @@ def test_mistake(case, tmp_path, capsys, monkeypatch):
   before = tree(tmp_path)
   with socket.create_server(("127.0.0.1", 0)) as taken:
     port = str(taken.getsockname()[1])
-    words = (
-      ["--num=2"]
-      if not argv
-      else [
-        f"--real={tmp_path / 'real'}",
-        f"--fake={tmp_path / 'fake'}",
-        f"--out={tmp_path / 'study.jsonl'}",
-        "--num=2",
-        *(w.replace("{}", str(tmp_path)).replace("{port}", port) for w in argv),
-      ]
-    )
-    status, out, lines = call(capsys, monkeypatch, "study", *words)
-  assert (status, out, len(lines)) == (2, "", 1) and said in lines[0], lines
+    good = ["--real={}/real", "--fake={}/fake", "--out={}/study.jsonl"] if argv else []
+    words = [w.replace("{}", str(tmp_path)).replace("{port}", port) for w in good + argv]
+    status, out, lines = call(capsys, monkeypatch, "study", "--num=2", *words)
+  assert (status, out, len(lines)) == (2, "", 1) and message in lines[0], lines
   assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_verb_serves_until_it_is_told_and_reports(number, tmp_path, capsys, monkeypatch):
+def test_the_verb_serves_until_a_signal_and_reports(number, tmp_path, capsys, monkeypatch):
   folders(tmp_path, 3)
   out = tmp_path / "new" / "study.jsonl"
   process = start(
@@ -237,7 +219,7 @@ def test_the_verb_serves_until_it_is_told_and_reports(number, tmp_path, capsys, 
     reply = json.loads(link.getresponse().read())
   assert reply["trial"] == 1
   process.send_signal(number)  # with a connection open
-  status, said, lines = finish(process)
-  assert status == 0 and "of 1 trials" in said
+  status, printed, lines = finish(process)
+  assert status == 0 and "of 1 trials" in printed
   assert lines == ["jaxgen: there are 3 pairs, not 50: visitors see 3"]
-  assert call(capsys, monkeypatch, "study", f"--report={out}") == (0, said.strip() + "\n", [])
+  assert call(capsys, monkeypatch, "study", f"--report={out}") == (0, printed.strip() + "\n", [])

@@ -20,17 +20,17 @@ from jaxgen.study import score
 def test_a_visit_from_beginning_to_end(tmp_path):
   folders(tmp_path)
   with study(tmp_path, num=4) as (server, record):
-    told = post(server, "/visit")
-    visitor = told["visitor"]
-    assert told == {"visitor": visitor, "trial": 0, "trials": 4, "seconds": 3}
+    place = post(server, "/visit")
+    visitor = place["visitor"]
+    assert place == {"visitor": visitor, "trial": 0, "trials": 4, "seconds": 3}
     assert re.fullmatch(r"[\w-]{12}", visitor)
     for trial in range(4):
-      asked = post(server, "/trial", visitor=visitor, trial=trial)
-      assert set(asked) == {"left", "right"}
-      bright = {place: pixels(server, address)[0].mean() > 120 for place, address in asked.items()}
+      images = post(server, "/trial", visitor=visitor, trial=trial)
+      assert set(images) == {"left", "right"}
+      bright = {side: pixels(server, address)[0].mean() > 120 for side, address in images.items()}
       assert sorted(bright.values()) == [False, True]
       real = max(bright, key=bright.get)
-      told = post(server, "/choice", visitor=visitor, trial=trial, choice="right", ms=700 + trial)
+      place = post(server, "/choice", visitor=visitor, trial=trial, choice="right", ms=700 + trial)
       row = record.rows[-1]
       assert row["left"] == ("real" if real == "left" else "fake")
       assert row["fooled"] == (real == "left") and row["ms"] == 700 + trial
@@ -38,7 +38,7 @@ def test_a_visit_from_beginning_to_end(tmp_path):
       # It is in the file by now.
       assert json.loads((tmp_path / "study.jsonl").read_text().splitlines()[-1]) == row
     fooled = sum(row["fooled"] for row in record.rows)
-    assert told["trial"] == 4 and told["fooled"] == fooled
+    assert place["trial"] == 4 and place["fooled"] == fooled
     status, _, reply = ask(
       server, "POST", "/choice", {"visitor": visitor, "trial": 4, "choice": "left", "ms": 1}
     )
@@ -69,65 +69,49 @@ def test_nothing_tells_which_is_real(tmp_path):
       grey = image.convert("L")
     grey.save(tmp_path / "real" / f"scene{i}.png", dpi=(300, 300))
   with study(tmp_path, low=True) as (server, _):
-    seen = set()
+    addresses = set()
     for visitor in ("anna", "bert"):
-      asked = post(server, "/trial", visitor=visitor, trial=0)
-      assert list(asked) == ["left", "right", "low"]
-      assert all(re.fullmatch("/image/[0-9a-f]{32}", a) for a in asked.values())
-      seen |= set(asked.values())
-      (a, x), (b, y) = (pixels(server, asked[k]) for k in ("left", "right"))
+      images = post(server, "/trial", visitor=visitor, trial=0)
+      assert list(images) == ["left", "right", "low"]
+      assert all(re.fullmatch("/image/[0-9a-f]{32}", a) for a in images.values())
+      addresses |= set(images.values())
+      (a, x), (b, y) = (pixels(server, images[k]) for k in ("left", "right"))
       assert a.shape == b.shape == (SIZE, SIZE, 3)
       assert len(x) == len(y) and x[:43] == y[:43] and b"pHYs" not in x + y
-      heads = [dict(ask(server, "GET", asked[k])[1]) for k in ("left", "right")]
+      heads = [dict(ask(server, "GET", images[k])[1]) for k in ("left", "right")]
       for head in heads:
         head.pop("Date")
       assert heads[0] == heads[1] and heads[0]["Cache-Control"] == "no-store"
-    assert len(seen) == 6
-    texts = b"".join(
-      ask(server, "GET", path)[2] for path in ("/", "/script.js", "/style.css")
-    ).decode()
-    told = post(server, "/visit", visitor="anna")
-    for text in (texts, json.dumps(told), json.dumps(asked)):
+    assert len(addresses) == 6
+    page = ask(server, "GET", "/")[2].decode()
+    place = post(server, "/visit", visitor="anna")
+    for text in (page, json.dumps(place), json.dumps(images)):
       assert "scene" not in text.replace("same scene", "")
       assert str(tmp_path) not in text
-    assert "Both show the same scene." in texts
-    assert "the small image" in texts
+    assert "Both show the same scene." in page and "the small image" in page
 
 
 def test_what_is_not_answered(tmp_path):
   folders(tmp_path)
   (tmp_path / "secret.png").write_bytes((tmp_path / "real" / "scene0.png").read_bytes())
   with study(tmp_path) as (server, record):
-    for path in (
-      "/../study.jsonl",
-      "/image/../../study.jsonl",
-      "/study.jsonl",
-      "/image/" + "0" * 32,
-      "/image/%2e%2e%2fsecret.png",
-      "/real/scene0.png",
-      "/visit",
-      "/image/",
-    ):
+    escapes = "/../study.jsonl", "/image/../../study.jsonl", "/image/%2e%2e%2fsecret.png"
+    absent = "/study.jsonl", "/image/" + "0" * 32, "/real/scene0.png", "/visit", "/image/"
+    for path in (*escapes, *absent):
       assert ask(server, "GET", path)[0] == 404, path
     assert ask(server, "POST", "/")[0] == 404
     for method in ("PUT", "DELETE", "OPTIONS", "HEAD"):
       assert ask(server, method, "/")[0] == 501
     good = {"visitor": "anna", "trial": 0, "choice": "left", "ms": 5}
-    for wrong in (
-      {"visitor": "../x"},
-      {"visitor": 7},
-      {"visitor": "a" * 65},
-      {"choice": "real"},
-      {"choice": None},
-      {"ms": -1},
-      {"ms": "5"},
-      {"ms": True},
-      {"ms": float("nan")},
-      {"ms": 1e300},
-    ):
-      assert ask(server, "POST", "/choice", good | wrong)[0] == 400, wrong
-    for wrong in ({"trial": 1}, {"trial": -1}, {"trial": "0"}, {"trial": 0.0}, {"trial": True}):
-      assert ask(server, "POST", "/choice", good | wrong)[0] == 409, wrong
+    for name, values in {
+      "visitor": ("../x", 7, "a" * 65),
+      "choice": ("real", None),
+      "ms": (-1, "5", True, float("nan"), 1e300),
+    }.items():
+      for value in values:
+        assert ask(server, "POST", "/choice", good | {name: value})[0] == 400, (name, value)
+    for trial in (1, -1, "0", 0.0, True):
+      assert ask(server, "POST", "/choice", good | {"trial": trial})[0] == 409, trial
     for body in (b"{", b"[]", b"\xff", b"[" * 4000):
       assert ask(server, "POST", "/choice", body)[0] == 400
     assert ask(server, "POST", "/choice", b" " * 5000)[0] == 413
@@ -175,23 +159,18 @@ def test_the_interval_holds_a_scripted_visitors_rate(tmp_path):
   with study(tmp_path, num=60) as (server, record):
     link = http.client.HTTPConnection("127.0.0.1", server.server_port)
 
-    def say(path, **data):
+    def send(path, **data):
       link.request("POST", path, json.dumps(data), {"Content-Type": "application/json"})
       return json.loads(link.getresponse().read())
 
     for i in range(6):
       for trial in range(60):
-        asked = say("/trial", visitor=f"visitor{i}", trial=trial)
-        link.request("GET", asked["left"])
+        images = send("/trial", visitor=f"visitor{i}", trial=trial)
+        link.request("GET", images["left"])
         x = np.asarray(Image.open(io.BytesIO(link.getresponse().read())))
         real, fake = ("left", "right") if x.mean() > 120 else ("right", "left")
-        say(
-          "/choice",
-          visitor=f"visitor{i}",
-          trial=trial,
-          ms=9,
-          choice=fake if rng.random() < p else real,
-        )
+        choice = fake if rng.random() < p else real
+        send("/choice", visitor=f"visitor{i}", trial=trial, ms=9, choice=choice)
     link.close()
     s = score.score(record.rows)
   assert (s.trials, s.visitors) == (360, 6)
@@ -206,7 +185,7 @@ def test_many_come_at_once(tmp_path):
     server.shutdown()  # nobody is let in ...
     links = [socket.create_connection(("127.0.0.1", server.server_port), 5) for _ in range(60)]
     for link in links:
-      link.sendall(b"GET /style.css HTTP/1.0\r\nHost: localhost\r\n\r\n")
+      link.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
     threading.Thread(
       target=server.serve_forever, args=(0.02,), daemon=True
     ).start()  # ... and now they are
@@ -262,8 +241,8 @@ def test_a_visitor_in_a_browser(tmp_path):
           assert browser.run("document.getElementById('so-far').innerText") == "3"
           browser.press("Enter")
       browser.wait("document.body.dataset.phase === 'end'")
-      told = browser.run("document.getElementById('end').innerText")
-      assert f"In {sum(r['fooled'] for r in record.rows)} of 6" in told
+      text = browser.run("document.getElementById('end').innerText")
+      assert f"In {sum(r['fooled'] for r in record.rows)} of 6" in text
       browser.go(server.url + "result")
       browser.wait("document.querySelector('svg')")
       assert browser.run("document.documentElement.scrollWidth") == 400
@@ -283,8 +262,8 @@ def play(browser, trial, key):
   )
   text = browser.run("document.getElementById('pair').innerText")
   assert f"{trial + 1} of 6" in text
-  page_ = browser.run("document.documentElement.outerHTML")
-  assert "scene" not in page_.replace("same scene", "")
+  page = browser.run("document.documentElement.outerHTML")
+  assert "scene" not in page.replace("same scene", "")
   assert browser.run("document.documentElement.scrollWidth") == 400
   if trial % 2 == 0:
     browser.wait("document.body.dataset.phase === 'asked'")
