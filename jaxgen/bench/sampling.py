@@ -22,7 +22,7 @@ from jaxgen import sharding
 from jaxgen.bench import device
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, memory, open_data
-from jaxgen.models.cascade import Cascade, view
+from jaxgen.models.cascade import Cascade, stage_state
 from jaxgen.sampling.sampler import Sampler
 
 
@@ -278,7 +278,12 @@ def stage_samplers(sampler: Sampler) -> list[Sampler]:
   cascade = sampler.model
   return [
     dataclasses.replace(
-      sampler, model=model, state=view(sampler.state, i), shape=shape, classes=classes, card={}
+      sampler,
+      model=model,
+      state=stage_state(sampler.state, i),
+      shape=shape,
+      classes=classes,
+      card={},
     )
     for i, (model, shape, classes) in enumerate(
       zip(cascade.stages, cascade.shapes, cascade.classes, strict=True)

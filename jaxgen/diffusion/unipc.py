@@ -11,11 +11,13 @@ import numpy as np
 
 from jaxgen.diffusion.denoiser import Denoise, mean
 from jaxgen.diffusion.process import Noise
-from jaxgen.diffusion.samplers import Step, iterate
+from jaxgen.diffusion.samplers import steps
+from jaxgen.diffusion.traits import declare
 
 Array = jax.Array
 
 
+@declare(nfe=lambda n: n)
 def unipc(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array, order: int = 2) -> Array:
   """UniPC: Zhao et al. 2023, Alg. 5-8, predicting x_0, B(h) = e^h - 1 (bh2).
 
@@ -31,18 +33,20 @@ def unipc(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array, order
   # Arriving somewhere there has been a leg, but at the first point.
   arrive, correct = (jnp.concatenate([jnp.zeros_like(a[:1]), a]) for a in (reach, correct))
 
-  def step(state: tuple, leg: Step) -> tuple:
-    x, base, old = state  # x predicted from base = sigma_s / sigma_t x_t
-    i, x0 = leg.i, mean(denoise(x, leg.t))
+  step_at = steps(path, n, key)
+
+  def step(i: Array, carry: tuple) -> tuple:
+    (x, base, old), (t, s, _) = carry, step_at(i)  # x is from base = sigma_s / sigma_t x_t
+    x0 = mean(denoise(x, t))
     x = base + arrive[i] * (old[0] + lean(correct[i], [x0, *old[1:]], old[0]))
-    base = leg.s.sigma / leg.t.sigma * x
+    base = s.sigma / t.sigma * x
     x = base + reach[i] * (x0 + lean(predict[i], old[:-1], x0))
-    return (x, base, (x0, *old[:-1])), x0
+    return x, base, (x0, *old[:-1])
 
   lean = lambda weights, them, origin: sum(
     w * (other - origin) for w, other in zip(weights, them, strict=True)
   )
-  return iterate(step, (x_T, x_T, (x_T,) * order), path, n, key)
+  return jax.lax.fori_loop(0, n, step, (x_T, x_T, (x_T,) * order))[-1][0]
 
 
 def _weights(lam: Array, n: Array, order: int) -> tuple[Array, Array]:
@@ -109,6 +113,3 @@ def _interpolate(nodes: list[Array], b: list[Array]) -> list[Array]:
 
   rest = lambda i: nodes[:i] + nodes[i + 1 :]
   return [weight(node, rest(i)) for i, node in enumerate(nodes)]
-
-
-unipc.nfe = lambda n: n

@@ -17,18 +17,20 @@ from jaxgen.adversarial.diagnostics import (
   singular_values,
 )
 from jaxgen.adversarial.prior import mix_styles, truncated_normal
-from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
+from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State, trait
 from jaxgen.errors import UserError
 from jaxgen.keys import example_keys, fold, normal
+
+INF = float("inf")
 
 
 def apply_in_training(
   net: nn.Module, state: State, group: str, *args, **kw
 ) -> tuple[Array, Groups]:
   """Applies a net whose statistics may move -> output, all stats."""
-  carried = state.stats.get(group, {})
-  out, moved = net.apply(state.variables(group), *args, mutable=list(carried), **kw)
-  return out, state.stats | {group: dict(moved)}
+  collections = list(state.stats.get(group, {}))
+  out, stats = net.apply(state.variables(group), *args, mutable=collections, **kw)
+  return out, state.stats | {group: dict(stats)}
 
 
 def noise_keys(net: nn.Module, key: Key) -> dict[str, Key]:
@@ -37,38 +39,314 @@ def noise_keys(net: nn.Module, key: Key) -> dict[str, Key]:
   return {"key": key} if takes else {}
 
 
-def settle(
-  gan: Any, state: State, key: Key, y: Array, truncation: Array | float = float("inf")
-) -> State:
-  """Batch norm's statistics anew, for samples at this truncation.
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+  """A penalty on the discriminator.
 
-  Averages over n batches (standing statistics: Brock et al. 2019, App. B).
-
-  Args:
-    gan: models.gan.GAN.
-    state: Whose weights sample: averaged ones, as a rule.
-    key: [n], one for each batch.
-    y: Labels [n, B], or [B] for all; without classes its shape alone counts.
-    truncation: As in `sample`.
+  Attributes:
+    fn: (D, real, fake, key [B]) -> [], where D is x [B, ...] -> logits [B].
+    every: 1: in every loss. k > 1: a move of its own on every k-th batch,
+      weighted by k (lazy regularisation: Karras et al. 2020, Sec. 3.1; the
+      optimiser should know, see `optim.adam`).
   """
-  old = state.stats["gen"].get("batch_stats")
-  if not old:
-    return state
 
-  def run(stats, key, y):
-    key = example_keys(key, len(y))
-    _, moved = gan.gen.apply(
-      state.variables("gen") | {"batch_stats": stats},
-      truncated_normal(key, gan.z_dim, truncation),
-      mutable=["batch_stats"],
-      **gan.given({"y": y}),
-      **noise_keys(gan.gen, fold(key, 1)),
+  fn: Callable
+  every: int = 1
+
+  @property
+  def name(self) -> str:
+    """Name of its function."""
+    return (self.fn.func if isinstance(self.fn, functools.partial) else self.fn).__name__
+
+
+@dataclasses.dataclass(frozen=True)
+class GAN:
+  """A generator and a discriminator against each other.
+
+  Attributes:
+    gen: (z [B, Z], y=, key=) -> x; or `synthesize(map(z, y), key)` -> x.
+    disc: (x, y=, key=) -> logits [B]; `embed` gives features [B, D].
+    rule: () -> adversarial.losses.Rule.
+    penalties: On the discriminator.
+    gen_penalty: The generator's parameters -> [], added to its loss.
+    path: adversarial.path.PathLength, a move of its own of the generator.
+    mixing: Share of fakes made of two styles (Karras et al. 2019, Sec. 3.1).
+    augment: What the discriminator sees of an image, real or fake: an object
+      with init() -> stats, (x, key, stats) -> x and update(stats, logits of
+      real [B], step, batch size) -> stats.
+    gen_every: Batches per move of the generator (n_critic).
+    z_dim: Length of z.
+    classes: Number of labels that both nets take; 0 for none.
+  """
+
+  gen: nn.Module
+  disc: nn.Module
+  rule: Callable
+  penalties: Sequence[Penalty] = ()
+  gen_penalty: Callable | None = None
+  path: Any = None
+  mixing: float = 0.0
+  augment: Any = None
+  gen_every: int = 1
+  z_dim: int = 128
+  classes: int = 0
+
+  sampled = ("gen",)
+
+  def __post_init__(self):
+    names = [p.name for p in self.penalties]
+    if len(set(names)) < len(names):
+      raise UserError(f"penalties={', '.join(names)}: each function once")
+    if (self.mixing or self.path) and not trait(self.gen, "map"):
+      raise UserError(
+        f"mixing and path want a generator that maps z to "
+        f"styles; {type(self.gen).__name__} has no `map`"
+      )
+
+  @property
+  def players(self) -> Sequence[Player]:
+    """Discriminator, its lazy penalties, generator, its path lengths."""
+    lazy = (
+      Player(p.name, "disc", functools.partial(self.lazy_loss, p), p.every)
+      for p in self.penalties
+      if p.every > 1
     )
-    return moved["batch_stats"]
+    path = self.path and Player("path", "gen", self.path_loss, self.path.every)
+    return (
+      Player("disc", "disc", self.disc_loss),
+      *lazy,
+      Player("gen", "gen", self.gen_loss, self.gen_every),
+      *([path] if path else ()),
+    )
 
-  y = jnp.broadcast_to(y, (len(key), jnp.shape(y)[-1]))
-  gen = state.stats["gen"] | {"batch_stats": standing_statistics(run, old, key, y)}
-  return state.replace(stats=state.stats | {"gen": gen})
+  @property
+  def knobs(self) -> dict[str, float]:
+    """`temperature` scales z, `truncation` bounds it; the generator's own.
+
+    Generators that map z to styles make its length one first: no temperature.
+    """
+    own = {} if trait(self.gen, "map") else {"temperature": 1.0}
+    return own | {"truncation": INF} | trait(self.gen, "knobs")
+
+  def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
+    """One key [] -> params, stats."""
+    k_gen, k_disc = jax.random.split(key)
+    x, y = batch["x"], self.conditions(batch)
+    gen = dict(self.gen.init(k_gen, jnp.zeros((len(x), self.z_dim)), **y))
+    disc = dict(self.disc.init(k_disc, x, **y))
+    params = {"gen": gen.pop("params"), "disc": disc.pop("params")}
+    parts = {"augment": self.augment, "path": self.path}
+    return params, {"gen": gen, "disc": disc} | {
+      k: part.init() for k, part in parts.items() if part
+    }
+
+  def disc_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
+    """How badly real and fake are told apart, and how steep D is."""
+    fake, _ = self.generate(state, batch, fold(key, 0))
+    # Two batches, not one: minibatch deviation and batch norm compare.
+    real = self.augmented(state, batch["x"], fold(key, 2))
+    on_real, stats = self.discriminate(state, batch, real, fold(key, 4))
+    then = state.replace(stats=stats)
+    shown = self.augmented(state, fake, fold(key, 3))
+    on_fake, stats = self.discriminate(then, batch, shown, fold(key, 5))
+    loss = self.rule().d_loss(on_real, on_fake)
+    info = {"real": jnp.mean(on_real), "fake": jnp.mean(on_fake)}
+    # Share of pairs ranked rightly: 1/2 cannot tell, 1 is saturated. Unlike
+    # the sign of a logit it means the same under every rule.
+    info["accuracy"] = jnp.mean(on_real[:, None] > on_fake)
+    for penalty in self.penalties:
+      if penalty.every == 1:
+        info[penalty.name] = self.penalise(penalty, state, batch, fake, key)
+        loss += info[penalty.name]
+    if self.augment:
+      stats |= {
+        "augment": self.augment.update(
+          stats["augment"], jax.lax.stop_gradient(on_real), state.step, len(on_real)
+        )
+      }
+      info |= {k: v for k, v in stats["augment"].items() if k == "p"}
+    if trait(self.disc, "embed"):
+      of_real = mean_distance(self.features(state, batch, real))
+      of_fake = mean_distance(self.features(then, batch, shown))
+      info["diversity"] = of_fake / (of_real + 1e-8)
+    return loss, (stats, info | singular_values(stats["disc"]))
+
+  def lazy_loss(
+    self, penalty: Penalty, state: State, batch: Batch, key: Key
+  ) -> tuple[Array, tuple[Groups, Metrics]]:
+    """A penalty as a move of its own."""
+    fake, _ = self.generate(state, batch, fold(key, 0))
+    loss = self.penalise(penalty, state, batch, fake, key)
+    return penalty.every * loss, (state.stats, {})
+
+  def penalise(self, penalty: Penalty, state: State, batch: Batch, fake: Array, key: Key) -> Array:
+    """A penalty's value; no statistics move."""
+    D = self.D(state, batch, fold(key, 6))
+    return penalty.fn(D, batch["x"], fake, fold(key, 1))
+
+  def gen_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
+    """How badly D is fooled."""
+    fake, stats = self.generate(state, batch, fold(key, 0))
+    D, rule = self.D(state, batch, fold(key, 2)), self.rule()
+    loss = rule.g_loss(D(batch["x"]), D(fake)) if rule.relative else rule.g_loss(D(fake))
+    pixels = lambda x: jnp.mean(jnp.abs(x - jnp.roll(x, 1, 0)))
+    info = {"diversity": pixels(fake) / (pixels(batch["x"]) + 1e-8)}
+    if self.gen_penalty:
+      info["penalty"] = self.gen_penalty(state.params["gen"])
+      loss += info["penalty"]
+    return loss, (stats, info | singular_values(stats["gen"]))
+
+  def path_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
+    """How uneven the generator's steps are, on a share of the batch."""
+    # Every so many, not the first ones: that leaves shards where they are.
+    batch = {k: v[:: self.path.shrink] for k, v in batch.items()}
+    key = key[:: self.path.shrink]
+    ws, _ = self.map_styles(state, batch, fold(key, 0))
+    noise = noise_keys(self.gen, fold(key, 1))
+    synthesize = lambda ws: apply_in_training(
+      self.gen, state, "gen", ws, method="synthesize", **noise
+    )[0]
+    loss, stats = self.path(synthesize, ws, fold(key, 2), state.stats["path"])
+    return self.path.every * loss, (state.stats | {"path": stats}, stats)
+
+  def generate(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
+    """Fakes as in training: norms see this batch. -> x, stats."""
+    noise = noise_keys(self.gen, fold(key, 1))
+    if not self.mixing:
+      z = normal(key, (self.z_dim,))
+      return apply_in_training(self.gen, state, "gen", z, **self.conditions(batch), **noise)
+    ws, stats = self.map_styles(state, batch, key)
+    return apply_in_training(
+      self.gen, state.replace(stats=stats), "gen", ws, method="synthesize", **noise
+    )
+
+  def map_styles(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
+    """Styles of all layers, mixed as in training -> [B, L, W], stats."""
+    y, z = self.conditions(batch), lambda key: normal(key, (self.z_dim,))
+    ws, stats = apply_in_training(self.gen, state, "gen", z(key), method="map", **y)
+    if self.mixing:  # one average of styles: the other's do not count
+      other, _ = apply_in_training(self.gen, state, "gen", z(fold(key, 2)), method="map", **y)
+      ws = mix_styles(ws, other, fold(key, 3), self.mixing)
+    return ws, stats
+
+  def D(self, state: State, batch: Batch, key: Key) -> Callable[[Array], Array]:
+    """x -> logits [B] as in training, with the same draws for every x."""
+    return lambda x: self.discriminate(
+      state, batch, self.augmented(state, x, fold(key, 0)), fold(key, 1)
+    )[0]
+
+  def augmented(self, state: State, x: Array, key: Key) -> Array:
+    """x as the discriminator sees it."""
+    if self.augment is None:
+      return x
+    return self.augment(x, key, state.stats["augment"])
+
+  def discriminate(self, state: State, batch: Batch, x: Array, key: Key) -> tuple[Array, Groups]:
+    """Logits [B] as in training, stats."""
+    return apply_in_training(
+      self.disc, state, "disc", x, **self.conditions(batch), **noise_keys(self.disc, key)
+    )
+
+  def features(self, state: State, batch: Batch, x: Array) -> Array:
+    """The discriminator's features of x before the last layer, [B, D]."""
+    return apply_in_training(
+      self.disc,
+      jax.lax.stop_gradient(state),
+      "disc",
+      jax.lax.stop_gradient(x),
+      method="embed",
+      **self.conditions(batch),
+    )[0]
+
+  def sample(
+    self,
+    state: State,
+    batch: Batch,
+    key: Key,
+    *,
+    temperature: Array | float = 1.0,
+    truncation: Array | float = INF,
+    **controls: Array | float,
+  ) -> Array:
+    """Keys [B] -> x, shaped and conditioned like `batch`.
+
+    Latents "z" [B, Z] of the batch are taken as they are; labels "y" may be
+    weights, float32 [B, classes].
+    """
+    z = batch.get("z")
+    if z is None:
+      z = temperature * truncated_normal(key, self.z_dim, truncation)
+    return self.gen.apply(
+      state.variables("gen"),
+      z,
+      **self.conditions(batch),
+      **noise_keys(self.gen, fold(key, 1)),
+      **controls,
+    )
+
+  def nfe(self, **knobs) -> int:
+    """One pass of the generator."""
+    del knobs
+    return 1
+
+  def conditions(self, batch: Batch) -> dict[str, Array]:
+    """The label, where the nets take one."""
+    return {"y": batch["y"]} if self.classes else {}
+
+  def settle(self, state: State, key: Key, y: Array, truncation: Array | float = INF) -> State:
+    """Batch norm's statistics anew, for samples at this truncation.
+
+    Averages over n batches (standing statistics: Brock et al. 2019, App. B).
+
+    Args:
+      state: Whose weights sample: averaged ones, as a rule.
+      key: [n], one for each batch.
+      y: Labels [n, B], or [B] for all; without classes its shape alone counts.
+      truncation: As in `sample`.
+    """
+    old = state.stats["gen"].get("batch_stats")
+    if not old:
+      return state
+
+    def run(stats, key, y):
+      key = example_keys(key, len(y))
+      _, new = self.gen.apply(
+        state.variables("gen") | {"batch_stats": stats},
+        truncated_normal(key, self.z_dim, truncation),
+        mutable=["batch_stats"],
+        **self.conditions({"y": y}),
+        **noise_keys(self.gen, fold(key, 1)),
+      )
+      return new["batch_stats"]
+
+    y = jnp.broadcast_to(y, (len(key), jnp.shape(y)[-1]))
+    gen = state.stats["gen"] | {"batch_stats": standing_statistics(run, old, key, y)}
+    return state.replace(stats=state.stats | {"gen": gen})
+
+  def probe(self, state: State, batch: Batch, held: Batch, key: Key) -> Metrics:
+    """Does D know its data by heart, and are the classes diverse?
+
+    Args:
+      state: Of training: D's weights, and those of G to judge.
+      batch: Of training data, [B]; floats, as losses see them.
+      held: As many real examples that are not trained on.
+      key: [B].
+
+    Returns:
+      What `overfitting` and `class_diversity` say.
+    """
+    fake = self.sample(state, batch, fold(key, 0))
+    logits = [
+      self.discriminate(state, labels, x, fold(key, 1))[0]
+      for labels, x in ((batch, batch["x"]), (held, held["x"]), (batch, fake))
+    ]
+    info = overfitting(*logits)
+    if trait(self.disc, "embed"):
+      real, fake = (self.features(state, batch, x) for x in (batch["x"], fake))
+      info["diversity"] = mean_distance(fake) / (mean_distance(real) + 1e-8)
+      if self.classes:
+        info |= class_diversity(real, fake, batch["y"], self.classes)
+    return info
 
 
 def standing_statistics(
@@ -105,289 +383,3 @@ def standing_statistics(
     low,
     high,
   )
-
-
-def probe(gan: Any, state: State, batch: Batch, held: Batch, key: Key) -> Metrics:
-  """Does D know its data by heart, and are the classes diverse?
-
-  Args:
-    gan: models.gan.GAN.
-    state: Of training: D's weights, and those of G to judge.
-    batch: Of training data, [B]; floats, as losses see them.
-    held: Of as many real examples that are not trained on.
-    key: [B].
-
-  Returns:
-    What `overfitting` and `class_diversity` say.
-  """
-  fake = gan.sample(state, batch, fold(key, 0))
-  logits = [
-    gan.judge(state, given, x, fold(key, 1))[0]
-    for given, x in ((batch, batch["x"]), (held, held["x"]), (batch, fake))
-  ]
-  info = overfitting(*logits)
-  if hasattr(gan.disc, "embed"):
-    real, fake = (gan.features(state, batch, x) for x in (batch["x"], fake))
-    info["diversity"] = mean_distance(fake) / (mean_distance(real) + 1e-8)
-    if gan.classes:
-      info |= class_diversity(real, fake, batch["y"], gan.classes)
-  return info
-
-
-INF = float("inf")
-
-
-@dataclasses.dataclass(frozen=True)
-class Penalty:
-  """A penalty on the discriminator.
-
-  Attributes:
-    fn: (D, real, fake, key [B]) -> [], where D is x [B, ...] -> logits [B].
-    every: 1: in every loss. k > 1: a move of its own on every k-th batch,
-      weighted by k (lazy regularisation: Karras et al. 2020, Sec. 3.1; the
-      optimiser should know, see `optim.adam`).
-  """
-
-  fn: Callable
-  every: int = 1
-
-  @property
-  def name(self) -> str:
-    """That of its function."""
-    return getattr(self.fn, "func", self.fn).__name__
-
-
-@dataclasses.dataclass(frozen=True)
-class GAN:
-  """A generator and a discriminator against each other.
-
-  Attributes:
-    gen: (z [B, Z], y=, key=) -> x; or `synthesize(map(z, y), key)` -> x.
-    disc: (x, y=, key=) -> logits [B]; `embed` gives features [B, D].
-    rule: () -> adversarial.losses.Rule.
-    penalties: On the discriminator.
-    gen_penalty: The generator's parameters -> [], added to its loss.
-    path: adversarial.path.PathLength, a move of its own of the generator.
-    mixing: Share of fakes made of two styles (Karras et al. 2019, Sec. 3.1).
-    augment: What the discriminator sees of an image, real or fake: an object
-      with init() -> stats, (x, key, stats) -> x and update(stats, logits of
-      real [B], step, batch size) -> stats.
-    gen_every: Batches per move of the generator (n_critic).
-    z_dim: Length of z.
-    classes: Number of labels that both nets take; 0 for none.
-  """
-
-  gen: nn.Module
-  disc: nn.Module
-  rule: Callable
-  penalties: Sequence[Penalty] = ()
-  gen_penalty: Callable | None = None
-  path: Any = None
-  mixing: float = 0.0
-  augment: Any = None
-  gen_every: int = 1
-  z_dim: int = 128
-  classes: int = 0
-
-  sampled = ("gen",)
-  settle, probe = settle, probe  # methods, each in a file of its own
-
-  def __post_init__(self):
-    names = [p.name for p in self.penalties]
-    if len(set(names)) < len(names):
-      raise UserError(f"penalties={', '.join(names)}: each function once")
-    if (self.mixing or self.path) and not hasattr(self.gen, "map"):
-      raise UserError(
-        f"mixing and path want a generator that maps z to "
-        f"styles; {type(self.gen).__name__} has no `map`"
-      )
-
-  @property
-  def players(self) -> Sequence[Player]:
-    """Discriminator, its lazy penalties, generator, its path lengths."""
-    lazy = (
-      Player(p.name, "disc", functools.partial(self.lazy_loss, p), p.every)
-      for p in self.penalties
-      if p.every > 1
-    )
-    path = self.path and Player("path", "gen", self.path_loss, self.path.every)
-    return (
-      Player("disc", "disc", self.disc_loss),
-      *lazy,
-      Player("gen", "gen", self.gen_loss, self.gen_every),
-      *([path] if path else ()),
-    )
-
-  @property
-  def knobs(self) -> dict[str, float]:
-    """`temperature` scales z, `truncation` bounds it; the generator's own.
-
-    Generators that map z to styles make its length one first: no temperature.
-    """
-    own = {} if hasattr(self.gen, "map") else {"temperature": 1.0}
-    return own | {"truncation": INF} | dict(getattr(self.gen, "knobs", {}))
-
-  def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
-    """One key [] -> params, stats."""
-    k_gen, k_disc = jax.random.split(key)
-    x, y = batch["x"], self.given(batch)
-    gen = dict(self.gen.init(k_gen, jnp.zeros((len(x), self.z_dim)), **y))
-    disc = dict(self.disc.init(k_disc, x, **y))
-    params = {"gen": gen.pop("params"), "disc": disc.pop("params")}
-    parts = {"augment": self.augment, "path": self.path}
-    return params, {"gen": gen, "disc": disc} | {
-      k: part.init() for k, part in parts.items() if part
-    }
-
-  def disc_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
-    """How badly real and fake are told apart, and how steep D is."""
-    fake, _ = self.generate(state, batch, fold(key, 0))
-    # Two batches, not one: minibatch deviation and batch norm compare.
-    real = self.seen(state, batch["x"], fold(key, 2))
-    on_real, stats = self.judge(state, batch, real, fold(key, 4))
-    then = state.replace(stats=stats)
-    shown = self.seen(state, fake, fold(key, 3))
-    on_fake, stats = self.judge(then, batch, shown, fold(key, 5))
-    loss = self.rule().d_loss(on_real, on_fake)
-    info = {"real": jnp.mean(on_real), "fake": jnp.mean(on_fake)}
-    # Share of pairs ranked rightly: 1/2 cannot tell, 1 is saturated. Unlike
-    # the sign of a logit it means the same under every rule.
-    info["accuracy"] = jnp.mean(on_real[:, None] > on_fake)
-    for penalty in self.penalties:
-      if penalty.every == 1:
-        info[penalty.name] = self.penalise(penalty, state, batch, fake, key)
-        loss += info[penalty.name]
-    if self.augment:
-      stats |= {
-        "augment": self.augment.update(
-          stats["augment"], jax.lax.stop_gradient(on_real), state.step, len(on_real)
-        )
-      }
-      info |= {k: v for k, v in stats["augment"].items() if k == "p"}
-    if hasattr(self.disc, "embed"):
-      spreads = [
-        mean_distance(self.features(state, batch, real)),
-        mean_distance(self.features(then, batch, shown)),
-      ]
-      info["diversity"] = spreads[1] / (spreads[0] + 1e-8)
-    return loss, (stats, info | singular_values(stats["disc"]))
-
-  def lazy_loss(
-    self, penalty: Penalty, state: State, batch: Batch, key: Key
-  ) -> tuple[Array, tuple[Groups, Metrics]]:
-    """A penalty as a move of its own."""
-    fake, _ = self.generate(state, batch, fold(key, 0))
-    loss = self.penalise(penalty, state, batch, fake, key)
-    return penalty.every * loss, (state.stats, {})
-
-  def penalise(self, penalty: Penalty, state: State, batch: Batch, fake: Array, key: Key) -> Array:
-    """A penalty's value; no statistics move."""
-    D = self.D(state, batch, fold(key, 6))
-    return penalty.fn(D, batch["x"], fake, fold(key, 1))
-
-  def gen_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
-    """How badly D is fooled."""
-    fake, stats = self.generate(state, batch, fold(key, 0))
-    D, rule = self.D(state, batch, fold(key, 2)), self.rule()
-    loss = rule.g_loss(D(batch["x"]), D(fake)) if rule.relative else rule.g_loss(D(fake))
-    pixels = lambda x: jnp.mean(jnp.abs(x - jnp.roll(x, 1, 0)))
-    info = {"diversity": pixels(fake) / (pixels(batch["x"]) + 1e-8)}
-    if self.gen_penalty:
-      info["penalty"] = self.gen_penalty(state.params["gen"])
-      loss += info["penalty"]
-    return loss, (stats, info | singular_values(stats["gen"]))
-
-  def path_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
-    """How uneven the generator's steps are, on a share of the batch."""
-    # Every so many, not the first ones: that leaves shards where they are.
-    batch = {k: v[:: self.path.shrink] for k, v in batch.items()}
-    key = key[:: self.path.shrink]
-    ws, _ = self.styles(state, batch, fold(key, 0))
-    noise = noise_keys(self.gen, fold(key, 1))
-    synthesize = lambda ws: apply_in_training(
-      self.gen, state, "gen", ws, method="synthesize", **noise
-    )[0]
-    loss, stats = self.path(synthesize, ws, fold(key, 2), state.stats["path"])
-    return self.path.every * loss, (state.stats | {"path": stats}, stats)
-
-  def generate(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
-    """Fakes as in training: norms see this batch. -> x, stats."""
-    noise = noise_keys(self.gen, fold(key, 1))
-    if not self.mixing:
-      z = normal(key, (self.z_dim,))
-      return apply_in_training(self.gen, state, "gen", z, **self.given(batch), **noise)
-    ws, stats = self.styles(state, batch, key)
-    return apply_in_training(
-      self.gen, state.replace(stats=stats), "gen", ws, method="synthesize", **noise
-    )
-
-  def styles(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
-    """What synthesis is made from, mixed as in training -> [B, L, W], stats."""
-    y, z = self.given(batch), lambda key: normal(key, (self.z_dim,))
-    ws, stats = apply_in_training(self.gen, state, "gen", z(key), method="map", **y)
-    if self.mixing:  # one average of styles: the other's do not count
-      other, _ = apply_in_training(self.gen, state, "gen", z(fold(key, 2)), method="map", **y)
-      ws = mix_styles(ws, other, fold(key, 3), self.mixing)
-    return ws, stats
-
-  def D(self, state: State, batch: Batch, key: Key) -> Callable[[Array], Array]:
-    """x -> logits [B] as in training, with the same draws for every x."""
-    return lambda x: self.judge(state, batch, self.seen(state, x, fold(key, 0)), fold(key, 1))[0]
-
-  def seen(self, state: State, x: Array, key: Key) -> Array:
-    """What of an image reaches the discriminator."""
-    if self.augment is None:
-      return x
-    return self.augment(x, key, state.stats["augment"])
-
-  def judge(self, state: State, batch: Batch, x: Array, key: Key) -> tuple[Array, Groups]:
-    """Logits [B] as in training, stats."""
-    return apply_in_training(
-      self.disc, state, "disc", x, **self.given(batch), **noise_keys(self.disc, key)
-    )
-
-  def features(self, state: State, batch: Batch, x: Array) -> Array:
-    """What the discriminator makes of x before the last layer, [B, D]."""
-    return apply_in_training(
-      self.disc,
-      jax.lax.stop_gradient(state),
-      "disc",
-      jax.lax.stop_gradient(x),
-      method="embed",
-      **self.given(batch),
-    )[0]
-
-  def sample(
-    self,
-    state: State,
-    batch: Batch,
-    key: Key,
-    *,
-    temperature: Array | float = 1.0,
-    truncation: Array | float = INF,
-    **controls: Array | float,
-  ) -> Array:
-    """Keys [B] -> x, shaped and conditioned like `batch`.
-
-    Where the batch has latents "z" [B, Z], they are taken as they are; labels
-    "y" may be weights, float32 [B, classes].
-    """
-    z = batch.get("z")
-    if z is None:
-      z = temperature * truncated_normal(key, self.z_dim, truncation)
-    return self.gen.apply(
-      state.variables("gen"),
-      z,
-      **self.given(batch),
-      **noise_keys(self.gen, fold(key, 1)),
-      **controls,
-    )
-
-  def nfe(self, **knobs) -> int:
-    """One pass of the generator."""
-    del knobs
-    return 1
-
-  def given(self, batch: Batch) -> dict[str, Array]:
-    """The label, where the nets take one."""
-    return {"y": batch["y"]} if self.classes else {}

@@ -19,8 +19,7 @@ from jaxgen.diffusion import conditioning, process, samplers, times, unipc
 from jaxgen.diffusion.conditioning import Noisy
 from jaxgen.errors import UserError
 from jaxgen.keys import example_keys, fold
-from jaxgen.models import diffusion
-from jaxgen.models.cascade import Cascade, shrunk, view
+from jaxgen.models.cascade import Cascade, shrink, stage_state
 
 KEYS = jax.random.split(jax.random.key(0), 2000)
 
@@ -29,6 +28,10 @@ KEYS = jax.random.split(jax.random.key(0), 2000)
 
 
 P, S = process.Cosine(), 0.5
+
+
+def at(path, i):
+  return jax.tree.map(lambda a: a[i], path)
 
 
 def gaussian(x, t):
@@ -53,8 +56,9 @@ def test_a_stopped_chain_has_the_law_of_x_t(sampler):
 
   @jax.jit
   def run(logsnr):
-    D, held, n, t = conditioning.stopped(gaussian, path, jnp.int32(400), logsnr)
-    return sampler(D, x_T, held, n, KEYS), t
+    t = at(path, conditioning.last_point(path, 400, logsnr))
+    D, longer, n = conditioning.stop_early(gaussian, path, jnp.int32(400), logsnr)
+    return sampler(D, x_T, longer, n, KEYS), t
 
   whole = jax.jit(lambda n: sampler(gaussian, x_T, path, n, KEYS))
   # Two programs: the same but for rounding.
@@ -72,19 +76,18 @@ def test_a_stopped_chain_has_the_law_of_x_t(sampler):
 def test_stopping_is_where_euler_is_then():
   path = P(times.even(P, jnp.arange(20), 20))
   x = x_T = samplers.initial(path, KEYS[:4], (3,))
-  D, held, n, t = conditioning.stopped(gaussian, path, jnp.int32(20), path.logsnr[7])
-  got = samplers.euler(D, x_T, held, n, KEYS[:4])
-  at = lambda i: jax.tree.map(lambda a: a[i], path)
+  D, longer, n = conditioning.stop_early(gaussian, path, jnp.int32(20), path.logsnr[7])
+  got = samplers.euler(D, x_T, longer, n, KEYS[:4])
+  assert conditioning.last_point(path, 20, path.logsnr[7]) == 7
   for i in range(7):
-    a, b = at(i), at(i + 1)
+    a, b = at(path, i), at(path, i + 1)
     x_0 = gaussian(x, a)
     x = b.alpha * x_0 + b.sigma * (x - a.alpha * x_0) / a.sigma
   np.testing.assert_allclose(got, x, rtol=2e-5, atol=1e-6)
-  assert t.t == path.t[7]
   # Noisier than the path begins: nothing is done.
-  D, held, n, t = conditioning.stopped(gaussian, path, jnp.int32(20), -1e9)
-  assert same(samplers.euler(D, x_T, held, n, KEYS[:4]), x_T)
-  assert t.t == path.t[0]
+  D, longer, n = conditioning.stop_early(gaussian, path, jnp.int32(20), -1e9)
+  assert same(samplers.euler(D, x_T, longer, n, KEYS[:4]), x_T)
+  assert conditioning.last_point(path, 20, -1e9) == 0
 
 
 # Conditioning augmentation.
@@ -207,7 +210,7 @@ def test_a_chain_is_its_stages_one_by_one():
         low,
         now["level"],
       )
-    x = jax.jit(one.sample)(view(state, i), now, fold(keys, i), **knobs)
+    x = jax.jit(one.sample)(stage_state(state, i), now, fold(keys, i), **knobs)
     low = core.on_device(core.as_data(x, model.dtype))
   np.testing.assert_allclose(got, x, atol=2e-4)
   assert np.std(got) > 0.01
@@ -278,11 +281,11 @@ def test_truncated_gives_what_the_chain_was_then():
   one = core.State(0, {"0.net": state.params["1.net"]}, {"0.net": {}}, {}, {}, None)
   now = batch | {"low_res": low, "level": jnp.zeros(6)}
   two.sample(one, now, keys, steps_0=6, level_1=0.5, truncate_1=1.0)
-  path, n, _ = diffusion.path_points(below, {"steps": 6})
+  path, n = below.path_points({"steps": 6})
   at = max(i for i in range(6) if path.t[i] >= 0.5)
   np.testing.assert_allclose(seen["level"], path.t[at], rtol=1e-3)
   # The same leg by leg: dpmpp_2m over the first points alone, without bytes.
-  D = below.denoiser(view(one, 0), now | {"x": jnp.zeros((6, 8, 8, 1))})
+  D = below.denoiser(stage_state(one, 0), now | {"x": jnp.zeros((6, 8, 8, 1))})
   k = fold(keys, 0)
   x = samplers.initial(path, fold(k, 0), (8, 8, 1))
   old, last = x, path.logsnr[0] / 2
@@ -298,7 +301,7 @@ def test_truncated_gives_what_the_chain_was_then():
 
 def test_noise_of_smaller_stages_is_of_the_same_places():
   noise = jax.random.normal(jax.random.key(0), (500, 16, 16, 1))
-  small = shrunk(noise, 4)
+  small = shrink(noise, 4)
   np.testing.assert_allclose(small.std(), 1, atol=0.02)
   np.testing.assert_allclose(small[:, 1, 2, 0], noise[:, 4:8, 8:12, 0].sum((1, 2)) / 4, atol=1e-6)
 
@@ -423,7 +426,7 @@ def test_what_is_expected_is_added_and_taken_away():
   assert model.loss(state, batch, keys)[0] < 1e-10
   np.testing.assert_allclose(model.sample(state, batch, keys), batch["x"], atol=1e-5)
   # Without it in the batch, the small image is made of x.
-  made = model.given({"x": batch["x"]})["low_res"]
+  made = model.conditions({"x": batch["x"]})["low_res"]
   np.testing.assert_allclose(made, batch["low_res"] + 0.25, atol=1e-6)
 
 
@@ -473,7 +476,7 @@ def test_a_cascades_config(trained, tmp_path, capsys, monkeypatch):
     train.train_stages(config.load(str(path)), home, 2)
   other = config.load("configs/cdm.py:digits")
   with pytest.raises(UserError, match="holds a cascade of other stages"):
-    chains.note(other, home)
+    chains.write_stages(other, home)
   (tmp_path / "C" / "cascade.json").write_text("{")
   with pytest.raises(UserError, match="is damaged"):
     jaxgen.load(home)

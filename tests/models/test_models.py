@@ -358,11 +358,11 @@ def test_labels_are_dropped_at_the_rate_asked_for():
   model, _ = labelled("euler", label_drop=0.3)
   n = 4096
   keys = example_keys(SEED, n)
-  y = model.forget({"y": jnp.arange(n) % 3}, keys)["y"]
+  y = model.drop_labels({"y": jnp.arange(n) % 3}, keys)["y"]
   lost = np.asarray(y == 3)
   assert abs(lost.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / n)
   np.testing.assert_array_equal(y[~lost], (np.arange(n) % 3)[~lost])
-  part = model.forget({"y": jnp.arange(8) % 3}, keys[:8])["y"]
+  part = model.drop_labels({"y": jnp.arange(8) % 3}, keys[:8])["y"]
   np.testing.assert_array_equal(part, y[:8])
 
 
