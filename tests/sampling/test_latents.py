@@ -168,10 +168,10 @@ def test_nothing_is_compiled_anew(norms, styles):
   for crossover, psi in ((0, 1.0), (2, 0.5), (4, 1.0)):  # as in other tests
     latents.mix(styles, 0, 2, 3, crossover, psi=psi)
   assert latents._between._cache_size() == 2  # a weight for each layer
-  latents._settled.clear_cache()
+  latents._settle.clear_cache()
   for truncation in (0.3, 0.6, np.inf):
     latents.settle(norms, truncation, 2, 8)
-  assert latents._settled._cache_size() == 1
+  assert latents._settle._cache_size() == 1
   known = latents.settle(norms, 0.3, 2, 8)
   assert latents.settle(norms, 0.3, 2, 8) is known
   assert known.program is norms.program  # and to sample, the sampler's own
