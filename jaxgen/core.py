@@ -277,11 +277,11 @@ def _accumulated(gradient, theta, stats, batch, key, parts, layout):
     (loss, (stats, info)), grads = gradient(theta, stats, *part)
     return (jax.tree.map(jnp.add, total, (loss, info, grads)), stats), None
 
-  whole = jax.tree.map(split, (batch, key))
-  first = jax.tree.map(lambda x: x[0], whole)
+  split_batch = jax.tree.map(split, (batch, key))
+  first = jax.tree.map(lambda x: x[0], split_batch)
   (loss, (_, info)), grads = jax.eval_shape(gradient, theta, stats, *first)
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss, info, grads))
-  (total, stats), _ = jax.lax.scan(body, (zeros, stats), whole)
+  (total, stats), _ = jax.lax.scan(body, (zeros, stats), split_batch)
   # Whole to the end of the loop, or devices would send every part's gradients.
   loss, info, grads = jax.tree.map(lambda x: x / parts, layout.gather(total))
   return loss, stats, info, grads

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, moved
+from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, with_x_0
 from jaxgen.diffusion.process import Noise
 from jaxgen.keys import fold, normal
 
@@ -109,6 +109,6 @@ def stop_early(
 
   def pass_on(x_t: Array, t: Noise) -> Array | Estimate:
     D = denoise(x_t, t)
-    return moved(D, jnp.where(t.t < 0, x_t, mean(D)))
+    return with_x_0(D, jnp.where(t.t < 0, x_t, mean(D)))
 
   return pass_on, longer, jnp.where(jnp.isfinite(logsnr), last + 2, n)

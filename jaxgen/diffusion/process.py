@@ -38,9 +38,9 @@ def position(t: Array, steps: int) -> Array:
   noise level where a table is steep (the last betas of the cosine schedule).
   """
   raw = jnp.asarray(t, float) * steps
-  whole = jnp.round(raw)
+  nearest = jnp.round(raw)
   error = 4 * jnp.finfo(raw.dtype).eps * steps
-  return jnp.where(jnp.abs(raw - whole) < error, whole, raw)
+  return jnp.where(jnp.abs(raw - nearest) < error, nearest, raw)
 
 
 @functools.cache

@@ -168,13 +168,13 @@ def heun(
 
 def _churned(x: Array, t: Noise, gamma: Array, z: Array, process: Callable) -> tuple[Array, Noise]:
   """More noise z, to r (1 + gamma): Karras et al. 2022, Alg. 2, lines 5-6."""
-  known = jnp.isclose(process(t.t).sigma, t.sigma, rtol=1e-3)
-  gamma = jnp.where((gamma > 0) & ~known, jnp.nan, gamma)
+  fits = jnp.isclose(process(t.t).sigma, t.sigma, rtol=1e-3)
+  gamma = jnp.where((gamma > 0) & ~fits, jnp.nan, gamma)
   y = (x / t.sigma + jnp.sqrt((1 + gamma) ** 2 - 1) * z) / (1 + gamma)
   higher = process(process.inverse(t.logsnr - 2 * jnp.log1p(gamma)))
-  still = gamma == 0
-  t = jax.tree.map(lambda a, b: jnp.where(still, a, b), t, higher)
-  return jnp.where(still, x, t.sigma * y), t
+  pick = lambda a, b: jnp.where(gamma == 0, a, b)
+  t = jax.tree.map(pick, t, higher)
+  return pick(x, t.sigma * y), t
 
 
 @declare(nfe=lambda n: n)

@@ -237,8 +237,9 @@ class Diffusion:
   def conditions(self, batch: Batch) -> dict[str, Any]:
     """What the net takes of a batch, and what is made of its x."""
     names = [*self.cond, *(["y"] if self.classes else []), *(["level"] if self.augment else [])]
-    made = {k: make(batch["x"]) for k, make in self.cond.items() if make and k not in batch}
-    return {k: batch[k] for k in names if k in batch} | made
+    present = {k: batch[k] for k in names if k in batch}
+    absent = {k: make for k, make in self.cond.items() if make and k not in batch}
+    return present | {k: make(batch["x"]) for k, make in absent.items()}
 
   def residual_mean(self, conditions: dict[str, Any], x: Array) -> Array | float:
     """The mean of x that `around` knows; the net has to do with the rest."""

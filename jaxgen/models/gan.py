@@ -24,15 +24,6 @@ from jaxgen.keys import example_keys, fold, normal
 INF = float("inf")
 
 
-def apply_in_training(
-  net: nn.Module, state: State, group: str, *args, **kw
-) -> tuple[Array, Groups]:
-  """Applies a net whose statistics may move -> output, all stats."""
-  collections = list(state.stats.get(group, {}))
-  out, stats = net.apply(state.variables(group), *args, mutable=collections, **kw)
-  return out, state.stats | {group: dict(stats)}
-
-
 def noise_keys(net: nn.Module, key: Key) -> dict[str, Key]:
   """Keys [B] for nets that draw: {"key": key} if it takes one."""
   takes = "key" in inspect.signature(net.__call__).parameters
@@ -203,9 +194,7 @@ class GAN:
     key = key[:: self.path.shrink]
     ws, _ = self.map_styles(state, batch, fold(key, 0))
     noise = noise_keys(self.gen, fold(key, 1))
-    synthesize = lambda ws: apply_in_training(
-      self.gen, state, "gen", ws, method="synthesize", **noise
-    )[0]
+    synthesize = lambda ws: self.apply("gen", state, ws, method="synthesize", **noise)[0]
     loss, stats = self.path(synthesize, ws, fold(key, 2), state.stats["path"])
     return self.path.every * loss, (state.stats | {"path": stats}, stats)
 
@@ -214,49 +203,48 @@ class GAN:
     noise = noise_keys(self.gen, fold(key, 1))
     if not self.mixing:
       z = normal(key, (self.z_dim,))
-      return apply_in_training(self.gen, state, "gen", z, **self.conditions(batch), **noise)
+      return self.apply("gen", state, z, **self.conditions(batch), **noise)
     ws, stats = self.map_styles(state, batch, key)
-    return apply_in_training(
-      self.gen, state.replace(stats=stats), "gen", ws, method="synthesize", **noise
-    )
+    return self.apply("gen", state.replace(stats=stats), ws, method="synthesize", **noise)
 
   def map_styles(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
     """Styles of all layers, mixed as in training -> [B, L, W], stats."""
     y, z = self.conditions(batch), lambda key: normal(key, (self.z_dim,))
-    ws, stats = apply_in_training(self.gen, state, "gen", z(key), method="map", **y)
+    ws, stats = self.apply("gen", state, z(key), method="map", **y)
     if self.mixing:  # one average of styles: the other's do not count
-      other, _ = apply_in_training(self.gen, state, "gen", z(fold(key, 2)), method="map", **y)
+      other, _ = self.apply("gen", state, z(fold(key, 2)), method="map", **y)
       ws = mix_styles(ws, other, fold(key, 3), self.mixing)
     return ws, stats
 
   def D(self, state: State, batch: Batch, key: Key) -> Callable[[Array], Array]:
     """x -> logits [B] as in training, with the same draws for every x."""
-    return lambda x: self.discriminate(
-      state, batch, self.augmented(state, x, fold(key, 0)), fold(key, 1)
-    )[0]
+
+    def logits(x: Array) -> Array:
+      x = self.augmented(state, x, fold(key, 0))
+      return self.discriminate(state, batch, x, fold(key, 1))[0]
+
+    return logits
 
   def augmented(self, state: State, x: Array, key: Key) -> Array:
     """x as the discriminator sees it."""
-    if self.augment is None:
-      return x
-    return self.augment(x, key, state.stats["augment"])
+    return self.augment(x, key, state.stats["augment"]) if self.augment else x
 
   def discriminate(self, state: State, batch: Batch, x: Array, key: Key) -> tuple[Array, Groups]:
     """Logits [B] as in training, stats."""
-    return apply_in_training(
-      self.disc, state, "disc", x, **self.conditions(batch), **noise_keys(self.disc, key)
-    )
+    noise = noise_keys(self.disc, key)
+    return self.apply("disc", state, x, **self.conditions(batch), **noise)
 
   def features(self, state: State, batch: Batch, x: Array) -> Array:
     """The discriminator's features of x before the last layer, [B, D]."""
-    return apply_in_training(
-      self.disc,
-      jax.lax.stop_gradient(state),
-      "disc",
-      jax.lax.stop_gradient(x),
-      method="embed",
-      **self.conditions(batch),
-    )[0]
+    state, x = jax.lax.stop_gradient((state, x))
+    return self.apply("disc", state, x, method="embed", **self.conditions(batch))[0]
+
+  def apply(self, group: str, state: State, *args, **kw) -> tuple[Array, Groups]:
+    """Applies a net as in training, where statistics move -> output, all stats."""
+    net = {"gen": self.gen, "disc": self.disc}[group]
+    collections = list(state.stats.get(group, {}))
+    out, stats = net.apply(state.variables(group), *args, mutable=collections, **kw)
+    return out, state.stats | {group: dict(stats)}
 
   def sample(
     self,
@@ -276,13 +264,8 @@ class GAN:
     z = batch.get("z")
     if z is None:
       z = temperature * truncated_normal(key, self.z_dim, truncation)
-    return self.gen.apply(
-      state.variables("gen"),
-      z,
-      **self.conditions(batch),
-      **noise_keys(self.gen, fold(key, 1)),
-      **controls,
-    )
+    kw = self.conditions(batch) | noise_keys(self.gen, fold(key, 1)) | controls
+    return self.gen.apply(state.variables("gen"), z, **kw)
 
   def nfe(self, **knobs) -> int:
     """One pass of the generator."""
@@ -361,11 +344,10 @@ def standing_statistics(
     y: [n, B].
   """
   moving = lambda path: path[-1].key in ("mean", "var")
+  map_paths = jax.tree_util.tree_map_with_path
 
   def set_to(value: float) -> Groups:
-    return jax.tree_util.tree_map_with_path(
-      lambda path, x: jnp.full_like(x, value) if moving(path) else x, old
-    )
+    return map_paths(lambda path, x: jnp.full_like(x, value) if moving(path) else x, old)
 
   # Running ones become m running + (1 - m) batch: two runs give m away.
   low, high = (run(set_to(value), key[0], y[0]) for value in (0.0, 1.0))
@@ -374,12 +356,8 @@ def standing_statistics(
     return jax.tree.map(jnp.add, total, run(set_to(0.0), *now)), None
 
   total, _ = jax.lax.scan(body, set_to(0.0), (key, y))
-  return jax.tree_util.tree_map_with_path(
-    lambda path, old, total, low, high: (
-      total / (len(key) * (1 - (high - low))) if moving(path) else old
-    ),
-    old,
-    total,
-    low,
-    high,
-  )
+
+  def average(path, old, total, low, high):
+    return total / (len(key) * (1 - (high - low))) if moving(path) else old
+
+  return map_paths(average, old, total, low, high)

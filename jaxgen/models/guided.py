@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, State
 from jaxgen.diffusion import guidance
-from jaxgen.diffusion.denoiser import Denoise, mean, moved
+from jaxgen.diffusion.denoiser import Denoise, mean, with_x_0
 from jaxgen.diffusion.process import Noise
 from jaxgen.diffusion.traits import traits
 from jaxgen.errors import UserError
@@ -130,7 +130,7 @@ class Guided:
 
     def denoise(x_t: Array, t: Noise) -> Any:
       estimate = D(x_t, t)
-      return moved(estimate, mean(estimate) + shift(x_t, t))
+      return with_x_0(estimate, mean(estimate) + shift(x_t, t))
 
     return denoise, knobs
 

@@ -251,26 +251,9 @@ class Sampler:
         f", and this machine has {memory / 2**30:,.0f}"
       )
 
-  def stream(
-    self,
-    key: core.Key,
-    which: range,
-    batch: int,
-    conditions: Mapping[str, np.ndarray],
-    settings: Mapping[str, float],
-    state: core.State | None = None,
-  ) -> Iterator[jax.Array]:
-    """Samples number `which`, `batch` at once; the last ones may be too many.
-
-    Args:
-      key: [].
-      which: Consecutive numbers.
-      batch: Rounded up to a multiple of the devices.
-      conditions: Also the labels, of each sample, or fewer, in turn.
-      settings: All knobs.
-      state: In place of the sampler's own.
-    """
-    for inputs in self.inputs(key, which, batch, conditions, settings, state):
+  def stream(self, *args) -> Iterator[jax.Array]:
+    """Samples, batch by batch; takes the arguments of `inputs`."""
+    for inputs in self.inputs(*args):
       yield self.program(*inputs)[0]
 
   def inputs(
@@ -282,7 +265,16 @@ class Sampler:
     settings: Mapping[str, float],
     state: core.State | None = None,
   ) -> Iterator[tuple[core.State, core.Batch, core.Key, dict[str, Any]]]:
-    """Arguments of `program`, batch by batch; see `stream`."""
+    """Arguments of `program` for samples number `which`, `batch` at once.
+
+    Args:
+      key: [].
+      which: Consecutive numbers; the last batch may hold too many.
+      batch: Rounded up to a multiple of the devices.
+      conditions: Also the labels, of each sample, or fewer, in turn.
+      settings: All knobs.
+      state: In place of the sampler's own.
+    """
     settings = {k: jnp.float32(v) for k, v in settings.items()}
     # (Of a training, weights may lie in parts.)
     state = jax.device_put(state or self.state, sharding.replicated(self.mesh))
@@ -306,8 +298,8 @@ class Sampler:
     """
 
     def run(state, conditions, key, knobs):
-      i, rest = conditions["i"], {k: v for k, v in conditions.items() if k != "i"}
-      batch = {"x": jnp.zeros((len(i), *self.shape)), **core.on_device(rest)}
+      batch = {"x": jnp.zeros((len(conditions["i"]), *self.shape)), **core.on_device(conditions)}
+      i = batch.pop("i")
       keys = fold(jnp.broadcast_to(key, i.shape), i)
       # (As it is traced: whatever runs is past all mistakes of a config.)
       with guarding(f"{self.card.get('workdir', 'this model')} cannot be sampled"):

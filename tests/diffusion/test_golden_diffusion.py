@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgen.diffusion import guidance, posterior, precond, samplers, times
-from jaxgen.diffusion.denoiser import Estimate, mean, moved
+from jaxgen.diffusion.denoiser import Estimate, mean, with_x_0
 from jaxgen.diffusion.process import Cosine, Linear, Noise
 from jaxgen.keys import fold, normal
 
@@ -148,7 +148,7 @@ def one_step(case, sampler, to, **knobs):
 
   def stop(x, t):
     D = denoise(x, t)
-    return moved(D, jnp.where(t.t == case.t.t, mean(D), x))
+    return with_x_0(D, jnp.where(t.t == case.t.t, mean(D), x))
 
   path = jax.tree.map(lambda a, b: jnp.stack([a, b]), case.t, to)
   keys = jax.random.split(jax.random.key(0), 4)

@@ -16,16 +16,17 @@ from games import filled
 
 import jaxgen
 from jaxgen import config, core
+from jaxgen.sampling.presets import with_sampler
 from jaxgen.sampling.sampler import Sampler
 from jaxgen.sampling.trained import sampling_state
 
 ROOT = pathlib.Path(jaxgen.__file__).parent
 
 
-def sampler_of(name: str) -> Sampler:
+def sampler_of(name: str, sampler: str = "ddim") -> Sampler:
   """A config's model of 8x8 digits, with weights that nobody trained."""
   c = config.load(name)
-  model, classes = config.build(c.model), c.data.classes
+  model, classes = config.build(with_sampler(c.model, sampler)), c.data.classes
   batch = {"x": np.zeros((1, 8, 8, 1), np.float32), "y": np.zeros(1, np.int32)}
   params, stats = jax.eval_shape(model.init, batch, jax.random.key(0))
   state = filled(core.State(0, params, stats, {}, {}, None))
