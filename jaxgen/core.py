@@ -23,7 +23,7 @@ import optax
 from jaxgen.keys import example_keys, fold
 
 Array = Key = jax.Array
-Batch = dict[str, Array]  # "x": what is modelled; "y": labels; other conditions
+Batch = dict[str, Array]  # "x" [B, *shape]: images, audio, points; "y": labels; conditions
 Groups = dict[str, Any]  # one pytree per parameter group
 Metrics = dict[str, Array]
 

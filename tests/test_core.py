@@ -251,5 +251,13 @@ def test_init_averages_what_is_sampled_and_moved():
   assert same(seen.params["disc"], state.params["disc"])
 
 
+def test_optional_members_are_listed():
+  classifier = build(dict(name="models.classifier.Classifier", net=None))
+  assert core.trait(classifier, "sample") is None and core.trait(classifier, "cond") == {}
+  assert core.trait(build(games.SPECS["vae"]), "classes") == 3
+  with pytest.raises(KeyError):
+    core.trait(classifier, "smaple")
+
+
 if __name__ == "__main__":
   np.savez(sys.argv[1], devices=jax.device_count(), **record())

@@ -30,7 +30,7 @@ _DECLARED: dict[Callable, Traits] = {}
 def declare(
   nfe: Callable[[int], int] | None = None, knobs: Sequence[str] = (), takes: Sequence[str] = ()
 ) -> Callable[[Callable], Callable]:
-  """A decorator that records the traits of a function and leaves it as it is."""
+  """A decorator that records the traits of a function, which it returns."""
 
   def record(f: Callable) -> Callable:
     parameters = inspect.signature(f).parameters

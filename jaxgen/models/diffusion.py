@@ -42,8 +42,8 @@ class Diffusion:
     bound: Estimates of x_0 are clipped to [-bound, bound]; None: they are not.
     cond: What else of the batch the net takes: {name: f(x) that makes it where
       the batch lacks it, or None}.
-    augment: Of upsamplers: noise on `low_res`, see `diffusion.conditioning`. The
-      net is told its `level` [B]; a knob when sampling.
+    augment: Of upsamplers: noise on `low_res`, see diffusion.conditioning. The
+      net is told its `level` [B], a knob when sampling.
     around: (conditions, shape of x) -> the mean of x, [B, ...]. The net then
       sees and predicts the residual alone, as SRDiff does (Li et al. 2022,
       Sec. 3.2): so a small net need not learn to copy.

@@ -240,7 +240,7 @@ class GAN:
     return self.apply("disc", state, x, method="embed", **self.conditions(batch))[0]
 
   def apply(self, group: str, state: State, *args, **kw) -> tuple[Array, Groups]:
-    """Applies a net as in training, where statistics move -> output, all stats."""
+    """Applies a net whose statistics may move -> output, all stats."""
     net = {"gen": self.gen, "disc": self.disc}[group]
     collections = list(state.stats.get(group, {}))
     out, stats = net.apply(state.variables(group), *args, mutable=collections, **kw)

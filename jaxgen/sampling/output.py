@@ -93,7 +93,7 @@ def write(
 def write_folder(
   path: pathlib.Path, x: np.ndarray, labels: Sequence[Any], info: dict[str, Any]
 ) -> None:
-  """Samples as one picture each, which holds the name of its own class alone."""
+  """Samples as one picture each, with the name of its own class alone."""
   names = info.get("class_names") or ()
   info = {k: v for k, v in info.items() if k != "class_names"}
   results.check_folder(path, part_of(info, len(x), labels))

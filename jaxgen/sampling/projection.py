@@ -78,7 +78,7 @@ def project(
 
 
 def learning_rates(lr: float, steps: int) -> np.ndarray:
-  """Rates [steps], float32: a short rise, then from 3/4 on half a cosine down."""
+  """Rates float32 [steps]: a short rise, and at the end half a cosine down."""
   part = np.arange(steps) / steps
   fade = np.minimum(np.minimum(1, part / 0.05 + 1 / steps), (1 - part) / 0.25)
   cosine = 0.5 - 0.5 * np.cos(np.pi * np.minimum(fade, 1))

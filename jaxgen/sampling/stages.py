@@ -5,8 +5,8 @@ is trained already:
 
   c.stages = (dict(config="configs/photos.py:16"), dict(workdir="/runs/up64"))
 
-Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. the stages that were
-trained for it. A workdir may also be a list, "BASE,UP": those workdirs in turn.
+Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. the stages that it
+trained. A workdir may also be a list, "BASE,UP": those workdirs in turn.
 """
 
 import pathlib

@@ -46,8 +46,8 @@ def load_trained(
 ) -> Trained:
   """Builds a workdir's model and reads its averaged weights.
 
-  See `jaxgen.sampling.sampler.load`. With `any_kind`, a model that does not sample in
-  steps leaves sampler and respacing be.
+  See `sampling.sampler.load`. With `any_kind`, a model that does not sample in
+  steps ignores sampler and respacing.
   """
   meta = latest(workdir)
   config, data = settings(meta), meta["data"]

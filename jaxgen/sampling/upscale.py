@@ -27,7 +27,7 @@ from jaxgen.monitor.pictures import KEY
 from jaxgen.monitor.progress import Progress
 from jaxgen.monitor.results import check_folder
 from jaxgen.sampling.sampler import Sampler
-from jaxgen.sampling.tiles import Canvas, begins, cells
+from jaxgen.sampling.tiles import Canvas, tile_noise, tile_starts
 from jaxgen.sampling.trained import condition_shape
 
 
@@ -224,7 +224,7 @@ def draw_tiles(
       labels,
       batch=batch,
       low_res=np.stack([tile for _, tile, _ in filled]),
-      noise=np.asarray(cells(k_noise, jnp.asarray(corners), model.shape)),
+      noise=np.asarray(tile_noise(k_noise, jnp.asarray(corners), model.shape)),
       **knobs,
     )
     for (work, *_), tile in zip(group, x, strict=False):
@@ -299,6 +299,6 @@ def count(path: Path, s: int, overlap: int) -> int:
   """How many tiles cover a file, by the size in its head; 0 if broken."""
   try:
     with open_image(path) as image:
-      return int(np.prod([len(begins(max(n, s), s, overlap)) for n in image.size]))
+      return int(np.prod([len(tile_starts(max(n, s), s, overlap)) for n in image.size]))
   except Exception:  # named when its turn comes
     return 0

@@ -18,7 +18,7 @@ from jaxgen.checkpoint.manager import Checkpoints
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.monitor.pictures import read_info
-from jaxgen.sampling.tiles import Canvas, begins, cells, shares
+from jaxgen.sampling.tiles import Canvas, blend_weights, tile_noise, tile_starts
 from jaxgen.sampling.upscale import enlarge_folder, factor_of
 
 KEY = jax.random.key(3)
@@ -54,7 +54,7 @@ def enlarged(x, factor, noise):
 def large_noise(channels):
   """Of one tile as large as the largest result."""
   shape = 400, 132, channels
-  return np.asarray(cells(NOISE, np.zeros((1, 2), int), shape))[0]
+  return np.asarray(tile_noise(NOISE, np.zeros((1, 2), int), shape))[0]
 
 
 def untiled(x):
@@ -107,9 +107,9 @@ def test_tiles_make_what_the_whole_makes(overlap, src, tmp_path):
 
 def test_noise_is_a_function_of_the_place():
   corners = np.array([[0, 0], [5, 3], [70_000, 0]])
-  a, b, far = np.asarray(cells(KEY, corners, (16, 16, 3)))
+  a, b, far = np.asarray(tile_noise(KEY, corners, (16, 16, 3)))
   np.testing.assert_array_equal(a[5:, 3:], b[:-5, :-3])
-  whole = np.asarray(cells(KEY, corners[:1], (64, 96, 3)))[0]
+  whole = np.asarray(tile_noise(KEY, corners[:1], (64, 96, 3)))[0]
   np.testing.assert_array_equal(whole[5:21, 3:19], b)
   assert abs(whole.mean()) < 0.03 and abs(whole.std() - 1) < 0.03
   # White: no two places, nor channels, have anything in common.
@@ -123,13 +123,13 @@ def test_noise_is_a_function_of_the_place():
   ("n", "s", "overlap"), [(8, 8, 2), (9, 8, 2), (100, 8, 7), (33, 16, 4), (64, 16, 0)]
 )
 def test_tiles_cover_and_their_weights_sum_to_one(n, s, overlap):
-  begin = begins(n, s, overlap)
+  begin = tile_starts(n, s, overlap)
   assert begin[0] == 0 and begin[-1] == n - s
   assert (np.diff(begin) > 0).all() and (np.diff(begin) <= s - overlap).all()
   # No more of them than it takes.
   assert len(begin) == 1 or (len(begin) - 2) * (s - overlap) < n - s
   total = np.zeros(n)
-  for b, w in zip(begin, shares(begin, s, overlap), strict=True):
+  for b, w in zip(begin, blend_weights(begin, s, overlap), strict=True):
     assert (w > 0).all()
     total[b : b + s] += w
   np.testing.assert_allclose(total, 1, atol=1e-6)
@@ -353,7 +353,7 @@ def test_the_verb_enlarges_a_folder(upsampler, src, tmp_path, capsys, monkeypatc
   assert info["workdir"] == str(upsampler)
   # One tile alone is what the model makes of it.
   model = jaxgen.load(str(upsampler), sampler="ddim")
-  noise = cells(jax.random.fold_in(jax.random.key(1), 0), np.zeros((1, 2), int), (8, 8, 1))
+  noise = tile_noise(jax.random.fold_in(jax.random.key(1), 0), np.zeros((1, 2), int), (8, 8, 1))
   want = model.sample(0, 2, 3, low_res=image(4, 4, 1)[None], noise=np.asarray(noise))
   np.testing.assert_array_equal(x["a"], want[0, ..., 0])
   (src / "bad.png").write_bytes(b"broken")
