@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from games import DCGAN, SPECS, filled, jit, same
+from games import SPECS, filled, jit, same
 from verbs import call
 
 from jaxgen import core, sample
@@ -22,8 +22,8 @@ from jaxgen.sampling import latents, projection
 from jaxgen.sampling.sampler import Sampler
 from jaxgen.sampling.trained import sampling_state
 
-STYLEGAN2 = dict(base=64, most=8, w_dim=8, layers=2)
-STYLES = SPECS["norms"] | dict(gen=DCGAN | dict(name="nets.stylegan2.Generator") | STYLEGAN2)
+STYLEGAN2 = dict(size=8, channels=1, classes=3, base=64, most=8, w_dim=8, layers=2)
+STYLES = SPECS["norms"] | dict(gen=dict(name="nets.stylegan2.Generator", **STYLEGAN2))
 LAYERS = 4
 CARD = {"workdir": "W", "sampler": None, "dataset": "none"}
 
