@@ -23,7 +23,7 @@ import optax
 from jaxgen.keys import example_keys, fold
 
 Array = Key = jax.Array
-Batch = dict[str, Array]  # "x": what is modelled; "y": labels; other conditions
+Batch = dict[str, Array]  # "x" [B, *shape]: images, audio, points; "y": labels; conditions
 Groups = dict[str, Any]  # one pytree per parameter group
 Metrics = dict[str, Array]
 
@@ -95,42 +95,46 @@ class Model(Protocol):
     """How often a network is evaluated for one sample."""
 
 
-# What the house may also ask of a model, of its nets and of its process, and
-# what it takes for an answer from one that lacks the member. Nothing inherits:
-# `trait` reads them all, and nobody asks for a name that is not listed here.
+# What the house may also ask of a model, its nets and its objects, and what
+# stands for a member that one lacks. Nothing inherits: `trait` reads them all,
+# and nobody asks for a name that is not listed here.
 OPTIONAL: dict[str, Any] = {
-  # A model's.
+  # Of a model.
   "sample": None,  # a classifier lacks it: it judges, and draws nothing
-  "cond": {},  # conditions beside labels: name -> f(x) that makes it, or None
-  "free": False,  # also samples without a class: label -1
-  "classes": 0,  # how many it was built for
+  "cond": {},  # conditions beside labels: {name: f(x) that makes it, or None}
+  "free": False,  # whether it also samples without a class, label -1
+  "classes": None,  # number of labels it was built for, if it knows
   "net": None,  # the one net of a model that has one
-  "process": None,  # the noise process of a diffusion model
+  "gen": None,  # the two of a GAN
+  "disc": None,
+  "process": None,  # noise process of a diffusion model
   "stages": (),  # models of a cascade, each conditioned on the one before
-  "expand": None,  # f(knobs) -> knobs, one name for those of all stages
+  "expand": None,  # f(knobs) -> knobs, where one name stands for several
   "augment": None,  # conditioning augmentation of an upsampler
-  "probe": None,  # f(state, batch, key) -> metrics, measured now and then
+  "probe": None,  # f(state, batch, held, key) -> metrics, measured now and then
   "classifier": None,  # logits of a model that judges
-  "encode": None,  # a codec's: f(state, x, key) -> z
-  "decode": None,  # a codec's: f(state, z) -> x
-  # A net's.
-  "labels": 0,  # classes that can be named to it
-  "heights": (),  # heights of its maps, at which attention may be asked for
-  "learned": False,  # also predicts the variance
-  "map": None,  # z -> w, of a generator with a mapping network
-  "embed": None,  # of a projection discriminator
+  "encode": None,  # of a codec: f(state, x [B, ...], key [B]) -> z [B, ...]
+  "decode": None,  # of a codec: f(state, z [B, ...]) -> x [B, ...]
+  # Of a net.
+  "labels": 0,  # number of labels that it can be told
+  "heights": None,  # f(height of x) -> heights of its maps, to attend at
+  "attend": (),  # heights at which it does
+  "learned": False,  # whether it also predicts the variance
+  "map": None,  # f(z, y) -> w, of a generator with a mapping network
+  "embed": None,  # f(x, y) -> features, of a discriminator
   "knobs": {},  # what can be turned when sampling, with defaults
-  "num_ws": 0,  # latents that a style generator takes
-  "size": 0,  # height and width that are built in
-  "channels": 3,
-  # A process's.
-  "steps": None,  # of discrete time
-  "betas": None,
+  "num_ws": 0,  # number of latents that a style generator takes
+  "size": 0,  # height and width of images, if built in
+  "channels": 3,  # likewise
+  # Of a noise process, and of draws of times.
+  "steps": None,  # number of them in discrete time
+  "betas": None,  # [steps], in discrete time
+  "init": None,  # f() -> stats, of draws that learn from losses
 }
 
 
 def trait(thing: Any, name: str) -> Any:
-  """A member of `OPTIONAL`, or what stands for it where `thing` lacks it."""
+  """A member listed in `OPTIONAL`, or its stand-in where `thing` lacks it."""
   return getattr(thing, name, OPTIONAL[name])
 
 
@@ -273,11 +277,11 @@ def _accumulated(gradient, theta, stats, batch, key, parts, layout):
     (loss, (stats, info)), grads = gradient(theta, stats, *part)
     return (jax.tree.map(jnp.add, total, (loss, info, grads)), stats), None
 
-  whole = jax.tree.map(split, (batch, key))
-  first = jax.tree.map(lambda x: x[0], whole)
+  split_batch = jax.tree.map(split, (batch, key))
+  first = jax.tree.map(lambda x: x[0], split_batch)
   (loss, (_, info)), grads = jax.eval_shape(gradient, theta, stats, *first)
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss, info, grads))
-  (total, stats), _ = jax.lax.scan(body, (zeros, stats), whole)
+  (total, stats), _ = jax.lax.scan(body, (zeros, stats), split_batch)
   # Whole to the end of the loop, or devices would send every part's gradients.
   loss, info, grads = jax.tree.map(lambda x: x / parts, layout.gather(total))
   return loss, stats, info, grads

@@ -38,7 +38,7 @@ from jaxgen.sampling import latents
 from jaxgen.sampling.latents import WAYS, interpolate, mix
 from jaxgen.sampling.output import json_knobs, part_of, write
 from jaxgen.sampling.presets import CHOICES, KNOBS, SAMPLERS, knobs_from_flags
-from jaxgen.sampling.projection import checked, project
+from jaxgen.sampling.projection import check_images, project
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.upscale import enlarge_folder, factor_of
 
@@ -318,7 +318,8 @@ def targets(path: str, model: Sampler) -> tuple[np.ndarray, np.ndarray | None]:
   place = pathlib.Path(path).expanduser()
   if place.suffix == ".npz":
     x, y = open_npz(path, "train", None, None).arrays()
-    return checked(model, x), y
+    check_images(model, x)
+    return x, y
   if len(model.shape) != 3 or model.shape[0] != model.shape[1]:
     raise UserError(
       f"this model makes {list(model.shape)}: to project images takes one of square images"

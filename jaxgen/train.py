@@ -47,7 +47,7 @@ from jaxgen.monitor.log import FILE, Logger, read_rows
 from jaxgen.monitor.progress import duration
 from jaxgen.sampling.output import portrait
 from jaxgen.sampling.sampler import draw
-from jaxgen.sampling.stages import is_cascade, note, planned_stages
+from jaxgen.sampling.stages import is_cascade, planned_stages, write_stages
 
 if TYPE_CHECKING:
   from jaxgen.checkpoint.manager import Checkpoints
@@ -92,7 +92,7 @@ def train_stages(settings: ConfigDict, workdir: str, only: int | None = None) ->
   stages = planned_stages(settings, workdir)
   if only is not None and not 0 <= only < len(stages):
     raise UserError(f"stage={only}: this cascade has stages 0 to {len(stages) - 1}")
-  note(settings, workdir)
+  write_stages(settings, workdir)
   for i, (place, own) in enumerate(stages):
     if only in (None, i) and own is not None:
       print(f"[cascade] stage {i} of {len(stages)}: {printable(place)}", file=sys.stderr)

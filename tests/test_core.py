@@ -1,8 +1,6 @@
 """The step: what moves, what stays, and what a batch's split changes."""
 
 import functools
-import os
-import subprocess
 import sys
 from typing import Any, NamedTuple
 
@@ -90,18 +88,8 @@ def test_the_state_and_the_place_in_the_batch_are_all_that_decides():
 
 
 def test_four_devices_do_what_one_does(tmp_path):
-  out = tmp_path / "four.npz"
-  flags = os.environ.get("XLA_FLAGS", "")
-  subprocess.run(
-    [sys.executable, __file__, str(out)],
-    check=True,
-    timeout=300,
-    env=os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=4"},
-  )
-  four = np.load(out, allow_pickle=False)
-  assert four["devices"] == 4
-  one = record()
-  assert set(one) | {"devices"} == set(four)
+  four, one = games.on_four_devices(__file__, tmp_path), record()
+  assert four["devices"] == 4 and set(one) | {"devices"} == set(four)
   for k, v in one.items():
     if k.endswith("/loss"):
       np.testing.assert_allclose(four[k], v, rtol=2e-6, err_msg=k)
@@ -112,45 +100,28 @@ def test_four_devices_do_what_one_does(tmp_path):
 
 def record():
   """Losses, and leaves after the step, on all devices there are."""
-  mesh, kept = sharding.make_mesh(), {}
-  whole, cut = sharding.replicated(mesh), functools.partial(sharding.shard_batch, mesh=mesh)
-  if mesh.size == 1:  # then the programs of the other tests will do
-    whole, cut = None, lambda batch: batch
+  mesh, leaves = sharding.make_mesh(), {}
   for name in ("unet", "norms"):
     model, state, step = game(name)
-    state = jax.device_put(state, whole) if whole else state
-    batch = cut(games.batch(name))
+    batch = games.batch(name)
+    if mesh.size > 1:  # on one, the programs of the other tests will do
+      state = jax.device_put(state, sharding.replicated(mesh))
+      batch = sharding.shard_batch(batch, mesh)
     new, metrics = step(everybody(model), state, batch, SEED)
     # Statistics of norms: those of the batch as a whole, or they would differ.
-    tree = {"params": new.params, "stats": new.stats}
-    kept |= {
-      f"{name}{jax.tree_util.keystr(k)}": np.asarray(v)
-      for k, v in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    kept |= {f"{name}/{k}": np.asarray(v) for k, v in metrics.items() if k.endswith("/loss")}
-  return kept
+    tree = jax.tree_util.tree_leaves_with_path({"params": new.params, "stats": new.stats})
+    leaves |= {f"{name}{jax.tree_util.keystr(k)}": np.asarray(v) for k, v in tree}
+    leaves |= {f"{name}/{k}": np.asarray(v) for k, v in metrics.items() if k.endswith("/loss")}
+  return leaves
 
 
 def test_turns_of_critics_and_lazy_players():
-  players = [
-    core.Player(name, name, None, every) for name, every in (("d", 1), ("lazy", 4), ("g", 3))
-  ]
+  players = [core.Player(p, p, None, every) for p, every in (("d", 1), ("lazy", 4), ("g", 3))]
   turns = [core.turn(type("Game", (), {"players": players}), i) for i in range(13)]
-  assert turns == [
-    (0, 1, 2),
-    (0,),
-    (0,),
-    (0, 2),
-    (0, 1),
-    (0,),
-    (0, 2),
-    (0,),
-    (0, 1),
-    (0, 2),
-    (0,),
-    (0,),
-    (0, 1, 2),
-  ]
+  assert [turns[0], turns[12]] == [(0, 1, 2)] * 2
+  assert [i for i, turn in enumerate(turns) if 1 in turn] == [0, 4, 8, 12]
+  assert [i for i, turn in enumerate(turns) if 2 in turn] == [0, 3, 6, 9, 12]
+  assert all(turn[0] == 0 and list(turn) == sorted(turn) for turn in turns)
 
 
 def test_lazy_penalty_weighs_what_the_eager_one_does():
@@ -158,10 +129,8 @@ def test_lazy_penalty_weighs_what_the_eager_one_does():
   r1 = dict(name="adversarial.penalties.r1", gamma=3.0)
   total = {}
   for k in (1, every):
-    model = build(
-      games.SPECS["gan"]
-      | dict(gen_every=every, penalties=[dict(name="models.gan.Penalty", fn=r1, every=k)])
-    )
+    penalty = dict(name="models.gan.Penalty", fn=r1, every=k)
+    model = build(games.SPECS["gan"] | dict(gen_every=every, penalties=[penalty]))
     tx = {g: optax.sgd(lr) for g in ("gen", "disc")}
     batch = games.batch("gan")
     state = games.filled(jax.eval_shape(core.make_init(model, tx, ()), batch, SEED))
@@ -216,9 +185,7 @@ def fragile(accumulate):
   half = {"main": lambda step: jnp.float32(0.5)}
   state = core.make_init(model, tx, half)({"x": jnp.ones(4)}, SEED)
   step = jax.jit(core.make_step(model, tx, half, accumulate), static_argnums=0)
-  return state, lambda turn, state, x: step(turn, state, {"x": jnp.asarray(x, jnp.float32)}, SEED)[
-    0
-  ]
+  return state, lambda turn, state, x: step(turn, state, {"x": jnp.float32(x)}, SEED)[0]
 
 
 # The bad player after the good one, and before.
@@ -282,6 +249,14 @@ def test_init_averages_what_is_sampled_and_moved():
   seen = state.replace(ema=state.ema | {"a": shift}).averaged("a")
   assert same(seen.params["gen"], shift["gen"])
   assert same(seen.params["disc"], state.params["disc"])
+
+
+def test_optional_members_are_listed():
+  classifier = build(dict(name="models.classifier.Classifier", net=None))
+  assert core.trait(classifier, "sample") is None and core.trait(classifier, "cond") == {}
+  assert core.trait(build(games.SPECS["vae"]), "classes") == 3
+  with pytest.raises(KeyError):
+    core.trait(classifier, "smaple")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from jaxgen.bench.device import Progress, is_array, shapes_of
 from jaxgen.core import trait
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, memory, open_data
-from jaxgen.models.cascade import Cascade, view
+from jaxgen.models.cascade import Cascade, stage_state
 from jaxgen.sampling.sampler import Sampler
 
 
@@ -265,7 +265,12 @@ def stage_samplers(sampler: Sampler) -> list[Sampler]:
   parts = zip(cascade.stages, cascade.shapes, cascade.classes, strict=True)
   return [
     dataclasses.replace(
-      sampler, model=model, state=view(sampler.state, i), shape=shape, classes=classes, card={}
+      sampler,
+      model=model,
+      state=stage_state(sampler.state, i),
+      shape=shape,
+      classes=classes,
+      card={},
     )
     for i, (model, shape, classes) in enumerate(parts)
   ]

@@ -87,7 +87,7 @@ def train_entries(
   """Entries, each trained to its end before the next begins."""
   fresh = [entry_of(path, home, seeds) for path in configs]
   for workdir in workdirs:
-    if stages.listed(workdir) is not None:
+    if stages.read_stages(workdir) is not None:
       raise UserError(f"{workdir} holds a cascade: compare takes its stages")
   entries = fresh + [
     Entry(w.absolute().name, w, (), meta.settings(meta.latest(w)))

@@ -1,10 +1,10 @@
 """Conditioning augmentation: upsamplers that forgive their small images.
 
-An upsampler in a cascade is trained on real small images and is given made
-ones. So it is trained on spoiled ones: with Gaussian noise, of a level that it
-is told and that is chosen when it is sampled (Ho et al. 2022, Secs. 4.1, 4.2),
-and blurred (Sec. 4.3). Or the chain below ends early, and what it leaves at that
-level is given as it is (`stopped`).
+An upsampler in a cascade is trained on real small images but gets generated
+ones. So training spoils them: with Gaussian noise, of a level that the net is
+told and that is chosen when sampling (Ho et al. 2022, Secs. 4.1, 4.2), and with
+blur (Sec. 4.3). Or the chain below stops early and hands on its x_t
+(`stop_early`).
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, moved
+from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, with_x_0
 from jaxgen.diffusion.process import Noise
-from jaxgen.diffusion.samplers import noise
+from jaxgen.keys import fold, normal
 
 Array = jax.Array
 
@@ -38,11 +38,10 @@ class Noisy:
   widths: tuple[float, float] = (0.4, 0.6)
 
   def __call__(self, key: Array, z_0: Array, s: Array | None = None) -> dict[str, Array]:
-    """Keys [B], small images -> what the network gets, low_res and level.
+    """Keys [B], small images, levels s [B] -> the net's low_res and level.
 
-    Of levels s [B]; without them as in training, drawn and with blur.
+    Without s as in training: levels are drawn, and a share is blurred.
     """
-    fold = jax.vmap(jax.random.fold_in, (0, None))
     if s is None:
       s, z_0 = self.draw(fold(key, 1)), self.soften(fold(key, 2), z_0)
     return {"low_res": self.spoil(fold(key, 0), z_0, s), "level": s}
@@ -54,8 +53,8 @@ class Noisy:
   def spoil(self, key: Array, z_0: Array, s: Array) -> Array:
     """Keys [B], images [B, h, w, C], levels [B] -> z_s; z_0 itself at s = 0."""
     t = self.process(s.reshape(-1, *[1] * (z_0.ndim - 1)))
-    eps = noise(key, z_0.shape[1:])
-    return jnp.where(t.t > 0, t.alpha * z_0 + t.sigma * eps, z_0)
+    z_s = t.alpha * z_0 + t.sigma * normal(key, z_0.shape[1:])
+    return jnp.where(t.t > 0, z_s, z_0)
 
   def soften(self, key: Array, z_0: Array) -> Array:
     """Blurs a share of images [B, h, w, C] by a 3x3 Gaussian, edges mirrored.
@@ -82,28 +81,34 @@ class Noisy:
     return jax.vmap(one)(key, z_0)
 
 
-def stopped(
-  denoise: Denoise, path: Noise, n: Array, logsnr: Array
-) -> tuple[Denoise, Noise, Array, Noise]:
-  """A chain that ends early, in x_t itself: CDM's truncation.
+def last_point(path: Noise, n: Array, logsnr: Array) -> Array:
+  """Index of the last of n points that is at least as noisy as `logsnr`.
 
-  Of n points those are visited that are at least as noisy as `logsnr`, and any
-  sampler then gives x_t at the last of them (Ho et al. 2022, Sec. 4.1). With
-  logsnr = inf, which may be traced like all others, nothing changes.
+  The first point if none is; the very last where logsnr = inf.
+  """
+  noisy = (jnp.arange(len(path.t)) < n) & (path.logsnr <= logsnr)
+  return jnp.where(jnp.isfinite(logsnr), jnp.maximum(jnp.sum(noisy), 1), n) - 1
+
+
+def stop_early(
+  denoise: Denoise, path: Noise, n: Array, logsnr: Array
+) -> tuple[Denoise, Noise, Array]:
+  """Makes any sampler end at `last_point` and give x_t: CDM's truncation.
+
+  Ho et al. 2022, Sec. 4.1. With logsnr = inf, which may be traced like all
+  others, nothing changes.
 
   Returns:
-    denoise, path and n for the sampler, and the last point. The path is one
-    point longer, at which x_t is passed on as it is.
+    denoise, path and n for the sampler. The path is one point longer, at which
+    x_t is passed on as it is.
   """
-  ends, i = jnp.isfinite(logsnr), jnp.arange(len(path.t))
-  count = jnp.sum((i < n) & (path.logsnr <= logsnr))
-  last = jnp.where(ends, jnp.maximum(count, 1), n) - 1
+  last = last_point(path, n, logsnr)
   here = jax.tree.map(lambda a: a[last], path)
   hold = lambda a, b: jnp.append(a, a[-1]).at[last + 1].set(b)
-  held = Noise(hold(path.t, -1.0), *map(hold, path[1:], here[1:]))
+  longer = Noise(hold(path.t, -1.0), *map(hold, path[1:], here[1:]))
 
-  def passing(x_t: Array, t: Noise) -> Array | Estimate:
+  def pass_on(x_t: Array, t: Noise) -> Array | Estimate:
     D = denoise(x_t, t)
-    return moved(D, jnp.where(t.t < 0, x_t, mean(D)))
+    return with_x_0(D, jnp.where(t.t < 0, x_t, mean(D)))
 
-  return passing, held, jnp.where(ends, last + 2, n), here
+  return pass_on, longer, jnp.where(jnp.isfinite(logsnr), last + 2, n)

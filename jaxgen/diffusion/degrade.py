@@ -1,4 +1,4 @@
-"""What upsamplers are given in training: smaller copies of images."""
+"""Smaller copies of images, which upsamplers are trained on."""
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,9 @@ def bicubic(x: Array, size: int) -> Array:
   return jax.image.resize(x, shape, "bicubic", antialias=True)
 
 
-def enlarged(given: dict[str, Array], shape: tuple[int, ...], how: str = "bicubic") -> Array:
+def enlarged(conditions: dict[str, Array], shape: tuple[int, ...], how: str = "bicubic") -> Array:
   """Conditions -> their `low_res` enlarged to `shape`, for `around`.
 
-  As it is, with the noise of its augmentation: that should be low, then.
+  With the noise of its augmentation, which should be low, then.
   """
-  return jax.image.resize(given["low_res"], shape, how)
+  return jax.image.resize(conditions["low_res"], shape, how)

@@ -1,10 +1,10 @@
-"""What a denoiser says of x_t: an estimate of x_0, and what it learned beside.
+"""Denoisers: an estimate of x_0 from x_t, perhaps with a learned variance.
 
   denoise(x_t, t: Noise of scalars) -> x_0, or Estimate(x_0, frac)
 
 A net that learns the variance of the chain's steps gives an Estimate. Only what
-draws from the chain or bounds its likelihood reads `frac`; whoever wants x_0
-alone takes `mean` of either.
+draws from the chain or bounds its likelihood reads `frac`; all else takes the
+`mean` of either.
 """
 
 from collections.abc import Callable
@@ -36,6 +36,6 @@ def mean(D: Array | Estimate) -> Array:
   return D.x_0 if isinstance(D, Estimate) else D
 
 
-def moved(D: Array | Estimate, x_0: Array) -> Array | Estimate:
-  """D with another x_0; it keeps its fraction, if it has one."""
+def with_x_0(D: Array | Estimate, x_0: Array) -> Array | Estimate:
+  """D with another x_0, and the same fraction if it has one."""
   return D._replace(x_0=x_0) if isinstance(D, Estimate) else x_0

@@ -1,7 +1,7 @@
 """Guidance: maps denoisers to a denoiser. Weights may be traced scalars.
 
-It moves x_0. Of denoisers that learn the variance, the first one's (that which
-knows the condition) fraction is kept, as in GLIDE and DiT.
+It moves x_0. A learned variance is that of the first denoiser, which knows the
+condition, as in GLIDE and DiT.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, moved
+from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, with_x_0
 from jaxgen.diffusion.process import Noise
 
 Array = jax.Array
@@ -25,13 +25,13 @@ def classifier_free(cond: Denoise, uncond: Denoise, w: Weight) -> Denoise:
 
   def denoise(x_t: Array, t: Noise) -> Array | Estimate:
     D = cond(x_t, t)
-    x_0, now = mean(D), w(t) if callable(w) else w
+    x_0, weight = mean(D), w(t) if callable(w) else w
 
     def guided() -> Array:
       null = mean(uncond(x_t, t))
-      return (null + now * (x_0 - null)).astype(x_0.dtype)
+      return (null + weight * (x_0 - null)).astype(x_0.dtype)
 
-    return moved(D, jax.lax.cond(jnp.asarray(now) == 1, lambda: x_0, guided))
+    return with_x_0(D, jax.lax.cond(jnp.asarray(weight) == 1, lambda: x_0, guided))
 
   return denoise
 
@@ -39,10 +39,15 @@ def classifier_free(cond: Denoise, uncond: Denoise, w: Weight) -> Denoise:
 def within(w: Array, lo: Array, hi: Array) -> Callable[[Noise], Array]:
   """Weight w for lo < sigma / alpha <= hi, else 1: Kynkaanniemi et al. 2024.
 
-  Their Eq. 5, of classifier-free guidance. Says what `interval` would, but each
-  network is in the program once.
+  Their Eq. 5, of classifier-free guidance. As a choice between the guided and
+  the plain denoiser, but each network is in the program once.
   """
-  return lambda t: jnp.where(_inside(t, lo, hi), w, 1.0)
+
+  def weight(t: Noise) -> Array:
+    r = t.sigma / t.alpha
+    return jnp.where((lo < r) & (r <= hi), w, 1.0)
+
+  return weight
 
 
 def autoguidance(good: Denoise, bad: Denoise, w: Weight) -> Denoise:
@@ -63,26 +68,9 @@ def classifier(
   def guided(x_t: Array, t: Noise) -> Array | Estimate:
     shift = t.sigma**2 / t.alpha * scale * gradient(x_t, t)
     D = denoise(x_t, t)
-    return moved(D, mean(D) + shift)
+    return with_x_0(D, mean(D) + shift)
 
   return guided
-
-
-def interval(inside: Denoise, outside: Denoise, lo: Array, hi: Array) -> Denoise:
-  """`inside` for lo < sigma / alpha <= hi, of any two denoisers.
-
-  Only the one that is asked is evaluated. Both or neither learn the variance.
-  """
-
-  def denoise(x_t: Array, t: Noise) -> Array | Estimate:
-    return jax.lax.cond(_inside(t, lo, hi), inside, outside, x_t, t)
-
-  return denoise
-
-
-def _inside(t: Noise, lo: Array, hi: Array) -> Array:
-  r = t.sigma / t.alpha
-  return (lo < r) & (r <= hi)
 
 
 def clip(denoise: Denoise, lo: Array = -1.0, hi: Array = 1.0) -> Denoise:
@@ -90,6 +78,6 @@ def clip(denoise: Denoise, lo: Array = -1.0, hi: Array = 1.0) -> Denoise:
 
   def clipped(x_t: Array, t: Noise) -> Array | Estimate:
     D = denoise(x_t, t)
-    return moved(D, jnp.clip(mean(D), lo, hi))
+    return with_x_0(D, jnp.clip(mean(D), lo, hi))
 
   return clipped

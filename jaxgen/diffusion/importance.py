@@ -1,7 +1,7 @@
 """Times drawn where the loss is large: less noise in the bound's gradient.
 
-What has been seen of the losses is a pytree of arrays that training carries
-along; nothing here runs on the host.
+The history of losses is a pytree of arrays that training carries along; nothing
+here runs on the host.
 """
 
 import dataclasses
@@ -16,14 +16,10 @@ Array = jax.Array
 
 
 class History(NamedTuple):
-  """The last losses of every time: a ring buffer for each.
+  """The last losses of every time: a ring buffer for each."""
 
-  losses: [steps, history] float32; where `seen` is less, the rest is empty.
-  seen: [steps] int32, how many losses there have been.
-  """
-
-  losses: Array
-  seen: Array
+  losses: Array  # [steps, history] float32, of which `seen` are filled
+  seen: Array  # [steps] int32, number of losses so far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +35,7 @@ class SecondMoment:
   floor: float = 0.001
 
   def init(self) -> History:
-    """Nothing seen."""
+    """An empty history."""
     shape = self.steps, self.history
     return History(jnp.zeros(shape), jnp.zeros(self.steps, jnp.int32))
 
@@ -62,9 +58,9 @@ class SecondMoment:
       which, even, uneven = jax.random.split(k, 3)
       anywhere = jax.random.randint(even, (), 0, self.steps)
       u = jax.random.uniform(uneven) * cdf[-1]
-      found = jnp.searchsorted(cdf, u, side="right").astype(jnp.int32)
-      found = jnp.minimum(found, self.steps - 1)
-      return jnp.where(jax.random.uniform(which) < floor, anywhere, found)
+      index = jnp.searchsorted(cdf, u, side="right").astype(jnp.int32)
+      index = jnp.minimum(index, self.steps - 1)
+      return jnp.where(jax.random.uniform(which) < floor, anywhere, index)
 
     index = jax.vmap(draw)(key)
     weight = 1 / (self.steps * self.probabilities(stats)[index])

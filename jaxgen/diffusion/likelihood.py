@@ -14,11 +14,9 @@ import jax.numpy as jnp
 from jaxgen.diffusion import posterior
 from jaxgen.diffusion.denoiser import Denoise, mean
 from jaxgen.diffusion.process import Noise
-from jaxgen.diffusion.samplers import noise
+from jaxgen.keys import fold, normal
 
 Array = jax.Array
-
-_fold = jax.vmap(jax.random.fold_in, (0, None))
 
 
 def bound_bpd(
@@ -40,7 +38,7 @@ def bound_bpd(
 
   def term(i: Array, link: posterior.Link) -> tuple[Array, tuple]:
     t = link.t
-    eps = noise(_fold(key, i), x_0.shape[1:])
+    eps = normal(fold(key, i), x_0.shape[1:])
     x_t = t.alpha * x_0 + t.sigma * eps
     D = denoise(x_t, t)
     vb = posterior.vb_terms(x_0, x_t, D, link, frac)
@@ -88,7 +86,7 @@ def ode_bpd(
     lo: r = sigma / alpha where the data is.
     hi: r where there is noise alone.
   """
-  v = _probes(_fold(key, 1), x_0.shape[1:], probes, x_0.dtype)
+  v = _probes(fold(key, 1), x_0.shape[1:], probes, x_0.dtype)
   ends = process(process.inverse(-2 * jnp.log(jnp.array([lo, hi]))))
   u_lo, u_hi = -ends.logsnr / 2
 
@@ -102,7 +100,7 @@ def ode_bpd(
     trace = (v * jax.vmap(push)(v)).reshape(*v.shape[:2], -1).mean(2)
     return y - D, trace.sum(0) / (probes or 1)
 
-  y = _spread(x_0, _fold(key, 0), width) if width else x_0
+  y = _spread(x_0, fold(key, 0), width) if width else x_0
   start = y, jnp.zeros(len(y), y.dtype)
   y, trace = _solve(slope, start, u_lo, u_hi, n)
   square = ((y * jnp.exp(-u_hi)) ** 2).reshape(len(y), -1).mean(1)
@@ -143,6 +141,3 @@ def _probes(key: Array, shape: tuple, number: int, dtype: jnp.dtype) -> Array:
   d = math.prod(shape)
   units = jnp.eye(d, dtype=dtype).reshape(d, 1, *shape)
   return jnp.broadcast_to(units, (d, len(key), *shape))
-
-
-ode_bpd.nfe = lambda n: 4 * n

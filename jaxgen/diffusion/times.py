@@ -1,7 +1,7 @@
 """Where to train and where to sample: draws and paths of t.
 
 A draw maps keys [B] (typed, one per example) and the rank of x to t of shape
-[B, 1, .., 1], so that t's alpha and sigma meet x without a helper.
+[B, 1, .., 1], so that t's alpha and sigma broadcast against x.
 
 A path maps (process, i, n) to t: point number i of n, 0 the noisiest, n - 1
 the last before x_0. It is elementwise in i and n may be traced; past its end
@@ -16,7 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.diffusion.traits import declare
+
 Array = jax.Array
+CUSTOMARY = 1000  # a continuous process is respaced as if it had so many steps
 
 
 def _each(draw: Callable[[Array], Array], key: Array, ndim: int) -> Array:
@@ -55,6 +58,7 @@ def even(process, i: Array, n: Array, hi: float = 1.0) -> Array:
   return jnp.where(i == 0, hi, t)
 
 
+@declare(knobs=("first", "bend"))
 def warped(process, i: Array, n: Array, first: float = 1.0, bend: float = 1.0) -> Array:
   """t = first ((n - i) / n)^bend: short schedules to be searched for.
 
@@ -116,7 +120,7 @@ def named(process, i: Array, n: Array, spacing: str = "ddim25") -> Array:
   Raises:
     ValueError: No such spacing of this process; see `count`.
   """
-  steps = getattr(process, "steps", 1000)
+  steps = process.steps or CUSTOMARY
   index = jnp.asarray(_published(spacing, steps))
   t = (index[jnp.minimum(i, len(index) - 1)] + 1).astype(float) / steps
   return jnp.where(n < len(index), jnp.nan, t)
@@ -145,7 +149,7 @@ def _published(spacing: str, steps: int) -> np.ndarray:
   if striding:
     (n,) = numbers if len(numbers) == 1 else (0,)
     strides = (np.arange(0, steps, k) for k in range(1, steps))
-    index = next((every for every in strides if len(every) == n), None)
+    index = next((stride for stride in strides if len(stride) == n), None)
     if index is None:
       raise ValueError(f"spacing {spacing!r}: no whole stride makes so many of {steps} steps")
     return index[::-1].astype(np.int32)
@@ -188,13 +192,9 @@ def _indices(rule: Callable, steps: int) -> np.ndarray:
 
 
 def _respaced(rule: Callable, process, i: Array, n: Array) -> Array:
-  # A continuous process is respaced as if it had the customary 1000 steps.
-  steps = getattr(process, "steps", 1000)
+  steps = process.steps or CUSTOMARY
   n = jnp.minimum(n, steps)
   row = n * (n - 1) // 2
   table = jnp.asarray(_indices(rule, steps))
   index = table[row + jnp.minimum(i, n - 1)]
   return (index + 1).astype(float) / steps
-
-
-warped.knobs = ("first", "bend")

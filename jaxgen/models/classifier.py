@@ -19,8 +19,8 @@ CLEAN = 12.0  # logsnr, sigma / alpha = 0.0025: a byte's rounding is as large
 class Classifier:
   """Learns p(y | x), or with a process p(y | x_t) at all t.
 
-  The latter guides diffusion models: Dhariwal & Nichol 2021, Sec. 4. It takes
-  the objects of models.diffusion.Diffusion that say what noise is.
+  The latter guides diffusion models: Dhariwal & Nichol 2021, Sec. 4. Process,
+  precond and draw_t are as in models.diffusion.Diffusion.
 
   Attributes:
     net: (x, key=) -> logits [B, classes]; method embed(x) -> features [B, D].
@@ -57,7 +57,7 @@ class Classifier:
     if self.process:
       t = self.process(self.draw_t(fold(key, 0), x.ndim))
       x_t = t.alpha * x + t.sigma * normal(fold(key, 1), x.shape[1:])
-      logits = self.read(state, x_t, t, fold(key, 2))
+      logits = self.noisy_logits(state, x_t, t, fold(key, 2))
     else:
       logits = self.net.apply(state.variables("net"), x, key=key)
     target = optax.smooth_labels(jnp.eye(logits.shape[-1])[y], self.smoothing)
@@ -71,14 +71,14 @@ class Classifier:
       metrics["accuracy_high_noise"] = jnp.mean(right[-part:])
     return loss, (state.stats, metrics)
 
-  def read(
+  def noisy_logits(
     self, state: State, x_t: Array, t: Noise, key: Key | None = None, method: str | None = None
   ) -> Array:
-    """The net's answer at a noise level: logits [B, classes], float32."""
+    """Logits [B, classes] at a noise level, float32; or another method's."""
     _, _, c_in, c_noise = self.precond(t)
     c_noise = jnp.broadcast_to(jnp.ravel(c_noise), (len(x_t),))
-    given = {} if key is None else {"key": key}
-    out = self.net.apply(state.variables("net"), c_in * x_t, c_noise, method=method, **given)
+    kw = {} if key is None else {"key": key}
+    out = self.net.apply(state.variables("net"), c_in * x_t, c_noise, method=method, **kw)
     return out.astype(jnp.float32)
 
   def gradient(self, state: State, y: Array) -> Callable[[Array, Noise], Array]:
@@ -89,7 +89,7 @@ class Classifier:
     """
 
     def log_p(x_t: Array, t: Noise) -> Array:
-      log_p = jax.nn.log_softmax(self.read(state, x_t, t))
+      log_p = jax.nn.log_softmax(self.noisy_logits(state, x_t, t))
       mine = jnp.take_along_axis(log_p, jnp.maximum(y, 0)[:, None], 1)[:, 0]
       return jnp.sum(jnp.where(y < 0, 0.0, mine))
 
@@ -108,4 +108,4 @@ class Classifier:
     if not self.process:
       return self.net.apply(state.variables("net"), x, method=method)
     t = self.process(self.process.inverse(CLEAN))
-    return self.read(state, t.alpha * x, t, method=method)
+    return self.noisy_logits(state, t.alpha * x, t, method=method)

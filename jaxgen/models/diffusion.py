@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
+from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State, trait
 from jaxgen.diffusion import conditioning, guidance, objective, posterior, samplers
 from jaxgen.diffusion.denoiser import Denoise, Estimate
 from jaxgen.diffusion.process import Noise
+from jaxgen.diffusion.traits import traits
 from jaxgen.keys import fold, normal
 
 GUIDANCE = {"guidance": 1.0, "lo": 0.0, "hi": float("inf")}
+LONGEST = 4000  # points of a sampling path at the most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +40,12 @@ class Diffusion:
       guidance (Ho & Salimans 2022, Alg. 1). Where it is positive the net takes
       label `classes` for "none"; else it knows no such label.
     bound: Estimates of x_0 are clipped to [-bound, bound]; None: they are not.
-    cond: What else of the batch the net takes: {key: how to make it of x
-      where the batch lacks it, or None}.
-    augment: Of upsamplers: noise on `low_res`, see `diffusion.conditioning`. The
-      net is told its `level` [B]; a knob when sampling.
-    around: (conditions, shape of x) -> what x is expected to be, [B, ...]. The
-      net then sees and predicts the rest alone, as SRDiff does (Li et al. 2022,
+    cond: What else of the batch the net takes: {name: f(x) that makes it where
+      the batch lacks it, or None}.
+    augment: Of upsamplers: noise on `low_res`, see diffusion.conditioning. The
+      net is told its `level` [B], a knob when sampling.
+    around: (conditions, shape of x) -> the mean of x, [B, ...]. The net then
+      sees and predicts the residual alone, as SRDiff does (Li et al. 2022,
       Sec. 3.2): so a small net need not learn to copy.
   """
 
@@ -72,106 +73,117 @@ class Diffusion:
 
   @property
   def free(self) -> bool:
-    """Whether it can be guided without a classifier."""
+    """Whether it also samples without a label: it can be guided by itself."""
     return self.classes > 0 and self.label_drop > 0
 
   @property
   def knobs(self) -> dict[str, float]:
-    """`steps`; `guidance` and its interval of sigma / alpha; the sampler's.
+    """`steps`; `guidance` and its interval of sigma / alpha; `level`.
 
-    `level` of augmentation, and what the path lets one turn.
+    And those of the path and of the sampler.
     """
     own = {"steps": self.steps} | (GUIDANCE if self.free else {})
     own |= {"level": 0.0} if self.augment else {}
-    own |= path_knobs(self.path)
-    turned = defaults(self.sampler)
-    if getattr(self.net, "learned", False):
-      turned.pop("frac", None)  # the net says it
-    return own | turned
+    own |= traits(self.path).knobs | traits(self.sampler).knobs
+    if trait(self.net, "learned"):
+      own.pop("frac", None)  # the net says it
+    return own
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
-    x, given = batch["x"], self.given(batch)
-    if self.classes and "y" not in given:
-      given["y"] = jnp.zeros(len(x), jnp.int32)
+    x, conditions = batch["x"], self.conditions(batch)
+    if self.classes and "y" not in conditions:
+      conditions["y"] = jnp.zeros(len(x), jnp.int32)
     if self.augment:
-      given["level"] = jnp.zeros(len(x))
-    variables = dict(self.net.init(key, x, jnp.zeros(len(x)), **given))
+      conditions["level"] = jnp.zeros(len(x))
+    variables = dict(self.net.init(key, x, jnp.zeros(len(x)), **conditions))
     params, stats = {"net": variables.pop("params")}, {"net": variables}
-    if hasattr(self.draw_t, "init"):
-      stats["draw_t"] = self.draw_t.init()
+    if history := trait(self.draw_t, "init"):
+      stats["draw_t"] = history()
     return params, stats
 
   def loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """What the objective makes of F's squared error, and of the bound."""
-    given = self.given(self.forget(batch, fold(key, 2)))
+    conditions = self.conditions(self.drop_labels(batch, fold(key, 2)))
     if self.augment:
-      given |= self.augment(fold(key, 4), given["low_res"])
-    x = batch["x"]
-    mean = self.expected(given, x)
-    t, weight = self.times(state, fold(key, 0), x.ndim)
+      conditions |= self.augment(fold(key, 4), conditions["low_res"])
+    x, stats = batch["x"], state.stats
+    learns = "draw_t" in stats
+    t = self.draw_t(fold(key, 0), x.ndim, *([stats["draw_t"]] if learns else []))
+    t, weight = t if learns else (t, jnp.ones(len(key)))
     t = self.process(t)
-    eps = normal(fold(key, 1), x.shape[1:])
-    x_t = t.alpha * x + t.sigma * eps
+    mean = self.residual_mean(conditions, x)
+    x_t = t.alpha * x + t.sigma * normal(fold(key, 1), x.shape[1:])
     c_skip, c_out, c_in, c_noise = self.precond(t)
-    rest = x_t - t.alpha * mean  # what D sees, too
-    F, frac = self.F(state, c_in * rest, c_noise, given, fold(key, 3))
-    target = (x - mean - c_skip * rest) / c_out
+    residual = x_t - t.alpha * mean  # what D sees, too
+    F, frac = self.F(state, c_in * residual, c_noise, conditions, fold(key, 3))
+    target = (x - mean - c_skip * residual) / c_out
     mse = jnp.mean((F - target) ** 2, range(1, x.ndim))
 
     def vb(stop: bool) -> Array:
-      x_0 = mean + c_skip * rest + c_out * F
+      x_0 = mean + c_skip * residual + c_out * F
       x_0 = jax.lax.stop_gradient(x_0) if stop else x_0
       D = x_0 if frac is None else Estimate(x_0, frac)
       return posterior.vb_terms(x, x_t, D, posterior.link(self.process, t))
 
-    losses, stats = self.objective(mse, vb), state.stats
-    if "draw_t" in stats:
-      stats = stats | {
-        "draw_t": self.draw_t.update(stats["draw_t"], t.t, jax.lax.stop_gradient(losses))
-      }
+    losses = self.objective(mse, vb)
+    if learns:
+      history = self.draw_t.update(stats["draw_t"], t.t, jax.lax.stop_gradient(losses))
+      stats = stats | {"draw_t": history}
     return jnp.mean(weight * losses), (stats, {"mse": jnp.mean(mse)})
 
-  def times(self, state: State, key: Key, ndim: int) -> tuple[Array, Array]:
-    """t [B, 1, .., 1] to train at, and the weights of its losses [B]."""
-    if "draw_t" in state.stats:
-      return self.draw_t(key, ndim, state.stats["draw_t"])
-    return self.draw_t(key, ndim), jnp.ones(len(key))
-
-  def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
+  def sample(
+    self,
+    state: State,
+    batch: Batch,
+    key: Key,
+    *,
+    denoise: Denoise | None = None,
+    stop: Array | None = None,
+    **knobs,
+  ) -> Array:
     """Keys [B] -> x_0 in [-1, 1], shaped and conditioned like `batch`.
 
     Labels of -1 (or none at all) ask for unconditional samples, where labels
-    were dropped in training.
-    """
-    D, batch, knobs = self.prepared(state, batch, key, knobs)
-    return self.walk(D, batch, key, **knobs)
+    were dropped in training. A batch with "noise" ~ N(0, 1) begins there.
 
-  def prepared(
-    self, state: State, batch: Batch, key: Key, knobs: dict[str, Any]
-  ) -> tuple[Denoise, Batch, dict[str, Any]]:
-    """The denoiser of `sample`, with the knobs that are left for `walk`."""
+    Args:
+      state: Trained weights.
+      batch: Conditions; of x the shape alone counts.
+      key: [B].
+      denoise: In place of the model's own, guided `denoiser`.
+      stop: logsnr to stop at, where x_t is returned (see `conditioning`).
+      **knobs: As `knobs`; what is not among them goes to the sampler.
+    """
     knobs = self.knobs | knobs
-    batch = self.augmented(batch, key, knobs)
-    D = self.denoiser(state, batch, *(knobs.pop(k) for k in GUIDANCE if k in knobs))
-    return D, batch, knobs
+    batch = self.augmented(batch, key, knobs.pop("level", 0.0))
+    weight = [knobs.pop(k) for k in GUIDANCE if k in knobs]
+    denoise = denoise or self.denoiser(state, batch, *weight)
+    path, n = self.path_points(knobs)
+    if stop is not None:
+      denoise, path, n = conditioning.stop_early(denoise, path, n, stop)
+    if "noise" in batch:
+      x_T = path.sigma[0] * batch["noise"]
+    else:
+      x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
+    knobs = {k: v for k, v in knobs.items() if k not in {"steps", *traits(self.path).knobs}}
+    if "process" in traits(self.sampler).takes:
+      knobs["process"] = self.process
+    return self.sampler(denoise, x_T, path, n, fold(key, 1), **knobs)
 
-  def augmented(self, batch: Batch, key: Key, knobs: dict[str, Any]) -> Batch:
-    """`low_res` spoilt to the knob `level`, which is taken out of knobs.
+  def path_points(self, knobs: Mapping[str, Any]) -> tuple[Noise, Array]:
+    """The path for all these knobs, [LONGEST], and how many points it has."""
+    n = jnp.clip(jnp.asarray(knobs["steps"], jnp.int32), 1, LONGEST)
+    own = {k: knobs[k] for k in traits(self.path).knobs}
+    return self.process(self.path(self.process, jnp.arange(LONGEST), n, **own)), n
 
-    A batch that has a level already is left as it is.
-    """
-    level = knobs.pop("level", 0.0)
+  def augmented(self, batch: Batch, key: Key, level: Array | float) -> Batch:
+    """`low_res` with noise of this level, unless the batch has a level."""
     if not self.augment or "level" in batch:
       return batch
     level = jnp.full(len(batch["x"]), level, jnp.float32)
-    z_0 = self.given(batch)["low_res"]
+    z_0 = self.conditions(batch)["low_res"]
     return batch | self.augment(fold(key, 2), z_0, level)
-
-  def walk(self, D: Denoise, batch: Batch, key: Key, **knobs) -> Array:
-    """Samples by a denoiser, with the knobs of path and sampler alone."""
-    path, n, knobs = path_points(self, knobs)
-    return run_sampler(self, D, path, n, batch, key, knobs)
 
   def denoiser(
     self,
@@ -185,32 +197,30 @@ class Diffusion:
 
     With w = None it is not guided at all.
     """
-    given = self.given(batch)
+    conditions = self.conditions(batch)
     if self.classes:
-      if "y" not in given and not self.free:
+      if "y" not in conditions and not self.free:
         raise ValueError("this model always had labels: give it batch['y']")
-      y = given.get("y", jnp.full(len(batch["x"]), -1))
-      given["y"] = jnp.where(y < 0, self.classes, y)
-    D = functools.partial(self.D, state, given)
+      y = conditions.get("y", jnp.full(len(batch["x"]), -1))
+      conditions["y"] = jnp.where(y < 0, self.classes, y)
+    D = functools.partial(self.D, state, conditions)
     if w is not None:
-      nobody = given | {"y": jnp.full(len(batch["x"]), self.classes)}
-      D_null = functools.partial(self.D, state, nobody)
+      unlabelled = conditions | {"y": jnp.full(len(batch["x"]), self.classes)}
+      D_null = functools.partial(self.D, state, unlabelled)
       D = guidance.classifier_free(D, D_null, guidance.within(w, lo, hi))
-    if self.bound is None:
-      return D
-    return guidance.clip(D, -self.bound, self.bound)
+    return D if self.bound is None else guidance.clip(D, -self.bound, self.bound)
 
-  def D(self, state: State, given: dict[str, Any], x_t: Array, t: Noise) -> Array | Estimate:
+  def D(self, state: State, conditions: dict[str, Any], x_t: Array, t: Noise) -> Array | Estimate:
     """Estimates x_0 from x_t (Karras et al. 2022, Eq. 7)."""
     c_skip, c_out, c_in, c_noise = self.precond(t)
-    mean = self.expected(given, x_t)
-    rest = x_t - t.alpha * mean
-    F, frac = self.F(state, c_in * rest, c_noise, given)
-    x_0 = mean + c_skip * rest + c_out * F
+    mean = self.residual_mean(conditions, x_t)
+    residual = x_t - t.alpha * mean
+    F, frac = self.F(state, c_in * residual, c_noise, conditions)
+    x_0 = mean + c_skip * residual + c_out * F
     return x_0 if frac is None else Estimate(x_0, frac)
 
   def F(
-    self, state: State, x: Array, c_noise: Array, given: dict[str, Any], key: Key | None = None
+    self, state: State, x: Array, c_noise: Array, conditions: dict[str, Any], key: Key | None = None
   ) -> tuple[Array, Array | None]:
     """The net itself; c_noise is [B, 1, .., 1] or [] for all alike.
 
@@ -218,85 +228,32 @@ class Diffusion:
     one: (v + 1) / 2 of its v (Nichol & Dhariwal 2021, Eq. 15).
     """
     c_noise = jnp.broadcast_to(jnp.ravel(c_noise), (len(x),))
-    F = self.net.apply(state.variables("net"), x, c_noise, key=key, **given)
+    F = self.net.apply(state.variables("net"), x, c_noise, key=key, **conditions)
     if F.shape == x.shape:
       return F, None
     F, v = jnp.split(F, 2, -1)
     return F, (v + 1) / 2
 
-  def given(self, batch: Batch) -> dict[str, Any]:
-    """The conditions that the net takes."""
-    made = {k: make(batch["x"]) for k, make in self.cond.items() if make and k not in batch}
-    known = (
-      (("y",) if self.classes else ()) + tuple(self.cond) + (("level",) if self.augment else ())
-    )
-    return {k: batch[k] for k in known if k in batch} | made
+  def conditions(self, batch: Batch) -> dict[str, Any]:
+    """What the net takes of a batch, and what is made of its x."""
+    names = [*self.cond, *(["y"] if self.classes else []), *(["level"] if self.augment else [])]
+    present = {k: batch[k] for k in names if k in batch}
+    absent = {k: make for k, make in self.cond.items() if make and k not in batch}
+    return present | {k: make(batch["x"]) for k, make in absent.items()}
 
-  def expected(self, given: dict[str, Any], x: Array) -> Array | float:
-    """What x is expected to be, where the model knows."""
-    return self.around(given, x.shape) if self.around else 0.0
+  def residual_mean(self, conditions: dict[str, Any], x: Array) -> Array | float:
+    """The mean of x that `around` knows; the net has to do with the rest."""
+    return self.around(conditions, x.shape) if self.around else 0.0
 
-  def forget(self, batch: Batch, key: Key) -> Batch:
+  def drop_labels(self, batch: Batch, key: Key) -> Batch:
     """Drops a share of the labels, for guidance without a classifier."""
     if not self.free:
       return batch
-    lost = jax.vmap(jax.random.bernoulli, (0, None))(key, self.label_drop)
-    return batch | {"y": jnp.where(lost, self.classes, batch["y"])}
+    dropped = jax.vmap(jax.random.bernoulli, (0, None))(key, self.label_drop)
+    return batch | {"y": jnp.where(dropped, self.classes, batch["y"])}
 
   def nfe(self, **knobs) -> int:
     """How often the net is evaluated for one sample, at the most."""
     knobs = self.knobs | knobs
-    evaluations = getattr(self.sampler, "func", self.sampler).nfe
-    twice = 2 if knobs.get("guidance", 1.0) != 1 else 1
-    return twice * evaluations(min(max(int(knobs["steps"]), 1), LONGEST))
-
-
-LONGEST = 4000  # points of a sampling path at the most
-
-
-def defaults(f: Callable) -> dict[str, float]:
-  """The arguments of f that default to a float."""
-  parameters = inspect.signature(f).parameters
-  return {k: p.default for k, p in parameters.items() if isinstance(p.default, float)}
-
-
-def path_knobs(path: Callable) -> dict[str, float]:
-  """Arguments of a path that can be turned, with their defaults."""
-  known = defaults(path)
-  return {k: known[k] for k in getattr(getattr(path, "func", path), "knobs", ())}
-
-
-def path_points(model: Any, knobs: dict[str, Any]) -> tuple[Noise, Array, dict[str, Any]]:
-  """The path, how many of its points, and the knobs that are not theirs."""
-  turned = path_knobs(model.path).keys() & knobs.keys()
-  n = jnp.clip(jnp.asarray(knobs["steps"], jnp.int32), 1, LONGEST)
-  t = model.path(model.process, jnp.arange(LONGEST), n, **{k: knobs[k] for k in turned})
-  rest = {k: v for k, v in knobs.items() if k != "steps" and k not in turned}
-  return model.process(t), n, rest
-
-
-def run_sampler(
-  model: Any, D: Denoise, path: Noise, n: Array, batch: Batch, key: Key, knobs: dict[str, Any]
-) -> Array:
-  """Samples along a path, from noise or from batch["noise"] ~ N(0, 1)."""
-  if "noise" in batch:
-    x_T = path.sigma[0] * batch["noise"]
-  else:
-    x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
-  if "process" in inspect.signature(model.sampler).parameters:
-    knobs = knobs | {"process": model.process}  # to churn on it
-  return model.sampler(D, x_T, path, n, fold(key, 1), **knobs)
-
-
-def stop_early(
-  model: Any, state: State, batch: Batch, key: Key, stop: Array, **knobs
-) -> tuple[Array, Noise]:
-  """`sample` that ends early: -> x_t where logsnr = `stop`, and t.
-
-  At the last point of the path that is at least as noisy. Where `stop` is
-  infinite it goes all the way, to x_0.
-  """
-  D, batch, knobs = model.prepared(state, batch, key, knobs)
-  path, n, knobs = path_points(model, knobs)
-  D, path, n, t = conditioning.stopped(D, path, n, stop)
-  return run_sampler(model, D, path, n, batch, key, knobs), t
+    evaluations = traits(self.sampler).nfe(min(max(int(knobs["steps"]), 1), LONGEST))
+    return evaluations * (2 if knobs.get("guidance", 1.0) != 1 else 1)

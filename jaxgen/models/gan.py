@@ -17,124 +17,17 @@ from jaxgen.adversarial.diagnostics import (
   singular_values,
 )
 from jaxgen.adversarial.prior import mix_styles, truncated_normal
-from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
+from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State, trait
 from jaxgen.errors import UserError
 from jaxgen.keys import example_keys, fold, normal
 
-
-def apply_in_training(
-  net: nn.Module, state: State, group: str, *args, **kw
-) -> tuple[Array, Groups]:
-  """Applies a net whose statistics may move -> output, all stats."""
-  carried = state.stats.get(group, {})
-  out, moved = net.apply(state.variables(group), *args, mutable=list(carried), **kw)
-  return out, state.stats | {group: dict(moved)}
+INF = float("inf")
 
 
 def noise_keys(net: nn.Module, key: Key) -> dict[str, Key]:
   """Keys [B] for nets that draw: {"key": key} if it takes one."""
   takes = "key" in inspect.signature(net.__call__).parameters
   return {"key": key} if takes else {}
-
-
-def settle(
-  gan: Any, state: State, key: Key, y: Array, truncation: Array | float = float("inf")
-) -> State:
-  """Batch norm's statistics anew, for samples at this truncation.
-
-  Averages over n batches (standing statistics: Brock et al. 2019, App. B).
-
-  Args:
-    gan: models.gan.GAN.
-    state: Whose weights sample: averaged ones, as a rule.
-    key: [n], one for each batch.
-    y: Labels [n, B], or [B] for all; without classes its shape alone counts.
-    truncation: As in `sample`.
-  """
-  old = state.stats["gen"].get("batch_stats")
-  if not old:
-    return state
-
-  def run(stats, key, y):
-    key = example_keys(key, len(y))
-    _, moved = gan.gen.apply(
-      state.variables("gen") | {"batch_stats": stats},
-      truncated_normal(key, gan.z_dim, truncation),
-      mutable=["batch_stats"],
-      **gan.given({"y": y}),
-      **noise_keys(gan.gen, fold(key, 1)),
-    )
-    return moved["batch_stats"]
-
-  y = jnp.broadcast_to(y, (len(key), jnp.shape(y)[-1]))
-  gen = state.stats["gen"] | {"batch_stats": standing_statistics(run, old, key, y)}
-  return state.replace(stats=state.stats | {"gen": gen})
-
-
-def standing_statistics(
-  run: Callable[[Groups, Key, Array], Groups], old: Groups, key: Key, y: Array
-) -> Groups:
-  """Plain averages over n batches, in one scan.
-
-  Args:
-    run: (running statistics, key [], labels [B]) -> those after one batch.
-    old: Whose leaves `mean` and `var` are made anew; others stay.
-    key: [n].
-    y: [n, B].
-  """
-  moving = lambda path: path[-1].key in ("mean", "var")
-
-  def set_to(value: float) -> Groups:
-    return jax.tree_util.tree_map_with_path(
-      lambda path, x: jnp.full_like(x, value) if moving(path) else x, old
-    )
-
-  # Running ones become m running + (1 - m) batch: two runs give m away.
-  low, high = (run(set_to(value), key[0], y[0]) for value in (0.0, 1.0))
-
-  def body(total, now):
-    return jax.tree.map(jnp.add, total, run(set_to(0.0), *now)), None
-
-  total, _ = jax.lax.scan(body, set_to(0.0), (key, y))
-  return jax.tree_util.tree_map_with_path(
-    lambda path, old, total, low, high: (
-      total / (len(key) * (1 - (high - low))) if moving(path) else old
-    ),
-    old,
-    total,
-    low,
-    high,
-  )
-
-
-def probe(gan: Any, state: State, batch: Batch, held: Batch, key: Key) -> Metrics:
-  """Does D know its data by heart, and are the classes diverse?
-
-  Args:
-    gan: models.gan.GAN.
-    state: Of training: D's weights, and those of G to judge.
-    batch: Of training data, [B]; floats, as losses see them.
-    held: Of as many real examples that are not trained on.
-    key: [B].
-
-  Returns:
-    What `overfitting` and `class_diversity` say.
-  """
-  fake = gan.sample(state, batch, fold(key, 0))
-  logits = [
-    gan.judge(state, given, x, fold(key, 1))[0]
-    for given, x in ((batch, batch["x"]), (held, held["x"]), (batch, fake))
-  ]
-  info = overfitting(*logits)
-  if hasattr(gan.disc, "embed"):
-    real, fake = (gan.features(state, batch, x) for x in (batch["x"], fake))
-    info["diversity"] = mean_distance(fake) / (mean_distance(real) + 1e-8)
-    if gan.classes:
-      info |= class_diversity(real, fake, batch["y"], gan.classes)
-  return info
-
-
-INF = float("inf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +46,8 @@ class Penalty:
 
   @property
   def name(self) -> str:
-    """That of its function."""
-    return getattr(self.fn, "func", self.fn).__name__
+    """Name of its function."""
+    return (self.fn.func if isinstance(self.fn, functools.partial) else self.fn).__name__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,13 +83,12 @@ class GAN:
   classes: int = 0
 
   sampled = ("gen",)
-  settle, probe = settle, probe  # methods, each in a file of its own
 
   def __post_init__(self):
     names = [p.name for p in self.penalties]
     if len(set(names)) < len(names):
       raise UserError(f"penalties={', '.join(names)}: each function once")
-    if (self.mixing or self.path) and not hasattr(self.gen, "map"):
+    if (self.mixing or self.path) and not trait(self.gen, "map"):
       raise UserError(
         f"mixing and path want a generator that maps z to "
         f"styles; {type(self.gen).__name__} has no `map`"
@@ -224,13 +116,13 @@ class GAN:
 
     Generators that map z to styles make its length one first: no temperature.
     """
-    own = {} if hasattr(self.gen, "map") else {"temperature": 1.0}
-    return own | {"truncation": INF} | dict(getattr(self.gen, "knobs", {}))
+    own = {} if trait(self.gen, "map") else {"temperature": 1.0}
+    return own | {"truncation": INF} | trait(self.gen, "knobs")
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
     k_gen, k_disc = jax.random.split(key)
-    x, y = batch["x"], self.given(batch)
+    x, y = batch["x"], self.conditions(batch)
     gen = dict(self.gen.init(k_gen, jnp.zeros((len(x), self.z_dim)), **y))
     disc = dict(self.disc.init(k_disc, x, **y))
     params = {"gen": gen.pop("params"), "disc": disc.pop("params")}
@@ -243,11 +135,11 @@ class GAN:
     """How badly real and fake are told apart, and how steep D is."""
     fake, _ = self.generate(state, batch, fold(key, 0))
     # Two batches, not one: minibatch deviation and batch norm compare.
-    real = self.seen(state, batch["x"], fold(key, 2))
-    on_real, stats = self.judge(state, batch, real, fold(key, 4))
+    real = self.augmented(state, batch["x"], fold(key, 2))
+    on_real, stats = self.discriminate(state, batch, real, fold(key, 4))
     then = state.replace(stats=stats)
-    shown = self.seen(state, fake, fold(key, 3))
-    on_fake, stats = self.judge(then, batch, shown, fold(key, 5))
+    shown = self.augmented(state, fake, fold(key, 3))
+    on_fake, stats = self.discriminate(then, batch, shown, fold(key, 5))
     loss = self.rule().d_loss(on_real, on_fake)
     info = {"real": jnp.mean(on_real), "fake": jnp.mean(on_fake)}
     # Share of pairs ranked rightly: 1/2 cannot tell, 1 is saturated. Unlike
@@ -264,12 +156,10 @@ class GAN:
         )
       }
       info |= {k: v for k, v in stats["augment"].items() if k == "p"}
-    if hasattr(self.disc, "embed"):
-      spreads = [
-        mean_distance(self.features(state, batch, real)),
-        mean_distance(self.features(then, batch, shown)),
-      ]
-      info["diversity"] = spreads[1] / (spreads[0] + 1e-8)
+    if trait(self.disc, "embed"):
+      of_real = mean_distance(self.features(state, batch, real))
+      of_fake = mean_distance(self.features(then, batch, shown))
+      info["diversity"] = of_fake / (of_real + 1e-8)
     return loss, (stats, info | singular_values(stats["disc"]))
 
   def lazy_loss(
@@ -302,11 +192,9 @@ class GAN:
     # Every so many, not the first ones: that leaves shards where they are.
     batch = {k: v[:: self.path.shrink] for k, v in batch.items()}
     key = key[:: self.path.shrink]
-    ws, _ = self.styles(state, batch, fold(key, 0))
+    ws, _ = self.map_styles(state, batch, fold(key, 0))
     noise = noise_keys(self.gen, fold(key, 1))
-    synthesize = lambda ws: apply_in_training(
-      self.gen, state, "gen", ws, method="synthesize", **noise
-    )[0]
+    synthesize = lambda ws: self.apply("gen", state, ws, method="synthesize", **noise)[0]
     loss, stats = self.path(synthesize, ws, fold(key, 2), state.stats["path"])
     return self.path.every * loss, (state.stats | {"path": stats}, stats)
 
@@ -315,47 +203,48 @@ class GAN:
     noise = noise_keys(self.gen, fold(key, 1))
     if not self.mixing:
       z = normal(key, (self.z_dim,))
-      return apply_in_training(self.gen, state, "gen", z, **self.given(batch), **noise)
-    ws, stats = self.styles(state, batch, key)
-    return apply_in_training(
-      self.gen, state.replace(stats=stats), "gen", ws, method="synthesize", **noise
-    )
+      return self.apply("gen", state, z, **self.conditions(batch), **noise)
+    ws, stats = self.map_styles(state, batch, key)
+    return self.apply("gen", state.replace(stats=stats), ws, method="synthesize", **noise)
 
-  def styles(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
-    """What synthesis is made from, mixed as in training -> [B, L, W], stats."""
-    y, z = self.given(batch), lambda key: normal(key, (self.z_dim,))
-    ws, stats = apply_in_training(self.gen, state, "gen", z(key), method="map", **y)
+  def map_styles(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
+    """Styles of all layers, mixed as in training -> [B, L, W], stats."""
+    y, z = self.conditions(batch), lambda key: normal(key, (self.z_dim,))
+    ws, stats = self.apply("gen", state, z(key), method="map", **y)
     if self.mixing:  # one average of styles: the other's do not count
-      other, _ = apply_in_training(self.gen, state, "gen", z(fold(key, 2)), method="map", **y)
+      other, _ = self.apply("gen", state, z(fold(key, 2)), method="map", **y)
       ws = mix_styles(ws, other, fold(key, 3), self.mixing)
     return ws, stats
 
   def D(self, state: State, batch: Batch, key: Key) -> Callable[[Array], Array]:
     """x -> logits [B] as in training, with the same draws for every x."""
-    return lambda x: self.judge(state, batch, self.seen(state, x, fold(key, 0)), fold(key, 1))[0]
 
-  def seen(self, state: State, x: Array, key: Key) -> Array:
-    """What of an image reaches the discriminator."""
-    if self.augment is None:
-      return x
-    return self.augment(x, key, state.stats["augment"])
+    def logits(x: Array) -> Array:
+      x = self.augmented(state, x, fold(key, 0))
+      return self.discriminate(state, batch, x, fold(key, 1))[0]
 
-  def judge(self, state: State, batch: Batch, x: Array, key: Key) -> tuple[Array, Groups]:
+    return logits
+
+  def augmented(self, state: State, x: Array, key: Key) -> Array:
+    """x as the discriminator sees it."""
+    return self.augment(x, key, state.stats["augment"]) if self.augment else x
+
+  def discriminate(self, state: State, batch: Batch, x: Array, key: Key) -> tuple[Array, Groups]:
     """Logits [B] as in training, stats."""
-    return apply_in_training(
-      self.disc, state, "disc", x, **self.given(batch), **noise_keys(self.disc, key)
-    )
+    noise = noise_keys(self.disc, key)
+    return self.apply("disc", state, x, **self.conditions(batch), **noise)
 
   def features(self, state: State, batch: Batch, x: Array) -> Array:
-    """What the discriminator makes of x before the last layer, [B, D]."""
-    return apply_in_training(
-      self.disc,
-      jax.lax.stop_gradient(state),
-      "disc",
-      jax.lax.stop_gradient(x),
-      method="embed",
-      **self.given(batch),
-    )[0]
+    """The discriminator's features of x before the last layer, [B, D]."""
+    state, x = jax.lax.stop_gradient((state, x))
+    return self.apply("disc", state, x, method="embed", **self.conditions(batch))[0]
+
+  def apply(self, group: str, state: State, *args, **kw) -> tuple[Array, Groups]:
+    """Applies a net whose statistics may move -> output, all stats."""
+    net = {"gen": self.gen, "disc": self.disc}[group]
+    collections = list(state.stats.get(group, {}))
+    out, stats = net.apply(state.variables(group), *args, mutable=collections, **kw)
+    return out, state.stats | {group: dict(stats)}
 
   def sample(
     self,
@@ -369,25 +258,106 @@ class GAN:
   ) -> Array:
     """Keys [B] -> x, shaped and conditioned like `batch`.
 
-    Where the batch has latents "z" [B, Z], they are taken as they are; labels
-    "y" may be weights, float32 [B, classes].
+    Latents "z" [B, Z] of the batch are taken as they are; labels "y" may be
+    weights, float32 [B, classes].
     """
     z = batch.get("z")
     if z is None:
       z = temperature * truncated_normal(key, self.z_dim, truncation)
-    return self.gen.apply(
-      state.variables("gen"),
-      z,
-      **self.given(batch),
-      **noise_keys(self.gen, fold(key, 1)),
-      **controls,
-    )
+    kw = self.conditions(batch) | noise_keys(self.gen, fold(key, 1)) | controls
+    return self.gen.apply(state.variables("gen"), z, **kw)
 
   def nfe(self, **knobs) -> int:
     """One pass of the generator."""
     del knobs
     return 1
 
-  def given(self, batch: Batch) -> dict[str, Array]:
+  def conditions(self, batch: Batch) -> dict[str, Array]:
     """The label, where the nets take one."""
     return {"y": batch["y"]} if self.classes else {}
+
+  def settle(self, state: State, key: Key, y: Array, truncation: Array | float = INF) -> State:
+    """Batch norm's statistics anew, for samples at this truncation.
+
+    Averages over n batches (standing statistics: Brock et al. 2019, App. B).
+
+    Args:
+      state: Whose weights sample: averaged ones, as a rule.
+      key: [n], one for each batch.
+      y: Labels [n, B], or [B] for all; without classes its shape alone counts.
+      truncation: As in `sample`.
+    """
+    old = state.stats["gen"].get("batch_stats")
+    if not old:
+      return state
+
+    def run(stats, key, y):
+      key = example_keys(key, len(y))
+      _, new = self.gen.apply(
+        state.variables("gen") | {"batch_stats": stats},
+        truncated_normal(key, self.z_dim, truncation),
+        mutable=["batch_stats"],
+        **self.conditions({"y": y}),
+        **noise_keys(self.gen, fold(key, 1)),
+      )
+      return new["batch_stats"]
+
+    y = jnp.broadcast_to(y, (len(key), jnp.shape(y)[-1]))
+    gen = state.stats["gen"] | {"batch_stats": standing_statistics(run, old, key, y)}
+    return state.replace(stats=state.stats | {"gen": gen})
+
+  def probe(self, state: State, batch: Batch, held: Batch, key: Key) -> Metrics:
+    """Does D know its data by heart, and are the classes diverse?
+
+    Args:
+      state: Of training: D's weights, and those of G to judge.
+      batch: Of training data, [B]; floats, as losses see them.
+      held: As many real examples that are not trained on.
+      key: [B].
+
+    Returns:
+      What `overfitting` and `class_diversity` say.
+    """
+    fake = self.sample(state, batch, fold(key, 0))
+    logits = [
+      self.discriminate(state, labels, x, fold(key, 1))[0]
+      for labels, x in ((batch, batch["x"]), (held, held["x"]), (batch, fake))
+    ]
+    info = overfitting(*logits)
+    if trait(self.disc, "embed"):
+      real, fake = (self.features(state, batch, x) for x in (batch["x"], fake))
+      info["diversity"] = mean_distance(fake) / (mean_distance(real) + 1e-8)
+      if self.classes:
+        info |= class_diversity(real, fake, batch["y"], self.classes)
+    return info
+
+
+def standing_statistics(
+  run: Callable[[Groups, Key, Array], Groups], old: Groups, key: Key, y: Array
+) -> Groups:
+  """Plain averages over n batches, in one scan.
+
+  Args:
+    run: (running statistics, key [], labels [B]) -> those after one batch.
+    old: Whose leaves `mean` and `var` are made anew; others stay.
+    key: [n].
+    y: [n, B].
+  """
+  moving = lambda path: path[-1].key in ("mean", "var")
+  map_paths = jax.tree_util.tree_map_with_path
+
+  def set_to(value: float) -> Groups:
+    return map_paths(lambda path, x: jnp.full_like(x, value) if moving(path) else x, old)
+
+  # Running ones become m running + (1 - m) batch: two runs give m away.
+  low, high = (run(set_to(value), key[0], y[0]) for value in (0.0, 1.0))
+
+  def body(total, now):
+    return jax.tree.map(jnp.add, total, run(set_to(0.0), *now)), None
+
+  total, _ = jax.lax.scan(body, set_to(0.0), (key, y))
+
+  def average(path, old, total, low, high):
+    return total / (len(key) * (1 - (high - low))) if moving(path) else old
+
+  return map_paths(average, old, total, low, high)

@@ -1,7 +1,6 @@
 """A diffusion model that a second model guides while it samples."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +9,9 @@ import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, State
 from jaxgen.diffusion import guidance
-from jaxgen.diffusion.denoiser import Denoise, mean, moved
+from jaxgen.diffusion.denoiser import Denoise, mean, with_x_0
 from jaxgen.diffusion.process import Noise
+from jaxgen.diffusion.traits import traits
 from jaxgen.errors import UserError
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import GUIDANCE, Diffusion
@@ -24,12 +24,13 @@ When = Callable[[Noise], Array]
 class Guided:
   """Samples a diffusion model by the advice of another; both are trained.
 
-  A classifier of x_t pushes towards its labels, by `scale`: with the gradient
-  at x_t, as in ADM's code, which moves the mean in DDPM's steps (Dhariwal &
-  Nichol 2021, Alg. 1: `ancestral` with eta = 1) and x_0 in all others (Alg. 2).
-  From a worse diffusion model it is kept away, by `auto` (Karras et al. 2024,
-  Eq. 3). Both, like `guidance`, where lo < sigma / alpha <= hi. A `scale` of 0
-  and an `auto` of 1 are no guidance; then the guide is not evaluated.
+  A classifier of x_t pushes samples towards its labels, by `scale`: with the
+  gradient at x_t, as in ADM's code, which moves the mean in DDPM's steps
+  (Dhariwal & Nichol 2021, Alg. 1: `ancestral` with eta = 1) and x_0 in all
+  others (Alg. 2). A worse diffusion model pushes them away from its own, by
+  `auto` (Karras et al. 2024, Eq. 3). Both, like `guidance`, act where
+  lo < sigma / alpha <= hi. A `scale` of 0 and an `auto` of 1 are no guidance;
+  then the guide is not evaluated.
 
   Attributes:
     diffusion: What is sampled. Its groups keep their names.
@@ -56,7 +57,7 @@ class Guided:
 
   @property
   def sampled(self) -> tuple[str, ...]:
-    """What `sample` reads."""
+    """Groups of the model, and the guide's."""
     return (*self.diffusion.sampled, "guide")
 
   @property
@@ -77,7 +78,7 @@ class Guided:
 
   @property
   def cond(self) -> Mapping[str, Callable | None]:
-    """See Diffusion."""
+    """Conditions of the model, as in Diffusion."""
     return self.diffusion.cond
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
@@ -90,7 +91,7 @@ class Guided:
   def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
     """Keys [B] -> x_0 in [-1, 1], shaped and conditioned like `batch`."""
     knobs = self.knobs | knobs
-    batch = self.diffusion.augmented(batch, key, knobs)
+    batch = self.diffusion.augmented(batch, key, knobs.pop("level", 0.0))
     w, lo, hi = (knobs.pop(k, None) for k in GUIDANCE)
     theirs = state.replace(
       params=state.params | {"net": state.params["guide"]},
@@ -99,12 +100,8 @@ class Guided:
     if self.classifies:
       y = batch.get("y", jnp.full(len(batch["x"]), -1))
       within = lambda t: (lo < t.sigma / t.alpha) & (t.sigma / t.alpha <= hi)
-      D, knobs = self.pushed(
-        self.diffusion.denoiser(state, batch, w, lo, hi),
-        self.guide.gradient(theirs, y),
-        within,
-        knobs,
-      )
+      D = self.diffusion.denoiser(state, batch, w, lo, hi)
+      D, knobs = self.push(D, self.guide.gradient(theirs, y), within, knobs)
     else:
       good, bad = (dataclasses.replace(m, bound=None) for m in (self.diffusion, self.guide))
       D = guidance.autoguidance(
@@ -114,36 +111,33 @@ class Guided:
       )
       if (bound := self.diffusion.bound) is not None:
         D = guidance.clip(D, -bound, bound)
-    return self.diffusion.walk(D, batch, key, **knobs)
+    return self.diffusion.sample(state, batch, key, denoise=D, **knobs)
 
-  def pushed(
+  def push(
     self, D: Denoise, gradient: Gradient, within: When, knobs: dict[str, Any]
   ) -> tuple[Denoise, dict[str, Any]]:
     """Towards the gradient -> the guided denoiser, and the sampler's knobs."""
-    knobs = dict(knobs)
-    scale = jnp.asarray(knobs.pop("scale"), jnp.float32)
+    scale = jnp.asarray(knobs["scale"], jnp.float32)
+    knobs = {k: v for k, v in knobs.items() if k != "scale"}
     if self.moves_mean:
       ddpm = jnp.where(knobs["eta"] == 1, scale, 0.0)
       scale = scale - ddpm
-      knobs["gradient"] = _where(
-        lambda t: within(t) & (ddpm != 0), lambda x_t, t: ddpm * gradient(x_t, t)
-      )
+      on = lambda t: within(t) & (ddpm != 0)
+      knobs["gradient"] = _where(on, lambda x_t, t: ddpm * gradient(x_t, t))
     # Of clipped estimates, as ADM's. Where alpha = 0, x_t says nothing of y.
-    shift = _where(
-      lambda t: within(t) & (scale != 0) & (t.alpha > 0),
-      guidance.classifier(_nothing, gradient, scale),
-    )
+    shifts = lambda t: within(t) & (scale != 0) & (t.alpha > 0)
+    shift = _where(shifts, guidance.classifier(_zero, gradient, scale))
 
-    def guided(x_t: Array, t: Noise) -> Any:
+    def denoise(x_t: Array, t: Noise) -> Any:
       estimate = D(x_t, t)
-      return moved(estimate, mean(estimate) + shift(x_t, t))
+      return with_x_0(estimate, mean(estimate) + shift(x_t, t))
 
-    return guided, knobs
+    return denoise, knobs
 
   @property
   def moves_mean(self) -> bool:
     """Whether the sampler can take a gradient to move its mean by."""
-    return "gradient" in inspect.signature(self.diffusion.sampler).parameters
+    return "gradient" in traits(self.diffusion.sampler).takes
 
   def nfe(self, **knobs) -> int:
     """How often networks are evaluated for one sample, at the most.
@@ -157,10 +151,10 @@ class Guided:
     return self.diffusion.nfe(**ours) + points * guides
 
 
-def _nothing(x_t: Array, t: Noise) -> Array:
+def _zero(x_t: Array, t: Noise) -> Array:
   return jnp.zeros_like(x_t)
 
 
 def _where(on: When, f: Gradient) -> Gradient:
   """f where `on`; elsewhere zero, and f is not evaluated."""
-  return lambda x_t, t: jax.lax.cond(on(t), f, _nothing, x_t, t)
+  return lambda x_t, t: jax.lax.cond(on(t), f, _zero, x_t, t)

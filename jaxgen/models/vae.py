@@ -40,13 +40,13 @@ class VAE:
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
-    variables = dict(self.net.init(key, batch["x"], **self.given(batch)))
+    variables = dict(self.net.init(key, batch["x"], **self.conditions(batch)))
     return {"net": variables.pop("params")}, {"net": variables}
 
   def loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """The negative evidence bound in nats, up to a constant (Eq. 10)."""
-    x, given = batch["x"], self.given(batch)
-    net = lambda *a, **kw: self.net.apply(state.variables("net"), *a, **given, **kw)
+    x, conditions = batch["x"], self.conditions(batch)
+    net = lambda *a, **kw: self.net.apply(state.variables("net"), *a, **conditions, **kw)
     mean, logvar = net(x, method="encode")
     z = mean + jnp.exp(logvar / 2) * normal(key, mean.shape[1:])
     x_hat = net(z, method="decode")
@@ -65,7 +65,7 @@ class VAE:
   ) -> Array:
     """Keys [B] -> x, shaped and conditioned like `batch`."""
     z = temperature * normal(fold(key, 0), (self.net.z_dim,))
-    x = self.net.apply(state.variables("net"), z, **self.given(batch), method="decode")
+    x = self.net.apply(state.variables("net"), z, **self.conditions(batch), method="decode")
     return x + noise * self.sigma * normal(fold(key, 1), x.shape[1:])
 
   def nfe(self, **knobs) -> int:
@@ -73,6 +73,6 @@ class VAE:
     del knobs
     return 1
 
-  def given(self, batch: Batch) -> dict[str, Array]:
+  def conditions(self, batch: Batch) -> dict[str, Array]:
     """The label, where the net takes one."""
     return {"y": batch["y"]} if self.classes else {}

@@ -1,7 +1,7 @@
-"""What a trained GAN can be asked beyond samples: walks, mixed styles.
+"""What a trained GAN does beyond samples: walks, mixed styles.
 
 Functions of a `Sampler`. Knobs, labels, crossovers and truncations are traced:
-turning them compiles nothing. UserError, by name, for models that cannot.
+turning them compiles nothing. Models that cannot are UserErrors, by name.
 """
 
 import dataclasses
@@ -34,17 +34,11 @@ def gan_of(sampler: Sampler, what: str) -> GAN:
 def settle(
   sampler: Sampler, truncation: float, batches: int = 16, batch: int = 256, seed: int = 0
 ) -> Sampler:
-  """With batch norm's statistics anew, for samples at this truncation.
+  """The sampler with batch norm's statistics anew, for this truncation.
 
-  Standing statistics (Brock et al. 2019, App. B) over `batches` of so many
-  samples, of all classes in turn. What was settled once is remembered.
-
-  Args:
-    sampler: Of a GAN whose generator has batch norm.
-    truncation: As the knob of that name; inf: none.
-    batches: How many are averaged.
-    batch: Samples in each, which batch norm sees together.
-    seed: Of the latents.
+  Standing statistics (Brock et al. 2019, App. B) over `batches` of `batch`
+  samples, which batch norm sees together, of all classes in turn. What was
+  settled once is remembered.
   """
   gan, truncation = gan_of(sampler, "standing"), float(truncation)
   if not sampler.state.stats["gen"].get("batch_stats"):
@@ -57,27 +51,23 @@ def settle(
     raise UserError(f"truncation={truncation:g}: want more than 0")
   sampler.check_count(batches * batch, f"standing={batches}")
   # Beside the cached properties of the sampler, and as long-lived.
-  known = vars(sampler).setdefault("settled", {})
-  told = {
-    "truncation": truncation if np.isfinite(truncation) else None,
-    "batches": batches,
-    "batch": batch,
-    "seed": seed,
-  }
-  asked = tuple(told.values())
-  if asked not in known:
+  cache = vars(sampler).setdefault("settled", {})
+  bound = truncation if np.isfinite(truncation) else None
+  standing = {"truncation": bound, "batches": batches, "batch": batch, "seed": seed}
+  entry = tuple(standing.values())
+  if entry not in cache:
     y = np.arange(batches * batch, dtype=np.int32) % max(sampler.classes, 1)
     keys = jax.random.split(jax.random.key(seed), batches)
-    stats = _settled(gan, sampler.state, keys, y.reshape(batches, batch), jnp.float32(truncation))
+    stats = _settle(gan, sampler.state, keys, y.reshape(batches, batch), jnp.float32(truncation))
     state = sampler.state.replace(stats=sampler.state.stats | {"gen": stats})
-    known[asked] = dataclasses.replace(sampler, state=state, card=sampler.card | {"standing": told})
-    # Other numbers, the same programs.
-    vars(known[asked])["program"] = sampler.program
-  return known[asked]
+    card = sampler.card | {"standing": standing}
+    cache[entry] = dataclasses.replace(sampler, state=state, card=card)
+    vars(cache[entry])["program"] = sampler.program  # other numbers, the same program
+  return cache[entry]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _settled(gan, state, key, y, truncation):
+def _settle(gan, state, key, y, truncation):
   return gan.settle(state, key, y, truncation).stats["gen"]
 
 
@@ -95,8 +85,8 @@ def interpolate(
   """Walks from sample to sample: uint8 [rows, frames, H, W, C], or points.
 
   Latents go along a great circle (White 2016), labels in a straight line of
-  their weights; with a generator that has `map`, both as styles, in a straight
-  line. Noise is that of a row's first sample.
+  their weights; with a generator that has `map` both are styles and go in a
+  straight line. Noise is that of a row's first sample.
 
   Args:
     sampler: Of a GAN.
@@ -178,18 +168,19 @@ def mix(
 def layers_of(sampler: Sampler, what: str) -> int:
   """How many layers take a style; UserError for generators without `map`."""
   gan = gan_of(sampler, what)
-  if not hasattr(gan.gen, "map"):
+  if not core.trait(gan.gen, "map"):
     raise UserError(
       f"{what} takes a generator that maps z to styles; {type(gan.gen).__name__} has no `map`"
     )
+  return style_shape(gan, sampler.state)[0]
+
+
+def style_shape(gan: GAN, state: core.State) -> tuple[int, int]:
+  """Layers that take a style, and the length of each."""
+  label = gan.conditions({"y": jnp.zeros(1, jnp.int32)})
+  styles = lambda state, z: gan.gen.apply(state.variables("gen"), z, method="map", **label)
   z = jax.ShapeDtypeStruct((1, gan.z_dim), jnp.float32)
-  given = gan.given({"y": jnp.zeros(1, jnp.int32)})
-  ws = jax.eval_shape(
-    lambda state, z: gan.gen.apply(state.variables("gen"), z, method="map", **given),
-    sampler.state,
-    z,
-  )
-  return ws.shape[1]
+  return jax.eval_shape(styles, state, z).shape[1:]
 
 
 def linear(a: Array, b: Array, t: Array) -> Array:
@@ -203,38 +194,35 @@ def spherical(a: Array, b: Array, t: Array) -> Array:
   dot = jnp.sum(unit(a) * unit(b), -1, keepdims=True)
   omega = jnp.arccos(jnp.clip(dot, -1, 1))
   sine = jnp.sin(omega)
-  straight = sine < 1e-3  # no plane, or none that can be told
+  straight = sine < 1e-3  # no plane, or an ill-conditioned one
   arc = [jnp.sin(s * omega) / jnp.where(straight, 1, sine) for s in (1 - t, t)]
   return jnp.where(straight, linear(a, b, t), arc[0] * a + arc[1] * b)
 
 
 def _walk(sampler, key, i, y, t, noise, batch, knobs):
   """Images between samples i [N, 2] with labels y [N, 2], at t [N, 1 or L]."""
-  key = key_of(key)
   settings = {k: jnp.float32(v) for k, v in sampler.settings(knobs).items()}
-  given = {"i": np.int32(i), "t": np.float32(t), "noise": np.int32(noise)}
+  rows = {"i": np.int32(i), "t": np.float32(t), "noise": np.int32(noise)}
   if y is not None:
-    given["y"] = np.eye(sampler.classes, dtype=np.float32)[y]
-  return in_batches(
-    lambda now: _between(sampler.model, sampler.dtype, sampler.state, key, now, settings),
-    given,
-    batch,
-    sampler.mesh,
+    rows["y"] = np.eye(sampler.classes, dtype=np.float32)[y]
+  run = functools.partial(
+    _between, sampler.model, sampler.dtype, sampler.state, key_of(key), settings
   )
+  return in_batches(run, rows, batch, sampler.mesh)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _between(gan, dtype, state, key, given, knobs):
+def _between(gan, dtype, state, key, knobs, rows):
   """The one program of walks and mixtures."""
   keys = lambda i: fold(jnp.broadcast_to(key, i.shape), i)
   own = {k: v for k, v in knobs.items() if k not in ("temperature", "truncation")}
-  warmth = knobs.get("temperature", 1.0)
-  z = [warmth * truncated_normal(keys(i), gan.z_dim, knobs["truncation"]) for i in given["i"].T]
-  y = [{"y": y} for y in given["y"].swapaxes(0, 1)] if gan.classes else [{}, {}]
-  noise = noise_keys(gan.gen, fold(keys(given["noise"]), 1))
+  scale = knobs.get("temperature", 1.0)
+  z = [scale * truncated_normal(keys(i), gan.z_dim, knobs["truncation"]) for i in rows["i"].T]
+  y = [{"y": y} for y in rows["y"].swapaxes(0, 1)] if gan.classes else [{}, {}]
+  noise = noise_keys(gan.gen, fold(keys(rows["noise"]), 1))
   apply = functools.partial(gan.gen.apply, state.variables("gen"))
-  t = given["t"]
-  if hasattr(gan.gen, "map"):
+  t = rows["t"]
+  if core.trait(gan.gen, "map"):
     a, b = (apply(z, method="map", **y, **own) for z, y in zip(z, y, strict=True))
     x = apply(linear(a, b, t[..., None]), method="synthesize", **noise)
   else:
@@ -245,26 +233,24 @@ def _between(gan, dtype, state, key, given, knobs):
 
 def in_batches(
   run: Callable[[dict[str, Array]], Any],
-  given: dict[str, np.ndarray],
+  rows: dict[str, np.ndarray],
   batch: int,
   mesh: jax.sharding.Mesh,
 ) -> Any:
-  """run(given) for `batch` at a time, all of one size, over all devices."""
+  """run(rows) for `batch` at a time, all of one size, over all devices."""
   if batch < 1:
     raise UserError(f"batch={batch}: want at least 1")
-  n = len(next(iter(given.values())))
+  n = len(next(iter(rows.values())))
   batch = min(batch, n)
   batch += -batch % mesh.size
   parts = []
   for first in range(0, n, batch):
     i = np.minimum(np.arange(first, first + batch), n - 1)
-    now = sharding.shard_batch({k: v[i] for k, v in given.items()}, mesh)
-    parts.append(jax.device_get(run(now)))
+    part = sharding.shard_batch({k: v[i] for k, v in rows.items()}, mesh)
+    parts.append(jax.device_get(run(part)))
   return jax.tree.map(lambda *x: np.concatenate(x)[:n], *parts)
 
 
 def with_standing_stats(model: Sampler, batches: int | None, knobs: Mapping[str, float]) -> Sampler:
-  """With standing statistics for these knobs, if there shall be batches."""
-  if not batches:
-    return model
-  return settle(model, knobs.get("truncation", np.inf), batches)
+  """With standing statistics over so many batches, if any, for these knobs."""
+  return settle(model, knobs.get("truncation", np.inf), batches) if batches else model

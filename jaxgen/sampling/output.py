@@ -31,7 +31,7 @@ def digest_of(*arrays: np.ndarray) -> str:
 def portrait(
   x: np.ndarray, path: pathlib.Path, info: dict[str, Any], columns: int | None = None
 ) -> np.ndarray:
-  """One picture of samples, written to `path` with how it was made."""
+  """Writes samples as one picture, with how it was made."""
   image = pictures.scatter(x) if x.ndim == 2 else pictures.grid(x, columns)
   pictures.save_png(path, image, info)
   return image
@@ -40,21 +40,19 @@ def portrait(
 def part_of(
   info: dict[str, Any], num: float = np.inf, labels: Sequence[int | None] | None = None
 ) -> Callable[[str], dict[str, Any] | None]:
-  """Name of a picture in a folder -> what it tells; None for other names.
+  """Name of a picture in a folder -> its info; None for other names.
 
   Labels are those of all pictures, or None if they are not known yet.
   """
 
-  def tells(name: str) -> dict[str, Any] | None:
+  def info_of(name: str) -> dict[str, Any] | None:
     stem = name.removesuffix(".png")
     i = int(stem) if re.fullmatch(r"\d{1,9}", stem) else -1
     if name != f"{i:06d}.png" or not 0 <= i < num:
       return None
-    if labels is None:
-      return info | {"index": i}
-    return info | {"index": i, "label": labels[i]}
+    return info | {"index": i} | ({} if labels is None else {"label": labels[i]})
 
-  return tells
+  return info_of
 
 
 def write(
@@ -79,11 +77,6 @@ def write(
     UserError: The folder holds something else, or it cannot be written.
   """
   path, kind = pathlib.Path(out), kind_of(out)
-  each = [None] * len(x) if labels is None else labels.tolist()
-  names = info.get("class_names")
-  if not kind:  # each picture needs the name of its own class alone
-    info = {k: v for k, v in info.items() if k != "class_names"}
-    results.check_folder(path, part_of(info, len(x), each))
   try:
     if kind == ".png":
       portrait(x, path, info, columns)
@@ -92,11 +85,18 @@ def write(
       with atomic(path) as draft, draft.open("wb") as file:
         np.savez(file, *arrays, info=json.dumps(info), **more or {})
     else:
-      for i, image in enumerate(x):
-        y = each[i]
-        known = (
-          {"class": names[y]} if names and isinstance(y, int) and (0 <= y < len(names)) else {}
-        )
-        portrait(image[None], path / f"{i:06d}.png", info | {"index": i, "label": y} | known)
+      write_folder(path, x, [None] * len(x) if labels is None else labels.tolist(), info)
   except OSError as e:
     raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}") from e
+
+
+def write_folder(
+  path: pathlib.Path, x: np.ndarray, labels: Sequence[Any], info: dict[str, Any]
+) -> None:
+  """Samples as one picture each, with the name of its own class alone."""
+  names = info.get("class_names") or ()
+  info = {k: v for k, v in info.items() if k != "class_names"}
+  results.check_folder(path, part_of(info, len(x), labels))
+  for i, (image, y) in enumerate(zip(x, labels, strict=True)):
+    own = {"class": names[y]} if isinstance(y, int) and 0 <= y < len(names) else {}
+    portrait(image[None], path / f"{i:06d}.png", info | {"index": i, "label": y} | own)

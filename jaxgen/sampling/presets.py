@@ -1,4 +1,4 @@
-"""What can be chosen after training: samplers, times of visits, knobs."""
+"""What can be chosen after training: samplers, paths, knobs."""
 
 import re
 
@@ -7,47 +7,32 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen.config import build
+from jaxgen.core import trait
 from jaxgen.diffusion import times
+from jaxgen.diffusion.traits import traits
 from jaxgen.errors import UserError, nearest
-from jaxgen.models.diffusion import LONGEST, defaults
+from jaxgen.models.diffusion import LONGEST
 
 INF = float("inf")
+FROM_ZERO = "lo hi eta churn s_min s_max s_noise snr cap temperature noise cutoff".split()
 # Knob -> least, most, and whether the least is too little. Others: any number.
-RANGES = {
+RANGES = {k: (0, INF, False) for k in FROM_ZERO} | {
   "steps": (1, LONGEST, False),
-  "eta": (0, INF, False),
   "frac": (0, 1, False),
   "level": (0, 1, False),
   "truncate": (0, 1, False),
   "truncation": (0, INF, True),
   "first": (0, 1, True),
   "bend": (0, INF, True),
-} | dict.fromkeys(
-  (
-    "lo",
-    "hi",
-    "churn",
-    "s_min",
-    "s_max",
-    "s_noise",
-    "snr",
-    "cap",
-    "temperature",
-    "noise",
-    "cutoff",
-  ),
-  (0, INF, False),
-)
-SAMPLERS = {
-  "ancestral": dict(name="diffusion.samplers.ancestral"),
-  "ddim": dict(name="diffusion.samplers.ancestral", eta=0.0),
-  "euler": dict(name="diffusion.samplers.euler"),
-  "heun": dict(name="diffusion.samplers.heun"),
-  "dpmpp_2m": dict(name="diffusion.samplers.dpmpp_2m"),
-  "dpmpp_2m_sde": dict(name="diffusion.samplers.dpmpp_2m_sde"),
-  "unipc": dict(name="diffusion.unipc.unipc"),
-  "pc": dict(name="diffusion.samplers.pc"),
 }
+SAMPLERS = {
+  name: dict(name=f"diffusion.samplers.{name}")
+  for name in "ancestral ddim euler heun dpmpp_2m dpmpp_2m_sde unipc pc".split()
+} | {
+  "ddim": dict(name="diffusion.samplers.ancestral", eta=0.0),
+  "unipc": dict(name="diffusion.unipc.unipc"),
+}
+PATHS = ("even", "karras", "ddim", "spaced", "quadratic", "warped")
 
 
 def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
@@ -55,28 +40,24 @@ def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
   if "sampler" not in model:
     raise UserError(f"{model.name} does not sample in steps: leave --sampler")
   if name not in SAMPLERS:
-    close = nearest(name, SAMPLERS).partition("; did you mean")
-    raise UserError(
-      f"there is no sampler {name!r}, but {', '.join(SAMPLERS)}" + close[1] + close[2]
-    )
+    _, hint, close = nearest(name, SAMPLERS).partition("; did you mean")
+    raise UserError(f"there is no sampler {name!r}, but {', '.join(SAMPLERS)}{hint}{close}")
   return ConfigDict(model.to_dict() | {"sampler": SAMPLERS[name]})
 
 
-def having(knob: str) -> list[str]:
-  """Samplers that have a knob."""
-  return [name for name, spec in SAMPLERS.items() if knob in defaults(build(spec))]
+def samplers_with(knob: str) -> list[str]:
+  """Names of the samplers that have a knob."""
+  return [name for name, spec in SAMPLERS.items() if knob in traits(build(spec)).knobs]
 
 
 def check_knob(name: str, value: float, default: float) -> None:
   """UserError for a value that a knob cannot have.
 
-  Args:
-    name: May end in a number of a cascade's stage.
-    value: Asked for.
-    default: Where that is infinite ("no bound"), infinity may be asked for.
+  Its name may end in the number of a cascade's stage. Where the default is
+  infinite ("no bound"), the value may be, too.
   """
   kind = re.sub(r"_\d+$", "", name)
-  low, high, above = RANGES.get(kind, (-INF, INF, False))
+  low, high, exclusive = RANGES.get(kind, (-INF, INF, False))
   try:
     with np.errstate(over="ignore"):
       value = np.float32(value)
@@ -84,53 +65,39 @@ def check_knob(name: str, value: float, default: float) -> None:
     raise UserError(f"{name}={value!r}: want a number") from None
   if not np.isfinite(value) and not value == default == INF:
     raise UserError(f"{name}={value:g}: want a finite number")
-  if not low <= value <= high or above and value == low:
-    want = (
-      f"{low} to {high}"
-      if high < INF and not above
-      else f"more than {low}"
-      if above
-      else f"at least {low}"
-    )
-    want += f", at most {high}" * (above and high < INF)
-    raise UserError(f"{name}={value:g}: want {want}")
+  if not low <= value <= high or exclusive and value == low:
+    if high < INF and not exclusive:
+      raise UserError(f"{name}={value:g}: want {low} to {high}")
+    want = f"more than {low}" if exclusive else f"at least {low}"
+    raise UserError(f"{name}={value:g}: want {want}" + f", at most {high}" * (high < INF))
   if kind == "steps" and value % 1:
     raise UserError(f"{name}={value:g}: want a whole number")
-
-
-PATHS = ("even", "karras", "ddim", "spaced", "quadratic", "warped")
 
 
 def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:
   """A model's config with the times that ADM calls "ddim25", "250", ...
 
-  See diffusion.times.named; their number becomes that of the steps. Or with one
-  of PATHS, for any number of steps.
+  See `diffusion.times.named`; their number becomes that of the steps. Or with
+  one of PATHS, for any number of steps.
   """
   if spacing in PATHS and "path" in model:
     path = {"name": f"diffusion.times.{spacing}"}
     return ConfigDict(model.to_dict() | {"path": path})
-  steps = getattr(build(model.get("process", {})), "steps", None)
+  steps = trait(build(model.get("process", {})), "steps")
   if steps is None:
     raise UserError(
       "respacing takes some of the steps that a diffusion model "
       "was trained on, and this one knows none: leave it"
     )
   try:
-    count = times.count(spacing, steps)
+    points = times.count(spacing, steps)
   except ValueError as e:
     raise UserError(str(e)) from e
   path = {"name": "diffusion.times.named", "spacing": spacing}
-  return ConfigDict(model.to_dict() | {"path": path, "steps": count})
+  return ConfigDict(model.to_dict() | {"path": path, "steps": points})
 
 
-GAN_KNOBS = {
-  "truncation": "bound of z; the less, the more typical and the more alike",
-  "psi": "styles' distance from their mean; 1: as they are",
-  "cutoff": "psi is for so many of the first layers",
-}
-
-# What `load` is told by flags.
+# Arguments of `load` that are flags.
 CHOICES = ("ema", "step", "sampler", "respacing", "classifier", "worse", "guide_ema", "guide_step")
 KNOBS = {
   "steps": "points of the path",
@@ -152,12 +119,14 @@ KNOBS = {
   "bend": "its power: above 1 there are more points at low noise",
   "temperature": "of z",
   "noise": "share of a VAE's own noise",
-  **GAN_KNOBS,
+  "truncation": "bound of z; the less, the more typical and the more alike",
+  "psi": "styles' distance from their mean; 1: as they are",
+  "cutoff": "psi is for so many of the first layers",
 }
 
 
 def knobs_from_flags(values: flags.FlagValues) -> dict[str, float]:
-  """The knobs that were given, by flags of their own and in --knobs."""
+  """The knobs that flags set, by their own names and in --knobs."""
   knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
   for word in (values.knobs or "").split(",") if values.knobs else ():
     name, _, value = word.partition("=")

@@ -18,9 +18,16 @@ from jaxgen.keys import example_keys, fold
 from jaxgen.sampling import presets
 from jaxgen.sampling.presets import PATHS
 from jaxgen.sampling.stages import build_cascade, stages_of
-from jaxgen.sampling.trained import guided, load_trained, sampling_state
+from jaxgen.sampling.trained import (
+  Trained,
+  check_samples,
+  condition_shape,
+  guided,
+  load_trained,
+  sampling_state,
+)
 
-# Of classes: numbers or names.
+# Numbers or names of classes.
 Labels = int | str | Sequence[int | str] | None
 
 
@@ -75,51 +82,41 @@ def load(
       themselves, or a relative width such as "0.1", put together from all kept
       checkpoints' power profiles.
     step: Of the checkpoint; default: the last good one.
-    sampler: One of choices.SAMPLERS, in place of the config's; with its own
-      defaults.
-    respacing: Which steps of its training to visit, as ADM says it: "250",
-      "ddim25", "10,10,15,20"; in place of the config's path and steps. Or
-      one of choices.PATHS for any number of steps, such as "karras".
+    sampler: One of presets.SAMPLERS, with its own defaults.
+    respacing: Steps of its training to visit, as ADM says it: "250", "ddim25",
+      "10,10,15,20"; or one of presets.PATHS, such as "karras".
     classifier: Workdir of a noisy classifier to guide with: knob `scale`.
-    worse: Workdir of a worse model to keep away from: knob `auto`. The same
-      one at an earlier step will do.
+    worse: Workdir of a worse model to keep away from, such as this one at an
+      earlier step: knob `auto`.
     guide_ema: Like `ema`, of the classifier or the worse model.
     guide_step: Like `step`.
     samples: Whether it is to be sampled; a classifier is read for its features.
 
   Raises:
-    UserError: No checkpoint, no such profile, no such sampler, or models that
-      do not go together.
+    UserError: No checkpoint, profile or sampler of that name, or a misfit.
   """
   stages = stages_of(workdir)
   parts = [load_trained(w, ema, step, sampler, respacing, any_kind=len(stages) > 1) for w in stages]
-  for part in parts:
-    if samples and not hasattr(part.model, "sample"):
-      raise UserError(
-        f"{part.card['workdir']} holds a {type(part.model).__name__}: it makes no samples"
-      )
-  ours = parts[0] if len(parts) == 1 else build_cascade(parts)
+  for part in parts if samples else ():
+    check_samples(type(part.model), f"{part.card['workdir']} holds")
+  model = parts[0] if len(parts) == 1 else build_cascade(parts)
+  return Sampler.of(with_guide(model, classifier, worse, guide_ema, guide_step))
+
+
+def with_guide(
+  model: Trained, classifier: str | None, worse: str | None, ema: str | None, step: int | None
+) -> Trained:
+  """The model, guided by what was trained in one of two workdirs, if any."""
   if classifier and worse:
     raise UserError("give a classifier or a worse model to guide with, not both")
   if classifier or worse:
-    guide = load_trained(classifier or worse, guide_ema, guide_step)
-    ours = guided(ours, guide, "classifier" if classifier else "worse")
-  elif guide_ema or guide_step is not None:
+    guide = load_trained(classifier or worse, ema, step)
+    return guided(model, guide, "classifier" if classifier else "worse")
+  if ema or step is not None:
     raise UserError(
       "guide_ema and guide_step are of a classifier or a worse model, and there is none"
     )
-  state = sampling_state(ours.step, ours.params, ours.stats)
-  state = sharding.everywhere(state, sharding.make_mesh())
-  data = ours.data
-  return Sampler(
-    ours.model,
-    state,
-    tuple(data["shape"]),
-    np.dtype(data["dtype"]),
-    data["classes"],
-    ours.card,
-    tuple(data.get("class_names", ())),
-  )
+  return model
 
 
 def draw(
@@ -165,11 +162,11 @@ class Sampler:
   Attributes:
     model: The game.
     state: With averaged weights in place of the trained ones.
-    shape: Of one sample.
+    shape: Shape of one sample.
     dtype: uint8 for images, float32 for points.
     classes: Number of labels, or 0.
     card: Where the weights came from.
-    class_names: Of the classes in their order; () where they are not known.
+    class_names: Names of the classes in their order; () if unknown.
   """
 
   model: core.Model
@@ -180,6 +177,20 @@ class Sampler:
   card: dict[str, Any]
   class_names: tuple[str, ...] = ()
 
+  @classmethod
+  def of(cls, trained: Trained) -> "Sampler":
+    """Puts the weights of a trained model on all devices."""
+    data, state = trained.data, sampling_state(trained.step, trained.params, trained.stats)
+    return cls(
+      trained.model,
+      sharding.everywhere(state, sharding.make_mesh()),
+      tuple(data["shape"]),
+      np.dtype(data["dtype"]),
+      data["classes"],
+      trained.card,
+      tuple(data.get("class_names", ())),
+    )
+
   def sample(
     self,
     key: int | core.Key,
@@ -187,7 +198,7 @@ class Sampler:
     labels: Labels = None,
     *,
     batch: int = 256,
-    **given: float | np.ndarray,
+    **options: float | np.ndarray,
   ) -> np.ndarray:
     """Draws samples: uint8 [num, H, W, C], or float32 for points.
 
@@ -200,28 +211,30 @@ class Sampler:
       labels: One for all, or one each, numbers or names of classes; None:
         every class in turn. -1 asks a guided diffusion model for "any".
       batch: How many to draw at once.
-      **given: Knobs such as steps, guidance, eta, see `model.knobs`; and what
+      **options: Knobs such as steps, guidance, eta, see `model.knobs`; and what
         the model is conditioned on beside labels, see `model.cond`: low_res,
         small images uint8 [num, h, w, C]. `noise`, float32 [num, H, W, C] of
         unit variance, is where diffusion begins. Fewer than `num` come in turn.
     """
     if batch < 1:
       raise UserError(f"batch={batch}: want at least 1")
-    key = key_of(key)
-    cond = self.conditions(given)
-    knobs = {k: v for k, v in given.items() if k not in cond}
+    key, conditions = key_of(key), self.conditions(options)
+    knobs = {k: v for k, v in options.items() if k not in conditions}
     self.check_count(num)
-    settings, labels = self.settings(knobs), self.labels(num, labels)
-    if labels is not None:
-      cond["y"] = labels
-    parts, fine = zip(*self.batches(key, range(num), min(batch, num), cond, settings), strict=True)
+    settings, y = self.settings(knobs), self.labels(num, labels)
+    if y is not None:
+      conditions["y"] = y
+    parts, finite = [], []
+    for inputs in self.inputs(key, range(num), min(batch, num), conditions, settings):
+      x, ok = self.program(*inputs)
+      parts.append(x)
+      finite.append(ok)
     x = np.concatenate([sharding.fetch(x) for x in parts])[:num]
-    if not all(jax.device_get(fine)):
+    if not all(jax.device_get(finite)):
       raise UserError(
         "samples hold NaN or infinity"
         + "".join(f", {k}={v:g}" for k, v in knobs.items())
-        + ": the weights are ill, "
-        "or the knobs too far from their defaults"
+        + ": the weights are ill, or the knobs too far from their defaults"
       )
     return x
 
@@ -238,47 +251,39 @@ class Sampler:
         f", and this machine has {memory / 2**30:,.0f}"
       )
 
-  def stream(
+  def stream(self, *args) -> Iterator[jax.Array]:
+    """Samples, batch by batch; takes the arguments of `inputs`."""
+    for inputs in self.inputs(*args):
+      yield self.program(*inputs)[0]
+
+  def inputs(
     self,
     key: core.Key,
     which: range,
     batch: int,
-    given: Mapping[str, np.ndarray],
+    conditions: Mapping[str, np.ndarray],
     settings: Mapping[str, float],
     state: core.State | None = None,
-  ) -> Iterator[jax.Array]:
-    """Samples number `which`, `batch` at once; the last ones may be too many.
+  ) -> Iterator[tuple[core.State, core.Batch, core.Key, dict[str, Any]]]:
+    """Arguments of `program` for samples number `which`, `batch` at once.
 
     Args:
       key: [].
-      which: Consecutive numbers.
+      which: Consecutive numbers; the last batch may hold too many.
       batch: Rounded up to a multiple of the devices.
-      given: Conditions and labels of each sample, or fewer, in turn.
+      conditions: Also the labels, of each sample, or fewer, in turn.
       settings: All knobs.
       state: In place of the sampler's own.
     """
-    return (x for x, _ in self.batches(key, which, batch, given, settings, state))
-
-  def batches(
-    self,
-    key: core.Key,
-    which: range,
-    batch: int,
-    given: Mapping[str, np.ndarray],
-    settings: Mapping[str, float],
-    state: core.State | None = None,
-  ) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """As `stream`, with whether all of a batch is finite: bool []."""
     settings = {k: jnp.float32(v) for k, v in settings.items()}
     # (Of a training, weights may lie in parts.)
     state = jax.device_put(state or self.state, sharding.replicated(self.mesh))
     batch += -batch % self.mesh.size
     for first in which[::batch]:
       i = np.arange(first, first + batch)
-      now = {k: v[i % len(v)] for k, v in given.items()}
-      now = sharding.local_rows({"i": i.astype(np.int32)} | now)
-      now = sharding.shard_batch(now, self.mesh)
-      yield self.program(state, now, key, settings)
+      rows = {k: v[i % len(v)] for k, v in conditions.items()}
+      rows = sharding.local_rows({"i": i.astype(np.int32)} | rows)
+      yield state, sharding.shard_batch(rows, self.mesh), key, settings
 
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:
@@ -287,14 +292,15 @@ class Sampler:
 
   @functools.cached_property
   def program(self):
-    """The one jitted function: (state, {"i", "y"} [B], key, knobs) -> x, fine.
+    """The one jitted function: (state, {"i", "y"} [B], key, knobs) -> x, ok.
 
-    The second says whether x is finite, which bytes do not show.
+    `ok` says whether x is finite, which bytes do not show.
     """
 
-    def run(state, given, key, knobs):
-      batch = {"x": jnp.zeros((len(given["i"]), *self.shape)), **core.on_device(given)}
-      keys = fold(jnp.broadcast_to(key, given["i"].shape), batch.pop("i"))
+    def run(state, conditions, key, knobs):
+      batch = {"x": jnp.zeros((len(conditions["i"]), *self.shape)), **core.on_device(conditions)}
+      i = batch.pop("i")
+      keys = fold(jnp.broadcast_to(key, i.shape), i)
       # (As it is traced: whatever runs is past all mistakes of a config.)
       with guarding(f"{self.card.get('workdir', 'this model')} cannot be sampled"):
         x = self.model.sample(state, batch, keys, **knobs)
@@ -303,53 +309,50 @@ class Sampler:
     return jax.jit(run, out_shardings=(sharding.batched(self.mesh), sharding.replicated(self.mesh)))
 
   def settings(self, knobs: dict[str, float]) -> dict[str, float]:
-    """All knobs, those given and the defaults; UserError for a strange one."""
-    if hasattr(self.model, "expand"):  # one name for all stages
-      knobs = self.model.expand(knobs)
-    known = self.model.knobs
+    """All knobs: these, and the others' defaults; UserError for a misfit."""
+    if expand := core.trait(self.model, "expand"):  # one name for all stages
+      knobs = expand(knobs)
+    defaults = self.model.knobs
     for name, value in knobs.items():
-      if name not in known:
-        raise UserError(self.lacking(name))
-      presets.check_knob(name, value, known[name])
-    settings = known | {k: float(v) for k, v in knobs.items()}
-    if (spacing := self.card.get("respacing", "")) and spacing not in PATHS:
-      own = self.model.knobs["steps"]
-      if settings["steps"] != own:
-        raise UserError(
-          f"steps={settings['steps']:g}: respacing={spacing} makes {own}; leave either"
-        )
+      if name not in defaults:
+        raise UserError(self.no_knob(name))
+      presets.check_knob(name, value, defaults[name])
+    settings = defaults | {k: float(v) for k, v in knobs.items()}
+    spacing = self.card.get("respacing", "")
+    if spacing and spacing not in PATHS and settings["steps"] != defaults["steps"]:
+      raise UserError(
+        f"steps={settings['steps']:g}: respacing={spacing} makes {defaults['steps']}; leave either"
+      )
     return settings
 
-  def lacking(self, name: str) -> str:
-    """What there is to say of a knob that the model does not have."""
+  def no_knob(self, name: str) -> str:
+    """The message for a knob that the model does not have."""
     kind, sampler = type(self.model).__name__, self.card.get("sampler")
     if not sampler:
       return f"a {kind} has no knob {name!r}" + nearest(name, self.model.knobs)
-    having = presets.having(name)
+    others = presets.samplers_with(name)
     return f"a {kind} with the sampler {sampler.rpartition('.')[2]} has no knob {name!r}" + (
-      f"; {', '.join(having)} have it" if having else nearest(name, self.model.knobs)
+      f"; {', '.join(others)} have it" if others else nearest(name, self.model.knobs)
     )
 
-  def conditions(self, given: dict[str, Any]) -> dict[str, np.ndarray]:
-    """What of `given` the model is conditioned on; UserError for a misfit."""
-    found = {}
-    if "noise" in given and np.ndim(given["noise"]):  # else a VAE's knob
-      a = found["noise"] = np.asarray(given["noise"], np.float32)
+  def conditions(self, options: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The options that the model is conditioned on; UserError for a misfit."""
+    conditions = {}
+    if "noise" in options and np.ndim(options["noise"]):  # else a VAE's knob
+      a = conditions["noise"] = np.asarray(options["noise"], np.float32)
       if a.shape[1:] != self.shape or not len(a):
         raise UserError(f"noise is {list(a.shape)}: want [n, {', '.join(map(str, self.shape))}]")
-    for name, make in getattr(self.model, "cond", {}).items():
-      if name not in given:
+    for name, make in core.trait(self.model, "cond").items():
+      if name not in options:
         raise UserError(f"this model makes x from {name}: give it")
-      a = found[name] = np.asarray(given[name])
-      if make:
-        x = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
-        shape = jax.eval_shape(make, x).shape[1:]
-        if a.shape[1:] != shape or a.dtype != self.dtype or not len(a):
-          raise UserError(
-            f"{name} is {a.dtype} {list(a.shape)}: want {self.dtype} "
-            f"[n, {', '.join(map(str, shape))}]"
-          )
-    return found
+      a = conditions[name] = np.asarray(options[name])
+      shape = a.shape[1:] if make is None else condition_shape(make, self.shape)
+      if make and (a.shape[1:] != shape or a.dtype != self.dtype or not len(a)):
+        raise UserError(
+          f"{name} is {a.dtype} {list(a.shape)}: want {self.dtype} "
+          f"[n, {', '.join(map(str, shape))}]"
+        )
+    return conditions
 
   def labels(self, num: int, labels: Labels) -> np.ndarray | None:
     """One label for each sample, [num] int32; None without classes."""
@@ -362,17 +365,14 @@ class Sampler:
     if labels is None:
       return np.arange(num, dtype=np.int32) % self.classes
     y = np.ravel(self.numbers(labels))
-    least = -1 if getattr(self.model, "free", False) else 0
-    strange = [v for v in y.tolist() if not least <= v < self.classes]
-    if strange:
-      raise UserError(f"labels run from 0 to {self.classes - 1}, got {strange[0]}")
-    y = y.astype(np.int32)
-    if len(y) not in (1, num):
-      y = np.resize(y, num)  # a few labels, in turn
-    return np.broadcast_to(y, (num,))
+    least = -1 if core.trait(self.model, "free") else 0
+    for label in y.tolist():
+      if not least <= label < self.classes:
+        raise UserError(f"labels run from 0 to {self.classes - 1}, got {label}")
+    return np.resize(y.astype(np.int32), num)  # a few labels, in turn
 
   def numbers(self, labels: Labels) -> int | Sequence[int]:
-    """Of classes that are given by name; numbers stay."""
+    """Numbers of classes that are given by name; numbers stay."""
     if isinstance(labels, str):
       return number_of(labels, self.class_names)
     if isinstance(labels, Sequence):

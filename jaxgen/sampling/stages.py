@@ -5,25 +5,22 @@ is trained already:
 
   c.stages = (dict(config="configs/photos.py:16"), dict(workdir="/runs/up64"))
 
-Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. what was trained of
-it. A workdir may also be said as a list, "BASE,UP": those workdirs in turn.
+Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. the stages that it
+trained. A workdir may also be a list, "BASE,UP": those workdirs in turn.
 """
 
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import config, files, forms
+from jaxgen import config, core, files, forms
 from jaxgen.checkpoint import meta
 from jaxgen.errors import UserError
-from jaxgen.experiment import check_samples
 from jaxgen.models.cascade import Cascade
-from jaxgen.sampling.trained import Trained
+from jaxgen.sampling.trained import Trained, check_samples, condition_shape
 
 LIST = "cascade.json"
 FORM = {"stages": [({"stage": str}, {"workdir": str})]}
@@ -48,7 +45,7 @@ def planned_stages(settings: ConfigDict, workdir: str) -> list[tuple[str, Any]]:
       own = config.load(str(stage["config"]))
       if is_cascade(own):
         raise UserError(f"stage {i}, {stage['config']}, is a cascade itself: list its stages here")
-      check_samples(own, f"stage {i}, {stage['config']},")
+      check_samples(config.find(own.model.name), f"stage {i}, {stage['config']}, is")
       stages.append((str(pathlib.Path(workdir) / str(i)), own))
     else:
       raise UserError(f"stage {i} is {dict(stage)}: want dict(config=...) or dict(workdir=...)")
@@ -57,16 +54,15 @@ def planned_stages(settings: ConfigDict, workdir: str) -> list[tuple[str, Any]]:
   return stages
 
 
-def note(settings: ConfigDict, workdir: str) -> None:
-  """Writes down what the stages of a cascade's workdir are."""
-  path = pathlib.Path(workdir) / LIST
-  where = [
-    {"workdir": place} if own is None else {"stage": str(i)}
-    for i, (place, own) in enumerate(planned_stages(settings, workdir))
+def write_stages(settings: ConfigDict, workdir: str) -> None:
+  """Writes the list of a cascade's stages into its workdir."""
+  stages = [
+    {"workdir": folder} if own is None else {"stage": str(i)}
+    for i, (folder, own) in enumerate(planned_stages(settings, workdir))
   ]
-  if listed(workdir) not in (None, where):
+  if read_stages(workdir) not in (None, stages):
     raise UserError(f"{workdir} holds a cascade of other stages: take a new --workdir")
-  files.write_json(path, {"stages": where})
+  files.write_json(pathlib.Path(workdir) / LIST, {"stages": stages})
 
 
 def stages_of(workdir: str | Sequence[str]) -> list[str]:
@@ -77,7 +73,7 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
   """
   if not isinstance(workdir, str | pathlib.Path):
     return [str(w) for w in workdir]
-  path, stages = pathlib.Path(workdir), listed(workdir)
+  path, stages = pathlib.Path(workdir), read_stages(workdir)
   if stages is not None:
     return [str(path / s["stage"] if "stage" in s else s["workdir"]) for s in stages]
   if "," in str(workdir) and not path.exists():
@@ -88,8 +84,8 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
   return [str(workdir)]
 
 
-def listed(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
-  """What a cascade's workdir says of its stages; None where nothing does."""
+def read_stages(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
+  """The list of stages in a cascade's workdir; None if there is no list."""
   path = pathlib.Path(workdir) / LIST
   damage = lambda why: (
     f"{path} is damaged ({why}): the command that trained "
@@ -124,18 +120,15 @@ def build_cascade(parts: Sequence[Trained]) -> Trained:
   """
   for below, stage in zip(parts[:-1], parts[1:], strict=True):
     check_fit(below, stage)
-  many = {p.data["classes"] for p in parts} - {0}
-  if len(many) > 1:
-    raise UserError(f"the stages know {sorted(many)} classes: they were trained on different data")
-  named = {tuple(p.data.get("class_names") or ()) for p in parts} - {()}
-  if len(named) > 1:
+  counts = {p.data["classes"] for p in parts} - {0}
+  if len(counts) > 1:
+    raise UserError(
+      f"the stages know {sorted(counts)} classes: they were trained on different data"
+    )
+  names = {tuple(p.data.get("class_names") or ()) for p in parts} - {()}
+  if len(names) > 1:
     raise UserError("the stages' classes have different names: they were trained on different data")
-  last, together = (
-    parts[-1],
-    lambda field: {
-      f"{i}.{g}": v for i, p in enumerate(parts) for g, v in getattr(p, field).items()
-    },
-  )
+  last = parts[-1]
   cascade = Cascade(
     tuple(p.model for p in parts),
     tuple(tuple(p.data["shape"]) for p in parts),
@@ -152,25 +145,24 @@ def build_cascade(parts: Sequence[Trained]) -> Trained:
   }
   return Trained(
     cascade,
-    together("params"),
-    together("stats"),
+    {f"{i}.{g}": v for i, p in enumerate(parts) for g, v in p.params.items()},
+    {f"{i}.{g}": v for i, p in enumerate(parts) for g, v in p.stats.items()},
     last.step,
-    last.data | {"classes": max(many, default=0), "class_names": max(named, default=())},
+    last.data | {"classes": max(counts, default=0), "class_names": max(names, default=())},
     card,
   )
 
 
 def check_fit(below: Trained, stage: Trained) -> None:
   """UserError unless `stage` enlarges what `below` makes."""
-  where, cond = stage.card["workdir"], getattr(stage.model, "cond", {})
+  where, cond = stage.card["workdir"], core.trait(stage.model, "cond")
   make = cond.get("low_res")
   if set(cond) != {"low_res"} or make is None:
     raise UserError(
       f"{where} is no upsampler: it does not make x from low_res "
       "alone, and only the first stage may do so"
     )
-  x = jax.ShapeDtypeStruct((1, *stage.data["shape"]), jnp.float32)
-  want, got = jax.eval_shape(make, x).shape[1:], tuple(below.data["shape"])
+  want, got = condition_shape(make, stage.data["shape"]), tuple(below.data["shape"])
   if want != got:
     raise UserError(
       f"{where} enlarges images of {'x'.join(map(str, want))}, but "

@@ -14,15 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import Key
+from jaxgen.keys import normal
 
 
-def begins(n: int, s: int, overlap: int) -> np.ndarray:
+def tile_starts(n: int, s: int, overlap: int) -> np.ndarray:
   """Where tiles of side s begin that cover n >= s pixels, evenly spread."""
   k = -(-(n - s) // (s - overlap))
   return (n - s) * np.arange(k + 1) // max(k, 1)
 
 
-def shares(begin: np.ndarray, S: int, ramp: int) -> np.ndarray:
+def blend_weights(begin: np.ndarray, S: int, ramp: int) -> np.ndarray:
   """Weights float32 [k, S] of tiles along a side; at each pixel they sum to 1.
 
   They rise over the first `ramp` pixels of a tile and fall over its last.
@@ -36,7 +37,7 @@ def shares(begin: np.ndarray, S: int, ramp: int) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def cells(key: Key, corners: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def tile_noise(key: Key, corners: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """Standard normal noise of tiles, float32 [n, *shape].
 
   Each pixel's is drawn from its own row and column alone.
@@ -48,20 +49,16 @@ def cells(key: Key, corners: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """
   each = jax.vmap(jax.random.fold_in, (None, 0))
 
-  def row(key, left):
-    return jax.vmap(lambda k: jax.random.normal(k, shape[2:]))(
-      each(key, left + jnp.arange(shape[1]))
-    )
-
   def tile(corner):
-    keys = each(key, corner[0] + jnp.arange(shape[0]))
-    return jax.vmap(row, (0, None))(keys, corner[1])
+    rows = each(key, corner[0] + jnp.arange(shape[0]))
+    row = lambda key: normal(each(key, corner[1] + jnp.arange(shape[1])), shape[2:])
+    return jax.vmap(row)(rows)
 
   return jax.vmap(tile)(corners)
 
 
 class Canvas:
-  """An image on its way: takes its tiles in order, row by row.
+  """An image in the making: takes its tiles in order, row by row.
 
   Only the result in bytes and one band of float rows are held: rows above the
   next row of tiles are final.
@@ -74,13 +71,12 @@ class Canvas:
     self.s, self.factor, self.S = s, factor, s * factor
     h, w, channels = x.shape
     self.x = np.pad(x, ((0, max(0, s - h)), (0, max(0, s - w)), (0, 0)), "reflect")
-    self.rows, self.columns = (begins(n, s, overlap) for n in self.x.shape[:2])
-    self.down, self.across = (
-      shares(b * factor, self.S, overlap * factor) for b in (self.rows, self.columns)
-    )
+    self.rows, self.columns = (tile_starts(n, s, overlap) for n in self.x.shape[:2])
+    weights = lambda starts: blend_weights(starts * factor, self.S, overlap * factor)
+    self.down, self.across = weights(self.rows), weights(self.columns)
     self.image = np.empty((h * factor, w * factor, channels), np.uint8)
     self.band = np.zeros((self.S, self.x.shape[1] * factor, channels), np.float32)
-    self.taken = 0
+    self.count = 0
 
   def tiles(self) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
     """Small tiles uint8 [s, s, C], and the pixel where each begins."""
@@ -88,18 +84,17 @@ class Canvas:
       yield self.x[i : i + self.s, j : j + self.s], (i, j)
 
   def add(self, tile: np.ndarray) -> bool:
-    """Takes the next one, enlarged: uint8 [S, S, C]. True after the last."""
-    i, j = divmod(self.taken, len(self.columns))
+    """Takes the next tile, enlarged: uint8 [S, S, C]. True after the last."""
+    i, j = divmod(self.count, len(self.columns))
     left = self.columns[j] * self.factor
-    self.band[:, left : left + self.S] += tile * (
-      self.down[i][:, None, None] * self.across[j][:, None]
-    )
-    self.taken += 1
+    weights = self.down[i][:, None, None] * self.across[j][:, None]
+    self.band[:, left : left + self.S] += tile * weights
+    self.count += 1
     if j + 1 == len(self.columns):
-      self.settle(i)
-    return self.taken == len(self.rows) * len(self.columns)
+      self.flush(i)
+    return self.count == len(self.rows) * len(self.columns)
 
-  def settle(self, i: int) -> None:
+  def flush(self, i: int) -> None:
     """Moves rows that no further tile will touch from the band to bytes."""
     top = self.rows[i] * self.factor
     n = self.S if i + 1 == len(self.rows) else (self.rows[i + 1] * self.factor - top)

@@ -26,7 +26,7 @@ CALLS = 10  # of parts of a net, for each leaf of a checkpoint
 
 
 class Trained(NamedTuple):
-  """What a workdir holds of a model, for sampling."""
+  """A workdir's model and the weights that it samples with."""
 
   model: core.Model
   params: core.Groups
@@ -46,8 +46,8 @@ def load_trained(
 ) -> Trained:
   """Builds a workdir's model and reads its averaged weights.
 
-  See `jaxgen.sampling.sampler.load`. With `any_kind`, a model that does not sample in
-  steps leaves sampler and respacing be.
+  See `sampling.sampler.load`. With `any_kind`, a model that does not sample in
+  steps ignores sampler and respacing.
   """
   meta = latest(workdir)
   config, data = settings(meta), meta["data"]
@@ -64,7 +64,7 @@ def load_trained(
   with guarding(what), nn.intercept_methods(counting(what, meta["leaves"])):
     model = build(config.model)
     abstract = abstract_state(config, model, shapes)
-    if hasattr(type(model), "sample"):
+    if core.trait(model, "sample"):
       model.nfe(**model.knobs)
   params, stats, step = weights(workdir, config, model, abstract, ema, step)
   card = {
@@ -80,15 +80,15 @@ def load_trained(
 
 
 def counting(what: str, leaves: Sized) -> Callable:
-  """An interceptor for linen that ends nets without end: UserError.
+  """An interceptor for linen that stops endless nets: UserError.
 
   A net of so many leaves calls few more of its parts; a stranger's depth may
   be any number.
   """
-  left = itertools.count(CALLS * (len(leaves) + 10), -1)
+  calls_left = itertools.count(CALLS * (len(leaves) + 10), -1)
 
   def intercept(call, args, kwargs, context):
-    if not next(left):
+    if not next(calls_left):
       raise UserError(f"{what}: it has far more parts than the checkpoint's {len(leaves)} leaves")
     return call(*args, **kwargs)
 
@@ -102,23 +102,35 @@ def sampling_state(step: int, params: core.Groups, stats: core.Groups) -> core.S
   )
 
 
+def check_samples(kind: type, whose: str) -> None:
+  """UserError, which begins with `whose`, for models that make no samples."""
+  if not core.trait(kind, "sample"):
+    raise UserError(f"{whose} a {kind.__name__}: it makes no samples")
+
+
+def condition_shape(make: Callable, shape: tuple[int, ...]) -> tuple[int, ...]:
+  """Shape of one example's condition, which `make` makes of an x of `shape`."""
+  x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  return jax.eval_shape(make, x).shape[1:]
+
+
 def guided(ours: Trained, guide: Trained, role: str) -> Trained:
   """A diffusion model and its guide, a "classifier" or a "worse" one."""
   kind = Classifier if role == "classifier" else Diffusion
-  where = guide.card["workdir"]
-  for name, model, want in (("the model", ours, Diffusion), (f"{role}={where}", guide, kind)):
-    if not isinstance(model.model, want):
-      raise UserError(f"{name} is a {type(model.model).__name__}: to guide takes a {want.__name__}")
+  source = f"{role}={guide.card['workdir']}"
+  for name, part, want in (("the model", ours, Diffusion), (source, guide, kind)):
+    if not isinstance(part.model, want):
+      raise UserError(f"{name} is a {type(part.model).__name__}: to guide takes a {want.__name__}")
   mine, theirs = ours.data["classes"], guide.data["classes"]
   if guide.data["shape"] != ours.data["shape"]:
     raise UserError(
-      f"{role}={where} was trained on {guide.data['shape']}, the model on {ours.data['shape']}"
+      f"{source} was trained on {guide.data['shape']}, the model on {ours.data['shape']}"
     )
   if mine != theirs and (mine if kind is Classifier else theirs):
-    raise UserError(f"{role}={where} knows {theirs} classes, the model {mine}")
+    raise UserError(f"{source} knows {theirs} classes, the model {mine}")
   names, others = (tuple(m.data.get("class_names") or ()) for m in (ours, guide))
   if names and others and names != others:
-    raise UserError(f"the classes of {role}={where} have other names than the model's")
+    raise UserError(f"the classes of {source} have other names than the model's")
   return Trained(
     Guided(ours.model, guide.model),
     ours.params | {"guide": guide.params["net"]},
@@ -130,7 +142,7 @@ def guided(ours: Trained, guide: Trained, role: str) -> Trained:
 
 
 def weights(workdir, config, model, abstract, profile, step):
-  """What sampling reads, and no more: -> params, stats, step."""
+  """Reads what sampling needs, and no more: -> params, stats, step."""
   moved = [g for g in model.sampled if g in abstract.opt]
   frozen = {g: abstract.params[g] for g in model.sampled if g not in moved}
   stats = {g: abstract.stats[g] for g in model.sampled if g in abstract.stats}
@@ -150,13 +162,13 @@ def read(
   workdir: str, subset: dict[str, Any], step: int | None
 ) -> tuple[int, dict[str, Any], dict[str, Any]]:
   """Like checkpoint.restore_subset, which wants no empty subtrees."""
-  full = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
-  step, tree, meta = restore.restore_subset(workdir, full, step)
+  nonempty = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
+  step, tree, meta = restore.restore_subset(workdir, nonempty, step)
   return step, {"params": {}, "stats": subset["stats"], "ema": {}} | tree, meta
 
 
 def abstract_state(config: ConfigDict, model: core.Model, shapes) -> core.State:
-  """The shapes of a state, without making one."""
+  """Shapes of a state, without its arrays."""
   moved = {p.moves for p in model.players}
   tx = {g: build(s)(steps=config.steps) for g, s in config.optim.items() if g in moved}
   init = core.make_init(model, tx, tuple(config.ema))
@@ -167,7 +179,7 @@ def _post_hoc(workdir, config, subset, abstract, width, last):
   """Averaged weights of any width, from all checkpoints until `last`."""
   profiles = {p: s["width"] for p, s in config.ema.items() if s["name"] == "ema.power"}
   try:
-    wanted = float(width)
+    target = float(width)
   except ValueError:
     raise UserError(
       f"ema={width!r}: no such profile" + nearest(width, [*config.ema, "none"])
@@ -177,13 +189,12 @@ def _post_hoc(workdir, config, subset, abstract, width, last):
       f"ema={width}: the config has no profile of ema.power to put a new width together from"
     )
   snapshots, tree = {}, None
-  kept = disk.steps(workdir)
-  if last is not None and last not in kept:
-    raise UserError(f"no checkpoint {last} in {workdir}: there are {kept}")
-  for step in [s for s in kept if last is None or s <= last]:
-    want = subset | {"ema": {p: abstract.ema[p] for p in profiles}}
-    step, tree, _ = read(workdir, want, step)
+  steps = disk.steps(workdir)
+  if last is not None and last not in steps:
+    raise UserError(f"no checkpoint {last} in {workdir}: there are {steps}")
+  subset |= {"ema": {p: abstract.ema[p] for p in profiles}}
+  for step in [s for s in steps if last is None or s <= last]:
+    step, tree, _ = read(workdir, subset, step)
     for p, own in profiles.items():
       snapshots[step, own] = jax.device_get(tree["ema"][p])
-  mixed = averages.combine(snapshots, wanted)
-  return tree["params"] | mixed, tree["stats"], step
+  return tree["params"] | averages.combine(snapshots, target), tree["stats"], step

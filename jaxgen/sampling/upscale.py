@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from jaxgen.core import Key
+from jaxgen.core import Key, trait
 from jaxgen.data.folder import listing
 from jaxgen.data.image import MAX_PIXELS, MODES, open_image, pixels, to_mode
 from jaxgen.errors import UserError, printable
@@ -27,7 +27,8 @@ from jaxgen.monitor.pictures import KEY
 from jaxgen.monitor.progress import Progress
 from jaxgen.monitor.results import check_folder
 from jaxgen.sampling.sampler import Sampler
-from jaxgen.sampling.tiles import Canvas, begins, cells
+from jaxgen.sampling.tiles import Canvas, tile_noise, tile_starts
+from jaxgen.sampling.trained import condition_shape
 
 
 class Picture(NamedTuple):
@@ -73,7 +74,7 @@ def open_picture(path: Path, channels: int) -> Picture:
 
 
 def finish_picture(x: np.ndarray, picture: Picture) -> Image.Image:
-  """What was made of a picture, uint8 [H, W, C], in the mode of its source.
+  """The enlarged picture, uint8 [H, W, C], in the mode of its source.
 
   Opacity is enlarged bicubically.
   """
@@ -82,113 +83,6 @@ def finish_picture(x: np.ndarray, picture: Picture) -> Image.Image:
   if picture.alpha is not None:
     image.putalpha(Image.fromarray(picture.alpha).resize(image.size, Image.Resampling.BICUBIC))
   return image
-
-
-def save(path: Path, image: Image.Image, profile: bytes | None, info: Mapping[str, Any]) -> None:
-  """Writes a PNG whole or not at all, with how it was made in it."""
-  chunks = PngImagePlugin.PngInfo()
-  chunks.add_itxt(KEY, json.dumps(dict(info), ensure_ascii=False))
-  try:
-    with atomic(path) as draft:
-      image.save(draft, "PNG", icc_profile=profile, pnginfo=chunks)
-  except OSError as e:
-    raise UserError(f"cannot write {path}: {e.strerror or e}") from e
-
-
-@dataclasses.dataclass
-class Report:
-  """What became of a folder: names written, and why others were not."""
-
-  done: list[str] = dataclasses.field(default_factory=list)
-  skipped: dict[str, str] = dataclasses.field(default_factory=dict)
-
-  def check(self) -> None:
-    """UserError in one line if anything was skipped."""
-    if self.skipped:
-      name, why = next(iter(self.skipped.items()))
-      n, total = len(self.skipped), len(self.skipped) + len(self.done)
-      raise UserError(f"{n} of {total} images were skipped, such as {name}: {why}")
-
-
-def enlarge_folder(
-  model: Sampler,
-  src: str,
-  out: str,
-  *,
-  factor: int,
-  key: Key,
-  batch: int = 16,
-  overlap: int | None = None,
-  labels: int | None = None,
-  knobs: Mapping[str, float] | None = None,
-  info: Mapping[str, Any] | None = None,
-) -> Report:
-  """Enlarges every image below `src` into a PNG of its name below `out`.
-
-  An image that cannot be read is named on stderr and in the report, and the
-  others come out. With a deterministic sampler a result depends on its image,
-  the key and the knobs alone; one that draws fresh noise on its way (eta > 0)
-  also makes it depend on which tiles were drawn together.
-
-  Args:
-    model: An upsampler of images, its shape [S, S, C], C 1 or 3.
-    src: Folder of images of any size, in subfolders too.
-    out: Folder for the results, which is made.
-    factor: S / s, the enlargement that the model was trained for.
-    key: Of all noise, [].
-    batch: Tiles drawn at once, at the most.
-    overlap: Small pixels that neighbouring tiles share at the least, below s;
-      default: s // 4.
-    labels: One for all, where the model wants labels.
-    knobs: Of the sampler.
-    info: How they were made, for the PNG files, as JSON.
-
-  Raises:
-    UserError: The model cannot do it, or results would overwrite images.
-  """
-  s, overlap, labels = tile_settings(model, factor, overlap, labels)
-  if batch < 1:
-    raise UserError(f"batch={batch}: want at least 1")
-  src, out = Path(src).expanduser(), Path(out).expanduser()
-  jobs, info = planned_jobs(src, out), dict(info or {})
-  tells = {
-    job.target.relative_to(out).as_posix(): info | {"source": printable(job.name)} for job in jobs
-  }
-  check_folder(out, tells.get)
-  k_noise, k_sample = (jax.random.fold_in(key, i) for i in range(2))
-  total = sum(count(job.source, s, overlap) for job in jobs)
-  batch = min(batch, max(total, 1))
-  progress = Progress(total, 1, unit="tiles", stream=sys.stderr)
-  report, drawn = Report(), 0
-  stream = tiles(jobs, model.shape[-1], (s, factor, overlap), report, progress)
-  for n in itertools.count():
-    group = list(itertools.islice(stream, batch))
-    if not group:
-      break
-    full = [group[i % len(group)] for i in range(batch)]
-    corners = factor * np.array([corner for *_, corner in full], np.int32)
-    x = model.sample(
-      jax.random.fold_in(k_sample, n),
-      batch,
-      labels,
-      batch=batch,
-      low_res=np.stack([tile for _, tile, _ in full]),
-      noise=np.asarray(cells(k_noise, jnp.asarray(corners), model.shape)),
-      **(knobs or {}),
-    )
-    for (work, *_), tile in zip(group, x, strict=False):
-      if work.canvas.add(tile):
-        save(
-          work.job.target,
-          finish_picture(work.canvas.image, work.picture),
-          work.picture.profile,
-          info | {"source": printable(work.job.name)},
-        )
-        report.done.append(work.job.name)
-    drawn += len(group)
-    progress.at(drawn)
-  progress.end()
-  return report
 
 
 class Job(NamedTuple):
@@ -207,10 +101,91 @@ class Work(NamedTuple):
   canvas: Canvas
 
 
+@dataclasses.dataclass
+class Report:
+  """What became of a folder: names written, and why others were not."""
+
+  done: list[str] = dataclasses.field(default_factory=list)
+  skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  def check(self) -> None:
+    """UserError in one line if anything was skipped."""
+    if self.skipped:
+      name, why = next(iter(self.skipped.items()))
+      n, total = len(self.skipped), len(self.skipped) + len(self.done)
+      raise UserError(f"{n} of {total} images were skipped, such as {name}: {why}")
+
+
+def save(path: Path, image: Image.Image, profile: bytes | None, info: Mapping[str, Any]) -> None:
+  """Writes a PNG whole or not at all, with how it was made in it."""
+  chunks = PngImagePlugin.PngInfo()
+  chunks.add_itxt(KEY, json.dumps(dict(info), ensure_ascii=False))
+  try:
+    with atomic(path) as draft:
+      image.save(draft, "PNG", icc_profile=profile, pnginfo=chunks)
+  except OSError as e:
+    raise UserError(f"cannot write {path}: {e.strerror or e}") from e
+
+
+def enlarge_folder(
+  model: Sampler,
+  src: str,
+  out: str,
+  *,
+  factor: int,
+  key: Key,
+  batch: int = 16,
+  overlap: int | None = None,
+  labels: int | None = None,
+  knobs: Mapping[str, float] | None = None,
+  info: Mapping[str, Any] | None = None,
+) -> Report:
+  """Enlarges every image below `src` into a PNG of its name below `out`.
+
+  Broken images are named on stderr and in the report. With a deterministic
+  sampler a result depends on its image, the key and the knobs alone; with one
+  that draws fresh noise (eta > 0) also on which tiles were drawn together.
+
+  Args:
+    model: An upsampler of images, its shape [S, S, C], C 1 or 3.
+    src: Folder of images of any size, in subfolders too.
+    out: Folder for the results, which is made.
+    factor: S / s, the enlargement that the model was trained for.
+    key: [].
+    batch: Tiles drawn at once, at the most.
+    overlap: Small pixels that neighbours share, below s; default: s // 4.
+    labels: One for all, where the model wants labels.
+    knobs: Of the sampler.
+    info: How they were made, for the PNG files, as JSON.
+
+  Raises:
+    UserError: The model cannot do it, or results would overwrite images.
+  """
+  s, overlap, labels = tile_settings(model, factor, overlap, labels, batch)
+  target = Path(out).expanduser()
+  jobs = planned_jobs(Path(src).expanduser(), target)
+  infos = {job.target: dict(info or {}) | {"source": printable(job.name)} for job in jobs}
+  check_folder(target, {k.relative_to(target).as_posix(): v for k, v in infos.items()}.get)
+  total = sum(count(job.source, s, overlap) for job in jobs)
+  progress, report = Progress(total, 1, unit="tiles", stream=sys.stderr), Report()
+  stream = tiles(jobs, model.shape[-1], (s, factor, overlap), report, progress)
+  batch = min(batch, max(total, 1))
+  for work, tile in draw_tiles(model, stream, batch, key, factor, labels, knobs or {}, progress):
+    if work.canvas.add(tile):
+      image = finish_picture(work.canvas.image, work.picture)
+      save(work.job.target, image, work.picture.profile, infos[work.job.target])
+      report.done.append(work.job.name)
+  progress.end()
+  return report
+
+
+Tile = tuple[Work, np.ndarray, tuple[int, int]]  # small, and the pixel where it begins
+
+
 def tiles(
   jobs: list[Job], channels: int, layout: tuple[int, int, int], report: Report, progress: Progress
-) -> Iterator[tuple[Work, np.ndarray, tuple[int, int]]]:
-  """Small tiles of all images in turn, and the pixel where each begins."""
+) -> Iterator[Tile]:
+  """Small tiles of all images in turn; images that are broken are reported."""
   for job in jobs:
     try:
       picture = open_picture(job.source, channels)
@@ -224,20 +199,53 @@ def tiles(
       yield work, tile, corner
 
 
+def draw_tiles(
+  model: Sampler,
+  stream: Iterator[Tile],
+  batch: int,
+  key: Key,
+  factor: int,
+  labels: int | None,
+  knobs: Mapping[str, float],
+  progress: Progress,
+) -> Iterator[tuple[Work, np.ndarray]]:
+  """Small tiles -> large ones, `batch` of them at a time."""
+  k_noise, k_sample = (jax.random.fold_in(key, i) for i in range(2))
+  drawn = 0
+  for n in itertools.count():
+    group = list(itertools.islice(stream, batch))
+    if not group:
+      return
+    filled = [group[i % len(group)] for i in range(batch)]
+    corners = factor * np.array([corner for *_, corner in filled], np.int32)
+    x = model.sample(
+      jax.random.fold_in(k_sample, n),
+      batch,
+      labels,
+      batch=batch,
+      low_res=np.stack([tile for _, tile, _ in filled]),
+      noise=np.asarray(tile_noise(k_noise, jnp.asarray(corners), model.shape)),
+      **knobs,
+    )
+    for (work, *_), tile in zip(group, x, strict=False):
+      yield work, tile
+    drawn += len(group)
+    progress.at(drawn)
+
+
 def factor_of(model: Sampler) -> int:
   """How much an upsampler enlarges; UserError for what is none."""
-  make = getattr(model.model, "cond", {}).get("low_res")
+  make = trait(model.model, "cond").get("low_res")
   if make is None:
     raise UserError(
       f"a {type(model.model).__name__} that was trained without "
       "low_res enlarges nothing: want an upsampler"
     )
-  x = jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)
-  return model.shape[0] // jax.eval_shape(make, x).shape[1]
+  return model.shape[0] // condition_shape(make, model.shape)[0]
 
 
 def tile_settings(
-  model: Sampler, factor: int, overlap: int | None, labels: int | None
+  model: Sampler, factor: int, overlap: int | None, labels: int | None, batch: int
 ) -> tuple[int, int, int | None]:
   """Side of a small tile, overlap and label; UserError for a misfit."""
   shape = tuple(model.shape)
@@ -252,11 +260,13 @@ def tile_settings(
   if not 0 <= overlap < s:
     raise UserError(f"overlap={overlap}: want 0 to {s - 1}, as tiles have {s}")
   if model.classes and labels is None:
-    if not getattr(model.model, "free", False):
+    if not trait(model.model, "free"):
       raise UserError(
         f"this model wants a label for your images: give one of 0 to {model.classes - 1}"
       )
     labels = -1  # any
+  if batch < 1:
+    raise UserError(f"batch={batch}: want at least 1")
   return s, overlap, labels
 
 
@@ -274,8 +284,8 @@ def planned_jobs(src: Path, out: Path) -> list[Job]:
   jobs = []
   for name in names:  # a.jpg -> a.png; beside an a.bmp, a.jpg.png
     stem = name.rpartition(".")[0]
-    kept = stem if stems[stem] == 1 else name
-    jobs.append(Job(name, src / name, out / f"{kept}.png"))
+    unique = stem if stems[stem] == 1 else name
+    jobs.append(Job(name, src / name, out / f"{unique}.png"))
   inputs = {job.source.resolve() for job in jobs}
   for target, n in Counter(job.target for job in jobs).items():
     if n > 1:
@@ -286,9 +296,9 @@ def planned_jobs(src: Path, out: Path) -> list[Job]:
 
 
 def count(path: Path, s: int, overlap: int) -> int:
-  """How many tiles cover a file, told by its head; 0 if it is broken."""
+  """How many tiles cover a file, by the size in its head; 0 if broken."""
   try:
     with open_image(path) as image:
-      return int(np.prod([len(begins(max(n, s), s, overlap)) for n in image.size]))
+      return int(np.prod([len(tile_starts(max(n, s), s, overlap)) for n in image.size]))
   except Exception:  # named when its turn comes
     return 0

@@ -11,6 +11,7 @@ from test_samplers import ALL, at, gaussian, keys, levels
 
 from jaxgen.diffusion import guidance, samplers, times, unipc
 from jaxgen.diffusion.process import DDPM, EDM, VP, Cosine, Flow
+from jaxgen.diffusion.traits import traits
 
 
 @pytest.mark.parametrize("sampler", ALL)
@@ -63,9 +64,9 @@ def test_nfe_is_counted(sampler):
     calls.clear()
     sample(n).block_until_ready()
     jax.effects_barrier()
-    assert len(calls) == sampler.nfe(n)
-  assert samplers.heun.nfe(18) == 35  # EDM's CIFAR-10 setting
-  assert samplers.encode.nfe(18) == 17
+    assert len(calls) == traits(sampler).nfe(n)
+  assert traits(samplers.heun).nfe(18) == 35  # EDM's CIFAR-10 setting
+  assert traits(samplers.encode).nfe(18) == 17
 
 
 @pytest.mark.parametrize("sampler", [*ALL, samplers.encode])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxgen.diffusion import guidance, posterior, precond, samplers, times
-from jaxgen.diffusion.denoiser import Estimate, mean, moved
+from jaxgen.diffusion.denoiser import Estimate, mean, with_x_0
 from jaxgen.diffusion.process import Cosine, Linear, Noise
+from jaxgen.keys import fold, normal
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 CASES = {
@@ -147,7 +148,7 @@ def one_step(case, sampler, to, **knobs):
 
   def stop(x, t):
     D = denoise(x, t)
-    return moved(D, jnp.where(t.t == case.t.t, mean(D), x))
+    return with_x_0(D, jnp.where(t.t == case.t.t, mean(D), x))
 
   path = jax.tree.map(lambda a, b: jnp.stack([a, b]), case.t, to)
   keys = jax.random.split(jax.random.key(0), 4)
@@ -175,7 +176,7 @@ def test_ddim_reverse(case):
 def test_ancestral_is_the_chain_with_its_guided_mean(case):
   gradient = lambda x_t, t: case["classifier_gradient"]
   ours, keys = one_step(case, samplers.ancestral, case.s, frac=1.0, gradient=gradient)
-  z = samplers.noise(jax.vmap(jax.random.fold_in, (0, None))(keys, 0), (3, 8, 8))
+  z = normal(fold(keys, 0), (3, 8, 8))
   std = np.exp(case["p_log_variance_clip"] / 2)
   close(ours[1:], (case["guided_mean"] + std * z)[1:])
 

@@ -72,18 +72,8 @@ def test_autoguidance_moves_away_from_the_bad():
   np.testing.assert_allclose(D, 2.0)
 
 
-def test_interval_asks_one():
-  calls = []
-  D = guidance.interval(counted(calls, "in", 1.0), counted(calls, "out", 0.0), 0.3, 2.0)
-  for sigma, inside in ((0.3, 0), (0.31, 1), (2.0, 1), (2.1, 0)):
-    calls.clear()
-    assert jax.jit(D)(jnp.zeros(()), EDM()(sigma)) == inside
-    jax.effects_barrier()
-    assert calls == [["out", "in"][inside]]
-
-
 def test_guidance_within_an_interval_costs_nothing_outside():
-  """All scales traced; the same as choosing between two denoisers."""
+  """All scales traced; the bounds are those of lo < sigma <= hi."""
   calls, traces = [], itertools.count()
   cond, uncond = counted(calls, "cond", 2.0), counted(calls, "uncond", 1.0)
 
@@ -93,27 +83,13 @@ def test_guidance_within_an_interval_costs_nothing_outside():
     weight = guidance.within(w, lo, hi)
     return guidance.classifier_free(cond, uncond, weight)(jnp.zeros(3), EDM()(sigma))
 
-  @jax.jit
-  def choose(sigma, w, lo, hi):
-    guided = guidance.classifier_free(cond, uncond, w)
-    D = guidance.interval(guided, cond, lo, hi)
-    return D(jnp.zeros(3), EDM()(sigma))
-
-  for sigma, w, lo, hi in (
-    (1.0, 3.0, 0.5, 2.0),
-    (0.5, 3.0, 0.5, 2.0),
-    (2.0, 3.0, 0.5, 2.0),
-    (3.0, 3.0, 0.5, 2.0),
-    (1.0, 1.0, 0.5, 2.0),
-    (50.0, 4.0, 0.0, np.inf),
-  ):
+  levels = [(sigma, 3.0, 0.5, 2.0) for sigma in (0.5, 0.51, 1.0, 2.0, 2.1, 3.0)]
+  for sigma, w, lo, hi in (*levels, (1.0, 1.0, 0.5, 2.0), (50.0, 4.0, 0.0, np.inf)):
     guided = w != 1 and lo < sigma <= hi
-    for asked in (ask, choose):
-      calls.clear()
-      want = 1 + w if guided else 2.0
-      np.testing.assert_allclose(asked(sigma, w, lo, hi), want)
-      jax.effects_barrier()
-      assert sorted(calls) == ["cond", "uncond"][: 1 + guided]
+    calls.clear()
+    np.testing.assert_allclose(ask(sigma, w, lo, hi), 1 + w if guided else 2.0)
+    jax.effects_barrier()
+    assert sorted(calls) == ["cond", "uncond"][: 1 + guided]
   assert next(traces) == 1
 
 
@@ -164,7 +140,7 @@ def test_guidance_moves_x_0_and_keeps_the_first_fraction():
   for w in (1.0, 3.0):
     for null in (other, nothing):
       guided = guidance.classifier_free(first, null, w)
-      D = jax.jit(guidance.interval(guided, first, 0.5, 2.0))(x, t)
+      D = jax.jit(guided)(x, t)
       np.testing.assert_allclose(D, (w * x, [0.3, 0.3]), rtol=1e-6)
   D = guidance.clip(guidance.classifier(first, lambda x, t: x, 0.5))(x, t)
   np.testing.assert_allclose(D, ([-1, 1], [0.3, 0.3]), rtol=1e-6)

@@ -10,6 +10,7 @@ import pytest
 from jaxgen.diffusion import samplers, times, unipc
 from jaxgen.diffusion.denoiser import Estimate
 from jaxgen.diffusion.process import DDPM, EDM, VE, VP, Flow
+from jaxgen.keys import fold, normal
 
 MEAN, STD = 0.4, 0.6
 ALL = [
@@ -135,8 +136,7 @@ def test_ancestral_is_ho_et_als_posterior_at_every_step():
     denoise = lambda x, u: jnp.where(u.t == t, x_0, x)
     for frac, variance in ((0.0, tilde), (1.0, beta)):
       ours = samplers.ancestral(denoise, x_t, path, 2, keys(999), frac=frac)
-      folded = jax.vmap(jax.random.fold_in, (0, None))(keys(999), 0)
-      z = samplers.noise(folded, (1,))[:, 0]
+      z = normal(fold(keys(999), 0), (1,))[:, 0]
       want = mean + np.sqrt(variance) * z
       np.testing.assert_allclose(ours[:, 0], want, rtol=1e-10, atol=1e-12)
 
@@ -167,8 +167,7 @@ def test_heun_is_edms_algorithm(churn):
     x_T = samplers.initial(path, keys(4, seed=1), (3,))
     D = lambda x, sigma: np.tanh(x / (1 + sigma)) + 0.1 * x / (1 + sigma**2)
     D_jax = lambda x, t: jnp.tanh(x / (1 + t.sigma)) + 0.1 * x / (1 + t.sigma**2)
-    fold = jax.vmap(jax.random.fold_in, (0, None))
-    draws = [samplers.noise(fold(key, i), (3,)) for i in range(n)]
+    draws = [normal(fold(key, i), (3,)) for i in range(n)]
     # The last point is clean of churn: both settings end below S_min.
     want = karras_algorithm_2(D, np.asarray(x_T), np.asarray(path.sigma), *churn, np.asarray(draws))
     ours = samplers.heun(D_jax, x_T, path, n, key, *churn)

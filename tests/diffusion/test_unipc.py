@@ -10,9 +10,9 @@ from test_samplers import MEAN, STD, at, exact, gaussian, keys, levels
 
 from jaxgen.diffusion import samplers, times, unipc
 from jaxgen.diffusion.process import DDPM, EDM, VE, VP, Flow
+from jaxgen.keys import fold, normal
 
 UNIPC = {p: functools.partial(unipc.unipc, order=p) for p in (2, 3)}
-fold = jax.vmap(jax.random.fold_in, (0, None))
 
 
 def D(x, alpha, sigma):
@@ -127,7 +127,7 @@ def test_2m_sde_is_k_diffusions(eta):
     n, key = 11, keys(4)
     path = levels(EDM(), times.karras, n)
     x_T = samplers.initial(path, keys(4, seed=1), (3,))
-    draws = [np.asarray(samplers.noise(fold(key, i), (3,))) for i in range(n)]
+    draws = [np.asarray(normal(fold(key, i), (3,))) for i in range(n)]
     ours = samplers.dpmpp_2m_sde(denoise, x_T, path, n, key, eta=eta)
 
     x, sigmas = np.asarray(x_T), np.append(path.sigma, 0.0)
@@ -197,7 +197,7 @@ def test_pc_is_score_sdes_loop(process, D, shape, cap):
     n, key, snr = 120, keys(2), 0.16
     path = levels(process, times.even, n)
     x_T = samplers.initial(path, keys(2, seed=1), shape)
-    draws = jnp.stack([samplers.noise(fold(key, j), shape) for j in range(2 * n)], 1)
+    draws = jnp.stack([normal(fold(key, j), shape) for j in range(2 * n)], 1)
     denoise = lambda x, t: D(x, t.alpha, t.sigma)
     sample = functools.partial(samplers.pc, denoise, x_T, path, n, key, snr)
     ours = sample() if cap == np.inf else sample(cap)

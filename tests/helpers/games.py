@@ -1,6 +1,10 @@
 """Small games that several tests play, in float32 on eight examples."""
 
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,11 @@ from jaxgen import core
 from jaxgen.config import build
 
 BATCH = 8
+# Games in tests are compiled more often than they are played.
+jit = functools.partial(
+  jax.jit,
+  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+)
 UNET = dict(
   name="nets.unet.UNet", width=8, mults=(1,), blocks=1, attend=(), head=8, dropout=0.3, labels=4
 )
@@ -119,3 +128,12 @@ def apart(a, b) -> float:
     return np.linalg.norm(x - y) / (np.linalg.norm(y) + 1e-12)
 
   return max(jax.tree.leaves(jax.tree.map(one, a, b)), default=0.0)
+
+
+def on_four_devices(script: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """The arrays that a test's file saves, run as a script on four devices."""
+  flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+  out = str(folder / "four.npz")
+  command = [sys.executable, script, out]
+  subprocess.run(command, check=True, timeout=300, env=os.environ | {"XLA_FLAGS": flags})
+  return dict(np.load(out, allow_pickle=False))

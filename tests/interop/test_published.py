@@ -13,7 +13,7 @@ from test_names import weights
 from jaxgen import config, core, keys
 from jaxgen.config import build
 from jaxgen.interop import names
-from jaxgen.models.cascade import Cascade, view
+from jaxgen.models.cascade import Cascade, stage_state
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Parameters of the reference codes' networks, counted there.
@@ -195,7 +195,9 @@ def test_the_upsampler_answers_alike_inside_a_cascade(published):
   state = core.State(0, {"0.net": None, "1.net": params}, {}, {}, {}, None)
   t = jnp.float32(t).reshape(-1, 1, 1, 1)
   noise = stage.process((t + 1) / 1000)  # ADM counts indices from 0
-  D = jax.jit(lambda x: chain.stages[1].denoiser(view(state, 1), {"x": x, **more})(x, noise))(x)
+  D = jax.jit(
+    lambda x: chain.stages[1].denoiser(stage_state(state, 1), {"x": x, **more})(x, noise)
+  )(x)
   eps = (x - noise.alpha * D.x_0) / noise.sigma
   learned = jnp.concatenate([eps, 2 * D.frac - 1], -1)
   near(jnp.moveaxis(learned, -1, 1)[:, :, ::4, ::4], golden["output"], 2e-5)

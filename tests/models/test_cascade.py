@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from games import filled, same
+from games import DCGAN, SPECS, filled, same
+from test_samplers import ALL, at
 from verbs import call, finish, start
 
 import jaxgen
 from jaxgen import config, core, train
 from jaxgen.bench import sampling, tables
 from jaxgen.config import build
-from jaxgen.diffusion import conditioning, process, samplers, times, unipc
+from jaxgen.diffusion import conditioning, process, samplers, times
 from jaxgen.diffusion.conditioning import Noisy
 from jaxgen.errors import UserError
 from jaxgen.keys import example_keys, fold
-from jaxgen.models import diffusion
-from jaxgen.models.cascade import Cascade, shrunk, view
+from jaxgen.models.cascade import Cascade, shrink, stage_state
 
 KEYS = jax.random.split(jax.random.key(0), 2000)
 
@@ -36,33 +36,24 @@ def gaussian(x, t):
   return S**2 * t.alpha / (S**2 * t.alpha**2 + t.sigma**2) * x
 
 
-@pytest.mark.parametrize(
-  "sampler",
-  [
-    samplers.ancestral,
-    samplers.euler,
-    samplers.heun,
-    samplers.dpmpp_2m,
-    samplers.dpmpp_2m_sde,
-    unipc.unipc,
-  ],
-)
+@pytest.mark.parametrize("sampler", [s for s in ALL if s is not samplers.pc])
 def test_a_stopped_chain_has_the_law_of_x_t(sampler):
   path = P(times.karras(P, jnp.arange(400), 400))
   x_T = samplers.initial(path, KEYS, (8,))
 
   @jax.jit
   def run(logsnr):
-    D, held, n, t = conditioning.stopped(gaussian, path, jnp.int32(400), logsnr)
-    return sampler(D, x_T, held, n, KEYS), t
+    t = at(path, conditioning.last_point(path, 400, logsnr))
+    D, longer, n = conditioning.stop_early(gaussian, path, jnp.int32(400), logsnr)
+    return sampler(D, x_T, longer, n, KEYS), t
 
   whole = jax.jit(lambda n: sampler(gaussian, x_T, path, n, KEYS))
   # Two programs: the same but for rounding.
   np.testing.assert_allclose(run(jnp.inf)[0], whole(jnp.int32(400)), atol=1e-5)
   for logsnr in (-3.0, 0.0, 2.0):
     x, t = run(logsnr)
-    at = int(np.sum(path.logsnr <= logsnr)) - 1
-    assert t.logsnr == path.logsnr[at] <= logsnr < path.logsnr[at + 1]
+    last = int(np.sum(path.logsnr <= logsnr)) - 1
+    assert t.logsnr == path.logsnr[last] <= logsnr < path.logsnr[last + 1]
     want = np.sqrt(t.alpha**2 * S**2 + t.sigma**2)
     # 400 steps of first order are 1% off themselves.
     np.testing.assert_allclose(x.std(), want, rtol=0.02)
@@ -72,19 +63,18 @@ def test_a_stopped_chain_has_the_law_of_x_t(sampler):
 def test_stopping_is_where_euler_is_then():
   path = P(times.even(P, jnp.arange(20), 20))
   x = x_T = samplers.initial(path, KEYS[:4], (3,))
-  D, held, n, t = conditioning.stopped(gaussian, path, jnp.int32(20), path.logsnr[7])
-  got = samplers.euler(D, x_T, held, n, KEYS[:4])
-  at = lambda i: jax.tree.map(lambda a: a[i], path)
+  D, longer, n = conditioning.stop_early(gaussian, path, jnp.int32(20), path.logsnr[7])
+  got = samplers.euler(D, x_T, longer, n, KEYS[:4])
+  assert conditioning.last_point(path, 20, path.logsnr[7]) == 7
   for i in range(7):
-    a, b = at(i), at(i + 1)
+    a, b = at(path, i), at(path, i + 1)
     x_0 = gaussian(x, a)
     x = b.alpha * x_0 + b.sigma * (x - a.alpha * x_0) / a.sigma
   np.testing.assert_allclose(got, x, rtol=2e-5, atol=1e-6)
-  assert t.t == path.t[7]
   # Noisier than the path begins: nothing is done.
-  D, held, n, t = conditioning.stopped(gaussian, path, jnp.int32(20), -1e9)
-  assert same(samplers.euler(D, x_T, held, n, KEYS[:4]), x_T)
-  assert t.t == path.t[0]
+  D, longer, n = conditioning.stop_early(gaussian, path, jnp.int32(20), -1e9)
+  assert same(samplers.euler(D, x_T, longer, n, KEYS[:4]), x_T)
+  assert conditioning.last_point(path, 20, -1e9) == 0
 
 
 # Conditioning augmentation.
@@ -128,31 +118,28 @@ def test_training_levels_and_blur():
 UNET = dict(name="nets.unet.UNet", width=8, attend=(), head=8, least=4, labels=3, blocks=1)
 
 
-def stage(mults, low=0, **kw):
+COSINE = dict(
+  process=dict(name="diffusion.process.Cosine"),
+  draw_t=dict(name="diffusion.times.uniform"),
+  path=dict(name="diffusion.times.karras"),
+)
+
+
+def stage(mults, low):
+  """An upsampler from `low` pixels to twice as many."""
   return build(
     dict(
       name="models.diffusion.Diffusion",
       net=dict(UNET, mults=mults),
-      process=dict(name="diffusion.process.Cosine"),
+      **COSINE,
       precond=dict(name="diffusion.precond.v"),
-      draw_t=dict(name="diffusion.times.uniform"),
-      path=dict(name="diffusion.times.karras"),
       sampler=dict(name="diffusion.samplers.dpmpp_2m"),
       steps=4,
       classes=3,
       label_drop=0.0,
       bound=1.0,
-      **(
-        dict(
-          cond=dict(low_res=dict(name="diffusion.degrade.area", size=low)),
-          augment=dict(
-            name="diffusion.conditioning.Noisy", process=dict(name="diffusion.process.Cosine")
-          ),
-        )
-        if low
-        else {}
-      ),
-      **kw,
+      cond=dict(low_res=dict(name="diffusion.degrade.area", size=low)),
+      augment=dict(name="diffusion.conditioning.Noisy", process=COSINE["process"]),
     )
   )
 
@@ -160,22 +147,11 @@ def stage(mults, low=0, **kw):
 @functools.cache
 def chain():
   """A GAN of 4x4, a diffusion model 4 -> 8, another 8 -> 16; its state."""
-  gan = build(
-    dict(
-      name="models.gan.GAN",
-      z_dim=4,
-      classes=3,
-      gen=dict(name="nets.convs.Generator", size=4, channels=1, width=4, classes=3),
-      disc=dict(name="nets.convs.Discriminator", width=4, classes=3),
-      rule=dict(name="adversarial.losses.hinge"),
-    )
-  )
-  model = Cascade(
-    (gan, stage((1, 1), 4), stage((1,), 8)),
-    ((4, 4, 1), (8, 8, 1), (16, 16, 1)),
-    (3, 3, 3),
-    np.dtype("uint8"),
-  )
+  disc = dict(name="nets.convs.Discriminator", width=4, classes=3)
+  gan = build(SPECS["norms"] | dict(gen=DCGAN | dict(size=4), disc=disc))
+  shapes = (4, 4, 1), (8, 8, 1), (16, 16, 1)
+  stages = gan, stage((1, 1), 4), stage((1,), 8)
+  model = Cascade(stages, shapes, (3, 3, 3), np.dtype("uint8"))
   batch = {"x": jnp.zeros((4, 16, 16, 1)), "y": jnp.zeros(4, jnp.int32)}
   params, stats = jax.eval_shape(model.init, batch, jax.random.key(0))
   state = filled(core.State(0, params, stats, {}, {}, None))
@@ -196,18 +172,11 @@ def test_a_chain_is_its_stages_one_by_one():
     now = batch | {"x": jnp.zeros((6, *model.shapes[i]))}
     knobs = {"steps": 3.0} if i else {}
     if i:
-      now |= {"low_res": low}
-      level = 0.3 if i == 1 else 0.0
+      now["level"] = jnp.full(6, 0.3 if i == 1 else 0.0)
       # Non-truncated augmentation belongs to the hand-over.
-      now |= {"level": jnp.full(6, level)}
-      now["low_res"] = one.augment.spoil(
-        fold(fold(fold(keys, i - 1), 3), 0)
-        if model.truncates(i)
-        else fold(fold(fold(keys, i), 2), 0),
-        low,
-        now["level"],
-      )
-    x = jax.jit(one.sample)(view(state, i), now, fold(keys, i), **knobs)
+      key = fold(fold(keys, i - 1), 3) if model.truncates(i) else fold(fold(keys, i), 2)
+      now["low_res"] = one.augment.spoil(fold(key, 0), low, now["level"])
+    x = jax.jit(one.sample)(stage_state(state, i), now, fold(keys, i), **knobs)
     low = core.on_device(core.as_data(x, model.dtype))
   np.testing.assert_allclose(got, x, atol=2e-4)
   assert np.std(got) > 0.01
@@ -224,13 +193,9 @@ def test_knobs_of_stages():
   few = {k: jnp.float32(2 if k.startswith("steps") else v) for k, v in model.knobs.items()}
   x = sample(state, batch, keys, **few)
   programs = sample._cache_size()
-  for change in (
-    {"level_1": 0.5},
-    {"level_2": 0.5},
-    {"steps_1": 3.0},
-    {"level_2": 0.5, "truncate_2": 1.0},
-    {"temperature_0": 0.5},
-  ):
+  truncated = {"level_2": 0.5, "truncate_2": 1.0}
+  changes = {"level_1": 0.5}, {"level_2": 0.5}, {"steps_1": 3.0}, {"temperature_0": 0.5}
+  for change in (*changes, truncated):
     turned = sample(state, batch, keys, **few | {k: jnp.float32(v) for k, v in change.items()})
     assert np.isfinite(turned).all() and not same(turned, x), change
   assert sample._cache_size() == programs
@@ -278,11 +243,11 @@ def test_truncated_gives_what_the_chain_was_then():
   one = core.State(0, {"0.net": state.params["1.net"]}, {"0.net": {}}, {}, {}, None)
   now = batch | {"low_res": low, "level": jnp.zeros(6)}
   two.sample(one, now, keys, steps_0=6, level_1=0.5, truncate_1=1.0)
-  path, n, _ = diffusion.path_points(below, {"steps": 6})
+  path, n = below.path_points({"steps": 6})
   at = max(i for i in range(6) if path.t[i] >= 0.5)
   np.testing.assert_allclose(seen["level"], path.t[at], rtol=1e-3)
   # The same leg by leg: dpmpp_2m over the first points alone, without bytes.
-  D = below.denoiser(view(one, 0), now | {"x": jnp.zeros((6, 8, 8, 1))})
+  D = below.denoiser(stage_state(one, 0), now | {"x": jnp.zeros((6, 8, 8, 1))})
   k = fold(keys, 0)
   x = samplers.initial(path, fold(k, 0), (8, 8, 1))
   old, last = x, path.logsnr[0] / 2
@@ -298,7 +263,7 @@ def test_truncated_gives_what_the_chain_was_then():
 
 def test_noise_of_smaller_stages_is_of_the_same_places():
   noise = jax.random.normal(jax.random.key(0), (500, 16, 16, 1))
-  small = shrunk(noise, 4)
+  small = shrink(noise, 4)
   np.testing.assert_allclose(small.std(), 1, atol=0.02)
   np.testing.assert_allclose(small[:, 1, 2, 0], noise[:, 4:8, 8:12, 0].sum((1, 2)) / 4, atol=1e-6)
 
@@ -340,18 +305,8 @@ def test_load_and_sample_a_chain(trained):
 def test_a_chain_on_four_devices(trained, tmp_path):
   low, up = str(trained / "digits4"), str(trained / "digits8")
   out = tmp_path / "x.npz"
-  status, _, lines = finish(
-    start(
-      "sample",
-      f"--workdir={low},{up}",
-      "--num=6",
-      "--seed=3",
-      "--batch=4",
-      "--knobs=level_1=0.3,truncate_1=1",
-      f"--out={out}",
-      devices=4,
-    )
-  )
+  argv = [f"--workdir={low},{up}", *"--num=6 --seed=3 --batch=4".split(), f"--out={out}"]
+  status, _, lines = finish(start("sample", *argv, "--knobs=level_1=0.3,truncate_1=1", devices=4))
   assert status == 0, lines
   want = jaxgen.load([low, up]).sample(3, 6, level_1=0.3, truncate_1=1)
   got = np.load(out)["arr_0"]
@@ -412,18 +367,12 @@ def expected_batch(n, plus):
 
 def test_what_is_expected_is_added_and_taken_away():
   """With `around`, an exact net knows the rest alone, and D is unchanged."""
-  model, state = expecting(
-    Rest(),
-    process=dict(name="diffusion.process.Cosine"),
-    draw_t=dict(name="diffusion.times.uniform"),
-    path=dict(name="diffusion.times.karras"),
-    around=AROUND,
-  )
+  model, state = expecting(Rest(), **COSINE, around=AROUND)
   batch, keys = expected_batch(3, 0.25)
   assert model.loss(state, batch, keys)[0] < 1e-10
   np.testing.assert_allclose(model.sample(state, batch, keys), batch["x"], atol=1e-5)
   # Without it in the batch, the small image is made of x.
-  made = model.given({"x": batch["x"]})["low_res"]
+  made = model.conditions({"x": batch["x"]})["low_res"]
   np.testing.assert_allclose(made, batch["low_res"] + 0.25, atol=1e-6)
 
 
@@ -436,13 +385,8 @@ def test_what_is_expected_leaves_the_bound_alone():
     objective=dict(name="diffusion.objective.bound", weight=1.0),
   )
   batch, keys = expected_batch(64, 0.2)
-  losses = [
-    jax.jit(model.loss)(state, batch, keys)[0]
-    for model, state in (
-      expecting(Rest(), around=AROUND, **fields),
-      expecting(Rest(plus=1.0), **fields),
-    )
-  ]
+  models = expecting(Rest(), around=AROUND, **fields), expecting(Rest(plus=1.0), **fields)
+  losses = [jax.jit(model.loss)(state, batch, keys)[0] for model, state in models]
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -456,10 +400,10 @@ def test_stages_that_do_not_fit(trained):
 
 def test_a_cascades_config(trained, tmp_path, capsys, monkeypatch):
   path = tmp_path / "mine.py"
+  folders = [str(trained / name) for name in ("digits4", "digits8")]
   path.write_text(
-    "from configs import _base\n\n\ndef get_config(arg=None):\n"
-    f"  return _base.cascade({str(trained / 'digits4')!r}, "
-    f"{str(trained / 'digits8')!r})\n"
+    "from configs import _base\n\n\n"
+    f"def get_config(arg=None):\n  return _base.cascade(*{folders!r})\n"
   )
   from jaxgen.sampling import stages as chains
 
@@ -468,34 +412,25 @@ def test_a_cascades_config(trained, tmp_path, capsys, monkeypatch):
   listed = json.loads((tmp_path / "C" / "cascade.json").read_text())
   assert [list(s) for s in listed["stages"]] == [["workdir"], ["workdir"]]
   x = jaxgen.load(home).sample(0, 2)
-  assert same(x, jaxgen.load([str(trained / "digits4"), str(trained / "digits8")]).sample(0, 2))
+  assert same(x, jaxgen.load(folders).sample(0, 2))
   with pytest.raises(UserError, match="stages 0 to 1"):
     train.train_stages(config.load(str(path)), home, 2)
   other = config.load("configs/cdm.py:digits")
   with pytest.raises(UserError, match="holds a cascade of other stages"):
-    chains.note(other, home)
+    chains.write_stages(other, home)
   (tmp_path / "C" / "cascade.json").write_text("{")
   with pytest.raises(UserError, match="is damaged"):
     jaxgen.load(home)
-  status, _, lines = call(
-    capsys,
-    monkeypatch,
-    "train",
-    "--config=configs/digits_gan.py",
-    f"--workdir={tmp_path}/g",
-    "--stage=1",
-  )
+  argv = "train", "--config=configs/digits_gan.py", f"--workdir={tmp_path}/g", "--stage=1"
+  status, _, lines = call(capsys, monkeypatch, *argv)
   assert status == 2 and len(lines) == 1
   assert "--stage is of a cascade" in lines[0]
 
 
 def test_the_cascades_that_come_along_fit():
   """Full-size stages, by their configs alone."""
-  for name, sizes in (
-    ("cdm.py", (32, 64, 256)),
-    ("cdm.py:128", (32, 64, 128)),
-    ("photos.py", (16, 32, 64)),
-  ):
+  cascades = {"cdm.py": (32, 64, 256), "cdm.py:128": (32, 64, 128), "photos.py": (16, 32, 64)}
+  for name, sizes in cascades.items():
     listed = [config.load(s["config"]) for s in config.load(f"configs/{name}").stages]
     assert [c.data.size for c in listed] == list(sizes)
     for below, c in zip(listed[:-1], listed[1:], strict=True):

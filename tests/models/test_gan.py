@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import os
-import subprocess
 import sys
 
 import flax.linen as nn
@@ -12,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from games import apart, filled, same
+from games import apart, filled, jit, on_four_devices, same
 from scipy import stats as laws
 
 from jaxgen import core, sharding
@@ -27,10 +25,6 @@ from jaxgen.models.gan import GAN, Penalty
 
 SEED = jax.random.key(11)
 B, Z, K, SIDE = 16, 4, 3, 4
-jit = functools.partial(
-  jax.jit,
-  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 
 
 class Gen(nn.Module):
@@ -165,16 +159,11 @@ def test_all_that_is_carried_moves_and_all_that_is_told_is_there():
   assert state.stats["augment"]["seen"] == 0
   moved = abs(float(state.stats["augment"]["p"]) - 0.5)
   assert moved == pytest.approx(2 * B / 200, rel=1e-4)
+  of_disc = "real fake accuracy p diversity sigma_max sigma_min".split()
   assert set(metrics) == {
     *(f"{p}/{k}" for p in ("disc", "r1", "gen", "path") for k in ("loss", "grad_norm")),
-    *(
-      f"disc/{k}" for k in ("real", "fake", "accuracy", "p", "diversity", "sigma_max", "sigma_min")
-    ),
-    "gen/diversity",
-    "gen/penalty",
-    "path/mean",
-    "skips",
-    "skips_in_a_row",
+    *(f"disc/{k}" for k in of_disc),
+    *"gen/diversity gen/penalty path/mean skips skips_in_a_row".split(),
   }
   assert all(np.isfinite(v) for v in metrics.values())
 
@@ -201,31 +190,19 @@ def test_a_run_that_was_saved_goes_on_to_the_bit(tmp_path):
 def record():
   """Two steps on all devices there are."""
   mesh = sharding.make_mesh()
-  state, kept = began(), {}
+  state, leaves = began(), {}
   if mesh.size > 1:
     state = jax.device_put(state, sharding.replicated(mesh))
   for i in (2, 3):
-    batch = data(seed=i)
-    if mesh.size > 1:
-      batch = sharding.shard_batch(batch, mesh)
+    batch = data(seed=i) if mesh.size == 1 else sharding.shard_batch(data(seed=i), mesh)
     state, metrics = stepper()(core.turn(WHOLE, i), state, batch, SEED)
-    kept |= {f"{i}/{k}": np.asarray(v) for k, v in metrics.items()}
-  tree = {"params": state.params, "stats": state.stats}
-  return kept | {
-    jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)
-  }
+    leaves |= {f"{i}/{k}": np.asarray(v) for k, v in metrics.items()}
+  tree = jax.tree_util.tree_leaves_with_path({"params": state.params, "stats": state.stats})
+  return leaves | {jax.tree_util.keystr(k): np.asarray(v) for k, v in tree}
 
 
 def test_four_devices_do_what_one_does(tmp_path):
-  out = tmp_path / "four.npz"
-  flags = os.environ.get("XLA_FLAGS", "")
-  subprocess.run(
-    [sys.executable, __file__, str(out)],
-    check=True,
-    timeout=300,
-    env=os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=4"},
-  )
-  four, one = np.load(out, allow_pickle=False), record()
+  four, one = on_four_devices(__file__, tmp_path), record()
   assert four["devices"] == 4 and set(one) | {"devices"} == set(four)
   for k, v in one.items():
     np.testing.assert_allclose(four[k], v, rtol=2e-4, atol=2e-5, err_msg=k)
@@ -397,18 +374,8 @@ def test_a_probe_tells_who_was_trained_on():
   held = core.on_device(data(seed=1))
   probe = jit(WHOLE.probe)
   m = probe(state, batch, held, keys)
-  assert set(m) == {
-    "real",
-    "held",
-    "fake",
-    "sign_real",
-    "sign_held",
-    "rank",
-    "overfit",
-    "diversity",
-    "class_diversity",
-    "class_diversity_min",
-  }
+  names = "real held fake sign_real sign_held rank overfit diversity"
+  assert set(m) == {*names.split(), "class_diversity", "class_diversity_min"}
   assert all(np.isfinite(v) and v.shape == () for v in m.values())
   even = probe(state, batch, batch, keys)
   assert even["rank"] == 0.5 and even["overfit"] == 0
@@ -424,13 +391,10 @@ def test_a_probe_tells_who_was_trained_on():
 
 
 def test_sigmas_wherever_they_are():
-  stats = {
-    "spectral": {
-      "a": {"sigma": jnp.float32(3), "u": jnp.ones(2)},
-      "b": {"sigma": jnp.float32([1.0, 2.0])},
-    },
-    "batch_stats": {"Conv_0/kernel/sigma": jnp.float32([[5.0]])},
-  }
+  a = {"sigma": jnp.float32(3), "u": jnp.ones(2)}
+  b = {"sigma": jnp.float32([1.0, 2.0])}
+  norm = {"Conv_0/kernel/sigma": jnp.float32([[5.0]])}
+  stats = {"spectral": {"a": a, "b": b}, "batch_stats": norm}
   assert diagnostics.singular_values(stats) == {"sigma_max": 5, "sigma_min": 2}
   assert diagnostics.singular_values({"batch_stats": {"mean": jnp.ones(2)}}) == {}
 

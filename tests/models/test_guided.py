@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import EDM
 
 from jaxgen import core
 from jaxgen.config import build
@@ -56,24 +57,14 @@ class Bayes(nn.Module):
     return w * log_p(x, (c_noise[:, None] + 1) / 1000)[0]
 
 
-NOISE = dict(
-  process=dict(name="diffusion.process.EDM"),
-  precond=dict(name="diffusion.precond.x0"),
-  draw_t=dict(name="diffusion.times.lognormal"),
-)
+X0 = dict(precond=dict(name="diffusion.precond.x0"))
+NOISE = {k: EDM[k] for k in ("process", "draw_t")} | X0
 
 
 def diffusion(sampler="samplers.euler", net=None, **kw):
-  return build(
-    dict(
-      name="models.diffusion.Diffusion",
-      net=net or Truth(),
-      **NOISE,
-      path=dict(name="diffusion.times.karras", lo=0.01, hi=20.0),
-      sampler=dict(name=f"diffusion.{sampler}"),
-      **kw,
-    )
-  )
+  path = dict(name="diffusion.times.karras", lo=0.01, hi=20.0)
+  spec = NOISE | dict(path=path, sampler=dict(name=f"diffusion.{sampler}")) | kw
+  return build(dict(name="models.diffusion.Diffusion", net=net or Truth(), **spec))
 
 
 def guided(sampler="samplers.euler", guide=None, **kw):
@@ -90,12 +81,8 @@ def playing(model):
 
   def draw(y, **knobs):
     batch = {"x": jnp.zeros((len(y), 1)), "y": jnp.asarray(y)}
-    x = sample(
-      state,
-      batch,
-      example_keys(SEED, len(y)),
-      **{k: jnp.float32(v) for k, v in (model.knobs | knobs).items()},
-    )
+    knobs = {k: jnp.float32(v) for k, v in (model.knobs | knobs).items()}
+    x = sample(state, batch, example_keys(SEED, len(y)), **knobs)
     assert sample._cache_size() == 1
     return np.asarray(x)[:, 0]
 
@@ -161,12 +148,8 @@ class Constant(nn.Module):
 def test_autoguidance_is_its_equation():
   bad = diffusion(net=Constant(0.3), bound=1.0)
   y = [0, 0]
-  for bound, auto, expected in (
-    (None, 3.0, 2.1),
-    (1.0, 3.0, 1.0),
-    (None, 0.0, 0.3),
-    (None, 1.0, 0.9),
-  ):
+  cases = (None, 3.0, 2.1), (1.0, 3.0, 1.0), (None, 0.0, 0.3), (None, 1.0, 0.9)
+  for bound, auto, expected in cases:
     model, state, draw = guided(guide=bad, net=Constant(0.9), bound=bound)
     np.testing.assert_allclose(draw(y, steps=4, auto=auto), expected, rtol=1e-5)
   # At the last points alone, or nowhere: sigma is 0.01 at the end.
@@ -177,23 +160,15 @@ def test_autoguidance_is_its_equation():
 
 @pytest.mark.parametrize("sampler", ["samplers.heun", "samplers.ancestral"])
 def test_evaluations_are_counted_and_none_is_wasted(sampler):
-  classes = dict(classes=2)
-  classified, _, push = guided(sampler, **classes)
-  worse, _, draw = guided(
-    sampler, guide=diffusion(sampler, net=Constant(0.1), **classes), net=Constant(0.9), **classes
-  )
-  asked = [
-    (worse, draw, dict(auto=1.0)),
-    (worse, draw, dict(auto=2.0)),
-    (worse, draw, dict(auto=2.0, guidance=1.5)),
-  ]
-  asked += [
-    (classified, push, kw)
-    for kw in (dict(scale=0.0), dict(scale=2.0), dict(scale=2.0, guidance=2.0))
-  ]
+  bad = diffusion(sampler, net=Constant(0.1), classes=2)
+  classified, _, push = guided(sampler, classes=2)
+  worse, _, draw = guided(sampler, guide=bad, net=Constant(0.9), classes=2)
+  autos = dict(auto=1.0), dict(auto=2.0), dict(auto=2.0, guidance=1.5)
+  scales = [dict(scale=0.0), dict(scale=2.0), dict(scale=2.0, guidance=2.0)]
   if "eta" in classified.knobs:
-    asked += [(classified, push, dict(scale=2.0, eta=e)) for e in (0.0, 1.0)]
-  for model, draw, kw in asked:
+    scales += [dict(scale=2.0, eta=e) for e in (0.0, 1.0)]
+  cases = [(worse, draw, kw) for kw in autos] + [(classified, push, kw) for kw in scales]
+  for model, draw, kw in cases:
     CALLS.update(net=0, guide=0)
     draw([0, 1, 0], steps=4, **kw)
     jax.effects_barrier()
@@ -214,19 +189,10 @@ def test_no_guidance_is_the_diffusion_model_itself():
 
 def test_flow_begins_where_x_t_says_nothing():
   """At alpha = 0 Alg. 2's factor is infinite: there is no push."""
-  flow = NOISE | dict(process=dict(name="diffusion.process.Flow"))
-  model = Guided(
-    build(
-      dict(
-        name="models.diffusion.Diffusion",
-        net=Constant(0.5),
-        **flow,
-        path=dict(name="diffusion.times.even"),
-        sampler=dict(name="diffusion.samplers.euler"),
-      )
-    ),
-    build(dict(name="models.classifier.Classifier", net=Bayes(), **flow)),
-  )
+  flow = dict(process=dict(name="diffusion.process.Flow"))
+  guide = build(dict(name="models.classifier.Classifier", net=Bayes(), **NOISE | flow))
+  even = dict(path=dict(name="diffusion.times.even"))
+  model = Guided(diffusion(net=Constant(0.5), **flow, **even), guide)
   _, _, draw = playing(model)
   for scale in (0.0, 1.0):
     assert np.isfinite(draw([0, 1], steps=5, scale=scale)).all()
@@ -234,13 +200,8 @@ def test_flow_begins_where_x_t_says_nothing():
 
 def test_strangers_cannot_guide():
   clean = Classifier(Bayes())
-  other = build(
-    dict(
-      name="models.classifier.Classifier",
-      net=Bayes(),
-      **(NOISE | dict(process=dict(name="diffusion.process.Linear"))),
-    )
-  )
+  linear = NOISE | dict(process=dict(name="diffusion.process.Linear"))
+  other = build(dict(name="models.classifier.Classifier", net=Bayes(), **linear))
   with pytest.raises(UserError, match="trained on clean x"):
     Guided(diffusion(), clean)
   with pytest.raises(UserError, match=r"process Linear\(steps=1000\), but"):

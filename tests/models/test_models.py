@@ -1,16 +1,16 @@
 """One contract for every config, and what each family promises on top."""
 
+import collections
 import functools
 import math
 import pathlib
-import types
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from games import filled, same
+from games import EDM, SPECS, filled, jit, same
 
 from jaxgen import config, core
 from jaxgen.config import build
@@ -21,45 +21,31 @@ from jaxgen.models.gan import GAN
 from jaxgen.models.vae import VAE
 
 # Their `debug` is the same model as that of another config, to a size.
-ALIKE = {
-  "adm_imagenet128",
-  "adm_imagenet256",
-  "adm_imagenet512",
-  "adm_lsun",
-  "adm_upsample512",
-  "ddpm_256",
-}
-CONFIGS = sorted(
-  {p.stem for p in (pathlib.Path(__file__).parents[2] / "configs").glob("[!_]*.py")} - ALIKE
-)
+ALIKE = "adm_imagenet128 adm_imagenet256 adm_imagenet512 adm_lsun adm_upsample512 ddpm_256".split()
+HOME = pathlib.Path(__file__).parents[2] / "configs"
+CONFIGS = sorted({p.stem for p in HOME.glob("[!_]*.py")} - {*ALIKE})
 SEED = jax.random.key(7)
 B = 8
-# Games here are compiled more often than they are played.
-jit = functools.partial(
-  jax.jit,
-  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 
 
 def fake_batch(c, n=B):
   """What the config's data looks like, without the data."""
-  rng = np.random.default_rng(0)
-  if c.data.source.startswith("points"):
+  rng, source = np.random.default_rng(0), c.data.source.partition(":")[0]
+  if source.startswith("points"):
     return {"x": rng.normal(size=(n, 2)).astype(np.float32)}
-  if c.data.source.startswith("folder"):
-    return {"x": rng.integers(0, 256, (n, c.data.size, c.data.size, 3), np.uint8)}
-  if c.data.source == "stacked_digits":
-    return {
-      "x": rng.integers(0, 256, (n, 8, 8, 3), np.uint8),
-      "y": rng.integers(0, 1000, n, np.int32),
-    }
-  if c.data.source == "photos":
-    return {
-      "x": rng.integers(0, 256, (n, c.data.size, c.data.size, 3), np.uint8),
-      "y": rng.integers(0, 7, n, np.int32),
-    }
-  assert c.data.source == "digits", "say what its batches look like"
-  return {"x": rng.integers(0, 256, (n, 8, 8, 1), np.uint8), "y": rng.integers(0, 10, n, np.int32)}
+  size, channels, classes = {
+    "folder": (c.data.size, 3, 0),
+    "stacked_digits": (8, 3, 1000),
+    "photos": (c.data.size, 3, 7),
+    "digits": (8, 1, 10),
+  }[source]
+  x = rng.integers(0, 256, (n, size, size, channels), np.uint8)
+  return {"x": x, "y": rng.integers(0, classes, n, np.int32)} if classes else {"x": x}
+
+
+Played = collections.namedtuple(
+  "Played", "config model batch first state seen sample given keys moved"
+)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -77,28 +63,16 @@ def played(request):
   for i in range(2 * math.lcm(*(p.every for p in model.players))):
     state, metrics = step(core.turn(model, i), state, batch, SEED)
     seen.append(metrics)
-  sample = jit(model.sample) if hasattr(model, "sample") else None
+  sample = None if isinstance(model, Classifier) else jit(model.sample)
   given = core.on_device(batch) | {"x": jnp.zeros(batch["x"].shape)}
-  keys = example_keys(SEED, B)
-  return types.SimpleNamespace(
-    config=c,
-    model=model,
-    batch=batch,
-    first=first,
-    state=state,
-    seen=seen,
-    sample=sample,
-    given=given,
-    keys=keys,
-    moved=moved,
-  )
+  return Played(c, model, batch, first, state, seen, sample, given, example_keys(SEED, B), moved)
 
 
 @pytest.fixture(scope="module")
 def sampled(played):
   """The same, of those that sample."""
   if isinstance(played.model, Classifier):
-    assert played.sample is None
+    assert not core.trait(played.model, "sample")
     pytest.skip("a classifier judges")
   return played
 
@@ -221,28 +195,17 @@ def expected_F(name, x, eps, alpha, sigma):
     c_skip = data**2 / (sigma**2 + data**2)
     c_out = sigma * data / np.sqrt(sigma**2 + data**2)
     return (x - c_skip * x_t) / c_out, x_t / np.sqrt(sigma**2 + data**2)
-  F = {"eps": eps, "vp": eps, "x0": x, "ve": -eps, "flow": eps - x, "v": alpha * eps - sigma * x}[
-    name
-  ]
-  return F, x_t
+  F = {"eps": eps, "vp": eps, "x0": x, "ve": -eps, "flow": eps - x}
+  return F.get(name, alpha * eps - sigma * x), x_t
 
 
-PAIRS = [
-  (process, precond)
-  for process, names in {
-    "DDPM": ("eps", "x0", "v", "vp"),
-    "Linear": ("eps", "x0"),
-    "Cosine": ("eps", "x0", "v"),
-    "VP": ("vp", "x0", "v", "eps"),
-    "VE": ("ve", "edm", "x0"),
-    "EDM": ("edm", "ve", "x0"),
-    "Flow": ("flow", "x0"),
-  }.items()
-  for precond in names
-]
+PAIRS = """
+  DDPM eps, DDPM x0, DDPM v, DDPM vp, Linear eps, Linear x0, Cosine eps, Cosine x0, Cosine v,
+  VP vp, VP x0, VP v, VP eps, VE ve, VE edm, VE x0, EDM edm, EDM ve, EDM x0, Flow flow, Flow x0
+"""
 
 
-@pytest.mark.parametrize("process, precond", PAIRS)
+@pytest.mark.parametrize("process, precond", [pair.split() for pair in PAIRS.split(",")])
 def test_who_knows_the_truth_has_no_loss(process, precond):
   t = jnp.linspace(0.25, 0.75, B).reshape(B, 1)
   model = Diffusion(
@@ -294,11 +257,11 @@ def labelled(sampler, **kw):
       name="models.diffusion.Diffusion",
       net=Counting(),
       classes=3,
-      process=dict(name="diffusion.process.EDM"),
-      precond=dict(name="diffusion.precond.x0"),
-      draw_t=dict(name="diffusion.times.lognormal"),
-      path=dict(name="diffusion.times.karras"),
-      sampler=dict(name=f"diffusion.samplers.{sampler}"),
+      **EDM
+      | dict(
+        precond=dict(name="diffusion.precond.x0"),
+        sampler=dict(name=f"diffusion.samplers.{sampler}"),
+      ),
       **kw,
     )
   )
@@ -312,14 +275,8 @@ def test_nfe_counts_evaluations(sampler):
   batch = {"x": jnp.zeros((2, 2)), "y": jnp.array([0, 1])}
   keys = example_keys(SEED, 2)
   sample = jax.jit(model.sample)
-  for kw in (
-    dict(steps=1),
-    dict(steps=4),
-    dict(steps=4, guidance=2.0),
-    dict(steps=3.0, guidance=0.0),
-    dict(steps=0),
-    dict(),
-  ):
+  twice = [dict(steps=4, guidance=2.0), dict(steps=3.0, guidance=0.0)]
+  for kw in ({}, dict(steps=0), dict(steps=1), dict(steps=4), *twice):
     CALLS.clear()
     jax.block_until_ready(sample(state, batch, keys, **{k: jnp.float32(v) for k, v in kw.items()}))
     jax.effects_barrier()
@@ -358,11 +315,11 @@ def test_labels_are_dropped_at_the_rate_asked_for():
   model, _ = labelled("euler", label_drop=0.3)
   n = 4096
   keys = example_keys(SEED, n)
-  y = model.forget({"y": jnp.arange(n) % 3}, keys)["y"]
+  y = model.drop_labels({"y": jnp.arange(n) % 3}, keys)["y"]
   lost = np.asarray(y == 3)
   assert abs(lost.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / n)
   np.testing.assert_array_equal(y[~lost], (np.arange(n) % 3)[~lost])
-  part = model.forget({"y": jnp.arange(8) % 3}, keys[:8])["y"]
+  part = model.drop_labels({"y": jnp.arange(8) % 3}, keys[:8])["y"]
   np.testing.assert_array_equal(part, y[:8])
 
 
@@ -439,19 +396,9 @@ def test_vae_samples_have_the_priors_moments():
 
 
 def test_gan_losses_are_the_rules_of_its_logits():
-  spec = dict(width=8, depth=1)
-  model = build(
-    dict(
-      name="models.gan.GAN",
-      z_dim=2,
-      gen=dict(name="nets.mlp.Generator", **spec),
-      disc=dict(name="nets.mlp.Discriminator", **spec),
-      rule=dict(name="adversarial.losses.hinge"),
-      penalties=[
-        dict(name="models.gan.Penalty", fn=dict(name="adversarial.penalties.r1", gamma=2.0))
-      ],
-    )
-  )
+  r1 = dict(name="adversarial.penalties.r1", gamma=2.0)
+  rule = dict(name="adversarial.losses.hinge")
+  model = build(SPECS["gan"] | dict(rule=rule, penalties=[dict(name="models.gan.Penalty", fn=r1)]))
   assert isinstance(model, GAN)
   batch, keys = {"x": jnp.ones((4, 2))}, example_keys(SEED, 4)
   params, stats = jax.eval_shape(model.init, batch, SEED)

@@ -233,7 +233,7 @@ def test_parameter_counts(name):
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
   for net, args in (("gen", (jnp.zeros((2, model.z_dim)),)), ("disc", (batch["x"],))):
     out = jax.eval_shape(
-      functools.partial(getattr(model, net).apply, **model.given(batch)),
+      functools.partial(getattr(model, net).apply, **model.conditions(batch)),
       {"params": params[net], **stats[net]},
       *args,
     )
