@@ -31,12 +31,6 @@ def gradient_penalty(D: Disc, real: Array, fake: Array, key: Array, weight: floa
   return weight * jnp.mean((norm - 1) ** 2)
 
 
-def one_sided(D: Disc, real: Array, fake: Array, key: Array, weight: float = 10.0) -> Array:
-  """The same for slopes above 1 alone (Gulrajani et al. 2017, Sec. 4)."""
-  norm = root(squared_slope(D, between(real, fake, key)))
-  return weight * jnp.mean(jax.nn.relu(norm - 1) ** 2)
-
-
 def orthogonal(params: Any, weight: float = 1e-4) -> Array:
   """Filters of a layer at right angles (Brock et al. 2019, Eq. 3).
 
