@@ -17,15 +17,15 @@ def mean_distance(x: Array) -> Array:
 
 def singular_values(stats: dict[str, Any]) -> Metrics:
   """Largest singular values that spectral norms carry: their max and min."""
-  found = [
+  values = [
     jnp.max(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(stats)
     if str(path[-1].key).rpartition("/")[2] == "sigma"
   ]
-  if not found:
+  if not values:
     return {}
-  found = jnp.stack(found)
-  return {"sigma_max": jnp.max(found), "sigma_min": jnp.min(found)}
+  values = jnp.stack(values)
+  return {"sigma_max": jnp.max(values), "sigma_min": jnp.min(values)}
 
 
 def overfitting(train: Array, held: Array, fake: Array) -> Metrics:

@@ -14,9 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.layers import CondNorm, GroupNorm, LabelEmbed, Projection, upsample
+from jaxgen.nets.layers import CondNorm, GroupNorm, LabelEmbed, Projection, halve, upsample
 from jaxgen.nets.spectral import spectral
-from jaxgen.nets.unet import halve
 
 Array = jax.Array
 Wrap = Callable[[nn.Module], nn.Module]

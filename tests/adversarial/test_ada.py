@@ -6,16 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import quick_jit as jit
 from scipy import ndimage
 
 from jaxgen.adversarial import color, diffaugment, warp
 from jaxgen.adversarial.ada import ADA, ALL, pipeline
 from jaxgen.adversarial.diffaugment import DiffAugment
 
-jit = functools.partial(
-  jax.jit,
-  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 N = 200
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (8, 8, 3)).astype(np.float32)

@@ -1,21 +1,17 @@
 """Rules and penalties against closed forms."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import quick_jit as jit
 
 from jaxgen.adversarial import losses, penalties
 from jaxgen.adversarial.path import PathLength
 
 REAL, FAKE = np.array([-2.0, 0.0, 0.5, 3.0]), np.array([-1.5, 1.0, 0.0, 0.25])
 KEYS = jax.random.split(jax.random.key(0), 64)
-jit = functools.partial(
-  jax.jit,
-  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 
 
 def log_sigmoid(x):

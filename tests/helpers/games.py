@@ -11,6 +11,11 @@ from jaxgen import core
 from jaxgen.config import build
 
 BATCH = 8
+# For what is compiled more often than it runs.
+quick_jit = functools.partial(
+  jax.jit,
+  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+)
 UNET = dict(
   name="nets.unet.UNet", width=8, mults=(1,), blocks=1, attend=(), head=8, dropout=0.3, labels=4
 )

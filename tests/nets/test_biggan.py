@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import quick_jit as jit
+from golden import GOLDEN, draws, near, scaled
 
 from jaxgen import config, core, keys
 from jaxgen.config import build
@@ -17,25 +19,22 @@ from jaxgen.interop.tensors import lazy
 from jaxgen.nets import layers
 
 ROOT = pathlib.Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden"
 CASES = ["biggan_64", "biggan_deep_64", "biggan_32", "biggan_32_flat", "biggan_deep_32"]
 TRAINED = ["biggan_32", "biggan_deep_32"]
-HASTE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 KEY = jax.random.key(0)
 
 
 def weights(seed, state_dict):
   """Of the reference's networks: see tests/golden/README.md."""
-  made = {}
-  for i, (name, shape, *_) in enumerate(state_dict):
-    z = np.random.Generator(np.random.PCG64([seed, i])).standard_normal(shape).astype(np.float32)
+  tensors = {}
+  for name, z, _ in draws(seed, state_dict):
     if name.endswith(("stored_var", "running_vars")):
-      made[name] = np.exp(np.float32(0.2) * z)
-    elif len(shape) > 1:
-      made[name] = z / np.float32(np.sqrt(np.prod(shape[1:])))
+      tensors[name] = np.exp(np.float32(0.2) * z)
+    elif z.ndim > 1:
+      tensors[name] = scaled(z)
     else:
-      made[name] = np.asarray(np.float32(0.1) * z + name.endswith(".weight"), np.float32)
-  return made
+      tensors[name] = np.asarray(np.float32(0.1) * z + name.endswith(".weight"), np.float32)
+  return tensors
 
 
 def nets(manifest):
@@ -83,13 +82,7 @@ def filled(case, group):
 
 
 def run(f, *args):
-  return jax.jit(f).lower(*args).compile(HASTE)(*args)
-
-
-def near(ours, theirs, tolerance=1e-5):
-  """Within a share of the largest value."""
-  theirs = np.asarray(theirs)
-  assert np.abs(np.asarray(ours) - theirs).max() < (tolerance * np.abs(theirs).max())
+  return jit(f)(*args)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -140,7 +133,7 @@ def test_labels_may_be_weights():
   table = tree["params"]["label"]["embedding"]
   mean = jnp.asarray(table).at[0].set((table[0] + table[1]) / 2)
   other = tree | {"params": tree["params"] | {"label": {"embedding": mean}}}
-  soft = jax.jit(net.apply, compiler_options=HASTE)
+  soft = jit(net.apply)
   near(
     soft(tree, z, jax.nn.one_hot(y, 7)),
     np.load(GOLDEN / "biggan_32.npz")["generated"].transpose(0, 2, 3, 1),

@@ -2,24 +2,20 @@
 
 import functools
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import quick_jit as jit
+from golden import GOLDEN, draws, near, scaled
 
 from jaxgen import config
 from jaxgen.config import build
 from jaxgen.nets import dcgan_paper, r3gan, resgan, spectral
 from jaxgen.nets.layers import Discrimination
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 KEY = jax.random.key(0)
-jit = functools.partial(
-  jax.jit,
-  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 
 
 def pair(name):
@@ -49,16 +45,13 @@ NAMES = ["sngan_32", "wgan_gp_64", "sngan_128_class", "dcgan_64", "r3gan_16_clas
 def regenerate(manifest, net):
   """The reference's weights: see tests/golden/README.md."""
   seed, out = manifest["seed"][net], {}
-  for index, (name, shape, *kept) in enumerate(manifest["state_dict"][net]):
-    z = (
-      np.random.Generator(np.random.PCG64([seed, index])).standard_normal(shape).astype(np.float32)
-    )
-    if kept:
+  for name, z, buffer in draws(seed, manifest["state_dict"][net]):
+    if buffer:
       continue
     if name.endswith("running_var"):
       out[name] = np.exp(np.float32(0.2) * z)
-    elif len(shape) >= 2:
-      out[name] = z / np.float32(np.sqrt(np.prod(shape[1:])))
+    elif z.ndim >= 2:
+      out[name] = scaled(z)
     else:
       out[name] = np.float32(0.1) * z + name.endswith(".weight")
   return out
@@ -157,13 +150,6 @@ def first(name, x):
   side = {"sngan_32": 4, "wgan_gp_64": 2, "sngan_128_class": 1}[name]
   x = x.reshape(-1, side * side, *x.shape[1:])
   return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
-
-
-def near(ours, theirs, tolerance=1e-5):
-  """Within a share of the largest value."""
-  theirs = np.asarray(theirs)
-  assert ours.shape == theirs.shape
-  assert np.abs(np.asarray(ours) - theirs).max() < (tolerance * np.abs(theirs).max())
 
 
 def published(name, net):

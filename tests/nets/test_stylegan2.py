@@ -2,12 +2,13 @@
 
 import functools
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import quick_jit as jit
+from golden import GOLDEN, draws, near, scaled
 
 from jaxgen import config, core
 from jaxgen.adversarial import path, penalties
@@ -16,13 +17,8 @@ from jaxgen.interop import names, stylegan2_names
 from jaxgen.keys import example_keys
 from jaxgen.nets import fir
 from jaxgen.nets.equalised import Dense, Mapping
-from jaxgen.nets.stylegan2 import Discriminator, Generator, Layer, minibatch_stddev, modulated
+from jaxgen.nets.stylegan2 import Discriminator, Generator, Layer, minibatch_stddev, modulated_conv
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-jit = functools.partial(
-  jax.jit,
-  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 SMALL = dict(base=1024, most=64, classes=10, clamp=256.0)
 TINY = dict(clamp=1.5, base=256, most=24)
 # Golden file -> our generator, our discriminator, how its truncated styles were
@@ -49,23 +45,23 @@ NETS = {
 }
 
 
-def regenerated(entries, seed, given):
-  """Weights by their rule: see golden/README.md; `given`: of the given case."""
-  made = {}
-  for i, (name, shape, *kept) in enumerate(entries):
-    z = np.random.Generator(np.random.PCG64([seed, i])).standard_normal(shape).astype(np.float32)
+def weights(entries, seed, given):
+  """By the rule of golden/README.md; `given`: of the given case."""
+  tensors = {}
+  for name, z, buffer in draws(seed, entries):
     last = name.rpartition(".")[2]
-    if len(shape) < 2:
+    mapping = np.float32(100 if name.startswith("mapping.fc") else 1)
+    if buffer:
+      continue
+    if z.ndim < 2:
       z = np.float32(0.1) * z + np.float32(name.endswith("affine.bias"))
       z += np.float32(given and last == "noise_strength") / 2
-      made[name] = z * np.float32(100 if given and name.startswith("mapping.fc") else 1)
+      tensors[name] = z * mapping if given else z
     elif given and last in ("const", "noise_const"):
-      made[name] = z / np.float32(np.sqrt(np.prod(shape[1:])))
+      tensors[name] = scaled(z)
     else:
-      made[name] = z * np.float32(100 if name.startswith("mapping.fc") else 1)
-    if kept:
-      del made[name]
-  return made
+      tensors[name] = z * mapping
+  return tensors
 
 
 def filled(net, group, *args):
@@ -84,19 +80,12 @@ def published(case):
   said = json.loads(str(golden["manifest"]))
   gen, disc = Generator(**gen), Discriminator(**disc)
   y = golden.get("c")
-  rule = functools.partial(regenerated, given=case == "stylegan2_32_class")
+  rule = functools.partial(weights, given=case == "stylegan2_32_class")
   of_gen = filled(gen, "gen", golden["z"], y)(rule(said["state_dict"], said["seed"]))
   of_disc = filled(disc, "disc", golden["x"], y)(
     rule(said["discriminator_state_dict"], said["discriminator_seed"])
   )
   return gen, disc, of_gen, of_disc, golden, y
-
-
-def near(ours, theirs, tolerance=1e-5):
-  """Within a share of the largest value."""
-  theirs = np.asarray(theirs)
-  assert np.shape(ours) == theirs.shape
-  assert np.abs(np.asarray(ours) - theirs).max() < (tolerance * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("case", NETS)
@@ -301,7 +290,7 @@ def test_modulation_is_another_kernel_for_each_example(up, demodulate):
   x = rng.normal(size=(3, 4, 4, 5)).astype(np.float32)
   kernel = rng.normal(size=(3, 3, 5, 6)).astype(np.float32)
   style = rng.normal(size=(3, 5)).astype(np.float32) * 3
-  got = modulated(x, kernel, style, up, demodulate=demodulate)
+  got = modulated_conv(x, kernel, style, up, demodulate=demodulate)
   for i in range(3):
     own = kernel * style[i][:, None]  # Karras et al. 2020, Eqs. 1 and 3
     if demodulate:
@@ -314,9 +303,9 @@ def test_half_precision_does_not_overflow():
   x = rng.normal(size=(2, 4, 4, 64)).astype(np.float32)
   kernel = rng.normal(size=(3, 3, 64, 8)).astype(np.float32) * 30
   style = rng.normal(size=(2, 64)).astype(np.float32) * 1e4
-  want = modulated(jnp.asarray(x), kernel, style)
+  want = modulated_conv(jnp.asarray(x), kernel, style)
   for dtype, tolerance in ((jnp.float16, 3e-3), (jnp.bfloat16, 2e-2)):
-    got = modulated(jnp.asarray(x, dtype), kernel, style)
+    got = modulated_conv(jnp.asarray(x, dtype), kernel, style)
     assert got.dtype == dtype
     near(got.astype(jnp.float32), want, tolerance)
 
