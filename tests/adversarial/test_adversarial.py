@@ -1,6 +1,5 @@
 """Rules and penalties against closed forms."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -84,12 +84,12 @@ def picture() -> str:
     shown = [r for r in floor if r in below]
     lines.append(f'  subgraph f{i} [" "]\n    ' + "; ".join(shown) + "\n  end")
 
-  def reach(r, seen):
+  def reach(r, reached):
     for s in below[r]:
-      if s not in seen:
-        seen.add(s)
-        reach(s, seen)
-    return seen
+      if s not in reached:
+        reached.add(s)
+        reach(s, reached)
+    return reached
 
   for r in sorted(below, key=lambda r: (-floor_of(r), r)):
     indirect = set().union(*(reach(s, set()) for s in below[r])) if below[r] else set()

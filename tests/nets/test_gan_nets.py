@@ -98,17 +98,17 @@ def take(name, net, manifest, tree):
   modules = {path.partition("/")[2].rpartition("/")[0] for path in flat}
   modules |= {m.rpartition("/")[0] for m in modules if "/norm" in m}
   ahead = iter([p for p in places(name, net) if p in modules or not p])
-  made, before = {}, None
+  tensors, before = {}, None
   for key, x in regenerate(manifest, net).items():
     module, _, leaf = key.rpartition(".")
     if module != before:
       before, place = module, next(ahead)
-    made |= {p.replace("//", "/"): x for p, x in layout(name, net, place, leaf, x)}
+    tensors |= {p.replace("//", "/"): x for p, x in layout(name, net, place, leaf, x)}
   assert next(ahead, None) is None
-  made |= {p: np.float32(1) for p in flat if p.endswith("sigma")}
-  assert set(made) == set(flat)
+  tensors |= {p: np.float32(1) for p in flat if p.endswith("sigma")}
+  assert set(tensors) == set(flat)
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: jnp.asarray(made["/".join(k.key for k in path)].reshape(leaf.shape)), tree
+    lambda path, leaf: jnp.asarray(tensors["/".join(k.key for k in path)].reshape(leaf.shape)), tree
   )
 
 

@@ -77,13 +77,13 @@ def published(case):
   gen, disc, *_ = NETS[case]
   golden = dict(np.load(GOLDEN / f"{case}.npz"))
   golden["x"] = golden["x"].transpose(0, 2, 3, 1)
-  said = json.loads(str(golden["manifest"]))
+  manifest = json.loads(str(golden["manifest"]))
   gen, disc = Generator(**gen), Discriminator(**disc)
   y = golden.get("c")
   rule = functools.partial(weights, given=case == "stylegan2_32_class")
-  of_gen = filled(gen, "gen", golden["z"], y)(rule(said["state_dict"], said["seed"]))
+  of_gen = filled(gen, "gen", golden["z"], y)(rule(manifest["state_dict"], manifest["seed"]))
   of_disc = filled(disc, "disc", golden["x"], y)(
-    rule(said["discriminator_state_dict"], said["discriminator_seed"])
+    rule(manifest["discriminator_state_dict"], manifest["discriminator_seed"])
   )
   return gen, disc, of_gen, of_disc, golden, y
 
