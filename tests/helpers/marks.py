@@ -17,7 +17,7 @@ FILES = {
     evaluation/test_eval_golden evaluation/test_perceptual interop/test_names
     metrics/test_distances metrics/test_inception_score metrics/test_kid
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
-    nets/test_biggan nets/test_dinov2 nets/test_gan_nets nets/test_inception
+    nets/test_biggan nets/test_dinov2 nets/test_gan_nets nets/test_gan_sizes nets/test_inception
     nets/test_nets nets/test_stylegan2
   """,
   "contract": """

@@ -10,11 +10,8 @@ import pytest
 from games import quick_jit as jit
 from golden import GOLDEN, draws, near, scaled
 
-from jaxgen import config, core
 from jaxgen.adversarial import path, penalties
-from jaxgen.config import build
 from jaxgen.interop import names, stylegan2_names
-from jaxgen.keys import example_keys
 from jaxgen.nets import fir
 from jaxgen.nets.equalised import Dense, Mapping
 from jaxgen.nets.stylegan2 import Discriminator, Generator, Layer, minibatch_stddev, modulated_conv
@@ -169,37 +166,6 @@ def test_the_mean_style_moves_as_the_references_does(case):
   near(moved["average"]["w_avg"], golden["w_avg_after"])
   fresh = jit(functools.partial(gen.init, method="map"))(jax.random.key(0), golden["z"], y)
   assert not fresh["average"]["w_avg"].any()
-
-
-COUNTS = {
-  "256": (24_767_458, 24_001_089),
-  "1024": (30_370_060, 29_012_513),
-  "cifar": (20_215_315, 23_089_664),
-}
-
-
-@pytest.mark.parametrize("arg", COUNTS)
-def test_parameter_counts(arg):
-  """Of the reference code's networks, counted there."""
-  c = config.load(f"configs/stylegan2.py:{arg}")
-  model, size = build(c.model), c.data.size or 32
-  batch = {"x": jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)}
-  if c.data.classes:
-    batch["y"] = jax.ShapeDtypeStruct((2,), jnp.int32)
-  params, stats = jax.eval_shape(lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
-  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  assert (count(params["gen"]), count(params["disc"])) == COUNTS[arg]
-  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
-  # Layers that double, and those after: two for each height, but one at 4.
-  noise = jax.tree.leaves(stats["gen"]["noise"])
-  assert len(noise) == model.gen.num_ws - 1
-  state = core.State(0, params, stats, {}, {}, None)
-  x = jax.eval_shape(
-    lambda s, b: model.sample(s, core.on_device(b), example_keys(jax.random.key(0), 2)),
-    state,
-    batch,
-  )
-  assert x.shape == batch["x"].shape and x.dtype == jnp.float32
 
 
 # Filters and convolutions.
