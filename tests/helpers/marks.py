@@ -17,7 +17,7 @@ FILES = {
     evaluation/test_eval_golden evaluation/test_perceptual interop/test_names
     metrics/test_distances metrics/test_inception_score metrics/test_kid
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
-    nets/test_biggan nets/test_dinov2 nets/test_gan_nets nets/test_gan_sizes nets/test_inception
+    nets/test_biggan nets/test_dinov2 nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2
   """,
   "contract": """
@@ -33,7 +33,7 @@ FILES = {
     interop/test_tensor_files models/test_cascade models/test_classifier
     models/test_gan models/test_guided models/test_models monitor/test_goodput
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
-    plan/test_hlo plan/test_plan sampling/test_latents sampling/test_upscale
+    nets/test_gan_sizes plan/test_hlo plan/test_plan sampling/test_latents sampling/test_upscale
     study/test_study style/test_layers style/test_style
   """,
   "refusal": """
