@@ -2,31 +2,39 @@
 
 from configs import _base
 
+IMAGENET = "tfds:imagenet2012"
+
 
 def diffusion(
-  source, size, *, batch, steps, lr, process, net, classes=0, low_res=0, warmup=0, clip=None
+  source,
+  size,
+  *,
+  steps,
+  net,
+  batch=256,
+  lr=1e-4,
+  process="Linear",
+  classes=0,
+  low_res=0,
+  warmup=0,
+  clip=None,
 ):
-  """A model of discrete time that predicts eps; `net` says the network."""
+  """A model of discrete time that predicts eps; `net`: arguments of the network."""
   c = _base.base(source, steps=steps, batch=batch, size=size, classes=classes)
   c.data.flip = True
   learned = net.get("learned", False)
+  objective = dict(name="diffusion.objective.hybrid", weight=1.0)
+  if not learned:
+    objective = dict(name="diffusion.objective.simple")
   c.model = dict(
     name="models.diffusion.Diffusion",
     net=dict(name="nets.unet.UNet", remat=(), **net),
     process=dict(name=f"diffusion.process.{process}"),
     precond=dict(name="diffusion.precond.eps", steps=1000),
     draw_t=dict(name="diffusion.times.grid", steps=1000),
-    objective=(
-      dict(name="diffusion.objective.hybrid", weight=1.0)
-      if learned
-      else dict(name="diffusion.objective.simple")
-    ),
+    objective=objective,
     path=dict(name="diffusion.times.spaced"),
-    sampler=(
-      dict(name="diffusion.samplers.ancestral")
-      if learned
-      else dict(name="diffusion.samplers.ancestral", frac=1.0)
-    ),
+    sampler=dict(name="diffusion.samplers.ancestral", **({} if learned else dict(frac=1.0))),
     steps=250 if learned else 1000,
     classes=classes,
     label_drop=0.0,
@@ -43,19 +51,8 @@ def diffusion(
 
 def adm(*, width, mults, attend=(32, 16, 8), classes=1000, blocks=2, **net):
   """ADM's network: adaptive norms, residual resampling, learned variance."""
-  return (
-    dict(
-      width=width,
-      mults=mults,
-      blocks=blocks,
-      attend=attend,
-      labels=classes,
-      updown=True,
-      learned=True,
-      dtype="bfloat16",
-    )
-    | net
-  )
+  net = dict(updown=True, learned=True, dtype="bfloat16") | net
+  return dict(width=width, mults=mults, blocks=blocks, attend=attend, labels=classes, **net)
 
 
 def ddpm(*, mults, dropout=0.0):
@@ -80,7 +77,7 @@ def ddpm(*, mults, dropout=0.0):
 
 def classifier(size, *, batch, steps, lr, weight_decay, mults, process, blocks=2):
   """The noisy classifier of ImageNet at `size`, with its random crops."""
-  c = _base.base("tfds:imagenet2012", steps=steps, batch=batch, size=size, classes=1000)
+  c = _base.base(IMAGENET, steps=steps, batch=batch, size=size, classes=1000)
   c.data.update(flip=True, crop=0.8)
   c.model = dict(
     name="models.classifier.Classifier",

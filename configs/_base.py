@@ -67,6 +67,16 @@ def cascade(*stages: str) -> ConfigDict:
   )
 
 
+def edm(sigma_data: float, mean: float, std: float, **path) -> dict:
+  """Karras et al. 2022: training noise ln sigma ~ N(mean, std^2), and the path."""
+  return dict(
+    process=dict(name="diffusion.process.EDM"),
+    precond=dict(name="diffusion.precond.edm", sigma_data=sigma_data),
+    draw_t=dict(name="diffusion.times.lognormal", mean=mean, std=std),
+    path=dict(name="diffusion.times.karras", **path),
+  )
+
+
 def debug(c: ConfigDict) -> ConfigDict:
   """The same experiment for a few steps, to see it run."""
   c.steps, c.batch = 20, 16

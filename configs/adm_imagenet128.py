@@ -16,13 +16,10 @@ ARGS = ("debug",)
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""
   c = _adm.diffusion(
-    "tfds:imagenet2012",
+    _adm.IMAGENET,
     128,
     classes=1000,
-    batch=256,
     steps=4_360_000,
-    lr=1e-4,
-    process="Linear",
     net=_adm.adm(width=256, mults=(1, 1, 2, 3, 4), heads=4),
   )
   return _adm.debug(c) if arg == "debug" else c

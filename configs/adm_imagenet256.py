@@ -18,13 +18,10 @@ def get_config(arg=None):
   """`uncond`: without labels. `debug`: a small net for a few steps, digits."""
   classes = 0 if arg == "uncond" else 1000
   c = _adm.diffusion(
-    "tfds:imagenet2012",
+    _adm.IMAGENET,
     256,
     classes=classes,
-    batch=256,
     steps=1_980_000,
-    lr=1e-4,
-    process="Linear",
     net=_adm.adm(width=256, mults=(1, 1, 2, 2, 4, 4), classes=classes),
   )
   return _adm.debug(c) if arg == "debug" else c

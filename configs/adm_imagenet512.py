@@ -16,13 +16,10 @@ ARGS = ("debug",)
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""
   c = _adm.diffusion(
-    "tfds:imagenet2012",
+    _adm.IMAGENET,
     512,
     classes=1000,
-    batch=256,
     steps=1_940_000,
-    lr=1e-4,
-    process="Linear",
     net=_adm.adm(width=256, mults=(0.5, 1, 1, 2, 2, 4, 4)),
   )
   return _adm.debug(c) if arg == "debug" else c

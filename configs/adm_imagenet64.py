@@ -16,7 +16,7 @@ ARGS = ("debug",)
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""
   c = _adm.diffusion(
-    "tfds:imagenet2012",
+    _adm.IMAGENET,
     64,
     classes=1000,
     batch=2048,

@@ -16,10 +16,7 @@ def get_config(arg=None):
   c = _adm.diffusion(
     f"tfds:lsun/{arg or 'bedroom'}",
     256,
-    batch=256,
     steps=500_000,
-    lr=1e-4,
-    process="Linear",
     net=_adm.adm(width=256, mults=(1, 1, 2, 2, 4, 4), classes=0, dropout=0.1),
   )
   c.model.steps = 1000

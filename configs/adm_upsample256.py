@@ -15,13 +15,10 @@ ARGS = ("debug",)
 def get_config(arg=None):
   """`debug`: a few steps of a small net, on digits."""
   c = _adm.diffusion(
-    "tfds:imagenet2012",
+    _adm.IMAGENET,
     256,
     classes=1000,
-    batch=256,
     steps=500_000,
-    lr=1e-4,
-    process="Linear",
     low_res=64,
     net=_adm.adm(width=192, mults=(1, 1, 2, 2, 4, 4), heads=4),
   )

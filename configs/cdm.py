@@ -3,7 +3,7 @@
 Published, without a classifier: FID 1.48 at 64x64 (32 -> 64), 3.52 at 128x128
 and 4.88 at 256x256, against the training set. No code was published: where the
 paper leaves a choice open, the blocks are ADM's (adaptive norms, residual
-resampling), and the level s of augmentation is told as the time is. 64 -> 128
+resampling), and the level s of augmentation is embedded as times are. 64 -> 128
 takes the network of 64 -> 256.
 
   cdm.py:32      base                 825,505,542 parameters
@@ -12,7 +12,7 @@ takes the network of 64 -> 256.
   cdm.py:64to256 64 -> 256            575,611,907, noise and blur on 64x64
   cdm.py         the whole, 32 -> 64 -> 256; cdm.py:128: 32 -> 64 -> 128
   cdm.py:digits  4 -> 8 on real digits: digits4, digits8, and digits8plain,
-                 which was never told of noise; a few minutes on a laptop
+                 trained without noise; a few minutes on a laptop
 
   jaxgen train --config configs/cdm.py:digits --workdir C        (all stages)
   jaxgen train --config configs/cdm.py --workdir C --stage 1     (one of them)
@@ -58,12 +58,11 @@ def low(size):
   """32x32, and 32 -> 64: cosine schedule of 4000 steps, hybrid loss."""
   up = size == 64
   c = _adm.diffusion(
-    "tfds:imagenet2012",
+    _adm.IMAGENET,
     size,
     classes=1000,
     batch=2048,
     steps=400_000 if up else 700_000,
-    lr=1e-4,
     process="Cosine",
     low_res=32 if up else 0,
     net=_adm.adm(
@@ -76,13 +75,11 @@ def low(size):
 def high(size):
   """64 -> 128 or 256: linear schedule of 2000 steps, told as a noise level."""
   c = _adm.diffusion(
-    "tfds:imagenet2012",
+    _adm.IMAGENET,
     size,
     classes=1000,
     batch=1024,
     steps=500_000,
-    lr=1e-4,
-    process="Linear",
     low_res=64,
     net=_adm.adm(width=128, mults=(1, 2, 4, 8, 8), blocks=3, attend=(16,), heads=1, learned=False),
   )

@@ -127,14 +127,11 @@ def diffusion(c, stacked, width):
     if stacked
     else dict(name="nets.mlp.Denoiser", width=width, depth=3)
   )
-  lo, std, path, steps = (-0.6, 1.0, 0.01, 18) if stacked else (-2.0, 1.5, 0.002, 32)
+  mean, std, lo, steps = (-0.6, 1.0, 0.01, 18) if stacked else (-2.0, 1.5, 0.002, 32)
   c.model = dict(
     name="models.diffusion.Diffusion",
     net=net,
-    process=dict(name="diffusion.process.EDM"),
-    precond=dict(name="diffusion.precond.edm", sigma_data=0.75 if stacked else 0.5),
-    draw_t=dict(name="diffusion.times.lognormal", mean=lo, std=std),
-    path=dict(name="diffusion.times.karras", lo=path, hi=20.0, rho=7.0),
+    **_base.edm(0.75 if stacked else 0.5, mean, std, lo=lo, hi=20.0, rho=7.0),
     sampler=dict(name="diffusion.samplers.ancestral", eta=0.0)
     if stacked
     else dict(name="diffusion.samplers.heun"),

@@ -29,14 +29,11 @@ def get_config(arg=None):
   c = _base.base("photos", steps=steps, batch=16, size=size)
   c.data.flip = True
   up = size > 16
-  spread = 0.1 if up else 0.5  # of what is left to say, in units of x
+  sigma_data = 0.1 if up else 0.5  # of what is left to say, in units of x
   c.model = dict(
     name="models.diffusion.Diffusion",
     net=dict(name="nets.unet.UNet", head=24, least=4, updown=True, **net),
-    process=dict(name="diffusion.process.EDM"),
-    precond=dict(name="diffusion.precond.edm", sigma_data=spread),
-    draw_t=dict(name="diffusion.times.lognormal", mean=-2.8 if up else -1.2, std=1.2),
-    path=dict(name="diffusion.times.karras", hi=10.0 if up else 80.0),
+    **_base.edm(sigma_data, -2.8 if up else -1.2, 1.2, hi=10.0 if up else 80.0),
     sampler=dict(name="diffusion.samplers.dpmpp_2m"),
     steps=20,
     bound=1.0,

@@ -14,10 +14,7 @@ def get_config(arg=None):
   c.model = dict(
     name="models.diffusion.Diffusion",
     net=dict(name="nets.mlp.Denoiser", width=128, depth=3),
-    process=dict(name="diffusion.process.EDM"),
-    precond=dict(name="diffusion.precond.edm", sigma_data=0.5),
-    draw_t=dict(name="diffusion.times.lognormal", mean=-2.0, std=1.5),
-    path=dict(name="diffusion.times.karras", lo=0.002, hi=20.0, rho=7.0),
+    **_base.edm(0.5, -2.0, 1.5, lo=0.002, hi=20.0, rho=7.0),
     sampler=dict(name="diffusion.samplers.heun"),
     steps=32,
   )

@@ -9,7 +9,8 @@
 Published: FID 2.84 of FFHQ at 1024 (2020a, Table 1), 2.42 of CIFAR-10 with
 labels (2020b). Adaptive augmentation is on for CIFAR-10, where 50,000 images
 are few; `256` and `1024` are as for FFHQ, whose 140,000 (with mirror images) do
-not need it: --config.model.augment.name=adversarial.ada.ADA for fewer. The four
+not need it: --config.model.augment.name=adversarial.ada.ADA for fewer.
+`cifar_diffaugment` augments by a fixed strength instead (Zhao et al. 2020). The four
 highest resolutions compute in bfloat16 (the source: float16).
 
   jaxgen train --config configs/stylegan2.py \
@@ -31,6 +32,11 @@ SIZES = {
   "1024": (25_000, 32, 4, 32768, 0.002, 10.0, 10e3, None, 8),
   "cifar": (100_000, 64, 32, 32768, 0.0025, 0.01, 500e3, 0.05, 2),
 }
+SIZES["cifar_diffaugment"] = SIZES["cifar"]
+AUGMENT = {
+  "cifar": "adversarial.ada.ADA",
+  "cifar_diffaugment": "adversarial.diffaugment.DiffAugment",
+}
 ARGS = (*SIZES, "digits", "debug")
 
 
@@ -39,7 +45,7 @@ def get_config(arg="256"):
   if arg in ("digits", "debug"):
     return digits(arg == "debug")
   kimg, batch, group, base, lr, gamma, life, ramp, layers = SIZES[arg]
-  cifar = arg == "cifar"
+  cifar = arg.startswith("cifar")
   c = _base.base(
     "tfds:cifar10" if cifar else f"folder:ffhq{arg}",
     steps=1000 * kimg // batch,
@@ -59,7 +65,7 @@ def get_config(arg="256"):
     clamp=256.0,
   )
   if cifar:
-    c.model.augment = dict(name="adversarial.ada.ADA")
+    c.model.augment = dict(name=AUGMENT[arg])
     c.model.disc.arch = "orig"
   else:
     c.model.path = dict(name="adversarial.path.PathLength")

@@ -1,10 +1,12 @@
-"""Where tests run: on the CPU, with compiled programs kept for the session."""
+"""Tests run on the CPU and share compiled programs; each is marked by its file."""
 
 import atexit
 import os
 import shutil
 import signal
 import tempfile
+
+import marks
 
 # Before jax is imported; and with setdefault, so that somebody who wants
 # another place (or an accelerator) says so in the environment.
@@ -27,3 +29,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # In the background of a script Ctrl-C is ignored, and so by what tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+  for item in items:
+    if mark := marks.MARK.get(item.path):  # tests/style misses what has none
+      item.add_marker(mark)

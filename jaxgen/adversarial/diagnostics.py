@@ -17,18 +17,18 @@ def mean_distance(x: Array) -> Array:
 
 def singular_values(stats: dict[str, Any]) -> Metrics:
   """Largest singular values that spectral norms carry: their max and min."""
-  found = [
+  values = [
     jnp.max(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(stats)
     if str(path[-1].key).rpartition("/")[2] == "sigma"
   ]
-  if not found:
+  if not values:
     return {}
-  found = jnp.stack(found)
-  return {"sigma_max": jnp.max(found), "sigma_min": jnp.min(found)}
+  values = jnp.stack(values)
+  return {"sigma_max": jnp.max(values), "sigma_min": jnp.min(values)}
 
 
-def overfitting(train: Array, held: Array, fake: Array) -> Metrics:
+def overfitting(train: Array, heldout: Array, fake: Array) -> Metrics:
   """From logits [B] of training data, of real data held back, and of fakes.
 
   `rank` is the share of pairs whose training example is ranked higher: 1/2
@@ -40,12 +40,12 @@ def overfitting(train: Array, held: Array, fake: Array) -> Metrics:
   gap = jnp.where(jnp.abs(gap) < 1e-6, 1e-6, gap)
   return {
     "real": jnp.mean(train),
-    "held": jnp.mean(held),
+    "held": jnp.mean(heldout),
     "fake": jnp.mean(fake),
     "sign_real": jnp.mean(jnp.sign(train)),
-    "sign_held": jnp.mean(jnp.sign(held)),
-    "rank": jnp.mean(jnp.where(train[:, None] == held, 0.5, train[:, None] > held)),
-    "overfit": (jnp.mean(train) - jnp.mean(held)) / gap,
+    "sign_held": jnp.mean(jnp.sign(heldout)),
+    "rank": jnp.mean(jnp.where(train[:, None] == heldout, 0.5, train[:, None] > heldout)),
+    "overfit": (jnp.mean(train) - jnp.mean(heldout)) / gap,
   }
 
 

@@ -36,14 +36,14 @@ def translation(x: Array, key: Array, share: float = 0.125) -> Array:
 
 def cutout(x: Array, key: Array, share: float = 0.5) -> Array:
   """A box of `share` of height and width is 0; it may stick out."""
-  kept = jnp.zeros((), bool)
+  outside = jnp.zeros((), bool)
   for axis, k in enumerate(jax.random.split(key)):
     n = x.shape[axis]
     size = int(share * n + 0.5)
     first = jax.random.randint(k, (), 0, n + 1 - size % 2) - size // 2
     i = jnp.expand_dims(jnp.arange(n), [a for a in range(3) if a != axis])
-    kept |= (i < first) | (i >= first + size)
-  return jnp.where(kept, x, 0)
+    outside |= (i < first) | (i >= first + size)
+  return jnp.where(outside, x, 0)
 
 
 @dataclasses.dataclass(frozen=True)

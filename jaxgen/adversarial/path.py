@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxgen.adversarial.penalties import root
+from jaxgen.adversarial.penalties import safe_sqrt
 
 Array = jax.Array
 
@@ -43,7 +43,7 @@ class PathLength:
     y = jax.vmap(lambda k: jax.random.normal(k, image))(key)
     y /= jnp.sqrt(float(y[0, ..., 0].size))
     g = jax.grad(lambda ws: jnp.sum(synthesize(ws) * y))(ws)
-    lengths = root(jnp.mean(jnp.sum(g**2, 2), 1))
+    lengths = safe_sqrt(jnp.mean(jnp.sum(g**2, 2), 1))
     # As in the reference, the mean of now is no constant.
     mean = stats["mean"] + self.decay * (jnp.mean(lengths) - stats["mean"])
     loss = self.weight * jnp.mean((lengths - mean) ** 2)

@@ -27,14 +27,8 @@ def r2(D: Disc, real: Array, fake: Array, key: Array, gamma: float = 10.0) -> Ar
 
 def gradient_penalty(D: Disc, real: Array, fake: Array, key: Array, weight: float = 10.0) -> Array:
   """One-centred, between real and fake (Gulrajani et al. 2017, Eq. 3)."""
-  norm = root(squared_slope(D, between(real, fake, key)))
+  norm = safe_sqrt(squared_slope(D, interpolate(real, fake, key)))
   return weight * jnp.mean((norm - 1) ** 2)
-
-
-def one_sided(D: Disc, real: Array, fake: Array, key: Array, weight: float = 10.0) -> Array:
-  """The same for slopes above 1 alone (Gulrajani et al. 2017, Sec. 4)."""
-  norm = root(squared_slope(D, between(real, fake, key)))
-  return weight * jnp.mean(jax.nn.relu(norm - 1) ** 2)
 
 
 def orthogonal(params: Any, weight: float = 1e-4) -> Array:
@@ -60,7 +54,7 @@ def orthogonal(params: Any, weight: float = 1e-4) -> Array:
   return weight * sum(map(one, kernels), jnp.float32(0))
 
 
-def between(real: Array, fake: Array, key: Array) -> Array:
+def interpolate(real: Array, fake: Array, key: Array) -> Array:
   """A place drawn on the line from each fake to its real example."""
   u = jax.vmap(jax.random.uniform)(key).reshape(-1, *[1] * (real.ndim - 1))
   return u * real + (1 - u) * fake
@@ -72,7 +66,7 @@ def squared_slope(D: Disc, x: Array) -> Array:
   return jnp.sum(g**2, axis=range(1, g.ndim))
 
 
-def root(square: Array) -> Array:
+def safe_sqrt(square: Array) -> Array:
   """Square root, whose missing derivative at 0 is taken to be 0."""
   some = square > 0
   return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.0)), 0.0)

@@ -1,7 +1,8 @@
 """BigGAN (Brock et al. 2019, Apps. A and B), as in its authors' PyTorch code.
 
 Images have any size 4 * 2^k; the published ones are 128, 256 and 512. Widths
-of other sizes follow by analogy.
+of other sizes follow by analogy. `Grower` and `Shrinker` are what BigGAN-deep
+has in common with it.
 """
 
 import functools
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.nets.attention import attend
-from jaxgen.nets.layers import CondNorm, LabelEmbed, Projection, upsample
+from jaxgen.nets.layers import CondNorm, LabelEmbed, Projection, halve, upsample
 from jaxgen.nets.spectral import spectral
 
 Array = jax.Array
@@ -48,19 +49,8 @@ def convolve(width: int, size: int = 3, *, norm: Callable, dtype: Any, **kw) -> 
 
 
 def linear(width: int, *, norm: Callable, name: str) -> nn.Module:
-  """What reads a norm's condition, within its norm."""
+  """A norm's gains or biases from its condition, within its own norm."""
   return norm(nn.Dense(width, use_bias=False, kernel_init=ORTHOGONAL, name=name))
-
-
-def begin(z: Array, width: int, bottom: int, norm: Callable, dtype: Any) -> Array:
-  """z [B, Z] -> the bottom, [B, bottom, bottom, width]."""
-  layer = norm(nn.Dense(width * bottom**2, dtype=dtype, kernel_init=ORTHOGONAL, name="linear"))
-  return layer(z).reshape(-1, bottom, bottom, width)
-
-
-def halve(x: Array) -> Array:
-  """Means of 2 x 2 pixels, [B, 2H, 2W, C] -> [B, H, W, C]."""
-  return nn.avg_pool(x, (2, 2), (2, 2))
 
 
 def levels(size: int) -> int:
@@ -109,22 +99,19 @@ def resolution(size: int, i: int) -> int:
   return 16 if size == 32 else max(size >> i + 1, 4)
 
 
-class Generator(nn.Module):
-  """z [B, Z], labels -> images [B, size, size, channels] in [-1, 1].
+class Grower(nn.Module):
+  """A generator's attributes, and its way from z up to the image.
 
   Attributes:
     size: Height and width, 4 * 2^k.
     width: Channels at full size; multiples of it below.
     channels: Of the image.
     classes: Number of labels; 0 means unconditional.
-    embed: Length of the labels' embedding that all norms share; 0: each norm
-      has its own gains and biases per label, and `hier` is off (SAGAN).
-    hier: z is cut into chunks, one for the bottom and one for every block's
-      norms; else all of it makes the bottom.
+    embed: Length of the labels' embedding that all norms share.
     attend: Resolutions that end in self-attention.
-    bottom: Height and width at which it begins; images grow with it.
-    norm: What wraps every layer but the embedding: `nets.spectral.spectral`,
-      or `plain`.
+    bottom: Height and width of the first features; images grow with it.
+    norm: Wraps every layer but the embedding: `nets.spectral.spectral`, or
+      `plain`.
     eps: Of batch norm.
     dtype: Of the convolutions.
   """
@@ -134,7 +121,6 @@ class Generator(nn.Module):
   channels: int = 3
   classes: int = 1000
   embed: int = 128
-  hier: bool = True
   attend: Sequence[int] = (64,)
   bottom: int = 4
   norm: Callable[[nn.Module], nn.Module] = spectral
@@ -145,89 +131,143 @@ class Generator(nn.Module):
     """Resolutions at which attention can be; `height` is that of images."""
     return tuple(8 << i for i in range(len(up_mults(self.size))))
 
+  @property
+  def conv(self) -> Layer:
+    """Makes a convolution of so many channels."""
+    return functools.partial(convolve, norm=self.norm, dtype=self.dtype)
+
+  def grow(self, z: Array, block: Callable[..., Array], depth: int = 1) -> Array:
+    """z [B, Z] -> features at full size.
+
+    block(h, n, width, up) is the n-th block; every `depth`-th doubles H and W.
+    """
+    widths = [mult * self.width for mult in up_mults(self.size)]
+    first = nn.Dense(
+      widths[0] * self.bottom**2, dtype=self.dtype, kernel_init=ORTHOGONAL, name="linear"
+    )
+    h = self.norm(first)(z).reshape(-1, self.bottom, self.bottom, widths[0])
+    for n in range(len(widths) * depth):
+      level, up = n // depth, n % depth == depth - 1
+      h = block(h, n, widths[level] if up else h.shape[-1], up)
+      if up and 8 << level in self.attend:
+        h = NonLocal(self.conv, name=f"attn_{n}_1")(h)
+    return h
+
+  def image(self, h: Array, spare: int = 0) -> Array:
+    """Normalised features -> the image in [-1, 1], less `spare` channels."""
+    h = self.conv(self.channels + spare, name="conv")(nn.relu(h))[..., : self.channels]
+    return jnp.tanh(h.astype(jnp.float32))
+
+
+class Generator(Grower):
+  """z [B, Z], labels -> images [B, size, size, channels] in [-1, 1].
+
+  Attributes: those of `Grower`, and
+    embed: 0: each norm has its own gains and biases per label, and `hier` is
+      off (SAGAN).
+    hier: z is cut into chunks, one for the bottom and one for every block's
+      norms; else all of it makes the bottom.
+  """
+
+  hier: bool = True
+
   @nn.compact
   def __call__(self, z: Array, y: Array | None = None, key: Array | None = None) -> Array:
-    mults = up_mults(self.size)
-    conv = functools.partial(convolve, norm=self.norm, dtype=self.dtype)
     gains = (
       functools.partial(LabelEmbed, self.classes, embedding_init=ORTHOGONAL)
       if self.classes and not self.embed
       else functools.partial(linear, norm=self.norm)
     )
     norm = functools.partial(CondNorm, gains, eps=self.eps)
-    z, conds = self.conditions(z, y, len(mults))
-    h = begin(z, mults[0] * self.width, self.bottom, self.norm, self.dtype)
-    for i, mult in enumerate(mults):
-      h = UpBlock(mult * self.width, conv, norm, name=f"block_{i}_0")(h, conds[i])
-      if 8 << i in self.attend:
-        h = NonLocal(conv, name=f"attn_{i}_1")(h)
-    h = conv(self.channels, name="conv")(nn.relu(norm(name="norm")(h)))
-    return jnp.tanh(h.astype(jnp.float32))
+    z, conds = self.conditions(z, y, len(up_mults(self.size)))
+    h = self.grow(
+      z, lambda h, n, width, up: UpBlock(width, self.conv, norm, name=f"block_{n}_0")(h, conds[n])
+    )
+    return self.image(norm(name="norm")(h))
 
   def conditions(self, z: Array, y: Array | None, blocks: int) -> tuple[Array, list[Array | None]]:
-    """What the bottom is made of, and what every block's norms are told."""
-    told = y if self.classes else None
+    """What the bottom is made of, and the condition of every block's norms."""
+    cond = y if self.classes else None
     if self.classes and self.embed:
-      told = LabelEmbed(self.classes, self.embed, ORTHOGONAL, name="label")(y)
+      cond = LabelEmbed(self.classes, self.embed, ORTHOGONAL, name="label")(y)
     if not self.hier:
-      return z, [told] * blocks
+      return z, [cond] * blocks
     if self.classes and not self.embed:
       raise ValueError(
         "chunks of z need a shared embedding of the labels: set embed=128, or hier=False"
       )
     chunk = z.shape[-1] // (blocks + 1)
-    first, *rest = jnp.split(z[:, : chunk * (blocks + 1)], blocks + 1, -1)
-    return first, rest if told is None else [jnp.concatenate([told, part], -1) for part in rest]
+    first, *parts = jnp.split(z[:, : chunk * (blocks + 1)], blocks + 1, -1)
+    return first, parts if cond is None else [jnp.concatenate([cond, part], -1) for part in parts]
 
 
-class Discriminator(nn.Module):
-  """Images [B, H, W, C], labels -> logits [B]; labels enter by projection.
+class Shrinker(nn.Module):
+  """A discriminator's attributes, and its way from the image down to a logit.
 
   Attributes:
     width: Channels at full size; multiples of it below.
     classes: Number of labels; 0 means unconditional.
     attend: Resolutions that end in self-attention.
-    wide: A block's inner channels are as many as come out, not go in.
-    norm: What wraps every layer.
+    norm: Wraps every layer.
     dtype: Of the convolutions.
   """
 
   width: int = 96
   classes: int = 1000
   attend: Sequence[int] = (64,)
-  wide: bool = True
   norm: Callable[[nn.Module], nn.Module] = spectral
   dtype: Any = jnp.float32
+
+  def setup(self):
+    self.head = Projection(self.classes, self.norm)
 
   def heights(self, height: int) -> tuple[int, ...]:
     """Resolutions at which attention can be, for images of `height`."""
     size = nominal(height)
     return tuple(resolution(size, i) for i in range(len(down_mults(size))))
 
-  def setup(self):
-    self.head = Projection(self.classes, self.norm)
+  @property
+  def conv(self) -> Layer:
+    """Makes a convolution of so many channels."""
+    return functools.partial(convolve, norm=self.norm, dtype=self.dtype)
 
-  @nn.compact
-  def embed(self, x: Array, y: Array | None = None) -> Array:
-    """Features [B, D] before the last layer: sums over all places."""
-    conv = functools.partial(convolve, norm=self.norm, dtype=self.dtype)
-    size = nominal(x.shape[1])
-    for i, mult in enumerate(down_mults(size)):
-      out = mult * self.width
-      x = DownBlock(
-        out,
-        out if self.wide else x.shape[-1],
-        conv,
-        first=i == 0,
-        down=halves(size, i),
-        name=f"block_{i}_0",
-      )(x)
+  def shrink(
+    self, x: Array, size: int, mults: Sequence[int], block: Callable[..., Array], depth: int = 1
+  ) -> Array:
+    """Images or features -> features [B, D], sums over all places.
+
+    block(x, i, width, down, name) is one of `depth` blocks at level i.
+    """
+    for i, mult in enumerate(mults):
+      for j in range(depth):
+        x = block(x, i, mult * self.width, j == 0 and halves(size, i), f"block_{i}_{j}")
       if resolution(size, i) in self.attend:
-        x = NonLocal(conv, name=f"attn_{i}_1")(x)
+        x = NonLocal(self.conv, name=f"attn_{i}_{depth}")(x)
     return jnp.sum(nn.relu(x.astype(jnp.float32)), (1, 2))
 
   def __call__(self, x: Array, y: Array | None = None, key: Array | None = None) -> Array:
     return self.head(self.embed(x), y)
+
+
+class Discriminator(Shrinker):
+  """Images [B, H, W, C], labels -> logits [B]; labels enter by projection.
+
+  Attributes: those of `Shrinker`, and
+    wide: A block's inner channels are as many as come out, not go in.
+  """
+
+  wide: bool = True
+
+  @nn.compact
+  def embed(self, x: Array, y: Array | None = None) -> Array:
+    """Features [B, D] before the last layer."""
+    size = nominal(x.shape[1])
+
+    def block(x, i, width, down, name):
+      inner = width if self.wide else x.shape[-1]
+      return DownBlock(width, inner, self.conv, i == 0, down, name=name)(x)
+
+    return self.shrink(x, size, down_mults(size), block)
 
 
 class UpBlock(nn.Module):

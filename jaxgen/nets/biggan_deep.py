@@ -5,80 +5,40 @@ the way up) or add some (on the way down) and keep the others as they are.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.biggan import (
-  ORTHOGONAL,
-  Layer,
-  NonLocal,
-  begin,
-  convolve,
-  down_mults,
-  halve,
-  halves,
-  linear,
-  nominal,
-  resolution,
-  up_mults,
-)
-from jaxgen.nets.layers import CondNorm, LabelEmbed, Projection, upsample
-from jaxgen.nets.spectral import spectral
+from jaxgen.nets.biggan import ORTHOGONAL, Grower, Layer, Shrinker, down_mults, linear, nominal
+from jaxgen.nets.layers import CondNorm, LabelEmbed, halve, upsample
 
 Array = jax.Array
 RATIO = 4  # of a block's channels to its bottleneck's
 
 
-class Generator(nn.Module):
+class Generator(Grower):
   """z [B, Z], labels -> images [B, size, size, channels] in [-1, 1].
 
-  Every norm is told the label's embedding and all of z.
+  The condition of every norm is the label's embedding and all of z.
 
-  Attributes:
-    size: Height and width, 4 * 2^k.
-    width: Channels at full size; multiples of it below.
+  Attributes: those of `biggan.Grower`, and
     depth: Blocks per resolution.
-    channels: Of the image.
-    classes: Number of labels; 0 means unconditional.
-    embed: Length of a label's embedding.
-    attend: Resolutions that end in self-attention.
-    bottom: Height and width at which it begins; images grow with it.
-    norm: What wraps every layer but the embedding: `nets.spectral.spectral`,
-      or `plain`.
-    eps: Of batch norm.
     tables: See CondNorm. With them there is a knob `statistics`: the
       truncation in [0, 1] whose statistics are used.
-    spare: Channels that the last convolution makes beyond the image's: none
-      sees them, but DeepMind's published generators have them.
-    dtype: Of the convolutions.
+    spare: Channels that the last convolution makes beyond the image's: nobody
+      reads them, but DeepMind's published generators have them.
   """
 
-  size: int = 128
   width: int = 128
   depth: int = 2
-  channels: int = 3
-  classes: int = 1000
-  embed: int = 128
-  attend: Sequence[int] = (64,)
-  bottom: int = 4
-  norm: Callable[[nn.Module], nn.Module] = spectral
-  eps: float = 1e-5
   tables: int = 0
   spare: int = 0
-  dtype: Any = jnp.float32
 
   @property
   def knobs(self) -> dict[str, float]:
     """What can be turned when sampling, with defaults."""
     return {"statistics": 1.0} if self.tables else {}
-
-  def heights(self, height: int) -> tuple[int, ...]:
-    """Resolutions at which attention can be; `height` is that of images."""
-    return tuple(8 << i for i in range(len(up_mults(self.size))))
 
   @nn.compact
   def __call__(
@@ -89,71 +49,45 @@ class Generator(nn.Module):
     statistics: Array | float = 1.0,
   ) -> Array:
     if self.classes:
-      row = LabelEmbed(self.classes, self.embed, ORTHOGONAL, name="label")(y)
-      z = jnp.concatenate([row, z], -1)
-    mults = up_mults(self.size)
-    conv = functools.partial(convolve, norm=self.norm, dtype=self.dtype)
-    norm = functools.partial(
-      CondNorm, functools.partial(linear, norm=self.norm), eps=self.eps, tables=self.tables
-    )
-    h = begin(z, mults[0] * self.width, self.bottom, self.norm, self.dtype)
-    for i, mult in enumerate(mults):
-      for j in range(self.depth):
-        n, last = i * self.depth + j, j == self.depth - 1
-        width = mult * self.width if last else h.shape[-1]
-        h = UpBlock(width, conv, norm, up=last, name=f"block_{n}_0")(h, z, statistics)
-      if 8 << i in self.attend:
-        h = NonLocal(conv, name=f"attn_{n}_1")(h)
-    h = nn.relu(norm(name="norm")(h, None, statistics))
-    h = conv(self.channels + self.spare, name="conv")(h)[..., : self.channels]
-    return jnp.tanh(h.astype(jnp.float32))
+      label = LabelEmbed(self.classes, self.embed, ORTHOGONAL, name="label")(y)
+      z = jnp.concatenate([label, z], -1)
+    gains = functools.partial(linear, norm=self.norm)
+    norm = functools.partial(CondNorm, gains, eps=self.eps, tables=self.tables)
+
+    def block(h, n, width, up):
+      return UpBlock(width, self.conv, norm, up, name=f"block_{n}_0")(h, z, statistics)
+
+    h = self.grow(z, block, self.depth)
+    return self.image(norm(name="norm")(h, None, statistics), self.spare)
 
 
-class Discriminator(nn.Module):
+class Discriminator(Shrinker):
   """Images [B, H, W, C], labels -> logits [B]; labels enter by projection.
 
-  Attributes:
-    width: Channels at full size; multiples of it below.
+  Attributes: those of `biggan.Shrinker`, and
     depth: Blocks per resolution.
-    classes: Number of labels; 0 means unconditional.
-    attend: Resolutions that end in self-attention.
-    norm: What wraps every layer.
-    dtype: Of the convolutions.
   """
 
   width: int = 128
   depth: int = 2
-  classes: int = 1000
-  attend: Sequence[int] = (64,)
-  norm: Callable[[nn.Module], nn.Module] = spectral
-  dtype: Any = jnp.float32
 
   def heights(self, height: int) -> tuple[int, ...]:
     """Resolutions at which attention can be, for images of `height`."""
-    size = nominal(height)
-    return tuple(resolution(size, i) for i in range(len(down_mults(size)) - 1))
-
-  def setup(self):
-    self.head = Projection(self.classes, self.norm)
+    return super().heights(height)[:-1]
 
   @nn.compact
   def embed(self, x: Array, y: Array | None = None) -> Array:
-    """Features [B, D] before the last layer: sums over all places."""
-    conv = functools.partial(convolve, norm=self.norm, dtype=self.dtype)
+    """Features [B, D] before the last layer."""
     size = nominal(x.shape[1])
     stem, *mults = down_mults(size)
-    x = conv(stem * self.width, name="stem")(x)
-    for i, mult in enumerate(mults):
-      for j in range(self.depth):
-        x = DownBlock(
-          mult * self.width, conv, down=j == 0 and halves(size, i), name=f"block_{i}_{j}"
-        )(x)
-      if resolution(size, i) in self.attend:
-        x = NonLocal(conv, name=f"attn_{i}_{self.depth}")(x)
-    return jnp.sum(nn.relu(x.astype(jnp.float32)), (1, 2))
-
-  def __call__(self, x: Array, y: Array | None = None, key: Array | None = None) -> Array:
-    return self.head(self.embed(x), y)
+    x = self.conv(stem * self.width, name="stem")(x)
+    return self.shrink(
+      x,
+      size,
+      mults,
+      lambda x, i, width, down, name: DownBlock(width, self.conv, down, name=name)(x),
+      self.depth,
+    )
 
 
 class UpBlock(nn.Module):

@@ -125,7 +125,7 @@ def converted(weights: Mapping[str, np.ndarray], net: DINOv2 | None = None) -> d
   shapes = jax.eval_shape(net.init, jax.random.key(0), image)["params"]
 
   def of(path, leaf):
-    name = theirs(".".join(p.key for p in path))
+    name = torch_name(".".join(p.key for p in path))
     value = np.asarray(weights[name], np.float32)
     if value.ndim == 4:
       value = value.transpose(2, 3, 1, 0)
@@ -138,7 +138,7 @@ def converted(weights: Mapping[str, np.ndarray], net: DINOv2 | None = None) -> d
   return jax.tree_util.tree_map_with_path(of, shapes)
 
 
-def theirs(name: str) -> str:
+def torch_name(name: str) -> str:
   """A parameter's name in PyTorch's file."""
   for ours, other in (
     ("blocks_", "blocks."),

@@ -31,7 +31,7 @@ TAPS = {
 
 
 class Inception(nn.Module):
-  """Images [B, 299, 299, 3] in [-1, 1] -> what is asked for, by name.
+  """Images [B, 299, 299, 3] in [-1, 1] -> the outputs that `taps` names.
 
   - 64, 192 and 768: means over positions, after either max-pool and Mixed_6e.
   - pool3, [B, 2048]: likewise after the last block; what FID compares.
@@ -45,33 +45,33 @@ class Inception(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, taps: tuple[str, ...] = ("pool3",)) -> dict[str, Array]:
-    found = {}
+    outputs = {}
     x = conv(x, 32, 3, "Conv2d_1a_3x3", stride=2)
     x = conv(x, 32, 3, "Conv2d_2a_3x3", padding="VALID")
     x = conv(x, 64, 3, "Conv2d_2b_3x3")
     x = shrink(x)
-    found["64"] = x.mean((1, 2))
+    outputs["64"] = x.mean((1, 2))
     x = conv(x, 80, 1, "Conv2d_3b_1x1")
     x = conv(x, 192, 3, "Conv2d_4a_3x3", padding="VALID")
     x = shrink(x)
-    found["192"] = x.mean((1, 2))
+    outputs["192"] = x.mean((1, 2))
     for name, pooled in ("5b", 32), ("5c", 64), ("5d", 64):
       x = MixedA(pooled, name=f"Mixed_{name}")(x)
     x = MixedB(name="Mixed_6a")(x)
     for name, width in ("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192):
       x = MixedC(width, name=f"Mixed_{name}")(x)
       if name == "6d":  # whose first channels are its 1 x 1 branch
-        found["spatial"] = x[..., :7].reshape(len(x), -1)
-    found["768"] = x.mean((1, 2))
+        outputs["spatial"] = x[..., :7].reshape(len(x), -1)
+    outputs["768"] = x.mean((1, 2))
     x = MixedD(name="Mixed_7a")(x)
     x = MixedE(average, name="Mixed_7b")(x)
     x = MixedE(maximum, name="Mixed_7c")(x)
-    found["pool3"] = x.mean((1, 2))
+    outputs["pool3"] = x.mean((1, 2))
     dense = nn.Dense(1008, precision="highest", name="fc")
-    found["logits"] = dense(found["pool3"])
+    outputs["logits"] = dense(outputs["pool3"])
     kernel = dense.variables["params"]["kernel"]
-    found["logits_unbiased"] = jnp.dot(found["pool3"], kernel, precision="highest")
-    return {name: found[name] for name in taps}
+    outputs["logits_unbiased"] = jnp.dot(outputs["pool3"], kernel, precision="highest")
+    return {name: outputs[name] for name in taps}
 
 
 class MixedA(nn.Module):

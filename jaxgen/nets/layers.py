@@ -35,8 +35,8 @@ class Dropout(nn.Module):
 
     # Behind a barrier, or XLA for TPUs draws the bits anew for every tile of
     # the convolution that follows.
-    kept = jax.lax.optimization_barrier(jax.vmap(mask)(key))
-    return jnp.where(kept, x / (1 - self.rate), 0)
+    mask = jax.lax.optimization_barrier(jax.vmap(mask)(key))
+    return jnp.where(mask, x / (1 - self.rate), 0)
 
 
 class GroupNorm(nn.Module):
@@ -84,6 +84,11 @@ def upsample(x: Array) -> Array:
   return x.repeat(2, 1).repeat(2, 2)
 
 
+def halve(x: Array) -> Array:
+  """Means of 2 x 2 pixels, [B, 2H, 2W, C] -> [B, H, W, C]."""
+  return nn.avg_pool(x, (2, 2), (2, 2))
+
+
 class CondNorm(nn.Module):
   """Class-conditional batch norm (de Vries et al. 2017), in float32.
 
@@ -129,7 +134,7 @@ class CondNorm(nn.Module):
       self.variable("batch_stats", "var", jnp.ones, shape),
     ]
     if not self.is_mutable_collection("batch_stats"):
-      return tuple(self.between(s.value, truncation) for s in stored)
+      return tuple(self.interpolate(s.value, truncation) for s in stored)
     mean = jnp.mean(x, (0, 1, 2))  # both in one pass: one message on a pod
     var = jnp.maximum(jnp.mean(x * x, (0, 1, 2)) - mean * mean, 0)
     if not self.is_initializing():
@@ -138,8 +143,8 @@ class CondNorm(nn.Module):
         s.value = self.momentum * s.value + (1 - self.momentum) * new
     return mean, var
 
-  def between(self, values: Array, truncation: Array | float) -> Array:
-    """Those of a truncation: from the nearest two, linearly."""
+  def interpolate(self, values: Array, truncation: Array | float) -> Array:
+    """The table's rows at a truncation, from the nearest two, linearly."""
     if not self.tables:
       return values
     place = jnp.clip(truncation, 0, 1) * (self.tables - 1)

@@ -28,8 +28,8 @@ class Layer(NamedTuple):
     kernel: Side of the kernel.
     stride: Of it.
     pad: Zeros around the image.
-    pooled: Whether the maximum of windows is taken before.
-    tap: Whether what comes out is looked at.
+    pooled: Whether max-pooling comes before.
+    tap: Whether LPIPS reads its output.
   """
 
   number: int
@@ -58,7 +58,7 @@ class Trunk(NamedTuple):
 
   @property
   def taps(self) -> list[Layer]:
-    """The layers that are looked at."""
+    """The layers whose outputs LPIPS reads."""
     return [layer for layer in self.layers if layer.tap]
 
 
@@ -101,7 +101,7 @@ def features(trunk: Trunk, params: Sequence[Mapping[str, Array]], x: Array) -> l
 
   `params` has a "kernel" [k, k, C, C'] and a "bias" [C'] for every layer.
   """
-  x, found = (x - jnp.array(SHIFT)) / jnp.array(SCALE), []
+  x, taps = (x - jnp.array(SHIFT)) / jnp.array(SCALE), []
   for layer, p in zip(trunk.layers, params, strict=True):
     if layer.pooled:
       x = nn.max_pool(x, (trunk.pool,) * 2, (2, 2))
@@ -115,12 +115,12 @@ def features(trunk: Trunk, params: Sequence[Mapping[str, Array]], x: Array) -> l
     )
     x = nn.relu(x + p["bias"])
     if layer.tap:
-      found.append(x)
-  return found
+      taps.append(x)
+  return taps
 
 
 def converted(weights: Mapping[str, np.ndarray]) -> tuple[Trunk, list[dict[str, np.ndarray]]]:
-  """torchvision's weights by name -> whose they are, and `params`.
+  """torchvision's weights by name -> its network, and `params`.
 
   Of the whole network or of its `features` alone.
 

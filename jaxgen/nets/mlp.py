@@ -32,7 +32,7 @@ def waves(x: Array, octaves: int = 3) -> Array:
   )
 
 
-def given(h: Array, y: Array | None, classes: int, width: int) -> Array:
+def with_label(h: Array, y: Array | None, classes: int, width: int) -> Array:
   """Appends the label's embedding to h [B, D]; nothing without classes."""
   if not classes:
     return h
@@ -52,9 +52,8 @@ class Denoiser(nn.Module):
   ) -> Array:
     del key  # nothing to draw
     h = jnp.concatenate([waves(x), sinusoids(c_noise, 64)], -1)
-    h = Trunk(self.width, self.depth)(
-      given(h, y, self.classes and self.classes + 1, 32)
-    )  # the last: none
+    h = with_label(h, y, self.classes and self.classes + 1, 32)  # the last: none
+    h = Trunk(self.width, self.depth)(h)
     return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(h)
 
 
@@ -68,7 +67,7 @@ class Generator(nn.Module):
 
   @nn.compact
   def __call__(self, z: Array, y: Array | None = None) -> Array:
-    h = Trunk(self.width, self.depth)(given(z, y, self.classes, 32))
+    h = Trunk(self.width, self.depth)(with_label(z, y, self.classes, 32))
     return nn.Dense(self.dims)(h)
 
 
@@ -81,7 +80,7 @@ class Discriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, y: Array | None = None) -> Array:
-    h = Trunk(self.width, self.depth)(given(waves(x), y, self.classes, 32))
+    h = Trunk(self.width, self.depth)(with_label(waves(x), y, self.classes, 32))
     return nn.Dense(1)(h)[:, 0]
 
 
@@ -101,15 +100,15 @@ class Codec(nn.Module):
 
   def encode(self, x: Array, y: Array | None = None) -> tuple[Array, Array]:
     """Means and log variances of q(z | x, y), each [B, Z]."""
-    return tuple(jnp.split(self.encoder(self._given(waves(x), y)), 2, -1))
+    return tuple(jnp.split(self.encoder(self._with_label(waves(x), y)), 2, -1))
 
   def decode(self, z: Array, y: Array | None = None) -> Array:
     """Mean of p(x | z, y), [B, D]."""
-    return self.decoder(self._given(z, y))
+    return self.decoder(self._with_label(z, y))
 
   def __call__(self, x: Array, y: Array | None = None) -> Array:
     """The mean's reconstruction."""
     return self.decode(self.encode(x, y)[0], y)
 
-  def _given(self, h, y):
+  def _with_label(self, h, y):
     return jnp.concatenate([h, self.label(y)], -1) if self.classes else h

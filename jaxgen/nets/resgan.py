@@ -14,9 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.layers import CondNorm, GroupNorm, LabelEmbed, Projection, upsample
+from jaxgen.nets.layers import CondNorm, GroupNorm, LabelEmbed, Projection, halve, upsample
 from jaxgen.nets.spectral import spectral
-from jaxgen.nets.unet import halve
 
 Array = jax.Array
 Wrap = Callable[[nn.Module], nn.Module]
@@ -43,7 +42,7 @@ def layer_norm(h: Array) -> Array:
 
 
 def nothing(h: Array) -> Array:
-  """Leaves it as it is."""
+  """The identity."""
   return h
 
 
@@ -133,9 +132,9 @@ class Discriminator(nn.Module):
     """What the last layer reads, [B, D]."""
     del y
     resample = lambda i: halve if i < self.halvings else nothing
-    first, *rest = self.widths
+    first, *widths = self.widths
     x = First(first, self.wrap, resample(0), self.dtype, name="block_0")(x)
-    for i, width in enumerate(rest, 1):
+    for i, width in enumerate(widths, 1):
       x = Down(width, self.wrap, self.norm, resample(i), self.dtype, name=f"block_{i}")(x)
     return self.pool(nn.relu(x).astype(jnp.float32))
 
@@ -169,7 +168,7 @@ class Down(nn.Module):
 
 
 class First(nn.Module):
-  """The same of an image: nothing is cut off before the first layer."""
+  """The same for an image: no ReLU before the first layer."""
 
   width: int
   wrap: Wrap

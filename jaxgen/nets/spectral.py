@@ -41,32 +41,32 @@ class Spectral(nn.Module):
     u = self.variable(
       "spectral", "u", lambda: jax.random.normal(self.make_rng("params"), matrix.shape[:1])
     )
-    kept = self.variable("spectral", "sigma", lambda: jnp.ones([]))
+    stored = self.variable("spectral", "sigma", lambda: jnp.ones([]))
     moves = self.is_mutable_collection("spectral")
     if moves or not self.stored:
       new, sigma = power_iteration(matrix, u.value, self.eps)
     else:
-      sigma = kept.value
+      sigma = stored.value
     if moves and not self.is_initializing():
-      u.value, kept.value = new, jax.lax.stop_gradient(sigma)
+      u.value, stored.value = new, jax.lax.stop_gradient(sigma)
     params[name] = weight / jnp.where(sigma == 0, 1, sigma)
     alone = self.layer.clone(parent=None, name=None)
     return alone.apply({"params": params}, *args)
 
 
 def power_iteration(matrix: Array, u: Array, eps: float) -> tuple[Array, Array]:
-  """One of them: [M, N] and [M] -> u, and the largest singular value.
+  """[M, N] and u [M] -> the next u, and the largest singular value.
 
-  The gradient of the value takes both vectors for constants.
+  The value's gradient takes both vectors for constants.
   """
 
   def unit(x):
     return x / jnp.maximum(jnp.linalg.norm(x), eps)
 
   dot = lambda a, b: jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
-  held = jax.lax.stop_gradient(matrix)
-  v = unit(dot(u, held))
-  u = unit(dot(held, v))
+  constant = jax.lax.stop_gradient(matrix)
+  v = unit(dot(u, constant))
+  u = unit(dot(constant, v))
   return u, dot(dot(u, matrix), v)
 
 

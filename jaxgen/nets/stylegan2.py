@@ -206,15 +206,15 @@ class Layer(nn.Module):
   def __call__(self, x: Array, w: Array, key: Array | None = None, gain: float = 1.0) -> Array:
     style = Dense(x.shape[-1], bias=1.0, name="affine")(w)
     kernel = self.param("kernel", NORMAL(1.0), (3, 3, x.shape[-1], self.width))
-    y = modulated(x, kernel, style, self.up, self.taps)
+    y = modulated_conv(x, kernel, style, self.up, self.taps)
     if self.noise:
-      y += self.drawn(key).astype(x.dtype)
+      y += self.sample_noise(key).astype(x.dtype)
     bias = self.param("bias", nn.initializers.zeros, (self.width,))
     y = lrelu(y + bias.astype(x.dtype)) * gain
     return clip(y, self.clamp and self.clamp * gain)
 
-  def drawn(self, key: Array | None) -> Array:
-    """Noise [1 or B, H, W, 1]: what was drawn once, or by keys [B]."""
+  def sample_noise(self, key: Array | None) -> Array:
+    """Noise [1 or B, H, W, 1]: one constant, or drawn by keys [B]."""
     shape = (self.height, self.height)
     strength = self.param("noise_strength", nn.initializers.zeros, ())
     const = self.variable(
@@ -239,11 +239,11 @@ class ToRGB(nn.Module):
     style = Dense(width, bias=1.0, name="affine")(w) / np.sqrt(width)
     kernel = self.param("kernel", NORMAL(1.0), (1, 1, width, self.channels))
     bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-    y = modulated(x, kernel, style, demodulate=False)
+    y = modulated_conv(x, kernel, style, demodulate=False)
     return clip(y + bias.astype(x.dtype), self.clamp)
 
 
-def modulated(
+def modulated_conv(
   x: Array,
   kernel: Array,
   style: Array,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.nets.attention import attend
-from jaxgen.nets.layers import Dropout, GroupNorm, divisor, sinusoids, upsample
+from jaxgen.nets.layers import Dropout, GroupNorm, divisor, halve, sinusoids, upsample
 
 Array = jax.Array
 ZERO = nn.initializers.zeros
@@ -94,12 +94,12 @@ class Attention(nn.Module):
     qkv = nn.Dense(3 * c, self.bias, dtype=self.dtype, kernel_init=TORCH, name="qkv")(
       self.norm(name="norm")(x)
     )
-    q, k, v = apart(qkv.reshape(b, h * w, 3 * c), heads, self.split_first)
+    q, k, v = split_heads(qkv.reshape(b, h * w, 3 * c), heads, self.split_first)
     y = attend(q, k, v).reshape(b, h, w, c)
     return x + nn.Dense(c, dtype=self.dtype, kernel_init=ZERO, name="proj")(y)
 
 
-def apart(qkv: Array, heads: int, split_first: bool) -> tuple[Array, ...]:
+def split_heads(qkv: Array, heads: int, split_first: bool) -> tuple[Array, ...]:
   """[B, T, 3C] -> q, k and v, [B, T, heads, C / heads] each."""
   b, t, _ = qkv.shape
   if split_first:
@@ -131,11 +131,6 @@ class Up(nn.Module):
     return conv(x.shape[-1], self.dtype, "conv")(upsample(x))
 
 
-def halve(x: Array) -> Array:
-  """Means of 2 x 2 pixels, [B, 2H, 2W, C] -> [B, H, W, C]."""
-  return nn.avg_pool(x, (2, 2), (2, 2))
-
-
 def conv(width: int, dtype: Any, name: str, init: Callable = TORCH, **kw) -> nn.Conv:
   """Three by three."""
   return nn.Conv(width, (3, 3), dtype=dtype, kernel_init=init, name=name, **kw)
@@ -149,7 +144,7 @@ def time_and_label(
   features: Callable = sinusoids,
   level: Array | None = None,
 ) -> Array:
-  """What all blocks are told: time and label, [B, 4 width], in float32."""
+  """The embedding of time and label that every block reads, [B, 4 width], float32."""
   dense = functools.partial(nn.Dense, 4 * width, kernel_init=TORCH)
   emb = dense(name="time_0")(features(c_noise, width))
   emb = dense(name="time_2")(nn.silu(emb))
@@ -179,7 +174,7 @@ def level_and_label(
 
 
 def level_embedding(level: Array, width: int, out: int) -> Array:
-  """A level of augmentation [B] in [0, 1], as the time is told: [B, out]."""
+  """Embeds a level of augmentation [B] in [0, 1] as times are: [B, out]."""
   emb = nn.Dense(4 * width, kernel_init=TORCH, name="level_0")(sinusoids(1000 * level, width))
   return nn.Dense(out, kernel_init=TORCH, name="level_2")(nn.silu(emb))
 
@@ -194,17 +189,17 @@ class Trunk(nn.Module):
     attend: Resolutions (heights) with self-attention.
     heads: Attention heads; None: as many as have `head` channels.
     head: Channels per attention head; more where heads would be unequal.
-    split_first: Order of channels in attention, see `blocks.Attention`.
+    split_first: Order of channels in attention, see `Attention`.
     bias: Attention's `qkv` has one.
     labels: Rows of the label embedding; 0: no labels. A "none" is one of them.
-    affine: Adaptive group norm, see `blocks.ResBlock`.
+    affine: Adaptive group norm, see `ResBlock`.
     updown: Residual blocks change the resolution, not convolutions.
-    pad: Of strided convolutions, see `blocks.Down`.
+    pad: Of strided convolutions, see `Down`.
     dropout: Share of activations dropped when keys are given.
     groups: Of the norms.
     least: Channels that a norm's group has at least.
     eps: Of the norms.
-    embedding: (c_noise, y, width, labels) -> what blocks are told, [B, E].
+    embedding: (c_noise, y, width, labels) -> what blocks read, [B, E].
     remat: Heights of what comes into blocks that do not keep what they compute
       for the gradient but make it again: the same numbers to rounding, for more
       work and less memory, of which the largest heights take most.
@@ -242,7 +237,7 @@ class Trunk(nn.Module):
     halved = lambda h, _: h // 2 if self.updown else -(-h // 2)
     return tuple(itertools.accumulate(self.mults[1:], halved, initial=height))
 
-  def kept(self, block: type[nn.Module], h: Array) -> type[nn.Module]:
+  def block_for(self, block: type[nn.Module], h: Array) -> type[nn.Module]:
     """A block for h, whose activations are kept or made again."""
     return nn.remat(block) if h.shape[1] in self.remat else block
 
@@ -256,13 +251,13 @@ class Trunk(nn.Module):
     resample: Callable | None = None,
   ) -> Array:
     """A residual block of `width` channels, or as many as h has."""
-    return self.kept(ResBlock, h)(
+    return self.block_for(ResBlock, h)(
       width or h.shape[-1], resample, self.affine, self.dropout, self.norm, self.dtype, name=name
     )(h, emb, key)
 
   def attention(self, h: Array, name: str, heads: int | None = None) -> Array:
     """Self-attention of `heads`, or as many as elsewhere."""
-    return self.kept(Attention, h)(
+    return self.block_for(Attention, h)(
       heads or self.heads, self.head, self.split_first, self.bias, self.norm, self.dtype, name=name
     )(h)
 
@@ -273,7 +268,7 @@ class Trunk(nn.Module):
     h = self.res(h, emb, key, f"{name}_res", int(self.width * mult))
     return self.attention(h, f"{name}_attn", heads) if (h.shape[1] in self.attend) else h
 
-  def descend(self, x: Array, emb: Array, key: Array | None) -> tuple[Array, list[Array]]:
+  def encode(self, x: Array, emb: Array, key: Array | None) -> tuple[Array, list[Array]]:
     """-> what comes out of the middle, and of every block before it."""
     least = 2 ** (len(self.mults) - 1)
     if self.updown and (x.shape[1] % least or x.shape[2] % least):
@@ -307,14 +302,13 @@ class Trunk(nn.Module):
 class UNet(Trunk):
   """Predicts F(x, c_noise, y), shaped like x [B, H, W, C].
 
-  With `learned`, [B, H, W, 2C]: F and, in [-1, 1] or so, what it says of the
-  variance (Nichol & Dhariwal 2021, Sec. 3.1). With `low_res` [B, h, w, C'],
-  images of any smaller size, it is told what they look like enlarged
-  (bilinearly; Dhariwal & Nichol 2021, Sec. 5; SR3 does it bicubically). With
-  `level` [B] in [0, 1], how much noise is on them (Ho et al. 2022, Sec. 4.2),
-  which joins what blocks are told as the time does. Attention on the way up
-  has `heads_up` heads, if that is no None (improved-diffusion's
-  num_heads_upsample).
+  With `learned`, [B, H, W, 2C]: F and, in about [-1, 1], where the
+  variance lies between its bounds (Nichol & Dhariwal 2021, Sec. 3.1). With `low_res` [B, h, w, C'],
+  images of any smaller size, it also reads these, enlarged (bilinearly; Dhariwal
+  & Nichol 2021, Sec. 5; SR3 does it bicubically). With `level` [B] in [0, 1],
+  how much noise is on them (Ho et al. 2022, Sec. 4.2), which joins the
+  embedding as the time does. Attention on the way up has `heads_up` heads, if
+  not None (improved-diffusion's num_heads_upsample).
   """
 
   learned: bool = False
@@ -336,19 +330,19 @@ class UNet(Trunk):
     if low_res is not None:
       large = (*x.shape[:-1], low_res.shape[-1])
       x = jnp.concatenate([x, jax.image.resize(low_res, large, self.enlarge)], -1)
-    h, skips = self.descend(x, emb, key)
+    h, skips = self.encode(x, emb, key)
     index = 0
     for i, mult in reversed(list(enumerate(self.mults))):
       for j in range(self.blocks + 1):
         h = jnp.concatenate([h, skips.pop()], -1)
         h = self.level(h, emb, key, f"out_{index}", mult, self.heads_up)
         if i and j == self.blocks:
-          h = self.rise(h, emb, key, f"out_{index}_up", skips[-1])
+          h = self.upsample(h, emb, key, f"out_{index}_up", skips[-1])
         index += 1
     h = nn.silu(self.norm(name="head_norm")(h.astype(jnp.float32)))
     return conv(channels * (1 + self.learned), jnp.float32, "head_conv", init=ZERO)(h)
 
-  def rise(self, h: Array, emb: Array, key: Array | None, name: str, like: Array) -> Array:
+  def upsample(self, h: Array, emb: Array, key: Array | None, name: str, like: Array) -> Array:
     """Doubles H and W, to those of `like` where these are odd."""
     if self.updown:
       return self.res(h, emb, key, name, resample=upsample)
@@ -369,7 +363,7 @@ class Classifier(Trunk):
     self, x: Array, c_noise: Array, key: Array | None = None, features: bool = False
   ) -> Array:
     emb = self.embedding(c_noise, None, self.width, self.labels)
-    h, _ = self.descend(x, emb, key)
+    h, _ = self.encode(x, emb, key)
     h = nn.silu(self.norm(name="head_norm")(h.astype(jnp.float32)))
     h, logits = Pool(self.classes, self.head, name="pool")(h)
     return h if features else logits
@@ -396,6 +390,6 @@ class Pool(nn.Module):
     x += self.param("positional", nn.initializers.normal(c**-0.5), (c, h * w + 1)).T
     qkv = nn.Dense(3 * c, kernel_init=TORCH, name="qkv")(x)
     heads = divisor(c, max(c // self.head, 1))
-    q, k, v = apart(qkv, heads, split_first=True)
+    q, k, v = split_heads(qkv, heads, split_first=True)
     y = attend(q[:, :1], k, v).reshape(b, c)
     return y, nn.Dense(self.out, kernel_init=TORCH, name="proj")(y)

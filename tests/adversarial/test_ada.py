@@ -6,16 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import jit
 from scipy import ndimage
 
 from jaxgen.adversarial import color, diffaugment, warp
 from jaxgen.adversarial.ada import ADA, ALL, pipeline
 from jaxgen.adversarial.diffaugment import DiffAugment
 
-jit = functools.partial(
-  jax.jit,
-  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 N = 200
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (8, 8, 3)).astype(np.float32)
@@ -236,13 +233,13 @@ def test_p_moves_by_the_formula():
       stats = update(stats, jnp.full(10, logit), step, 10)
     assert stats["p"] == end
   # In parts it comes to the same.
-  whole = parts = ADA(kimg=0.5, p=0.5).init()
+  single = parts = ADA(kimg=0.5, p=0.5).init()
   for step in range(8):
-    whole = update(whole, jnp.ones(10), step, 10)
+    single = update(single, jnp.ones(10), step, 10)
     for _ in range(2):
       parts = update(parts, jnp.ones(5), step, 5)
-  np.testing.assert_allclose(whole["p"], parts["p"], atol=1e-6)
-  assert whole["p"] > 0.6
+  np.testing.assert_allclose(single["p"], parts["p"], atol=1e-6)
+  assert single["p"] > 0.6
 
 
 def test_what_ada_is_not_for():

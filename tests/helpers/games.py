@@ -15,7 +15,7 @@ from jaxgen import core
 from jaxgen.config import build
 
 BATCH = 8
-# Games in tests are compiled more often than they are played.
+# For what is compiled more often than it runs.
 jit = functools.partial(
   jax.jit,
   compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},

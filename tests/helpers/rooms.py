@@ -55,6 +55,13 @@ def floor_of(name: str) -> int:
   return next(i for i, floor in enumerate(FLOORS) if name.partition(".")[0] in floor)
 
 
+@functools.cache
+def modules() -> set[str]:
+  """Modules and rooms of the package: "core", "nets", "nets.unet"."""
+  return {".".join(p.with_suffix("").parts[1:]).removesuffix(".__init__") for p in files()}
+
+
+@functools.cache
 def imports(path: pathlib.Path) -> set[str]:
   """Dotted names that a file imports, in functions too."""
   names = set()
@@ -68,19 +75,12 @@ def imports(path: pathlib.Path) -> set[str]:
   return names
 
 
+@functools.cache
 def ours(path: pathlib.Path) -> set[str]:
   """Modules of this package that a file imports: "nets.unet", "core"."""
-  modules = {".".join(p.with_suffix("").parts[1:]) for p in files()}
-  found = set()
-  for name in imports(path):
-    parts = name.split(".")
-    if parts[0] != "jaxgen":
-      continue
-    for n in range(len(parts), 1, -1):
-      if ".".join(parts[1:n]) in modules:
-        found.add(".".join(parts[1:n]))
-        break
-  return found
+  names = {n.removeprefix("jaxgen.") for n in imports(path) if n.startswith("jaxgen.")}
+  # `from jaxgen.nets.unet import UNet` names a member of a module.
+  return {n if n in modules() else n.rpartition(".")[0] for n in names} - {""}
 
 
 def arrows() -> dict[str, list[str]]:

@@ -74,12 +74,12 @@ def test_an_extractor_of_it(tmp_path, monkeypatch):
   e = features.open_extractor("dinov2", path, batch=2)
   assert e.taps == ("cls",) and e.name == f"dinov2-vitl14-{e.sha256[:8]}"
   x = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3))
-  found = e.features([x.astype(np.uint8)])["cls"]
+  ours = e.features([x.astype(np.uint8)])["cls"]
   mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
   expected = jax.jit(lambda x: TINY.apply({"params": e.params}, x))(
     np.float32((x / 255 - mean) / std)
   )
-  np.testing.assert_allclose(found, expected, atol=1e-5)
+  np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 def test_other_files_are_refused(tmp_path):

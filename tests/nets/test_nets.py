@@ -343,18 +343,18 @@ def test_the_projection_is_linear_in_the_label():
 @pytest.mark.parametrize("classes", [0, 3])
 def test_point_nets(classes):
   x, y = jnp.zeros((4, 2)), jnp.zeros(4, jnp.int32)
-  given = dict(y=y) if classes else {}
+  label = dict(y=y) if classes else {}
   kw = dict(width=8, depth=1, classes=classes)
   out = lambda net, *args: jax.eval_shape(
-    functools.partial(net.init_with_output, **given), KEY, *args
+    functools.partial(net.init_with_output, **label), KEY, *args
   )[0]
   assert out(mlp.Generator(**kw), jnp.zeros((4, 5))).shape == (4, 2)
   assert out(mlp.Discriminator(**kw), x).shape == (4,)
   codec = mlp.Codec(z_dim=3, **kw)
   assert out(codec, x).shape == (4, 2)
-  q, _ = jax.eval_shape(functools.partial(codec.init_with_output, method="encode", **given), KEY, x)
+  q, _ = jax.eval_shape(functools.partial(codec.init_with_output, method="encode", **label), KEY, x)
   assert [a.shape for a in q] == [(4, 3), (4, 3)]
-  F, _ = jax.jit(lambda x: mlp.Denoiser(**kw).init_with_output(KEY, x, jnp.ones(4), **given))(x + 1)
+  F, _ = jax.jit(lambda x: mlp.Denoiser(**kw).init_with_output(KEY, x, jnp.ones(4), **label))(x + 1)
   np.testing.assert_array_equal(F, 0 * x)
 
 

@@ -28,14 +28,14 @@ def gradient(remat, mults=(1,)):
 
 
 def test_gradients_are_the_same():
-  found = []
+  gradients = []
   for remat in ((), (4,)):
     grad, args = gradient(remat)
-    found.append(jax.jit(grad).lower(*args).compile(QUICK)(*args))
-  assert jax.tree.structure(found[0]) == jax.tree.structure(found[1])
-  for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+    gradients.append(jax.jit(grad).lower(*args).compile(QUICK)(*args))
+  assert jax.tree.structure(gradients[0]) == jax.tree.structure(gradients[1])
+  for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
-  assert max(np.abs(x).max() for x in jax.tree.leaves(found[0])) > 1e-3
+  assert max(np.abs(x).max() for x in jax.tree.leaves(gradients[0])) > 1e-3
 
 
 def test_blocks_of_some_heights_are_made_again():

@@ -2,27 +2,20 @@
 
 import functools
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import jit
+from golden import GOLDEN, draws, near, scaled
 
-from jaxgen import config, core
 from jaxgen.adversarial import path, penalties
-from jaxgen.config import build
 from jaxgen.interop import names, stylegan2_names
-from jaxgen.keys import example_keys
 from jaxgen.nets import fir
 from jaxgen.nets.equalised import Dense, Mapping
-from jaxgen.nets.stylegan2 import Discriminator, Generator, Layer, minibatch_stddev, modulated
+from jaxgen.nets.stylegan2 import Discriminator, Generator, Layer, minibatch_stddev, modulated_conv
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-jit = functools.partial(
-  jax.jit,
-  compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 SMALL = dict(base=1024, most=64, classes=10, clamp=256.0)
 TINY = dict(clamp=1.5, base=256, most=24)
 # Golden file -> our generator, our discriminator, how its truncated styles were
@@ -49,23 +42,23 @@ NETS = {
 }
 
 
-def regenerated(entries, seed, given):
-  """Weights by their rule: see golden/README.md; `given`: of the given case."""
-  made = {}
-  for i, (name, shape, *kept) in enumerate(entries):
-    z = np.random.Generator(np.random.PCG64([seed, i])).standard_normal(shape).astype(np.float32)
+def weights(entries, seed, given):
+  """By the rule of golden/README.md; `given`: of the given case."""
+  tensors = {}
+  for name, z, buffer in draws(seed, entries):
     last = name.rpartition(".")[2]
-    if len(shape) < 2:
+    mapping = np.float32(100 if name.startswith("mapping.fc") else 1)
+    if buffer:
+      continue
+    if z.ndim < 2:
       z = np.float32(0.1) * z + np.float32(name.endswith("affine.bias"))
       z += np.float32(given and last == "noise_strength") / 2
-      made[name] = z * np.float32(100 if given and name.startswith("mapping.fc") else 1)
+      tensors[name] = z * mapping if given else z
     elif given and last in ("const", "noise_const"):
-      made[name] = z / np.float32(np.sqrt(np.prod(shape[1:])))
+      tensors[name] = scaled(z)
     else:
-      made[name] = z * np.float32(100 if name.startswith("mapping.fc") else 1)
-    if kept:
-      del made[name]
-  return made
+      tensors[name] = z * mapping
+  return tensors
 
 
 def filled(net, group, *args):
@@ -81,22 +74,15 @@ def published(case):
   gen, disc, *_ = NETS[case]
   golden = dict(np.load(GOLDEN / f"{case}.npz"))
   golden["x"] = golden["x"].transpose(0, 2, 3, 1)
-  said = json.loads(str(golden["manifest"]))
+  manifest = json.loads(str(golden["manifest"]))
   gen, disc = Generator(**gen), Discriminator(**disc)
   y = golden.get("c")
-  rule = functools.partial(regenerated, given=case == "stylegan2_32_class")
-  of_gen = filled(gen, "gen", golden["z"], y)(rule(said["state_dict"], said["seed"]))
+  rule = functools.partial(weights, given=case == "stylegan2_32_class")
+  of_gen = filled(gen, "gen", golden["z"], y)(rule(manifest["state_dict"], manifest["seed"]))
   of_disc = filled(disc, "disc", golden["x"], y)(
-    rule(said["discriminator_state_dict"], said["discriminator_seed"])
+    rule(manifest["discriminator_state_dict"], manifest["discriminator_seed"])
   )
   return gen, disc, of_gen, of_disc, golden, y
-
-
-def near(ours, theirs, tolerance=1e-5):
-  """Within a share of the largest value."""
-  theirs = np.asarray(theirs)
-  assert np.shape(ours) == theirs.shape
-  assert np.abs(np.asarray(ours) - theirs).max() < (tolerance * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("case", NETS)
@@ -180,37 +166,6 @@ def test_the_mean_style_moves_as_the_references_does(case):
   near(moved["average"]["w_avg"], golden["w_avg_after"])
   fresh = jit(functools.partial(gen.init, method="map"))(jax.random.key(0), golden["z"], y)
   assert not fresh["average"]["w_avg"].any()
-
-
-COUNTS = {
-  "256": (24_767_458, 24_001_089),
-  "1024": (30_370_060, 29_012_513),
-  "cifar": (20_215_315, 23_089_664),
-}
-
-
-@pytest.mark.parametrize("arg", COUNTS)
-def test_parameter_counts(arg):
-  """Of the reference code's networks, counted there."""
-  c = config.load(f"configs/stylegan2.py:{arg}")
-  model, size = build(c.model), c.data.size or 32
-  batch = {"x": jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)}
-  if c.data.classes:
-    batch["y"] = jax.ShapeDtypeStruct((2,), jnp.int32)
-  params, stats = jax.eval_shape(lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
-  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  assert (count(params["gen"]), count(params["disc"])) == COUNTS[arg]
-  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
-  # Layers that double, and those after: two for each height, but one at 4.
-  noise = jax.tree.leaves(stats["gen"]["noise"])
-  assert len(noise) == model.gen.num_ws - 1
-  state = core.State(0, params, stats, {}, {}, None)
-  x = jax.eval_shape(
-    lambda s, b: model.sample(s, core.on_device(b), example_keys(jax.random.key(0), 2)),
-    state,
-    batch,
-  )
-  assert x.shape == batch["x"].shape and x.dtype == jnp.float32
 
 
 # Filters and convolutions.
@@ -301,7 +256,7 @@ def test_modulation_is_another_kernel_for_each_example(up, demodulate):
   x = rng.normal(size=(3, 4, 4, 5)).astype(np.float32)
   kernel = rng.normal(size=(3, 3, 5, 6)).astype(np.float32)
   style = rng.normal(size=(3, 5)).astype(np.float32) * 3
-  got = modulated(x, kernel, style, up, demodulate=demodulate)
+  got = modulated_conv(x, kernel, style, up, demodulate=demodulate)
   for i in range(3):
     own = kernel * style[i][:, None]  # Karras et al. 2020, Eqs. 1 and 3
     if demodulate:
@@ -314,9 +269,9 @@ def test_half_precision_does_not_overflow():
   x = rng.normal(size=(2, 4, 4, 64)).astype(np.float32)
   kernel = rng.normal(size=(3, 3, 64, 8)).astype(np.float32) * 30
   style = rng.normal(size=(2, 64)).astype(np.float32) * 1e4
-  want = modulated(jnp.asarray(x), kernel, style)
+  want = modulated_conv(jnp.asarray(x), kernel, style)
   for dtype, tolerance in ((jnp.float16, 3e-3), (jnp.bfloat16, 2e-2)):
-    got = modulated(jnp.asarray(x, dtype), kernel, style)
+    got = modulated_conv(jnp.asarray(x, dtype), kernel, style)
     assert got.dtype == dtype
     near(got.astype(jnp.float32), want, tolerance)
 

@@ -1,83 +1,55 @@
-"""Public things say what they take, what they give and what they are for."""
+"""Rules that ruff has no name for, each kept over all files."""
 
 import ast
-import pathlib
+import collections
+import tomllib
 
-ROOT = pathlib.Path(__file__).parents[2]
-FILES = sorted(p.relative_to(ROOT) for p in (ROOT / "jaxgen").rglob("*.py"))
-# Here every name in a public signature is annotated.
-STRICT = (
-  "diffusion",
-  "adversarial",
-  "metrics",
-  "models",
-  "nets",
-  "core.py",
-  "ema.py",
-  "optim.py",
-  "keys.py",
-  "config.py",
-)
-FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+import marks
+import rooms
+from rooms import ROOT, room
+
+# Rooms whose public functions say what they take and return.
+TYPED = """
+  adversarial checkpoint config convert core diffusion distributed ema errors experiment files
+  forms keys metrics models nets optim sharding
+""".split()
 
 
-def public(tree):
-  """(node, owner) of public functions, classes and methods."""
-  for node in tree.body:
-    if not isinstance(node, FUNCTION | ast.ClassDef) or node.name[0] == "_":
+def signatures(path):
+  """(name, arguments that have no type) of public functions and methods."""
+  tree = ast.parse((ROOT / path).read_text())
+  classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
+  for node in [n for part in (tree, *classes) for n in part.body]:
+    if not isinstance(node, ast.FunctionDef) or node.name[0] == "_" or node.name == "setup":
       continue
-    yield node, None
-    for child in node.body if isinstance(node, ast.ClassDef) else ():
-      if isinstance(child, FUNCTION) and child.name[0] != "_":
-        yield child, node
+    args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    # A process is any object with the two members that process.py describes.
+    untyped = [a.arg for a in args if not (a.annotation or a.arg in ("self", "cls", "process"))]
+    yield node.name, untyped + ["return"] * (node.returns is None)
 
 
-def parameters(node, owner):
-  args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-  static = any(getattr(d, "id", "") == "staticmethod" for d in node.decorator_list)
-  return args[1:] if owner and not static else args
+def test_public_functions_are_typed():
+  assert not [
+    f"{path}: {name}({', '.join(untyped)})"
+    for path in rooms.files()
+    if room(path) in TYPED
+    for name, untyped in signatures(path)
+    if untyped
+  ]
 
 
-def test_public_things_have_docstrings():
-  lacking = []
-  for path in FILES:
-    tree = ast.parse((ROOT / path).read_text())
-    strict = path.parts[1] in STRICT
-    lacking += [
-      (str(path), n.name)
-      for n, owner in public(tree)
-      if not (ast.get_docstring(n) or "").strip()
-      and n.name != "setup"  # linen's
-      and (strict or not owner)
-    ]
-    if tree.body and not ast.get_docstring(tree):
-      lacking.append((str(path), "the file"))
-  assert not lacking
-
-
-def test_public_signatures_are_annotated():
-  lacking = []
-  for path in (p for p in FILES if p.parts[1] in STRICT):
-    for node, owner in public(ast.parse((ROOT / path).read_text())):
-      if not isinstance(node, FUNCTION) or node.name == "setup":
-        continue
-      lacking += [
-        f"{path}: {node.name}({a.arg})"
-        for a in parameters(node, owner)
-        # Any object with the two members that process.py describes.
-        if a.annotation is None and a.arg != "process"
-      ]
-      if node.returns is None:
-        lacking.append(f"{path}: {node.name} -> ?")
-  assert not lacking
+def test_no_name_stands_twice():
+  names = collections.Counter(p.stem for p in rooms.files() if p.stem != "__init__")
+  assert not [n for n, count in names.items() if count > 1]
 
 
 def test_a_wheel_holds_every_package():
-  import tomllib
+  packages = {".".join(p.parts[:-1]) for p in rooms.files() if p.stem == "__init__"}
+  listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+  assert set(listed) == packages | {"jaxgen.configs"}
 
-  listed = tomllib.loads((ROOT / "pyproject.toml").read_text())
-  listed = set(listed["tool"]["setuptools"]["packages"])
-  there = {
-    ".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "jaxgen").rglob("__init__.py")
-  }
-  assert listed == there | {"jaxgen.configs"}
+
+def test_every_test_file_has_one_mark():
+  files = [file for files in marks.FILES.values() for file in files.split()]
+  assert sorted(marks.MARK) == sorted(marks.TESTS.rglob("test_*.py"))
+  assert len(files) == len(marks.MARK)

@@ -1,0 +1,53 @@
+"""Which tests are what kind: conftest.py marks every test by its file."""
+
+import pathlib
+
+TESTS = pathlib.Path(__file__).parents[1]
+# theorem: numbers against a law, an order, a closed form or a golden file.
+# contract: what parts promise each other, whatever the numbers.
+# refusal: what is odd ends in one line and leaves no trace.
+# process: verbs from end to end, in processes that stop, die or meet.
+# A test that takes minutes is marked `slow` where it stands.
+FILES = {
+  "theorem": """
+    test_ema test_optim adversarial/test_ada adversarial/test_adversarial
+    data/test_crop diffusion/test_diffusion diffusion/test_golden_diffusion
+    diffusion/test_guidance diffusion/test_importance diffusion/test_likelihood
+    diffusion/test_samplers diffusion/test_times diffusion/test_unipc
+    evaluation/test_eval_golden evaluation/test_perceptual interop/test_names
+    metrics/test_distances metrics/test_inception_score metrics/test_kid
+    metrics/test_mode_coverage metrics/test_prdc nets/test_attention
+    nets/test_biggan nets/test_dinov2 nets/test_gan_nets nets/test_inception
+    nets/test_nets nets/test_stylegan2
+  """,
+  "contract": """
+    test_config test_core test_files test_results test_sharding bench/test_bench
+    checkpoint/test_manager compare/test_page data/test_class_names
+    data/test_folder data/test_photos data/test_pipeline data/test_sources
+    data/test_splits data/test_stacked diffusion/test_diffusion_promises
+    evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
+    evaluation/test_eval_parts evaluation/test_eval_two evaluation/test_eval_zip
+    evaluation/test_images evaluation/test_judge evaluation/test_reference
+    evaluation/test_restoration evaluation/test_weights interop/test_infer
+    interop/test_interop_biggan interop/test_nvlabs interop/test_published
+    interop/test_tensor_files models/test_cascade models/test_classifier
+    models/test_gan models/test_guided models/test_models monitor/test_goodput
+    monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
+    nets/test_gan_sizes plan/test_hlo plan/test_plan sampling/test_latents sampling/test_upscale
+    study/test_study style/test_layers style/test_style
+  """,
+  "refusal": """
+    test_refusals test_strangers checkpoint/test_checkpoint_damage
+    checkpoint/test_checkpoint_foreign data/test_arrayfile interop/test_hostile
+  """,
+  "process": """
+    test_cli test_foreign test_launch test_sample test_sample_guided test_train
+    checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
+    compare/test_modes compare/test_sweep convert/test_convert data/test_points
+    distributed/test_elastic distributed/test_join distributed/test_launchers
+    distributed/test_storm distributed/test_trajectories
+    distributed/test_watchdog evaluation/test_eval_pod evaluation/test_evaluate
+    study/test_study_page
+  """,
+}
+MARK = {TESTS / f"{file}.py": mark for mark, files in FILES.items() for file in files.split()}
