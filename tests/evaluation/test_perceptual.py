@@ -140,10 +140,10 @@ def test_files_that_do_not_fit(files, tmp_path, monkeypatch):
   ):
     with pytest.raises(UserError, match=message):
       perceptual.open_lpips(*args)
-  assert not perceptual.given()
+  assert not perceptual.is_in_environment()
   monkeypatch.setenv("JAXGEN_LPIPS_NET", str(net))
   monkeypatch.setenv("JAXGEN_LPIPS_LIN", str(lin))
-  assert perceptual.given()
+  assert perceptual.is_in_environment()
   looks = perceptual.open_lpips()
   assert looks.card["net"]["file"] == "alex.pth"
   with pytest.raises(UserError, match="31x31 or more"):

@@ -23,7 +23,11 @@ RULES = {
   ),  # whose flags grain's worker processes want
   "interop": ({"files", "errors"}, {"numpy", "ml_dtypes", "safetensors"}),
   "metrics": ({"nets.inception"}, JAX | {"scipy"}),
-  "evaluation": (None, JAX | {"PIL", "flax", "scipy", "absl", "ml_collections"}),
+  "evaluation": (
+    None,
+    JAX
+    | {"PIL", "flax", "scipy", "absl", "ml_collections", "tensorboardX.proto", "google.protobuf"},
+  ),
   "study": (None, {"numpy", "PIL", "absl"}),
   "core": ({"keys"}, JAX | {"flax.struct", "optax"}),
   "keys": (set(), {"jax"}),
