@@ -95,12 +95,12 @@ def main(values: flags.FlagValues) -> None:
 def bound(model: Sampler, steps: int | None) -> tuple[Callable, int]:
   """-> (state, batch, keys, steps) -> {name: [B]}; and the number of steps."""
   process = model.model.process
-  whole = getattr(process, "steps", None)
-  if whole is None:
+  length = core.trait(process, "steps")
+  if length is None:
     raise UserError("the bound is of a chain of steps, and this process knows none: --method=ode")
   if model.dtype != np.uint8:
     raise UserError("the bound is of bytes, and these data are none: --method=ode")
-  steps = min(steps or whole, whole)
+  steps = min(steps or length, length)
   path = process(times.spaced(process, np.arange(steps), steps))
   frac = float(model.model.knobs.get("frac", 1.0))
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -37,11 +37,17 @@ class Extractor(Protocol):
     name: goes into the names of metrics.
     sha256: of its weights.
     taps: the features it has; the first are those of Fréchet distances.
+    card: how features come about, as JSON.
+    batch: images that it likes to look at together.
+    shape: [H, W, C] of images; None: any.
   """
 
   name: str
   sha256: str
   taps: tuple[str, ...]
+  card: dict[str, Any]
+  batch: int
+  shape: tuple[int, ...] | None
 
   def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Batches uint8 [n, H, W, 3] -> float32 [N, D] by tap, rows in order."""
@@ -54,12 +60,12 @@ class Plan:
   Attributes:
     moments: taps whose mean and covariance are wanted.
     rows: taps whose rows are wanted.
-    kept: which rows, ascending; None: all.
+    indices: which rows, ascending; None: all.
   """
 
   moments: tuple[str, ...]
   rows: tuple[str, ...] = ()
-  kept: np.ndarray | None = None
+  indices: np.ndarray | None = None
 
   @property
   def taps(self) -> tuple[str, ...]:
@@ -69,7 +75,7 @@ class Plan:
 
 @dataclasses.dataclass
 class Collected:
-  """What came of it: `colour` is the mean of each channel, in 0 .. 255."""
+  """Features of n images: `colour` is the mean of each channel, in 0 .. 255."""
 
   n: int
   moments: dict[str, Gaussian]
@@ -108,9 +114,8 @@ def collect(
   alone = jax.process_count() == 1  # several need not see the same files
   work = Work(images.count, plan, key, folder if alone else None)
   tick(work.done)
-  batch = getattr(extractor, "batch", 1)
-  size = -(-CHUNK // batch) * batch  # else some would be padded
-  size *= jax.process_count()
+  # Whole batches, else some would be padded.
+  size = -(-CHUNK // extractor.batch) * extractor.batch * jax.process_count()
   stream = chunks(images.read(work.done, images.count), size)
   with ThreadPoolExecutor(1) as pool:  # sums while the next chunk is looked at
     summed = pool.submit(lambda: None)
@@ -128,17 +133,17 @@ def collect(
 
 def chunks(batches: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
   """Regroups batches of any length: lists that hold `size` images together."""
-  held, n = [], 0
+  parts, n = [], 0
   for batch in batches:
     while len(batch):
       part, batch = batch[: size - n], batch[size - n :]
-      held.append(part)
+      parts.append(part)
       n += len(part)
       if n == size:
-        yield held
-        held, n = [], 0
-  if held:
-    yield held
+        yield parts
+        parts, n = [], 0
+  if parts:
+    yield parts
 
 
 def check(
@@ -201,12 +206,13 @@ class Work:
 
   def __init__(self, count: int, plan: Plan, key: str, folder: Path | None):
     self.plan, self.folder = plan, folder
-    kept = None if plan.kept is None else plan.kept.tolist()
-    self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows, kept and digest(kept)])
+    indices = None if plan.indices is None else plan.indices.tolist()
+    which = indices and digest(indices)
+    self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows, which])
     self.done, self.colour, self.pixels = 0, np.zeros(3), 0
     self.moments = {tap: Moments(BLOCK) for tap in plan.moments}
     self.rows: dict[str, np.ndarray] = {}
-    self.kept = np.arange(count) if plan.kept is None else plan.kept
+    self.indices = np.arange(count) if plan.indices is None else plan.indices
     self.saved, self.safe = time.monotonic(), 0  # `safe` rows are on disk
     if folder:
       self._resume()
@@ -219,11 +225,11 @@ class Work:
     for tap in self.plan.moments:
       self.moments[tap].add(f[tap])
     stop = start + sum(map(len, batches))
-    first, last = np.searchsorted(self.kept, [start, stop])
+    first, last = np.searchsorted(self.indices, [start, stop])
     for tap in self.plan.rows:
       if tap not in self.rows:
-        self.rows[tap] = np.empty((len(self.kept), f[tap].shape[1]), np.float32)
-      self.rows[tap][first:last] = f[tap][self.kept[first:last] - start]
+        self.rows[tap] = np.empty((len(self.indices), f[tap].shape[1]), np.float32)
+      self.rows[tap][first:last] = f[tap][self.indices[first:last] - start]
     if self.folder and time.monotonic() - self.saved >= SAVE_SECONDS:
       self.save(stop)
 
@@ -237,7 +243,7 @@ class Work:
       )
       self.folder = None
       return
-    written = int(np.searchsorted(self.kept, done))
+    written = int(np.searchsorted(self.indices, done))
     state = {
       "key": np.array(self.key),
       "done": np.int64(done),
@@ -270,14 +276,13 @@ class Work:
       if str(state["key"]) != self.key:
         raise ValueError("of other work")
       done = int(state["done"])
-      written = int(np.searchsorted(self.kept, done))
+      written = int(np.searchsorted(self.indices, done))
       rows = {}
       for tap in self.plan.rows:
         width = int(state[f"{tap}#"])
-        held = np.fromfile(self.folder / f"{tap}.rows", np.float32)
-        whole = np.empty((len(self.kept), width), np.float32)
-        whole[:written] = held[: written * width].reshape(written, width)
-        rows[tap] = whole
+        saved = np.fromfile(self.folder / f"{tap}.rows", np.float32)
+        rows[tap] = np.empty((len(self.indices), width), np.float32)
+        rows[tap][:written] = saved[: written * width].reshape(written, width)
       moments = {
         tap: Moments.of(
           {k.partition("/")[2]: v for k, v in state.items() if k.startswith(f"{tap}/")}

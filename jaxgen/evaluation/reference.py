@@ -102,19 +102,19 @@ def open_reference(
   """
   path, how = Path(name).expanduser(), {"split": "train"} | how
   if path.suffix in PICKLES and statistics.holds(path):
-    told = statistics.load(path, protocol, features)
-    return Reference(told.card, told.of, None, told.made)
+    file = statistics.load(path, protocol, features)
+    return Reference(file.card, file.of, None, file.made)
   if path.suffix == ".npz" and path.is_file():
     names = arrayfile.names(path)
     if {"mu", "sigma"} & set(names):
-      told, images = statistics.load(path, protocol, features), None
+      file, images = statistics.load(path, protocol, features), None
       if "arr_0" in names:
         how = {k: how[k] for k in ("span", "convert") if k in how}
         images = SampleFile.open(str(path), protocol.floats, **how)
-        told.card["arr_0"] = images.count
-      return Reference(told.card, told.of, images, told.made)
+        file.card["arr_0"] = images.count
+      return Reference(file.card, file.of, images, file.made)
     if "arr_0" not in names:
-      raise UserError(statistics.wanted(path, names))
+      raise UserError(statistics.advice(path, names))
   return Reference.of(open_images(name, protocol, **how))
 
 

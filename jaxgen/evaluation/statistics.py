@@ -79,65 +79,55 @@ def load(path: Path, protocol: Protocol, features: str = "inception") -> Statist
     for n in ("mu", "sigma", "mu_s", "sigma_s", "info", "count")
     if n in names
   }
-  made = _made(path, arrays.get("info"))
+  made = _read_info(path, arrays.get("info"))
   check_origin(path, names, protocol, made)
-  n, of = _count(arrays.get("count")), {}
+  n, of = _read_count(arrays.get("count")), {}
   for tap, end in ("", ""), ("spatial", "_s"):
     pair = [arrays.get(f"{k}{end}") for k in ("mu", "sigma")]
     if any(pair):
       gaussian = check_gaussian(path, *pair, n, end)
       of[tap or WIDTHS.get(len(gaussian.mu), "")] = gaussian
   if not of:
-    raise UserError(wanted(path, names))
-  card = {
-    "kind": "statistics",
-    "name": path.name,
-    "sha256": tensor_files.sha256(path),
-    "images": n or None,
-  }
-  if made:  # what it was made of is what it is
-    card = made["reference"] | {"statistics": path.name}
+    raise UserError(advice(path, names))
+  # What it was made of is what it is.
+  card = made["reference"] | {"statistics": path.name} if made else card_of(path, n)
   return Statistics(path, card, of, made)
+
+
+def card_of(path: Path, n: int) -> dict[str, Any]:
+  """The card of a file of somebody else: of n images, 0: nobody says so."""
+  sha256 = tensor_files.sha256(path)
+  return {"kind": "statistics", "name": path.name, "sha256": sha256, "images": n or None}
 
 
 def _of_pickle(path: Path, features: str) -> Statistics:
   """EDM2's."""
-  found, n = gaussians.read(path)
-  wanted = IN_PICKLES.get(features, "fid")
-  if wanted not in found:
+  named, n = gaussians.read(path)
+  name = IN_PICKLES.get(features, "fid")
+  if name not in named:
     raise UserError(
-      f"{path} has no statistics '{wanted}', as --features="
-      f"{features} wants, but {', '.join(map(repr, found))}"
+      f"{path} has no statistics '{name}', as --features="
+      f"{features} wants, but {', '.join(map(repr, named))}"
     )
-  gaussian = check_gaussian(path, *found[wanted].values(), n)
-  return Statistics(
-    path,
-    {
-      "kind": "statistics",
-      "name": path.name,
-      "sha256": tensor_files.sha256(path),
-      "images": n or None,
-      "of": wanted,
-    },
-    {"": gaussian},
-  )
+  gaussian = check_gaussian(path, *named[name].values(), n)
+  return Statistics(path, card_of(path, n) | {"of": name}, {"": gaussian})
 
 
-def _count(held: arrayfile.Stored | None) -> int:
+def _read_count(stored: arrayfile.Stored | None) -> int:
   """How many images there were; 0: nobody says so."""
-  if held is None or held.shape or held.dtype.kind not in "iu":
+  if stored is None or stored.shape or stored.dtype.kind not in "iu":
     return 0
-  return max(int(held.whole()), 0)
+  return max(int(stored.whole()), 0)
 
 
-def _made(path: Path, held: arrayfile.Stored | None) -> dict[str, Any] | None:
+def _read_info(path: Path, stored: arrayfile.Stored | None) -> dict[str, Any] | None:
   """What a file of ours says of itself; None: it is of somebody else."""
-  if held is None or held.shape or held.dtype.kind != "U":
+  if stored is None or stored.shape or stored.dtype.kind != "U":
     return None
-  if held.nbytes > 4 * LONGEST:
+  if stored.nbytes > 4 * LONGEST:
     raise UserError(f"info of {path} is too long")
   try:
-    made = json.loads(str(held.whole()))
+    made = json.loads(str(stored.whole()))
   except (ValueError, RecursionError):
     return None
   parts = {"protocol": ("resize",), "features": ("sha256", "name"), "reference": ("name",)}
@@ -155,16 +145,15 @@ def _made(path: Path, held: arrayfile.Stored | None) -> dict[str, Any] | None:
 def check_origin(
   path: Path, names: Collection[str], protocol: Protocol, made: dict[str, Any] | None = None
 ) -> None:
-  """UserError if a file tells that its images were resized in another way."""
-  said = re.search("_(clean|legacy_tensorflow|legacy_pytorch)_", path.name)
-  told = {"clean": "clean", "legacy_tensorflow": "tf", "legacy_pytorch": "half_pixel"}.get(
-    said and said[1]
-  )
+  """UserError if a file says that its images were resized in another way."""
+  match = re.search("_(clean|legacy_tensorflow|legacy_pytorch)_", path.name)
+  resizes = {"clean": "clean", "legacy_tensorflow": "tf", "legacy_pytorch": "half_pixel"}
+  resize = resizes[match[1]] if match else None
   if "mu_s" in names:  # ADM's alone have them
-    told = told or "tf"
-  if told and told != protocol.resize and not made:
+    resize = resize or "tf"
+  if resize and resize != protocol.resize and not made:
     raise UserError(
-      f"{path.name} is of images resized as '{told}', and protocol "
+      f"{path.name} is of images resized as '{resize}', and protocol "
       f"{protocol.name} resizes as '{protocol.resize}': these cannot be "
       "compared"
     )
@@ -194,11 +183,11 @@ def check_gaussian(path: Path, mu: Any, sigma: Any, n: int, end: str = "") -> Ga
   return Gaussian(mu, sigma, n)
 
 
-def wanted(path: Path, names: Collection[str]) -> str:
+def advice(path: Path, names: Collection[str]) -> str:
   """What to say of a file that has neither statistics nor images."""
-  held = ", ".join(list(names)[:8]) or "nothing"
+  contents = ", ".join(list(names)[:8]) or "nothing"
   line = (
-    f"{path} holds {held}: a reference is mu [D] and sigma [D, D], or "
+    f"{path} holds {contents}: a reference is mu [D] and sigma [D, D], or "
     "images arr_0, uint8 [N, H, W, 3]"
   )
   lower = {n.lower() for n in names}

@@ -11,7 +11,7 @@ import pytest
 
 from jaxgen.evaluation.collect import Collected
 from jaxgen.evaluation.protocols import PROTOCOLS
-from jaxgen.evaluation.scores import Given, score
+from jaxgen.evaluation.scores import Comparison, score
 from jaxgen.metrics.distances import moments
 from jaxgen.metrics.kid import kid
 
@@ -51,7 +51,7 @@ def given(protocol, *taps):
     )
     for r in rows
   )
-  return Given(own, real, TAPS, PROTOCOLS[protocol])
+  return Comparison(own, real, TAPS, PROTOCOLS[protocol])
 
 
 @pytest.mark.parametrize(

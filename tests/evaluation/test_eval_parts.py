@@ -46,7 +46,7 @@ def test_names_carry_features_that_are_not_inceptions():
 
 
 class Sampler:
-  classes, shape, dtype = 4, (8, 8, 3), np.dtype("uint8")
+  classes, shape, dtype, class_names = 4, (8, 8, 3), np.dtype("uint8"), ()
   model = types.SimpleNamespace(cond={})
 
   def labels(self, num, labels):

@@ -192,7 +192,7 @@ def test_the_judge_lends_its_eyes_and_its_accuracy(verb, tmp_path, monkeypatch):
   assert card["scores"]["cas@digits-cnn"] == judge.cas(x, y)
   # The built-in judge's own distance, of the same features.
   assert card["scores"]["frechet@digits-cnn"] == pytest.approx(
-    judge.near(judges.embed(judge.classifier, x))["frechet"], rel=1e-4
+    judge.distances(judge.embed(x))["frechet@digits-cnn"], rel=1e-4
   )
   assert set(card["scores"]) == {
     f"{k}@digits-cnn" for k in ("frechet", "is", "precision", "recall", "cas")

@@ -18,7 +18,7 @@ from jaxgen.data.sources import open_source
 from jaxgen.diffusion import degrade
 from jaxgen.evaluation import perceptual, restoration
 from jaxgen.evaluation.perceptual import Perceptual
-from jaxgen.evaluation.restoration import Case
+from jaxgen.evaluation.restoration import Pairs
 from jaxgen.metrics.image_quality import consistency, psnr, ssim
 from jaxgen.models.cascade import Cascade
 from jaxgen.monitor import pictures
@@ -228,19 +228,19 @@ def test_the_verb(verb, tmp_path):
 def test_interpolations_are_pillows():
   x, _ = pair(3, (24, 24), 3)
   small = functools.partial(degrade.area, size=6)
-  case = Case(None, x, None, small)
+  pairs = Pairs(None, x, None, small)
   for how, filter_ in (
     ("bicubic", Image.Resampling.BICUBIC),
     ("bilinear", Image.Resampling.BILINEAR),
   ):
-    ours = case.interpolated(how)
+    ours = pairs.interpolated(how)
     theirs = np.stack(
       [
         [  # in floats: of bytes it rounds twice
           np.asarray(Image.fromarray(np.float32(a[..., c])).resize((24, 24), filter_))
           for c in range(3)
         ]
-        for a in case.low_res
+        for a in pairs.low_res
       ]
     )
     theirs = np.clip(theirs.transpose(0, 2, 3, 1), 0, 255)
@@ -293,12 +293,13 @@ def test_a_chain_of_upsamplers():
   )
   assert restoration.enlarges(chain.model)
   x, _ = pair(1, (16, 16))
-  case = Case(SimpleNamespace(name="pair"), x, None, restoration.shrink(chain))
+  pairs = Pairs(SimpleNamespace(name="pair"), x, None, restoration.shrink(chain))
   low = np.float64(x).reshape(-1, 4, 4, 4, 4, 1).mean((2, 4))
-  assert abs(case.low_res - low).max() <= 0.5 + 1e-4
-  made = case.enlarged(chain, 0, 4, {})
-  np.testing.assert_array_equal(made["model"], case.low_res.repeat(4, 1).repeat(4, 2))
-  found = case.scores(made["model"], [])
+  assert abs(pairs.low_res - low).max() <= 0.5 + 1e-4
+  y, low_res = pairs.conditions(chain, 4)
+  made = chain.sample(0, 4, y, batch=4, **low_res)
+  np.testing.assert_array_equal(made, pairs.low_res.repeat(4, 1).repeat(4, 2))
+  found = pairs.by_image(made)
   np.testing.assert_allclose(found["consistency"], 0, atol=1e-3)
   assert set(found) == {"psnr", "ssim@gauss11", "ssim@uniform7", "consistency"}
 

@@ -10,6 +10,7 @@ class Stub:
 
   taps = tuple(TAPS)
   sha256 = "0" * 64
+  card, batch, shape = {}, 1, None
 
   def __init__(self, name="inception", scale=1.0):
     self.name, self.scale, self.seen = name, scale, 0
