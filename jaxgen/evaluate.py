@@ -196,8 +196,8 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
     source = open_source(f"npz:{values.samples}")
     x, y = source.arrays()
     check_samples(data, x.shape, x.dtype, y)  # before a judge is trained
-    made = {"samples": values.samples, "fingerprint": source.fingerprint}
-    return report(open_judge(data, values.judge), x, y, made)
+    origin = {"samples": values.samples, "fingerprint": source.fingerprint}
+    return report(open_judge(data, values.judge), x, y, origin)
   model, knobs = open_model(values)
   data = data_of(values.workdir)
   if restoration.enlarges(model.model):
@@ -245,7 +245,7 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
   card = evaluation.run(
     images,
     out and out.with_suffix(".partial"),
-    out and "copies" in evaluation.wanted and out.with_suffix(".png"),
+    out and "copies" in evaluation.possible and out.with_suffix(".png"),
   )
   if judge:
     if out:
@@ -307,8 +307,8 @@ def open_samples(values: flags.FlagValues, how: Protocol) -> tuple[Images, Confi
   model, knobs = open_model(values)
   n = how.images if values.num is None else values.num
   labels = choose_labels(model, values.labels, n, values.seed)
-  drawn = Drawn(model, n, values.seed, labels, values.labels, how.floats, knobs, values.batch)
-  return drawn, data_of(values.workdir)
+  samples = Drawn(model, n, values.seed, labels, values.labels, how.floats, knobs, values.batch)
+  return samples, data_of(values.workdir)
 
 
 def open_real(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) -> Reference:

@@ -153,7 +153,7 @@ def measure(
   return {k: np.concatenate([p[k] for p in parts])[: len(x)] for k in parts[0]}
 
 
-def report(values: flags.FlagValues, parts: dict[str, np.ndarray], made: dict[str, Any]) -> None:
+def report(values: flags.FlagValues, parts: dict[str, np.ndarray], origin: dict[str, Any]) -> None:
   """Means over images and their standard errors: printed, and written."""
   if not all(np.isfinite(v).all() for v in parts.values()):
     raise UserError("some likelihoods are not finite: the weights are ill, or the path too coarse")
@@ -162,4 +162,4 @@ def report(values: flags.FlagValues, parts: dict[str, np.ndarray], made: dict[st
   for k, mean in result.items():
     print(f"{k:6} {mean:9.4f} ± {errors[k]:.4f} bits/dim")
   if values.out:
-    files.write_json(values.out, {"made": made, "bits_per_dim": result, "standard_error": errors})
+    files.write_json(values.out, {"made": origin, "bits_per_dim": result, "standard_error": errors})

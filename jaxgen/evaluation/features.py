@@ -162,14 +162,14 @@ def early(items: Iterator[Any], ahead: int = 2) -> Iterator[Any]:
       yield item
 
 
-def batch_size(wanted: int | None) -> int:
+def batch_size(batch: int | None) -> int:
   """A number of images that divides among the devices."""
   devices = jax.local_device_count()
   # CPUs like what fits their caches (8: 0.13 s of a core for each image, 16:
   # 0.14 s, 32: 0.15 s), accelerators whatever fills them.
   each = 16 if jax.default_backend() == "cpu" else 128
-  wanted = wanted or min(each * devices, max(MOST, devices))
-  return max(wanted // devices, 1) * devices
+  batch = batch or min(each * devices, max(MOST, devices))
+  return max(batch // devices, 1) * devices
 
 
 def open_extractor(

@@ -46,19 +46,19 @@ class StatisticsPair:
     pair = [load(p, protocol, features) for p in (own, real)]
     network = {"name": features, "sha256": None}
     for one in pair:
-      if not one.made:
+      if not one.info:
         continue
-      resize = one.made["protocol"]["resize"]
+      resize = one.info["protocol"]["resize"]
       if resize != protocol.resize:
         raise UserError(
           f"{one.path} was made with resize {resize}, and protocol "
           f"{protocol.name} has {protocol.resize}"
         )
-      if network["sha256"] not in (None, one.made["features"]["sha256"]):
+      if network["sha256"] not in (None, one.info["features"]["sha256"]):
         raise UserError(
           f"{own} and {real} are of features of other weights: these cannot be compared"
         )
-      network = one.made["features"]
+      network = one.info["features"]
     return cls(*pair, protocol, network, possible_metrics(*pair, metrics))
 
   def head(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class StatisticsPair:
     for what, s in (("images", self.own), ("reference images", self.real)):
       width = max(len(g.mu) for g in s.of.values())
       warnings += singular(what, s.card.get("images") or 0, width)
-      if not s.made:
+      if not s.info:
         warnings.append(
           f"{s.path.name} does not say how it was made: that it was by "
           f"protocol {self.protocol.name} is taken on trust"

@@ -74,7 +74,7 @@ class Judge(Protocol):
 
 
 def report(
-  judge: Judge, x: np.ndarray, y: np.ndarray | None, made: dict[str, Any]
+  judge: Judge, x: np.ndarray, y: np.ndarray | None, origin: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
   """The scores of samples beside the floor: as text, and as a card.
 
@@ -82,11 +82,11 @@ def report(
     judge: Of the data that they imitate.
     x: Samples [N, ...].
     y: Their labels [N], if they have some.
-    made: How they were made.
+    origin: How they were made.
   """
   scores, floor = judge.scores(x, y), judge.floor()
   return table(scores, floor), {
-    "made": made,
+    "made": origin,
     "judge": judge.card,
     "scores": means(scores),
     "spread": spreads(scores),

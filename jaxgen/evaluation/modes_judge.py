@@ -50,12 +50,12 @@ class PointsJudge:
   def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """Modes found, share of high-quality samples, Fréchet of coordinates."""
     del y, cas
-    covered = modes(x, *modes_of(self.name))
+    coverage = modes(x, *modes_of(self.name))
     real, _ = open_source(self.name).arrays()
     return {
-      "modes": [covered.found],
-      "high_quality": [covered.high_quality],
-      "kl": [covered.kl],
+      "modes": [coverage.covered],
+      "high_quality": [coverage.high_quality],
+      "kl": [coverage.kl],
       "frechet@xy": [frechet_rows(x, real)],
     }
 

@@ -30,13 +30,13 @@ class Reference:
     card: what it is; "sha256" or "fingerprint" identifies it.
     statistics: of a file of them; empty: they are to be made of the images.
     images: to look at.
-    made: how a statistics file of ours says that it was made.
+    info: how a statistics file of ours says that it was made.
   """
 
   card: dict[str, Any]
   statistics: dict[str, Gaussian]
   images: Images | None
-  made: dict[str, Any] | None = None
+  info: dict[str, Any] | None = None
 
   @classmethod
   def of(cls, images: Images) -> "Reference":
@@ -103,7 +103,7 @@ def open_reference(
   path, how = Path(name).expanduser(), {"split": "train"} | how
   if path.suffix in PICKLES and statistics.holds(path):
     file = statistics.load(path, protocol, features)
-    return Reference(file.card, file.of, None, file.made)
+    return Reference(file.card, file.of, None, file.info)
   if path.suffix == ".npz" and path.is_file():
     names = arrayfile.names(path)
     if {"mu", "sigma"} & set(names):
@@ -112,7 +112,7 @@ def open_reference(
         how = {k: how[k] for k in ("span", "convert") if k in how}
         images = SampleFile.open(str(path), protocol.floats, **how)
         file.card["arr_0"] = images.count
-      return Reference(file.card, file.of, images, file.made)
+      return Reference(file.card, file.of, images, file.info)
     if "arr_0" not in names:
       raise UserError(statistics.advice(path, names))
   return Reference.of(open_images(name, protocol, **how))

@@ -202,14 +202,14 @@ class Pairs:
 
 
 def report(
-  pairs: Pairs, x: np.ndarray, made: Mapping[str, Any], picture: str | None = None
+  pairs: Pairs, x: np.ndarray, origin: Mapping[str, Any], picture: str | None = None
 ) -> tuple[str, dict[str, Any]]:
   """The scores of images beside those of interpolation: as text, and a card.
 
   Args:
     pairs: What they are enlargements of.
     x: uint8 [N, H, W, C].
-    made: How they were made.
+    origin: How they were made.
     picture: x.png gets some of them.
   """
   images = {"model": x} | {how: pairs.interpolated(how) for how in INTERPOLATIONS}
@@ -239,7 +239,7 @@ def report(
       "scores": {k: {m: np.mean(v) for m, v in s.items()} for k, s in scores.items()},
       "errors": {k: error(s) for k, s in scores.items()},
       "versions": cards.versions(),
-      "made": made,
+      "made": origin,
     }
   )
   for net in pairs.networks:
@@ -289,13 +289,13 @@ def evaluate_upsampler(
   n = pairs.count
   y, low_res = pairs.conditions(model, n)
   x = model.sample(values.seed, n, y, batch=values.batch, **low_res, **knobs)
-  made = model.card | {
+  origin = model.card | {
     "weights": weights_hash(model.state),
     "seed": values.seed,
     "num": n,
     "knobs": output.json_knobs(model.settings(dict(knobs))),
   }
-  return report(pairs, x, made, values.picture)
+  return report(pairs, x, origin, values.picture)
 
 
 def rounded(function: Callable[[Array], Array], x: np.ndarray) -> np.ndarray:

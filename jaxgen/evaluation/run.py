@@ -44,7 +44,7 @@ class Evaluation:
     extractor: what looks.
     protocol: how.
     metrics: of scores.METRICS; None: the protocol's, as far as they can be
-      made. What is asked for and cannot be made is an error.
+      made. A metric by name that cannot be made is an error.
     bars: where progress goes.
   """
 
@@ -60,11 +60,11 @@ class Evaluation:
     self.main = main_tap(self.extractor.taps, self.protocol)
     images, most = self.reference.images, self.protocol.manifold
     self.warnings = list(images.warnings if images else ())
-    if self.reference.made:
-      self._check_made(self.reference.made)
+    if self.reference.info:
+      self._check_info(self.reference.info)
     metrics = dict.fromkeys(self.metrics or self.protocol.metrics)
-    self.wanted = tuple(m for m in metrics if self._is_possible(m))
-    if not self.wanted:
+    self.possible = tuple(m for m in metrics if self._is_possible(m))
+    if not self.possible:
       raise UserError(
         f"nothing can be measured against "
         f"{self.reference.card['name']}: " + "; ".join(self.warnings)
@@ -73,21 +73,21 @@ class Evaluation:
     if images is not None and images.count > most:
       order = np.random.RandomState(0).permutation(images.count)
       near = np.sort(order[:most])
-    all_rows = {"copies", "fid_by_class"} & set(self.wanted)
+    all_rows = {"copies", "fid_by_class"} & set(self.possible)
     self.manifold = near if all_rows else None
     self.plan_own, self.plan_real = plans(
-      self.wanted, self.extractor.taps, self.protocol, None if all_rows else near
+      self.possible, self.extractor.taps, self.protocol, None if all_rows else near
     )
     self.near = min(images.count, most) if self.plan_real.rows else 0
 
-  def _check_made(self, made: Mapping[str, Any]) -> None:
+  def _check_info(self, info: Mapping[str, Any]) -> None:
     """UserError if our own statistics were made in another way."""
     for field, now in (("resize", self.protocol.resize), ("sha256", self.extractor.sha256)):
-      was = {**made["protocol"], **made["features"]}[field]
-      if was != now:
+      before = {**info["protocol"], **info["features"]}[field]
+      if before != now:
         raise UserError(
           f"{self.reference.card['statistics']} was made with "
-          f"{field} {was}, and this is {now}: make it anew"
+          f"{field} {before}, and this is {now}: make it anew"
         )
 
   def _is_possible(self, metric: str) -> bool:
@@ -123,16 +123,16 @@ class Evaluation:
     As far as counts and sizes tell, before anything is looked at.
     """
     real, shape = self.reference.images, self.extractor.shape
-    for what, those in (("samples", sizes), ("the reference", real.sizes if real else ())):
-      if shape and any(s != tuple(shape[:2]) for s in those):
+    for what, all_sizes in (("samples", sizes), ("the reference", real.sizes if real else ())):
+      if shape and any(s != tuple(shape[:2]) for s in all_sizes):
         raise UserError(
           f"{self.extractor.name} looks at images of "
-          f"{across(shape[:2])}, and {what}: {span_of(those)}"
+          f"{across(shape[:2])}, and {what}: {span_of(all_sizes)}"
         )
     both = None, None
-    if "fid_by_class" in self.wanted:
+    if "fid_by_class" in self.possible:
       both = labels, real and numbered(real, class_names)
-    for metric in self.wanted if self.strict else ():
+    for metric in self.possible if self.strict else ():
       if why := lacks(metric, count, real.count if real else 0, both, self.protocol):
         raise UserError(f"{metric} cannot be measured: {why}")
 
@@ -213,7 +213,7 @@ class Evaluation:
     self, compared: Comparison, images: Images, head: Mapping[str, Any]
   ) -> dict[str, Any]:
     """What a card says beside its head."""
-    values, missing = score(compared, self.wanted, self.extractor.name, self.strict)
+    values, missing = score(compared, self.possible, self.extractor.name, self.strict)
     if not values:
       raise UserError("; ".join(missing))
     parts = {

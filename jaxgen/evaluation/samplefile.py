@@ -118,7 +118,7 @@ class Range:
     return self.outside[span] / self.n
 
   @property
-  def looks(self) -> str:
+  def likely(self) -> str:
     """The span that they seem to have."""
     return "bytes" if self.most > 2 else "signed" if self.share("unit") > 0.01 else "unit"
 
@@ -140,15 +140,15 @@ def doubts_of_range(stored: Stored, span: str | None, values: Range) -> list[str
   Raises:
     UserError: nobody said what they mean, or they cannot mean that.
   """
-  what, looks = f"{stored.name} of {stored.path}", values.looks
+  what, likely = f"{stored.name} of {stored.path}", values.likely
   if span is None:
     raise UserError(
-      f"{what} is {stored.dtype}, not uint8: it looks like {interval(looks)}; say "
-      f"--floats={looks}, or save bytes"
+      f"{what} is {stored.dtype}, not uint8: it looks like {interval(likely)}; say "
+      f"--floats={likely}, or save bytes"
     )
   goes = f"{what} goes from {values.least:.3g} to {values.most:.3g}"
   if not values.fits(span):
-    other = f"; it looks like --floats={looks}" if looks != span else ""
+    other = f"; it looks like --floats={likely}" if likely != span else ""
     raise UserError(f"{goes}, which is not {interval(span)}: --floats={span} cannot be{other}")
   warnings, (low, high) = [], SPANS[span]
   if share := values.share(span):

@@ -21,7 +21,7 @@ from jaxgen.metrics.distances import Gaussian
 
 WIDTHS = {64: "64", 192: "192", 768: "768"}  # else those of the main tap
 IN_PICKLES = {"inception": "fid", "dinov2": "fd_dinov2"}
-LONGEST = 1 << 22  # letters of what our own say of themselves
+LONGEST = 1 << 22  # letters of the info of our own
 FEATURES = ("pool_3", "feats", "real_feats", "features", "activations")
 
 
@@ -33,13 +33,13 @@ class Statistics:
     path: Of the file.
     card: What it is; "sha256" or "fingerprint" identifies it.
     of: Statistics by tap; "" is the main one.
-    made: How a file of ours says that it was made.
+    info: How a file of ours says that it was made.
   """
 
   path: Path
   card: dict[str, Any]
   of: dict[str, Gaussian]
-  made: dict[str, Any] | None = None
+  info: dict[str, Any] | None = None
 
 
 def is_pickle(path: Path) -> bool:
@@ -79,8 +79,8 @@ def load(path: Path, protocol: Protocol, features: str = "inception") -> Statist
     for n in ("mu", "sigma", "mu_s", "sigma_s", "info", "count")
     if n in names
   }
-  made = _read_info(path, arrays.get("info"))
-  check_origin(path, names, protocol, made)
+  info = _read_info(path, arrays.get("info"))
+  check_origin(path, names, protocol, info)
   n, of = _read_count(arrays.get("count")), {}
   for tap, end in ("", ""), ("spatial", "_s"):
     pair = [arrays.get(f"{k}{end}") for k in ("mu", "sigma")]
@@ -90,8 +90,8 @@ def load(path: Path, protocol: Protocol, features: str = "inception") -> Statist
   if not of:
     raise UserError(advice(path, names))
   # What it was made of is what it is.
-  card = made["reference"] | {"statistics": path.name} if made else card_of(path, n)
-  return Statistics(path, card, of, made)
+  card = info["reference"] | {"statistics": path.name} if info else card_of(path, n)
+  return Statistics(path, card, of, info)
 
 
 def card_of(path: Path, n: int) -> dict[str, Any]:
@@ -127,23 +127,23 @@ def _read_info(path: Path, stored: arrayfile.Stored | None) -> dict[str, Any] | 
   if stored.nbytes > 4 * LONGEST:
     raise UserError(f"info of {path} is too long")
   try:
-    made = json.loads(str(stored.whole()))
+    info = json.loads(str(stored.whole()))
   except (ValueError, RecursionError):
     return None
   parts = {"protocol": ("resize",), "features": ("sha256", "name"), "reference": ("name",)}
-  if not isinstance(made, dict) or not parts.keys() <= made.keys():
+  if not isinstance(info, dict) or not parts.keys() <= info.keys():
     return None
   for part, fields in parts.items():
-    if not isinstance(made[part], dict) or any(type(made[part].get(f)) is not str for f in fields):
+    if not isinstance(info[part], dict) or any(type(info[part].get(f)) is not str for f in fields):
       raise UserError(
         f"info of {path} is damaged: it lacks {part}."
         f"{' or '.join(fields)}; make it anew with --save_ref"
       )
-  return made
+  return info
 
 
 def check_origin(
-  path: Path, names: Collection[str], protocol: Protocol, made: dict[str, Any] | None = None
+  path: Path, names: Collection[str], protocol: Protocol, info: dict[str, Any] | None = None
 ) -> None:
   """UserError if a file says that its images were resized in another way."""
   match = re.search("_(clean|legacy_tensorflow|legacy_pytorch)_", path.name)
@@ -151,7 +151,7 @@ def check_origin(
   resize = resizes[match[1]] if match else None
   if "mu_s" in names:  # ADM's alone have them
     resize = resize or "tf"
-  if resize and resize != protocol.resize and not made:
+  if resize and resize != protocol.resize and not info:
     raise UserError(
       f"{path.name} is of images resized as '{resize}', and protocol "
       f"{protocol.name} resizes as '{protocol.resize}': these cannot be "

@@ -34,25 +34,11 @@ LARGEST_CONSTANT = 1 << 22  # values that are all alike, likewise
 NODES = 1 << 16  # of a graph; Inception has about a thousand
 LARGEST_NODE = 1 << 24  # bytes; Inception's have up to 8 million
 
-BLOCKS = {
-  "mixed": "A 5b",
-  "mixed_1": "A 5c",
-  "mixed_2": "A 5d",
-  "mixed_3": "B 6a",
-  "mixed_4": "C 6b",
-  "mixed_5": "C 6c",
-  "mixed_6": "C 6d",
-  "mixed_7": "C 6e",
-  "mixed_8": "D 7a",
-  "mixed_9": "E 7b",
-  "mixed_10": "E 7c",
-}
+# TensorFlow's mixed, mixed_1, .., mixed_10: their kind, and PyTorch's name.
+BLOCKS = "A5b A5c A5d B6a C6b C6c C6d C6e D7a E7b E7c"
 BRANCHES = {  # of each kind of block: TensorFlow's towers, convs in order
   "A": {
-    "": "1x1",
-    "tower": "5x5_1 5x5_2",
-    "tower_1": "3x3dbl_1 3x3dbl_2 3x3dbl_3",
-    "tower_2": "_pool",
+    "": "1x1", "tower": "5x5_1 5x5_2", "tower_1": "3x3dbl_1 3x3dbl_2 3x3dbl_3", "tower_2": "_pool"
   },
   "B": {"": "3x3", "tower": "3x3dbl_1 3x3dbl_2 3x3dbl_3"},
   "C": {
@@ -149,10 +135,10 @@ def scopes() -> dict[str, str]:
       yield "/".join(filter(None, (scope, f"conv_{i}" if i else "conv"))), (prefix + name)
 
   modules = dict(numbered("Conv2d_", STEM, ""))
-  for block, (kind, name) in ((k, v.split()) for k, v in BLOCKS.items()):
-    for tower, names in BRANCHES[kind].items():
-      scope = "/".join(filter(None, (block, tower)))
-      modules |= numbered(f"Mixed_{name}.branch", names, scope)
+  for i, block in enumerate(BLOCKS.split()):
+    for tower, names in BRANCHES[block[0]].items():
+      scope = "/".join(filter(None, (f"mixed_{i}" if i else "mixed", tower)))
+      modules |= numbered(f"Mixed_{block[1:]}.branch", names, scope)
   return modules
 
 
