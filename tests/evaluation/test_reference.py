@@ -213,4 +213,4 @@ def test_metrics_need_features(own, tmp_path):
   with pytest.raises(UserError, match="did you mean 'fid'"):
     Evaluation(reference, Other("dinov2"), how, ("fidd",))
   some = Evaluation(reference, Other("dinov2"), how)
-  assert some.wanted == ("fid", "pr")  # and no Inception score
+  assert some.possible == ("fid", "pr")  # and no Inception score
