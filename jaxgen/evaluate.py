@@ -36,9 +36,10 @@ from jaxgen.evaluation.images import SPANS, Dataset, Drawn, Images, choose_label
 from jaxgen.evaluation.judge import ClassifierJudge, check_like, check_samples, open_judge, report
 from jaxgen.evaluation.modes_judge import has_known_modes
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
-from jaxgen.evaluation.reference import Reference, open_images, open_reference, save_statistics
+from jaxgen.evaluation.reference import open_images, open_reference, save_statistics
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import METRICS, check_metric
+from jaxgen.evaluation.statistics import Reference
 from jaxgen.monitor import results
 from jaxgen.monitor.log import append, card_name
 from jaxgen.sampling import output, presets, sampler

@@ -77,19 +77,15 @@ def main(values: flags.FlagValues) -> None:
     else:
       run, steps = ode(model), values.steps or 64
   parts = measure(model, run, x[:n], None if y is None else y[:n], values.batch, values.seed, steps)
-  report(
-    values,
-    parts,
-    model.card
-    | {
-      "split": values.split,
-      "data": source.fingerprint,
-      "seed": values.seed,
-      "num": n,
-      "method": values.method,
-      "steps": steps,
-    },
-  )
+  origin = model.card | {
+    "split": values.split,
+    "data": source.fingerprint,
+    "seed": values.seed,
+    "num": n,
+    "method": values.method,
+    "steps": steps,
+  }
+  report(values, parts, origin)
 
 
 def bound(model: Sampler, steps: int | None) -> tuple[Callable, int]:

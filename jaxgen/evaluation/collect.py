@@ -24,7 +24,7 @@ from jaxgen.evaluation.images import Images
 from jaxgen.files import DRAFT, atomic, digest
 from jaxgen.metrics.distances import Gaussian, Moments
 
-CHUNK = 64  # images, or more, after which progress is told and saved
+CHUNK = 64  # images, or more, after which progress is shown and saved
 BLOCK = 256  # rows that are summed together, whatever the chunks
 SAVE_SECONDS = 30  # at least, between saves
 MARK = "begun_by_jaxgen.txt"  # in a folder for what is done so far
@@ -69,7 +69,6 @@ class Plan:
 
   @property
   def taps(self) -> tuple[str, ...]:
-    """All of them, once."""
     return tuple(dict.fromkeys(self.moments + self.rows))
 
 
@@ -93,17 +92,17 @@ def collect(
   widths: Mapping[str, int] | None = None,
   tick: Callable[[int], object] = lambda done: None,
 ) -> Collected:
-  """Looks at all images.
+  """Features of all images, of two or more.
 
   Args:
-    images: at least two of them.
+    images: to look at.
     extractor: what looks.
-    plan: what is wanted.
+    plan: what to keep of its features.
     key: whose work lies in `folder`; that of others is thrown away.
     folder: for what is done so far, so that a killed process goes on there
       next time. None: it does not, nor do several processes.
-    widths: what some taps must have, to be compared later.
-    tick: is told how many images are done.
+    widths: that some taps must have, to be compared later.
+    tick: hears how many images are done.
 
   Raises:
     UserError: images that cannot be read, or features that are not finite, or
@@ -122,9 +121,9 @@ def collect(
     for batches in stream:
       f = gather.look(extractor.features, batches, plan.taps)
       summed.result()
-      check(images, extractor, f, batches, work.done)
-      check_widths(extractor, f, widths or {})
-      start, work.done = work.done, work.done + sum(map(len, batches))
+      start, n = work.done, sum(map(len, batches))
+      check_features(images, extractor, f, n, start, widths or {})
+      work.done += n
       summed = pool.submit(work.absorb, f, batches, start)
       tick(work.done)
     summed.result()
@@ -146,15 +145,15 @@ def chunks(batches: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray
     yield parts
 
 
-def check(
+def check_features(
   images: Images,
   extractor: Extractor,
   f: Mapping[str, np.ndarray],
-  batches: list[np.ndarray],
+  n: int,
   start: int,
+  widths: Mapping[str, int],
 ) -> None:
-  """UserError unless there is a finite row for each image."""
-  n = sum(map(len, batches))
+  """UserError unless there are n finite rows, as wide as the reference's."""
   for tap, rows in f.items():
     if len(rows) != n:
       raise ValueError(f"{len(rows)} rows of {tap} for {n} images")
@@ -164,17 +163,11 @@ def check(
         f"features of {extractor.name} are not finite for image "
         f"{start + bad[0]} of {images.card['name']}: are the weights whole?"
       )
-
-
-def check_widths(
-  extractor: Extractor, f: Mapping[str, np.ndarray], widths: Mapping[str, int]
-) -> None:
-  """UserError unless features are as wide as those of the reference."""
-  for tap, width in widths.items():
-    if tap in f and f[tap].shape[1] != width:
+    width = widths.get(tap, rows.shape[1])
+    if rows.shape[1] != width:
       raise UserError(
         f"the reference's statistics are of {width} features, and "
-        f"{extractor.name} has {f[tap].shape[1]}: these are others"
+        f"{extractor.name} has {rows.shape[1]}: these are others"
       )
 
 
@@ -194,9 +187,8 @@ def forget(folder: Path) -> None:
     return
   with contextlib.suppress(OSError):
     for path in sorted(folder.iterdir(), key=lambda p: p.name == MARK):
-      if (
-        path.name in (MARK, "state.npz") or path.suffix == ".rows" or (path.name.startswith(DRAFT))
-      ):
+      ours = path.name in (MARK, "state.npz") or path.suffix == ".rows"
+      if ours or path.name.startswith(DRAFT):
         path.unlink()
     folder.rmdir()
 
@@ -206,8 +198,7 @@ class Work:
 
   def __init__(self, count: int, plan: Plan, key: str, folder: Path | None):
     self.plan, self.folder = plan, folder
-    indices = None if plan.indices is None else plan.indices.tolist()
-    which = indices and digest(indices)
+    which = None if plan.indices is None else digest(plan.indices.tolist())
     self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows, which])
     self.done, self.colour, self.pixels = 0, np.zeros(3), 0
     self.moments = {tap: Moments(BLOCK) for tap in plan.moments}
@@ -299,10 +290,5 @@ class Work:
     self.rows, self.moments = rows, moments
 
   def result(self) -> Collected:
-    """At the end."""
-    return Collected(
-      self.done,
-      {k: m.result() for k, m in self.moments.items()},
-      self.rows,
-      self.colour / self.pixels,
-    )
+    moments = {tap: m.result() for tap, m in self.moments.items()}
+    return Collected(self.done, moments, self.rows, self.colour / self.pixels)

@@ -1,8 +1,8 @@
 """The networks that metrics look through: bytes in, float32 features out.
 
-Inception, DINOv2, any classifier of ours. Whatever sizes images have, a network
-is compiled once: a small program for their size brings them to its own, and the
-last batch is padded.
+InceptionV3 for FID, KID, precision and recall; DINOv2; any classifier of ours.
+Whatever sizes images have, a network is compiled once: a small program for
+their size brings them to its own (resize.py), and the last batch is padded.
 """
 
 import collections

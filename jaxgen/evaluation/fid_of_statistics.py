@@ -12,7 +12,7 @@ from jaxgen.evaluation import cards
 from jaxgen.evaluation.collect import Collected
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.scores import METRICS, Comparison, check_metric, score, singular
-from jaxgen.evaluation.statistics import Statistics, load
+from jaxgen.evaluation.statistics import Reference, load
 from jaxgen.files import plain
 
 
@@ -27,8 +27,8 @@ class StatisticsPair:
     metrics: That are wanted, and can be made.
   """
 
-  own: Statistics
-  real: Statistics
+  own: Reference
+  real: Reference
   protocol: Protocol
   features: dict[str, Any]
   metrics: tuple[str, ...]
@@ -66,16 +66,15 @@ class StatisticsPair:
     return cards.head(self.protocol, self.features, self.real.card | {"manifold": 0}, self.own.card)
 
   def card(self) -> dict[str, Any]:
-    """The card of the comparison."""
     main, warnings, head = self.protocol.layer, [], self.head()
     own, real = (
-      Collected(0, {tap or main: g for tap, g in s.of.items()}, {}, np.zeros(3))
+      Collected(0, {tap or main: g for tap, g in s.statistics.items()}, {}, np.zeros(3))
       for s in (self.own, self.real)
     )
     compared = Comparison(own, real, (main, *own.moments), self.protocol)
     values, _ = score(compared, self.metrics, self.features["name"], strict=True)
     for what, s in (("images", self.own), ("reference images", self.real)):
-      width = max(len(g.mu) for g in s.of.values())
+      width = max(len(g.mu) for g in s.statistics.values())
       warnings += singular(what, s.card.get("images") or 0, width)
       if not s.info:
         warnings.append(
@@ -87,20 +86,16 @@ class StatisticsPair:
 
 
 def possible_metrics(
-  own: Statistics, real: Statistics, metrics: Sequence[str] | None
+  own: Reference, real: Reference, metrics: Sequence[str] | None
 ) -> tuple[str, ...]:
   """Metrics that both are good for, or UserError."""
-  possible = [
-    m
-    for m, about in METRICS.items()
-    if about.moments and not about.own and about.tap in own.of and about.tap in real.of
-  ]
-  widths = [[len(g.mu) for g in s.of.values()] for s in (own, real)]
-  if not possible or any(
-    len(own.of[METRICS[m].tap].mu) != len(real.of[METRICS[m].tap].mu) for m in possible
-  ):
+  taps = own.statistics.keys() & real.statistics.keys()
+  possible = [m for m, u in METRICS.items() if u.moments and not u.own and u.tap in taps]
+  widths = [{tap: len(g.mu) for tap, g in s.statistics.items()} for s in (own, real)]
+  if not possible or any(widths[0][tap] != widths[1][tap] for tap in taps):
+    of = [list(w.values()) for w in widths]
     raise UserError(
-      f"{own.path} is of {widths[0]} features, and {real.path} of {widths[1]}: these are others"
+      f"{own.path} is of {of[0]} features, and {real.path} of {of[1]}: these are others"
     )
   for metric in metrics or ():
     check_metric(metric)

@@ -344,7 +344,6 @@ class Dataset:
 
   @property
   def labels(self) -> np.ndarray | None:
-    """Of all of them."""
     y = self.source.arrays()[1]
     return None if y is None else y[: self.count]
 
@@ -361,7 +360,6 @@ class Dataset:
     }
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-    """See Images."""
     for i in range(start, stop, 256):
       j = np.arange(i, min(i + 256, stop))
       yield three(self.source.read(j)["x"])
@@ -414,7 +412,6 @@ class Drawn:
 
   @property
   def class_names(self) -> tuple[str, ...]:
-    """Those that the model knows."""
     return self.sampler.class_names
 
   @property
@@ -432,7 +429,6 @@ class Drawn:
     }
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-    """See Images."""
     key = jax.random.key(self.seed)
     labels = {} if self.labels is None else {"y": self.labels}
     first, batch, state = start, min(self.batch, self.count), self.sampler.state

@@ -195,7 +195,6 @@ class ClassifierJudge:
 
   @property
   def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
     return {
       "features": self.features,
       "classifier": self.classifier.card,

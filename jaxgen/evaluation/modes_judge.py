@@ -38,7 +38,6 @@ class PointsJudge:
 
   @property
   def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
     return {
       "features": self.features,
       "reference": self.name,
@@ -60,7 +59,6 @@ class PointsJudge:
     }
 
   def floor(self) -> Scores:
-    """Real test data."""
     x, _ = open_source(self.name, split="test").arrays()
     return self.scores(x[: self.count], None)
 
@@ -86,7 +84,6 @@ class StackedJudge:
 
   @property
   def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
     return {
       "features": self.features,
       "classifier": self.about,
@@ -130,5 +127,4 @@ class StackedJudge:
     }
 
   def floor(self) -> Scores:
-    """Real test data."""
     return self.scores(self.test.arrays()[0][: self.count], None)

@@ -28,8 +28,7 @@ from jaxgen.nets.layers import GroupNorm
 from jaxgen.sampling.sampler import Sampler
 
 Array = jax.Array
-FLAGS = {"net": "lpips_net", "lin": "lpips_lin"}
-VARIABLES = {"net": "JAXGEN_LPIPS_NET", "lin": "JAXGEN_LPIPS_LIN"}
+VARIABLES = {"lpips_net": "JAXGEN_LPIPS_NET", "lpips_lin": "JAXGEN_LPIPS_LIN"}  # by flag
 # How the checksums of the published files begin: torchvision's (that are in
 # their names; AlexNet's had two), and version 0.1 of the linear weights.
 PUBLISHED = {"alex": (("7be5be79", "4df8aa71"), "df73285e"), "vgg": (("397923af",), "a78928a0")}
@@ -124,15 +123,13 @@ def open_lpips(net: str | None = None, lin: str | None = None) -> Perceptual:
 
 def lpips_files(net: str | None, lin: str | None) -> tuple[pathlib.Path, pathlib.Path]:
   """Both files of LPIPS, of those that the environment names by default."""
-  paths = {
-    what: path or os.environ.get(VARIABLES[what]) for what, path in (("net", net), ("lin", lin))
-  }
-  for what, path in paths.items():
+  paths = {"lpips_net": net, "lpips_lin": lin}
+  paths = {flag: path or os.environ.get(VARIABLES[flag]) for flag, path in paths.items()}
+  for flag, path in paths.items():
     if not path:
       raise UserError(
-        f"LPIPS takes --{FLAGS['net']}=FILE and "
-        f"--{FLAGS['lin']}=FILE, and there is no "
-        f"--{FLAGS[what]} (nor ${VARIABLES[what]})"
+        "LPIPS takes --lpips_net=FILE and --lpips_lin=FILE, and there is no "
+        f"--{flag} (nor ${VARIABLES[flag]})"
       )
   return tuple(pathlib.Path(path).expanduser() for path in paths.values())
 

@@ -15,9 +15,10 @@ from jaxgen.evaluation import features
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.images import Dataset, Drawn, choose_labels
 from jaxgen.evaluation.protocols import protocol
-from jaxgen.evaluation.reference import Reference, open_reference
+from jaxgen.evaluation.reference import open_reference
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import check_metric
+from jaxgen.evaluation.statistics import Reference
 from jaxgen.files import digest
 from jaxgen.monitor.log import card_name
 from jaxgen.sampling.sampler import Sampler
@@ -131,7 +132,6 @@ class Periodic:
     return card["scores"]
 
   def card(self, done: int, state: core.State) -> dict[str, Any]:
-    """The card of a state."""
     sampler = self.sampler(done, state)
     if self.samples is None:
       how, n = self.how, self.how["num"]

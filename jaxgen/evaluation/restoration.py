@@ -131,17 +131,14 @@ class Pairs:
 
   @property
   def features(self) -> str:
-    """What it looks at."""
     return ", ".join(["pixels", *(net.name for net in self.networks)])
 
   @property
   def count(self) -> int:
-    """Pairs."""
     return len(self.x)
 
   @property
   def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
     return {
       "features": self.features,
       "reference": self.test.name,
@@ -197,7 +194,6 @@ class Pairs:
     return self.scores(self.interpolated("bicubic"), None)
 
   def floor(self) -> dict[str, list[float]]:
-    """Bicubic interpolation."""
     return self._floor
 
 

@@ -16,7 +16,6 @@ from jaxgen.evaluation import cards
 from jaxgen.evaluation.collect import Collected, Extractor, Plan, collect, forget
 from jaxgen.evaluation.images import Images, across, span_of
 from jaxgen.evaluation.protocols import Protocol
-from jaxgen.evaluation.reference import Reference
 from jaxgen.evaluation.samplefile import SampleFile
 from jaxgen.evaluation.scores import (
   METRICS,
@@ -29,6 +28,7 @@ from jaxgen.evaluation.scores import (
   singular,
   tap_of,
 )
+from jaxgen.evaluation.statistics import Reference
 from jaxgen.files import plain
 from jaxgen.metrics.copies import Copies
 from jaxgen.monitor import pictures

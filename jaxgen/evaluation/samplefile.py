@@ -70,7 +70,6 @@ class SampleFile:
 
   @property
   def sizes(self) -> list[tuple[int, int]]:
-    """See Images."""
     return [self.stored.shape[1:3]]
 
   @functools.cached_property
@@ -81,7 +80,6 @@ class SampleFile:
     return {"kind": "file", "name": path.name, "sha256": sha256, "images": self.count} | floats
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-    """See Images."""
     for x in self.stored.rows(start, stop):
       if x.dtype != np.uint8:
         x = quantise(x, self.rule, self.span)
@@ -105,7 +103,6 @@ class Range:
     self.outside = dict.fromkeys(SPANS, 0)
 
   def add(self, x: np.ndarray) -> None:
-    """Some more values."""
     self.least = min(self.least, float(x.min()))
     self.most = max(self.most, float(x.max()))
     self.n += x.size

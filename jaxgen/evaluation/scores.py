@@ -1,4 +1,8 @@
-"""From collected features to numbers, each under a name that says its make."""
+"""FID, KID, precision, recall, ... of features, by names such as "fid@adm".
+
+The formulas are in jaxgen/metrics; in what reference evaluators differ stands
+in protocols.py.
+"""
 
 import dataclasses
 import functools
@@ -133,11 +137,13 @@ def _copies(c: Comparison, name: str, tap: str) -> Values:
 
 
 class Metric(NamedTuple):
-  """How a metric is made, and of what.
+  """How a metric is measured, and on what.
 
-  tap: of the extractor; "" is the main one, "logits" the protocol's.
-  moments, own, real: whether it takes moments of both, rows of samples, rows
-    of the reference.
+  Attributes:
+    measure: (comparison, name, tap) -> values.
+    tap: of the extractor; "" is the main one, "logits" the protocol's.
+    moments, own, real: whether it takes moments of both, rows of samples, rows
+      of the reference.
   """
 
   measure: Callable[[Comparison, str, str], Values]
@@ -204,10 +210,11 @@ def lacks(
     return f"{own} images do not make {protocol.splits} splits"
   if metric == "fid_infinity" and own < 6:
     return f"no line goes through subsets of {own} images"
-  if metric == "fid_by_class" and any(y is None for y in labels):
-    return "labels of samples and of the reference must be known"
-  if metric == "fid_by_class" and not np.intersect1d(*labels).size:
-    return "samples and the reference have no class in common"
+  if metric == "fid_by_class":
+    if any(y is None for y in labels):
+      return "labels of samples and of the reference must be known"
+    if not np.intersect1d(*labels).size:
+      return "samples and the reference have no class in common"
   return None
 
 

@@ -1,6 +1,6 @@
-"""Files of statistics: means and covariances of features, whoever wrote them.
+"""References, and files of statistics: means and covariances of features.
 
-.npz of mu and sigma (ADM's with mu_s and sigma_s, pytorch-fid's, EDM's,
+Whoever wrote them: .npz of mu and sigma (ADM's with mu_s and sigma_s, pytorch-fid's, EDM's,
 clean-fid's, our own), and EDM2's .pkl.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxgen.data import arrayfile
 from jaxgen.errors import UserError
+from jaxgen.evaluation.images import Images
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.interop import gaussians, tensor_files
 from jaxgen.metrics.distances import Gaussian
@@ -26,20 +27,27 @@ FEATURES = ("pool_3", "feats", "real_feats", "features", "activations")
 
 
 @dataclasses.dataclass
-class Statistics:
-  """Of one set of images.
+class Reference:
+  """Statistics by tap ("" is the main one), and images where there are any.
 
   Attributes:
-    path: Of the file.
-    card: What it is; "sha256" or "fingerprint" identifies it.
-    of: Statistics by tap; "" is the main one.
-    info: How a file of ours says that it was made.
+    card: what it is; "sha256" or "fingerprint" identifies it.
+    statistics: of a file of them; empty: they are to be made of the images.
+    images: to look at.
+    info: how a statistics file of ours says that it was made.
+    path: of the file of statistics.
   """
 
-  path: Path
   card: dict[str, Any]
-  of: dict[str, Gaussian]
+  statistics: dict[str, Gaussian]
+  images: Images | None = None
   info: dict[str, Any] | None = None
+  path: Path | None = None
+
+  @classmethod
+  def of(cls, images: Images) -> "Reference":
+    """Images, to make statistics of."""
+    return cls(images.card, {}, images)
 
 
 def is_pickle(path: Path) -> bool:
@@ -60,7 +68,7 @@ def holds(path: Path) -> bool:
   return "arr_0" not in names and bool({"mu", "sigma"} & set(names))
 
 
-def load(path: Path, protocol: Protocol, features: str = "inception") -> Statistics:
+def load(path: Path, protocol: Protocol, features: str = "inception") -> Reference:
   """Reads a file of statistics.
 
   Args:
@@ -91,7 +99,7 @@ def load(path: Path, protocol: Protocol, features: str = "inception") -> Statist
     raise UserError(advice(path, names))
   # What it was made of is what it is.
   card = info["reference"] | {"statistics": path.name} if info else card_of(path, n)
-  return Statistics(path, card, of, info)
+  return Reference(card, of, None, info, path)
 
 
 def card_of(path: Path, n: int) -> dict[str, Any]:
@@ -100,7 +108,7 @@ def card_of(path: Path, n: int) -> dict[str, Any]:
   return {"kind": "statistics", "name": path.name, "sha256": sha256, "images": n or None}
 
 
-def _of_pickle(path: Path, features: str) -> Statistics:
+def _of_pickle(path: Path, features: str) -> Reference:
   """EDM2's."""
   named, n = gaussians.read(path)
   name = IN_PICKLES.get(features, "fid")
@@ -110,7 +118,7 @@ def _of_pickle(path: Path, features: str) -> Statistics:
       f"{features} wants, but {', '.join(map(repr, named))}"
     )
   gaussian = check_gaussian(path, *named[name].values(), n)
-  return Statistics(path, card_of(path, n) | {"of": name}, {"": gaussian})
+  return Reference(card_of(path, n) | {"of": name}, {"": gaussian}, path=path)
 
 
 def _read_count(stored: arrayfile.Stored | None) -> int:

@@ -38,7 +38,10 @@ LARGEST_NODE = 1 << 24  # bytes; Inception's have up to 8 million
 BLOCKS = "A5b A5c A5d B6a C6b C6c C6d C6e D7a E7b E7c"
 BRANCHES = {  # of each kind of block: TensorFlow's towers, convs in order
   "A": {
-    "": "1x1", "tower": "5x5_1 5x5_2", "tower_1": "3x3dbl_1 3x3dbl_2 3x3dbl_3", "tower_2": "_pool"
+    "": "1x1",
+    "tower": "5x5_1 5x5_2",
+    "tower_1": "3x3dbl_1 3x3dbl_2 3x3dbl_3",
+    "tower_2": "_pool",
   },
   "B": {"": "3x3", "tower": "3x3dbl_1 3x3dbl_2 3x3dbl_3"},
   "C": {
