@@ -345,7 +345,7 @@ def test_a_late_refusal_keeps_what_was_done(judge, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation_features, "open_extractor", lambda *a, **k: stub)
     got, _, err = judge("--ref=in/real --metrics=fid --out=x.json")
     assert got == status, err
-    return stub.seen, err
+    return stub.count, err
 
   count, err = images_seen(2)
   assert "cannot be read" in err[0] and "what was done is kept" in err[0]
@@ -455,7 +455,7 @@ collect.CHUNK, collect.SAVE_SECONDS = 16, 0
 
 class Mortal(looks.Stub):
   def features(self, images, taps):
-    if self.seen >= int(sys.argv[2]):
+    if self.count >= int(sys.argv[2]):
       os.kill(os.getpid(), signal.SIGKILL)
     return super().features(images, taps)
 
@@ -464,7 +464,7 @@ features.open_extractor = lambda *a, **k: stub
 try:
   cli.main(["jaxgen", "eval", *sys.argv[3:]])
 finally:
-  print("seen", stub.seen, file=sys.stderr)
+  print("seen", stub.count, file=sys.stderr)
 """
 
 

@@ -119,9 +119,9 @@ def test_jpeg_is_told_of(tmp_path):
 @pytest.mark.parametrize("cut", [0, 20, 60, -1])
 def test_a_truncated_picture_is_named(cut, tmp_path):
   save_folder(tmp_path, looks.pictures(3))
-  whole = (tmp_path / "0001.png").read_bytes()
-  cut = len(whole) - 30 if cut < 0 else cut
-  (tmp_path / "0001.png").write_bytes(whole[:cut])
+  data = (tmp_path / "0001.png").read_bytes()
+  cut = len(data) - 30 if cut < 0 else cut
+  (tmp_path / "0001.png").write_bytes(data[:cut])
   with pytest.raises(UserError, match="0001.png cannot be read"):
     everything(opened(tmp_path))
 
@@ -189,7 +189,7 @@ RANGES = {  # least, most, --floats -> what is said; None: nothing
 @pytest.mark.parametrize("case", RANGES)
 @pytest.mark.parametrize("dtype", ["f2", "f4", ">f8"])
 def test_floats_of_another_range(case, dtype, tmp_path):
-  least, most, span, said = RANGES[case]
+  least, most, span, message = RANGES[case]
   x = np.random.default_rng(0).uniform(least, most, (200, 4, 4, 3))
   x.flat[:2] = least, most
   if least < most - 60000:
@@ -199,11 +199,11 @@ def test_floats_of_another_range(case, dtype, tmp_path):
   try:
     said_of_it = SampleFile.open(path, "round", span).warnings
   except UserError as e:
-    assert said and "cannot be" in str(e)
+    assert message and "cannot be" in str(e)
     said_of_it = [str(e)]
-  assert bool(said) == bool(said_of_it), said_of_it
-  if said:
-    assert said in said_of_it[0]
+  assert bool(message) == bool(said_of_it), said_of_it
+  if message:
+    assert message in said_of_it[0]
 
 
 @pytest.mark.parametrize("span", ["signed", "unit"])
@@ -280,16 +280,16 @@ SAVED = {
 
 @pytest.mark.parametrize("case", SAVED)
 def test_files_that_are_not_samples(case, tmp_path):
-  save, said = SAVED[case]
+  save, message = SAVED[case]
   path = tmp_path / "x.npz"
   save(path, looks.pictures(9))
-  with pytest.raises(UserError, match=said) as error:
+  with pytest.raises(UserError, match=message) as error:
     everything(SampleFile.open(str(path), "round"))
   assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-  ("name", "said"),
+  ("name", "message"),
   [
     ("{}/x.pkl", "may be a pickle"),
     ("{}/x.pt", "may be a pickle"),
@@ -298,8 +298,8 @@ def test_files_that_are_not_samples(case, tmp_path):
     ("tfsd:cifar10", "tfds:NAME"),
   ],
 )
-def test_names_of_nothing(name, said, tmp_path):
-  with pytest.raises(UserError, match=said):
+def test_names_of_nothing(name, message, tmp_path):
+  with pytest.raises(UserError, match=message):
     open_images(name.format(tmp_path), ADM)
 
 
@@ -393,9 +393,9 @@ ARCHIVES = {
 
 @pytest.mark.parametrize("case", ARCHIVES)
 def test_archives_that_are_refused(case, tmp_path):
-  entries, said = ARCHIVES[case]
+  entries, message = ARCHIVES[case]
   pack(tmp_path / "x.zip", entries)
-  with pytest.raises(UserError, match=said) as error:
+  with pytest.raises(UserError, match=message) as error:
     everything(open_images(str(tmp_path / "x.zip"), ADM))
   assert "\n" not in str(error.value)
 
@@ -432,7 +432,7 @@ def folder(path, infos):
     (path / f"{i:03}.png").write_bytes(data)
 
 
-def made(i, num=4, **change):
+def origin(i, num=4, **change):
   return json.dumps(
     {"workdir": "W", "step": 5, "seed": 0, "num": num, "knobs": {"steps": 9}}
     | change
@@ -441,37 +441,40 @@ def made(i, num=4, **change):
 
 
 ORIGINS = {  # what pictures say -> what is warned of
-  "one making": ([made(i) for i in range(4)], None),
+  "one making": ([origin(i) for i in range(4)], None),
   "none say": ([None] * 4, None),
   "two steps": (
-    [made(i) for i in range(3)] + [made(3, step=8)],
+    [origin(i) for i in range(3)] + [origin(3, step=8)],
     "several makings: 3 of W, step 5, seed 0; 1 of W, step 8",
   ),
-  "two seeds": ([made(0), made(1), made(2, seed=1)], "several makings"),
-  "two models": ([made(0), made(1, workdir="V")], "several makings"),
-  "two numbers": ([made(i) for i in range(4)] + [made(i, num=9) for i in range(4, 9)], "several"),
-  "knobs": ([made(0), made(1, knobs={"steps": 3})], "several makings"),
-  "some say": ([made(0), made(1), None], "1 of unknown origin"),
-  "many": ([made(0, seed=i) for i in range(9)], "and 6 more"),
-  "a part": ([made(i, num=90) for i in range(4)], "which were 90"),
+  "two seeds": ([origin(0), origin(1), origin(2, seed=1)], "several makings"),
+  "two models": ([origin(0), origin(1, workdir="V")], "several makings"),
+  "two numbers": (
+    [origin(i) for i in range(4)] + [origin(i, num=9) for i in range(4, 9)],
+    "several",
+  ),
+  "knobs": ([origin(0), origin(1, knobs={"steps": 3})], "several makings"),
+  "some say": ([origin(0), origin(1), None], "1 of unknown origin"),
+  "many": ([origin(0, seed=i) for i in range(9)], "and 6 more"),
+  "a part": ([origin(i, num=90) for i in range(4)], "which were 90"),
   "nonsense": (["{", "[]", "3", '"x"', "[" * 99999, "null"], None),
-  "odd fields": ([made(i, num="x", step=[1], workdir=None) for i in range(4)], None),
+  "odd fields": ([origin(i, num="x", step=[1], workdir=None) for i in range(4)], None),
 }
 
 
 @pytest.mark.parametrize("case", ORIGINS)
 @pytest.mark.parametrize("archive", [False, True])
 def test_pictures_of_several_makings_are_warned_of(case, archive, tmp_path):
-  infos, said = ORIGINS[case]
+  infos, message = ORIGINS[case]
   folder(tmp_path / "f", infos)
   name = tmp_path / "f"
   if archive:
     pack(tmp_path / "x.zip", {p.name: p.read_bytes() for p in name.iterdir()})
     name = tmp_path / "x.zip"
   warnings = open_images(str(name), ADM).warnings
-  assert len(warnings) == (said is not None)
-  if said:
-    assert said in warnings[0]
+  assert len(warnings) == (message is not None)
+  if message:
+    assert message in warnings[0]
 
 
 def test_names_that_are_not_utf8(tmp_path):
@@ -519,16 +522,16 @@ def test_labels_are_in_turn_or_at_random_or_given():
 
 
 @pytest.mark.parametrize(
-  ("change", "said"),
+  ("change", "message"),
   [
     (dict(shape=(2,)), "makes points"),
     (dict(dtype=np.dtype("float32")), "makes points"),
     (dict(model=types.SimpleNamespace(cond={"low_res": None})), "low_res"),
   ],
 )
-def test_models_that_cannot_be_drawn_from(change, said):
+def test_models_that_cannot_be_drawn_from(change, message):
   sampler = Sampler()
   for name, value in change.items():
     setattr(sampler, name, value)
-  with pytest.raises(UserError, match=said):
+  with pytest.raises(UserError, match=message):
     Drawn(sampler, 5, 0, None, "turn", "round", {})
