@@ -32,7 +32,7 @@ from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import cards, features, restoration, statistics
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.fid_of_statistics import StatisticsPair
-from jaxgen.evaluation.images import SPANS, Dataset, Drawn, Images, choose_labels
+from jaxgen.evaluation.images import SPANS, Dataset, Images, ModelSamples, choose_labels
 from jaxgen.evaluation.judge import ClassifierJudge, check_like, check_samples, open_judge, report
 from jaxgen.evaluation.modes_judge import has_known_modes
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
@@ -308,7 +308,9 @@ def open_samples(values: flags.FlagValues, how: Protocol) -> tuple[Images, Confi
   model, knobs = open_model(values)
   n = how.images if values.num is None else values.num
   labels = choose_labels(model, values.labels, n, values.seed)
-  samples = Drawn(model, n, values.seed, labels, values.labels, how.floats, knobs, values.batch)
+  samples = ModelSamples(
+    model, n, values.seed, labels, values.labels, how.floats, knobs, values.batch
+  )
   return samples, data_of(values.workdir)
 
 

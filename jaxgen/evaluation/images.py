@@ -295,13 +295,8 @@ def check_colour(path: Path, header: Header, convert: bool) -> None:
   plain = header.mode == "RGB" or header.mode == "P" and not header.transparent
   if plain or convert and not deep:
     return
-  what = (
-    "CMYK"
-    if header.mode == "CMYK"
-    else "grey"
-    if deep or header.mode in ("1", "L")
-    else "transparent"
-  )
+  names = {"CMYK": "CMYK", "1": "grey", "L": "grey"}
+  what = "grey" if deep else names.get(header.mode, "transparent")
   raise UserError(
     f"{path} is {what} ({header.mode}), not 8-bit RGB"
     + ("" if deep else "; --convert does what reference evaluators do: repeats grey, drops alpha")
@@ -366,7 +361,7 @@ class Dataset:
 
 
 @dataclasses.dataclass(eq=False)
-class Drawn:
+class ModelSamples:
   """The samples 0 .. count - 1 of a seed, made when they are read.
 
   They are those of `jaxgen sample --seed` but for how floats become bytes,
@@ -404,7 +399,7 @@ class Drawn:
     self.weights = weights_hash(self.sampler.state)
     self.sizes = [tuple(self.sampler.shape[:2])]
 
-  def of(self, sampler: Sampler) -> "Drawn":
+  def of(self, sampler: Sampler) -> "ModelSamples":
     """The same of other weights, without compiling anything again."""
     other = copy.copy(self)
     other.sampler, other.weights = sampler, weights_hash(sampler.state)

@@ -23,7 +23,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation import features as networks
 from jaxgen.evaluation.collect import Collected
 from jaxgen.evaluation.images import weights_hash
-from jaxgen.evaluation.modes_judge import PointsJudge, StackedJudge, has_known_modes
+from jaxgen.evaluation.modes_judge import PointsJudge, StackedJudge, check_look, has_known_modes
 from jaxgen.evaluation.protocols import CLASSIFIER
 from jaxgen.evaluation.scores import Comparison, score
 from jaxgen.metrics.distances import moments
@@ -149,15 +149,6 @@ def check_like(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
   check_look(real, shape, dtype)
   if shape[0] < 32:
     raise UserError(f"{shape[0]} samples are too few to judge: draw 32 or more")
-
-
-def check_look(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
-  """UserError unless samples [N, ...] look like the data."""
-  if tuple(shape[1:]) != tuple(real.shape) or dtype != real.dtype:
-    raise UserError(
-      f"samples are {np.dtype(dtype)} {list(shape[1:])}, but {real.name} is "
-      f"{real.dtype} {list(real.shape)}"
-    )
 
 
 def cache(real: Source, size: int | None = None) -> pathlib.Path:

@@ -26,6 +26,15 @@ def has_known_modes(source: str) -> bool:
   return source.startswith("points:") or source == "stacked_digits"
 
 
+def check_look(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
+  """UserError unless samples [N, ...] look like the data."""
+  if tuple(shape[1:]) != tuple(real.shape) or dtype != real.dtype:
+    raise UserError(
+      f"samples are {np.dtype(dtype)} {list(shape[1:])}, but {real.name} is "
+      f"{real.dtype} {list(real.shape)}"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class PointsJudge:
   """Knows the modes of a mixture."""
@@ -112,11 +121,7 @@ class StackedJudge:
       UserError: samples do not look like the data.
     """
     del y, cas
-    if x.shape[1:] != self.test.shape or x.dtype != self.test.dtype:
-      raise UserError(
-        f"samples are {x.dtype} {list(x.shape[1:])}, but {self.test.name} "
-        f"is {self.test.dtype} {list(self.test.shape)}"
-      )
+    check_look(self.test, x.shape, x.dtype)
     number, sure = self.read(x)
     good = sure >= SURE
     return {

@@ -13,7 +13,7 @@ from jaxgen.distributed import gather
 from jaxgen.errors import UserError
 from jaxgen.evaluation import features
 from jaxgen.evaluation.collect import Extractor
-from jaxgen.evaluation.images import Dataset, Drawn, choose_labels
+from jaxgen.evaluation.images import Dataset, ModelSamples, choose_labels
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.evaluation.reference import open_reference
 from jaxgen.evaluation.run import Evaluation
@@ -136,7 +136,7 @@ class Periodic:
     if self.samples is None:
       how, n = self.how, self.how["num"]
       labels = choose_labels(sampler, "turn", n, how["seed"])
-      self.samples = Drawn(
+      self.samples = ModelSamples(
         sampler, n, how["seed"], labels, "turn", self.evaluation.protocol.floats, {}, how["batch"]
       )
     else:

@@ -161,10 +161,9 @@ def frozen_inception(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for theirs, ours in norm.items():
       if f"{scope}/batchnorm/{theirs}" in arrays:
         state[f"{module}.bn.{ours}"] = arrays[f"{scope}/batchnorm/{theirs}"]
-  if "softmax/weights" in arrays:
-    state["fc.weight"] = arrays["softmax/weights"].T
-  if "softmax/biases" in arrays:
-    state["fc.bias"] = arrays["softmax/biases"]
+  for theirs, ours in (("softmax/weights", "fc.weight"), ("softmax/biases", "fc.bias")):
+    if theirs in arrays:
+      state[ours] = arrays[theirs].T
   return state
 
 

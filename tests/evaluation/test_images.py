@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from jaxgen.errors import UserError
-from jaxgen.evaluation.images import Drawn, Folder, Zip, choose_labels, quantise
+from jaxgen.evaluation.images import Folder, ModelSamples, Zip, choose_labels, quantise
 from jaxgen.evaluation.protocols import PROTOCOLS
 from jaxgen.evaluation.reference import open_images
 from jaxgen.evaluation.samplefile import SampleFile
@@ -534,4 +534,4 @@ def test_models_that_cannot_be_drawn_from(change, message):
   for name, value in change.items():
     setattr(sampler, name, value)
   with pytest.raises(UserError, match=message):
-    Drawn(sampler, 5, 0, None, "turn", "round", {})
+    ModelSamples(sampler, 5, 0, None, "turn", "round", {})
