@@ -29,78 +29,76 @@ from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
-from jaxgen.evaluation import cards, restoration, statistics
+from jaxgen.evaluation import cards, features, restoration, statistics
 from jaxgen.evaluation.collect import Extractor
-from jaxgen.evaluation.fid_of_statistics import Pair
-from jaxgen.evaluation.images import SPANS, Dataset, Drawn, Images, choose_labels
-from jaxgen.evaluation.judge import (
-  ClassifierJudge,
-  check_samples,
-  means,
-  open_judge,
-  spreads,
-  table,
-)
+from jaxgen.evaluation.fid_of_statistics import StatisticsPair
+from jaxgen.evaluation.images import SPANS, Dataset, Images, ModelSamples, choose_labels
+from jaxgen.evaluation.judge import ClassifierJudge, check_like, check_samples, open_judge, report
+from jaxgen.evaluation.modes_judge import has_known_modes
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
-from jaxgen.evaluation.reference import Reference, open_images, open_reference, save_statistics
+from jaxgen.evaluation.reference import open_images, open_reference, save_statistics
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import METRICS, check_metric
+from jaxgen.evaluation.statistics import Reference
 from jaxgen.monitor import results
 from jaxgen.monitor.log import append, card_name
 from jaxgen.sampling import output, presets, sampler
-from jaxgen.sampling.sampler import key_of
+from jaxgen.sampling.sampler import Sampler, key_of
 from jaxgen.sampling.stages import data_of
+
+TEXTS = {  # flags that take text -> default, help
+  "workdir": (None, "of the trained model to judge"),
+  "samples": (
+    None,
+    "or x.npz (arr_0, arr_1), x.npy, a folder or .zip of images, a data set; "
+    "or statistics, see --ref",
+  ),
+  "data": (None, "what samples imitate, such as digits"),
+  "judge": (None, "folder of the judge; default: in the user's cache"),
+  "out": (None, "x.json gets the scores; default: in WORKDIR/evals"),
+  "protocol": (None, ", ".join(PROTOCOLS) + "; default: the judge's own"),
+  "ref": (
+    None,
+    "statistics x.npz (mu, sigma) or EDM2's x.pkl, samples x.npz or x.npy, a folder or .zip "
+    "of images, a data set such as tfds:cifar10; default: what the model was trained on",
+  ),
+  "ref_split": ("train", "of a data set"),
+  "features": ("inception", "inception, dinov2, or judge: the classifier"),
+  "inception": (None, "file of Inception's weights"),
+  "dinov2": (None, "file of DINOv2's weights"),
+  "floats": (None, "what floats of a file mean: signed [-1, 1], unit [0, 1] or bytes 0 .. 255"),
+  "labels": ("turn", "of the samples: turn, random, or 0,1,2"),
+  "card": (None, "in place of judging: a card that is there"),
+  "save_ref": (None, "x.npz gets the statistics of the reference"),
+}
+NUMBERS = {
+  "num": (None, "samples; default: the protocol's, the training split's"),
+  "size": (None, "crop and resize images of a data set --ref to this"),
+  "kid_size": (None, "images in a subset of KID, in place of 1000"),
+  "seed": (0, "of the samples"),
+  "batch": (256, "samples drawn at once"),
+}
+LEAST = {"num": 2, "batch": 1, "kid_size": 2, "size": 1, "seed": 0}
 
 
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
-  flag = functools.partial(flags.DEFINE_string, flag_values=values)
+  text = functools.partial(flags.DEFINE_string, flag_values=values)
   number = functools.partial(flags.DEFINE_integer, flag_values=values)
-  flag("workdir", None, "of the trained model to judge")
-  flag(
-    "samples",
-    None,
-    "or x.npz (arr_0, arr_1), x.npy, a folder or .zip of "
-    "images, a data set; or statistics, see --ref",
-  )
-  flag("data", None, "what samples imitate, such as digits")
-  flag("judge", None, "folder of the judge; default: in the user's cache")
-  flag("out", None, "x.json gets the scores; default: in WORKDIR/evals")
-  flag("protocol", None, ", ".join(PROTOCOLS) + "; default: the judge's own")
-  flag(
-    "ref",
-    None,
-    "statistics x.npz (mu, sigma) or EDM2's x.pkl, samples "
-    "x.npz or x.npy, a folder or .zip of images, a data set such as "
-    "tfds:cifar10; default: what the model was trained on",
-  )
-  flag("ref_split", "train", "of a data set")
-  flags.DEFINE_list(
-    "metrics",
-    None,
-    "in place of the protocol's own: " + ", ".join((*METRICS, "cas")),
-    flag_values=values,
-  )
-  flag("features", "inception", "inception, dinov2, or judge: the classifier")
-  flag("inception", None, "file of Inception's weights")
-  flag("dinov2", None, "file of DINOv2's weights")
-  flag("floats", None, "what floats of a file mean: signed [-1, 1], unit [0, 1] or bytes 0 .. 255")
-  flag("labels", "turn", "of the samples: turn, random, or 0,1,2")
-  flag("card", None, "in place of judging: a card that is there")
-  flag("save_ref", None, "x.npz gets the statistics of the reference")
-  flags.DEFINE_list("against", [], "cards to be ranked with this one", flag_values=values)
+  names = functools.partial(flags.DEFINE_list, flag_values=values)
+  for name, (default, about) in TEXTS.items():
+    text(name, default, about)
+  for name, (default, about) in NUMBERS.items():
+    number(name, default, about)
+  names("metrics", None, "in place of the protocol's own: " + ", ".join((*METRICS, "cas")))
+  names("against", [], "cards to be ranked with this one")
   flags.DEFINE_bool("convert", False, "make grey and transparent images RGB", flag_values=values)
-  number("num", None, "samples; default: the protocol's, the training split's")
-  number("size", None, "crop and resize images of a data set --ref to this")
-  number("kid_size", None, "images in a subset of KID, in place of 1000")
-  number("seed", 0, "of the samples")
-  number("batch", 256, "samples drawn at once")
   restoration.define(values)
   for name in presets.CHOICES:
-    (number if "step" in name else flag)(name, None, "as in `jaxgen sample`")
-  flag("knobs", None, "as in `jaxgen sample`")
-  for name, text in presets.KNOBS.items():
-    flags.DEFINE_float(name, None, f"{text} (where the model has this knob)", flag_values=values)
+    (number if "step" in name else text)(name, None, "as in `jaxgen sample`")
+  text("knobs", None, "as in `jaxgen sample`")
+  for name, about in presets.KNOBS.items():
+    flags.DEFINE_float(name, None, f"{about} (where the model has this knob)", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -123,18 +121,21 @@ def main(values: flags.FlagValues) -> None:
   elif bool(values.workdir) == bool(values.samples):
     raise UserError("evaluate wants one of --workdir=W and --samples=x.npz")
   elif values.protocol:
-    judge_by_protocol(values, against)
+    evaluate_by_protocol(values, against)
   elif against or values.ref or values.metrics:
     raise UserError("--against, --ref and --metrics want a --protocol: " + ", ".join(PROTOCOLS))
   else:
-    evaluate_with_classifier(values)
+    text, card = evaluate_with_judge(values)
+    print(text)
+    if values.out:
+      files.write_json(values.out, card)
 
 
 def check_flags(values: flags.FlagValues) -> None:
   """UserError for what is wrong with flags by themselves."""
   if values.floats not in (None, *SPANS):
     raise UserError(f"--floats={values.floats}: want one of " + ", ".join(SPANS))
-  for name, least in (("num", 2), ("batch", 1), ("kid_size", 2), ("size", 1), ("seed", 0)):
+  for name, least in LEAST.items():
     if values[name].value is not None and values[name].value < least:
       raise UserError(f"--{name}={values[name].value}: want at least {least}")
   for metric in values.metrics or ():
@@ -174,68 +175,60 @@ def check_outputs(values: flags.FlagValues) -> None:
     results.check_picture(values.picture, "--picture")
 
 
-def open_model(values: flags.FlagValues):
-  """The model of --workdir, and the knobs that were given."""
+def open_model(values: flags.FlagValues) -> tuple[Sampler, dict[str, float]]:
+  """The model of --workdir, and the knobs that flags set."""
   model = sampler.load(values.workdir, **{k: values[k].value for k in presets.CHOICES})
   return model, presets.knobs_from_flags(values)
 
 
-def evaluate_with_classifier(values: flags.FlagValues) -> None:
-  """By the built-in judge."""
+def imitated(values: flags.FlagValues) -> ConfigDict | None:
+  """The config of --data."""
+  return values.data and ConfigDict(dict(source=values.data, split="train", size=values.size or 0))
+
+
+def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
+  """By the built-in judge of what samples imitate: text, and a card."""
   if values.samples:
-    if not values.data:
+    data = imitated(values)
+    if not data:
       raise UserError(
         "--samples wants --data, or --protocol and --ref: what are they compared with?"
       )
     source = open_source(f"npz:{values.samples}")
     x, y = source.arrays()
-    data = ConfigDict(dict(source=values.data, split="train", size=values.size or 0))
     check_samples(data, x.shape, x.dtype, y)  # before a judge is trained
-    judge = open_judge(data, values.judge)
-    made = {"samples": values.samples, "fingerprint": source.fingerprint}
-  else:
-    model, knobs = open_model(values)
-    data = data_of(values.workdir)
-    if restoration.enlarges(model.model):
-      return restoration.judge(values, model, knobs, data)
-    restoration.check_flags(values)
-    if values.num is not None:
-      check_samples(data, (values.num, *model.shape), model.dtype)
-    judge = open_judge(data, values.judge)
-    n = values.num or judge.count
-    y = model.labels(n, None)
-    x = model.sample(values.seed, n, y, **knobs)
-    made = model.card | {
-      "seed": values.seed,
-      "num": n,
-      "knobs": output.json_knobs(model.settings(knobs)),
-    }
-  scores, floor = judge.scores(x, y), judge.floor()
-  print(table(scores, floor))
-  if values.out:
-    files.write_json(
-      values.out,
-      {
-        "made": made,
-        "judge": judge.card,
-        "scores": means(scores),
-        "spread": spreads(scores),
-        "floor": means(floor),
-      },
-    )
+    origin = {"samples": values.samples, "fingerprint": source.fingerprint}
+    return report(open_judge(data, values.judge), x, y, origin)
+  model, knobs = open_model(values)
+  data = data_of(values.workdir)
+  if restoration.enlarges(model.model):
+    return restoration.evaluate_upsampler(model, data, knobs, values)
+  restoration.check_flags(values)
+  if values.num is not None:
+    check_samples(data, (values.num, *model.shape), model.dtype)
+  judge = open_judge(data, values.judge)
+  n = values.num or judge.count
+  y = model.labels(n, None)
+  x = model.sample(values.seed, n, y, **knobs)
+  settings = output.json_knobs(model.settings(knobs))
+  return report(judge, x, y, model.card | {"seed": values.seed, "num": n, "knobs": settings})
 
 
-def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> None:
+def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> None:
   """As a reference evaluator does."""
   how, metrics = protocol(values.protocol), values.metrics
   if values.kid_size:
     how = dataclasses.replace(how, kid_size=values.kid_size)
   if metrics == ["cas"]:
     raise UserError("cas comes with other metrics: --metrics=fid,cas")
+  out = values.out and pathlib.Path(values.out)
   if values.samples and statistics.holds(pathlib.Path(values.samples).expanduser()):
-    return judge_statistics(values, how, against)
+    card = compare_statistics(values, how, against)
+    if out:
+      files.write_json(out, card)
+    return show(card, out, against)
   images, data = open_samples(values, how)
-  accuracy = "cas" in (metrics or ()) and open_accuracy(values, images, data)
+  judge = open_accuracy(values, images, data) if "cas" in (metrics or ()) else None
   evaluation = Evaluation(
     open_real(values, how, data),
     open_features(values, how, data),
@@ -245,24 +238,20 @@ def judge_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> None
   if values.save_ref and not evaluation.plan_real.moments:
     raise UserError("--save_ref wants a metric of statistics, such as fid")
   # Before the hours that it takes:
-  evaluation.check(images.count, images.labels, images.sizes, getattr(images, "class_names", ()))
+  evaluation.check(images.count, images.labels, images.sizes, images.class_names)
   cards.check_alike({"this evaluation": evaluation.head(images)} | against)
-  out = values.out and pathlib.Path(values.out)
   if not out and values.workdir:
-    out = (
-      pathlib.Path(values.workdir)
-      / "evals"
-      / card_name(images.card["step"], evaluation.extractor.name, how.name, images.count)
-    )
+    name = card_name(images.card["step"], evaluation.extractor.name, how.name, images.count)
+    out = pathlib.Path(values.workdir) / "evals" / name
   card = evaluation.run(
     images,
     out and out.with_suffix(".partial"),
-    out and "copies" in evaluation.wanted and out.with_suffix(".png"),
+    out and "copies" in evaluation.possible and out.with_suffix(".png"),
   )
-  if accuracy:
+  if judge:
     if out:
       files.write_json(out, card)  # should what follows fail
-    card = with_accuracy(card, accuracy, images)
+    card = with_accuracy(card, judge, images)
   if not join.is_main_process():
     return
   if out:
@@ -283,8 +272,10 @@ def show(card: dict[str, Any], out: pathlib.Path | None, against: dict[str, Any]
     print("\n" + cards.rank({str(out or "this evaluation"): card} | against))
 
 
-def judge_statistics(values: flags.FlagValues, how: Protocol, against: dict[str, Any]) -> None:
-  """Two files of statistics, without images and networks."""
+def compare_statistics(
+  values: flags.FlagValues, how: Protocol, against: dict[str, Any]
+) -> dict[str, Any]:
+  """The card of two files of statistics, without images and networks."""
   own, ref = (v and pathlib.Path(v).expanduser() for v in (values.samples, values.ref))
   if values.num is not None or values.save_ref:
     raise UserError(f"{own} is statistics of all its images: leave --num and --save_ref")
@@ -297,34 +288,30 @@ def judge_statistics(values: flags.FlagValues, how: Protocol, against: dict[str,
       f"{own} is statistics: --ref must be statistics, too, such "
       "as --save_ref=x.npz writes of images"
     )
-  pair = Pair.open(own, ref, how, values.features, values.metrics)
+  pair = StatisticsPair.open(own, ref, how, values.features, values.metrics)
   cards.check_alike({"this evaluation": pair.head()} | against)
-  card, out = pair.card(), values.out and pathlib.Path(values.out)
-  if out:
-    files.write_json(out, card)
-  show(card, out, against)
+  return pair.card()
 
 
 def open_samples(values: flags.FlagValues, how: Protocol) -> tuple[Images, ConfigDict | None]:
   """What is judged, and the config of what it imitates, if that is known."""
   if values.samples:
-    data = values.data and ConfigDict(
-      dict(source=values.data, split="train", size=values.size or 0)
-    )
-    return open_images(
+    images = open_images(
       values.samples,
       how,
       size=values.size,
       span=values.floats,
       convert=values.convert,
       num=values.num,
-    ), data
+    )
+    return images, imitated(values)
   model, knobs = open_model(values)
   n = how.images if values.num is None else values.num
   labels = choose_labels(model, values.labels, n, values.seed)
-  return Drawn(
+  samples = ModelSamples(
     model, n, values.seed, labels, values.labels, how.floats, knobs, values.batch
-  ), data_of(values.workdir)
+  )
+  return samples, data_of(values.workdir)
 
 
 def open_real(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) -> Reference:
@@ -349,20 +336,15 @@ def open_real(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) 
 
 def open_features(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) -> Extractor:
   """What looks at images."""
-  from jaxgen.evaluation import features  # networks: not for all
-
   if values.features != "judge":
-    return features.open_extractor(
-      values.features,
-      weights=values.dinov2 if values.features == "dinov2" else values.inception,
-      resize=how.resize,
-    )
+    weights = values.dinov2 if values.features == "dinov2" else values.inception
+    return features.open_extractor(values.features, weights=weights, resize=how.resize)
   if data is None:
     raise UserError("--features=judge is a classifier of --data: name that")
   judge = open_judge(data, values.judge)
-  if not hasattr(judge, "classifier"):
+  if not isinstance(judge, ClassifierJudge):
     raise UserError("the judge of points has no features: leave --protocol")
-  return features.JudgeFeatures(judge.features, judge.classifier)
+  return dataclasses.replace(judge.extractor, batch=features.batch_size(None))
 
 
 def open_accuracy(
@@ -371,7 +353,7 @@ def open_accuracy(
   """The judge whose classification accuracy score is wanted."""
   if data is None or images.labels is None:
     raise UserError("cas wants labelled samples, and --data that they imitate")
-  if data.source.startswith("points:") or data.source == "stacked_digits":
+  if has_known_modes(data.source):
     raise UserError(f"cas is of images with one label each: {data.source} is judged by its modes")
   check_samples(data, (images.count, *images.sizes[0], None), np.uint8, images.labels)
   return open_judge(data, values.judge)
@@ -380,7 +362,7 @@ def open_accuracy(
 def with_accuracy(card: dict[str, Any], judge: ClassifierJudge, images: Images) -> dict[str, Any]:
   """The card, with the classification accuracy score of judge.py."""
   x = np.concatenate([x[..., : judge.real.shape[-1]] for x in images.read(0, images.count)])
-  judge.check(x)
+  check_like(judge.real, x.shape, x.dtype)
   name = f"cas@{judge.features}"
   return card | {
     "scores": card["scores"] | {name: judge.cas(x, images.labels)},

@@ -6,7 +6,7 @@ import looks
 import numpy as np
 import pytest
 from test_checkpoint_foreign import everything, fill
-from test_collect import PLAN, Given, Killed
+from test_collect import PLAN, Killed, Memory
 from verbs import POINTS, call
 
 from jaxgen import cli, config, train
@@ -162,7 +162,11 @@ def test_work_on_an_evaluation_goes_where_others_are_not(tmp_path, monkeypatch):
   for folder in ("mine", "linked"):
     with pytest.warns(RuntimeWarning, match="files of others"):
       collecting.collect(
-        Given(looks.pictures(70)), looks.Stub(), PLAN, key="a", folder=tmp_path / folder / "samples"
+        Memory(looks.pictures(70)),
+        looks.Stub(),
+        PLAN,
+        key="a",
+        folder=tmp_path / folder / "samples",
       )
     forget_all(tmp_path / folder)
   assert everything(tmp_path) == before
@@ -179,7 +183,7 @@ def test_work_that_is_ours_goes_and_what_came_to_it_stays(tmp_path, monkeypatch)
   for key in "ab":  # b finds what a left, and throws it away
     with pytest.raises(Killed):
       collecting.collect(
-        Given(looks.pictures(140)),
+        Memory(looks.pictures(140)),
         looks.Stub(),
         PLAN,
         key=key,

@@ -77,30 +77,26 @@ def main(values: flags.FlagValues) -> None:
     else:
       run, steps = ode(model), values.steps or 64
   parts = measure(model, run, x[:n], None if y is None else y[:n], values.batch, values.seed, steps)
-  report(
-    values,
-    parts,
-    model.card
-    | {
-      "split": values.split,
-      "data": source.fingerprint,
-      "seed": values.seed,
-      "num": n,
-      "method": values.method,
-      "steps": steps,
-    },
-  )
+  origin = model.card | {
+    "split": values.split,
+    "data": source.fingerprint,
+    "seed": values.seed,
+    "num": n,
+    "method": values.method,
+    "steps": steps,
+  }
+  report(values, parts, origin)
 
 
 def bound(model: Sampler, steps: int | None) -> tuple[Callable, int]:
   """-> (state, batch, keys, steps) -> {name: [B]}; and the number of steps."""
   process = model.model.process
-  whole = getattr(process, "steps", None)
-  if whole is None:
+  length = core.trait(process, "steps")
+  if length is None:
     raise UserError("the bound is of a chain of steps, and this process knows none: --method=ode")
   if model.dtype != np.uint8:
     raise UserError("the bound is of bytes, and these data are none: --method=ode")
-  steps = min(steps or whole, whole)
+  steps = min(steps or length, length)
   path = process(times.spaced(process, np.arange(steps), steps))
   frac = float(model.model.knobs.get("frac", 1.0))
 
@@ -153,7 +149,7 @@ def measure(
   return {k: np.concatenate([p[k] for p in parts])[: len(x)] for k in parts[0]}
 
 
-def report(values: flags.FlagValues, parts: dict[str, np.ndarray], made: dict[str, Any]) -> None:
+def report(values: flags.FlagValues, parts: dict[str, np.ndarray], origin: dict[str, Any]) -> None:
   """Means over images and their standard errors: printed, and written."""
   if not all(np.isfinite(v).all() for v in parts.values()):
     raise UserError("some likelihoods are not finite: the weights are ill, or the path too coarse")
@@ -162,4 +158,4 @@ def report(values: flags.FlagValues, parts: dict[str, np.ndarray], made: dict[st
   for k, mean in result.items():
     print(f"{k:6} {mean:9.4f} ± {errors[k]:.4f} bits/dim")
   if values.out:
-    files.write_json(values.out, {"made": made, "bits_per_dim": result, "standard_error": errors})
+    files.write_json(values.out, {"made": origin, "bits_per_dim": result, "standard_error": errors})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from jaxgen import forms
 from jaxgen.errors import UserError, printable
@@ -101,18 +102,16 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
   """Fields that must be alike and are not: "reference.sha256: x, not y"."""
-  one, two = _flat(a), _flat(b)
-  found = []
+  one, two = (flatten_dict(dict(card), sep=".") for card in (a, b))
+  lines = []
   for field in sorted(one.keys() | two.keys()):
-    wanted = any(f"{field}.".startswith(f"{alike}.") for alike in ALIKE)
-    if field == "reference.manifold" and not (one.get(field) and two.get(field)):
+    must_be_alike = any(f"{field}.".startswith(f"{alike}.") for alike in ALIKE)
+    x, y = one.get(field), two.get(field)
+    if field == "reference.manifold" and not (x and y):
       continue  # one card tells of no precision, so that nothing is amiss
-    if wanted and field not in APART and one.get(field) != two.get(field):
-      found.append(
-        f"{field} is {json.dumps(one.get(field))} in one and "
-        f"{json.dumps(two.get(field))} in the other"
-      )
-  return found
+    if must_be_alike and field not in APART and x != y:
+      lines.append(f"{field} is {json.dumps(x)} in one and {json.dumps(y)} in the other")
+  return lines
 
 
 def check_alike(cards: Mapping[str, Mapping[str, Any]]) -> None:
@@ -175,14 +174,3 @@ def columns(rows: list[list[str]]) -> str:
     ).rstrip()
     for row in rows
   )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """{dotted path: leaf}."""
-  found = {}
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      found |= _flat(value, f"{prefix}{key}.")
-    else:
-      found[f"{prefix}{key}"] = value
-  return found

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from jaxgen.evaluation.images import Images
 from jaxgen.files import DRAFT, atomic, digest
 from jaxgen.metrics.distances import Gaussian, Moments
 
-CHUNK = 64  # images, or more, after which progress is told and saved
+CHUNK = 64  # images, or more, after which progress is shown and saved
 BLOCK = 256  # rows that are summed together, whatever the chunks
 SAVE_SECONDS = 30  # at least, between saves
 MARK = "begun_by_jaxgen.txt"  # in a folder for what is done so far
@@ -37,11 +37,17 @@ class Extractor(Protocol):
     name: goes into the names of metrics.
     sha256: of its weights.
     taps: the features it has; the first are those of Fréchet distances.
+    card: how features come about, as JSON.
+    batch: images that it likes to look at together.
+    shape: [H, W, C] of images; None: any.
   """
 
   name: str
   sha256: str
   taps: tuple[str, ...]
+  card: dict[str, Any]
+  batch: int
+  shape: tuple[int, ...] | None
 
   def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Batches uint8 [n, H, W, 3] -> float32 [N, D] by tap, rows in order."""
@@ -54,22 +60,21 @@ class Plan:
   Attributes:
     moments: taps whose mean and covariance are wanted.
     rows: taps whose rows are wanted.
-    kept: which rows, ascending; None: all.
+    indices: which rows, ascending; None: all.
   """
 
   moments: tuple[str, ...]
   rows: tuple[str, ...] = ()
-  kept: np.ndarray | None = None
+  indices: np.ndarray | None = None
 
   @property
   def taps(self) -> tuple[str, ...]:
-    """All of them, once."""
     return tuple(dict.fromkeys(self.moments + self.rows))
 
 
 @dataclasses.dataclass
 class Collected:
-  """What came of it: `colour` is the mean of each channel, in 0 .. 255."""
+  """Features of n images: `colour` is the mean of each channel, in 0 .. 255."""
 
   n: int
   moments: dict[str, Gaussian]
@@ -87,17 +92,17 @@ def collect(
   widths: Mapping[str, int] | None = None,
   tick: Callable[[int], object] = lambda done: None,
 ) -> Collected:
-  """Looks at all images.
+  """Features of all images, of two or more.
 
   Args:
-    images: at least two of them.
+    images: to look at.
     extractor: what looks.
-    plan: what is wanted.
+    plan: what to keep of its features.
     key: whose work lies in `folder`; that of others is thrown away.
     folder: for what is done so far, so that a killed process goes on there
       next time. None: it does not, nor do several processes.
-    widths: what some taps must have, to be compared later.
-    tick: is told how many images are done.
+    widths: that some taps must have, to be compared later.
+    tick: hears how many images are done.
 
   Raises:
     UserError: images that cannot be read, or features that are not finite, or
@@ -108,18 +113,17 @@ def collect(
   alone = jax.process_count() == 1  # several need not see the same files
   work = Work(images.count, plan, key, folder if alone else None)
   tick(work.done)
-  batch = getattr(extractor, "batch", 1)
-  size = -(-CHUNK // batch) * batch  # else some would be padded
-  size *= jax.process_count()
+  # Whole batches, else some would be padded.
+  size = -(-CHUNK // extractor.batch) * extractor.batch * jax.process_count()
   stream = chunks(images.read(work.done, images.count), size)
   with ThreadPoolExecutor(1) as pool:  # sums while the next chunk is looked at
     summed = pool.submit(lambda: None)
     for batches in stream:
       f = gather.look(extractor.features, batches, plan.taps)
       summed.result()
-      check(images, extractor, f, batches, work.done)
-      check_widths(extractor, f, widths or {})
-      start, work.done = work.done, work.done + sum(map(len, batches))
+      start, n = work.done, sum(map(len, batches))
+      check_features(images, extractor, f, n, start, widths or {})
+      work.done += n
       summed = pool.submit(work.absorb, f, batches, start)
       tick(work.done)
     summed.result()
@@ -128,28 +132,28 @@ def collect(
 
 def chunks(batches: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
   """Regroups batches of any length: lists that hold `size` images together."""
-  held, n = [], 0
+  parts, n = [], 0
   for batch in batches:
     while len(batch):
       part, batch = batch[: size - n], batch[size - n :]
-      held.append(part)
+      parts.append(part)
       n += len(part)
       if n == size:
-        yield held
-        held, n = [], 0
-  if held:
-    yield held
+        yield parts
+        parts, n = [], 0
+  if parts:
+    yield parts
 
 
-def check(
+def check_features(
   images: Images,
   extractor: Extractor,
   f: Mapping[str, np.ndarray],
-  batches: list[np.ndarray],
+  n: int,
   start: int,
+  widths: Mapping[str, int],
 ) -> None:
-  """UserError unless there is a finite row for each image."""
-  n = sum(map(len, batches))
+  """UserError unless there are n finite rows, as wide as the reference's."""
   for tap, rows in f.items():
     if len(rows) != n:
       raise ValueError(f"{len(rows)} rows of {tap} for {n} images")
@@ -159,17 +163,11 @@ def check(
         f"features of {extractor.name} are not finite for image "
         f"{start + bad[0]} of {images.card['name']}: are the weights whole?"
       )
-
-
-def check_widths(
-  extractor: Extractor, f: Mapping[str, np.ndarray], widths: Mapping[str, int]
-) -> None:
-  """UserError unless features are as wide as those of the reference."""
-  for tap, width in widths.items():
-    if tap in f and f[tap].shape[1] != width:
+    width = widths.get(tap, rows.shape[1])
+    if rows.shape[1] != width:
       raise UserError(
         f"the reference's statistics are of {width} features, and "
-        f"{extractor.name} has {f[tap].shape[1]}: these are others"
+        f"{extractor.name} has {rows.shape[1]}: these are others"
       )
 
 
@@ -189,9 +187,8 @@ def forget(folder: Path) -> None:
     return
   with contextlib.suppress(OSError):
     for path in sorted(folder.iterdir(), key=lambda p: p.name == MARK):
-      if (
-        path.name in (MARK, "state.npz") or path.suffix == ".rows" or (path.name.startswith(DRAFT))
-      ):
+      ours = path.name in (MARK, "state.npz") or path.suffix == ".rows"
+      if ours or path.name.startswith(DRAFT):
         path.unlink()
     folder.rmdir()
 
@@ -201,12 +198,12 @@ class Work:
 
   def __init__(self, count: int, plan: Plan, key: str, folder: Path | None):
     self.plan, self.folder = plan, folder
-    kept = None if plan.kept is None else plan.kept.tolist()
-    self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows, kept and digest(kept)])
+    which = None if plan.indices is None else digest(plan.indices.tolist())
+    self.key = json.dumps([key, count, *plan.moments, "|", *plan.rows, which])
     self.done, self.colour, self.pixels = 0, np.zeros(3), 0
     self.moments = {tap: Moments(BLOCK) for tap in plan.moments}
     self.rows: dict[str, np.ndarray] = {}
-    self.kept = np.arange(count) if plan.kept is None else plan.kept
+    self.indices = np.arange(count) if plan.indices is None else plan.indices
     self.saved, self.safe = time.monotonic(), 0  # `safe` rows are on disk
     if folder:
       self._resume()
@@ -219,11 +216,11 @@ class Work:
     for tap in self.plan.moments:
       self.moments[tap].add(f[tap])
     stop = start + sum(map(len, batches))
-    first, last = np.searchsorted(self.kept, [start, stop])
+    first, last = np.searchsorted(self.indices, [start, stop])
     for tap in self.plan.rows:
       if tap not in self.rows:
-        self.rows[tap] = np.empty((len(self.kept), f[tap].shape[1]), np.float32)
-      self.rows[tap][first:last] = f[tap][self.kept[first:last] - start]
+        self.rows[tap] = np.empty((len(self.indices), f[tap].shape[1]), np.float32)
+      self.rows[tap][first:last] = f[tap][self.indices[first:last] - start]
     if self.folder and time.monotonic() - self.saved >= SAVE_SECONDS:
       self.save(stop)
 
@@ -237,7 +234,7 @@ class Work:
       )
       self.folder = None
       return
-    written = int(np.searchsorted(self.kept, done))
+    written = int(np.searchsorted(self.indices, done))
     state = {
       "key": np.array(self.key),
       "done": np.int64(done),
@@ -270,14 +267,13 @@ class Work:
       if str(state["key"]) != self.key:
         raise ValueError("of other work")
       done = int(state["done"])
-      written = int(np.searchsorted(self.kept, done))
+      written = int(np.searchsorted(self.indices, done))
       rows = {}
       for tap in self.plan.rows:
         width = int(state[f"{tap}#"])
-        held = np.fromfile(self.folder / f"{tap}.rows", np.float32)
-        whole = np.empty((len(self.kept), width), np.float32)
-        whole[:written] = held[: written * width].reshape(written, width)
-        rows[tap] = whole
+        saved = np.fromfile(self.folder / f"{tap}.rows", np.float32)
+        rows[tap] = np.empty((len(self.indices), width), np.float32)
+        rows[tap][:written] = saved[: written * width].reshape(written, width)
       moments = {
         tap: Moments.of(
           {k.partition("/")[2]: v for k, v in state.items() if k.startswith(f"{tap}/")}
@@ -294,10 +290,5 @@ class Work:
     self.rows, self.moments = rows, moments
 
   def result(self) -> Collected:
-    """At the end."""
-    return Collected(
-      self.done,
-      {k: m.result() for k, m in self.moments.items()},
-      self.rows,
-      self.colour / self.pixels,
-    )
+    moments = {tap: m.result() for tap, m in self.moments.items()}
+    return Collected(self.done, moments, self.rows, self.colour / self.pixels)

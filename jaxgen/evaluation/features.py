@@ -1,8 +1,8 @@
 """The networks that metrics look through: bytes in, float32 features out.
 
-Inception, DINOv2, any classifier of ours. Whatever sizes images have, a network
-is compiled once: a small program for their size brings them to its own, and the
-last batch is padded.
+InceptionV3 for FID, KID, precision and recall; DINOv2; any classifier of ours.
+Whatever sizes images have, a network is compiled once: a small program for
+their size brings them to its own (resize.py), and the last batch is padded.
 """
 
 import collections
@@ -23,7 +23,6 @@ from jaxgen import sharding
 from jaxgen.errors import UserError
 from jaxgen.evaluation import resize as grids
 from jaxgen.evaluation import weights as published
-from jaxgen.evaluation.images import weights_hash
 from jaxgen.evaluation.resize import (
   Entry,
   bilinear,
@@ -36,7 +35,6 @@ from jaxgen.evaluation.resize import (
 )
 from jaxgen.nets import dinov2 as dino
 from jaxgen.nets import inception as incept
-from jaxgen.sampling.sampler import Sampler
 
 Array = jax.Array
 Features = dict[str, np.ndarray]
@@ -57,6 +55,7 @@ class Extractor:
     params: Its weights.
     batch: Images at a time, on all devices of this process together.
     channels: That images must have; None: any.
+    shape: [H, W, C] of images; None: any. What has more channels loses them.
   """
 
   name: str
@@ -68,6 +67,7 @@ class Extractor:
   params: Any
   batch: int
   channels: int | None = 3
+  shape: tuple[int, ...] | None = None
 
   def features(self, images: Iterable[np.ndarray], taps: tuple[str, ...] | None = None) -> Features:
     """Looks at images.
@@ -89,32 +89,37 @@ class Extractor:
     for tap in taps:
       if tap not in self.taps:
         raise UserError(f"{self.name} has no features {tap!r}, but " + ", ".join(self.taps))
-    under_way = collections.deque()
-    for count, x in early(self._placed(images)):
-      under_way.append((count, self._look(self._params, x, tuple(taps))))
-      if len(under_way) > 1:
-        yield arrived(*under_way.popleft())
-    for count, found in under_way:
-      yield arrived(count, found)
+    queue = collections.deque()
+    for count, x in early(self._on_devices(images)):
+      queue.append((count, self._look(self._params, x, tuple(taps))))
+      if len(queue) > 1:
+        yield on_host(*queue.popleft())
+    for count, features in queue:
+      yield on_host(count, features)
 
-  def _placed(self, images):
-    """Batches of full length on devices, and how many images are real."""
-    singles = (x for batch in images for x in batch)
+  def _on_devices(self, images):
+    """Batches of full length, and how many of their images are no padding."""
+    singles = (self._fit(x) for batch in images for x in batch)
+    layouts = {1: sharding.replicated(self._mesh)}  # of arrays that belong to all images
     while part := list(itertools.islice(singles, self.batch)):
       check_images(part, self.channels)
       padding = [np.zeros_like(part[-1])] * (self.batch - len(part))
       arrays = self.entry.prepare([*part, *padding])
+      by_image = sharding.batched(self._mesh)
       yield (
         len(part),
-        self._enter(
-          *(
-            jax.device_put(
-              a, sharding.replicated(self._mesh) if a.ndim == 1 else sharding.batched(self._mesh)
-            )
-            for a in arrays
-          )
-        ),
+        self._enter(*(jax.device_put(a, layouts.get(a.ndim, by_image)) for a in arrays)),
       )
+
+  def _fit(self, x):
+    if self.shape is None:
+      return x
+    height, width, channels = self.shape
+    if x.shape[:2] != (height, width):
+      raise UserError(
+        f"{self.name} looks at images of {width}x{height}, not {x.shape[1]}x{x.shape[0]}"
+      )
+    return x[..., :channels]
 
   @functools.cached_property
   def _mesh(self):
@@ -142,9 +147,9 @@ def local_mesh() -> Mesh:
   return Mesh(np.array(jax.local_devices()), ("data",), axis_types=(AxisType.Auto,))
 
 
-def arrived(count: int, found: Mapping[str, Array]) -> Features:
-  """Features of the real images among those of a batch."""
-  return {k: np.asarray(v, np.float32)[:count] for k, v in jax.device_get(found).items()}
+def on_host(count: int, features: Mapping[str, Array]) -> Features:
+  """Features of the first `count` images of a batch: the others are padding."""
+  return {k: np.asarray(v, np.float32)[:count] for k, v in jax.device_get(features).items()}
 
 
 def early(items: Iterator[Any], ahead: int = 2) -> Iterator[Any]:
@@ -157,14 +162,14 @@ def early(items: Iterator[Any], ahead: int = 2) -> Iterator[Any]:
       yield item
 
 
-def batch_size(wanted: int | None) -> int:
+def batch_size(batch: int | None) -> int:
   """A number of images that divides among the devices."""
   devices = jax.local_device_count()
   # CPUs like what fits their caches (8: 0.13 s of a core for each image, 16:
   # 0.14 s, 32: 0.15 s), accelerators whatever fills them.
   each = 16 if jax.default_backend() == "cpu" else 128
-  wanted = wanted or min(each * devices, max(MOST, devices))
-  return max(wanted // devices, 1) * devices
+  batch = batch or min(each * devices, max(MOST, devices))
+  return max(batch // devices, 1) * devices
 
 
 def open_extractor(
@@ -196,28 +201,21 @@ def inception(
       images are looked at in their own size.
     batch: Images at a time.
   """
-  ways = {  # to their size, and to [-1, 1]
+  entries = {  # to their size, and to [-1, 1]
     "tf": (bilinear(grids.tf1, incept.SIZE), half),
     "half_pixel": (bilinear(grids.half_pixel, incept.SIZE), unit),
     "clean": (by_pil(clean, incept.SIZE), half),
     "none": (unresized(), unit),
   }
-  way, normalise = among(ways, resize)
-  found = published.inception(weights)
+  entry, normalise = by_name(entries, resize)
   net = incept.Inception()
 
   def apply(params, x, taps):
     return net.apply({"params": params}, normalise(x), taps)
 
-  return Extractor(
-    named("inception", found),
-    found.sha256,
-    tuple(incept.TAPS),
-    card("inception-2015-12-05", found, resize),
-    way,
-    apply,
-    found.params,
-    batch_size(batch),
+  file = published.inception(weights)
+  return of_weights(
+    "inception", "inception-2015-12-05", file, resize, tuple(incept.TAPS), entry, apply, batch
   )
 
 
@@ -232,33 +230,56 @@ def dinov2(
       (dgm-eval's: PIL's bicubic of bytes).
     batch: Images at a time.
   """
-  ways = {"smooth": smooth, "rounded": rounded}
-  way = by_pil(among(ways, resize), dino.SIZE)
-  found = published.dinov2(weights)
+  entry = by_pil(by_name({"smooth": smooth, "rounded": rounded}, resize), dino.SIZE)
   net = dino.DINOv2()
 
   def apply(params, x, taps):
     x = (x / 255 - jnp.array(dino.MEAN)) / jnp.array(dino.STD)
     return {tap: net.apply({"params": params}, x) for tap in taps}
 
+  file = published.dinov2(weights)
+  return of_weights("dinov2-vitl14", "dinov2_vitl14", file, resize, ("cls",), entry, apply, batch)
+
+
+def of_weights(
+  name: str,
+  network: str,
+  weights: published.Weights,
+  resize: str,
+  taps: tuple[str, ...],
+  entry: Entry,
+  apply: Callable,
+  batch: int | None,
+) -> Extractor:
+  """A published network, whose card says how features come about.
+
+  Other weights than the published ones add their checksum to its name.
+  """
+  if not weights.published:
+    name = f"{name}-{weights.sha256[:8]}"
+  card = {
+    "network": network,
+    "weights": weights.file,
+    "sha256": weights.sha256,
+    "published": weights.published,
+    "resize": resize,
+    "precision": "float32",
+    "backend": jax.default_backend(),
+  }
   return Extractor(
-    named("dinov2-vitl14", found),
-    found.sha256,
-    ("cls",),
-    card("dinov2_vitl14", found, resize),
-    way,
-    apply,
-    found.params,
-    batch_size(batch),
+    name, weights.sha256, taps, card, entry, apply, weights.params, batch_size(batch)
   )
 
 
 def classifier(
-  model: Any, state: Any, name: str, sha256: str, batch: int | None = None
+  model: Any,
+  state: Any,
+  name: str,
+  sha256: str,
+  batch: int | None = None,
+  shape: tuple[int, ...] | None = None,
 ) -> Extractor:
   """A classifier of ours, by its `embed` and `logits` of {"x": images}.
-
-  Images have the size that it was trained on.
 
   Args:
     model: Such as `models.classifier.Classifier`.
@@ -266,12 +287,13 @@ def classifier(
     name: For the names of metrics.
     sha256: Identifies its weights.
     batch: Images at a time.
+    shape: [H, W, C] of the images that it was trained on.
   """
 
   def apply(state, x, taps):
     x = {"x": unit(x)}
-    found = {"features": lambda: model.embed(state, x), "logits": lambda: model.logits(state, x)}
-    return {tap: found[tap]() for tap in taps}
+    functions = {"features": model.embed, "logits": model.logits}
+    return {tap: functions[tap](state, x) for tap in taps}
 
   return Extractor(
     name,
@@ -283,32 +305,15 @@ def classifier(
     state,
     batch_size(batch),
     channels=None,
+    shape=shape,
   )
 
 
-def among(ways: Mapping[str, Any], resize: str) -> Any:
-  """The one of that name."""
-  if resize not in ways:
-    raise UserError(f"there is no resize {resize!r}, but " + ", ".join(ways))
-  return ways[resize]
-
-
-def named(name: str, found: published.Weights) -> str:
-  """With the beginning of its weights' checksum if they are others."""
-  return name if found.published else f"{name}-{found.sha256[:8]}"
-
-
-def card(network: str, found: published.Weights, resize: str) -> dict[str, Any]:
-  """How features come about."""
-  return {
-    "network": network,
-    "weights": found.file,
-    "sha256": found.sha256,
-    "published": found.published,
-    "resize": resize,
-    "precision": "float32",
-    "backend": jax.default_backend(),
-  }
+def by_name(table: Mapping[str, Any], resize: str) -> Any:
+  """The entry of a resize; UserError if there is none."""
+  if resize not in table:
+    raise UserError(f"there is no resize {resize!r}, but " + ", ".join(table))
+  return table[resize]
 
 
 def half(x: Array) -> Array:
@@ -319,29 +324,3 @@ def half(x: Array) -> Array:
 def unit(x: Array) -> Array:
   """Bytes -> [-1, 1], as PyTorch's have it."""
   return x.astype(jnp.float32) / 127.5 - 1
-
-
-class JudgeFeatures:
-  """Looks at small images [n, H, W, 3] through a classifier, maybe of grey.
-
-  See collect.Extractor.
-  """
-
-  def __init__(self, name: str, judge: Sampler):
-    self.name, self.shape = name, judge.shape
-    self.sha256 = weights_hash(judge.state)
-    self.looks = classifier(judge.model, judge.state, name, self.sha256)
-    self.taps, self.card = self.looks.taps, self.looks.card
-
-  def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """See collect.Extractor; UserError for images of another size."""
-    return self.looks.features(map(self.fit, images), taps)
-
-  def fit(self, x: np.ndarray) -> np.ndarray:
-    """Of three channels, as many as the classifier knows."""
-    height, width, channels = self.shape
-    if x.shape[1:3] != (height, width):
-      raise UserError(
-        f"{self.name} looks at images of {width}x{height}, not {x.shape[2]}x{x.shape[1]}"
-      )
-    return x[..., :channels]

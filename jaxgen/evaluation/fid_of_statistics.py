@@ -5,28 +5,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
+from jaxgen.evaluation.collect import Collected
 from jaxgen.evaluation.protocols import Protocol
-from jaxgen.evaluation.scores import METRICS, check_metric, full_name
-from jaxgen.evaluation.statistics import Statistics, load
+from jaxgen.evaluation.scores import METRICS, Comparison, check_metric, score, singular
+from jaxgen.evaluation.statistics import Reference, load
 from jaxgen.files import plain
-from jaxgen.metrics.distances import frechet
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class StatisticsPair:
   """Statistics of samples and of what they imitate.
 
   Attributes:
     own, real: Each of them.
-    protocol: How they are said to be made.
+    protocol: How they are taken to be made.
     features: Of which network: its name, and what else is known of it.
     metrics: That are wanted, and can be made.
   """
 
-  own: Statistics
-  real: Statistics
+  own: Reference
+  real: Reference
   protocol: Protocol
   features: dict[str, Any]
   metrics: tuple[str, ...]
@@ -39,75 +41,67 @@ class Pair:
     protocol: Protocol,
     features: str,
     metrics: Sequence[str] | None = None,
-  ) -> "Pair":
+  ) -> "StatisticsPair":
     """Reads both; UserError unless they can be compared in that way."""
     pair = [load(p, protocol, features) for p in (own, real)]
-    told = {"name": features, "sha256": None}
+    network = {"name": features, "sha256": None}
     for one in pair:
-      if not one.made:
+      if not one.info:
         continue
-      was = one.made["protocol"]["resize"]
-      if was != protocol.resize:
+      resize = one.info["protocol"]["resize"]
+      if resize != protocol.resize:
         raise UserError(
-          f"{one.path} was made with resize {was}, and protocol "
+          f"{one.path} was made with resize {resize}, and protocol "
           f"{protocol.name} has {protocol.resize}"
         )
-      if told["sha256"] not in (None, one.made["features"]["sha256"]):
+      if network["sha256"] not in (None, one.info["features"]["sha256"]):
         raise UserError(
           f"{own} and {real} are of features of other weights: these cannot be compared"
         )
-      told = one.made["features"]
-    return cls(*pair, protocol, told, chosen(*pair, metrics))
+      network = one.info["features"]
+    return cls(*pair, protocol, network, possible_metrics(*pair, metrics))
 
   def head(self) -> dict[str, Any]:
     """All of a card but its numbers."""
     return cards.head(self.protocol, self.features, self.real.card | {"manifold": 0}, self.own.card)
 
   def card(self) -> dict[str, Any]:
-    """The card of the comparison."""
-    scores, warnings, head = {}, [], self.head()
-    for metric in self.metrics:
-      a, b = (s.of[METRICS[metric].tap] for s in (self.own, self.real))
-      try:
-        scores[full_name(metric, self.features["name"], self.protocol)] = frechet(
-          a.mu, a.sigma, b.mu, b.sigma
-        )
-      except ValueError as e:
-        raise UserError(f"{metric} cannot be measured: {e}") from e
+    main, warnings, head = self.protocol.layer, [], self.head()
+    own, real = (
+      Collected(0, {tap or main: g for tap, g in s.statistics.items()}, {}, np.zeros(3))
+      for s in (self.own, self.real)
+    )
+    compared = Comparison(own, real, (main, *own.moments), self.protocol)
+    values, _ = score(compared, self.metrics, self.features["name"], strict=True)
     for what, s in (("images", self.own), ("reference images", self.real)):
-      n, wide = s.card.get("images"), max(len(g.mu) for g in s.of.values())
-      if n and n <= wide:
-        warnings.append(
-          f"fewer {what} ({n:,}) than dimensions ({wide:,}): covariances are "
-          "singular, and FID is far too high"
-        )
-      if not s.made:
+      width = max(len(g.mu) for g in s.statistics.values())
+      warnings += singular(what, s.card.get("images") or 0, width)
+      if not s.info:
         warnings.append(
           f"{s.path.name} does not say how it was made: that it was by "
           f"protocol {self.protocol.name} is taken on trust"
         )
+    scores = {name: value for name, (value, _) in values.items()}
     return plain(head | {"scores": scores, "spread": {}, "warnings": warnings + cards.doubts(head)})
 
 
-def chosen(own: Statistics, real: Statistics, metrics: Sequence[str] | None) -> tuple[str, ...]:
+def possible_metrics(
+  own: Reference, real: Reference, metrics: Sequence[str] | None
+) -> tuple[str, ...]:
   """Metrics that both are good for, or UserError."""
-  there = [
-    m
-    for m, about in METRICS.items()
-    if about.moments and not about.own and about.tap in own.of and about.tap in real.of
-  ]
-  widths = [[len(g.mu) for g in s.of.values()] for s in (own, real)]
-  if not there or any(
-    len(own.of[METRICS[m].tap].mu) != len(real.of[METRICS[m].tap].mu) for m in there
-  ):
+  taps = own.statistics.keys() & real.statistics.keys()
+  possible = [m for m, u in METRICS.items() if u.moments and not u.own and u.tap in taps]
+  widths = [{tap: len(g.mu) for tap, g in s.statistics.items()} for s in (own, real)]
+  if not possible or any(widths[0][tap] != widths[1][tap] for tap in taps):
+    of = [list(w.values()) for w in widths]
     raise UserError(
-      f"{own.path} is of {widths[0]} features, and {real.path} of {widths[1]}: these are others"
+      f"{own.path} is of {of[0]} features, and {real.path} of {of[1]}: these are others"
     )
   for metric in metrics or ():
     check_metric(metric)
-    if metric not in there:
+    if metric not in possible:
       raise UserError(
         f"{metric} cannot be made of these two files of "
-        f"statistics: --metrics={','.join(there)} would fit"
+        f"statistics: --metrics={','.join(possible)} would fit"
       )
-  return tuple(dict.fromkeys(metrics or there))
+  return tuple(dict.fromkeys(metrics or possible))

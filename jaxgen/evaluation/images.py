@@ -25,6 +25,7 @@ import numpy as np
 
 from jaxgen import core, sharding
 from jaxgen.checkpoint.fingerprint import fingerprint
+from jaxgen.core import trait
 from jaxgen.data import arrayfile, zipped
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import Pictures, choose, classes_of, labels_beside, listing
@@ -81,11 +82,11 @@ def quantise(x: np.ndarray, rule: str, span: str = "signed") -> np.ndarray:
   return np.clip(x, 0, 255).astype(np.uint8)  # floor, as it is not negative
 
 
-def first(name: object, there: int, num: int | None) -> int:
-  """How many of the images that are `there` to take: `num`, or all."""
-  if num is not None and not 1 <= num <= there:
-    raise UserError(f"num={num}, but {name} holds {there:,} images")
-  return there if num is None else num
+def first(name: object, count: int, num: int | None) -> int:
+  """How many of `count` images to take: `num`, or all."""
+  if num is not None and not 1 <= num <= count:
+    raise UserError(f"num={num}, but {name} holds {count:,} images")
+  return count if num is None else num
 
 
 def three(x: np.ndarray) -> np.ndarray:
@@ -109,13 +110,13 @@ def ahead(function: Callable, items: Iterable, most: int = 256) -> Iterator:
         future.cancel()
 
 
-class Kind(NamedTuple):
-  """What the head of an image file says: all that is known of it early."""
+class Header(NamedTuple):
+  """What the head of an image file says, before it is decoded."""
 
   size: tuple[int, int]  # height, width
   mode: str
   transparent: bool
-  form: str  # "PNG", "JPEG", ..: by its first bytes, not by its name
+  format: str  # "PNG", "JPEG", ..: by its first bytes, not by its name
   info: str  # how it was made, if it says so
 
 
@@ -157,19 +158,19 @@ class Folder:
     top = Path(path).expanduser()
     names = cls._listing(top)
     if split is None:
-      found = Pictures("", names, *classes_of(names), [])
+      part = Pictures("", names, *classes_of(names), [])
     else:
-      found = choose(path, names, split)
-    names = found.names[: first(path, len(found.names), num)]
-    self = cls(top, [f"{found.base}{n}" for n in names], base=found.base)
-    self.warnings += [f"{path}: {note}" for note in found.notes]
-    if found.base:
-      self.warnings.append(f"{path} is divided into splits: these are images of {found.base}")
-    self.labels = self._told(names)
-    y = found.labels[: len(names)]
-    if self.labels is None and len(found.classes) > 1 and None not in y:
+      part = choose(path, names, split)
+    names = part.names[: first(path, len(part.names), num)]
+    self = cls(top, [f"{part.base}{n}" for n in names], base=part.base)
+    self.warnings += [f"{path}: {note}" for note in part.notes]
+    if part.base:
+      self.warnings.append(f"{path} is divided into splits: these are images of {part.base}")
+    self.labels = self._labels(names)
+    y = part.labels[: len(names)]
+    if self.labels is None and len(part.classes) > 1 and None not in y:
       self.labels = np.array(y, np.int32)
-      self.class_names = tuple(found.classes)
+      self.class_names = tuple(part.classes)
     self._look(mixed, convert, num)
     return self
 
@@ -177,30 +178,29 @@ class Folder:
   def _listing(top: Path) -> list[str]:
     return listing(top)
 
-  def _told(self, names: Sequence[str]) -> np.ndarray | None:
+  def _labels(self, names: Sequence[str]) -> np.ndarray | None:
     """Labels by a dataset.json, of names below the base."""
     return labels_beside(self.path / self.base, names)
 
   def _look(self, mixed: bool, convert: bool, num: int | None) -> None:
     """Refuses, before the work, what would be refused in the midst of it."""
-    made, kinds, forms = (collections.Counter() for _ in range(3))
+    infos, sizes, formats = (collections.Counter() for _ in range(3))
     with self._files() as file:
-      for name, kind in zip(
-        self.names, ahead(lambda name: self._kind(file, name), self.names), strict=True
-      ):
-        check_kind(self.path / name, kind, convert)
-        kinds[kind.size] += 1
-        made[kind.info] += 1
-        forms[kind.form] += 1
-        if not mixed and len(kinds) > 1:
+      headers = ahead(lambda name: self._header(file, name), self.names)
+      for name, header in zip(self.names, headers, strict=True):
+        check_colour(self.path / name, header, convert)
+        sizes[header.size] += 1
+        infos[header.info] += 1
+        formats[header.format] += 1
+        if not mixed and len(sizes) > 1:
           raise UserError(
             f"images of one set must be of one size: {self.path / name} is "
-            f"{across(kind.size)}, others are {across(next(iter(kinds)))}"
+            f"{across(header.size)}, others are {across(next(iter(sizes)))}"
           )
-    self.sizes = sorted(kinds)
-    if forms["JPEG"] or forms["MPO"]:
+    self.sizes = sorted(sizes)
+    if formats["JPEG"] or formats["MPO"]:
       self.warnings.append(f"{self.path} holds JPEG files: their compression alone changes FID")
-    self.warnings += origins.doubts(self.path, made, None if num else self.count)
+    self.warnings += origins.doubts(self.path, infos, None if num else self.count)
 
   @contextlib.contextmanager
   def _files(self) -> Iterator[Callable[[str], Any]]:
@@ -209,26 +209,17 @@ class Folder:
 
   @property
   def count(self) -> int:
-    """How many."""
     return len(self.names)
 
   @functools.cached_property
-  def _hash(self) -> str:
-    whole = hashlib.sha256()
-    for name in self.names:
-      own = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
-      whole.update(os.fsencode(name) + f" {own}\n".encode())
-    return whole.hexdigest()
-
-  @property
   def card(self) -> dict[str, Any]:
     """Its sha256 is that of lines "name sha256-of-the-file"."""
-    return {
-      "kind": "folder",
-      "name": self.path.resolve().name,
-      "sha256": self._hash,
-      "images": self.count,
-    }
+    lines = hashlib.sha256()
+    for name in self.names:
+      own = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
+      lines.update(os.fsencode(name) + f" {own}\n".encode())
+    name, sha256 = self.path.resolve().name, lines.hexdigest()
+    return {"kind": "folder", "name": name, "sha256": sha256, "images": self.count}
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images. A new batch begins where the size changes."""
@@ -242,10 +233,9 @@ class Folder:
     if run:
       yield np.stack(run)
 
-  def _kind(self, file: Callable[[str], Any], name: str) -> Kind:
-    """What the head of one file says."""
+  def _header(self, file: Callable[[str], Any], name: str) -> Header:
     with readable(self.path / name), open_image(file(name)) as image:
-      return Kind(
+      return Header(
         image.size[::-1],
         image.mode,
         "transparency" in image.info,
@@ -267,7 +257,7 @@ class Zip(Folder):
   def _listing(top: Path) -> list[str]:
     return zipped.listing(top)
 
-  def _told(self, names: Sequence[str]) -> np.ndarray | None:
+  def _labels(self, names: Sequence[str]) -> np.ndarray | None:
     return zipped.labels_in(self.path, names, self.base)
 
   @contextlib.contextmanager
@@ -282,13 +272,10 @@ class Zip(Folder):
       yield file
 
   @functools.cached_property
-  def _hash(self) -> str:
-    return tensor_files.sha256(self.path)
-
-  @property
   def card(self) -> dict[str, Any]:
     """Identified by the sha256 of the file."""
-    return {"kind": "zip", "name": self.path.name, "sha256": self._hash, "images": self.count}
+    sha256 = tensor_files.sha256(self.path)
+    return {"kind": "zip", "name": self.path.name, "sha256": sha256, "images": self.count}
 
 
 @contextlib.contextmanager
@@ -302,17 +289,16 @@ def readable(path: Path) -> Iterator[None]:
     raise UserError(f"{path} cannot be read: {why}; delete it, or make it anew") from e
 
 
-def check_kind(path: Path, kind: Kind, convert: bool) -> None:
+def check_colour(path: Path, header: Header, convert: bool) -> None:
   """UserError unless it is RGB, or may become so."""
-  deep = kind.mode in ("I", "F") or kind.mode.startswith("I;")
-  plain = kind.mode == "RGB" or kind.mode == "P" and not kind.transparent
+  deep = header.mode in ("I", "F") or header.mode.startswith("I;")
+  plain = header.mode == "RGB" or header.mode == "P" and not header.transparent
   if plain or convert and not deep:
     return
-  what = (
-    "CMYK" if kind.mode == "CMYK" else "grey" if deep or kind.mode in ("1", "L") else "transparent"
-  )
+  names = {"CMYK": "CMYK", "1": "grey", "L": "grey"}
+  what = "grey" if deep else names.get(header.mode, "transparent")
   raise UserError(
-    f"{path} is {what} ({kind.mode}), not 8-bit RGB"
+    f"{path} is {what} ({header.mode}), not 8-bit RGB"
     + ("" if deep else "; --convert does what reference evaluators do: repeats grey, drops alpha")
   )
 
@@ -353,7 +339,6 @@ class Dataset:
 
   @property
   def labels(self) -> np.ndarray | None:
-    """Of all of them."""
     y = self.source.arrays()[1]
     return None if y is None else y[: self.count]
 
@@ -370,14 +355,13 @@ class Dataset:
     }
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-    """See Images."""
     for i in range(start, stop, 256):
       j = np.arange(i, min(i + 256, stop))
       yield three(self.source.read(j)["x"])
 
 
 @dataclasses.dataclass(eq=False)
-class Drawn:
+class ModelSamples:
   """The samples 0 .. count - 1 of a seed, made when they are read.
 
   They are those of `jaxgen sample --seed` but for how floats become bytes,
@@ -400,7 +384,7 @@ class Drawn:
       raise UserError(
         "this model makes points: FID and its relatives are of images; leave --protocol"
       )
-    if cond := getattr(self.sampler.model, "cond", None):
+    if cond := trait(self.sampler.model, "cond"):
       raise UserError(
         f"this model makes x from {', '.join(cond)}: draw with "
         "`jaxgen sample`, and judge the file by --samples"
@@ -415,7 +399,7 @@ class Drawn:
     self.weights = weights_hash(self.sampler.state)
     self.sizes = [tuple(self.sampler.shape[:2])]
 
-  def of(self, sampler: Sampler) -> "Drawn":
+  def of(self, sampler: Sampler) -> "ModelSamples":
     """The same of other weights, without compiling anything again."""
     other = copy.copy(self)
     other.sampler, other.weights = sampler, weights_hash(sampler.state)
@@ -423,12 +407,11 @@ class Drawn:
 
   @property
   def class_names(self) -> tuple[str, ...]:
-    """Those that the model knows."""
     return self.sampler.class_names
 
   @property
   def card(self) -> dict[str, Any]:
-    """Where they come from; the weights are told by what they are."""
+    """Where they come from; weights are identified by their contents."""
     return {
       "kind": "model",
       "name": str(self.sampler.card["workdir"]),
@@ -441,18 +424,10 @@ class Drawn:
     }
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-    """See Images."""
     key = jax.random.key(self.seed)
-    given = {} if self.labels is None else {"y": self.labels}
-    first = start
-    for x in self._floats.stream(
-      key,
-      range(start, stop),
-      min(self.batch, self.count),
-      given,
-      self._settings,
-      self.sampler.state,
-    ):
+    labels = {} if self.labels is None else {"y": self.labels}
+    first, batch, state = start, min(self.batch, self.count), self.sampler.state
+    for x in self._floats.stream(key, range(start, stop), batch, labels, self._settings, state):
       x = sharding.fetch(x)[: stop - first]
       if not np.isfinite(x).all():
         raise UserError(
@@ -481,9 +456,6 @@ def choose_labels(sampler: Sampler, how: str, count: int, seed: int) -> np.ndarr
   if not sampler.classes or how == "turn":
     return sampler.labels(count, None)
   if how == "random":
-    drawn = np.random.default_rng(seed).integers(sampler.classes, size=count)
-    return drawn.astype(np.int32)
-  names = getattr(sampler, "class_names", ())
-  return sampler.labels(
-    count, [number_of(word.strip(), names, "turn, random, or ") for word in how.split(",")]
-  )
+    return np.random.default_rng(seed).integers(sampler.classes, size=count).astype(np.int32)
+  number = lambda word: number_of(word.strip(), sampler.class_names, "turn, random, or ")
+  return sampler.labels(count, [number(word) for word in how.split(",")])

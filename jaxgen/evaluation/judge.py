@@ -1,9 +1,10 @@
 """Judges of small data: how near samples come to real ones.
 
 Small images are judged in the features of a classifier that is trained on the
-real training split (the ImageNet features of FID mean nothing there), and the
-name of every number says so: frechet@digits-cnn. Points and stacked digits are
-judged by their modes, which are known: see modes_judge.py.
+real training split (the ImageNet features of FID mean nothing there), by the
+protocol `classifier`; the name of every number says so: frechet@digits-cnn.
+Points and stacked digits are judged by their modes, which are known: see
+modes_judge.py. Upsamplers are judged by pairs: see restoration.py.
 """
 
 import dataclasses
@@ -11,7 +12,6 @@ import functools
 import pathlib
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -20,13 +20,18 @@ from jaxgen.data.arrays import Source
 from jaxgen.data.sources import channels_of, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
-from jaxgen.evaluation.modes_judge import PointsJudge, StackedJudge
-from jaxgen.metrics.distances import frechet, moments
-from jaxgen.metrics.prdc import prdc
+from jaxgen.evaluation import features as networks
+from jaxgen.evaluation.collect import Collected
+from jaxgen.evaluation.images import weights_hash
+from jaxgen.evaluation.modes_judge import PointsJudge, StackedJudge, check_look, has_known_modes
+from jaxgen.evaluation.protocols import CLASSIFIER
+from jaxgen.evaluation.scores import Comparison, score
+from jaxgen.metrics.distances import moments
 from jaxgen.sampling import output
 from jaxgen.sampling.sampler import Sampler, load
 
 Scores = dict[str, list[float]]  # by name, one for every set of samples
+MOST = 256  # images at a time
 
 
 def means(scores: Scores) -> dict[str, float]:
@@ -42,14 +47,14 @@ def spreads(scores: Scores) -> dict[str, float]:
 def table(scores: Scores, floor: Scores) -> str:
   """Scores beside those of real test data, as text."""
 
-  def say(s, k):
-    if k not in s:
+  def cell(values):
+    if values is None:
       return "-"
-    give = f" ± {np.std(s[k]):.2g}" if len(s[k]) > 1 else ""
-    return f"{np.mean(s[k]):.4g}{give}"
+    spread = f" ± {np.std(values):.2g}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4g}{spread}"
 
   rows = [("", "samples", "real test data")]
-  rows += [(k, say(scores, k), say(floor, k)) for k in floor | scores]
+  rows += [(k, cell(scores.get(k)), cell(floor.get(k))) for k in floor | scores]
   return "\n".join(f"{a:28}{b:>20}{c:>20}" for a, b, c in rows)
 
 
@@ -59,12 +64,34 @@ class Judge(Protocol):
   features: str  # what it looks at
   count: int  # samples that it likes to see
   card: dict[str, Any]  # how its numbers come about
+  floor_name: str = "real test data"
 
   def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """Samples [N, ...], their labels [N] -> numbers by name."""
 
   def floor(self) -> Scores:
-    """The same for real test data."""
+    """What nothing beats but by luck or copying."""
+
+
+def report(
+  judge: Judge, x: np.ndarray, y: np.ndarray | None, origin: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+  """The scores of samples beside the floor: as text, and as a card.
+
+  Args:
+    judge: Of the data that they imitate.
+    x: Samples [N, ...].
+    y: Their labels [N], if they have some.
+    origin: How they were made.
+  """
+  scores, floor = judge.scores(x, y), judge.floor()
+  return table(scores, floor), {
+    "made": origin,
+    "judge": judge.card,
+    "scores": means(scores),
+    "spread": spreads(scores),
+    "floor": means(floor),
+  }
 
 
 def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
@@ -79,7 +106,7 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
   if data.source == "stacked_digits":
     one = open_judge(ConfigDict(dict(source="digits", split="train", size=size or 0)), folder)
     return StackedJudge(
-      open_split(data, "test"), lambda x: in_batches(one.classifier, x)[1], one.classifier.card
+      open_split(data, "test"), lambda x: logits(one.extractor, x), one.classifier.card
     )
   real = open_split(data)
   if not real.classes:
@@ -88,7 +115,8 @@ def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
   introduce(real, data.split)
   introduce(test, "test")
   home = pathlib.Path(folder) if folder else cache(real, size)
-  return ClassifierJudge.of(data, real, test, home)
+  train.train(judge_config(data, real.classes), home, quiet=True, wait=True)
+  return ClassifierJudge(data, real, test, home, load(home, samples=False))
 
 
 def check_samples(
@@ -107,7 +135,7 @@ def check_samples(
   real = open_split(data)
   if len(shape) == 4 and shape[-1] is None:
     shape = (*shape[:-1], real.shape[-1])
-  if data.source.startswith("points:") or data.source == "stacked_digits":
+  if has_known_modes(data.source):
     return check_look(real, shape, dtype)
   check_like(real, shape, dtype)
   if real.classes and y is not None and int(np.max(y)) + 1 != real.classes:
@@ -121,15 +149,6 @@ def check_like(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
   check_look(real, shape, dtype)
   if shape[0] < 32:
     raise UserError(f"{shape[0]} samples are too few to judge: draw 32 or more")
-
-
-def check_look(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
-  """UserError unless samples [N, ...] look like the data."""
-  if tuple(shape[1:]) != tuple(real.shape) or dtype != real.dtype:
-    raise UserError(
-      f"samples are {np.dtype(dtype)} {list(shape[1:])}, but {real.name} is "
-      f"{real.dtype} {list(real.shape)}"
-    )
 
 
 def cache(real: Source, size: int | None = None) -> pathlib.Path:
@@ -153,13 +172,7 @@ class ClassifierJudge:
   home: pathlib.Path
   classifier: Sampler
 
-  @classmethod
-  def of(
-    cls, data: ConfigDict, real: Source, test: Source, home: pathlib.Path
-  ) -> "ClassifierJudge":
-    """Trains the classifier, or takes it from where it lies."""
-    train.train(judge_config(data, real.classes), home, quiet=True, wait=True)
-    return cls(data, real, test, home, load(home, samples=False))
+  floor_name = "real test data"
 
   @property
   def features(self) -> str:
@@ -173,7 +186,6 @@ class ClassifierJudge:
 
   @property
   def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
     return {
       "features": self.features,
       "classifier": self.classifier.card,
@@ -186,10 +198,19 @@ class ClassifierJudge:
       "tested on real",
     }
 
+  @functools.cached_property
+  def extractor(self) -> networks.Extractor:
+    """The classifier, as one that looks at images."""
+    return extractor_of(self.classifier, self.features)
+
+  def embed(self, x: np.ndarray) -> np.ndarray:
+    """Images uint8 [N, H, W, C] -> features [N, D]."""
+    return self.extractor.features([x], ("features",))["features"]
+
   def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """See Judge. Fréchet and the like on sets as large as the test split."""
-    self.check(x)
-    f, n = embed(self.classifier, x), min(len(self.test), len(x))
+    check_like(self.real, x.shape, x.dtype)
+    f, n = self.embed(x), min(len(self.test), len(x))
     # Every number depends on how many samples it is made from, so that they
     # are taken in sets of the size that the floor is made from. And on the
     # share of every class, which is even in the real test split: in sets too.
@@ -197,35 +218,27 @@ class ClassifierJudge:
     if y is not None:
       order = order[np.argsort(y[order], kind="stable")]
     k = len(f) // n
-    sets = [self.near(f[order[i::k][:n]]) for i in range(k)]
-    result = {f"{k}@{self.features}": [s[k] for s in sets] for k in sets[0]}
+    sets = [self.distances(f[order[i::k][:n]]) for i in range(k)]
+    result = {name: [s[name] for s in sets] for name in sets[0]}
     if cas and y is not None:
       result[f"cas@{self.features}"] = [self.cas(x, y)]
     return result
 
-  def check(self, x: np.ndarray) -> None:
-    """UserError unless samples look like the data."""
-    check_like(self.real, x.shape, x.dtype)
-
-  def near(self, f: np.ndarray) -> dict[str, float]:
+  def distances(self, f: np.ndarray) -> dict[str, float]:
     """Features [N, D] of samples against those of the real training split."""
-    a, b = moments(f), self.gaussian
-    return {"frechet": frechet(a.mu, a.sigma, b.mu, b.sigma), **prdc(f, self.embedded)._asdict()}
+    compared = Comparison(collected(f), self.reference, ("features",), CLASSIFIER)
+    values, _ = score(compared, CLASSIFIER.metrics, self.features, strict=True)
+    return {name: value for name, (value, _) in values.items()}
 
   @functools.cached_property
-  def embedded(self) -> np.ndarray:
-    """Features of the real training split, [N, D]."""
-    return embed(self.classifier, self.real.arrays()[0])
-
-  @functools.cached_property
-  def gaussian(self):
-    """Their mean and covariance."""
-    return moments(self.embedded)
+  def reference(self) -> Collected:
+    """Features of the real training split."""
+    return collected(self.embed(self.real.arrays()[0]))
 
   def floor(self) -> Scores:
     """Real test data; for the accuracy score, a classifier of real data."""
     return self.scores(*self.test.arrays(), cas=False) | {
-      f"cas@{self.features}": [accuracy(self.classifier, self.test)]
+      f"cas@{self.features}": [float(np.mean(is_right(self.extractor, self.test)))]
     }
 
   def cas(self, x: np.ndarray, y: np.ndarray) -> float:
@@ -233,12 +246,11 @@ class ClassifierJudge:
 
     The judge's own config, trained on samples, tested on real test images.
     """
-    return accuracy(self.learner(x, y), self.test)
+    return float(np.mean(is_right(self.learner(x, y), self.test)))
 
   def cas_by_class(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """The same for each class of the test images, by its name."""
-    images, truth = self.test.arrays()
-    right = in_batches(self.learner(x, y), images)[1].argmax(-1) == truth
+    right, truth = is_right(self.learner(x, y), self.test), self.test.arrays()[1]
     names = self.real.class_names or range(self.real.classes)
     return {
       str(name): float(right[truth == i].mean())
@@ -246,7 +258,7 @@ class ClassifierJudge:
       if (truth == i).any()
     }
 
-  def learner(self, x: np.ndarray, y: np.ndarray) -> Sampler:
+  def learner(self, x: np.ndarray, y: np.ndarray) -> networks.Extractor:
     """The judge's own config, trained on samples, if it is not yet."""
     digest = output.digest_of(x, y)
     file = self.home / "cas" / f"{digest}.npz"
@@ -255,7 +267,7 @@ class ClassifierJudge:
     with settings.unlocked():
       settings.data.source, settings.data.split = f"npz:{file}", "train"
     train.train(settings, self.home / "cas" / digest, quiet=True)
-    return load(self.home / "cas" / digest, samples=False)
+    return extractor_of(load(self.home / "cas" / digest, samples=False), "cas")
 
 
 def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
@@ -274,30 +286,23 @@ def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
   return c
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _embed(model, state, x):
-  x = jax.numpy.asarray(x, np.float32) / 127.5 - 1
-  with jax.default_matmul_precision("highest"):
-    return model.embed(state, {"x": x}), model.logits(state, {"x": x})
+def extractor_of(classifier: Sampler, name: str) -> networks.Extractor:
+  """A classifier, as one that looks at images uint8 [N, H, W, C]."""
+  model, state, sha256 = classifier.model, classifier.state, weights_hash(classifier.state)
+  return networks.classifier(model, state, name, sha256, MOST, classifier.shape)
 
 
-def in_batches(classifier: Sampler, x: np.ndarray, batch: int = 256):
-  """Features [N, D] and logits [N, classes], from one compiled program."""
-  parts = []
-  for i in range(0, len(x), batch):
-    part = x[i : i + batch]
-    full = np.concatenate([part, np.zeros_like(x[:1]).repeat(batch - len(part), 0)])
-    out = jax.device_get(_embed(classifier.model, classifier.state, full))
-    parts.append([a[: len(part)] for a in out])
-  return [np.concatenate(a) for a in zip(*parts, strict=True)]
+def collected(f: np.ndarray) -> Collected:
+  """Features [N, D], as metrics compare them."""
+  return Collected(len(f), {"features": moments(f)}, {"features": f}, np.zeros(3))
 
 
-def embed(classifier: Sampler, x: np.ndarray) -> np.ndarray:
-  """Images uint8 [N, H, W, C] -> features [N, D]."""
-  return in_batches(classifier, x)[0]
+def logits(extractor: networks.Extractor, x: np.ndarray) -> np.ndarray:
+  """Images uint8 [N, H, W, C] -> [N, classes]."""
+  return extractor.features([x], ("logits",))["logits"]
 
 
-def accuracy(classifier: Sampler, test: Source) -> float:
-  """Share of a labelled source that a classifier gets right, in [0, 1]."""
+def is_right(extractor: networks.Extractor, test: Source) -> np.ndarray:
+  """Whether a classifier says the label of each of a source's images, [N]."""
   x, y = test.arrays()
-  return float(np.mean(in_batches(classifier, x)[1].argmax(-1) == y))
+  return logits(extractor, x).argmax(-1) == y

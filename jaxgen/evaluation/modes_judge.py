@@ -1,7 +1,7 @@
 """Judges of data whose modes are known: mixtures of points, stacked digits.
 
-Both say `modes`, how many are found; `high_quality`, the share of samples that
-are near one; and `kl`, KL(shares of the modes || uniform) in nats.
+Both measure `modes`, how many are found; `high_quality`, the share of samples
+that are near one; and `kl`, KL(shares of the modes || uniform) in nats.
 """
 
 import dataclasses
@@ -14,11 +14,25 @@ from jaxgen.data.arrays import Source
 from jaxgen.data.points import modes as modes_of
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from jaxgen.metrics.distances import frechet, moments
+from jaxgen.metrics.distances import frechet_rows
 from jaxgen.metrics.mode_coverage import kl_to_uniform, modes
 
 Scores = dict[str, list[float]]  # see judge.py
 SURE = 0.9  # the least probability of a digit that is recognised
+
+
+def has_known_modes(source: str) -> bool:
+  """Whether a data set is judged by its modes."""
+  return source.startswith("points:") or source == "stacked_digits"
+
+
+def check_look(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
+  """UserError unless samples [N, ...] look like the data."""
+  if tuple(shape[1:]) != tuple(real.shape) or dtype != real.dtype:
+    raise UserError(
+      f"samples are {np.dtype(dtype)} {list(shape[1:])}, but {real.name} is "
+      f"{real.dtype} {list(real.shape)}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +43,10 @@ class PointsJudge:
   features: str = "xy"
   count: int = 10_000
 
+  floor_name = "real test data"
+
   @property
   def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
     return {
       "features": self.features,
       "reference": self.name,
@@ -43,18 +58,16 @@ class PointsJudge:
   def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """Modes found, share of high-quality samples, Fréchet of coordinates."""
     del y, cas
-    found = modes(x, *modes_of(self.name))
+    coverage = modes(x, *modes_of(self.name))
     real, _ = open_source(self.name).arrays()
-    a, b = moments(x), moments(real)
     return {
-      "modes": [found.found],
-      "high_quality": [found.high_quality],
-      "kl": [found.kl],
-      "frechet@xy": [frechet(a.mu, a.sigma, b.mu, b.sigma)],
+      "modes": [coverage.covered],
+      "high_quality": [coverage.high_quality],
+      "kl": [coverage.kl],
+      "frechet@xy": [frechet_rows(x, real)],
     }
 
   def floor(self) -> Scores:
-    """Real test data."""
     x, _ = open_source(self.name, split="test").arrays()
     return self.scores(x[: self.count], None)
 
@@ -76,9 +89,10 @@ class StackedJudge:
   features: str = "digits-cnn"
   count: int = 25_600
 
+  floor_name = "real test data"
+
   @property
   def card(self) -> dict[str, Any]:
-    """How the numbers come about."""
     return {
       "features": self.features,
       "classifier": self.about,
@@ -107,11 +121,7 @@ class StackedJudge:
       UserError: samples do not look like the data.
     """
     del y, cas
-    if x.shape[1:] != self.test.shape or x.dtype != self.test.dtype:
-      raise UserError(
-        f"samples are {x.dtype} {list(x.shape[1:])}, but {self.test.name} "
-        f"is {self.test.dtype} {list(self.test.shape)}"
-      )
+    check_look(self.test, x.shape, x.dtype)
     number, sure = self.read(x)
     good = sure >= SURE
     return {
@@ -122,5 +132,4 @@ class StackedJudge:
     }
 
   def floor(self) -> Scores:
-    """Real test data."""
     return self.scores(self.test.arrays()[0][: self.count], None)

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core
+from jaxgen.core import trait
 from jaxgen.errors import UserError
+from jaxgen.evaluation import weights
 from jaxgen.evaluation.images import weights_hash
-from jaxgen.evaluation.weights import tensors
 from jaxgen.interop import tensor_files
 from jaxgen.metrics.perceptual_distance import distance
 from jaxgen.nets import convs, lpips
@@ -27,8 +28,7 @@ from jaxgen.nets.layers import GroupNorm
 from jaxgen.sampling.sampler import Sampler
 
 Array = jax.Array
-FLAGS = {"net": "lpips_net", "lin": "lpips_lin"}
-VARIABLES = {"net": "JAXGEN_LPIPS_NET", "lin": "JAXGEN_LPIPS_LIN"}
+VARIABLES = {"lpips_net": "JAXGEN_LPIPS_NET", "lpips_lin": "JAXGEN_LPIPS_LIN"}  # by flag
 # How the checksums of the published files begin: torchvision's (that are in
 # their names; AlexNet's had two), and version 0.1 of the linear weights.
 PUBLISHED = {"alex": (("7be5be79", "4df8aa71"), "df73285e"), "vgg": (("397923af",), "a78928a0")}
@@ -36,7 +36,7 @@ PUBLISHED = {"alex": (("7be5be79", "4df8aa71"), "df73285e"), "vgg": (("397923af"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Perceptual:
-  """Says how far apart images look.
+  """How far apart images look.
 
   Attributes:
     name: Of its numbers.
@@ -64,13 +64,14 @@ class Perceptual:
     """
     if why := self.fit(x.shape[1:]):
       raise UserError(f"{self.name} {why}")
-    found = []
+    parts = []
     for i in range(0, len(x), self.batch):
       pair = [a[i : i + self.batch] for a in (x, y)]
-      full = [np.concatenate([a, np.repeat(a[-1:], self.batch - len(a), 0)]) for a in pair]
-      d = self._program(self.params, self.linear, *full)
-      found.append(np.asarray(d, np.float64)[: len(pair[0])])
-    return np.concatenate(found)
+      n = len(pair[0])
+      padded = [np.concatenate([a, np.repeat(a[-1:], self.batch - n, 0)]) for a in pair]
+      d = self._program(self.params, self.linear, *padded)
+      parts.append(np.asarray(d, np.float64)[:n])
+    return np.concatenate(parts)
 
   @functools.cached_property
   def _program(self):
@@ -94,31 +95,18 @@ def open_lpips(net: str | None = None, lin: str | None = None) -> Perceptual:
   Raises:
     UserError: One is missing, or does not hold such weights.
   """
-  paths = {}
-  for what, given in (("net", net), ("lin", lin)):
-    given = given or os.environ.get(VARIABLES[what])
-    if not given:
-      raise UserError(
-        f"LPIPS takes --{FLAGS['net']}=FILE and "
-        f"--{FLAGS['lin']}=FILE, and there is no "
-        f"--{FLAGS[what]} (nor ${VARIABLES[what]})"
-      )
-    paths[what] = pathlib.Path(given).expanduser()
-  trunk, params = read(paths["net"], "torchvision's weights of AlexNet or VGG16", lpips.converted)
-  linear = read(
-    paths["lin"],
-    f"the linear weights of LPIPS for {trunk.name}",
-    functools.partial(lpips.linear, trunk),
-  )
-  sha256 = {what: tensor_files.sha256(path) for what, path in paths.items()}
-  nets, lins = PUBLISHED[trunk.name]
+  net, lin = lpips_files(net, lin)
+  trunk, params = read(net, "torchvision's weights of AlexNet or VGG16", lpips.converted)
+  what = f"the linear weights of LPIPS for {trunk.name}"
+  linear = read(lin, what, functools.partial(lpips.linear, trunk))
+  sha256, (nets, lins) = [tensor_files.sha256(path) for path in (net, lin)], PUBLISHED[trunk.name]
   card = {
     "network": trunk.name,
     "version": "0.1",
     "linear": True,
-    "net": {"file": paths["net"].name, "sha256": sha256["net"]},
-    "lin": {"file": paths["lin"].name, "sha256": sha256["lin"]},
-    "published": sha256["net"].startswith(nets) and (sha256["lin"].startswith(lins)),
+    "net": {"file": net.name, "sha256": sha256[0]},
+    "lin": {"file": lin.name, "sha256": sha256[1]},
+    "published": sha256[0].startswith(nets) and sha256[1].startswith(lins),
   }
 
   def features(params, x):
@@ -126,31 +114,34 @@ def open_lpips(net: str | None = None, lin: str | None = None) -> Perceptual:
     return lpips.features(trunk, params, x)
 
   def fit(shape):
-    return (
-      ""
-      if min(shape[:2]) >= trunk.least and shape[2] in (1, 3)
-      else (
-        f"looks at images of {trunk.least}x{trunk.least} or more, grey or RGB, not {list(shape)}"
-      )
-    )
+    if min(shape[:2]) >= trunk.least and shape[2] in (1, 3):
+      return ""
+    return f"looks at images of {trunk.least}x{trunk.least} or more, grey or RGB, not {list(shape)}"
 
   return Perceptual(f"lpips@{trunk.name}", card, features, params, linear, fit)
 
 
-def given() -> bool:
+def lpips_files(net: str | None, lin: str | None) -> tuple[pathlib.Path, pathlib.Path]:
+  """Both files of LPIPS, of those that the environment names by default."""
+  paths = {"lpips_net": net, "lpips_lin": lin}
+  paths = {flag: path or os.environ.get(VARIABLES[flag]) for flag, path in paths.items()}
+  for flag, path in paths.items():
+    if not path:
+      raise UserError(
+        "LPIPS takes --lpips_net=FILE and --lpips_lin=FILE, and there is no "
+        f"--{flag} (nor ${VARIABLES[flag]})"
+      )
+  return tuple(pathlib.Path(path).expanduser() for path in paths.values())
+
+
+def is_in_environment() -> bool:
   """Whether the environment names files for LPIPS."""
   return any(os.environ.get(v) for v in VARIABLES.values())
 
 
 def read(path: pathlib.Path, what: str, convert: Callable) -> Any:
-  """Reads a file's tensors and makes weights of them; UserError if it can't."""
-  found = tensors(path)
-  try:
-    return convert(found)
-  except KeyError as e:
-    raise UserError(f"{path} does not hold {what}: there is no {e.args[0]}") from e
-  except ValueError as e:
-    raise UserError(f"{path} does not hold {what}: {e}") from e
+  """Weights made of the tensors of a file; UserError if they are others."""
+  return weights.converted(path, what, weights.tensors(path), convert)
 
 
 def of_classifier(sampler: Sampler) -> Perceptual:
@@ -164,13 +155,13 @@ def of_classifier(sampler: Sampler) -> Perceptual:
     UserError: The model is no such classifier, or one of noisy images.
   """
   model, where = sampler.model, sampler.card["workdir"]
-  net = getattr(model, "net", None)
+  net = trait(model, "net")
   if not isinstance(net, convs.Classifier):
     raise UserError(
       f"{where} is no classifier of nets.convs: perceptual "
       "distances look through one, see configs/photos_judge.py"
     )
-  if getattr(model, "process", None) is not None:
+  if trait(model, "process") is not None:
     raise UserError(
       f"{where} is a classifier of noisy images: want one of "
       "clean ones, see configs/photos_judge.py"
@@ -184,22 +175,20 @@ def of_classifier(sampler: Sampler) -> Perceptual:
   }
 
   def features(state, x):
-    _, seen = net.apply(
+    _, state = net.apply(
       state.variables("net"),
       x,
       method="embed",
       mutable=["intermediates"],
       capture_intermediates=lambda module, _: isinstance(module, GroupNorm),
     )
-    norms = seen["intermediates"]["encoder"]
+    norms = state["intermediates"]["encoder"]
     order = sorted(norms, key=lambda name: int(name.rpartition("_")[2]))
     return [nn.silu(norms[name]["__call__"][0]) for name in order]
 
   def fit(shape):
-    return (
-      ""
-      if tuple(shape) == tuple(sampler.shape)
-      else (f"looks at images {list(sampler.shape)}, not {list(shape)}")
-    )
+    if tuple(shape) == tuple(sampler.shape):
+      return ""
+    return f"looks at images {list(sampler.shape)}, not {list(shape)}"
 
   return Perceptual(f"perceptual@{data}-cnn", card, features, sampler.state, None, fit)

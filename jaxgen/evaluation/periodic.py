@@ -11,12 +11,14 @@ from jaxgen import core, files
 from jaxgen.data.arrays import Source
 from jaxgen.distributed import gather
 from jaxgen.errors import UserError
+from jaxgen.evaluation import features
 from jaxgen.evaluation.collect import Extractor
-from jaxgen.evaluation.images import Dataset, Drawn, choose_labels
+from jaxgen.evaluation.images import Dataset, ModelSamples, choose_labels
 from jaxgen.evaluation.protocols import protocol
-from jaxgen.evaluation.reference import Reference, open_reference
+from jaxgen.evaluation.reference import open_reference
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import check_metric
+from jaxgen.evaluation.statistics import Reference
 from jaxgen.files import digest
 from jaxgen.monitor.log import card_name
 from jaxgen.sampling.sampler import Sampler
@@ -35,21 +37,17 @@ DEFAULTS = dict(
 )
 
 
-def settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def settings(options: Mapping[str, Any]) -> dict[str, Any]:
   """config.log.eval with defaults; UserError for what means nothing."""
-  for name, value in given.items():
+  for name, value in options.items():
     if name not in DEFAULTS:
       raise UserError(f"config.log.eval.{name} means nothing: there are {', '.join(DEFAULTS)}")
-    if name in ("every", "num", "seed", "batch") and (
-      type(value) is not int or value < (name in ("num", "batch"))
-    ):
-      raise UserError(
-        f"config.log.eval.{name}={value!r}: want a whole number, "
-        f"at least {int(name in ('num', 'batch'))}"
-      )
-  how = DEFAULTS | dict(given)
-  for name in ("protocol", "ref", "features", "weights"):
-    if not isinstance(how[name], str):
+    least = int(name in ("num", "batch"))
+    if type(DEFAULTS[name]) is int and (type(value) is not int or value < least):
+      raise UserError(f"config.log.eval.{name}={value!r}: want a whole number, at least {least}")
+  how = DEFAULTS | dict(options)
+  for name, default in DEFAULTS.items():
+    if isinstance(default, str) and not isinstance(how[name], str):
       raise UserError(f"config.log.eval.{name}={how[name]!r}: want text")
   metrics = how["metrics"]
   if isinstance(metrics, str):
@@ -70,7 +68,7 @@ class Periodic:
 
   def __init__(
     self,
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     config: Mapping[str, Any],
     model: core.Model,
     source: Source,
@@ -80,21 +78,21 @@ class Periodic:
     """Opens what is needed, so that mistakes come before the training.
 
     Args:
-      given: config.log.eval, see DEFAULTS.
+      options: config.log.eval, see DEFAULTS.
       config: the whole config as JSON (`checkpoint.as_json`).
       model: what is trained.
       source: what it is trained on; the reference, if `ref` says no other.
       workdir: of the training.
       open_features: (name, weights, resize) -> what looks; default:
-        extract.open_extractor.
+        features.open_extractor.
 
     Raises:
       UserError: something does not fit.
     """
-    self.how = settings(given)
+    self.how = settings(options)
     self.config, self.model = config, model
     self.source, self.workdir = source, Path(workdir)
-    self.every, self.drawn = self.how["every"], None
+    self.every, self.samples = self.how["every"], None
     if not self.every:
       return
     how = protocol(self.how["protocol"])
@@ -103,9 +101,9 @@ class Periodic:
     else:
       reference = Reference.of(Dataset(source, config["data"]["split"]))
     if open_features is None:
-      from jaxgen.evaluation.features import open_extractor as open_features
-    looks = open_features(self.how["features"], self.how["weights"] or None, how.resize)
-    self.evaluation = Evaluation(reference, looks, how, self.how["metrics"] or None)
+      open_features = features.open_extractor
+    extractor = open_features(self.how["features"], self.how["weights"] or None, how.resize)
+    self.evaluation = Evaluation(reference, extractor, how, self.how["metrics"] or None)
     classes = config["data"]["classes"]
     self.evaluation.check(
       self.how["num"], np.arange(classes) if classes else None, [tuple(source.shape[:2])]
@@ -122,7 +120,7 @@ class Periodic:
     training: there is a warning, and no score.
     """
     try:
-      card = self.judged(done, state)
+      card = self.card(done, state)
     except UserError as e:
       warnings.warn(f"not judged at step {done}: {e}", RuntimeWarning, stacklevel=2)
       return {}
@@ -133,18 +131,17 @@ class Periodic:
       files.write_json(self.workdir / "evals" / name, card)
     return card["scores"]
 
-  def judged(self, done: int, state: core.State) -> dict[str, Any]:
-    """The card of a state."""
+  def card(self, done: int, state: core.State) -> dict[str, Any]:
     sampler = self.sampler(done, state)
-    if self.drawn is None:
+    if self.samples is None:
       how, n = self.how, self.how["num"]
       labels = choose_labels(sampler, "turn", n, how["seed"])
-      self.drawn = Drawn(
+      self.samples = ModelSamples(
         sampler, n, how["seed"], labels, "turn", self.evaluation.protocol.floats, {}, how["batch"]
       )
     else:
-      self.drawn = self.drawn.of(sampler)
-    return self.evaluation.run(self.drawn)
+      self.samples = self.samples.of(sampler)
+    return self.evaluation.run(self.samples)
 
   def sampler(self, done: int, state: core.State) -> Sampler:
     """What `jaxgen.load` would give of this state's checkpoint."""

@@ -86,6 +86,8 @@ PROTOCOLS = {
     Protocol("edm", "tf", "round", 50_000, ("fid",)),
   )
 }
+# The built-in judge's (see judge.py), on sets as large as the test split.
+CLASSIFIER = Protocol("classifier", "none", "round", 0, ("fid", "pr", "dc"), layer="features")
 
 
 def protocol(name: str) -> Protocol:

@@ -1,6 +1,5 @@
 """What samples are compared with: statistics, or images to make them of."""
 
-import dataclasses
 import json
 import os
 import zipfile
@@ -16,32 +15,11 @@ from jaxgen.evaluation import statistics
 from jaxgen.evaluation.images import Dataset, Folder, Images, Zip
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.samplefile import SampleFile
+from jaxgen.evaluation.statistics import Reference
 from jaxgen.files import atomic
 from jaxgen.metrics.distances import Gaussian
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
-
-
-@dataclasses.dataclass
-class Reference:
-  """Statistics by tap ("" is the main one), and images where there are any.
-
-  Attributes:
-    card: what it is; "sha256" or "fingerprint" identifies it.
-    statistics: of a file of them; empty: they are to be made of the images.
-    images: to look at.
-    made: how a statistics file of ours says that it was made.
-  """
-
-  card: dict[str, Any]
-  statistics: dict[str, Gaussian]
-  images: Images | None
-  made: dict[str, Any] | None = None
-
-  @classmethod
-  def of(cls, images: Images) -> "Reference":
-    """Images, to make statistics of."""
-    return cls(images.card, {}, images)
 
 
 def open_images(
@@ -102,19 +80,18 @@ def open_reference(
   """
   path, how = Path(name).expanduser(), {"split": "train"} | how
   if path.suffix in PICKLES and statistics.holds(path):
-    told = statistics.load(path, protocol, features)
-    return Reference(told.card, told.of, None, told.made)
+    return statistics.load(path, protocol, features)
   if path.suffix == ".npz" and path.is_file():
     names = arrayfile.names(path)
     if {"mu", "sigma"} & set(names):
-      told, images = statistics.load(path, protocol, features), None
+      reference = statistics.load(path, protocol, features)
       if "arr_0" in names:
         how = {k: how[k] for k in ("span", "convert") if k in how}
-        images = SampleFile.open(str(path), protocol.floats, **how)
-        told.card["arr_0"] = images.count
-      return Reference(told.card, told.of, images, told.made)
+        reference.images = SampleFile.open(str(path), protocol.floats, **how)
+        reference.card["arr_0"] = reference.images.count
+      return reference
     if "arr_0" not in names:
-      raise UserError(statistics.wanted(path, names))
+      raise UserError(statistics.advice(path, names))
   return Reference.of(open_images(name, protocol, **how))
 
 

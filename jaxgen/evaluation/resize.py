@@ -1,8 +1,9 @@
-"""How images come to the size of a network: on the host and on devices.
+"""FID's resize: how images come to the size of a network.
 
-What PIL defines is resized on the host, by PIL. The rest is resized on devices
-in one program for all images of a size, by the grids of the reference
-evaluators, exactly: other ones, other numbers.
+FID is defined with TensorFlow 1's (`tf1`, to InceptionV3's 299 x 299), and other
+evaluators have PyTorch's (`half_pixel`) or PIL's (`clean`): other grids, other
+numbers. What PIL defines is resized on the host, by PIL; the rest on devices,
+in one program for all images of a size.
 """
 
 import functools
@@ -124,7 +125,7 @@ def by_pil(resize: Callable[[np.ndarray, int], np.ndarray], size: int) -> Entry:
 
 
 def unresized() -> Entry:
-  """For images that have the network's size, or where it takes any."""
+  """For images of the network's size, or where it takes any."""
 
   def prepare(images):
     if len({x.shape for x in images}) > 1:

@@ -57,46 +57,29 @@ class SampleFile:
       raise UserError(
         f"{path} is no sample file: it has no arr_0, but {', '.join(names[:8]) or 'nothing'}"
       )
-    held = arrayfile.stored(path, "arr_0")
-    check_shape(held, convert)
-    labels = read_labels(path, held.shape[0]) if "arr_1" in names else None
-    count = first(path, held.shape[0], num)
-    self = cls(
-      held,
-      None if labels is None else labels[:count],
-      count,
-      rule,
-      None if held.dtype == np.uint8 else span,
-    )
+    stored = arrayfile.stored(path, "arr_0")
+    check_shape(stored, convert)
+    labels = read_labels(path, stored.shape[0]) if "arr_1" in names else None
+    count, is_bytes = first(path, stored.shape[0], num), stored.dtype == np.uint8
+    self = cls(stored, labels, count, rule, None if is_bytes else span)
     if labels is not None:
-      self.class_names = class_names(path, names)
-    if held.dtype != np.uint8:
-      self.warnings += doubts_of_range(held, span, self._range())
+      self.labels, self.class_names = labels[:count], class_names(path, names)
+    if not is_bytes:
+      self.warnings += doubts_of_range(stored, span, self._range())
     return self
 
   @property
-  def path(self) -> Path:
-    """Of the file."""
-    return self.stored.path
-
-  @property
   def sizes(self) -> list[tuple[int, int]]:
-    """See Images."""
     return [self.stored.shape[1:3]]
 
   @functools.cached_property
-  def _hash(self) -> str:
-    return tensor_files.sha256(self.path)
-
-  @property
   def card(self) -> dict[str, Any]:
     """Identified by the sha256 of the file."""
-    return {"kind": "file", "name": self.path.name, "sha256": self._hash, "images": self.count} | (
-      {"floats": self.span} if self.span else {}
-    )
+    path, floats = self.stored.path, {"floats": self.span} if self.span else {}
+    sha256 = tensor_files.sha256(path)
+    return {"kind": "file", "name": path.name, "sha256": sha256, "images": self.count} | floats
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-    """See Images."""
     for x in self.stored.rows(start, stop):
       if x.dtype != np.uint8:
         x = quantise(x, self.rule, self.span)
@@ -104,12 +87,12 @@ class SampleFile:
 
   def _range(self) -> "Range":
     """Of all floats that are going to be looked at."""
-    whole = Range()
+    values = Range()
     for x in self.stored.rows(0, self.count):
       if not np.isfinite(x).all():
-        raise UserError(f"arr_0 of {self.path} holds NaN or infinity")
-      whole.add(np.asarray(x[..., :3], np.float32))
-    return whole
+        raise UserError(f"arr_0 of {self.stored.path} holds NaN or infinity")
+      values.add(np.asarray(x[..., :3], np.float32))
+    return values
 
 
 class Range:
@@ -120,7 +103,6 @@ class Range:
     self.outside = dict.fromkeys(SPANS, 0)
 
   def add(self, x: np.ndarray) -> None:
-    """Some more values."""
     self.least = min(self.least, float(x.min()))
     self.most = max(self.most, float(x.max()))
     self.n += x.size
@@ -133,7 +115,7 @@ class Range:
     return self.outside[span] / self.n
 
   @property
-  def looks(self) -> str:
+  def likely(self) -> str:
     """The span that they seem to have."""
     return "bytes" if self.most > 2 else "signed" if self.share("unit") > 0.01 else "unit"
 
@@ -149,38 +131,35 @@ class Range:
     )
 
 
-def doubts_of_range(held: Stored, span: str | None, seen: Range) -> list[str]:
+def doubts_of_range(stored: Stored, span: str | None, values: Range) -> list[str]:
   """Warnings of what floats are unlikely to mean.
 
   Raises:
     UserError: nobody said what they mean, or they cannot mean that.
   """
-  what, looks = f"{held.name} of {held.path}", seen.looks
+  what, likely = f"{stored.name} of {stored.path}", values.likely
   if span is None:
     raise UserError(
-      f"{what} is {held.dtype}, not uint8: it looks like {means(looks)}; say "
-      f"--floats={looks}, or save bytes"
+      f"{what} is {stored.dtype}, not uint8: it looks like {interval(likely)}; say "
+      f"--floats={likely}, or save bytes"
     )
-  goes = f"{what} goes from {seen.least:.3g} to {seen.most:.3g}"
-  if not seen.fits(span):
-    other = f"; it looks like --floats={looks}" if looks != span else ""
-    raise UserError(f"{goes}, which is not {means(span)}: --floats={span} cannot be{other}")
-  found = []
-  low, high = SPANS[span]
-  if seen.share(span):
-    found.append(
-      f"{goes}: {100 * seen.share(span):.2g}% of it is beyond {means(span)}, and was clipped"
-    )
-  if span == "signed" and seen.least >= -0.01:
-    found.append(
+  goes = f"{what} goes from {values.least:.3g} to {values.most:.3g}"
+  if not values.fits(span):
+    other = f"; it looks like --floats={likely}" if likely != span else ""
+    raise UserError(f"{goes}, which is not {interval(span)}: --floats={span} cannot be{other}")
+  warnings, (low, high) = [], SPANS[span]
+  if share := values.share(span):
+    warnings.append(f"{goes}: {100 * share:.2g}% of it is beyond {interval(span)}, and was clipped")
+  if span == "signed" and values.least >= -0.01:
+    warnings.append(
       f"{goes}, with nothing below 0: --floats=signed is unlikely, it looks like --floats=unit"
     )
-  elif seen.most - seen.least < 0.6 * (high - low):
-    found.append(f"{goes}, a small part of {means(span)}: is --floats={span} right?")
-  return found
+  elif values.most - values.least < 0.6 * (high - low):
+    warnings.append(f"{goes}, a small part of {interval(span)}: is --floats={span} right?")
+  return warnings
 
 
-def means(span: str) -> str:
+def interval(span: str) -> str:
   """What a span goes from and to, as text."""
   low, high = SPANS[span]
   return f"{low} .. {high}" if span == "bytes" else f"[{low}, {high}]"
@@ -188,21 +167,22 @@ def means(span: str) -> str:
 
 def read_labels(path: Path, count: int) -> np.ndarray:
   """arr_1 of a sample file of so many images, [N]."""
-  held = arrayfile.stored(path, "arr_1")
-  if held.shape != (count,) or held.dtype.kind not in "iu":
+  stored = arrayfile.stored(path, "arr_1")
+  if stored.shape != (count,) or stored.dtype.kind not in "iu":
     raise UserError(
-      f"arr_1 of {path} is {held.dtype} {list(held.shape)}; wanted are labels of its {count} images"
+      f"arr_1 of {path} is {stored.dtype} {list(stored.shape)}; "
+      f"wanted are labels of its {count} images"
     )
-  return held.whole()
+  return stored.whole()
 
 
-def check_shape(held: Stored, convert: bool) -> None:
+def check_shape(stored: Stored, convert: bool) -> None:
   """UserError unless these are images, channels last, red, green and blue."""
-  shape, dtype = held.shape, held.dtype
-  what = f"{held.name} of {held.path} is {dtype} {list(shape)}"
-  if held.fortran:
+  shape, dtype = stored.shape, stored.dtype
+  what = f"{stored.name} of {stored.path} is {dtype} {list(shape)}"
+  if stored.fortran:
     raise UserError(
-      f"{held.name} of {held.path} is in Fortran's order: save np.ascontiguousarray of it"
+      f"{stored.name} of {stored.path} is in Fortran's order: save np.ascontiguousarray of it"
     )
   if dtype.kind not in "uf" or dtype.kind == "u" and dtype != np.uint8:
     raise UserError(f"{what}; wanted are bytes, uint8 [N, H, W, 3]")

@@ -1,4 +1,8 @@
-"""From collected features to numbers, each under a name that says its make."""
+"""FID, KID, precision, recall, ... of features, by names such as "fid@adm".
+
+The formulas are in jaxgen/metrics; in what reference evaluators differ stands
+in protocols.py.
+"""
 
 import dataclasses
 import functools
@@ -23,34 +27,40 @@ HIGHER = ("is", "precision", "recall", "density", "coverage", "cas")
 
 
 @dataclasses.dataclass(eq=False)
-class Given:
-  """All that a metric may look at: samples (`own`) and the reference."""
+class Comparison:
+  """All that a metric may look at: samples (`own`) and the reference.
+
+  Attributes:
+    own, real: Features of samples and of the reference.
+    taps: That the extractor has.
+    protocol: How metrics are made.
+    labels: Of samples and of the reference, where they are known.
+    manifold: Rows of the reference that manifolds are made of; None: all.
+    tick: Hears of progress: what, how many are done, of how many.
+    class_names: Of the classes, in the order of labels.
+    by_class, copies: What a metric found beside its number.
+  """
 
   own: Collected
   real: Collected
   taps: tuple[str, ...]
   protocol: Protocol
   labels: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
-  manifold: np.ndarray | None = None  # rows of the reference; None: all
-  tick: Callable[[str, int, int], object] = lambda *_: None  # what, done, of
+  manifold: np.ndarray | None = None
+  tick: Callable[[str, int, int], object] = lambda *_: None
   class_names: tuple[str, ...] = ()
   by_class: dict[str, float] = dataclasses.field(default_factory=dict)
   copies: Copies | None = None
 
   @property
-  def main(self) -> str:
-    """The tap of Fréchet distances."""
-    return main_tap(self.taps, self.protocol)
-
-  @property
   def x(self) -> np.ndarray:
     """Features of samples, [N, D]."""
-    return self.own.rows[self.main]
+    return self.own.rows[main_tap(self.taps, self.protocol)]
 
   @property
   def y(self) -> np.ndarray:
     """Features of the reference, [M, D]: all of them."""
-    return self.real.rows[self.main]
+    return self.real.rows[main_tap(self.taps, self.protocol)]
 
   @property
   def near(self) -> np.ndarray:
@@ -61,96 +71,82 @@ class Given:
     """Of a class, if that is known, or its number."""
     if not self.class_names:
       return str(label)
-    known = label < len(self.class_names)
-    return self.class_names[label] if known else f"#{label}"
+    return self.class_names[label] if label < len(self.class_names) else f"#{label}"
 
   @functools.cached_property
   def prdc(self) -> PRDC:
     """Precision, recall, density and coverage are made in one go."""
-    total = 2 * len(self.x) + len(self.near)
-    return prdc(
-      self.x,
-      self.near,
-      k=self.protocol.k,
-      k_ball=(self.protocol.k_ball),
-      tick=lambda n: self.tick("pr", n, total),
-    )
+    p, total = self.protocol, 2 * len(self.x) + len(self.near)
+    tick = lambda n: self.tick("pr", n, total)
+    return prdc(self.x, self.near, k=p.k, k_ball=p.k_ball, tick=tick)
 
 
-def _frechet(given: Given, name: str, tap: str) -> Values:
-  a, b = given.own.moments[tap], given.real.moments[tap]
+def _fid(c: Comparison, name: str, tap: str) -> Values:
+  a, b = c.own.moments[tap], c.real.moments[tap]
   return {name: (frechet(a.mu, a.sigma, b.mu, b.sigma), None)}
 
 
-def _is(given: Given, name: str, tap: str) -> Values:
-  p = given.protocol
-  return {
-    name: inception_score(
-      given.own.rows[tap], splits=p.splits, size=p.split_size, shuffle=p.shuffle
-    )
-  }
+def _inception_score(c: Comparison, name: str, tap: str) -> Values:
+  p = c.protocol
+  how = dict(splits=p.splits, size=p.split_size, shuffle=p.shuffle)
+  return {name: inception_score(c.own.rows[tap], **how)}
 
 
-def _kid(given: Given, name: str, tap: str) -> Values:
-  p, x, y = given.protocol, given.x, given.near
+def _kid(c: Comparison, name: str, tap: str) -> Values:
+  p, x, y = c.protocol, c.x, c.near
   size = min(p.kid_size, len(x), len(y)) if p.kid_shrinks else p.kid_size
-  return {
-    name: kernel_distance(
-      x, y, p.kid_subsets, size, p.kid_seed, lambda n: given.tick("kid", n, p.kid_subsets)
-    )
-  }
+  tick = lambda n: c.tick("kid", n, p.kid_subsets)
+  return {name: kernel_distance(x, y, p.kid_subsets, size, p.kid_seed, tick)}
 
 
-def _pr(given: Given, name: str, tap: str) -> Values:
-  return {"precision": (given.prdc.precision, None), "recall": (given.prdc.recall, None)}
+def _precision_recall(c: Comparison, name: str, tap: str) -> Values:
+  return {"precision": (c.prdc.precision, None), "recall": (c.prdc.recall, None)}
 
 
-def _dc(given: Given, name: str, tap: str) -> Values:
-  return {"density": (given.prdc.density, None), "coverage": (given.prdc.coverage, None)}
+def _density_coverage(c: Comparison, name: str, tap: str) -> Values:
+  return {"density": (c.prdc.density, None), "coverage": (c.prdc.coverage, None)}
 
 
-def _pr_fp16(given: Given, name: str, tap: str) -> Values:
-  p, r = half_precision_recall(given.x, given.near, given.protocol.k)
+def _half_precision_recall(c: Comparison, name: str, tap: str) -> Values:
+  p, r = half_precision_recall(c.x, c.near, c.protocol.k)
   return {"precision_fp16": (p, None), "recall_fp16": (r, None)}
 
 
-def _infinity(given: Given, name: str, tap: str) -> Values:
-  return {name: tuple(frechet_infinity(given.x, given.real.moments[tap]))}
+def _fid_infinity(c: Comparison, name: str, tap: str) -> Values:
+  return {name: tuple(frechet_infinity(c.x, c.real.moments[tap]))}
 
 
-def _by_class(given: Given, name: str, tap: str) -> Values:
-  (u, v), values = given.labels, given.by_class
+def _fid_by_class(c: Comparison, name: str, tap: str) -> Values:
+  u, v = c.labels
   if u is None or v is None:
     raise ValueError("labels of samples and of the reference must be known")
   for label in np.intersect1d(u, v):
-    x, y = given.x[u == label], given.y[v == label]
+    x, y = c.x[u == label], c.y[v == label]
     if min(len(x), len(y)) > 1:
-      values[given.name_of(label)] = frechet_rows(x, y)
-  if not values:
+      c.by_class[c.name_of(label)] = frechet_rows(x, y)
+  if not c.by_class:
     raise ValueError("no class has two images of either kind")
-  return {name: (float(np.mean(list(values.values()))), None)}
+  return {name: (float(np.mean(list(c.by_class.values()))), None)}
 
 
-def _copies(given: Given, name: str, tap: str) -> Values:
-  x, y = given.x, given.y
-  given.copies = find_copies(
-    x, y, min(5, len(y) - 1), lambda n: given.tick("copies", n, len(x) + len(y))
-  )
-  return {
-    "authenticity": (given.copies.authenticity, None),
-    "identical": (given.copies.identical, None),
-  }
+def _copies(c: Comparison, name: str, tap: str) -> Values:
+  x, y = c.x, c.y
+  tick = lambda n: c.tick("copies", n, len(x) + len(y))
+  c.copies = find_copies(x, y, min(5, len(y) - 1), tick)
+  return {"authenticity": (c.copies.authenticity, None), "identical": (c.copies.identical, None)}
 
 
 class Metric(NamedTuple):
-  """How a metric is made, and of what.
+  """How a metric is measured, and on what.
 
-  tap: of the extractor; "" is the main one, "logits" the protocol's.
-  moments, own, real: whether it takes moments of both, rows of samples, rows
-    of the reference.
+  Attributes:
+    measure: (comparison, name, tap) -> values.
+    tap: of the extractor; "" is the main one, "logits" the protocol's.
+    moments, own, real: whether it takes moments of both, rows of samples, rows
+      of the reference.
   """
 
-  measure: Callable[[Given, str, str], Values]
+  measure: Callable[[Comparison, str, str], Values]
   tap: str = ""
   moments: bool = False
   own: bool = False
@@ -158,18 +154,18 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-  "fid": Metric(_frechet, moments=True),
-  "sfid": Metric(_frechet, "spatial", moments=True),
-  "fid64": Metric(_frechet, "64", moments=True),
-  "fid192": Metric(_frechet, "192", moments=True),
-  "fid768": Metric(_frechet, "768", moments=True),
-  "is": Metric(_is, "logits", own=True),
+  "fid": Metric(_fid, moments=True),
+  "sfid": Metric(_fid, "spatial", moments=True),
+  "fid64": Metric(_fid, "64", moments=True),
+  "fid192": Metric(_fid, "192", moments=True),
+  "fid768": Metric(_fid, "768", moments=True),
+  "is": Metric(_inception_score, "logits", own=True),
   "kid": Metric(_kid, own=True, real=True),
-  "pr": Metric(_pr, own=True, real=True),
-  "pr_fp16": Metric(_pr_fp16, own=True, real=True),
-  "dc": Metric(_dc, own=True, real=True),
-  "fid_infinity": Metric(_infinity, moments=True, own=True),
-  "fid_by_class": Metric(_by_class, own=True, real=True),
+  "pr": Metric(_precision_recall, own=True, real=True),
+  "pr_fp16": Metric(_half_precision_recall, own=True, real=True),
+  "dc": Metric(_density_coverage, own=True, real=True),
+  "fid_infinity": Metric(_fid_infinity, moments=True, own=True),
+  "fid_by_class": Metric(_fid_by_class, own=True, real=True),
   "copies": Metric(_copies, own=True, real=True),
 }
 
@@ -214,10 +210,11 @@ def lacks(
     return f"{own} images do not make {protocol.splits} splits"
   if metric == "fid_infinity" and own < 6:
     return f"no line goes through subsets of {own} images"
-  if metric == "fid_by_class" and any(y is None for y in labels):
-    return "labels of samples and of the reference must be known"
-  if metric == "fid_by_class" and not np.intersect1d(*labels).size:
-    return "samples and the reference have no class in common"
+  if metric == "fid_by_class":
+    if any(y is None for y in labels):
+      return "labels of samples and of the reference must be known"
+    if not np.intersect1d(*labels).size:
+      return "samples and the reference have no class in common"
   return None
 
 
@@ -239,15 +236,14 @@ def plans(
   metrics: tuple[str, ...],
   taps: tuple[str, ...],
   protocol: Protocol,
-  kept: np.ndarray | None = None,
+  rows: np.ndarray | None = None,
 ) -> tuple[Plan, Plan]:
-  """What to keep of the samples' features, and of the reference's."""
-  tap = {m: tap_of(m, taps, protocol) for m in metrics}
-  moments, own, real = (
-    tuple(dict.fromkeys(tap[m] for m in metrics if getattr(METRICS[m], k)))
-    for k in ("moments", "own", "real")
-  )
-  return Plan(moments, own), Plan(moments, real, kept)
+  """What to keep of features: the samples', and of some rows the reference's."""
+  uses = [(METRICS[m], tap_of(m, taps, protocol)) for m in metrics]
+  moments = tuple(dict.fromkeys(tap for about, tap in uses if about.moments))
+  own = tuple(dict.fromkeys(tap for about, tap in uses if about.own))
+  real = tuple(dict.fromkeys(tap for about, tap in uses if about.real))
+  return Plan(moments, own), Plan(moments, real, rows)
 
 
 def full_name(name: str, extractor: str, protocol: Protocol) -> str:
@@ -257,24 +253,33 @@ def full_name(name: str, extractor: str, protocol: Protocol) -> str:
   return name.replace("fid", "frechet") + f"@{extractor}"
 
 
+def singular(what: str, n: int, width: int) -> list[str]:
+  """A warning if n images are too few for so many features; n = 0: unknown."""
+  if not 0 < n <= width:
+    return []
+  return [
+    f"fewer {what} ({n:,}) than dimensions ({width:,}): "
+    "covariances are singular, and FID is far too high"
+  ]
+
+
 def score(
-  given: Given, metrics: tuple[str, ...], extractor: str, strict: bool = False
+  compared: Comparison, metrics: tuple[str, ...], extractor: str, strict: bool = False
 ) -> tuple[Values, list[str]]:
   """Numbers by full name, and warnings of what could not be made.
 
   Raises:
     UserError: too few images, if `strict`.
   """
-  found: dict[str, Any] = {}
-  warnings = []
+  scores, warnings = {}, []
   for metric in metrics:
-    tap = tap_of(metric, given.taps, given.protocol)
+    tap = tap_of(metric, compared.taps, compared.protocol)
     try:
-      values = METRICS[metric].measure(given, metric, tap)
+      values = METRICS[metric].measure(compared, metric, tap)
     except ValueError as e:
       if strict:
         raise UserError(f"{metric} cannot be measured: {e}") from e
       warnings.append(f"{metric} is left out: {e}")
       continue
-    found |= {full_name(k, extractor, given.protocol): v for k, v in values.items()}
-  return found, warnings
+    scores |= {full_name(k, extractor, compared.protocol): v for k, v in values.items()}
+  return scores, warnings

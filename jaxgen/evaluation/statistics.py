@@ -1,6 +1,6 @@
-"""Files of statistics: means and covariances of features, whoever wrote them.
+"""References, and files of statistics: means and covariances of features.
 
-.npz of mu and sigma (ADM's with mu_s and sigma_s, pytorch-fid's, EDM's,
+Whoever wrote them: .npz of mu and sigma (ADM's with mu_s and sigma_s, pytorch-fid's, EDM's,
 clean-fid's, our own), and EDM2's .pkl.
 """
 
@@ -15,31 +15,39 @@ import numpy as np
 
 from jaxgen.data import arrayfile
 from jaxgen.errors import UserError
+from jaxgen.evaluation.images import Images
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.interop import gaussians, tensor_files
 from jaxgen.metrics.distances import Gaussian
 
 WIDTHS = {64: "64", 192: "192", 768: "768"}  # else those of the main tap
 IN_PICKLES = {"inception": "fid", "dinov2": "fd_dinov2"}
-LONGEST = 1 << 22  # letters of what our own say of themselves
+LONGEST = 1 << 22  # letters of the info of our own
 FEATURES = ("pool_3", "feats", "real_feats", "features", "activations")
 
 
 @dataclasses.dataclass
-class Statistics:
-  """Of one set of images.
+class Reference:
+  """Statistics by tap ("" is the main one), and images where there are any.
 
   Attributes:
-    path: Of the file.
-    card: What it is; "sha256" or "fingerprint" identifies it.
-    of: Statistics by tap; "" is the main one.
-    made: How a file of ours says that it was made.
+    card: what it is; "sha256" or "fingerprint" identifies it.
+    statistics: of a file of them; empty: they are to be made of the images.
+    images: to look at.
+    info: how a statistics file of ours says that it was made.
+    path: of the file of statistics.
   """
 
-  path: Path
   card: dict[str, Any]
-  of: dict[str, Gaussian]
-  made: dict[str, Any] | None = None
+  statistics: dict[str, Gaussian]
+  images: Images | None = None
+  info: dict[str, Any] | None = None
+  path: Path | None = None
+
+  @classmethod
+  def of(cls, images: Images) -> "Reference":
+    """Images, to make statistics of."""
+    return cls(images.card, {}, images)
 
 
 def is_pickle(path: Path) -> bool:
@@ -60,7 +68,7 @@ def holds(path: Path) -> bool:
   return "arr_0" not in names and bool({"mu", "sigma"} & set(names))
 
 
-def load(path: Path, protocol: Protocol, features: str = "inception") -> Statistics:
+def load(path: Path, protocol: Protocol, features: str = "inception") -> Reference:
   """Reads a file of statistics.
 
   Args:
@@ -79,92 +87,81 @@ def load(path: Path, protocol: Protocol, features: str = "inception") -> Statist
     for n in ("mu", "sigma", "mu_s", "sigma_s", "info", "count")
     if n in names
   }
-  made = _made(path, arrays.get("info"))
-  check_origin(path, names, protocol, made)
-  n, of = _count(arrays.get("count")), {}
+  info = _read_info(path, arrays.get("info"))
+  check_origin(path, names, protocol, info)
+  n, of = _read_count(arrays.get("count")), {}
   for tap, end in ("", ""), ("spatial", "_s"):
     pair = [arrays.get(f"{k}{end}") for k in ("mu", "sigma")]
     if any(pair):
       gaussian = check_gaussian(path, *pair, n, end)
       of[tap or WIDTHS.get(len(gaussian.mu), "")] = gaussian
   if not of:
-    raise UserError(wanted(path, names))
-  card = {
-    "kind": "statistics",
-    "name": path.name,
-    "sha256": tensor_files.sha256(path),
-    "images": n or None,
-  }
-  if made:  # what it was made of is what it is
-    card = made["reference"] | {"statistics": path.name}
-  return Statistics(path, card, of, made)
+    raise UserError(advice(path, names))
+  # What it was made of is what it is.
+  card = info["reference"] | {"statistics": path.name} if info else card_of(path, n)
+  return Reference(card, of, None, info, path)
 
 
-def _of_pickle(path: Path, features: str) -> Statistics:
+def card_of(path: Path, n: int) -> dict[str, Any]:
+  """The card of a file of somebody else: of n images, 0: nobody says so."""
+  sha256 = tensor_files.sha256(path)
+  return {"kind": "statistics", "name": path.name, "sha256": sha256, "images": n or None}
+
+
+def _of_pickle(path: Path, features: str) -> Reference:
   """EDM2's."""
-  found, n = gaussians.read(path)
-  wanted = IN_PICKLES.get(features, "fid")
-  if wanted not in found:
+  named, n = gaussians.read(path)
+  name = IN_PICKLES.get(features, "fid")
+  if name not in named:
     raise UserError(
-      f"{path} has no statistics '{wanted}', as --features="
-      f"{features} wants, but {', '.join(map(repr, found))}"
+      f"{path} has no statistics '{name}', as --features="
+      f"{features} wants, but {', '.join(map(repr, named))}"
     )
-  gaussian = check_gaussian(path, *found[wanted].values(), n)
-  return Statistics(
-    path,
-    {
-      "kind": "statistics",
-      "name": path.name,
-      "sha256": tensor_files.sha256(path),
-      "images": n or None,
-      "of": wanted,
-    },
-    {"": gaussian},
-  )
+  gaussian = check_gaussian(path, *named[name].values(), n)
+  return Reference(card_of(path, n) | {"of": name}, {"": gaussian}, path=path)
 
 
-def _count(held: arrayfile.Stored | None) -> int:
+def _read_count(stored: arrayfile.Stored | None) -> int:
   """How many images there were; 0: nobody says so."""
-  if held is None or held.shape or held.dtype.kind not in "iu":
+  if stored is None or stored.shape or stored.dtype.kind not in "iu":
     return 0
-  return max(int(held.whole()), 0)
+  return max(int(stored.whole()), 0)
 
 
-def _made(path: Path, held: arrayfile.Stored | None) -> dict[str, Any] | None:
+def _read_info(path: Path, stored: arrayfile.Stored | None) -> dict[str, Any] | None:
   """What a file of ours says of itself; None: it is of somebody else."""
-  if held is None or held.shape or held.dtype.kind != "U":
+  if stored is None or stored.shape or stored.dtype.kind != "U":
     return None
-  if held.nbytes > 4 * LONGEST:
+  if stored.nbytes > 4 * LONGEST:
     raise UserError(f"info of {path} is too long")
   try:
-    made = json.loads(str(held.whole()))
+    info = json.loads(str(stored.whole()))
   except (ValueError, RecursionError):
     return None
   parts = {"protocol": ("resize",), "features": ("sha256", "name"), "reference": ("name",)}
-  if not isinstance(made, dict) or not parts.keys() <= made.keys():
+  if not isinstance(info, dict) or not parts.keys() <= info.keys():
     return None
   for part, fields in parts.items():
-    if not isinstance(made[part], dict) or any(type(made[part].get(f)) is not str for f in fields):
+    if not isinstance(info[part], dict) or any(type(info[part].get(f)) is not str for f in fields):
       raise UserError(
         f"info of {path} is damaged: it lacks {part}."
         f"{' or '.join(fields)}; make it anew with --save_ref"
       )
-  return made
+  return info
 
 
 def check_origin(
-  path: Path, names: Collection[str], protocol: Protocol, made: dict[str, Any] | None = None
+  path: Path, names: Collection[str], protocol: Protocol, info: dict[str, Any] | None = None
 ) -> None:
-  """UserError if a file tells that its images were resized in another way."""
-  said = re.search("_(clean|legacy_tensorflow|legacy_pytorch)_", path.name)
-  told = {"clean": "clean", "legacy_tensorflow": "tf", "legacy_pytorch": "half_pixel"}.get(
-    said and said[1]
-  )
+  """UserError if a file says that its images were resized in another way."""
+  match = re.search("_(clean|legacy_tensorflow|legacy_pytorch)_", path.name)
+  resizes = {"clean": "clean", "legacy_tensorflow": "tf", "legacy_pytorch": "half_pixel"}
+  resize = resizes[match[1]] if match else None
   if "mu_s" in names:  # ADM's alone have them
-    told = told or "tf"
-  if told and told != protocol.resize and not made:
+    resize = resize or "tf"
+  if resize and resize != protocol.resize and not info:
     raise UserError(
-      f"{path.name} is of images resized as '{told}', and protocol "
+      f"{path.name} is of images resized as '{resize}', and protocol "
       f"{protocol.name} resizes as '{protocol.resize}': these cannot be "
       "compared"
     )
@@ -194,11 +191,11 @@ def check_gaussian(path: Path, mu: Any, sigma: Any, n: int, end: str = "") -> Ga
   return Gaussian(mu, sigma, n)
 
 
-def wanted(path: Path, names: Collection[str]) -> str:
+def advice(path: Path, names: Collection[str]) -> str:
   """What to say of a file that has neither statistics nor images."""
-  held = ", ".join(list(names)[:8]) or "nothing"
+  contents = ", ".join(list(names)[:8]) or "nothing"
   line = (
-    f"{path} holds {held}: a reference is mu [D] and sigma [D, D], or "
+    f"{path} holds {contents}: a reference is mu [D] and sigma [D, D], or "
     "images arr_0, uint8 [N, H, W, 3]"
   )
   lower = {n.lower() for n in names}

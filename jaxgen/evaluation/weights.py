@@ -1,10 +1,8 @@
-"""The published weights that metrics look through: found, checked, read.
+"""The published weights of InceptionV3 and DINOv2: found, checked, read.
 
 Files are only ever read as tensors: nothing in them is run. Inception as
-TensorFlow published it is a frozen graph, read without TensorFlow: a GraphDef is
-a protocol buffer, that is, numbered fields one after another, and of it we want
-those of graph.proto, node_def.proto, attr_value.proto and tensor.proto that lead
-to constants of float32.
+TensorFlow published it is a frozen graph (a GraphDef, which is a protocol
+buffer), of whose nodes we want the constants of float32.
 """
 
 import math
@@ -12,12 +10,16 @@ import os
 import pathlib
 import shutil
 import tarfile
+import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf.message import DecodeError
+from tensorboardX.proto.node_def_pb2 import NodeDef
+from tensorboardX.proto.tensor_pb2 import TensorProto
 
 from jaxgen.errors import UserError
 from jaxgen.files import atomic, cache
@@ -25,25 +27,15 @@ from jaxgen.interop import tensor_files
 from jaxgen.nets import dinov2 as dino
 from jaxgen.nets import inception as incept
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
+VARINT, BYTES = 0, 2  # wire types
 FLOAT = 1  # DT_FLOAT
 DIMS = 8  # of a constant, at most
 LARGEST_CONSTANT = 1 << 22  # values that are all alike, likewise
 NODES = 1 << 16  # of a graph; Inception has about a thousand
+LARGEST_NODE = 1 << 24  # bytes; Inception's have up to 8 million
 
-BLOCKS = {
-  "mixed": "A 5b",
-  "mixed_1": "A 5c",
-  "mixed_2": "A 5d",
-  "mixed_3": "B 6a",
-  "mixed_4": "C 6b",
-  "mixed_5": "C 6c",
-  "mixed_6": "C 6d",
-  "mixed_7": "C 6e",
-  "mixed_8": "D 7a",
-  "mixed_9": "E 7b",
-  "mixed_10": "E 7c",
-}
+# TensorFlow's mixed, mixed_1, .., mixed_10: their kind, and PyTorch's name.
+BLOCKS = "A5b A5c A5d B6a C6b C6c C6d C6e D7a E7b E7c"
 BRANCHES = {  # of each kind of block: TensorFlow's towers, convs in order
   "A": {
     "": "1x1",
@@ -74,75 +66,42 @@ STEM = "1a_3x3 2a_3x3 2b_3x3 3b_1x1 4a_3x3"
 def constants(graph: bytes) -> dict[str, np.ndarray]:
   """A serialised GraphDef -> its float32 constants by name.
 
+  Node by node, each of bounded size: a parsed message may take fifty times as
+  much memory as its bytes.
+
   Raises:
     ValueError: It is damaged, or something else.
   """
-  found = {}
-  for i, node in enumerate(every(memoryview(graph), 1)):  # GraphDef.node
-    if i >= NODES:
-      raise ValueError("it has more nodes than any Inception")
-    if b"".join(every(node, 2)) == b"Const":
-      for attribute in every(node, 5):  # NodeDef.attr, a map
-        if b"".join(every(attribute, 1)) == b"value":
-          for value in every(attribute, 2):
-            for data in every(value, 8):  # AttrValue.tensor
-              array = tensor(data)
-              if array is not None:
-                found[b"".join(every(node, 1)).decode("utf-8")] = array
-  return found
+  arrays = {}
+  for i, data in enumerate(nodes(graph)):
+    if i >= NODES or len(data) > LARGEST_NODE:
+      raise ValueError("it has more nodes than any Inception, or larger ones")
+    try:
+      node = NodeDef.FromString(data)
+    except DecodeError as e:
+      raise ValueError("a node is damaged") from e
+    if node.op == "Const" and node.attr["value"].tensor.dtype == FLOAT:
+      arrays[node.name] = tensor(node.attr["value"].tensor)
+  return arrays
 
 
-def tensor(data: memoryview) -> np.ndarray | None:
-  """A TensorProto of float32; None for other types."""
-  dtype = [v for n, v in fields(data) if n == 1]
-  if dtype != [FLOAT]:
-    return None
-  shape = []
-  for dim in (d for s in every(data, 2) for d in every(s, 2)):
-    shape.append(dict(fields(dim)).get(1, 0))  # TensorShapeProto.dim.size
-  if len(shape) > DIMS or any(not isinstance(n, int) or n > 1 << 40 for n in shape):
-    raise ValueError("a constant has a strange shape")
-  # As bytes; or as numbers, all in one field or each in its own.
-  values = np.frombuffer(b"".join(every(data, 4)) or b"".join(every(data, 5)), "<f4")
-  count = math.prod(shape)
-  if len(values) == 1 and 1 < count <= LARGEST_CONSTANT:
-    values = np.broadcast_to(values, count)  # all alike are stored once
-  if len(values) != count:
-    raise ValueError("a constant has another size than its shape")
-  return values.reshape(shape)
-
-
-def every(data: memoryview, number: int) -> Iterator[memoryview]:
-  """The fields of a message that have a number and hold bytes."""
-  for n, value in fields(data):
-    if n == number:
-      if isinstance(value, int):
-        raise ValueError("there is a number in the place of bytes")
-      yield value
-
-
-def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-  """The fields of a message: numbers, and values as integers or bytes."""
+def nodes(graph: bytes) -> Iterator[bytes]:
+  """The serialised nodes of a GraphDef: its fields of number 1."""
   at = 0
-  while at < len(data):
-    key, at = varint(data, at)
-    number, kind = key >> 3, key & 7
-    if kind == VARINT:
-      value, at = varint(data, at)
-    else:
-      if kind == BYTES:
-        size, at = varint(data, at)
-      elif kind in (FIXED32, FIXED64):
-        size = 4 if kind == FIXED32 else 8
-      else:
-        raise ValueError(f"no such wire type: {kind}")
-      if size > len(data) - at:
+  while at < len(graph):
+    key, at = varint(graph, at)
+    if key & 7 not in (VARINT, BYTES):
+      raise ValueError(f"no such wire type: {key & 7}")
+    value, at = varint(graph, at)
+    if key & 7 == BYTES:
+      if value > len(graph) - at:
         raise ValueError("it is cut short")
-      value, at = data[at : at + size], at + size
-    yield number, value
+      if key >> 3 == 1:
+        yield graph[at : at + value]
+      at += value
 
 
-def varint(data: memoryview, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
   """An integer of 7 bits per byte, and where it ends."""
   value = 0
   for shift in range(0, 70, 7):
@@ -155,6 +114,22 @@ def varint(data: memoryview, at: int) -> tuple[int, int]:
   raise ValueError("an integer is too long")
 
 
+def tensor(data: TensorProto) -> np.ndarray:
+  """A tensor of float32: stored as bytes, as numbers, or once if all are alike."""
+  shape = [dim.size for dim in data.tensor_shape.dim]
+  if len(shape) > DIMS or any(not 0 <= n <= 1 << 40 for n in shape):
+    raise ValueError("a constant has a strange shape")
+  values = np.frombuffer(data.tensor_content, "<f4")
+  if not values.size:
+    values = np.array(data.float_val, np.float32)
+  count = math.prod(shape)
+  if len(values) == 1 and 1 < count <= LARGEST_CONSTANT:
+    values = np.broadcast_to(values, count)
+  if len(values) != count:
+    raise ValueError("a constant has another size than its shape")
+  return values.reshape(shape)
+
+
 def scopes() -> dict[str, str]:
   """TensorFlow's scope of each convolution -> pytorch-fid's module."""
 
@@ -162,17 +137,17 @@ def scopes() -> dict[str, str]:
     for i, name in enumerate(names.split()):
       yield "/".join(filter(None, (scope, f"conv_{i}" if i else "conv"))), (prefix + name)
 
-  found = dict(numbered("Conv2d_", STEM, ""))
-  for block, (kind, name) in ((k, v.split()) for k, v in BLOCKS.items()):
-    for tower, names in BRANCHES[kind].items():
-      scope = "/".join(filter(None, (block, tower)))
-      found |= numbered(f"Mixed_{name}.branch", names, scope)
-  return found
+  modules = dict(numbered("Conv2d_", STEM, ""))
+  for i, block in enumerate(BLOCKS.split()):
+    for tower, names in BRANCHES[block[0]].items():
+      scope = "/".join(filter(None, (f"mixed_{i}" if i else "mixed", tower)))
+      modules |= numbered(f"Mixed_{block[1:]}.branch", names, scope)
+  return modules
 
 
-def frozen_inception(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def frozen_inception(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """TensorFlow's constants -> tensors by PyTorch's names, in its layout."""
-  result = {}
+  state = {}
   norm = {
     "gamma": "weight",
     "beta": "bias",
@@ -180,17 +155,16 @@ def frozen_inception(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     "moving_variance": "running_var",
   }
   for scope, module in scopes().items():
-    kernel = found.get(f"{scope}/conv2d_params")
+    kernel = arrays.get(f"{scope}/conv2d_params")
     if kernel is not None and kernel.ndim == 4:
-      result[f"{module}.conv.weight"] = kernel.transpose(3, 2, 0, 1)
+      state[f"{module}.conv.weight"] = kernel.transpose(3, 2, 0, 1)
     for theirs, ours in norm.items():
-      if f"{scope}/batchnorm/{theirs}" in found:
-        result[f"{module}.bn.{ours}"] = found[f"{scope}/batchnorm/{theirs}"]
-  if "softmax/weights" in found:
-    result["fc.weight"] = found["softmax/weights"].T
-  if "softmax/biases" in found:
-    result["fc.bias"] = found["softmax/biases"]
-  return result
+      if f"{scope}/batchnorm/{theirs}" in arrays:
+        state[f"{module}.bn.{ours}"] = arrays[f"{scope}/batchnorm/{theirs}"]
+  for theirs, ours in (("softmax/weights", "fc.weight"), ("softmax/biases", "fc.bias")):
+    if theirs in arrays:
+      state[ours] = arrays[theirs].T
+  return state
 
 
 GRAPH = "classify_image_graph_def.pb"  # as TensorFlow publishes Inception
@@ -276,54 +250,60 @@ def dinov2(name: str | os.PathLike | None = None) -> Weights:
 
 
 def load(
-  wanted: Published,
+  file: Published,
   name: str | os.PathLike | None,
   read: Callable[[pathlib.Path], Mapping[str, np.ndarray]],
   convert: Callable[[Mapping[str, np.ndarray]], dict],
 ) -> Weights:
   """Finds a file, reads its tensors by name and makes parameters of them."""
-  path = pathlib.Path(name).expanduser() if name else find(wanted)
+  path = pathlib.Path(name).expanduser() if name else find(file)
   if not path.is_file():
-    raise UserError(f"there is no file {path}: wanted are {wanted.what}")
-  found = read(path)
-  try:
-    params = convert(found)
-  except KeyError as e:
-    raise UserError(f"{path} does not hold {wanted.what}: there is no {e.args[0]}") from e
-  except ValueError as e:
-    raise UserError(f"{path} does not hold {wanted.what}: {e}") from e
+    raise UserError(f"there is no file {path}: wanted are {file.what}")
+  params = converted(path, file.what, read(path), convert)
   sha256 = tensor_files.sha256(path)
-  return Weights(params, sha256, path.name, sha256 == wanted.sha256)
+  return Weights(params, sha256, path.name, sha256 == file.sha256)
 
 
-def find(wanted: Published) -> pathlib.Path:
+def converted(
+  path: pathlib.Path, what: str, tensors: Mapping[str, np.ndarray], convert: Callable
+) -> Any:
+  """Weights made of the tensors of a file; UserError if they are others."""
+  try:
+    return convert(tensors)
+  except KeyError as e:
+    raise UserError(f"{path} does not hold {what}: there is no {e.args[0]}") from e
+  except ValueError as e:
+    raise UserError(f"{path} does not hold {what}: {e}") from e
+
+
+def find(file: Published) -> pathlib.Path:
   """Where the environment says; or in our cache, or PyTorch's; or the web."""
-  if os.environ.get(wanted.variable):
-    return pathlib.Path(os.environ[wanted.variable]).expanduser()
+  if os.environ.get(file.variable):
+    return pathlib.Path(os.environ[file.variable]).expanduser()
   torch = pathlib.Path(os.environ.get("TORCH_HOME") or cache().with_name("torch"))
-  ours = cache() / "weights" / wanted.name
-  for path in (ours, *(torch.expanduser() / "hub" / "checkpoints" / n for n in wanted.others)):
+  ours = cache() / "weights" / file.name
+  for path in (ours, *(torch.expanduser() / "hub" / "checkpoints" / n for n in file.others)):
     if path.is_file():
-      if tensor_files.sha256(path) != wanted.sha256:
-        raise UserError(f"{path} is damaged or not {wanted.what}: remove it")
+      if tensor_files.sha256(path) != file.sha256:
+        raise UserError(f"{path} is damaged or not {file.what}: remove it")
       return path
-  download(wanted, ours)
+  download(file, ours)
   return ours
 
 
-def download(wanted: Published, path: pathlib.Path) -> None:
+def download(file: Published, path: pathlib.Path) -> None:
   """Fetches a file, whole and with the right checksum or not at all."""
   try:
     with atomic(path) as draft:
-      with urllib.request.urlopen(wanted.url, timeout=30) as source, draft.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-      if tensor_files.sha256(draft) != wanted.sha256:
+      with urllib.request.urlopen(file.url, timeout=30) as source, draft.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+      if tensor_files.sha256(draft) != file.sha256:
         raise OSError("what came has another checksum")
   except (OSError, ValueError) as e:
-    reason = getattr(e, "reason", None) or e
+    reason = e.reason if isinstance(e, urllib.error.URLError) else e
     raise UserError(
-      f"{wanted.what} cannot be downloaded ({reason}): fetch {wanted.url} "
-      f"elsewhere and put it at {path}, or say {wanted.flag}=FILE"
+      f"{file.what} cannot be downloaded ({reason}): fetch {file.url} "
+      f"elsewhere and put it at {path}, or say {file.flag}=FILE"
     ) from e
 
 
@@ -342,17 +322,16 @@ def inception_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     head = f.read(2)
   if head == b"\x1f\x8b" or path.suffix == ".pb":
     try:
-      found = constants(graph(path))
+      return frozen_inception(constants(graph(path)))
     except (ValueError, OSError, EOFError, OverflowError, tarfile.TarError, zlib.error) as e:
       raise UserError(f"{path} is no frozen graph of Inception: {e}") from e
-    return frozen_inception(found)
-  found = tensors(path)
-  if "fc.weight" in found and found["fc.weight"].shape[0] == 1000:
+  state = tensors(path)
+  if "fc.weight" in state and state["fc.weight"].shape[0] == 1000:
     raise UserError(
       f"{path} is torchvision's Inception, which gives other "
       f"numbers than FID's: fetch {INCEPTION.url}"
     )
-  return found
+  return state
 
 
 def graph(path: pathlib.Path) -> bytes:

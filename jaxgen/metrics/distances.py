@@ -61,7 +61,7 @@ class Moments:
     if self.n < 2:
       raise ValueError(f"A covariance needs at least 2 rows, got {self.n}.")
     tail = np.concatenate(self._pending)
-    whole = self._shift, self._sum, self._outer
+    sums = self._shift, self._sum, self._outer
     if self._shift is not None:  # _absorb adds in place: keep the originals
       self._sum, self._outer = self._sum.copy(), self._outer.copy()
     if len(tail):
@@ -69,7 +69,7 @@ class Moments:
     mean = self._sum / self.n
     sigma = (self._outer - self.n * np.outer(mean, mean)) / (self.n - 1)
     mu = self._shift + mean
-    self._shift, self._sum, self._outer = whole
+    self._shift, self._sum, self._outer = sums
     return Gaussian(mu, sigma, self.n)
 
   def state(self) -> dict[str, np.ndarray]:
@@ -222,8 +222,8 @@ def intercept(x: np.ndarray, y: np.ndarray) -> Limit:
   """Where the least-squares line through (x, y) [N] meets x = 0."""
   design = np.stack([np.ones_like(x), x], 1)
   (value, slope), *_ = np.linalg.lstsq(design, y, rcond=None)
-  rest = y - value - slope * x
+  residual = y - value - slope * x
   spread = np.sum((x - x.mean()) ** 2)
-  variance = np.sum(rest**2) / (len(x) - 2)
+  variance = np.sum(residual**2) / (len(x) - 2)
   error = np.sqrt(variance * (1 / len(x) + x.mean() ** 2 / spread))
   return Limit(float(value), float(error))

@@ -8,14 +8,14 @@ import numpy as np
 class Modes(NamedTuple):
   """How a sample covers a known, balanced mixture.
 
-  found: modes that are nearest to at least one high-quality sample.
+  covered: modes that are nearest to at least one high-quality sample.
   high_quality: share of samples in [0, 1] within the radius of a mode; a
     perfect 2-D sampler gets 1 - exp(-radius^2 / 2), 0.989 at 3 std.
   kl: KL(samples' modes || uniform) in nats over all samples, each counted for
     its nearest mode; 0 is best, log(number of modes) the worst.
   """
 
-  found: int
+  covered: int
   high_quality: float
   kl: float
 
@@ -39,7 +39,7 @@ def modes(samples: np.ndarray, centres: np.ndarray, std: float, radius: float = 
   nearest = d2.argmin(1)
   good = d2.min(1) <= (radius * std) ** 2
   return Modes(
-    found=len(np.unique(nearest[good])),
+    covered=len(np.unique(nearest[good])),
     high_quality=float(good.sum() / len(samples)),
     kl=kl_to_uniform(nearest, len(centres)),
   )
@@ -51,5 +51,5 @@ def kl_to_uniform(modes: np.ndarray, count: int) -> float:
   From 0 to log(count). N even draws have about (count - 1) / (2 N) by chance.
   """
   q = np.bincount(modes, minlength=count) / len(modes)
-  seen = q[q > 0]
-  return float(np.sum(seen * np.log(seen * count)))
+  q = q[q > 0]
+  return float(np.sum(q * np.log(q * count)))

@@ -49,24 +49,24 @@ def nearest(
   Raises:
     ValueError: fewer than k rows to look among.
   """
-  there = x if y is None else y
-  if len(there) - (y is None) < k:
-    raise ValueError(f"{k} neighbours need more than {k} rows, got {len(there)}.")
+  among = x if y is None else y
+  if len(among) - (y is None) < k:
+    raise ValueError(f"{k} neighbours need more than {k} rows, got {len(among)}.")
   best = np.full((len(x), k), np.inf)
   index = np.zeros((len(x), k), int)
-  for rows, columns, d in tiles(x, there):
+  for rows, columns, d in tiles(x, among):
     if y is None:
       own = np.arange(max(rows.start, columns.start),
                       min(rows.stop, columns.stop))  # fmt: skip
       d[own - rows.start, own - columns.start] = np.inf
     width = min(k, d.shape[1])
     near = np.argpartition(d, width - 1, 1)[:, :width]
-    found = np.concatenate([best[rows], np.take_along_axis(d, near, 1)], axis=1)
-    order = np.argsort(found, 1, kind="stable")[:, :k]
-    best[rows] = np.take_along_axis(found, order, 1)
+    candidates = np.concatenate([best[rows], np.take_along_axis(d, near, 1)], axis=1)
+    order = np.argsort(candidates, 1, kind="stable")[:, :k]
+    best[rows] = np.take_along_axis(candidates, order, 1)
     near = np.concatenate([index[rows], near + columns.start], 1)
     index[rows] = np.take_along_axis(near, order, 1)
-    if columns.stop == len(there):
+    if columns.stop == len(among):
       tick(rows.stop)
   return best, index
 

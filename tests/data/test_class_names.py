@@ -12,7 +12,7 @@ from jaxgen.evaluation.collect import Collected
 from jaxgen.evaluation.images import Folder, choose_labels
 from jaxgen.evaluation.protocols import PROTOCOLS
 from jaxgen.evaluation.run import numbered
-from jaxgen.evaluation.scores import Given, score
+from jaxgen.evaluation.scores import Comparison, score
 from jaxgen.experiment import describe
 from jaxgen.sample import parse_labels
 from jaxgen.sampling.output import write
@@ -132,6 +132,6 @@ def test_cards_name_classes(names, keys):
   rng = np.random.default_rng(0)
   y = np.arange(40, dtype=np.int32) % 3
   own, real = (Collected(40, {}, {"t": rng.normal(size=(40, 3))}, np.zeros(3)) for _ in range(2))
-  inputs = Given(own, real, ("t",), PROTOCOLS["adm"], (y, y), class_names=names)
+  inputs = Comparison(own, real, ("t",), PROTOCOLS["adm"], (y, y), class_names=names)
   score(inputs, ("fid_by_class",), "inception", strict=True)
   assert list(inputs.by_class) == keys

@@ -31,20 +31,11 @@ def points(tmp_path_factory):
 
 def test_the_bound_of_a_chain(digits, tmp_path, capsys, monkeypatch):
   out = tmp_path / "x.json"
-  status, printed, _ = call(
-    capsys,
-    monkeypatch,
-    "likelihood",
-    f"--workdir={digits}",
-    "--steps=6",
-    "--num=10",
-    "--batch=4",
-    f"--out={out}",
-    "--seed=3",
-  )
+  flags = f"--workdir={digits} --steps=6 --num=10 --batch=4 --out={out} --seed=3"
+  status, printed, _ = call(capsys, monkeypatch, "likelihood", *flags.split())
   assert status == 0 and "bits/dim" in printed
-  told = json.loads(out.read_text())
-  parts = told["bits_per_dim"]
+  result = json.loads(out.read_text())
+  parts = result["bits_per_dim"]
   assert parts["total"] == pytest.approx(parts["prior"] + parts["vb"], rel=1e-5)
   # By hand, in one batch.
   model = jaxgen.load(digits)
@@ -58,32 +49,24 @@ def test_the_bound_of_a_chain(digits, tmp_path, capsys, monkeypatch):
     )
   )(model.state, batch, example_keys(jax.random.key(3), 10))
   assert parts["total"] == pytest.approx(float(terms["total"].mean()), rel=1e-4)
-  assert told["made"]["steps"] == 6 and told["made"]["split"] == "test"
+  assert result["made"]["steps"] == 6 and result["made"]["split"] == "test"
 
 
 def test_the_ode_of_points(points, tmp_path, capsys, monkeypatch):
-  def bpd(*flags):
+  def bpd(flags):
     out = tmp_path / "x.json"
-    status, _, _ = call(
-      capsys,
-      monkeypatch,
-      "likelihood",
-      f"--workdir={points}",
-      "--method=ode",
-      "--num=50",
-      f"--out={out}",
-      *flags,
-    )
+    argv = f"--workdir={points} --method=ode --num=50 --out={out} {flags}".split()
+    status, _, _ = call(capsys, monkeypatch, "likelihood", *argv)
     assert status == 0
     return json.loads(out.read_text())["bits_per_dim"]["total"]
 
   # The solver has converged, and parts of a batch do not matter.
   assert bpd("--steps=24") == pytest.approx(bpd("--steps=48"), abs=0.02)
-  assert bpd("--batch=20", "--steps=24") == pytest.approx(bpd("--steps=24"), rel=1e-4)
+  assert bpd("--batch=20 --steps=24") == pytest.approx(bpd("--steps=24"), rel=1e-4)
 
 
 @pytest.mark.parametrize(
-  "flags, says",
+  "flags, message",
   [
     (["--method=guess"], "want bound or ode"),
     (["--method=bound"], "this process knows none: --method=ode"),
@@ -91,6 +74,6 @@ def test_the_ode_of_points(points, tmp_path, capsys, monkeypatch):
     (["--split=tset", "--method=ode"], "tset"),
   ],
 )
-def test_slips_are_one_line(points, flags, says, capsys, monkeypatch):
+def test_slips_are_one_line(points, flags, message, capsys, monkeypatch):
   status, _, lines = call(capsys, monkeypatch, "likelihood", f"--workdir={points}", *flags)
-  assert status == 2 and lines[-1].startswith("jaxgen: ") and says in lines[-1]
+  assert status == 2 and lines[-1].startswith("jaxgen: ") and message in lines[-1]

@@ -113,7 +113,7 @@ def test_other_files_are_no_cards(text, tmp_path):
     cards.load(tmp_path / "none.json")
 
 
-DAMAGE = {  # what is changed -> what is said
+DAMAGE = {  # what is changed -> the message
   "null": ("scores", None, "scores is None"),
   "a list": ("scores", [1], "scores is a list"),
   "empty": ("scores", {}, "without scores"),
@@ -133,9 +133,9 @@ DAMAGE = {  # what is changed -> what is said
 
 @pytest.mark.parametrize("case", DAMAGE)
 def test_damaged_cards_end_in_a_line(case, card, tmp_path):
-  field, value, said = DAMAGE[case]
+  field, value, message = DAMAGE[case]
   (tmp_path / "c.json").write_text(json.dumps(changed(card, field, value)))
-  with pytest.raises(UserError, match=f"c.json is .*card.*{said}"):
+  with pytest.raises(UserError, match=f"c.json is .*card.*{message}"):
     cards.load(tmp_path / "c.json")
   if "." not in field and field != "spread":
     other = copy.deepcopy(card)

@@ -1,5 +1,7 @@
 """Judges: what real data, copies, noise and half of the classes score."""
 
+import json
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -13,10 +15,10 @@ from jaxgen.evaluation import judge as judges
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
   patch = pytest.MonkeyPatch()
-  whole = judges.judge_config
+  full = judges.judge_config
 
   def short(*args):
-    c = whole(*args)
+    c = full(*args)
     c.steps = c.checkpoint.every = 150
     return c
 
@@ -116,22 +118,9 @@ def test_images_without_labels_have_no_built_in_judge(tmp_path):
 def test_the_verb_judges_a_file(judge, tmp_path, capsys, monkeypatch):
   x, y = judge.real.arrays()
   np.savez(tmp_path / "x.npz", x[:400], y[:400])
-  status, out, _ = call(
-    capsys,
-    monkeypatch,
-    "evaluate",
-    "--samples",
-    tmp_path / "x.npz",
-    "--data",
-    "digits",
-    "--judge",
-    judge.home,
-    "--out",
-    tmp_path / "s.json",
-  )
+  flags = f"--samples={tmp_path}/x.npz --data=digits --judge={judge.home} --out={tmp_path}/s.json"
+  status, out, _ = call(capsys, monkeypatch, "evaluate", *flags.split())
   assert status == 0 and "frechet@digits-cnn" in out
-  import json
-
   card = json.loads((tmp_path / "s.json").read_text())
   assert card["scores"]["precision@digits-cnn"] == 1
   assert card["judge"]["features"] == "digits-cnn"
@@ -142,9 +131,9 @@ def test_the_verb_judges_a_file(judge, tmp_path, capsys, monkeypatch):
   "flags, word",
   [
     ((), "one of --workdir"),
-    (("--samples", "x.npz"), "--data"),
-    (("--samples", "nowhere.npz", "--data", "digits"), "no file"),
-    (("--workdir", "nowhere"), "no folder"),
+    (("--samples=x.npz",), "--data"),
+    (("--samples=nowhere.npz", "--data=digits"), "no file"),
+    (("--workdir=nowhere",), "no folder"),
   ],
 )
 def test_mistakes_end_in_a_line(flags, word, capsys, monkeypatch):
@@ -159,5 +148,5 @@ def test_the_accuracy_of_each_class_by_name(judge):
   assert list(by_class) == [str(i) for i in range(10)]
   assert by_class["3"] == 0 and min(v for k, v in by_class.items() if k not in "34") > 0.5
   truth = judge.test.arrays()[1]
-  whole = sum(v * (truth == int(k)).sum() for k, v in by_class.items())
-  assert judge.cas(x, wrong) == pytest.approx(whole / len(truth))
+  full = sum(v * (truth == int(k)).sum() for k, v in by_class.items())
+  assert judge.cas(x, wrong) == pytest.approx(full / len(truth))

@@ -55,11 +55,11 @@ def images():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
   """The weights of both networks, as PyTorch saves them."""
-  folder, found = tmp_path_factory.mktemp("lpips"), {}
+  folder, results = tmp_path_factory.mktemp("lpips"), {}
   for net in ("alex", "vgg"):
     trunk, lin = weights(net)
-    found[net] = (saved(folder / f"{net}.pth", trunk), saved(folder / f"{net}_lin.pth", lin))
-  return found
+    results[net] = (saved(folder / f"{net}.pth", trunk), saved(folder / f"{net}_lin.pth", lin))
+  return results
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
@@ -72,8 +72,8 @@ def test_lpips_is_its_authors_code(files, net):
     layers = [distance([p], [q], [w]) for p, q, w in zip(a, b, looks.linear, strict=True)]
     return distance(a, b, looks.linear), jnp.stack(layers), distance(a, b)
 
-  found = by_layer(looks.params, *((np.float32(i) - 127.5) / 127.5 for i in images()))
-  for ours, theirs in zip(found, ("", "_layers", "_unweighted"), strict=True):
+  results = by_layer(looks.params, *((np.float32(i) - 127.5) / 127.5 for i in images()))
+  for ours, theirs in zip(results, ("", "_layers", "_unweighted"), strict=True):
     np.testing.assert_allclose(ours, CASE[net + theirs], rtol=1e-5)
   assert looks.name == f"lpips@{net}" and not looks.card["published"]
   assert len(looks.card["net"]["sha256"]) == 64 == len(looks.card["lin"]["sha256"])
@@ -140,10 +140,10 @@ def test_files_that_do_not_fit(files, tmp_path, monkeypatch):
   ):
     with pytest.raises(UserError, match=message):
       perceptual.open_lpips(*args)
-  assert not perceptual.given()
+  assert not perceptual.is_in_environment()
   monkeypatch.setenv("JAXGEN_LPIPS_NET", str(net))
   monkeypatch.setenv("JAXGEN_LPIPS_LIN", str(lin))
-  assert perceptual.given()
+  assert perceptual.is_in_environment()
   looks = perceptual.open_lpips()
   assert looks.card["net"]["file"] == "alex.pth"
   with pytest.raises(UserError, match="31x31 or more"):
@@ -176,8 +176,10 @@ def test_a_classifiers_distance_is_by_hand():
   fx, fy = (by_hand(p, (np.float64(i) - 127.5) / 127.5) for i in (x, y))
   assert [f.shape for f in fx] == [(5, 8, 8, 8), (5, 4, 4, 16), (5, 4, 4, 16)]
   unit = lambda f: f / np.linalg.norm(f, axis=-1, keepdims=True)
-  wanted = sum(((unit(a) - unit(b)) ** 2).sum(-1).mean((1, 2)) for a, b in zip(fx, fy, strict=True))
-  np.testing.assert_allclose(looks.distances(x, y), wanted, rtol=1e-5)
+  expected = sum(
+    ((unit(a) - unit(b)) ** 2).sum(-1).mean((1, 2)) for a, b in zip(fx, fy, strict=True)
+  )
+  np.testing.assert_allclose(looks.distances(x, y), expected, rtol=1e-5)
 
 
 def by_hand(p, x):

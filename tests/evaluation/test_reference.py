@@ -86,9 +86,9 @@ def test_statistics_in_float32_do(own, tmp_path):
 def test_our_own_statistics_are_what_they_were_made_of(own, tmp_path):
   np.savez(tmp_path / "real.npz", X)
   how = PROTOCOLS["adm"]
-  whole = Evaluation(open_reference(str(tmp_path / "real.npz"), how), looks.Stub(), how)
-  card = whole.run(own)
-  save_statistics(tmp_path / "stats.npz", whole.measure().moments, "pool3", card)
+  full = Evaluation(open_reference(str(tmp_path / "real.npz"), how), looks.Stub(), how)
+  card = full.run(own)
+  save_statistics(tmp_path / "stats.npz", full.measure().moments, "pool3", card)
   again = evaluate(own, tmp_path / "stats.npz", "adm", ("fid", "sfid"))
   for name in ("fid@adm", "sfid@adm"):
     assert again["scores"][name] == card["scores"][name]
@@ -99,7 +99,7 @@ def test_our_own_statistics_are_what_they_were_made_of(own, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("name", "names", "protocol", "said"),
+  ("name", "names", "protocol", "message"),
   [
     ("v.npz", ("mu", "sigma", "mu_s", "sigma_s"), "clean-fid", "as 'tf'"),
     ("cifar10_legacy_tensorflow_train_32.npz", ("mu", "sigma"), "clean-fid", "resized as 'tf'"),
@@ -108,14 +108,14 @@ def test_our_own_statistics_are_what_they_were_made_of(own, tmp_path):
     ("x.npz", ("mu",), "adm", "not both"),
   ],
 )
-def test_protocols_are_never_mixed(name, names, protocol, said, tmp_path):
+def test_protocols_are_never_mixed(name, names, protocol, message, tmp_path):
   np.savez(tmp_path / name, **arrays(*names))
-  with pytest.raises(UserError, match=said):
+  with pytest.raises(UserError, match=message):
     open_reference(str(tmp_path / name), PROTOCOLS[protocol])
 
 
 @pytest.mark.parametrize(
-  ("change", "said"),
+  ("change", "message"),
   [
     (dict(mu=MAIN.mu[:5]), r"mu of .* is \[5\] and sigma"),
     (dict(mu=MAIN.mu * np.nan), "not finite"),
@@ -124,9 +124,9 @@ def test_protocols_are_never_mixed(name, names, protocol, said, tmp_path):
     (dict(mu=np.array([{}], object)), "pickled"),
   ],
 )
-def test_statistics_that_are_none(change, said, tmp_path):
+def test_statistics_that_are_none(change, message, tmp_path):
   np.savez(tmp_path / "x.npz", **(arrays("mu", "sigma") | change))
-  with pytest.raises(UserError, match=said):
+  with pytest.raises(UserError, match=message):
     open_reference(str(tmp_path / "x.npz"), PROTOCOLS["adm"])
 
 
@@ -147,9 +147,9 @@ def test_large_references_lend_some_images_to_precision(own, tmp_path):
   assert some.measure().moments["pool3"].n == 90
   assert card["reference"]["manifold"] == 30
   # Memorisation is looked for among all of them; precision stays what it is.
-  whole = Evaluation(reference, looks.Stub(), how, ("pr", "copies"))
-  assert whole.run(own)["scores"]["precision@adm"] == (card["scores"]["precision@adm"])
-  assert len(whole.measure().rows["pool3"]) == 90
+  full = Evaluation(reference, looks.Stub(), how, ("pr", "copies"))
+  assert full.run(own)["scores"]["precision@adm"] == (card["scores"]["precision@adm"])
+  assert len(full.measure().rows["pool3"]) == 90
 
 
 def test_copies_are_shown(own, tmp_path):
@@ -197,8 +197,8 @@ def test_swapped_channels_are_suspected(swap, expected, tmp_path):
   np.savez(tmp_path / "real.npz", X)
   own = SampleFile.open(str(tmp_path / "own.npz"), "round")
   card = evaluate(own, tmp_path / "real.npz", "adm")
-  found = [w for w in card["warnings"] if "red and blue" in w]
-  assert len(found) == expected
+  warnings = [w for w in card["warnings"] if "red and blue" in w]
+  assert len(warnings) == expected
 
 
 def test_metrics_need_features(own, tmp_path):
@@ -213,4 +213,4 @@ def test_metrics_need_features(own, tmp_path):
   with pytest.raises(UserError, match="did you mean 'fid'"):
     Evaluation(reference, Other("dinov2"), how, ("fidd",))
   some = Evaluation(reference, Other("dinov2"), how)
-  assert some.wanted == ("fid", "pr")  # and no Inception score
+  assert some.possible == ("fid", "pr")  # and no Inception score

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from inception_weights import golden, saved, state_dict
+from tensorboardX.proto.tensor_pb2 import TensorProto
 
 from jaxgen.errors import UserError
 from jaxgen.evaluation import weights
@@ -82,40 +83,40 @@ def test_both_kinds_of_file_hold_the_same(tmp_path):
   saved(tmp_path / "inception.pth", {"module." + k: np.asarray(v) for k, v in extra.items()})
   expected = inception.folded(tensors)
   for name in "graph.pb", "inception.tgz", "inception.pth":
-    found = weights.inception(tmp_path / name)
-    jax.tree.map(np.testing.assert_array_equal, found.params, expected)
-    assert found.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
-    assert found.file == name and not found.published
+    result = weights.inception(tmp_path / name)
+    jax.tree.map(np.testing.assert_array_equal, result.params, expected)
+    assert result.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    assert result.file == name and not result.published
   (tmp_path / "inception.tgz").unlink()
   assert set(weights.frozen_inception(weights.constants(data))) == set(golden()[1]["state_dict"])
 
 
 def test_constants_that_tensorflow_wrote():
   # tf_constants.pb is TensorFlow 2.21's own serialisation of a small graph.
-  found = weights.constants((GOLDEN / "tf_constants.pb").read_bytes())
+  result = weights.constants((GOLDEN / "tf_constants.pb").read_bytes())
   rng = np.random.default_rng(0)
-  assert set(found) == {"scope/weights", "scope/alike", "scalar", "empty"}
-  np.testing.assert_array_equal(found["scope/weights"], rng.normal(size=(4, 3)).astype(np.float32))
-  np.testing.assert_array_equal(found["scope/alike"], np.full(3, 0.25))
-  assert found["scalar"] == 7.5 and found["empty"].shape == (0, 3)
+  assert set(result) == {"scope/weights", "scope/alike", "scalar", "empty"}
+  np.testing.assert_array_equal(result["scope/weights"], rng.normal(size=(4, 3)).astype(np.float32))
+  np.testing.assert_array_equal(result["scope/alike"], np.full(3, 0.25))
+  assert result["scalar"] == 7.5 and result["empty"].shape == (0, 3)
 
 
 def test_damaged_graphs_end_in_one_line(tmp_path):
-  whole = (GOLDEN / "tf_constants.pb").read_bytes()
+  graph = (GOLDEN / "tf_constants.pb").read_bytes()
   rng, complaints = np.random.default_rng(0), set()
-  for i in range(len(whole) + 3000):
-    data = bytearray(whole[:i] if i < len(whole) else whole)
-    for at in rng.integers(0, len(whole), 3 if i >= len(whole) else 0):
+  for i in range(len(graph) + 3000):
+    data = bytearray(graph[:i] if i < len(graph) else graph)
+    for at in rng.integers(0, len(graph), 3 if i >= len(graph) else 0):
       data[at] = rng.integers(256)
     try:
       weights.constants(bytes(data))
     except ValueError as e:  # and nothing else
       complaints.add(str(e))
   assert len(complaints) > 5
-  (tmp_path / "graph.pb").write_bytes(whole[:-1])
+  (tmp_path / "graph.pb").write_bytes(graph[:-1])
   with pytest.raises(UserError, match=r"graph.pb is no frozen .* cut short$"):
     weights.inception(tmp_path / "graph.pb")
-  (tmp_path / "graph.pb").write_bytes(whole)
+  (tmp_path / "graph.pb").write_bytes(graph)
   with pytest.raises(UserError, match=r"there is no \S+\.weight$"):
     weights.inception(tmp_path / "graph.pb")
 
@@ -127,15 +128,15 @@ def test_graphs_cannot_ask_for_memory():
     + field(4, bytes(4))
   )
   with pytest.raises(ValueError, match="another size"):
-    weights.tensor(memoryview(huge))
+    weights.tensor(TensorProto.FromString(huge))
   with pytest.raises(ValueError, match="too long"):
-    weights.varint(memoryview(bytes([255] * 20)), 0)
+    weights.varint(bytes([255] * 20), 0)
 
 
 def test_graphs_and_archives_that_promise_too_much(tmp_path):
   alike = field(1, 1) + field(2, field(2, field(1, 1 << 23))) + field(5, bytes(4))
   with pytest.raises(ValueError, match="another size"):
-    weights.tensor(memoryview(alike))
+    weights.tensor(TensorProto.FromString(alike))
   with pytest.raises(ValueError, match="more nodes"):
     weights.constants(field(1, b"") * (weights.NODES + 1))
   path = tmp_path / "inception.tgz"
@@ -153,9 +154,9 @@ def test_graphs_and_archives_that_promise_too_much(tmp_path):
   entry.size = 1 << 40  # which are not there
   path.write_bytes(gzip.compress(entry.tobuf() + bytes(1 << 16)))
   refused("holds more than TensorFlow's")
-  whole = bytearray(gzip.compress(np.random.default_rng(0).bytes(4096)))
+  data = bytearray(gzip.compress(np.random.default_rng(0).bytes(4096)))
   for i in range(20, 4000, 40):  # of what is compressed
-    path.write_bytes(whole[:i] + b"\xff\xff\xff" + whole[i:])
+    path.write_bytes(data[:i] + b"\xff\xff\xff" + data[i:])
     refused("no frozen graph")
 
 
@@ -195,7 +196,7 @@ def small(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.delenv("TORCH_HOME", raising=False)
   monkeypatch.delenv("JAXGEN_SMALL", raising=False)
-  wanted = weights.Published(
+  published = weights.Published(
     "small weights",
     "small.pth",
     source.as_uri(),
@@ -204,53 +205,53 @@ def small(tmp_path, monkeypatch):
     "--small",
     ("theirs.pth",),
   )
-  return wanted, source, tmp_path / "cache/jaxgen/weights/small.pth"
+  return published, source, tmp_path / "cache/jaxgen/weights/small.pth"
 
 
 def test_weights_are_downloaded_once(small):
-  wanted, source, kept = small
-  assert weights.find(wanted) == kept and kept.read_bytes() == b"weights"
+  published, source, cached = small
+  assert weights.find(published) == cached and cached.read_bytes() == b"weights"
   source.unlink()
-  assert weights.find(wanted) == kept
-  assert [p.name for p in kept.parent.iterdir()] == [kept.name]
+  assert weights.find(published) == cached
+  assert [p.name for p in cached.parent.iterdir()] == [cached.name]
 
 
 def test_what_pytorch_has_downloaded_is_taken(small, tmp_path):
-  wanted, source, kept = small
+  published, source, cached = small
   source.unlink()
   theirs = tmp_path / "cache/torch/hub/checkpoints/theirs.pth"
   theirs.parent.mkdir(parents=True)
   theirs.write_bytes(b"weights")
-  assert weights.find(wanted) == theirs and not kept.exists()
+  assert weights.find(published) == theirs and not cached.exists()
 
 
 def test_damaged_weights_are_not_taken(small):
-  wanted, source, kept = small
+  published, source, cached = small
   source.write_bytes(b"weight")
   with pytest.raises(UserError, match="another checksum"):
-    weights.find(wanted)
-  assert not list(kept.parent.iterdir())
-  kept.write_bytes(b"weight")
+    weights.find(published)
+  assert not list(cached.parent.iterdir())
+  cached.write_bytes(b"weight")
   with pytest.raises(UserError, match="remove it"):
-    weights.find(wanted)
+    weights.find(published)
 
 
 def test_without_a_network_it_says_what_to_fetch(small):
-  wanted, source, kept = small
+  published, source, cached = small
   source.unlink()
   with pytest.raises(UserError) as e:
-    weights.find(wanted)
-  for word in wanted.url, str(kept), "--small=FILE":
+    weights.find(published)
+  for word in published.url, str(cached), "--small=FILE":
     assert word in str(e.value)
   assert "\n" not in str(e.value)
 
 
 def test_the_environment_names_a_file(small, monkeypatch, tmp_path):
-  wanted, _, _ = small
+  published, _, _ = small
   monkeypatch.setenv("JAXGEN_SMALL", str(tmp_path / "mine.pth"))
-  assert weights.find(wanted) == tmp_path / "mine.pth"
+  assert weights.find(published) == tmp_path / "mine.pth"
   with pytest.raises(UserError, match=r"mine.pth: wanted are small weights"):
-    weights.load(wanted, None, dict, dict)
+    weights.load(published, None, dict, dict)
 
 
 def test_published_files_carry_their_checksum():

@@ -24,10 +24,10 @@ def golden():
 def state_dict():
   """PyTorch's tensors by name. Batch norms' statistics were calibrated."""
   case, manifest = golden()
-  rest, found = case["running"].astype(np.float32), {}
+  running, state = case["running"].astype(np.float32), {}
   for name, shape in manifest["state_dict"].items():
     if "running" in name:
-      found[name], rest = np.split(rest, [shape[0]])
+      state[name], running = np.split(running, [shape[0]])
       continue
     z = np.random.Generator(
       np.random.PCG64([manifest["seed"], zlib.crc32(name.encode())])
@@ -40,8 +40,8 @@ def state_dict():
       z *= 0.1 if ".bn." in name else 0.5
     else:
       z *= np.sqrt(2 / np.prod(shape[1:]))
-    found[name] = z.astype(np.float32)
-  return found
+    state[name] = z.astype(np.float32)
+  return state
 
 
 def saved(path, tensors=None):

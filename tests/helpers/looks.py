@@ -10,16 +10,17 @@ class Stub:
 
   taps = tuple(TAPS)
   sha256 = "0" * 64
+  card, batch, shape = {}, 1, None
 
   def __init__(self, name="inception", scale=1.0):
-    self.name, self.scale, self.seen = name, scale, 0
+    self.name, self.scale, self.count = name, scale, 0
     rng = np.random.default_rng(0)
     self.mix = {k: rng.standard_normal((192, d)) / 8 for k, d in TAPS.items()}
 
   def features(self, images, taps):
     """One image at a time: no batch can matter."""
     rows = [self.look(x) for batch in images for x in batch]
-    self.seen += len(rows)
+    self.count += len(rows)
     return {
       k: np.stack([np.sin(3 * (r @ self.mix[k])) + r[:1] for r in rows]).astype(np.float32)
       * self.scale

@@ -78,9 +78,9 @@ def test_streamed_moments_do_not_know_the_batch_size(batch):
   for start in range(0, len(x), batch):
     stream.add(x[start : start + batch])
     stream.n > 1 and stream.result()  # looking must not disturb
-  whole = Moments(block=32)
-  whole.add(x)
-  for got, want in zip(stream.result(), whole.result(), strict=True):
+  full = Moments(block=32)
+  full.add(x)
+  for got, want in zip(stream.result(), full.result(), strict=True):
     np.testing.assert_array_equal(got, want)
   wide = x.astype(np.float64)
   np.testing.assert_allclose(stream.result().mu, wide.mean(0), rtol=1e-13)
@@ -167,12 +167,12 @@ def test_frechet_of_rows_is_that_of_their_moments(n, m, rtol):
 @pytest.mark.parametrize("cut", [0, 1, 31, 32, 100])
 def test_interrupted_moments_go_on_bit_for_bit(cut):
   x = features(130, 5, 9)
-  stream, whole = Moments(block=32), Moments(block=32)
-  whole.add(x)
+  stream, full = Moments(block=32), Moments(block=32)
+  full.add(x)
   stream.add(x[:cut]) if cut else None
   stream = Moments.of({k: v.copy() for k, v in stream.state().items()})
   stream.add(x[cut:])
-  for got, want in zip(stream.result(), whole.result(), strict=True):
+  for got, want in zip(stream.result(), full.result(), strict=True):
     np.testing.assert_array_equal(got, want)
 
 

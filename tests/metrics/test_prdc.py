@@ -24,12 +24,12 @@ def brute(fake, real, k=3, k_ball=5):
   pairs = [[d(f, r) for r in real] for f in fake]
   inside = [any(x <= r for x, r in zip(p, r_real, strict=True)) for p in pairs]
   columns = list(zip(*pairs, strict=True))
-  found = [any(x <= r for x, r in zip(c, r_fake, strict=True)) for c in columns]
+  recalled = [any(x <= r for x, r in zip(c, r_fake, strict=True)) for c in columns]
   balls = [sum(x < r for x, r in zip(p, r_ball, strict=True)) for p in pairs]
   covered = [min(c) < r for c, r in zip(columns, r_ball, strict=True)]
   return PRDC(
     float(np.mean(inside)),
-    float(np.mean(found)),
+    float(np.mean(recalled)),
     float(np.mean(balls)) / k_ball,
     float(np.mean(covered)),
   )
@@ -112,9 +112,9 @@ def test_memory_is_bounded_by_the_tile(monkeypatch):
 
 def test_progress_is_told_to_the_end():
   rng = np.random.default_rng(5)
-  told = []
-  prdc(*rng.standard_normal((2, 30, 2)), tick=told.append)
-  assert told == sorted(told) and told[-1] == 90
+  ticks = []
+  prdc(*rng.standard_normal((2, 30, 2)), tick=ticks.append)
+  assert ticks == sorted(ticks) and ticks[-1] == 90
 
 
 def test_float16_ties_count_as_inside():

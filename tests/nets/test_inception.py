@@ -284,7 +284,7 @@ assert jax.local_device_count() == 4 and batch_size(10) == 8
 x = np.random.default_rng(0).integers(0, 256, (11, 4, 4, 1)).astype(np.uint8)
 e = means()
 np.testing.assert_allclose(e.features([x])["features"], expected(x), atol=1e-6)
-(_, first), *_ = e._placed(iter([x]))
+(_, first), *_ = e._on_devices(iter([x]))
 assert len(first.sharding.device_set) == 4
 assert first.addressable_shards[0].data.shape[0] == 2
 """

@@ -22,7 +22,11 @@ RULES = {
   ),  # absl's flags are what grain's worker processes want
   "interop": ({"files", "errors"}, {"numpy", "ml_dtypes", "safetensors"}),
   "metrics": ({"nets.inception"}, JAX | {"scipy"}),
-  "evaluation": (None, JAX | {"PIL", "flax", "scipy", "absl", "ml_collections"}),
+  "evaluation": (
+    None,
+    JAX
+    | {"PIL", "flax", "scipy", "absl", "ml_collections", "tensorboardX.proto", "google.protobuf"},
+  ),
   "study": (None, {"numpy", "PIL", "absl"}),
   "core": ({"keys"}, JAX | {"flax.struct", "optax"}),
   "keys": (set(), {"jax"}),

@@ -16,7 +16,7 @@ CODE = """
 from jaxgen import config, train
 import sys
 sys.path.insert(0, {here!r})
-import looks, test_eval_pod
+import looks, test_several_processes
 from jaxgen.evaluation import features
 features.open_extractor = looks.opened
 c = config.load("configs/digits_gan.py:debug")
@@ -24,7 +24,7 @@ c.steps = c.checkpoint.every = c.log.eval.every = 2
 c.log.eval.update(num=50, batch=16)
 c.log.pictures, c.mesh.fsdp = 0, 2
 train.train(c, {workdir!r}, quiet=True)
-test_eval_pod.judge({workdir!r}, {out!r}, seed=3)
+test_several_processes.judge({workdir!r}, {out!r}, seed=3)
 """
 
 

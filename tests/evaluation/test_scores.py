@@ -1,7 +1,7 @@
 """The same features, the reference evaluators' numbers.
 
 Features come from seeds; the numbers from torch-fidelity 0.4.0, pytorch-fid
-0.3.0 and prdc 0.2 on them.
+0.3.0 and prdc 0.2 on them. And protocols, and names of numbers.
 """
 
 import dataclasses
@@ -9,9 +9,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jaxgen.errors import UserError
 from jaxgen.evaluation.collect import Collected
-from jaxgen.evaluation.protocols import PROTOCOLS
-from jaxgen.evaluation.scores import Given, score
+from jaxgen.evaluation.protocols import PROTOCOLS, RESIZES, protocol
+from jaxgen.evaluation.scores import METRICS, Comparison, full_name, score
 from jaxgen.metrics.distances import moments
 from jaxgen.metrics.kid import kid
 
@@ -35,7 +36,7 @@ def logits(n, seed):
   return x.astype(np.float32)
 
 
-def given(protocol, *taps):
+def compared(protocol, *taps):
   """What the evaluators saw, as far as some taps go."""
   rows = [{}, {}]
   for tap in taps:
@@ -51,7 +52,7 @@ def given(protocol, *taps):
     )
     for r in rows
   )
-  return Given(own, real, TAPS, PROTOCOLS[protocol])
+  return Comparison(own, real, TAPS, PROTOCOLS[protocol])
 
 
 @pytest.mark.parametrize(
@@ -65,25 +66,25 @@ def given(protocol, *taps):
   ],
 )
 def test_frechet_distances(metric, tap, want):
-  values, _ = score(given("torch-fidelity", tap), (metric,), "inception")
+  values, _ = score(compared("torch-fidelity", tap), (metric,), "inception")
   assert values[f"{metric}@torch-fidelity"][0] == pytest.approx(want, rel=2e-5)
 
 
 def test_frechet_distances_of_pytorch_fid():
-  values, _ = score(given("pytorch-fid", "64", "192"), ("fid64", "fid192"), "inception")
+  values, _ = score(compared("pytorch-fid", "64", "192"), ("fid64", "fid192"), "inception")
   assert values["fid64@pytorch-fid"][0] == pytest.approx(0.40586932354383265, rel=2e-5)
   assert values["fid192@pytorch-fid"][0] == pytest.approx(2.635513778618318, rel=2e-5)
 
 
 def test_inception_scores():
-  x = given("torch-fidelity", "logits_unbiased")
+  x = compared("torch-fidelity", "logits_unbiased")
   mean, std = score(x, ("is",), "inception")[0]["is@torch-fidelity"]
   assert mean == pytest.approx(2.7831662197471956, rel=1e-4)
   assert std == pytest.approx(0.18320267270384757, rel=1e-3)
-  x = given("adm", "logits_unbiased")  # fewer than 5000: one split, in order
+  x = compared("adm", "logits_unbiased")  # fewer than 5000: one split, in order
   mean, _ = score(x, ("is",), "inception")[0]["is@adm"]
   assert mean == pytest.approx(3.240179576155771, rel=1e-4)
-  x = given("edm", "logits_unbiased")
+  x = compared("edm", "logits_unbiased")
   x.protocol = dataclasses.replace(x.protocol, splits=3)
   mean, std = score(x, ("is",), "inception")[0]["is@edm"]
   assert mean == pytest.approx(3.0940415434051243, rel=1e-4)
@@ -107,7 +108,7 @@ def test_kernel_distances(d, mean, std):
   [("64", 64, 275, 209, 1.08, 0.984), ("pool3", 2048, 287, 203, 1.11, 0.972)],
 )
 def test_precision_recall_density_and_coverage(tap, d, precision, recall, density, coverage):
-  x = given("torch-fidelity", tap)
+  x = compared("torch-fidelity", tap)
   x.taps = (tap,)
   values, _ = score(x, ("pr", "dc"), "inception")
   p, r, rho, c = (
@@ -121,7 +122,36 @@ def test_precision_recall_density_and_coverage(tap, d, precision, recall, densit
 
 
 def test_float16_is_near_the_exact_answer():
-  x = given("adm", "pool3")
+  x = compared("adm", "pool3")
   values, _ = score(x, ("pr", "pr_fp16"), "inception")
   assert values["precision_fp16@adm"][0] >= values["precision@adm"][0] - 0.02
   assert values["recall_fp16@adm"][0] >= values["recall@adm"][0] - 0.02
+
+
+def test_protocols_are_what_they_are_named_after():
+  # From the evaluators' own code; see the comments beside them.
+  rules = {
+    n: (p.resize, p.floats, p.splits or p.split_size, p.shuffle) for n, p in PROTOCOLS.items()
+  }
+  assert rules == {
+    "adm": ("tf", "truncate", 5000, None),
+    "pytorch-fid": ("half_pixel", "round", 10, None),
+    "torch-fidelity": ("tf", "truncate", 10, 2020),
+    "clean-fid": ("clean", "round", 10, None),
+    "edm": ("tf", "round", 10, None),
+  }
+  for p in PROTOCOLS.values():
+    assert p.resize in RESIZES and set(p.metrics) <= set(METRICS)
+    assert (p.k, p.k_ball, p.images, p.kid_size) == (3, 5, 50_000, 1000)
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    PROTOCOLS["adm"].k = 5
+  with pytest.raises(UserError, match="did you mean 'clean-fid'"):
+    protocol("cleanfid")
+
+
+def test_names_carry_features_that_are_not_inceptions():
+  p = PROTOCOLS["adm"]
+  assert full_name("fid", "inception", p) == "fid@adm"
+  assert full_name("fid", "inception-1a2b", p) == "frechet@inception-1a2b"
+  assert full_name("sfid", "dinov2", p) == "sfrechet@dinov2"
+  assert full_name("recall", "dinov2", p) == "recall@dinov2"
