@@ -14,7 +14,7 @@ FILES = {
     data/test_crop diffusion/test_diffusion diffusion/test_golden_diffusion
     diffusion/test_guidance diffusion/test_importance diffusion/test_likelihood
     diffusion/test_samplers diffusion/test_times diffusion/test_unipc
-    evaluation/test_eval_golden evaluation/test_perceptual interop/test_names
+    evaluation/test_scores metrics/test_image_quality evaluation/test_perceptual interop/test_names
     metrics/test_distances metrics/test_inception_score metrics/test_kid
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
     nets/test_biggan nets/test_dinov2 nets/test_gan_nets nets/test_inception
@@ -26,7 +26,7 @@ FILES = {
     data/test_folder data/test_photos data/test_pipeline data/test_sources
     data/test_splits data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
-    evaluation/test_eval_parts evaluation/test_eval_two evaluation/test_eval_zip
+    evaluation/test_periodic evaluation/test_statistics sampling/test_sampler
     evaluation/test_images evaluation/test_judge evaluation/test_reference
     evaluation/test_restoration evaluation/test_weights interop/test_infer
     interop/test_interop_biggan interop/test_nvlabs interop/test_published
@@ -46,7 +46,7 @@ FILES = {
     compare/test_modes compare/test_sweep convert/test_convert data/test_points
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
-    distributed/test_watchdog evaluation/test_eval_pod evaluation/test_evaluate
+    distributed/test_watchdog evaluation/test_several_processes style/test_readme evaluation/test_evaluate
     study/test_study_page
   """,
 }
