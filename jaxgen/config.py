@@ -1,8 +1,8 @@
-"""Configs: a file that says what an experiment is, and how it is read.
+"""Configs: files that describe experiments, and the objects they name.
 
-Names in configs are paths in the tree: "nets.unet.UNet" is nets/unet.py. One
-name of an argument means one thing everywhere in models, nets, rules and
-optimisers, so its kind and range stand here once, not in each of them.
+Names in configs are paths in the tree: "nets.unet.UNet" is nets/unet.py. An
+argument's name means the same in all models, nets, rules and optimisers, so
+its range stands here once.
 """
 
 import functools
@@ -18,21 +18,14 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen.errors import UserError, nearest
 
-# In a checkout beside the package, in an installed wheel inside of it.
-OURS = next(
-  p
-  for p in (
-    pathlib.Path(__file__).parent / "configs",
-    pathlib.Path(__file__).parent.parent / "configs",
-  )
-  if (p / "_base.py").is_file()
-)
+# Beside the package in a checkout, inside of it in an installed wheel.
+HERE = pathlib.Path(__file__).parent
+OURS = next(p / "configs" for p in (HERE, HERE.parent) if (p / "configs" / "_base.py").is_file())
 
 
 def locate(name: str) -> str:
@@ -41,10 +34,10 @@ def locate(name: str) -> str:
   for place in (path, OURS.parent / path, OURS / f"{path}.py"):
     if pathlib.Path(place).is_file():
       return f"{place}:{arg}" if arg else str(place)
-  known = sorted(p.stem for p in OURS.glob("[!_]*.py"))
-  close = nearest(pathlib.Path(path).stem, known)
-  close = close if "did you mean" in close else ""
-  raise UserError(f"no config at {path!r}{close}; there are configs/{{{','.join(known)}}}.py")
+  names = sorted(p.stem for p in OURS.glob("[!_]*.py"))
+  hint = nearest(pathlib.Path(path).stem, names)
+  hint = hint if "did you mean" in hint else ""
+  raise UserError(f"no config at {path!r}{hint}; there are configs/{{{','.join(names)}}}.py")
 
 
 def share_siblings(path: str) -> None:
@@ -56,7 +49,7 @@ def share_siblings(path: str) -> None:
   sys.modules["configs"] = package
 
 
-def load(name: str) -> ml_collections.ConfigDict:
+def load(name: str) -> ConfigDict:
   """Reads "configs/x.py[:arg]" -> its locked ConfigDict."""
   path, _, arg = locate(name).partition(":")
   if not path.endswith(".py"):
@@ -72,7 +65,7 @@ def load(name: str) -> ml_collections.ConfigDict:
     raise
   except (Exception, SystemExit) as e:
     raise UserError(f"{path} does not load: {type(e).__name__}: {e}") from e
-  if not isinstance(config, ml_collections.ConfigDict):
+  if not isinstance(config, ConfigDict):
     raise UserError(
       f"{path}: get_config gives a {type(config).__name__}: want "
       "a ConfigDict, as _base.base(...) makes it"
@@ -83,18 +76,18 @@ def load(name: str) -> ml_collections.ConfigDict:
 def check_argument(path: str, module: types.ModuleType, arg: str) -> None:
   """UserError for an argument that the config does not know.
 
-  It knows what its ARGS lists: strings, and ranges of whole numbers; FORM may
-  say how they are put together. One without ARGS is trusted to check its own.
+  Its ARGS lists strings and ranges of whole numbers; FORM may say how they are
+  put together. A config without ARGS checks its argument itself.
   """
   if not arg:
     return
   if not inspect.signature(module.get_config).parameters:
     raise UserError(f"{path} takes no argument: leave ':{arg}'")
-  known = vars(module).get("ARGS")
-  if known is None:
+  args = vars(module).get("ARGS")
+  if args is None:
     return
-  words = [a for a in known if isinstance(a, str)]
-  ranges = [a for a in known if isinstance(a, range)]
+  words = [a for a in args if isinstance(a, str)]
+  ranges = [a for a in args if isinstance(a, range)]
   number = int(arg) if arg.isascii() and arg.isdecimal() else None
   if arg not in words and not any(number in r for r in ranges):
     hint, form = nearest(arg, words), vars(module).get("FORM")
@@ -105,7 +98,7 @@ def check_argument(path: str, module: types.ModuleType, arg: str) -> None:
     raise UserError(f"{path} has no {arg!r}{hint}")
 
 
-def check_single(config: ml_collections.ConfigDict, what: str) -> None:
+def check_single(config: ConfigDict, what: str) -> None:
   """UserError if `what` is asked of a cascade, which is several models."""
   if "stages" in config:
     raise UserError(
@@ -114,119 +107,42 @@ def check_single(config: ml_collections.ConfigDict, what: str) -> None:
     )
 
 
-LARGEST = 2**31 - 1  # that arrays of int32 count to
-SEEDS = 2**32  # jax.random knows no more: larger ones are others again
+LARGEST = 2**31 - 1  # of int32
+SEEDS = 2**32  # how many jax.random tells apart
 
-# The least that a whole number may be, where it is not 1.
-WHOLE = {
-  name: 0
-  for name in (
-    "classes",
-    "labels",
-    "warmup",
-    "lazy",
-    "depth",
-    "layers",
-    "embed",
-    "tables",
-    "spare",
-    "attend",
-    "halvings",
-    "fine",
-    "mapped",
-    "pad",
-    "octaves",
-    "y",
-  )
+# Whole numbers that may be 0; all others are at least 1.
+MAY_BE_ZERO = set(
+  "classes labels warmup lazy depth layers embed tables spare attend halvings fine mapped pad"
+  " octaves y".split()
+)
+# Other numbers, by least and most; what is not here may be any finite number.
+ABOVE_ZERO, BELOW_ONE = math.nextafter(0, 1), math.nextafter(1, 0)
+RANGES = {
+  (0, math.inf): "lr eps weight_decay images ramp beta std weight weight_fake gamma noise churn"
+  " snr s_min s_max s_noise blur floor lo eta truncation temperature cutoff",
+  (ABOVE_ZERO, math.inf): "sigma sigma_data sigma_min sigma_max clip clip_weights bound clamp kimg"
+  " rho period mults width bend most hi",
+  (0, BELOW_ONE): "b1 b2 momentum w_beta dropout",
+  (0, 1): "label_drop smoothing mixing p share decay frac beta_1 beta_T level truncate",
+  (ABOVE_ZERO, 1): "first",
 }
-# Least and most of other numbers; what is not here may be any finite number.
-BEYOND = math.nextafter(0, 1)  # "more than 0"
-REAL = {
-  **dict.fromkeys(
-    (
-      "lr",
-      "eps",
-      "weight_decay",
-      "images",
-      "ramp",
-      "beta",
-      "std",
-      "weight",
-      "weight_fake",
-      "gamma",
-      "noise",
-      "churn",
-      "snr",
-      "s_min",
-      "s_max",
-      "s_noise",
-      "blur",
-      "floor",
-      "lo",
-      "eta",
-      "truncation",
-      "temperature",
-      "cutoff",
-    ),
-    (0, math.inf),
-  ),
-  **dict.fromkeys(
-    (
-      "sigma",
-      "sigma_data",
-      "sigma_min",
-      "sigma_max",
-      "clip",
-      "clip_weights",
-      "bound",
-      "clamp",
-      "kimg",
-      "rho",
-      "period",
-      "mults",
-      "width",
-      "bend",
-      "most",
-      "hi",
-    ),
-    (BEYOND, math.inf),
-  ),
-  **dict.fromkeys(("b1", "b2", "momentum", "w_beta", "dropout"), (0, math.nextafter(1, 0))),
-  **dict.fromkeys(
-    (
-      "label_drop",
-      "smoothing",
-      "mixing",
-      "p",
-      "share",
-      "decay",
-      "frac",
-      "beta_1",
-      "beta_T",
-      "level",
-      "truncate",
-    ),
-    (0, 1),
-  ),
-  "first": (BEYOND, 1),
-}
-# What a list of is never empty.
-SOME = ("widths", "groups", "mults", "taps")
+RANGE_OF = {name: ends for ends, names in RANGES.items() for name in names.split()}
+NOT_EMPTY = ("widths", "groups", "mults", "taps")  # lists
 
 
-def check(where: str, args: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> None:
+def check(where: str, args: Mapping[str, Any], params: Mapping[str, inspect.Parameter]) -> None:
   """UserError for a value of another kind, or out of range.
 
   Args:
     where: Whose arguments, such as "optim.adam".
     args: Their values.
-    known: The signature, whose annotations say what is wanted.
+    params: Of its signature; annotations say what is wanted.
   """
   for name, value in args.items():
-    want = misfit(name, value, known[name].annotation)
+    want = misfit(name, value, params[name].annotation)
     if want:
       raise UserError(f"{where}: {name}={value!r}: want {want}")
-  low, high = (args.get(k, known[k].default) if k in known else None for k in ("lo", "hi"))
+  low, high = (args.get(k, params[k].default) if k in params else None for k in ("lo", "hi"))
   if type(low) in (int, float) and type(high) in (int, float) and low >= high:
     raise UserError(f"{where}: lo={low!r}, hi={high!r}: want lo below hi")
 
@@ -240,23 +156,16 @@ def misfit(name: str, value: Any, kind: Any) -> str | None:
   if kind is types.NoneType:
     return None if value is None else "None"
   if origin is Sequence and inner and inner[0] in (int, float):
-    if not isinstance(value, tuple) or (name in SOME and not value):
+    if not isinstance(value, tuple) or (name in NOT_EMPTY and not value):
       return "a list of numbers"
     return next(filter(None, (misfit(name, v, inner[0]) for v in value)), None)
   if kind is int:
-    least = WHOLE.get(name, 1)
-    fits = type(value) is int and least <= value <= LARGEST
-    return (
-      None
-      if fits
-      else (
-        f"a whole number, {least} or more"
-        if type(value) is not int or value < least
-        else f"at most {LARGEST}"
-      )
-    )
+    least = 0 if name in MAY_BE_ZERO else 1
+    if type(value) is not int or value < least:
+      return f"a whole number, {least} or more"
+    return None if value <= LARGEST else f"at most {LARGEST}"
   if kind is float:
-    low, high = REAL.get(name, (-math.inf, math.inf))
+    low, high = RANGE_OF.get(name, (-math.inf, math.inf))
     if type(value) not in (int, float) or math.isnan(value):
       return "a number"
     return None if low <= value <= high else span(low, high)
@@ -267,7 +176,7 @@ def misfit(name: str, value: Any, kind: Any) -> str | None:
 
 def span(low: float, high: float) -> str:
   """ "at least 0, below 1" and the like."""
-  least = "more than 0" if low == BEYOND else f"at least {low:g}"
+  least = "more than 0" if low == ABOVE_ZERO else f"at least {low:g}"
   if high == math.inf:
     return least
   return least + (", below 1" if high < 1 else f", at most {high:g}")
@@ -279,15 +188,14 @@ PLACES = ("models", "nets", "diffusion", "adversarial", "optim", "ema")
 
 
 def build(spec: Any, **kw) -> Any:
-  """Makes the object that a {"name": "module.Thing", **kwargs} spec describes.
+  """The object that a spec {"name": "module.Thing", **kwargs} describes.
 
-  Children come first. A class is instantiated; a function is bound to its
-  arguments and stays a function. Lists become tuples; what has no name is
-  returned as it is.
+  Children are built first. A class is instantiated; a function is bound to its
+  arguments. Lists become tuples; what has no name is returned as it is.
 
   Raises:
-    UserError: No such thing, or no such argument: with the nearest that exists;
-      or a value that it cannot be, see `arguments`.
+    UserError: No such thing or argument (it names the nearest that exists), or
+      a value that `check` refuses.
   """
   if isinstance(spec, (list, tuple)):
     return tuple(build(s) for s in spec)
@@ -297,18 +205,18 @@ def build(spec: Any, **kw) -> Any:
   if "name" not in spec:
     return args
   thing = find(spec["name"])
-  known = {
-    k: p for k, p in inspect.signature(thing).parameters.items() if k not in ("name", "parent")
-  }  # linen's own
+  params = dict(inspect.signature(thing).parameters)
+  for linens_own in ("name", "parent"):
+    params.pop(linens_own, None)
   for k in args:
-    if k not in known:
-      raise UserError(f"{spec['name']} has no argument {k!r}" + nearest(k, known))
-  check(spec["name"], args, known)
+    if k not in params:
+      raise UserError(f"{spec['name']} has no argument {k!r}" + nearest(k, params))
+  check(spec["name"], args, params)
   if not inspect.isclass(thing):
     return functools.partial(thing, **args)
   missing = [
     k
-    for k, p in known.items()
+    for k, p in params.items()
     if k not in args and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
   ]
   if missing:
@@ -316,8 +224,7 @@ def build(spec: Any, **kw) -> Any:
   return thing(**args)
 
 
-# What checkpoints of older versions name, and where it stands now. No old path
-# is ever given a new meaning.
+# Paths in checkpoints of older versions: old -> new. No old one is ever reused.
 MOVED = {
   "diffusion.augment.Noisy": "diffusion.conditioning.Noisy",
   "diffusion.multistep.dpmpp_2m_sde": "diffusion.samplers.dpmpp_2m_sde",
@@ -338,7 +245,7 @@ MOVED = {
 
 
 def find(path: str) -> Any:
-  """What stands at "module.Thing" below this package, and was defined there."""
+  """The class or function "module.Thing" of this package."""
   path = MOVED.get(str(path), path)
   module, _, name = str(path).rpartition(".")
   room, *deeper = module.split(".")
@@ -354,7 +261,7 @@ def find(path: str) -> Any:
     k: v
     for k, v in vars(place).items()
     # Our own classes and functions, never what a module happened to import.
-    if callable(v) and getattr(v, "__module__", "") == place.__name__ and k[0] != "_"
+    if callable(v) and inspect.getmodule(v) is place and k[0] != "_"
   }
   if name not in things:
     raise UserError(f"jaxgen.{module} has no {name!r}" + nearest(name, things))
@@ -370,8 +277,8 @@ def as_json(config: Any, where: str = "config") -> Any:
   Equal configs become equal JSON: tuples turn into lists and numpy's scalars
   into Python's. What JSON cannot say is a UserError that names the field.
   """
-  if isinstance(config, ConfigDict):  # ConfigDict, resolving its references
-    config = config.to_dict()
+  if isinstance(config, ConfigDict):
+    config = config.to_dict()  # resolves references
   if isinstance(config, np.generic | np.ndarray):
     config = config.tolist()
   if isinstance(config, Mapping):
@@ -394,27 +301,24 @@ def check_config(
   """UserError naming the first field in which a resumed run would differ.
 
   Args:
-    saved: what `as_json` gave when the run began.
-    config: of the run that wants to go on.
-    may_change: dotted paths of fields, or of whole subtrees, that may differ.
+    saved: `as_json` of the config that the run began with.
+    config: Of the run that wants to go on.
+    may_change: Dotted paths of fields or subtrees that may differ.
   """
   old, new = _flat(saved), _flat(as_json(config))
   for name in sorted(old | new):
     if any(f"{name}.".startswith(f"{free}.") for free in may_change):
       continue
-    was, now = old.get(name, ABSENT), new.get(name, ABSENT)
-    if isinstance(was, str) and f".{name}".endswith(".name"):
-      was = MOVED.get(was, was)
-    if was == now and isinstance(was, bool) == isinstance(now, bool):
+    before, now = old.get(name, ABSENT), new.get(name, ABSENT)
+    if isinstance(before, str) and f".{name}".endswith(".name"):
+      before = MOVED.get(before, before)
+    if before == now and isinstance(before, bool) == isinstance(now, bool):
       continue
+    before, now = (v if v == ABSENT else json.dumps(v) for v in (before, now))
     raise UserError(
-      f"config.{name} is {_say(now)}, but this run began with "
-      f"{_say(was)}: set it back, or start anew in another workdir"
+      f"config.{name} is {now}, but this run began with {before}: set it back, or start anew in "
+      "another workdir"
     )
-
-
-def _say(value):
-  return value if value == ABSENT else json.dumps(value)
 
 
 def _flat(tree, prefix=""):

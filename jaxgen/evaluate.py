@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import pathlib
 import sys
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -145,22 +144,6 @@ def check_flags(values: flags.FlagValues) -> None:
     path = values[name].value
     if path and not path.endswith(ends):
       raise UserError(f"--{name}={path}: want x{ends}")
-    if path:
-      check_place(name, pathlib.Path(path))
-
-
-def check_place(name: str, path: pathlib.Path) -> None:
-  """UserError unless a file can be written there, as far as one can see."""
-  if path.is_dir():
-    raise UserError(f"--{name}={path} is a folder")
-  folder = path.parent
-  while not folder.exists():
-    folder = folder.parent
-  try:
-    with tempfile.TemporaryFile(dir=folder):
-      pass
-  except OSError as e:
-    raise UserError(f"--{name}={path}: nothing can be written in {folder}: {e.strerror}") from e
 
 
 def check_outputs(values: flags.FlagValues) -> None:

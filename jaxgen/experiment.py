@@ -19,43 +19,20 @@ from jaxgen.data.pipeline import check_crop
 from jaxgen.data.sources import open_split
 from jaxgen.errors import UserError, nearest, refusing
 
-# The fixed part of a config: model, optim and ema are for `build` to judge.
+# The fixed part of a config; `build` checks the fields of model, optim and ema.
 FIELDS = {
-  "": (
-    "seed",
-    "steps",
-    "batch",
-    "accumulate",
-    "patience",
-    "mesh",
-    "data",
-    "model",
-    "optim",
-    "ema",
-    "log",
-    "checkpoint",
-  ),
+  "": "seed steps batch accumulate patience mesh data model optim ema log checkpoint".split(),
   "mesh": ("data", "fsdp"),
   "data": ("source", "split", "classes", "flip", "crop", "workers", "size", "channels"),
   "log": ("every", "pictures", "histograms", "eval"),
   "checkpoint": ("every", "keep", "keep_every"),
 }
 AT_LEAST = {
-  "seed": 0,
-  "steps": 1,
-  "batch": 1,
-  "accumulate": 1,
-  "patience": 1,
-  "mesh.data": 0,
-  "mesh.fsdp": 0,
-  "data.size": 0,
-  "data.classes": 0,
-  "data.workers": 0,
-  "log.every": 1,
-  "log.pictures": 0,
+  **dict.fromkeys(("seed", "mesh.data", "mesh.fsdp", "data.size", "data.classes"), 0),
+  **dict.fromkeys(("data.workers", "log.pictures", "checkpoint.keep_every"), 0),
+  **dict.fromkeys(("steps", "batch", "accumulate", "patience", "log.every"), 1),
   "checkpoint.every": 1,
   "checkpoint.keep": 2,
-  "checkpoint.keep_every": 0,
 }
 KINDS = {"data.source": str, "data.split": str, "data.flip": bool, "log.histograms": bool}
 
@@ -84,9 +61,8 @@ class Experiment:
       for name in ("log.pictures", "log.eval.every"):
         if field(config, name):
           raise UserError(
-            f"config.{name}={field(config, name)}: a "
-            f"{type(model).__name__} makes no samples: set it to "
-            "0"
+            f"config.{name}={field(config, name)}: a {type(model).__name__} makes no samples: "
+            "set it to 0"
           )
     tx = complete("optim", config.optim, steps=config.steps)
     ema = complete("ema", config.ema, batch=config.batch)
@@ -104,16 +80,16 @@ class Experiment:
 
   def abstract(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
     """Shapes and shardings of the state; UserError if the data do not fit."""
-    config, known = self.config, self.config.data.classes
+    config, classes = self.config, self.config.data.classes
     sharding.check_batch(config.batch, config.accumulate, mesh)
-    if known not in (0, source.classes):
-      raise UserError(f"data.classes={known}, but {source.name} has {source.classes} labels")
+    if classes not in (0, source.classes):
+      raise UserError(f"data.classes={classes}, but {source.name} has {source.classes} labels")
     if config.data.flip and len(source.shape) != 3:
       raise UserError(f"data.flip mirrors images, and {source.name} holds none")
     check_crop(source, config.data.crop)
-    if (own := getattr(self.model, "classes", known)) != known:
-      raise UserError(f"model.classes={own}, but data.classes={known}: make them equal")
-    check_labels(self.model, known, source)
+    if (own := vars(self.model).get("classes", classes)) != classes:
+      raise UserError(f"model.classes={own}, but data.classes={classes}: make them equal")
+    check_labels(self.model, classes, source)
     shapes, key = dummy(source, config.batch), jax.random.key(0)
     what = f"config.model on {source.name}, {source.shape}"
     try:
@@ -140,42 +116,33 @@ class Experiment:
       )
     if x.shape[1:] != source.shape:
       raise UserError(
-        f"the model makes samples of shape {x.shape[1:]}, but {source.name} "
-        f"holds {source.shape}: adapt config.model or config.data "
-        "(size, channels)"
-        + (
-          "; it makes squares, and data.size takes the middle of each image"
-          if source.shape[0] not in source.shape[1:2]
-          else ""
-        )
+        f"the model makes samples of shape {x.shape[1:]}, but {source.name} holds {source.shape}: "
+        "adapt config.model or config.data (size, channels)"
+        + "; it makes squares, and data.size takes the middle of each image"
+        * (source.shape[0] not in source.shape[1:2])
       )
     return abstract
 
   def fresh(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
-    """The state before the first step, a function of the seed.
+    """The state before the first step, which the seed determines.
 
-    Every device makes its own part: no device ever has all of it.
+    Every device makes its own part: none ever has all of it.
     """
     shapes = dummy(source, self.config.batch)
     zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items()}
     key = jax.random.key(self.config.seed)
     where = sharding.shardings(jax.eval_shape(self.init, shapes, key), mesh)
-    # Runs once, but compiles for long: on a CPU three times what it need.
-    hasty = jax.default_backend() == "cpu"
-    init = jax.jit(
-      self.init,
-      out_shardings=where,
-      compiler_options={"xla_backend_optimization_level": 0} if hasty else {},
-    )
-    return init(zeros, key)
+    # It runs once; on CPUs optimising triples the time that compiling takes.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    return jax.jit(self.init, out_shardings=where, compiler_options=options)(zeros, key)
 
 
 @contextlib.contextmanager
 def fitting(what: str) -> Iterator[None]:
-  """Makes UserErrors of networks that cannot be, or not on such data.
+  """Turns errors of networks that cannot be, or not on such data, to UserErrors.
 
-  Our own say what is wrong (`refusing`); of a library's we tell where it came
-  from, for it speaks of shapes alone.
+  Our own say what is wrong (`refusing`); a library's speak of shapes alone, so
+  the line of ours that called it is named.
   """
   with refusing(what):
     try:
@@ -201,17 +168,17 @@ def check_samples(config: Mapping[str, Any], whose: str) -> None:
 
 
 def check_labels(model: core.Model, classes: int, source: Source) -> None:
-  """UserError for nets that do not know all labels that they are given."""
+  """UserError for nets that do not know all the labels they will get."""
   judges = core.trait(model, "sample") is None
   if judges and not source.classes:
     raise UserError(f"a {type(model).__name__} learns labels, and {source.name} has none")
   classes = source.classes if judges else classes
   for name in ("net", "gen", "disc") if classes else ():
-    net = getattr(model, name, None)
-    count, want, field = getattr(net, "classes", None), classes, "classes"
-    if not judges and hasattr(net, "labels"):  # which are told to it
-      free = getattr(model, "free", False)
-      count, want, field = net.labels, classes + free, "labels"
+    net = vars(model).get(name)
+    fields = {} if net is None else vars(net)
+    count, want, field = fields.get("classes"), classes, "classes"
+    if not judges and "labels" in fields:
+      count, want, field = net.labels, classes + core.trait(model, "free"), "labels"
     if isinstance(count, int) and count < want and (count or name != "disc"):
       raise UserError(
         f"config.model.{name}.{field}={count}: want {want}, for "
@@ -222,8 +189,8 @@ def check_labels(model: core.Model, classes: int, source: Source) -> None:
 def check_attention(model: core.Model, source: Source) -> None:
   """UserError for attention at a height that a net does not have."""
   for name in ("net", "gen", "disc"):
-    net = getattr(model, name, None)
-    if not hasattr(net, "heights"):
+    net = vars(model).get(name)
+    if not core.trait(net, "heights"):
       continue
     heights = net.heights(source.shape[0])
     for height in net.attend:
@@ -235,29 +202,29 @@ def check_attention(model: core.Model, source: Source) -> None:
         )
 
 
-def complete(part: str, specs: Mapping[str, Any], **given) -> dict[str, Any]:
-  """Builds each spec of a part and calls it with what the loop knows."""
-  made = {}
+def complete(part: str, specs: Mapping[str, Any], **args) -> dict[str, Any]:
+  """Builds each spec of a part and calls it with `args` of the loop."""
+  things = {}
   for name, spec in specs.items():
     try:
-      made[name] = build(spec)(**given)
+      things[name] = build(spec)(**args)
     except TypeError as e:  # an argument is missing, or of the wrong type
       raise UserError(f"config.{part}.{name}: {e}") from e
-  return made
+  return things
 
 
 def check_fields(config: ConfigDict) -> None:
   """UserError for a fixed field that is unknown, missing or no sane value."""
   check_single(config, "this")
-  for part, known in FIELDS.items():
+  for part, names in FIELDS.items():
     dot = f"{part}." if part else ""
     fields = field(config, part) if part else config
     if not isinstance(fields, ConfigDict | Mapping):
       raise UserError(f"config.{part}={fields!r}: begin with _base.base(...)")
     for key in fields:
-      if key not in known:
-        raise UserError(f"config.{dot}{key} means nothing" + nearest(key, known))
-    for key in known:
+      if key not in names:
+        raise UserError(f"config.{dot}{key} means nothing" + nearest(key, names))
+    for key in names:
       if key not in fields:
         raise UserError(f"config.{dot}{key} is missing: begin with _base.base(...)")
   for name, least in AT_LEAST.items():
@@ -269,8 +236,8 @@ def check_fields(config: ConfigDict) -> None:
       )
   if type(config.data.channels) is not int or (config.data.channels not in (0, 1, 3)):
     raise UserError(
-      f"config.data.channels={config.data.channels!r}: want 1 "
-      "(grey), 3 (RGB) or 0 (as they are stored)"
+      f"config.data.channels={config.data.channels!r}: want 1 (grey), 3 (RGB) or 0 (as they are "
+      "stored)"
     )
   for name, kind in KINDS.items():
     if type(field(config, name)) is not kind:
@@ -310,7 +277,7 @@ def dummy(source: Source, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def describe(config: ConfigDict, source: Source) -> dict[str, Any]:
-  """What a checkpoint says of itself, beside the state."""
+  """The meta that goes with every checkpoint."""
   classes = config.data.classes
   return {
     "config": as_json(config),
@@ -327,10 +294,9 @@ def describe(config: ConfigDict, source: Source) -> dict[str, Any]:
 
 
 class Compiled:
-  """The train step, compiled once for every turn that players take.
+  """The train step, compiled once for each set of players that move.
 
-  States go in and come out where `sharding.shardings` wants them: the same
-  program takes what it gave, in the same memory.
+  States come out placed as they went in, in the same memory.
   """
 
   def __init__(self, experiment: Experiment, mesh: jax.sharding.Mesh):
@@ -358,22 +324,22 @@ class Compiled:
     """The step of a turn, for arrays or their shapes; nothing is compiled."""
     if self.jitted is None:
       state_at = sharding.shardings(state, self.mesh)
-      whole = sharding.replicated(self.mesh)
+      everywhere = sharding.replicated(self.mesh)
       self.jitted = jax.jit(
         self.step,
         static_argnums=0,
         donate_argnums=1,
-        in_shardings=(state_at, sharding.batched(self.mesh), whole),
-        out_shardings=(state_at, whole),
+        in_shardings=(state_at, sharding.batched(self.mesh), everywhere),
+        out_shardings=(state_at, everywhere),
       )
     return self.jitted.lower(turn, state, batch, seed)
 
   def compile(self, turn: tuple[int, ...], *args) -> None:
     """Compiles ahead, and notes how long it took and what memory it takes."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     program = self.lower(turn, *args).compile()
     self.programs[turn] = program
-    self.facts["compile_seconds"] += time.perf_counter() - begun
+    self.facts["compile_seconds"] += time.perf_counter() - start
     self.facts["peak_bytes"] = max(self.facts["peak_bytes"], memory(program))
 
 

@@ -174,7 +174,7 @@ def run(
       stop, done = stopped(), i + 1
       hooks.after(done, state, metrics, step.facts, last=stop or done == config.steps)
       if stop:
-        hooks.logger.say(f"stopped by a signal at step {done}; saving")
+        hooks.logger.print_line(f"stopped by a signal at step {done}; saving")
         break
 
       times.stepped(done)
@@ -263,7 +263,7 @@ def introduce(
   """What is going to be trained, or from where it goes on."""
   step = int(state.step)
   if any(lost):
-    logger.say(
+    logger.print_line(
       f"going on from step {step}; lost: {lost.steps} steps, "
       f"{duration(lost.seconds)}, and {duration(lost.down)} until this start"
     )
@@ -407,7 +407,7 @@ class Hooks:
     """Waits for the last save, and says where the time went."""
     with self.times.during("checkpoint"):
       self.checkpoints.wait()
-    self.logger.say(self.times.line())
+    self.logger.print_line(self.times.line())
 
   def last_good(self) -> str:
     """Where somebody whose run diverged can go back to."""

@@ -29,7 +29,7 @@ from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError, nearest
 from jaxgen.experiment import check_samples, open_data
-from jaxgen.monitor.progress import telling
+from jaxgen.monitor.progress import status_lines
 from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import load
 
@@ -73,7 +73,7 @@ def main(values: flags.FlagValues) -> None:
 def bench(values: flags.FlagValues) -> None:
   """Measures, prints the table, writes the JSON."""
   measure = {"train": bench_train, "sample": bench_sample, "data": bench_data}
-  with telling(sys.stderr) as progress:
+  with status_lines(sys.stderr) as progress:
     result = measure[values.what](values, progress)
   if jax.process_index():
     return

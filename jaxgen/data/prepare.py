@@ -4,7 +4,8 @@
 
 Reading needs no TensorFlow; the builders of TFDS do, most of them for two
 small things: to encode an array as PNG and to open a file. Where TensorFlow
-is not installed these are done otherwise, here and nowhere else.
+is not installed these are done otherwise, here and nowhere else. Functions
+import TFDS themselves: it takes seconds, and `--help` needs none of it.
 """
 
 import contextlib
@@ -25,13 +26,10 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import flags
 from PIL import Image
-from tensorflow_datasets.core.download import downloader
-from tensorflow_datasets.core.features import image_feature
 
-from jaxgen.data import cache, catalogue
+from jaxgen.data import cache
 from jaxgen.errors import UserError, printable
 
 
@@ -49,6 +47,8 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     from jaxgen.data.digits import prepare_digits
 
     return prepare_digits(root)
+  from jaxgen.data import catalogue
+
   kind, _, dataset = name.partition(":")
   if kind != "tfds" or not dataset:
     raise UserError(f"'{name}' needs no preparation; tfds:NAME and digits do")
@@ -75,26 +75,26 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
 
 def _download(name: str, root: Path) -> None:
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core.download import downloader
+
+  open_url = downloader._open_url  # tries for minutes
+
+  def open_reachable(url: str, **options):
+    check_reachable(url)
+    return open_url(url, **options)
+
   builder = tfds.builder(name, data_dir=root, file_format="array_record", try_gcs=False)
   if not (root / "downloads").exists():  # what lies there needs no network
     for url in list(builder.url_infos or ())[:1]:
       check_reachable(url)
   with (
-    mock.patch.object(downloader, "_open_url", _open_url),
+    mock.patch.object(downloader, "_open_url", open_reachable),
     mock.patch.object(downloader, "MAX_RETRIES", 3),
   ):
     builder.download_and_prepare(
       download_config=tfds.download.DownloadConfig(try_download_gcs=False)
     )
-
-
-_open_patiently = downloader._open_url
-
-
-def _open_url(url: str, **options):
-  """TFDS' own, which tries for minutes, for hosts that can be reached."""
-  check_reachable(url)
-  return _open_patiently(url, **options)
 
 
 def check_reachable(url: str) -> None:
@@ -128,6 +128,8 @@ def unreachable(host: str, port: int, seconds: float = 8.0) -> str:
 
 
 def _builder_class(name: str):
+  import tensorflow_datasets as tfds
+
   base = name.partition(":")[0].split("/")[0]
   try:
     return tfds.builder_cls(base)
@@ -141,6 +143,8 @@ def _builder_class(name: str):
 @contextlib.contextmanager
 def without_tensorflow(builder_class: type):
   """Stands in for the parts of TensorFlow that a builder uses."""
+  from tensorflow_datasets.core.features import image_feature
+
   module = sys.modules[builder_class.__module__]
   png = functools.partial(_encode, kind="PNG")
   jpeg = functools.partial(_encode, kind="JPEG", quality=95)  # as tf.image.encode_jpeg
@@ -196,7 +200,7 @@ WORDS = ("tfds:NAME", "digits")
 
 
 def define(values: flags.FlagValues) -> None:
-  """Defines the verb's flags."""
+  """The verb's flags."""
   flags.DEFINE_string("what", None, "tfds:NAME or digits", flag_values=values)
   flags.DEFINE_string(
     "data_dir",
@@ -207,7 +211,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-  """Runs the verb."""
+  """The verb."""
   if not values.what:
     raise UserError("prepare what? Such as: jaxgen prepare tfds:cifar10")
   print(printable(prepare(values.what, values.data_dir)))

@@ -179,7 +179,7 @@ class Logger:
     self._health, findings = health.check(self._health, int(step), row)
     for finding in findings:
       self._events.add_text(f"warning/{finding.name}", finding.text, step)
-      self._progress.say(f"warning at step {step:,}: {finding.text}")
+      self._progress.print_line(f"warning at step {step:,}: {finding.text}")
     self._events.flush()
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
@@ -212,10 +212,10 @@ class Logger:
     if self.lead:
       self._progress.at(step)
 
-  def say(self, text: str) -> None:
+  def print_line(self, text: str) -> None:
     """One plain line for the user, above the progress line."""
     if self.lead:
-      self._progress.say(text)
+      self._progress.print_line(text)
 
   def flush(self) -> None:
     """Everything so far is with the operating system afterwards."""

@@ -1,4 +1,4 @@
-"""The line on the terminal that says how far, how fast and how long still."""
+"""Progress on stderr: a line that is rewritten, or plain lines off a terminal."""
 
 import contextlib
 import io
@@ -8,17 +8,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 from jaxgen.distributed import gather
 from jaxgen.errors import printable
 
 
 class Progress:
-  """One line: how far, how fast, how long still, and the losses.
+  """One line: steps of how many, speed, time left, and the losses.
 
-  Rewritten in place on a terminal, printed now and then elsewhere. Speed is
-  that of the last minute and does not count what came before the first call.
+  Rewritten in place on a terminal, printed every 15 s elsewhere. Speed is that
+  of the last minute; what came before the first call does not count.
   """
 
   def __init__(
@@ -39,7 +39,7 @@ class Progress:
     self._step = 0
 
   def at(self, step: int) -> None:
-    """Now after `step`; prints at most every 0.2 s, or 15 s off terminal."""
+    """`step` steps are done; prints if the last line is old enough."""
     now, self._step = self._clock(), step
     if now < self._due and self._marks and step < self._total:
       return
@@ -47,10 +47,10 @@ class Progress:
     self._marks.append((now, step))
     while len(self._marks) > 2 and now - self._marks[0][0] > 60:
       self._marks.popleft()
-    self._print(self.line())
+    self._write(self.line())
 
   def line(self) -> str:
-    """The line itself, at most 79 characters on a terminal."""
+    """At most 79 characters on a terminal."""
     parts = [f"{self._step:,}/{self._total:,}"]
     (t0, s0), (t1, s1) = self._marks[0], self._marks[-1]
     if s1 > s0 and t1 > t0:
@@ -59,23 +59,18 @@ class Progress:
       speed = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
       parts.append(f"{speed} {self._unit}/s")
       parts.append(f"{duration((self._total - self._step) / pace)} left")
-    if len(self.losses) == 1:
-      parts += [f"loss {value:.4g}" for value in self.losses.values()]
-    else:
-      parts += [f"{k} {value:.4g}" for k, value in self.losses.items()]
+    alone = len(self.losses) == 1
+    parts += [f"{'loss' if alone else k} {v:.4g}" for k, v in self.losses.items()]
     if not self._live:
       return "  ".join(parts)
-    done = min(1, self._step / max(1, self._total))
-    bar = "━" * round(12 * done)
+    bar = "━" * round(12 * min(1, self._step / max(1, self._total)))
     return f"{bar:╌<12} {'  '.join(parts)}"[:79]
 
-  def say(self, text: str) -> None:
+  def print_line(self, text: str) -> None:
     """Prints a line of its own; the progress line comes back below it."""
-    text = printable(text)
-    self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
+    self._write(text, end="\n")
     if self._live and self._marks:
-      self._print(self.line())
-    self._stream.flush()
+      self._write(self.line())
 
   def end(self) -> None:
     """The last line stays, and the prompt gets a line of its own."""
@@ -83,9 +78,9 @@ class Progress:
       self._stream.write("\n")
       self._stream.flush()
 
-  def _print(self, line: str) -> None:
+  def _write(self, line: str, end: str = "") -> None:
     line = printable(line)
-    self._stream.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
+    self._stream.write(f"\r\x1b[K{line}{end}" if self._live else f"{line}\n")
     self._stream.flush()
 
 
@@ -100,7 +95,7 @@ def duration(seconds: float) -> str:
   return f"{minutes}:{s % 60:02}"
 
 
-QUIET = 2.0  # seconds of work before its progress is told
+QUIET = 2.0  # seconds that work takes before its progress is shown
 
 
 class Bars:
@@ -108,20 +103,20 @@ class Bars:
 
   def __init__(self, stream: TextIO | None = None):
     self.stream = stream or (sys.stderr if gather.is_main_process() else io.StringIO())
-    self.what, self.bar, self.begun = "", None, 0.0
+    self.what, self.bar, self.start = "", None, 0.0
 
   def __call__(self, what: str, done: int, total: int) -> None:
-    """Now `done` of `total`."""
+    """`done` of `total` are done; another `what` begins another line."""
     now = time.monotonic()
     if what != self.what:
       self.end()
-      self.what, self.begun = what, now
+      self.what, self.start = what, now
       self.bar = Progress(total, 1, unit=what, stream=self.stream)
-    if now - self.begun >= QUIET:
+    if now - self.start >= QUIET:
       self.bar.at(done)
 
   def of(self, what: str, total: int) -> Callable[[int], None]:
-    """The same for one kind of work."""
+    """f(done), for one kind of work."""
     return lambda done: self(what, done, total)
 
   def end(self) -> None:
@@ -131,29 +126,28 @@ class Bars:
 
 
 @contextlib.contextmanager
-def telling(stream, every: float = 10.0) -> Iterator[Any]:
-  """Within, say(text) tells what is being done, and again while it lasts."""
-  news, over = threading.Event(), threading.Event()
-  now = {"text": None, "since": time.monotonic()}
+def status_lines(stream: TextIO, every: float = 10.0) -> Iterator[Callable[[str], None]]:
+  """Yields announce(text), which prints what goes on now.
 
-  def say(text):
-    now.update(text=text, since=time.monotonic())
-    print(f"{printable(text)} ...", file=stream, flush=True)
-    news.set()
+  While that goes on, a line every `every` seconds says that it still does.
+  """
+  text, start, over = "", time.monotonic(), threading.Event()
 
-  def repeat():
-    while not over.is_set():
-      if news.wait(every):
-        news.clear()
-      elif now["text"]:
-        passed = time.monotonic() - now["since"]
-        print(f"  still {now['text']}, {passed:.0f} s", file=stream, flush=True)
+  def announce(what: str) -> None:
+    nonlocal text, start
+    text, start = printable(what), time.monotonic()
+    print(f"{text} ...", file=stream, flush=True)
+
+  def repeat() -> None:
+    while not over.wait(every):
+      seconds = time.monotonic() - start
+      if text and seconds >= every:
+        print(f"  still {text}, {seconds:.0f} s", file=stream, flush=True)
 
   thread = threading.Thread(target=repeat, daemon=True)
   thread.start()
   try:
-    yield say
+    yield announce
   finally:
     over.set()
-    news.set()
     thread.join()

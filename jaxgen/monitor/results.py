@@ -1,8 +1,8 @@
-"""Where results go: nobody's files are lost, and that is said before the work.
+"""Where results may go, checked before the work: nobody's files are lost.
 
-A file that jaxgen wrote is replaced by one of its kind, and named; any other is
-left, with a line that says so. A folder of pictures is complete: it must hold
-nothing else, but for what the same command wrote before it was interrupted.
+A file that jaxgen wrote is replaced by one of its kind, and the verb says so;
+any other is refused. A folder of pictures must hold nothing but what the same
+command wrote before it was interrupted.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 from jaxgen.errors import UserError
 from jaxgen.monitor import pictures
 
-# What a JSON file of ours holds, whichever verb wrote it.
+# Fields by which a JSON file is one of ours, whichever verb wrote it.
 RESULTS = ({"made", "scores"}, {"made", "bits_per_dim"}, {"scores", "protocol"})
 
 
@@ -49,7 +49,7 @@ def check_file(path: str | os.PathLike, flag: str = "--out", member: str = "arr_
     UserError: Another file is there, or a folder, or none can be written.
   """
   path = Path(path)
-  _check_place(path, flag)
+  _check_parent(path, flag)
   if path.is_dir():
     raise UserError(f"{flag}={path} is a folder: want a file")
   if not path.is_file() or not path.stat().st_size:
@@ -69,24 +69,24 @@ def check_folder(
 
   Args:
     path: The folder, which need not be there. Hidden files are not looked at.
-    of: A picture's name -> what it will say of how it was made, or the part of
-      it that is known by now; None for names that will not be written.
+    of: A picture's name -> the info it will hold, or the part of it that is
+      known by now; None for names that will not be written.
     flag: For messages.
 
   Raises:
     UserError: It holds something else, or cannot be written to.
   """
   path = Path(path)
-  _check_place(path / "x", flag)
-  held = sorted(_held(path))
-  strange = [name for name in held if not _says(path / name, of(name))]
+  _check_parent(path / "x", flag)
+  names = sorted(_files_below(path))
+  strange = [name for name in names if not _matches(path / name, of(name))]
   if strange:
     raise UserError(
       f"{flag}={path} holds {len(strange)} file{'s' * (len(strange) > 1)} "
       f"that this command does not write, such as {strange[0]}: give a new "
       "or an empty folder, or move them away"
     )
-  return bool(held)
+  return bool(names)
 
 
 def check_report(
@@ -104,20 +104,20 @@ def check_report(
     UserError: There is a file of such a name that is none of a report.
   """
   home = Path(home)
-  _check_place(home / index, "--out")
-  there = (home / index).exists()
-  if there and not set(keys) <= _read_json(home / index).keys():
+  _check_parent(home / index, "--out")
+  has_report = (home / index).exists()
+  if has_report and not set(keys) <= _read_json(home / index).keys():
     raise UserError(
       f"--out: {home / index} is no report of ours: move it away, or give another folder"
     )
   for name in others:
     path = home / name
-    if path.exists() and not (there and (path.suffix != ".png" or ours(path))):
+    if path.exists() and not (has_report and (path.suffix != ".png" or ours(path))):
       raise UserError(
         f"--out: {path} is there, and is none of a report of "
         "ours: move it away, or give another folder"
       )
-  return there
+  return has_report
 
 
 def ours(path: Path, member: str = "arr_0") -> bool:
@@ -130,11 +130,11 @@ def ours(path: Path, member: str = "arr_0") -> bool:
         return {"info.npy", f"{member}.npy"} <= set(file.namelist())
     except (OSError, zipfile.BadZipFile):
       return False
-  found = _read_json(path).keys() if path.suffix == ".json" else set()
-  return any(keys <= found for keys in RESULTS)
+  fields = _read_json(path).keys() if path.suffix == ".json" else set()
+  return any(keys <= fields for keys in RESULTS)
 
 
-def _check_place(path: Path, flag: str) -> None:
+def _check_parent(path: Path, flag: str) -> None:
   """UserError if no file can be written in the folder of this path."""
   place = path.parent
   while not os.path.lexists(place):
@@ -145,7 +145,7 @@ def _check_place(path: Path, flag: str) -> None:
     raise UserError(f"{flag}: {place} may not be written to")
 
 
-def _held(top: Path) -> Iterator[str]:
+def _files_below(top: Path) -> Iterator[str]:
   """Files below a folder, and links to folders; no hidden ones."""
   for folder, below, files in os.walk(top):
     below[:] = [d for d in below if not d.startswith(".")]
@@ -155,17 +155,17 @@ def _held(top: Path) -> Iterator[str]:
         yield Path(folder, name).relative_to(top).as_posix()
 
 
-def _says(path: Path, want: Mapping[str, Any] | None) -> bool:
-  """Whether a picture tells that it was made like this."""
-  found = None if want is None else _info(path)
-  return found is not None and _within(json.loads(json.dumps(want)), found)
+def _matches(path: Path, want: Mapping[str, Any] | None) -> bool:
+  """Whether a picture says that it was made like this."""
+  info = None if want is None else _info(path)
+  return info is not None and _within(json.loads(json.dumps(want)), info)
 
 
-def _within(part: Any, whole: Any) -> bool:
+def _within(part: Any, value: Any) -> bool:
   """Whether all that one value of JSON says is said by the other."""
-  if isinstance(part, dict) and isinstance(whole, dict):
-    return all(k in whole and _within(v, whole[k]) for k, v in part.items())
-  return part == whole
+  if isinstance(part, dict) and isinstance(value, dict):
+    return all(k in value and _within(v, value[k]) for k, v in part.items())
+  return part == value
 
 
 def _info(path: Path) -> dict[str, Any] | None:
@@ -179,7 +179,7 @@ def _info(path: Path) -> dict[str, Any] | None:
 def _read_json(path: Path) -> dict[str, Any]:
   """A JSON object; an empty one for anything else."""
   try:
-    found = json.loads(path.read_bytes())
+    value = json.loads(path.read_bytes())
   except (OSError, ValueError, RecursionError):
     return {}
-  return found if isinstance(found, dict) else {}
+  return value if isinstance(value, dict) else {}

@@ -20,7 +20,7 @@ from jaxgen import files
 from jaxgen.config import check_single
 from jaxgen.errors import UserError
 from jaxgen.experiment import check_samples
-from jaxgen.monitor.progress import telling
+from jaxgen.monitor.progress import status_lines
 from jaxgen.plan import planner, report
 from jaxgen.plan.programs import parse_shape
 
@@ -59,7 +59,7 @@ def main(values: flags.FlagValues) -> None:
     parse_shape(values.shape),
     {} if values.steps is None else {"steps": values.steps},
   )
-  with telling(sys.stderr) as progress:
+  with status_lines(sys.stderr) as progress:
     result = planner.plan(request, progress)
     if values.largest:
       result["largest"] = planner.largest(request, result, progress)

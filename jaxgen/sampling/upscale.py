@@ -192,7 +192,7 @@ def tiles(
     except Exception as e:  # a broken file may fail anywhere in a decoder
       why = (str(e) or type(e).__name__).splitlines()[0].split(" '/")[0]
       report.skipped[job.name] = why
-      progress.say(f"jaxgen: {printable(job.name)} is skipped: {why}")
+      progress.print_line(f"jaxgen: {printable(job.name)} is skipped: {why}")
       continue
     work = Work(job, picture, Canvas(picture.x, *layout))
     for tile, corner in work.canvas.tiles():

@@ -380,7 +380,7 @@ def test_long_work_is_not_silent():
       return super().write(text)
 
   stream = Stream()
-  with progress.telling(stream, every=0.01) as tell:
-    tell("at work")
+  with progress.status_lines(stream, every=0.01) as announce:
+    announce("at work")
     assert stream.repeated.wait(30)
   assert stream.getvalue().startswith("at work ...\n")

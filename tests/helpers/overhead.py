@@ -11,7 +11,6 @@ keeps the loop from its next step.
 """
 
 import argparse
-import contextlib
 import io
 import statistics
 import tempfile
@@ -26,7 +25,6 @@ from jaxgen.cli import keep_programs
 from jaxgen.experiment import Compiled, Experiment, describe, open_data
 from jaxgen.monitor.goodput import Goodput
 from jaxgen.monitor.log import Logger
-from jaxgen.train import Hooks
 
 
 def main() -> None:
@@ -46,10 +44,7 @@ def main() -> None:
     config.log.pictures = 0
   keep_programs()
   with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir, every=1) as checkpoints:
-    bare, loop, records = sides(config, workdir, checkpoints)
-    rows = [(timed(bare, args.steps), timed(loop, args.steps)) for _ in range(args.blocks + 1)]
-    saves = [timed_save(loop, records) for _ in range(args.saves + 1)]
-  rows, saves = rows[1:], saves[1:]  # the first ones warm up
+    rows, saves = measure(config, workdir, checkpoints, args)
   step = statistics.median(b[0] for b, _ in rows) / args.steps
   blocked = statistics.median(saves)
   stall = blocked / (every * step)
@@ -67,51 +62,64 @@ def main() -> None:
   )
 
 
-def sides(config, workdir, checkpoints):
-  """-> bare(n) and loop(n), which take n steps each, and the records."""
+def measure(config, workdir, checkpoints, args):
+  """-> [((wall, CPU) of a bare block, the same of the loop), ...], [save, ...]."""
   experiment, source = Experiment.of(config), open_data(config)
-  mesh = sharding.make_mesh(config.mesh)
-  step, times = Compiled(experiment, mesh), Goodput()
-  seed = jax.random.key(0)
-  own = {"state": experiment.fresh(source, mesh)}
-  batch = next(sharding.prefetch(iter([source.read(range(config.batch))]), mesh))
+  mesh, times = sharding.make_mesh(config.mesh), Goodput()
   logger = Logger(workdir, total_steps=config.steps, batch=config.batch, stream=io.StringIO())
-  records = Hooks(
-    experiment, mesh, source, workdir, checkpoints, logger, describe(config, source), times, {}
-  )
-  stream = train.updates(step, mesh, source, experiment.fresh(source, mesh), times)
+  meta = describe(config, source)
+  hooks = Measured(experiment, mesh, source, workdir, checkpoints, logger, meta, times, {})
+  hooks.args, hooks.bare_steps = args, bare_steps(experiment, mesh, source)
+  hooks.rows, hooks.saves, hooks.start_of_block = [], [], clocks()
+  is_over = lambda: len(hooks.saves) > args.saves
+  train.run(experiment, mesh, source, experiment.fresh(source, mesh), hooks, is_over)
+  return hooks.rows[1:], hooks.saves[1:]  # the first ones warm up
 
-  def bare(n):
+
+def bare_steps(experiment, mesh, source):
+  """-> f(n), which takes n steps on one batch that is on the device."""
+  step, seed = Compiled(experiment, mesh), jax.random.key(0)
+  state = experiment.fresh(source, mesh)
+  batch = next(sharding.prefetch(iter([source.read(range(experiment.config.batch))]), mesh))
+
+  def take(n):
+    nonlocal state
     for _ in range(n):
-      own["state"], metrics = step(0, own["state"], batch, seed)
-    jax.block_until_ready((own["state"], metrics))
+      state, metrics = step(0, state, batch, seed)
+    jax.block_until_ready((state, metrics))
 
-  def loop(n):
-    for _ in range(n):
-      i, state, metrics = next(stream)
-      records.keep(i, state, metrics, step.facts, last=False)
-    jax.block_until_ready(state)
-    return i, state
-
-  return bare, loop, records
+  return take
 
 
-def timed(block, n):
-  """Seconds of a block: by the clock, of the CPU."""
-  wall, cpu = time.perf_counter(), time.process_time()
-  block(n)
-  return time.perf_counter() - wall, time.process_time() - cpu
+class Measured(train.Hooks):
+  """Those of training, with a bare block after each block of the loop."""
+
+  def after(self, done, state, metrics, facts, last):
+    """First all the blocks, then a save after every fifth step."""
+    super().after(done, state, metrics, facts, last=False)
+    if len(self.rows) <= self.args.blocks:
+      if done % self.args.steps == 0:
+        jax.block_until_ready(state)
+        loop, start = since(self.start_of_block), clocks()
+        self.bare_steps(self.args.steps)
+        self.rows.append((since(start), loop))
+        self.start_of_block = clocks()
+    elif done % 5 == 0:  # how long one blocks, when steps and the last one are done
+      self.watch.catch_up()
+      self.checkpoints.wait()
+      start = clocks()
+      self.save(done, state, self.meta | self.spent())
+      self.saves.append(since(start)[0])
 
 
-def timed_save(loop, records):
-  """Seconds for which a save blocks, when steps and the last one are done."""
-  with contextlib.suppress(StopIteration):
-    step, state = loop(5)
-  records.watch.catch_up()
-  records.checkpoints.wait()
-  start = time.perf_counter()
-  records.save(step, state, records.meta | records.spent())
-  return time.perf_counter() - start
+def clocks():
+  """Seconds: by the clock, of the CPU."""
+  return time.perf_counter(), time.process_time()
+
+
+def since(start):
+  """Seconds since `start`: by the clock, of the CPU."""
+  return tuple(now - then for now, then in zip(clocks(), start, strict=True))
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
   logger.write_histograms(1, {"a": np.zeros(3)})
   logger.write_texts(1, {"a": "b"})
   logger.progress(1)
-  logger.say("hello")
+  logger.print_line("hello")
   logger.flush()
   logger.close()
   assert not (tmp_path / "w").exists() and not stream.getvalue()
@@ -148,7 +148,7 @@ def test_one_line_on_a_terminal():
   for step in (1, 500, 1000):
     now[0] = step / 10
     line.at(step)
-  line.say("a warning")
+  line.print_line("a warning")
   line.end()
   shown = stream.getvalue().split("\r\x1b[K")
   assert max(map(len, shown)) <= 80
