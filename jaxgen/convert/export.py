@@ -39,12 +39,12 @@ def main(values: flags.FlagValues) -> None:
   for name in ("out", "disc"):
     if values[name].value:
       check_file(values[name].value, f"--{name}")
-  made = export_weights(
+  report = export_weights(
     values.workdir, values.out, values.source, ema=values.ema, step=values.step, disc=values.disc
   )
   print(
-    f"{made['tensors']} tensors of step {made['step']}, averaged by "
-    f"{printable(made['ema'])} -> {printable(values.out)}"
+    f"{report['tensors']} tensors of step {report['step']}, averaged by "
+    f"{printable(report['ema'])} -> {printable(values.out)}"
   )
-  if licence := made["import"].get("licence"):
-    print(printable(f"they come from {made['import']['file']}: {licence}"))
+  if licence := report["import"].get("licence"):
+    print(printable(f"they come from {report['import']['file']}: {licence}"))

@@ -1,4 +1,4 @@
-"""Other people's GANs into a workdir of ours, and ours out of it."""
+"""GANs of other people's files, and ours for them; see `workdir`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,47 +9,37 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
-from jaxgen.convert.initial_state import DataSpec, Weights
+from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import gans, tensor_files
 from jaxgen.interop.gans import GANS
 from jaxgen.sampling import trained as sampling_trained
 
-LATENTS = 4096  # whose mean style is that of a file that does not tell it
+LATENTS = 4096  # whose mean style is taken where the file has none
 GROUPS = ("gen", "disc")
 
 
-def open_gan_checkpoint(
-  checkpoint: str,
-  source: str,
-  config: ConfigDict,
-  *,
-  key: str | None,
-  size: int,
-  disc: str | None,
-  seen: Callable[[int, int], None],
-  say: Callable[[str], None],
-) -> tuple[Experiment, DataSpec, core.State, Weights]:
-  """Like workdir.open_checkpoint, of a GAN: all sets of the file are taken."""
-  check_net(config, source)
-  if key is not None:
+def open_file(file: ForeignFile, config: ConfigDict) -> Imported:
+  """Reads a checkpoint of a GAN: all sets of the file are taken."""
+  check_net(config, file.source)
+  if file.key is not None:
     raise UserError("--key is for a network by itself: of a GAN's file all that is there is taken")
-  sets = tensor_files.sets(checkpoint)
-  if disc:
-    check_disc(source, "--disc")
-    sets |= {GANS[source].sets["disc"]: tensor_files.read(disc)}
+  sets = tensor_files.sets(file.path)
+  if file.disc:
+    check_disc(file.source, "--disc")
+    sets |= {GANS[file.source].sets["disc"]: tensor_files.read(file.disc)}
   experiment = Experiment.of(config)
   gen, c = experiment.model.gen, config.data
-  known = c.size or getattr(gen, "size", 0)
-  if size not in (0, known):
-    raise UserError(f"--size={size}, but the config makes images of {known}")
-  data = DataSpec(c.source, (known, known, getattr(gen, "channels", 3)), c.classes)
+  size = c.size or core.trait(gen, "size")
+  if file.size not in (0, size):
+    raise UserError(f"--size={file.size}, but the config makes images of {size}")
+  data = DataSpec(c.source, (size, size, core.trait(gen, "channels")), c.classes)
   abstract = experiment.abstract(data, sharding.make_mesh())
-  parts = gans.take(sets, {g: collections(abstract, g) for g in GROUPS}, source, seen)
+  parts = gans.take(sets, {g: collections(abstract, g) for g in GROUPS}, file.source, file.progress)
   if "disc" not in parts:
-    say("the file holds no discriminator: it begins at random")
-  return experiment, data, abstract, weights(experiment.model, parts, say)
+    file.log("the file holds no discriminator: it begins at random")
+  return Imported(experiment, data, abstract, weights(experiment.model, parts, file.log))
 
 
 def check_net(config: ConfigDict, source: str) -> None:
@@ -80,13 +70,13 @@ def collections(state: core.State, group: str) -> dict[str, Any]:
 
 
 def weights(
-  model: core.Model, parts: dict[str, dict[str, Any]], say: Callable[[str], None]
+  model: core.Model, parts: dict[str, dict[str, Any]], log: Callable[[str], None]
 ) -> Weights:
-  """What was taken, by group; averages serve where the weights are missing."""
+  """Weights by group; averages serve where the raw ones are missing."""
   averages = parts.get("ema", parts.get("gen"))
   raw = parts.get("gen", averages)
-  if hasattr(model.gen, "num_ws") and "average" not in averages:
-    say(f"the file does not tell the mean style: taken of {LATENTS} latents")
+  if core.trait(model.gen, "num_ws") and "average" not in averages:
+    log(f"the file does not tell the mean style: taken of {LATENTS} latents")
     averages["average"] = {"w_avg": mean_style(model, averages)}
   stats = {"gen": {k: v for k, v in averages.items() if k != "params"}}
   params = {"gen": raw["params"]}
@@ -105,10 +95,10 @@ def mean_style(model: core.Model, variables: Mapping[str, Any]) -> np.ndarray:
   return np.asarray(ws[:, 0].mean(0))
 
 
-def gan_tensors(
+def tensors(
   workdir: str, source: str, config: ConfigDict, ema: str | None, step: int | None
 ) -> tuple[sampling_trained.Trained, dict[str, Any]]:
-  """A workdir's GAN, and its sets of tensors as the source has them."""
+  """A workdir's GAN, and its sets of tensors as the source names them."""
   check_net(config, source)
   if not GANS[source].write:
     raise UserError(
@@ -120,11 +110,11 @@ def gan_tensors(
   groups = [g for g in GROUPS if g in GANS[source].sets]
   if groups:
     shapes = abstract(trained)
-    wanted = {
+    leaves = {
       "params": {g: shapes.params[g] for g in groups},
       "stats": {"disc": shapes.stats.get("disc", {})},
     }
-    _, tree, _ = sampling_trained.read(workdir, wanted, trained.step)
+    _, tree, _ = sampling_trained.read(workdir, leaves, trained.step)
     stats = {"gen": stats, "disc": tree["stats"]["disc"]}
     parts |= {g: {"params": tree["params"][g]} | stats[g] for g in groups}
   return trained, gans.give(parts, source)

@@ -56,13 +56,14 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(
       "import needs --source=adm, --checkpoint=x.pt and --workdir=W; a --config is best given, too"
     )
-  bars = []
+  bar = None
 
-  def seen(n: int, total: int) -> None:
-    bars or bars.append(Progress(total, 1, unit="weights", stream=sys.stderr))
-    bars[0].at(n)
+  def progress(n: int, total: int) -> None:
+    nonlocal bar
+    bar = bar or Progress(total, 1, unit="weights", stream=sys.stderr)
+    bar.at(n)
     if n == total:
-      bars[0].end()
+      bar.end()
 
   import_weights(
     values.checkpoint,
@@ -76,7 +77,7 @@ def main(values: flags.FlagValues) -> None:
     facts=Facts(
       values.heads, values.head_channels, values.heads_up, values.attention_order, values.schedule
     ),
-    seen=seen,
-    say=lambda line: print(f"jaxgen: {printable(line)}", file=sys.stderr),
+    progress=progress,
+    log=lambda line: print(f"jaxgen: {printable(line)}", file=sys.stderr),
   )
   print(printable(f"{pathlib.Path(values.checkpoint).name} -> {values.workdir}, step 0"))

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core, sharding
+from jaxgen.convert.published import Facts
 from jaxgen.experiment import Experiment, complete, dummy
 from jaxgen.interop import names
 
@@ -29,8 +30,21 @@ class DataSpec:
     return 0
 
 
+class ForeignFile(NamedTuple):
+  """Somebody's checkpoint and what the user says of it; see `import_weights`."""
+
+  path: str
+  source: str
+  key: str | None
+  size: int
+  disc: str | None
+  facts: Facts
+  progress: Callable[[int, int], None]
+  log: Callable[[str], None]
+
+
 class Weights(NamedTuple):
-  """What a file gave, as float32 arrays; what is not here begins as ever.
+  """Float32 arrays of a file; groups that it lacks are initialised as usual.
 
   Attributes:
     params: By group.
@@ -43,8 +57,17 @@ class Weights(NamedTuple):
   ema: core.Groups = {}
 
 
+class Imported(NamedTuple):
+  """A file that was read, and the experiment that it belongs to."""
+
+  experiment: Experiment
+  data: DataSpec
+  abstract: core.State  # shapes of the whole state
+  weights: Weights
+
+
 class FixedInit(NamedTuple):
-  """In the place of a model whose weights are there already."""
+  """Stands for a model whose weights are there already."""
 
   players: tuple
   sampled: tuple
@@ -52,56 +75,54 @@ class FixedInit(NamedTuple):
   stats: core.Groups
 
   def init(self, batch: core.Batch, key: core.Key) -> tuple[core.Groups, core.Groups]:
-    """What was given."""
+    """The weights, whatever the batch and the key."""
     return self.params, self.stats
 
 
-def initial_state(
-  experiment: Experiment, data: DataSpec, abstract: core.State, weights: Weights
-) -> core.State:
-  """The state before the first step; `weights` is emptied on the way."""
-  whole = sharding.replicated(sharding.make_mesh())
-  params, stats, ema = (place_leaves(tree, whole) for tree in weights)
+def initial_state(imported: Imported) -> core.State:
+  """The state before the first step; its weights are emptied on the way."""
+  experiment, data, abstract, weights = imported
+  replicated = sharding.replicated(sharding.make_mesh())
+  params, stats, ema = (place_leaves(tree, replicated) for tree in weights)
   batch = {k: jnp.zeros(s.shape, s.dtype) for k, s in dummy(data, 1).items()}
   model, seed = experiment.model, jax.random.key(experiment.config.seed)
-  lacking = [g for g in abstract.params if g not in params]
-  apart = {g: [k for k in tree if k not in stats.get(g, {})] for g, tree in abstract.stats.items()}
-  if lacking or any(
-    jax.tree.leaves({k: abstract.stats[g][k] for k in keys}) for g, keys in apart.items()
-  ):
+  groups = [g for g in abstract.params if g not in params]
+  collections_of = {
+    g: [k for k in tree if k not in stats.get(g, {})] for g, tree in abstract.stats.items()
+  }
+  missing_stats = {g: {k: abstract.stats[g][k] for k in ks} for g, ks in collections_of.items()}
+  fresh_stats = {g: {} for g in abstract.stats}
+  if groups or jax.tree.leaves(missing_stats):
 
-    def rest(batch, key):
-      fresh, carried = model.init(core.on_device(batch), key)
-      return {g: fresh[g] for g in lacking}, {
-        g: {k: carried[g][k] for k in keys} for g, keys in apart.items()
+    def init_missing(batch, key):
+      params, stats = model.init(core.on_device(batch), key)
+      return {g: params[g] for g in groups}, {
+        g: {k: stats[g][k] for k in ks} for g, ks in collections_of.items()
       }
 
-    fresh, carried = jax.jit(rest)(batch, seed)
+    fresh, fresh_stats = jax.jit(init_missing)(batch, seed)
     params |= fresh
-    stats = {g: carried[g] | stats.get(g, {}) for g in apart}
-  else:
-    stats = {g: stats.get(g, {}) for g in apart}
-  given = FixedInit(model.players, model.sampled, params, stats)
+  stats = {g: fresh_stats[g] | stats.get(g, {}) for g in abstract.stats}
   c = experiment.config
-  state = core.make_init(given, complete("optim", c.optim, steps=c.steps), tuple(c.ema))(
-    batch, seed
+  init = core.make_init(
+    FixedInit(model.players, model.sampled, params, stats),
+    complete("optim", c.optim, steps=c.steps),
+    tuple(c.ema),
   )
-  state = state.replace(
-    ema={
-      p: averages | {g: ema[g] for g in averages if g in ema} for p, averages in state.ema.items()
-    }
-  )
+  state = init(batch, seed)
+  averages = {p: tree | {g: ema[g] for g in tree if g in ema} for p, tree in state.ema.items()}
+  state = state.replace(ema=averages)
   return jax.device_put(state, jax.tree.map(lambda s: s.sharding, abstract))
 
 
 def place_leaves(tree: Mapping[str, Any], where: jax.sharding.Sharding) -> dict[str, Any]:
   """On devices, one leaf at a time: no more is in memory twice."""
-  leaves, made = collections.deque(names.flat(tree).items()), {}
+  leaves, placed = collections.deque(names.flat(tree).items()), {}
   empty(tree)
   while leaves:
     path, leaf = leaves.popleft()
-    made[path] = jax.device_put(leaf, where)
-  return names.nested(made)
+    placed[path] = jax.device_put(leaf, where)
+  return names.nested(placed)
 
 
 def empty(tree: dict[str, Any]) -> None:

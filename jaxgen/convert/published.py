@@ -34,7 +34,7 @@ PUBLISHED = {
 }
 ORDERS = {"new": True, "legacy": False}  # guided-diffusion's words
 SCHEDULES = {"linear": "Linear", "cosine": "Cosine"}
-WANTED = "--heads=4 (its --num_heads) or --head_channels=64 (its --num_head_channels)"
+HEADS_FLAGS = "--heads=4 (its --num_heads) or --head_channels=64 (its --num_head_channels)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +56,21 @@ class Facts:
   schedule: str | None = None
 
   def __post_init__(self):
-    for name in ("heads", "head_channels", "heads_up"):
-      if (n := getattr(self, name)) is not None and n < 1:
-        raise UserError(f"--{name}={n}: want 1 or more")
-    for name, known in (("attention_order", ORDERS), ("schedule", SCHEDULES)):
-      if (word := getattr(self, name)) is not None and word not in known:
-        raise UserError(f"--{name}={word}: want {' or '.join(known)}")
+    words = {"attention_order": ORDERS, "schedule": SCHEDULES}
+    for name, value in vars(self).items():
+      if value is None:
+        continue
+      if name not in words and value < 1:
+        raise UserError(f"--{name}={value}: want 1 or more")
+      if name in words and value not in words[name]:
+        raise UserError(f"--{name}={value}: want {' or '.join(words[name])}")
     if self.head_channels and (self.heads or self.heads_up):
       raise UserError(
         "--head_channels says how many heads there are at every width: leave --heads and --heads_up"
       )
 
   def __bool__(self):
-    return any(v is not None for v in dataclasses.astuple(self))
+    return any(v is not None for v in vars(self).values())
 
   def apply(self, c: ConfigDict) -> None:
     """Writes them into a config of a U-Net, or of a classifier."""
@@ -121,16 +123,16 @@ def network_of(c: ConfigDict) -> Network:
     dict(classes=1000) if kind == "Classifier" else dict(labels=0, learned=False)
   )
   keys = ("width", "mults", "blocks", *usual)
-  told = {k: (usual | net)[k] for k in keys} | {"mults": tuple(net["mults"])}
+  facts = {k: (usual | net)[k] for k in keys} | {"mults": tuple(net["mults"])}
   heights = [c.data.size >> i for i in range(len(net["mults"]))]
   attend = tuple(i for i, h in enumerate(heights) if h in net["attend"])
   return Network(
-    kind, told, attend, 3, "cond" in c.model, c.data.size if kind == "Classifier" else None
+    kind, facts, attend, 3, "cond" in c.model, c.data.size if kind == "Classifier" else None
   )
 
 
 def usual(
-  tensors: Mapping[str, Any], source: str, size: int, facts: Facts, say: Callable[[str], None]
+  tensors: Mapping[str, Any], source: str, size: int, facts: Facts, log: Callable[[str], None]
 ) -> ConfigDict:
   """A config for a file that came without one; UserError rather than a guess.
 
@@ -138,19 +140,19 @@ def usual(
     tensors: Of the file.
     source: Whose code it is of.
     size: Height of images, or 0.
-    facts: What the user says.
-    say: Gets a line on what was taken for granted.
+    facts: What the user says of it.
+    log: Called with a line on what was taken for granted.
   """
   if source != "adm":
     raise UserError(f"import from {source} needs a --config")
   network = infer(tensors)
-  if known := recognise(network, size):
-    file, c = known
+  if match := recognise(network, size):
+    file, c = match
     facts.apply(c)
-    say(
+    log(
       f"the file has the shapes of {file} and is taken for it: "
       f"{attention(c.model.net)}, {c.model.process.name}; if it is another, "
-      f"say {WANTED}, --heads_up, --attention_order, --schedule or --config"
+      f"say {HEADS_FLAGS}, --heads_up, --attention_order, --schedule or --config"
     )
     return c
   if network.low_res:
@@ -164,7 +166,7 @@ def usual(
   require(network, facts)
   c = config_for(network, size)
   facts.apply(c)
-  say(
+  log(
     "the file does not say, and was assumed: "
     f"{attention(c.model.net)}, {c.model.process.name} of "
     f"{c.model.precond.steps} steps, data of {c.data.source}; a --config "
@@ -178,7 +180,7 @@ def require(network: Network, facts: Facts) -> None:
   lacking = []
   if network.kind == "UNet":  # guided-diffusion's classifiers have no choice
     if not (facts.heads or facts.head_channels):
-      lacking.append(f"how many heads attention has: {WANTED}")
+      lacking.append(f"how many heads attention has: {HEADS_FLAGS}")
     if not facts.attention_order and (facts.heads != 1 or facts.heads_up not in (None, 1)):
       lacking.append(
         "the order of their channels: --attention_order=legacy, "
@@ -216,18 +218,18 @@ def config_for(network: Network, size: int) -> ConfigDict:
   return c
 
 
-def compare(tensors: Mapping[str, Any], c: ConfigDict, say: Callable[[str], None]) -> None:
+def compare(tensors: Mapping[str, Any], c: ConfigDict, log: Callable[[str], None]) -> None:
   """A line, if the file is a published one's twin, but the config's heads not.
 
   Shapes are equal whatever heads a config says.
   """
   try:
-    known = recognise(infer(tensors), c.data.size)
+    match = recognise(infer(tensors), c.data.size)
   except UserError:
     return  # the table of names tells more
-  if known and (ours := attention(c.model.net)) != (theirs := attention(known[1].model.net)):
-    say(
-      f"the file has the shapes of {known[0]}, which has {theirs}; the "
+  if match and (ours := attention(c.model.net)) != (theirs := attention(match[1].model.net)):
+    log(
+      f"the file has the shapes of {match[0]}, which has {theirs}; the "
       f"config says {ours}, and rules"
     )
 

@@ -8,7 +8,7 @@ import pytest
 from test_biggan import CASES, GOLDEN, hub, known
 from verbs import call
 
-from jaxgen import config
+from jaxgen import config, sharding
 from jaxgen.checkpoint.restore import restore_subset
 from jaxgen.convert import gan_workdir, initial_state, workdir
 from jaxgen.errors import UserError
@@ -73,7 +73,7 @@ def theirs(tmp_path_factory):
   folder = tmp_path_factory.mktemp("theirs")
   experiment = Experiment.of(small())
   data = initial_state.DataSpec("digits", (8, 8, 1), 10)
-  abstract = experiment.abstract(data, workdir.sharding.make_mesh())
+  abstract = experiment.abstract(data, sharding.make_mesh())
   rng = np.random.default_rng(0)
   draw = lambda s: (1 + rng.random(s.shape) / 9).astype(np.float32)
   groups = {g: jax.tree.map(draw, gan_workdir.collections(abstract, g)) for g in ("gen", "disc")}
@@ -101,7 +101,7 @@ def test_in_and_out_again(theirs, tmp_path):
 
 def test_without_a_discriminator_it_begins_at_random(theirs, tmp_path):
   lines = []
-  workdir.import_weights(theirs[0], tmp_path / "w", "biggan", small(), say=lines.append)
+  workdir.import_weights(theirs[0], tmp_path / "w", "biggan", small(), log=lines.append)
   assert any("no discriminator: it begins at random" in x for x in lines)
   trained = sampling_trained.load_trained(tmp_path / "w")
   shapes = gan_workdir.abstract(trained)

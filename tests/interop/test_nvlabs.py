@@ -309,7 +309,7 @@ def test_the_ports_checkpoints_go_in_and_out(tmp_path):
   sets = {at: {k: t for k, t in one.items() if k != "latent_avg"} for at, one in sets.items()}
   tensor_files.write(tmp_path / "x.pt", sets)
   lines = []
-  import_weights(tmp_path / "x.pt", tmp_path / "w", "stylegan2", small(0), say=lines.append)
+  import_weights(tmp_path / "x.pt", tmp_path / "w", "stylegan2", small(0), log=lines.append)
   assert any("mean style" in line for line in lines)
   state = restored(tmp_path / "w", 0)
   same(state["params"]["gen"], parts["gen"]["params"])
