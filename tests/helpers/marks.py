@@ -46,7 +46,8 @@ FILES = {
     compare/test_modes compare/test_sweep convert/test_convert data/test_points
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
-    distributed/test_watchdog evaluation/test_several_processes style/test_readme evaluation/test_evaluate
+    distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
+    style/test_readme
     study/test_study_page
   """,
 }
