@@ -56,12 +56,15 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     catalogue.find(dataset, root)  # says so
   with contextlib.suppress(UserError):
     return catalogue.find(dataset, root)
+  # Before the shim: what is imported within is forgotten after it.
+  from tensorflow_datasets.core.download import downloader
+
   shim = contextlib.nullcontext()
   if importlib.util.find_spec("tensorflow") is None:
     shim = without_tensorflow(_builder_class(dataset))
   try:
     with shim:
-      _download(dataset, root)
+      _download(dataset, root, downloader)
   except UserError:
     raise
   except (ImportError, AttributeError) as e:
@@ -74,9 +77,8 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
   return catalogue.find(dataset, root)
 
 
-def _download(name: str, root: Path) -> None:
+def _download(name: str, root: Path, downloader: types.ModuleType) -> None:
   import tensorflow_datasets as tfds
-  from tensorflow_datasets.core.download import downloader
 
   open_url = downloader._open_url  # tries for minutes
 
