@@ -13,7 +13,6 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
-from test_checkpoint_damage import abstract
 
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.restore import restore_subset
@@ -23,6 +22,10 @@ def state(step):
   """1.2 MB and more, different in every step."""
   x = jax.random.normal(jax.random.key(step), (600, 500))
   return {"mu": x, "w": x + 1, "n": jnp.int32(step)}
+
+
+def abstract(tree):
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def same(tree, step):
