@@ -41,14 +41,13 @@ def make_mesh(
     devices or jax.devices(), key=lambda d: (getattr(d, "slice_index", 0), d.process_index, d.id)
   )
   sizes = dict(data=0, fsdp=1) if shape is None else dict(shape)
-  known = math.prod(size for size in sizes.values() if size)
-  left = [axis for axis, size in sizes.items() if not size]
-  if len(left) == 1:
-    sizes[left[0]] = len(devices) // known
+  free = [axis for axis, size in sizes.items() if not size]
+  if len(free) == 1:
+    sizes[free[0]] = len(devices) // math.prod(size for size in sizes.values() if size)
   if math.prod(sizes.values()) != len(devices):
-    asked = " x ".join(f"mesh.{k}={v}" for k, v in (shape or {}).items())
+    product = " x ".join(f"mesh.{k}={v}" for k, v in (shape or {}).items())
     raise UserError(
-      f"{asked} does not fit {len(devices)} devices: their "
+      f"{product} does not fit {len(devices)} devices: their "
       "product must be that; one may be 0, which is what is left"
     )
   return Mesh(
@@ -89,8 +88,8 @@ def shardings(state: core.State, mesh: Mesh) -> core.State:
   they are shaped alike. Statistics and counters are whole everywhere.
   """
   place = functools.partial(jax.tree.map, lambda leaf: leaf_sharding(leaf, mesh))
-  whole = jax.tree.map(lambda _: replicated(mesh), state)
-  return whole.replace(params=place(state.params), opt=place(state.opt), ema=place(state.ema))
+  everywhere = jax.tree.map(lambda _: replicated(mesh), state)
+  return everywhere.replace(params=place(state.params), opt=place(state.opt), ema=place(state.ema))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

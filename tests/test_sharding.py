@@ -57,11 +57,11 @@ def abstract(data, fsdp):
 
 def test_what_is_left_goes_to_the_axis_that_is_zero():
   devices = [Device(i, 0) for i in range(8)]
-  made = lambda **shape: sharding.make_mesh(shape, devices).devices.shape
-  assert made(data=0, fsdp=1) == (8, 1)
-  assert made(data=0, fsdp=4) == (2, 4)
-  assert made(data=2, fsdp=0) == (2, 4)
-  assert made(data=4, fsdp=2) == (4, 2)
+  mesh_shape = lambda **shape: sharding.make_mesh(shape, devices).devices.shape
+  assert mesh_shape(data=0, fsdp=1) == (8, 1)
+  assert mesh_shape(data=0, fsdp=4) == (2, 4)
+  assert mesh_shape(data=2, fsdp=0) == (2, 4)
+  assert mesh_shape(data=4, fsdp=2) == (4, 2)
   assert sharding.make_mesh(None, devices).devices.shape == (8, 1)
 
 
@@ -172,14 +172,14 @@ def test_losses_move(eight):
 
 @pytest.mark.parametrize("name", GAMES)
 def test_weights_take_a_share_of_the_memory(eight, name):
-  seen = eight[name]
-  cut, whole = seen["fsdp"]["cut"], seen["data"]["bytes"]
-  assert 0.7 < cut / whole < 1  # nearly all of it is in large leaves
-  saved = seen["data"]["arguments"] - seen["fsdp"]["arguments"]
+  runs = eight[name]
+  cut, replicated = runs["fsdp"]["cut"], runs["data"]["bytes"]
+  assert 0.7 < cut / replicated < 1  # nearly all of it is in large leaves
+  saved = runs["data"]["arguments"] - runs["fsdp"]["arguments"]
   # A quarter remains of what is cut; keys and padding are small.
   assert saved == pytest.approx(cut * 3 / 4, abs=2048)
   # And what comes out takes the place of what went in, part by part.
-  assert seen["fsdp"]["aliased"] >= seen["fsdp"]["state"] > 0
+  assert runs["fsdp"]["aliased"] >= runs["fsdp"]["state"] > 0
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -257,11 +257,11 @@ def steps(name: str, mesh: jax.sharding.Mesh) -> dict:
 def record() -> dict:
   """All games on all meshes, in this process."""
   sharding.SMALL = 32  # of these nets, most leaves
-  whole = jax.devices()
-  assert len(whole) == 8
+  devices = jax.devices()
+  assert len(devices) == 8
   return {
     name: {
-      "one": steps(name, sharding.make_mesh(None, whole[:1])),
+      "one": steps(name, sharding.make_mesh(None, devices[:1])),
       "data": steps(name, sharding.make_mesh()),
       "fsdp": steps(name, sharding.make_mesh(dict(data=0, fsdp=4))),
     }

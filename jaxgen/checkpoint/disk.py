@@ -1,8 +1,8 @@
-"""One checkpoint on disk: what is whole, and how to read it back exactly.
+"""One checkpoint on disk: whether it is complete, and its exact content.
 
     workdir/checkpoints/<step>/begun_by_jaxgen.txt   ours: before all else
                                state/        Orbax: arrays (OCDBT)
-                               meta/         Orbax: JSON, see `checkpoint`
+                               meta/         Orbax: JSON, see `manager`
                                commit_success.txt   Orbax: written last
                                SEAL.json     ours: {file: size}, after that
 
@@ -16,6 +16,7 @@ loops that are closed by then, or into futures that nobody waits for any more.
 
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import logging
 import os
@@ -116,8 +117,8 @@ def complete_meta(meta: dict[str, Any], step: int, leaves: dict[str, Any]) -> di
 
 def digest(meta: dict[str, Any]) -> str:
   """Of everything but the digest itself."""
-  rest = {k: v for k, v in meta.items() if k != "digest"}
-  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+  content = {k: v for k, v in meta.items() if k != "digest"}
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_meta(path: epath.Path) -> dict[str, Any]:
@@ -137,14 +138,14 @@ def agreed_meta(path: epath.Path) -> dict[str, Any]:
   return read_everywhere(lambda: read_meta(path))
 
 
-def load(path: epath.Path, abstract: Any, whole: bool = False) -> tuple[Any, dict[str, Any]]:
+def load(path: epath.Path, abstract: Any, complete: bool = False) -> tuple[Any, dict[str, Any]]:
   """Reads the leaves of `abstract`.
 
   Args:
     path: folder of the step.
     abstract: pytree of jax.ShapeDtypeStruct. Leaves without a sharding are
       put on this process' first device.
-    whole: whether these must be all the leaves there are.
+    complete: whether these must be all the leaves there are.
 
   Returns:
     (pytree of arrays, meta), bit by bit what was saved.
@@ -156,7 +157,7 @@ def load(path: epath.Path, abstract: Any, whole: bool = False) -> tuple[Any, dic
   """
   path = epath.Path(path)
   meta = agreed_meta(path)
-  compare_leaves(meta["leaves"], abstract, path, whole)
+  compare_leaves(meta["leaves"], abstract, path, complete)
   abstract = jax.tree.map(_placed, abstract)
   state = read_everywhere(lambda: _read(path, abstract))
   for name, leaf in fingerprint(state)[0].items():
@@ -206,21 +207,21 @@ def read_everywhere(read: Callable[[], Any]) -> Any:
 
 
 def first_error(why: str | None) -> str:
-  """What the first process objects to, told to all; empty if none does."""
+  """The first process's objection, on all processes; empty if none objects."""
   if jax.process_count() == 1:
     return why or ""
   mine = np.zeros(256, np.uint8)
   text = np.frombuffer((why or "").encode()[:256], np.uint8)
   mine[: len(text)] = text
-  said = [
+  texts = [
     bytes(row).rstrip(b"\0").decode(errors="replace")
     for row in multihost_utils.process_allgather(mine)
   ]
-  return next((f"process {i}: {text}" for i, text in enumerate(said) if text), "")
+  return next((f"process {i}: {text}" for i, text in enumerate(texts) if text), "")
 
 
 def broadcast_step(step: int | None) -> int | None:
-  """What process 0 says, on all processes."""
+  """Process 0's step, on all processes."""
   if jax.process_count() == 1:
     return step
   chosen = np.int32(-1 if step is None else step)
@@ -238,15 +239,15 @@ def first_line(error: BaseException) -> str:
   return f"{type(error).__name__}: {text[:200]}" if text else repr(error)
 
 
-def compare_leaves(saved: dict[str, Any], abstract: Any, path: epath.Path, whole: bool) -> None:
+def compare_leaves(saved: dict[str, Any], abstract: Any, path: epath.Path, complete: bool) -> None:
   """UserError unless these leaves were saved, with such dtypes and shapes."""
-  wanted = {name: describe(leaf) for name, leaf in named_leaves(abstract).items()}
-  say = lambda leaf: f"{leaf['dtype']}{leaf['shape']}" if leaf else "nothing of the kind"
-  for name in sorted(wanted | saved if whole else wanted):
-    was, want = saved.get(name, {}), wanted.get(name, {})
+  expected = {name: describe(leaf) for name, leaf in named_leaves(abstract).items()}
+  text = lambda leaf: f"{leaf['dtype']}{leaf['shape']}" if leaf else "nothing of the kind"
+  for name in sorted(expected | saved if complete else expected):
+    was, want = saved.get(name, {}), expected.get(name, {})
     if {**was, "sum": 0} != {**want, "sum": 0}:
       raise UserError(
-        f"{name} is {say(was)} in {path}, but the model wants {say(want)}: "
+        f"{name} is {text(was)} in {path}, but the model wants {text(want)}: "
         "use the config it was made with, or a new workdir"
       )
 
@@ -286,7 +287,7 @@ class _Hook:
 
   def __call__(self, unraisable):
     error, source = unraisable.exc_value, unraisable.object
-    code = getattr(source, "cr_code", None)  # of a coroutine nobody awaited
+    code = source.cr_code if inspect.iscoroutine(source) else None  # nobody awaited it
     late = isinstance(error, RuntimeError) and "loop is closed" in str(error)
     if not (late or (code and "orbax" in code.co_filename)):
       self.before(unraisable)

@@ -57,8 +57,8 @@ def fingerprint(tree: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
   few = {path: x for path, x in leaves.items() if x.size < LARGE}
   parts = {path: _summary({path: x})[path] for path, x in leaves.items() if path not in few}
   parts = jax.device_get(parts | _summary(few))
-  found = {path: describe(leaf) | {"sum": int(parts[path][0])} for path, leaf in leaves.items()}
-  return found, [path for path in leaves if not parts[path][1]]
+  sums = {path: describe(leaf) | {"sum": int(parts[path][0])} for path, leaf in leaves.items()}
+  return sums, [path for path in leaves if not parts[path][1]]
 
 
 def _summary(leaves: dict[str, jax.Array]) -> dict[str, tuple]:

@@ -1,4 +1,4 @@
-"""One writer at a time in a workdir; who only reads need not ask.
+"""One writer at a time in a workdir; readers need no lock.
 
 The lock is the operating system's, on the file WORKDIR/.jaxgen.lock. It goes
 when the process that holds it ends, however it ends; the file stays, and tells
@@ -67,11 +67,11 @@ def exclusive(workdir: str | os.PathLike, wait: bool = False) -> Iterator[None]:
 
 
 def acquire(workdir: Path, wait: bool = False) -> int:
-  """The lock, as an open file: closed, it is given back. UserError: see `held`.
+  """The lock, as an open file; closing it gives it back. Errors as `exclusive`.
 
   Where the file system has no locks there is a line on stderr.
   """
-  file, begun, told = open_lock_file(workdir), time.monotonic(), False
+  file, start, announced = open_lock_file(workdir), time.monotonic(), False
   while True:
     try:
       # Not flock: that is inherited by children that outlive us.
@@ -86,16 +86,16 @@ def acquire(workdir: Path, wait: bool = False) -> int:
         )
         break
     who = HOLDER.fullmatch(read(file))
-    said = who[0].strip() if who else "another process"
+    holder = who[0].strip() if who else "another process"
     away = who and who[1] != socket.gethostname()
-    if not wait and not (away and time.monotonic() - begun < LEASE):
+    if not wait and not (away and time.monotonic() - start < LEASE):
       os.close(file)
       raise UserError(
-        f"{workdir} is in use by {said}: wait until it ends, or take another --workdir"
+        f"{workdir} is in use by {holder}: wait until it ends, or take another --workdir"
       )
-    if not told:
-      told = True
-      print(f"jaxgen: waiting for {said}, who holds {workdir}", file=sys.stderr, flush=True)
+    if not announced:
+      announced = True
+      print(f"jaxgen: waiting for {holder}, who holds {workdir}", file=sys.stderr, flush=True)
     time.sleep(0.5)
   sign(file)
   return file

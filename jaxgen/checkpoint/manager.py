@@ -2,8 +2,8 @@
 
 Orbax writes in the background, and its commit file makes a save atomic. On top
 of that: a seal with the size of every file, a fingerprint of every leaf, older
-steps to fall back on, and failures that are told when they happen. Meta, JSON
-beside the arrays, is whatever the caller passes and
+steps to fall back on (see `restore`), and failures that are told when they
+happen. Meta, JSON beside the arrays, is whatever the caller passes and
 
     step, versions, leaves: {path: {dtype, shape, sum}}, digest (of meta)
 
@@ -25,20 +25,10 @@ from orbax.checkpoint import options as ocp_options
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.checkpoint.disk import silence_orbax, steps
 from jaxgen.checkpoint.fingerprint import fingerprint
-from jaxgen.checkpoint.restore import abstract_leaves, latest_meta, restore_subset
-from jaxgen.config import as_json, check_config
+from jaxgen.checkpoint.restore import newest_sound
+from jaxgen.config import as_json
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
-
-__all__ = [
-  "Checkpoints",
-  "abstract_leaves",
-  "as_json",
-  "check_config",
-  "latest_meta",
-  "restore_subset",
-  "steps",
-]
 
 SAVE_FAILED = 76  # exit code: this process could not save, restart them all
 
@@ -122,7 +112,7 @@ class Checkpoints:
       )
     meta = disk.complete_meta(as_json(meta, "meta"), int(step), leaves)
     if why:
-      self._tell(step, why)
+      self._note_failure(step, why)
       return False
     try:
       if self._manager is None:
@@ -200,7 +190,8 @@ class Checkpoints:
   def restore(self, abstract: Any) -> tuple[int, Any, dict[str, Any]] | None:
     """The newest sound checkpoint, the same on every process.
 
-    Damaged ones are moved to `workdir/quarantine`, and reported.
+    Damaged ones are moved to `workdir/quarantine`, and reported; how it falls
+    back says `restore.newest_sound`.
 
     Args:
       abstract: the state as jax.ShapeDtypeStruct with shardings.
@@ -214,28 +205,33 @@ class Checkpoints:
     self._settle()
     self._shut()
     passed = {}  # step: what is wrong with it
-    if jax.process_index() == 0:
-      self._name_strangers()
-    while True:
-      step = disk.broadcast_step(self._choose(passed) if jax.process_index() == 0 else None)
-      if step is None:
-        break
-      path = self.root / str(step)
+
+    def pass_over(step, why):
+      if why == disk.UNFINISHED:
+        passed[step] = why  # removed before the next save
+      elif why != disk.FOREIGN:
+        passed[step] = why + self._put_aside(step)
+
+    def read(path):
       if why := disk.first_error("" if path.exists() else "no such folder"):
         raise UserError(
           f"{path}: {why}; the workdir must lie on a file system that all processes share"
         )
       try:
-        state, meta = disk.load(path, abstract, whole=True)
-      except disk.DamagedError as error:
-        self._put_aside(step, str(error), passed)
-        continue
+        return disk.load(path, abstract, complete=True)
       except UserError:
-        self._report(passed, step)
+        self._report(passed, path.name)
         raise
-      break
-    self._report(passed, step)
-    return None if step is None else (step, state, meta)
+
+    if jax.process_index() == 0:
+      self._name_strangers()
+    result = newest_sound(self.root, read, pass_over)
+    if result is None:
+      self._report(passed, None)
+      return None
+    state, meta = result
+    self._report(passed, meta["step"])
+    return meta["step"], state, meta
 
   def _name_strangers(self):
     """Once: what lies in our folder and will be left alone."""
@@ -251,39 +247,21 @@ class Checkpoints:
       )
     self._strangers = names
 
-  def _choose(self, passed):
-    """Newest step without visible damage, putting aside those with it."""
-    for step in reversed(step_folder.present(self.root)):
-      if step in passed:
-        continue
-      path = self.root / str(step)
-      why = disk.problem(path)
-      if why is None:
-        return step
-      if why == disk.UNFINISHED:
-        passed[step] = why  # removed before the next save
-      elif why != disk.FOREIGN:
-        self._put_aside(step, why, passed)
-    return None
-
-  def _put_aside(self, step, why, passed):
-    passed[step] = why
+  def _put_aside(self, step):
+    """Moves a damaged step to the quarantine -> what became of it."""
     if jax.process_index() != 0:
-      return
+      return ""
     path = self.root / str(step)
     if not step_folder.ours(path):
-      passed[step] += "; not ours to move"
-      return
+      return "; not ours to move"
     try:
       self.quarantine.mkdir(exist_ok=True)
-      aside = next(
-        a for n in itertools.count(1) if not os.path.lexists(a := self.quarantine / f"{step}-{n}")
-      )
-      path.rename(aside)
-      passed[step] += f"; moved to {self.quarantine}"
+      places = (self.quarantine / f"{step}-{n}" for n in itertools.count(1))
+      path.rename(next(place for place in places if not os.path.lexists(place)))
     except OSError as error:
       self._stuck.add(step)
-      passed[step] += f"; it cannot be moved: {disk.first_line(error)}"
+      return f"; it cannot be moved: {disk.first_line(error)}"
+    return f"; moved to {self.quarantine}"
 
   def _report(self, passed, used):
     if jax.process_index() != 0:
@@ -320,7 +298,7 @@ class Checkpoints:
     except OSError as error:
       self.log(f"an old checkpoint cannot be removed: {error}")
 
-  def _tell(self, step, why):
+  def _note_failure(self, step, why):
     self._failure = f"checkpoint {step} could not be saved: {why}"
     self.log(f"{self._failure}; the newest is {self._newest_whole()}")
 
@@ -329,7 +307,7 @@ class Checkpoints:
     with contextlib.suppress(OSError):
       if not step_folder.committed(half) and step_folder.removable(half):
         step_folder.remove(half)  # a full disk needs the room
-    self._tell(step, disk.first_line(error))
+    self._note_failure(step, disk.first_line(error))
     # Of several processes, the others wait for us in Orbax's barriers.
     if join.joined():
       join.abort(SAVE_FAILED, self._failure)
@@ -364,4 +342,4 @@ class _Folder(ocp.path.atomicity.CommitFileTemporaryPath):
 
 class _Manager(ocp.CheckpointManager):
   def reached_preemption(self, step):
-    return False  # nor may it ask: whoever does counts, see `stopping`
+    return False  # nor may it ask: whoever does counts, see `preemption`

@@ -1,7 +1,10 @@
-"""Reading trained weights. A training folder is never changed from here.
+"""Reading checkpoints, and falling back to an older one if the newest is bad.
 
-Other processes may be training in that folder at the same time: a step that
-vanishes while it is read counts as damaged, and a sounder one is looked for.
+`newest_sound` is how a checkpoint falls back, for all readers. What becomes of
+the steps it passes over they say themselves: a training moves them aside, see
+`Checkpoints.restore`; whoever samples only warns, and never changes a folder.
+There, others may be training at the same time: a step that vanishes while it
+is read counts as damaged.
 """
 
 import collections
@@ -23,6 +26,43 @@ LEAVES = {"step": Whole(0), "leaves": Each({"dtype": str, "shape": [Whole(0)], "
 
 class NoCheckpoint(UserError):
   """There is none that is sound."""
+
+
+def newest_sound(
+  root: epath.Path,
+  read: Callable[[epath.Path], Any],
+  pass_over: Callable[[int, str], None],
+  step: int | None = None,
+) -> Any | None:
+  """Reads the newest step that is sound, the same one on every process.
+
+  From the newest to the oldest: what process 0 finds damaged by names and
+  sizes, and what any process cannot read, is passed over.
+
+  Args:
+    root: Folder of the steps.
+    read: Reads a step's folder; DamagedError, on all processes, if it is bad.
+    pass_over: Called with a step that is not used, and why.
+    step: The only one to try, if not None.
+
+  Returns:
+    What `read` returned; None if there is no sound step.
+  """
+  passed = set()
+  main = jax.process_index() == 0
+  while True:
+    steps = [s for s in step_folder.present(root) if s not in passed and step in (None, s)]
+    newest = disk.broadcast_step(steps[-1] if steps else None)
+    if newest is None:
+      return None
+    path = root / str(newest)
+    try:
+      if why := disk.first_error(disk.problem(path) if main else ""):
+        raise disk.DamagedError(why.removeprefix("process 0: "))
+      return read(path)
+    except disk.DamagedError as error:
+      passed.add(newest)
+      pass_over(newest, str(error))
 
 
 def latest_meta(workdir: epath.PathLike) -> dict[str, Any]:
@@ -103,31 +143,28 @@ def _plain(tree):
 
 def _newest(workdir, step, read):
   """read(folder) of this step, or of the newest one that can be read."""
-  root, failed = disk.folder(workdir), set()
-  while True:
-    left = [s for s in step_folder.present(root) if s not in failed and step in (None, s)]
-    chosen = disk.broadcast_step(left[-1] if left else None)
-    if chosen is None:
-      raise NoCheckpoint(_nothing(workdir, step, failed))
-    path = root / str(chosen)
-    try:
-      if why := disk.first_error(disk.problem(path)):
-        raise disk.DamagedError(why)
-      return read(path)
-    except disk.DamagedError as error:
-      failed.add(chosen)
-      if not str(error).endswith((disk.UNFINISHED, disk.FOREIGN)):
-        warnings.warn(f"checkpoint {path} is passed over: {error}", RuntimeWarning, stacklevel=3)
+  root, damaged = disk.folder(workdir), set()
+
+  def warn(step, why):
+    damaged.add(step)
+    if why not in (disk.UNFINISHED, disk.FOREIGN):
+      line = f"checkpoint {root / str(step)} is passed over: {why}"
+      warnings.warn(line, RuntimeWarning, stacklevel=5)  # who called a public function
+
+  result = newest_sound(root, read, warn, step)
+  if result is None:
+    raise NoCheckpoint(_nothing(workdir, step, damaged))
+  return result
 
 
-def _nothing(workdir, step, failed):
+def _nothing(workdir, step, damaged):
   if not epath.Path(workdir).is_dir():
     return f"there is no folder {workdir}: give the workdir of a training"
-  if step is not None and not failed:
+  if step is not None and not damaged:
     return f"no checkpoint {step} in {workdir}: there are {disk.steps(workdir) or 'none at all'}"
-  if failed:
+  if damaged:
     return (
-      f"no checkpoint in {workdir} can be read: tried {sorted(failed)}; train on to make a new one"
+      f"no checkpoint in {workdir} can be read: tried {sorted(damaged)}; train on to make a new one"
     )
   return (
     f"no checkpoint in {workdir}: train first, with `jaxgen train --workdir={workdir} --config=...`"

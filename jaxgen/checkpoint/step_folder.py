@@ -48,15 +48,15 @@ def sizes(path: Path, prefix: str = "") -> dict[str, int]:
   Links are not followed. What is neither folder nor file, such as a pipe, has
   -1 bytes: reading it may never end.
   """
-  found = {}
+  by_file = {}
   with os.scandir(path) as entries:
     for entry in entries:
       if entry.is_dir(follow_symlinks=False):
-        found |= sizes(entry.path, f"{prefix}{entry.name}/")
+        by_file |= sizes(entry.path, f"{prefix}{entry.name}/")
       elif not entry.name.startswith((SEAL, files.DRAFT)):
         size = entry.stat(follow_symlinks=False).st_size
-        found[prefix + entry.name] = size if entry.is_file() else -1
-  return found
+        by_file[prefix + entry.name] = size if entry.is_file() else -1
+  return by_file
 
 
 def begin(path: Path) -> None:
@@ -167,12 +167,12 @@ def clear(root: Path) -> None:
 
 def prune(root: Path, keep: int, every: int | None) -> None:
   """Removes finished steps of ours but the newest, and multiples of `every`."""
-  whole = [
+  finished = [
     step
     for step in present(root)
     if committed(path := os.path.join(root, str(step))) and ours(path)
   ]
-  for step in whole[:-keep]:
+  for step in finished[:-keep]:
     path = os.path.join(root, str(step))
     if (every is None or step % every) and removable(path):
       remove(path)
@@ -190,5 +190,5 @@ def strangers(root: Path) -> list[str]:
 def named(names: Collection[str], most: int = 8) -> str:
   """Some names in a line: 'a', 'b' and 4 more."""
   shown = [repr(name) for name in names]
-  rest = len(shown) - most
-  return ", ".join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")
+  more = len(shown) - most
+  return ", ".join(shown[:most]) + (f" and {more} more" if more > 0 else "")

@@ -87,17 +87,17 @@ def initial_state(imported: Imported) -> core.State:
   batch = {k: jnp.zeros(s.shape, s.dtype) for k, s in dummy(data, 1).items()}
   model, seed = experiment.model, jax.random.key(experiment.config.seed)
   groups = [g for g in abstract.params if g not in params]
-  collections_of = {
-    g: [k for k in tree if k not in stats.get(g, {})] for g, tree in abstract.stats.items()
+  missing_stats = {
+    g: {k: shapes for k, shapes in tree.items() if k not in stats.get(g, {})}
+    for g, tree in abstract.stats.items()
   }
-  missing_stats = {g: {k: abstract.stats[g][k] for k in ks} for g, ks in collections_of.items()}
   fresh_stats = {g: {} for g in abstract.stats}
   if groups or jax.tree.leaves(missing_stats):
 
     def init_missing(batch, key):
       params, stats = model.init(core.on_device(batch), key)
       return {g: params[g] for g in groups}, {
-        g: {k: stats[g][k] for k in ks} for g, ks in collections_of.items()
+        g: {k: stats[g][k] for k in tree} for g, tree in missing_stats.items()
       }
 
     fresh, fresh_stats = jax.jit(init_missing)(batch, seed)

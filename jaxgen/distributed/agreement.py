@@ -32,11 +32,11 @@ def check(facts: Mapping[str, Any]) -> None:
       "devices": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
     }
   )
-  told = join.consult(
-    json.dumps(mine), lambda said: differences({i: json.loads(text) for i, text in said.items()})
+  why = join.consult(
+    json.dumps(mine), lambda texts: differences({i: json.loads(t) for i, t in texts.items()})
   )
-  if told:
-    raise UserError(told)
+  if why:
+    raise UserError(why)
 
 
 def code(folder: pathlib.Path) -> dict[str, str]:
@@ -49,28 +49,28 @@ def code(folder: pathlib.Path) -> dict[str, str]:
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """{"a": {"b": 1}} -> {"a.b": 1}."""
-  found = {}
+  leaves = {}
   for key, value in tree.items():
-    found |= (
+    leaves |= (
       flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     )
-  return found
+  return leaves
 
 
-def differences(said: Mapping[int, Mapping[str, Any]], most: int = 3) -> str:
-  """What others say that process 0 does not, in one line; "" if nothing."""
-  told: dict[str, list[int]] = {}  # what -> who
-  for i, facts in said.items():
-    for key in sorted(facts.keys() | said[0].keys()):
-      his, ours = facts.get(key), said[0].get(key)
+def differences(facts: Mapping[int, Mapping[str, Any]], most: int = 3) -> str:
+  """In what others differ from process 0, in one line; "" if in nothing."""
+  processes: dict[str, list[int]] = {}  # difference -> who differs
+  for i, theirs in facts.items():
+    for key in sorted(theirs.keys() | facts[0].keys()):
+      his, ours = theirs.get(key), facts[0].get(key)
       if his != ours:
-        told.setdefault(f"{key} is {his!r} there and {ours!r} here", []).append(i)
-  if not told:
+        processes.setdefault(f"{key} is {his!r} there and {ours!r} here", []).append(i)
+  if not processes:
     return ""
-  who = sorted({i for several in told.values() for i in several})
-  rest = f"; and {len(told) - most} more" if len(told) > most else ""
+  who = sorted({i for several in processes.values() for i in several})
+  more = f"; and {len(processes) - most} more" if len(processes) > most else ""
   return (
     f"processes differ: {watchdog.named(who)} from process 0 in "
-    + "; ".join(list(told)[:most])
-    + rest
+    + "; ".join(list(processes)[:most])
+    + more
   )

@@ -39,5 +39,5 @@ def look(
 
 def joined(own: Mapping[str, np.ndarray], count: int) -> Features:
   """The first `count` rows of all processes, one after the other."""
-  found = multihost_utils.process_allgather(dict(own), tiled=True)
-  return {tap: np.asarray(rows)[:count] for tap, rows in found.items()}
+  gathered = multihost_utils.process_allgather(dict(own), tiled=True)
+  return {tap: np.asarray(rows)[:count] for tap, rows in gathered.items()}

@@ -62,8 +62,8 @@ def place_from_env(env: Mapping[str, str], tpu: bool = False) -> Place | None:
   Raises:
     UserError: The environment says half of what it takes.
   """
-  asked = (openmpi, slurm, *([pod] if tpu else []), kubernetes)
-  theirs = next((p for p in (who(env) for who in asked) if p), Place())
+  launchers = (openmpi, slurm, *([pod] if tpu else []), kubernetes)
+  theirs = next((p for p in (launcher(env) for launcher in launchers) if p), Place())
   ours = Place(number(env, COUNT), number(env, INDEX), env.get(COORDINATOR) or None)
   place = Place(*(theirs[i] if mine is None else mine for i, mine in enumerate(ours)))
   if place[:3] == (None,) * 3 or place.processes == 1:
@@ -109,8 +109,8 @@ def slurm(env: Mapping[str, str]) -> Place | None:
   tasks = max(
     int(n) for n in re.findall(r"(\d+)(?:\(x\d+\))?", env.get("SLURM_STEP_TASKS_PER_NODE") or "1")
   )
-  seen = env.get("CUDA_VISIBLE_DEVICES", "")
-  own = tasks == 1 or (seen and len(seen.split(",")) < tasks)
+  gpus = env.get("CUDA_VISIBLE_DEVICES", "")
+  own = tasks == 1 or (gpus and len(gpus.split(",")) < tasks)
   return Place(number(env, "SLURM_NTASKS"), number(env, "SLURM_PROCID"), ASK, () if own else None)
 
 
@@ -134,8 +134,8 @@ def kubernetes(env: Mapping[str, str]) -> Place | None:
   """A pod of an indexed job, such as JobSet makes them."""
   if not {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(env):
     return None
-  rest = ASK if importlib.util.find_spec("kubernetes") else None
-  return Place(rest, number(env, "JOB_COMPLETION_INDEX"), rest)
+  ask = ASK if importlib.util.find_spec("kubernetes") else None
+  return Place(ask, number(env, "JOB_COMPLETION_INDEX"), ask)
 
 
 COME = 300  # seconds until all have to be there
@@ -243,8 +243,8 @@ def consult(mine: str, judge: Callable[[dict[int, str]], str]) -> str:
   store.put(f"{key}/{_guard.index}", mine)
   barrier("compare notes")
   if _guard.index == 0:
-    told = {int(i): text for i, text in store.all(key).items()}
-    store.put(f"{key}-answer/0", judge(told))
+    texts = {int(i): text for i, text in store.all(key).items()}
+    store.put(f"{key}-answer/0", judge(texts))
   barrier("hear the answer")
   return store.all(f"{key}-answer")["0"]
 
@@ -263,7 +263,7 @@ def abort_with(error: BaseException) -> NoReturn:
   """
   # (Gloo's errors come as ValueErrors if an array is read.)
   if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
-    _guard.ask(f"{' '.join(str(error).split())[:300]}")
+    _guard.blame(f"{' '.join(str(error).split())[:300]}")
   traceback.print_exception(error)
   _guard.leave(1, f"process {_guard.index}: {type(error).__name__}: {error}")
 

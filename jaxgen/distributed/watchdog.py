@@ -116,8 +116,8 @@ class Store:
 
   def all(self, folder: str) -> dict[str, str]:
     """{name: value} of folder/name."""
-    found = self.client.key_value_dir_get(f"jaxgen/{folder}/")
-    return {key.rsplit("/", 1)[1]: value for key, value in found}
+    entries = self.client.key_value_dir_get(f"jaxgen/{folder}/")
+    return {key.rsplit("/", 1)[1]: value for key, value in entries}
 
 
 class Silence:
@@ -152,8 +152,8 @@ class Guard:
     self.report: Callable[[], Beat] = Beat
     self.trouble = None  # (why, since when)
     self.over = threading.Event()  # all went well
-    self.asked = Silence(self.tick)  # since the store answered
-    self.seen: dict[int, tuple[str, Silence]] = {}  # newest beat of each
+    self.no_answer = Silence(self.tick)  # of the store
+    self.newest_beats: dict[int, tuple[str, Silence]] = {}  # newest beat of each
 
   def start(self) -> None:
     """Begins to watch."""
@@ -168,7 +168,7 @@ class Guard:
       with contextlib.suppress(Exception):  # `listen` says so if it lasts
         self.store.put(f"beat/{self.index}", json.dumps([count, *self.beat()]))
         end = self.store.all("end")
-        self.asked = Silence(self.tick)
+        self.no_answer = Silence(self.tick)
         if end:
           self.leave(*json.loads(end["0"]))
         if self.index == 0 and (why := self.verdict()):
@@ -177,7 +177,7 @@ class Guard:
   def listen(self) -> None:
     """In a thread: leaves if process 0 does not answer."""
     while not self.over.wait(self.tick):
-      if self.asked.seconds() > self.patience:
+      if self.no_answer.seconds() > self.patience:
         exit_now(
           LOST,
           "process 0 is gone or frozen: no answer from it for "
@@ -193,18 +193,19 @@ class Guard:
 
   def verdict(self) -> str | None:
     """`judge` of what the store holds."""
-    told = self.store.all("beat")
+    texts = self.store.all("beat")
     for i in range(self.count):
-      text = told.get(str(i), "")
-      if i not in self.seen or self.seen[i][0] != text:
-        self.seen[i] = text, Silence(self.tick)
+      text = texts.get(str(i), "")
+      if i not in self.newest_beats or self.newest_beats[i][0] != text:
+        self.newest_beats[i] = text, Silence(self.tick)
     beats = {
-      i: Beat(*json.loads(text)[1:]) if text else Beat() for i, (text, _) in self.seen.items()
+      i: Beat(*json.loads(text)[1:]) if text else Beat()
+      for i, (text, _) in self.newest_beats.items()
     }
-    silent = {i: since.seconds() for i, (_, since) in self.seen.items()}
+    silent = {i: since.seconds() for i, (_, since) in self.newest_beats.items()}
     return judge(beats, silent, self.patience)
 
-  def ask(self, why: str) -> NoReturn:
+  def blame(self, why: str) -> NoReturn:
     """The main thread cannot go on, perhaps for another's fault: who died?"""
     self.trouble = why, time.monotonic()
     time.sleep(self.patience + 10 * self.tick)

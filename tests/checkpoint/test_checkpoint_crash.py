@@ -37,7 +37,9 @@ import json, os, resource, sys, time
 import jax
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_checkpoint_crash import abstract, same, state
-from jaxgen.checkpoint.manager import Checkpoints, restore_subset, steps
+from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.checkpoint.restore import restore_subset
 """
 
 
@@ -53,10 +55,10 @@ def start(code, *args):
 
 TRAINER = """
 checkpoints = Checkpoints(sys.argv[1], every=1, keep=2, keep_every=7)
-found = checkpoints.restore(abstract(state(0)))
+restored = checkpoints.restore(abstract(state(0)))
 step = 0
-if found is not None:
-  step, restored, _ = found
+if restored is not None:
+  step, restored, _ = restored
   assert same(restored, step)
 while True:
   step += 1
@@ -110,13 +112,13 @@ if how != "limit":
       f.truncate(f.tell() - (0 if how == "brim" else 1 << 20))
 else:
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-whole = lambda: steps(workdir) == [10, 20]
+complete = lambda: steps(workdir) == [10, 20]
 assert checkpoints.save(30, state(30), {}) == (how != "brim")
 while checkpoints.check() is None:  # by itself: no save, no wait
   time.sleep(0.01)
-assert checkpoints.wait() == checkpoints.check() and whole()
+assert checkpoints.wait() == checkpoints.check() and complete()
 assert checkpoints.save(40, state(40), {}) == (how != "brim")
-assert checkpoints.wait() and whole()
+assert checkpoints.wait() and complete()
 print(json.dumps(log))
 if how != "limit":
   os.remove(workdir + "/filler")
@@ -244,11 +246,11 @@ def test_two_processes_agree_or_leave(tmp_path):
     port = free.getsockname()[1]
   processes = [start(PROCESS, tmp_path, port, i) for i in range(2)]
   try:
-    said = [p.communicate(timeout=90) for p in processes]
+    outputs = [p.communicate(timeout=90) for p in processes]
   finally:
     for process in processes:
       process.kill()
-  for out, errors in said:
+  for out, errors in outputs:
     assert "agreed" in out, errors
   assert processes[0].returncode == 76 and processes[1].returncode != 0
   assert steps(tmp_path) == [10, 20, 30]

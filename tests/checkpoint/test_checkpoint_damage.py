@@ -16,7 +16,7 @@ import tensorstore
 
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.manager import Checkpoints
-from jaxgen.checkpoint.restore import abstract_leaves, latest_meta, restore_subset
+from jaxgen.checkpoint.restore import latest_meta, restore_subset
 from jaxgen.errors import UserError
 
 CONFIG = {"net": "nets.mlp.MLP", "widths": [1, 2, 3]}
@@ -268,19 +268,19 @@ def bytes_read():
 
 def test_a_subset_is_all_that_is_read(tmp_path):
   big = jax.random.normal(jax.random.key(0), (1500, 1000))
-  whole = {
+  tree = {
     "ema": {"slow": {"gen": {"w": jnp.arange(1000.0)}}},
     "opt": {"mu": big, "nu": big + 1},
     "step": jnp.int32(10),
   }
   with Checkpoints(tmp_path, every=10) as checkpoints:
-    checkpoints.save(10, whole, {})
+    checkpoints.save(10, tree, {})
   before = bytes_read()
-  step, tree, _ = restore_subset(tmp_path, abstract({"ema": whole["ema"], "step": whole["step"]}))
-  assert step == 10 and int(tree["step"]) == 10
-  np.testing.assert_array_equal(tree["ema"]["slow"]["gen"]["w"], np.arange(1000.0))
+  step, subset, _ = restore_subset(tmp_path, abstract({"ema": tree["ema"], "step": tree["step"]}))
+  assert step == 10 and int(subset["step"]) == 10
+  np.testing.assert_array_equal(subset["ema"]["slow"]["gen"]["w"], np.arange(1000.0))
   assert 0 < bytes_read() - before < 20_000  # of 12 MB
-  restore_subset(tmp_path, abstract({"opt": whole["opt"]}))
+  restore_subset(tmp_path, abstract({"opt": tree["opt"]}))
   assert bytes_read() - before > 8_000_000  # the meter works
 
 
@@ -294,14 +294,14 @@ def test_damage_outside_the_subset_does_not_matter(tmp_path):
   data = bytearray(largest.read_bytes())
   data[2_000_000:2_000_100] = bytes(100)
   largest.write_bytes(data)
-  wanted = {"mine": jax.ShapeDtypeStruct((5,), jnp.int32)}
+  leaves = {"mine": jax.ShapeDtypeStruct((5,), jnp.int32)}
   with warnings.catch_warnings():
     warnings.simplefilter("error")
-    step, tree, _ = restore_subset(tmp_path, wanted)
+    step, tree, _ = restore_subset(tmp_path, leaves)
   assert step == 20 and tree["mine"].tolist() == [20] * 5
-  wanted["other"] = jax.ShapeDtypeStruct((1000, 1000), jnp.uint32)
+  leaves["other"] = jax.ShapeDtypeStruct((1000, 1000), jnp.uint32)
   with pytest.warns(RuntimeWarning, match="20 is passed over"):
-    assert restore_subset(tmp_path, wanted)[0] == 10
+    assert restore_subset(tmp_path, leaves)[0] == 10
 
 
 @pytest.mark.parametrize("damage", ["flip", "delete", "uncommitted", "meta"])
@@ -325,8 +325,8 @@ def test_sampling_falls_back_and_changes_nothing(workdir, damage):
     step, tree, _ = restore_subset(workdir, abstract({"a": state(0)["a"]}))
     assert latest_meta(workdir)["step"] == (20 if damage == "flip" else 10)
   assert step == 10 and bool((tree["a"] == state(10)["a"]).all())
-  told = [w for w in caught if "20 is passed over" in str(w.message)]
-  assert bool(told) == (damage != "uncommitted")  # training goes on there
+  lines = [w for w in caught if "20 is passed over" in str(w.message)]
+  assert bool(lines) == (damage != "uncommitted")  # training goes on there
   assert everything(workdir) == before
   if damage != "uncommitted":
     with (
@@ -338,7 +338,8 @@ def test_sampling_falls_back_and_changes_nothing(workdir, damage):
 
 READER = """
 import os, sys, jax
-from jaxgen.checkpoint.manager import abstract_leaves, restore_subset, steps
+from jaxgen.checkpoint.disk import steps
+from jaxgen.checkpoint.restore import abstract_leaves, restore_subset
 read = lambda: (steps(sys.argv[1]), restore_subset(
     sys.argv[1], lambda meta: abstract_leaves(meta, ["b/n"]))[:2])
 read()  # imports what it needs, while it still may
@@ -368,8 +369,3 @@ def test_sampling_from_a_folder_that_cannot_be_written(workdir):
     for path in [workdir, *workdir.rglob("*")]:
       path.chmod(0o755 if path.is_dir() else 0o644)
   assert out.stdout.startswith("[10, 20] (20, {'b': {'n': "), out.stderr
-
-
-def test_a_subset_may_name_leaves_by_meta(workdir):
-  _, tree, _ = restore_subset(workdir, lambda meta: abstract_leaves(meta, ["key", "b"]), step=10)
-  assert_is(state(10) | tree, 10)

@@ -21,18 +21,18 @@ def fill(folder):
 
 def everything(top):
   """All below, no link followed: contents, or where links point."""
-  found = {}
+  content = {}
   for where, folders, names in os.walk(top):
     for name in folders + names:
       path = os.path.join(where, name)
       if os.path.islink(path):
-        found[path] = os.readlink(path)
+        content[path] = os.readlink(path)
       elif os.path.isfile(path):
         with open(path, "rb") as f:
-          found[path] = f.read()
+          content[path] = f.read()
       else:
-        found[path] = None
-  return found
+        content[path] = None
+  return content
 
 
 def some(step):
@@ -82,8 +82,8 @@ def test_training_among_others_things(crowded):
   before, log = everything(crowded), []
   for life in range(3):
     with Checkpoints(crowded / "w", every=10, keep=2, log=log.append) as c:
-      found = c.restore(abstract(some(0)))
-      assert (found[0] if found else 0) == 30 * life
+      restored = c.restore(abstract(some(0)))
+      assert (restored[0] if restored else 0) == 30 * life
       for step in range(30 * life + 10, 30 * life + 31, 10):
         assert c.save(step, some(step), {}) and c.wait() is None
   assert steps(crowded / "w") == [80, 90]
@@ -248,12 +248,12 @@ def test_killed_between_any_two_calls(tmp_path, at, monkeypatch):
       step_folder.remove(root / "10")
     except Killed:
       pass
-  whole = (root / "10" / "commit_success.txt").exists()
+  committed = (root / "10" / "commit_success.txt").exists()
   step_folder.clear(root)
   if step_folder.empty(root / "10"):  # as a save of that step does
     (root / "10").rmdir()
-  assert (root / "10").exists() == whole
-  if not whole:
+  assert (root / "10").exists() == committed
+  if not committed:
     step_folder.begin(root / "10")
     assert sorted(os.listdir(root)) == ["10", "best"]
     step_folder.remove(root / "10")

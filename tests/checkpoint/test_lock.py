@@ -78,9 +78,9 @@ def test_death_gives_it_back_at_once(tmp_path, more):
 def test_who_is_told_to_wait_waits(tmp_path, capsys):
   with Holder(tmp_path) as other:
     done = subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {other.pid}"])
-    begun = time.monotonic()
+    start = time.monotonic()
     with lock.exclusive(tmp_path, wait=True):
-      assert time.monotonic() - begun > 0.5
+      assert time.monotonic() - start > 0.5
     done.wait()
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith(f"jaxgen: waiting for process {other.pid} on ")
@@ -92,10 +92,10 @@ def test_a_machine_that_died_is_waited_for(tmp_path, capsys, monkeypatch):
     path = tmp_path / lock.FILE
     path.write_text(path.read_text().replace(socket.gethostname(), "far.off"))
     monkeypatch.setattr(lock, "LEASE", 1)
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(UserError, match=rf"process {other.pid} on far.off"):
       lock.acquire(tmp_path)
-    assert time.monotonic() - begun > 0.9
+    assert time.monotonic() - start > 0.9
   assert "waiting for" in capsys.readouterr().err
 
 

@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import optax
 import pytest
+from test_checkpoint_damage import abstract
 
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.fingerprint import fingerprint
@@ -47,10 +48,6 @@ def state(step):
     ema={"slow": {"gen": jax.tree.map(lambda x: x + 1, gen)}},
     skips=jnp.zeros(2, jnp.int32),
   )
-
-
-def abstract(tree):
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def bits(tree):
@@ -123,13 +120,13 @@ for n in (1, 2, 4):
   saved = state(n, n)
   checkpoints.save(n, saved, {})
   for m in (1, 2, 4):
-    wanted = state(m, 0)
+    target = state(m, 0)
     step, restored, _ = checkpoints.restore(jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-        wanted))
+        target))
     raw = jax.random.key_data
     for name, x in restored.items():
-      assert x.sharding == wanted[name].sharding, name
+      assert x.sharding == target[name].sharding, name
       y = saved[name]
       x, y = (raw(x), raw(y)) if name == "key" else (x, y)
       assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), name
@@ -274,9 +271,9 @@ def test_nothing_to_sample_from(tmp_path):
     checkpoints.save(10, state(10), {})
   with pytest.raises(UserError, match=r"no checkpoint 7 in .*: .* \[10\]"):
     restore_subset(tmp_path, {}, step=7)
-  wanted = {"ema": {"fast": jax.ShapeDtypeStruct((), jnp.float32)}}
+  missing = {"ema": {"fast": jax.ShapeDtypeStruct((), jnp.float32)}}
   with pytest.raises(UserError, match="ema/fast is nothing of the kind"):
-    restore_subset(tmp_path, wanted)
+    restore_subset(tmp_path, missing)
   assert steps(tmp_path / "nowhere") == []
 
 

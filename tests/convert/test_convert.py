@@ -33,29 +33,29 @@ def small(name=ADM):
   return c
 
 
-def written(path, c, source):
+def write_checkpoint(path, c, source):
   """A checkpoint of random weights for a config's net -> our tree of them."""
   model, rng = build(c.model), np.random.default_rng(0)
   batch = {"x": jax.ShapeDtypeStruct((1, 8, 8, 1), np.uint8)}
   if c.data.classes:
     batch["y"] = jax.ShapeDtypeStruct((1,), np.int32)
   shapes, _ = jax.eval_shape(lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
-  made = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) / 9, shapes["net"])
-  tensor_files.write(path, names.give(made, source))
-  return made
+  weights = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) / 9, shapes["net"])
+  tensor_files.write(path, names.give(weights, source))
+  return weights
 
 
 @pytest.fixture(scope="module")
-def brought(tmp_path_factory):
+def imported(tmp_path_factory):
   """-> workdir of an import, its file, and the weights; not to be changed."""
-  folder = tmp_path_factory.mktemp("brought")
-  made = written(folder / "theirs.pt", small(), "adm")
+  folder = tmp_path_factory.mktemp("imported")
+  weights = write_checkpoint(folder / "theirs.pt", small(), "adm")
   import_weights(folder / "theirs.pt", folder / "w", "adm", small(), size=8, licence="MIT, by X")
-  return folder / "w", folder / "theirs.pt", made
+  return folder / "w", folder / "theirs.pt", weights
 
 
-def test_every_weight_and_average_is_theirs(brought):
-  workdir, file, made = brought
+def test_every_weight_and_average_is_theirs(imported):
+  workdir, file, weights = imported
   like = Experiment.of(small()).abstract(
     initial_state.DataSpec("digits", (8, 8, 1), 10), sharding.make_mesh()
   )
@@ -64,9 +64,9 @@ def test_every_weight_and_average_is_theirs(brought):
   )
   assert step == 0
   for ours in (state["params"], state["ema"]["main"]):
-    jax.tree.map(np.testing.assert_array_equal, ours["net"], made)
-  begun = jax.tree.leaves(state["opt"])
-  assert begun and not any(map(np.any, begun))
+    jax.tree.map(np.testing.assert_array_equal, ours["net"], weights)
+  opt = jax.tree.leaves(state["opt"])
+  assert opt and not any(map(np.any, opt))
   meta = latest_meta(workdir)
   note = meta["import"]
   assert note["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -75,15 +75,15 @@ def test_every_weight_and_average_is_theirs(brought):
   assert meta["data"]["fingerprint"] is None
 
 
-def test_an_import_samples(brought):
-  model = jaxgen.load(str(brought[0]))
+def test_an_import_samples(imported):
+  model = jaxgen.load(str(imported[0]))
   x = model.sample(0, 2, labels=[3, 7], steps=2)
   assert x.shape == (2, 8, 8, 1) and x.dtype == np.uint8 and x.std() > 0
 
 
 @pytest.mark.parametrize("end", ["pt", "safetensors"])
-def test_out_again_bit_by_bit(end, brought, tmp_path, capsys, monkeypatch):
-  workdir, file, _ = brought
+def test_out_again_bit_by_bit(end, imported, tmp_path, capsys, monkeypatch):
+  workdir, file, _ = imported
   before = tree(workdir)
   status, out, lines = call(
     capsys, monkeypatch, "export", f"--workdir={workdir}", f"--out={tmp_path}/x.{end}"
@@ -99,11 +99,11 @@ def test_out_again_bit_by_bit(end, brought, tmp_path, capsys, monkeypatch):
   assert tree(workdir) == before
 
 
-def test_fine_tuning_goes_on_from_an_import(brought, tmp_path):
+def test_fine_tuning_goes_on_from_an_import(imported, tmp_path):
   """With other settings at first; from then on it is a run like any other."""
-  _, _, made = brought
+  _, _, weights = imported
   workdir, c = tmp_path / "w", small()
-  shutil.copytree(brought[0], workdir)
+  shutil.copytree(imported[0], workdir)
   c.model.bound = 2.0
   with pytest.raises(UserError, match="config.model.bound is 2.0"):
     train.train(c, str(workdir), quiet=True)
@@ -111,7 +111,9 @@ def test_fine_tuning_goes_on_from_an_import(brought, tmp_path):
   c.steps, c.batch, c.log.pictures = 1, 4, 0
   c.optim.net.lr, c.data.split = 1e-6, "test"
   state = train.train(c, str(workdir), quiet=True)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.params["net"], made)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.params["net"], weights
+  )
   meta = latest_meta(workdir)
   assert meta["step"] == 1 and meta["import"]["licence"] == "MIT, by X"
   assert meta["data"]["fingerprint"]
@@ -119,12 +121,12 @@ def test_fine_tuning_goes_on_from_an_import(brought, tmp_path):
   with pytest.raises(UserError, match="began with"):
     train.train(c, str(workdir), quiet=True)
   c.optim.net.lr = 1e-6
-  kept = experiment.open_data
+  open_data = experiment.open_data
 
   def other(c):
     c = c.copy_and_resolve_references()
     c.data.split = "train"
-    return kept(c)
+    return open_data(c)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, "open_data", other)
@@ -139,9 +141,11 @@ def test_classifiers_and_other_sources(tmp_path):
     ("configs/sr3.py:debug", "sr3", 12),
   ):
     file, workdir = tmp_path / f"{source}.pt", tmp_path / source
-    made = written(file, small(name), source)
+    weights = write_checkpoint(file, small(name), source)
     import_weights(file, workdir, source, small(name), size=8)
-    jax.tree.map(np.testing.assert_array_equal, trained.load_trained(workdir).params["net"], made)
+    jax.tree.map(
+      np.testing.assert_array_equal, trained.load_trained(workdir).params["net"], weights
+    )
     done = export_weights(workdir, tmp_path / "x.safetensors")
     theirs, back = tensor_files.read(file), tensor_files.read(tmp_path / "x.safetensors")
     assert done["tensors"] == len(back) == len(theirs) + more
@@ -149,9 +153,9 @@ def test_classifiers_and_other_sources(tmp_path):
       assert back[key].read().tobytes() == tensor.read().tobytes()
 
 
-def test_heads_are_sayable(brought, tmp_path, capsys, monkeypatch):
+def test_heads_are_sayable(imported, tmp_path, capsys, monkeypatch):
   """Flags go into the config, with one or without; what is unknown is asked."""
-  _, file, made = brought
+  _, file, weights = imported
   argv = [
     "import",
     "--source=adm",
@@ -165,7 +169,7 @@ def test_heads_are_sayable(brought, tmp_path, capsys, monkeypatch):
   net = latest_meta(tmp_path / "w")["config"]["model"]["net"]
   assert (net["heads"], net["heads_up"], net["split_first"]) == (4, 2, True)
   jax.tree.map(
-    np.testing.assert_array_equal, trained.load_trained(tmp_path / "w").params["net"], made
+    np.testing.assert_array_equal, trained.load_trained(tmp_path / "w").params["net"], weights
   )
   argv[-1] += "2"
   line = mistake(capsys, monkeypatch, *argv)
@@ -173,13 +177,13 @@ def test_heads_are_sayable(brought, tmp_path, capsys, monkeypatch):
   assert not (tmp_path / "w2").exists()
 
 
-def test_names_that_are_no_text(brought, tmp_path, capsys, monkeypatch):
+def test_names_that_are_no_text(imported, tmp_path, capsys, monkeypatch):
   """A file, and a folder, whose names are not UTF-8, or hold escapes."""
   folder = tmp_path / "\udcff\x1b[2J"
   folder.mkdir()
   for end in ("pt", "safetensors"):
     file = folder / f"\udcfe.{end}"
-    tensor_files.write(file, tensor_files.read(brought[1]))
+    tensor_files.write(file, tensor_files.read(imported[1]))
     status, out, lines = call(
       capsys,
       monkeypatch,
@@ -194,8 +198,8 @@ def test_names_that_are_no_text(brought, tmp_path, capsys, monkeypatch):
     )
     assert status == 0 and "step 0" in out, lines
     assert out.encode() and out.strip().isprintable()
-    made = export_weights(str(tmp_path / end), str(folder / f"out.{end}"))
-    assert made["import"]["file"] == file.name
+    report = export_weights(str(tmp_path / end), str(folder / f"out.{end}"))
+    assert report["import"]["file"] == file.name
 
 
 def mistake(capsys, monkeypatch, verb, *argv):
@@ -227,19 +231,19 @@ IMPORT = {
   "none": (["--heads=0"], "--heads=0: want at least 1"),
   "order": (["--attention_order=old"], "want new or legacy"),
   "labels": (["--config.model.classes=9"], "data.classes=10"),
-  "whole": (["--workdir={brought}"], "holds checkpoints already"),
+  "whole": (["--workdir={imported}"], "holds checkpoints already"),
   "place": (["--workdir={file}/w"], "cannot write"),
 }
 
 
 @pytest.mark.parametrize("case", IMPORT)
-def test_mistake_of_importing(case, brought, tmp_path, capsys, monkeypatch):
+def test_mistake_of_importing(case, imported, tmp_path, capsys, monkeypatch):
   """One line, and nothing is written."""
-  argv, said = IMPORT[case]
-  workdir, file, _ = brought
+  argv, message = IMPORT[case]
+  workdir, file, _ = imported
   before = tree(workdir)
   argv = [
-    a.replace("{}", str(tmp_path)).replace("{brought}", str(workdir)).replace("{file}", str(file))
+    a.replace("{}", str(tmp_path)).replace("{imported}", str(workdir)).replace("{file}", str(file))
     for a in argv
   ]
   monkeypatch.setattr("jaxgen.monitor.progress.Progress.at", lambda *_: None)
@@ -255,7 +259,7 @@ def test_mistake_of_importing(case, brought, tmp_path, capsys, monkeypatch):
     SMALLER,
     *argv,
   )
-  assert said in line
+  assert message in line
   assert not any(tmp_path.iterdir()) and tree(workdir) == before
 
 
@@ -271,17 +275,17 @@ EXPORT = {
 
 
 @pytest.mark.parametrize("case", EXPORT)
-def test_mistake_of_exporting(case, brought, tmp_path, capsys, monkeypatch):
-  argv, said = EXPORT[case]
+def test_mistake_of_exporting(case, imported, tmp_path, capsys, monkeypatch):
+  argv, message = EXPORT[case]
   line = mistake(
     capsys,
     monkeypatch,
     "export",
-    f"--workdir={brought[0]}",
+    f"--workdir={imported[0]}",
     f"--out={tmp_path}/x.pt",
     *[a.replace("{}", str(tmp_path)) for a in argv],
   )
-  assert said in line and not any(tmp_path.iterdir())
+  assert message in line and not any(tmp_path.iterdir())
 
 
 def test_a_file_that_wants_code_ends_the_verb(tmp_path, capsys, monkeypatch):

@@ -93,11 +93,11 @@ def test_alone_nothing_happens():
   ids=["differ", "mistake", "diverged", "bug"],
 )
 def test_one_line_and_status_for_all(body, status, line):
-  begun = time.monotonic()
+  start = time.monotonic()
   done = pod.run(2, 1, verb(body), timeout=300, env=PATIENT)
   assert [d.status for d in done] == [status] * 2, done
   assert last(done) == [f"jaxgen: {line}"] * 2
-  assert time.monotonic() - begun < 99
+  assert time.monotonic() - start < 99
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -177,13 +177,13 @@ def test_together_they_see_every_example_once_an_epoch(processes):
     pipeline.batches(source, batch=6, seed=1, process=i, processes=processes)
     for i in range(processes)
   ]
-  seen = np.concatenate([next(s)["x"][:, 0] for _ in range(5) for s in shares])
-  for epoch in seen.reshape(3, 10):
+  examples = np.concatenate([next(s)["x"][:, 0] for _ in range(5) for s in shares])
+  for epoch in examples.reshape(3, 10):
     assert sorted(epoch) == list(range(0, 20, 2))
 
 
 @pytest.mark.parametrize(
-  "said, ours",
+  "printed, ours",
   [
     (
       "7 [Gloo] Rank 0 is connected to 1 peer ranks. Expected number of "
@@ -205,8 +205,8 @@ def test_together_they_see_every_example_once_an_epoch(processes):
     ),
   ],
 )
-def test_a_pod_does_not_listen_to_gloo(said, ours):
-  assert pod.without_gloo(said) == ours
+def test_a_pod_does_not_listen_to_gloo(printed, ours):
+  assert pod.without_gloo(printed) == ours
 
 
 def test_a_pod_leaves_nothing_behind():
@@ -234,6 +234,6 @@ def test_samples_of_two_processes_are_those_of_one(tmp_path):
   assert [d.status for d in done] == [0, 0], done
   assert [bool(d.stdout) for d in done] == [True, False]
   assert not (tmp_path / "1.npz").exists()
-  with np.load(tmp_path / "0.npz") as found:
-    x = found["arr_0"]
+  with np.load(tmp_path / "0.npz") as file:
+    x = file["arr_0"]
   np.testing.assert_allclose(x, jaxgen.load(str(tmp_path / "w")).sample(3, 9, batch=4), atol=1e-6)

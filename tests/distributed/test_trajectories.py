@@ -23,9 +23,9 @@ def test_two_processes_see_the_losses_of_one_device(tmp_path):
   parts = tmp_path / "parts.py"
   parts.write_text(PARTS)
   ((one,),) = trajectories.on(1, 1, [NAME], STEPS, [WHOLE]).values()
-  ((seen,),) = trajectories.on(2, 2, [str(parts)], STEPS, [CUT]).values()
+  ((two,),) = trajectories.on(2, 2, [str(parts)], STEPS, [CUT]).values()
   assert len(one) == STEPS
-  assert trajectories.apart(seen, one) < 1e-5
+  assert trajectories.apart(two, one) < 1e-5
   # It notices: losses of other steps (the generator moves on every second) are
   # not these.
   assert trajectories.apart(one[2:], one[:-2]) > 1e-4

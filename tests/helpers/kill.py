@@ -33,7 +33,7 @@ PATIENCE = 600  # seconds that any life may last
 
 def main() -> int:
   """Returns the exit status."""
-  args = arguments()
+  args = parser(__doc__, kills=10).parse_args()
   home = pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-kill-"))
   command = [
     sys.executable,
@@ -45,10 +45,10 @@ def main() -> int:
   ]
   chance = random.Random(args.seed)
 
-  begun = time.monotonic()
+  start_time = time.monotonic()
   peace = home / "peace"
   finish(command, peace)
-  print(f"{args.config}: in peace {time.monotonic() - begun:.1f} s, in {home}")
+  print(f"{args.config}: in peace {time.monotonic() - start_time:.1f} s, in {home}")
   print(f"{'life':>4}  {'killed':24} {'after':>7}  checkpoints left")
   war = home / "war"
   for life in range(args.kills):
@@ -84,13 +84,11 @@ def compare(peace: pathlib.Path, war: pathlib.Path) -> list[str]:
   return differ
 
 
-def arguments() -> argparse.Namespace:
-  """What the command line says."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-  )
+def parser(text: str, kills: int) -> argparse.ArgumentParser:
+  """Flags of this script, and of `storm`; `kills` is the default number."""
+  parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawTextHelpFormatter)
   parser.add_argument("--config", required=True)
-  parser.add_argument("--kills", type=int, default=10)
+  parser.add_argument("--kills", type=int, default=kills)
   parser.add_argument(
     "--set",
     action="append",
@@ -100,7 +98,7 @@ def arguments() -> argparse.Namespace:
   )
   parser.add_argument("--seed", type=int, default=0, help="of the moments")
   parser.add_argument("--folder", help="for the workdirs; default: temporary")
-  return parser.parse_args()
+  return parser
 
 
 def start(command: list[str], workdir: pathlib.Path) -> subprocess.Popen:
@@ -122,18 +120,10 @@ def kill(
   command: list[str], workdir: pathlib.Path, kind: int, chance: random.Random
 ) -> tuple[str, float]:
   """One life, ended by SIGKILL: -> the moment, seconds lived."""
-  log, saves = workdir / "metrics.jsonl", workdir / "checkpoints"
-  old = names(saves), size(log)
-  begun = time.monotonic()
+  before = progress(workdir)
+  start_time = time.monotonic()
   life = start(command, workdir)
-  if kind == 0:
-    await_it(lambda: names(saves) - old[0], life)
-    pause, moment = chance.uniform(0, 0.02), "while saving, +{:.1f} ms"
-  elif kind == 1:
-    await_it(lambda: size(log) > old[1], life)
-    pause, moment = chance.uniform(0, 2), "while training, +{:.0f} ms"
-  else:
-    pause, moment = chance.uniform(0, 4), "while starting, +{:.0f} ms"
+  moment, pause = await_moment(kind, workdir, before, life, chance, starting=4)
   try:
     life.wait(pause)
   except subprocess.TimeoutExpired:
@@ -141,8 +131,30 @@ def kill(
   status = life.wait()
   if status > 0:
     finish(command, workdir)  # ends with what it has to say
-  moment = "too late: had ended" if status == 0 else moment.format(1e3 * pause)
-  return moment, time.monotonic() - begun
+  moment = "too late: had ended" if status == 0 else f"{moment} +{1e3 * pause:.1f} ms"
+  return moment, time.monotonic() - start_time
+
+
+def await_moment(
+  kind: int,
+  workdir: pathlib.Path,
+  before: tuple[set[str], int],
+  process: subprocess.Popen,
+  chance: random.Random,
+  starting: float,
+) -> tuple[str, float]:
+  """Waits until a training saves (kind 0), or trains (1), or not at all.
+
+  `before` is its `progress` before the process began; `starting` the most
+  seconds to pause of kind 2. Returns (the kind's name, seconds to pause).
+  """
+  if kind == 0:
+    await_it(lambda: progress(workdir)[0] - before[0], process)
+    return "saving", chance.uniform(0, 0.02)
+  if kind == 1:
+    await_it(lambda: progress(workdir)[1] > before[1], process)
+    return "training", chance.uniform(0, 2)
+  return "starting", chance.uniform(0, starting)
 
 
 def await_it(it: Callable[[], object], life: subprocess.Popen) -> None:
@@ -152,14 +164,13 @@ def await_it(it: Callable[[], object], life: subprocess.Popen) -> None:
     time.sleep(0.001)
 
 
-def names(folder: pathlib.Path) -> set[str]:
-  """What a folder holds; nothing if it is not there."""
-  return {p.name for p in folder.iterdir()} if folder.exists() else set()
-
-
-def size(file: pathlib.Path) -> int:
-  """Bytes; 0 if it is not there."""
-  return file.stat().st_size if file.exists() else 0
+def progress(workdir: pathlib.Path) -> tuple[set[str], int]:
+  """Names of checkpoints, and bytes of the log."""
+  log, saves = workdir / "metrics.jsonl", workdir / "checkpoints"
+  return (
+    {p.name for p in saves.iterdir()} if saves.exists() else set(),
+    log.stat().st_size if log.exists() else 0,
+  )
 
 
 def hashes(workdir: pathlib.Path) -> dict[str, str]:

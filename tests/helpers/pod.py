@@ -77,8 +77,8 @@ def finish(processes: Sequence[Process], timeout: float = 120) -> list[Done]:
   for process in processes:
     with contextlib.suppress(subprocess.TimeoutExpired):
       process.wait(max(0, end - time.monotonic()))
-  said = lambda file: without_gloo(file.read_text(errors="replace"))
-  return [Done(p.poll(), said(p.out), said(p.err)) for p in processes]
+  text = lambda file: without_gloo(file.read_text(errors="replace"))
+  return [Done(p.poll(), text(p.out), text(p.err)) for p in processes]
 
 
 def without_gloo(text: str) -> str:
@@ -119,11 +119,16 @@ def start(i: int, what: Sequence | str, env: Mapping[str, str | None], folder: s
     words = ["-c", JOIN + what]
   else:
     words = ["-m", "jaxgen", *(str(w).replace("{i}", str(i)) for w in what)]
-  whole = {k: v for k, v in (os.environ | dict(env)).items() if v is not None}
+  full_env = {k: v for k, v in (os.environ | dict(env)).items() if v is not None}
   out, err = (pathlib.Path(folder) / f"{i}.{k}" for k in ("out", "err"))
   with open(out, "wb") as to_out, open(err, "wb") as to_err:
     process = Process(
-      [sys.executable, *words], cwd=ROOT, env=whole, stdout=to_out, stderr=to_err, process_group=0
+      [sys.executable, *words],
+      cwd=ROOT,
+      env=full_env,
+      stdout=to_out,
+      stderr=to_err,
+      process_group=0,
     )
   process.out, process.err = out, err
   return process

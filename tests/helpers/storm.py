@@ -30,7 +30,7 @@ from jaxgen.checkpoint import disk
 
 
 class Life(NamedTuple):
-  """How one went."""
+  """How one life of all processes went."""
 
   harm: signal.Signals | None  # None: it had ended before
   victim: int
@@ -55,24 +55,24 @@ def main() -> int:
     "XLA_FLAGS": "--xla_backend_optimization_level=0 "  # compiles sooner
     f"--xla_force_host_platform_device_count={args.devices}",
   }
-  chance, begun = random.Random(args.seed), time.monotonic()
+  chance, start_time = random.Random(args.seed), time.monotonic()
   peace, storm = home / "peace", home / "storm"
   finish(words, peace, args, env)
   print(
     f"{args.config}, {args.processes} processes: in peace "
-    f"{time.monotonic() - begun:.1f} s, in {home}",
+    f"{time.monotonic() - start_time:.1f} s, in {home}",
     flush=True,
   )
-  begun, lives = time.monotonic(), []
+  start_time, lives = time.monotonic(), []
   for life in range(args.kills):
     lives.append(live(words, storm, args, env, life % 3, chance))
-    tell(life + 1, lives[-1], storm)
+    report(life + 1, lives[-1], storm)
   finish(words, storm, args, env)
   stuck = sum(life.stuck for life in lives)
   differ = kill.compare(peace, storm)
   kinds = collections.Counter(life.harm.name for life in lives if life.harm)
   print(
-    f"{dict(kinds)} in {time.monotonic() - begun:.1f} s, "
+    f"{dict(kinds)} in {time.monotonic() - start_time:.1f} s, "
     f"{args.kills + 1} lives, {stuck} did not end by themselves; "
     + (f"{len(differ)} DIFFER" if differ else "all the same, bit by bit")
   )
@@ -81,23 +81,10 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
   """What the command line says."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-  )
-  parser.add_argument("--config", required=True)
-  parser.add_argument("--kills", type=int, default=20)
+  parser = kill.parser(__doc__, kills=20)
   parser.add_argument("--processes", type=int, default=2)
   parser.add_argument("--devices", type=int, default=1, help="of each")
-  parser.add_argument(
-    "--set",
-    action="append",
-    default=[],
-    metavar="A.B=X",
-    help="changes the config, in both trainings",
-  )
-  parser.add_argument("--seed", type=int, default=0, help="of the moments")
   parser.add_argument("--patience", type=int, default=30, help="seconds of silence that mean death")
-  parser.add_argument("--folder", help="for the workdirs; default: temporary")
   return parser.parse_args()
 
 
@@ -121,39 +108,33 @@ def live(
   chance: random.Random,
 ) -> Life:
   """One life, until somebody is harmed."""
-  log, saves = workdir / "metrics.jsonl", workdir / "checkpoints"
-  old = kill.names(saves), kill.size(log)
+  before = kill.progress(workdir)
   victim = chance.randrange(args.processes)
   harm = chance.choice([signal.SIGKILL, signal.SIGTERM])
   with pod.started(args.processes, args.devices, [*words, f"--workdir={workdir}"], env=env) as them:
-    if kind == 0:
-      kill.await_it(lambda: kill.names(saves) - old[0], them[victim])
-      pause, moment = chance.uniform(0, 0.02), "saving"
-    elif kind == 1:
-      kill.await_it(lambda: kill.size(log) > old[1], them[victim])
-      pause, moment = chance.uniform(0, 2), "training"
-    else:
-      pause, moment = chance.uniform(0, 10), "starting"
+    moment, pause = kill.await_moment(kind, workdir, before, them[victim], chance, starting=10)
     time.sleep(pause)
     if them[victim].poll() is not None:
       harm = None
     else:
       them[victim].send_signal(harm)
-    begun, met = time.monotonic(), kill.size(log) > old[1]
+    start_time, met = time.monotonic(), kill.progress(workdir)[1] > before[1]
     done = pod.finish(them, kill.PATIENCE if met else 2 * args.patience)
-  return Life(harm, victim, f"{moment} +{1e3 * pause:.0f} ms", time.monotonic() - begun, done, met)
+  return Life(
+    harm, victim, f"{moment} +{1e3 * pause:.0f} ms", time.monotonic() - start_time, done, met
+  )
 
 
-def tell(number: int, life: Life, workdir: pathlib.Path) -> None:
-  """One line, and what the others said."""
+def report(number: int, life: Life, workdir: pathlib.Path) -> None:
+  """Prints a line: how a life went, and what the others printed last."""
   what = life.harm.name if life.harm else "too late"
-  said = [
+  last_lines = [
     d.stderr.strip().rsplit("\n", 1)[-1][:70] for i, d in enumerate(life.done) if i != life.victim
   ]
   print(
     f"{number:3} {what} to {life.victim} {life.moment:20} ends after "
     f"{life.seconds:5.1f} s: {[d.status for d in life.done]}, "
-    f"{disk.steps(workdir) or 'none'} {said}",
+    f"{disk.steps(workdir) or 'none'} {last_lines}",
     flush=True,
   )
 

@@ -37,7 +37,7 @@ def trajectory(name: str, steps: int, shape: dict[str, int]) -> Losses:
   experiment, source = Experiment.of(c), open_data(c)
   sharding.check_batch(c.batch, c.accumulate, mesh)
   step, state = Compiled(experiment, mesh), experiment.fresh(source, mesh)
-  seed, seen = jax.random.key(c.seed), []
+  seed, losses = jax.random.key(c.seed), []
   with contextlib.closing(
     batches(
       source, batch=c.batch, seed=c.seed, process=jax.process_index(), processes=jax.process_count()
@@ -45,16 +45,16 @@ def trajectory(name: str, steps: int, shape: dict[str, int]) -> Losses:
   ) as stream:
     for i, batch in zip(range(steps), sharding.prefetch(stream, mesh), strict=False):
       state, metrics = step(i, state, batch, seed)
-      seen.append({k: float(v) for k, v in metrics.items() if k.endswith("/loss")})
-  return seen
+      losses.append({k: float(v) for k, v in metrics.items() if k.endswith("/loss")})
+  return losses
 
 
 def record(out: str, names: Sequence[str], steps: int, shapes: Sequence[dict[str, int]]) -> None:
   """Writes {name: [losses for every shape of the mesh]}."""
   sharding.SMALL = 64  # of small nets, most leaves are cut
-  seen = {name: [trajectory(name, steps, shape) for shape in shapes] for name in names}
+  losses = {name: [trajectory(name, steps, shape) for shape in shapes] for name in names}
   if jax.process_index() == 0:
-    pathlib.Path(out).write_text(json.dumps(seen))
+    pathlib.Path(out).write_text(json.dumps(losses))
 
 
 def on(
@@ -62,7 +62,7 @@ def on(
 ) -> dict[str, list[Losses]]:
   """`record` on a machine."""
   with tempfile.TemporaryDirectory() as folder:
-    out = f"{folder}/seen.json"
+    out = f"{folder}/losses.json"
     code = CODE.format(out=out, names=list(names), steps=steps, shapes=list(shapes))
     for done in pod.run(
       processes,
@@ -100,8 +100,8 @@ def main() -> None:
     ((one,),) = on(1, 1, [name], args.steps, shapes[:1]).values()
     for machine in args.machines.split(","):
       where = map(int, machine.split("x"))
-      (seen,) = on(*where, [name], args.steps, shapes).values()
-      for shape, losses in zip(shapes, seen, strict=True):
+      (runs,) = on(*where, [name], args.steps, shapes).values()
+      for shape, losses in zip(shapes, runs, strict=True):
         first = next(
           (i + 1 for i in range(args.steps) if apart(losses[: i + 1], one[: i + 1]) > 1e-5), "none"
         )
