@@ -41,7 +41,12 @@ def declare(
 
 
 def traits(f: Any) -> Traits:
-  """Traits of a function, or of a partial, whose arguments are its defaults."""
+  """Traits of a function, or of a partial, whose arguments are its defaults.
+
+  TypeError for what is neither.
+  """
+  if not callable(f):
+    raise TypeError(f"{f!r} is no function")
   if not isinstance(f, functools.partial):
     return _DECLARED.get(f, Traits())
   own = traits(f.func)

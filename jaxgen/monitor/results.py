@@ -7,6 +7,7 @@ command wrote before it was interrupted.
 
 import json
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -141,8 +142,11 @@ def _check_parent(path: Path, flag: str) -> None:
     place = place.parent
   if not place.is_dir():
     raise UserError(f"{flag}: {place} is no folder: give another name")
-  if not os.access(place, os.W_OK | os.X_OK):
-    raise UserError(f"{flag}: {place} may not be written to")
+  try:  # permissions do not tell, where the disk or its kind say no
+    with tempfile.TemporaryFile(dir=place):
+      pass
+  except OSError as e:
+    raise UserError(f"{flag}: nothing can be written in {place}: {e.strerror}") from e
 
 
 def _files_below(top: Path) -> Iterator[str]:

@@ -284,7 +284,7 @@ EARLY = {  # flags and the message before any image is looked at
   "save_ref": ("--save_ref=x.txt", "want x.npz"),
   "out is a folder": ("--out=in/folder.json", "is a folder"),
   "out where nothing is": ("--out=/proc/x.json", "nothing can be written"),
-  "out is below a file": ("--out=in/own.npz/x.json", "nothing can be"),
+  "out is below a file": ("--out=in/own.npz/x.json", "in/own.npz is no folder"),
   "cas without data": ("--metrics=fid,cas", "cas wants labelled samples"),
   "cas of others": ("--metrics=fid,cas --data=digits", "labels of samples go up to 2"),
 }
