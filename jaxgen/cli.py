@@ -115,12 +115,12 @@ def quiet_and_quick() -> None:
   if "jax" not in sys.modules:
     return  # a verb that computes nothing
 
-  told = set()
+  shown = set()
 
   def show(message, *_):
     # Once: what is damaged is met by each who reads it.
-    if str(message) not in told and not forget_damaged(str(message)):
-      told.add(str(message))
+    if str(message) not in shown and not forget_damaged(str(message)):
+      shown.add(str(message))
       print(f"jaxgen: {printable(message)}", file=sys.stderr)
 
   warnings.showwarning = show
@@ -139,7 +139,7 @@ def parse(verb, argv: list[str]) -> flags.FlagValues:
   try:
     rest = values(argv)
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    raise UserError(said(e)) from e
+    raise UserError(one_line(e)) from e
   if values.help:
     print((verb.__doc__ or "").strip() + "\n")
     for name in sorted(n for n in values if "." not in n and len(n) > 1):
@@ -200,7 +200,7 @@ def check_overrides(config: ConfigDict, argv: Sequence[str]) -> None:
           raise UserError(f"config.{path[1]}: there is no [{index}]") from None
 
 
-def said(e: Exception) -> str:
+def one_line(e: Exception) -> str:
   """What absl and ml_collections mean, in one line."""
   text = str(e.args[0] if e.args else e)
   for how, want in WANTED.items():

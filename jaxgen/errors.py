@@ -73,9 +73,9 @@ def _escaped(code: int) -> str:
   return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
   """A suggestion to end a message with: "; did you mean ...?"."""
-  close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+  close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
   if close:
     return f"; did you mean {close[0]!r}?"
-  return f"; it knows {', '.join(sorted(k for k in known if k[0] != '_'))}"
+  return f"; it knows {', '.join(sorted(k for k in words if k[0] != '_'))}"

@@ -90,8 +90,8 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
   kind = kind_of(values.out)  # before the work, not after it
-  asked, inputs = requested(values), (values.low_res, values.project)
-  if join.joined() and (asked or values.low_res):
+  special, inputs = requested(values), (values.low_res, values.project)
+  if join.joined() and (special or values.low_res):
     raise UserError(
       "only plain samples are drawn by several processes: start this one on one machine"
     )
@@ -112,9 +112,9 @@ def main(values: flags.FlagValues) -> None:
   model = latents.with_standing_stats(model, values.standing, knobs)
   info = model.card | of | {"seed": values.seed, "knobs": json_knobs(model.settings(knobs))}
   labels = None
-  if asked:
-    info |= card(asked, values, y)
-    make = functools.partial(run, asked, values, model, y, knobs)
+  if special:
+    info |= card(special, values, y)
+    make = functools.partial(run, special, values, model, y, knobs)
   else:
     num = len(cond.get("low_res", range(64))) if (values.num is None) else values.num
     model.check_count(num)
@@ -127,12 +127,13 @@ def main(values: flags.FlagValues) -> None:
       values.out,
       part_of(info, info.get("num", np.inf), None if labels is None else labels.tolist()),
     )
-  made = make()
-  x = made.x
+  drawing = make()
+  x = drawing.x
   if model.class_names:
     info["class_names"] = model.class_names
   if join.is_main_process():
-    write(values.out, x, made.labels, info | {"num": len(x)} | made.info, made.columns, made.arrays)
+    info |= {"num": len(x)} | drawing.info
+    write(values.out, x, drawing.labels, info, drawing.columns, drawing.arrays)
     print(f"{len(x)} samples -> {printable(values.out)}" + " (replaced)" * old)
 
 
@@ -220,28 +221,28 @@ def define_gan_flags(values: flags.FlagValues) -> None:
 
 def requested(values: flags.FlagValues) -> str | None:
   """Which of KINDS is asked for, if any; UserError for what cannot be."""
-  found = [name for name in KINDS if values[name].value is not None]
-  if len(found) > 1:
-    raise UserError(" and ".join(f"--{name}" for name in found) + ": one at a time")
+  kinds = [name for name in KINDS if values[name].value is not None]
+  if len(kinds) > 1:
+    raise UserError(" and ".join(f"--{name}" for name in kinds) + ": one at a time")
   for flag, of in (
     ("between", "interpolate"),
     ("project_steps", "project"),
     ("project_lr", "project"),
   ):
-    if values[flag].value is not None and of not in found:
+    if values[flag].value is not None and of not in kinds:
       raise UserError(f"--{flag} is for --{of}")
-  if values.low_res and (found or values.standing):
+  if values.low_res and (kinds or values.standing):
     raise UserError(
       "--low_res is for models that enlarge images, and "
-      f"--{(*found, 'standing')[0]} is for GANs: leave either"
+      f"--{(*kinds, 'standing')[0]} is for GANs: leave either"
     )
-  return found[0] if found else None
+  return kinds[0] if kinds else None
 
 
 def card(kind: str, values: flags.FlagValues, labels: list[int] | None) -> dict[str, Any]:
   """What is to be told of it, as far as that is known before the work."""
   n = rows_of(values)
-  told = {
+  facts = {
     "interpolate": lambda: {
       "rows": n,
       "frames": values.interpolate,
@@ -250,7 +251,7 @@ def card(kind: str, values: flags.FlagValues, labels: list[int] | None) -> dict[
     "mix": lambda: {"rows": n, "columns": n, "crossover": values.mix},
     "project": lambda: adam(values) | {"images": values.project},
   }
-  return {kind: told[kind](), "labels": labels}
+  return {kind: facts[kind](), "labels": labels}
 
 
 def rows_of(values: flags.FlagValues) -> int:
@@ -327,14 +328,14 @@ def targets(path: str, model: Sampler) -> tuple[np.ndarray, np.ndarray | None]:
   if not place.exists():
     raise UserError(f"--project={path}: there is no such file or folder")
   files = [place / n for n in listing(place)] if place.is_dir() else [place]
-  found = []
+  images = []
   for file in files:
     try:
-      found.append(image.decode(file, model.shape[0], model.shape[-1]))
+      images.append(image.decode(file, model.shape[0], model.shape[-1]))
     except Exception as e:  # a broken file may fail anywhere in a decoder
       why = (str(e) or type(e).__name__).splitlines()[0]
       raise UserError(f"--project: {file.name} cannot be read: {why}") from e
-  return np.stack(found), None
+  return np.stack(images), None
 
 
 KINDS = {"interpolate": _walks, "mix": _mixture, "project": _found}

@@ -9,11 +9,6 @@ from jax.experimental import multihost_utils
 Features = dict[str, np.ndarray]
 
 
-def is_main_process() -> bool:
-  """Whether this process writes for all."""
-  return jax.process_index() == 0
-
-
 def look(
   features: Callable[[Sequence[np.ndarray], tuple[str, ...]], Features],
   batches: Sequence[np.ndarray],

@@ -200,7 +200,9 @@ def join(alone: bool = False) -> None:
 
 def is_main_process() -> bool:
   """Whether this is process 0, who writes and speaks for all."""
-  return _guard is None or _guard.index == 0
+  if _guard is not None:
+    return _guard.index == 0
+  return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def follow(report: Callable[[], watchdog.Beat]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxgen import core, files
 from jaxgen.data.arrays import Source
-from jaxgen.distributed import gather
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.evaluation import features
 from jaxgen.evaluation.collect import Extractor
@@ -127,7 +127,7 @@ class Periodic:
     name = card_name(
       done, self.evaluation.extractor.name, self.evaluation.protocol.name, self.how["num"]
     )
-    if gather.is_main_process():
+    if join.is_main_process():
       files.write_json(self.workdir / "evals" / name, card)
     return card["scores"]
 

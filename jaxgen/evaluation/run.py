@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxgen.distributed import gather
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
 from jaxgen.evaluation.collect import Collected, Extractor, Plan, collect, forget
@@ -284,7 +284,7 @@ class Evaluation:
       k, size = copies.index.shape[1], samples[0].shape[1::-1]
       rows = [[x, *itertools.islice(neighbours, k)] for x in samples]
       tiles = [np.asarray(Image.fromarray(x).resize(size)) for row in rows for x in row]
-      if gather.is_main_process():
+      if join.is_main_process():
         pictures.save_png(
           picture,
           pictures.grid(np.stack(tiles), k + 1),

@@ -45,12 +45,12 @@ def check(health: Health, step: int, scalars: Mapping[str, float]) -> tuple[Heal
       if key in NORMAL and len(early.get(key, ())) < EARLY:
         early[key] = (*early.get(key, ()), value)
   health = Health(recent, early, health.active)
-  found = {name: rule(health) for name, rule in RULES.items()}
-  found = {name: text for name, text in found.items() if text}
-  new = [Finding(step, name, text) for name, text in found.items() if name not in health.active]
+  texts = {name: rule(health) for name, rule in RULES.items()}
+  texts = {name: text for name, text in texts.items() if text}
+  new = [Finding(step, name, text) for name, text in texts.items() if name not in health.active]
   calm = {name: rows + 1 for name, rows in health.active.items()}
   active = {name: rows for name, rows in calm.items() if rows < WINDOW}
-  return health._replace(active=active | dict.fromkeys(found, 0)), new
+  return health._replace(active=active | dict.fromkeys(texts, 0)), new
 
 
 def replay(rows: Iterable[Mapping[str, float]]) -> tuple[Health, list[Finding]]:

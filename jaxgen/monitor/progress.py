@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from jaxgen.distributed import gather
+from jaxgen.distributed import join
 from jaxgen.errors import printable
 
 
@@ -102,7 +102,7 @@ class Bars:
   """Progress of long work on stderr, one line for each kind."""
 
   def __init__(self, stream: TextIO | None = None):
-    self.stream = stream or (sys.stderr if gather.is_main_process() else io.StringIO())
+    self.stream = stream or (sys.stderr if join.is_main_process() else io.StringIO())
     self.what, self.bar, self.start = "", None, 0.0
 
   def __call__(self, what: str, done: int, total: int) -> None:
