@@ -14,7 +14,6 @@ import types
 import warnings
 from collections.abc import Sequence
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -251,6 +250,8 @@ def keep_programs() -> None:
   By default that is a folder in the user's own cache: programs on disk are
   trusted like code. Where none can be made, programs are not kept.
   """
+  import jax  # here, for some verbs compute nothing
+
   if jax.config.jax_compilation_cache_dir is not None:
     return
   folder = own_folder()
@@ -285,6 +286,8 @@ def forget_damaged(message: str) -> bool:
   """
   if not message.startswith(DAMAGED):
     return False
+  import jax
+
   folder = own_folder()
   if jax.config.jax_compilation_cache_dir == str(folder):
     for file in folder.iterdir():

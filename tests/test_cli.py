@@ -269,6 +269,7 @@ def test_help_needs_no_heavy_library():
 import contextlib, importlib, io, sys
 import jaxgen
 from jaxgen import cli
+assert "jax" not in sys.modules
 for module, _ in cli.VERBS.values():
   verb = importlib.import_module(f"jaxgen.{module}")
   with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):

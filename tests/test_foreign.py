@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import looks
 import numpy as np
 import pytest
@@ -219,9 +220,9 @@ def test_drafts_of_prepared_data(tmp_path, name):
 def test_a_torn_program_takes_programs_alone_with_it(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   folder = cli.own_folder()
-  before_cache = cli.jax.config.jax_compilation_cache_dir
+  before_cache = jax.config.jax_compilation_cache_dir
   try:
-    cli.jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     fill(folder)
     fill(folder / f"jit_f-{'0' * 64}-cache")
     (folder / "my-cache").write_text("mine")
@@ -230,7 +231,7 @@ def test_a_torn_program_takes_programs_alone_with_it(tmp_path, monkeypatch):
     assert cli.forget_damaged(f"{cli.DAMAGED} for x")
     assert everything(folder) == before
   finally:
-    cli.jax.config.update("jax_compilation_cache_dir", before_cache)
+    jax.config.update("jax_compilation_cache_dir", before_cache)
 
 
 @pytest.mark.parametrize("text", ["mine", "a\nb", '{"step": 1}\nmine', "\0\1"])
