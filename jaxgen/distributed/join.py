@@ -282,6 +282,6 @@ def shutdown() -> None:
     return
   sys.stdout.flush()
   barrier("the end")
-  _guard.over.set()
+  _guard.stop()
   _guard = None
   jax.distributed.shutdown()

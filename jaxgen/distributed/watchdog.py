@@ -152,13 +152,21 @@ class Guard:
     self.report: Callable[[], Beat] = Beat
     self.trouble = None  # (why, since when)
     self.over = threading.Event()  # all went well
+    self.threads: list[threading.Thread] = []
     self.no_answer = Silence(self.tick)  # of the store
     self.newest_beats: dict[int, tuple[str, Silence]] = {}  # newest beat of each
 
   def start(self) -> None:
     """Begins to watch."""
     for target in (self.talk, self.listen):
-      threading.Thread(target=target, daemon=True, name="guard").start()
+      self.threads.append(threading.Thread(target=target, daemon=True, name="guard"))
+      self.threads[-1].start()
+
+  def stop(self) -> None:
+    """Ends the watch: no thread is within jax when the process goes."""
+    self.over.set()
+    for thread in self.threads:
+      thread.join(self.patience)
 
   def talk(self) -> None:
     """In a thread: tells, asks, judges."""

@@ -25,6 +25,7 @@ c.log.eval.update(num=50, batch=16)
 c.log.pictures, c.mesh.fsdp = 0, 2
 train.train(c, {workdir!r}, quiet=True)
 test_several_processes.judge({workdir!r}, {out!r}, seed=3)
+processes.shutdown()
 """
 
 
