@@ -1,9 +1,11 @@
 """From an image file to the uint8 pixels that a model is trained on."""
 
+import collections
 import dataclasses
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +35,22 @@ def open_image(file: str | Path | IO[bytes]) -> Image.Image:
     return Image.open(file, formats=FORMATS)
   except UnidentifiedImageError:
     raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
+
+
+def ahead(function: Callable, items: Iterable, threads: int = 8, most: int = 256) -> Iterator[Any]:
+  """function(item) of each item in order, computed by threads up to `most`."""
+  with ThreadPoolExecutor(threads) as pool:
+    queue = collections.deque()
+    try:
+      for item in items:
+        queue.append(pool.submit(function, item))
+        if len(queue) > most:
+          yield queue.popleft().result()
+      while queue:
+        yield queue.popleft().result()
+    finally:
+      for future in queue:
+        future.cancel()
 
 
 def decode(file: str | Path | IO[bytes] | bytes, size: int | None, channels: int) -> np.ndarray:

@@ -6,21 +6,20 @@ A packed data set is a folder with x.bin (uint8 [N, H, W, C]), y.bin (int32
 [N]) if there are labels, and meta.json.
 """
 
-import collections
 import hashlib
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxgen.data import cache
 from jaxgen.data.arrays import Arrays, mapped
+from jaxgen.data.image import ahead
 from jaxgen.errors import UserError, printable
 
 VERSION = 1  # of how files become pixels: raise it and all is packed anew
@@ -71,11 +70,18 @@ def readable_rows(names: Sequence[str], skipped: Sequence[str]) -> Sequence[int]
 
 
 def _pack(name, folder, count, load, classes, class_names) -> None:
+  def attempt(i):
+    try:
+      return load(i)
+    except Unreadable as e:
+      return e
+
   folder.mkdir()
   labels, skipped, shape, h = [], [], None, hashlib.blake2b(digest_size=8)
   reported = time.monotonic()
   with open(folder / "x.bin", "wb") as file:
-    for i, result in enumerate(_in_threads(load, count)):
+    threads = os.cpu_count() or 1  # decoders let go of the interpreter's lock
+    for i, result in enumerate(ahead(attempt, range(count), threads, 8 * threads)):
       if isinstance(result, Unreadable):
         skipped.append(str(result))
         continue
@@ -118,30 +124,6 @@ def _check_room(name: str, folder: Path, needed: int) -> None:
       f" {free / 2**30:.1f} in {folder.parents[1]}; $JAXGEN_DATA names a"
       " folder to use instead"
     )
-
-
-def _in_threads(load, count: int) -> Iterator:
-  """load(0), load(1), .. in order; what is Unreadable is yielded instead."""
-
-  def attempt(i):
-    try:
-      return load(i)
-    except Unreadable as e:
-      return e
-
-  threads = os.cpu_count() or 1  # decoders let go of the interpreter's lock
-  with ThreadPoolExecutor(threads) as pool:
-    pending = collections.deque()
-    try:
-      for i in range(count):
-        pending.append(pool.submit(attempt, i))
-        if len(pending) > 8 * threads:
-          yield pending.popleft().result()
-      while pending:
-        yield pending.popleft().result()
-    finally:
-      for future in pending:
-        future.cancel()
 
 
 def _report(line: str) -> None:

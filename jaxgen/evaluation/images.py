@@ -15,8 +15,7 @@ import io
 import os
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -29,7 +28,7 @@ from jaxgen.core import trait
 from jaxgen.data import arrayfile, zipped
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import Pictures, choose, classes_of, labels_beside, listing
-from jaxgen.data.image import open_image
+from jaxgen.data.image import ahead, open_image
 from jaxgen.errors import UserError
 from jaxgen.evaluation import origins
 from jaxgen.files import digest
@@ -92,22 +91,6 @@ def first(name: object, count: int, num: int | None) -> int:
 def three(x: np.ndarray) -> np.ndarray:
   """Grey images [n, H, W, 1] -> [n, H, W, 3], each channel alike, as EDM."""
   return np.repeat(x, 3, -1) if x.shape[-1] == 1 else x
-
-
-def ahead(function: Callable, items: Iterable, most: int = 256) -> Iterator:
-  """function(item) of each item in order, computed by threads up to `most`."""
-  with ThreadPoolExecutor(8) as pool:
-    queue = collections.deque()
-    try:
-      for item in items:
-        queue.append(pool.submit(function, item))
-        if len(queue) > most:
-          yield queue.popleft().result()
-      while queue:
-        yield queue.popleft().result()
-    finally:
-      for future in queue:
-        future.cancel()
 
 
 class Header(NamedTuple):
