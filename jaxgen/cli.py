@@ -28,6 +28,7 @@ VERBS = {  # verb: (module, what it does)
   "train": ("train", "train the model of a config, or go on where it stopped"),
   "sample": ("sample", "draw samples from a trained model"),
   "evaluate": ("evaluate", "judge the samples of a trained model, or a file of samples"),
+  "choose": ("compare.choose", "for my data: diffusion model, GAN or VAE, under a budget"),
   "compare": ("compare.compare", "several models side by side: one report"),
   "sweep": ("compare.sweep", "one model under many settings: quality against cost"),
   "modes": ("compare.modes", "which rules lose modes: GANs, diffusion and VAE side by side"),

@@ -101,7 +101,13 @@ def train_stages(settings: ConfigDict, workdir: str, only: int | None = None) ->
   return 0
 
 
-def train(config: ConfigDict, workdir: str, quiet: bool = False, wait: bool = False) -> core.State:
+def train(
+  config: ConfigDict,
+  workdir: str,
+  quiet: bool = False,
+  wait: bool = False,
+  step: Compiled | None = None,
+) -> core.State:
   """Trains until config.steps, from the workdir's last checkpoint if any.
 
   The workdir holds checkpoints, the log, pictures. On SIGTERM the state is
@@ -112,6 +118,8 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False, wait: bool = Fa
     workdir: Made if it is not there, once all else is in order.
     quiet: Print nothing but trouble.
     wait: For another process that writes to the workdir.
+    step: Compiled before, of the same config but for its number of steps, where
+      no learning rate looks at that; what it lacks is added to it.
 
   Returns:
     The state at the end.
@@ -147,7 +155,7 @@ def train(config: ConfigDict, workdir: str, quiet: bool = False, wait: bool = Fa
       hooks = Hooks(
         experiment, mesh, source, workdir, checkpoints, logger, meta, times, past, judge
       )
-      return run(experiment, mesh, source, state, hooks, stopped)
+      return run(experiment, mesh, source, state, hooks, stopped, step)
 
 
 def run(
@@ -157,13 +165,14 @@ def run(
   state: core.State,
   hooks: "Hooks",
   stopped: Callable[[], bool],
+  step: Compiled | None = None,
 ) -> core.State:
   """The loop: from where `state` stands to config.steps, or until `stopped()`.
 
   A state is gone once the next step has begun: its memory is used again.
   """
   config, first, times = experiment.config, int(state.step), hooks.times
-  step, seed = Compiled(experiment, mesh), jax.random.key(config.seed)
+  step, seed = step or Compiled(experiment, mesh), jax.random.key(config.seed)
   with contextlib.closing(batches_of(config, source, first)) as stream:
     times.start(first)
     for i, batch in zip(range(first, config.steps), sharding.prefetch(stream, mesh), strict=False):

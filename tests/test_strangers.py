@@ -15,8 +15,9 @@ from jaxgen import config, forms
 from jaxgen import train as training
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.compare import modes, sweep
-from jaxgen.compare.comparison import check_alike, command, curves
+from jaxgen.compare.comparison import check_alike
 from jaxgen.compare.comparison import train_entries as entries
+from jaxgen.compare.measure import command, curves
 from jaxgen.compare.page import render
 from jaxgen.errors import UserError, guarding, printable
 from jaxgen.evaluation import cards

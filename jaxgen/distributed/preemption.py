@@ -14,11 +14,14 @@ STOPPED = 143  # exit status: saved before the end; by custom 128 + SIGTERM
 # Jax answers yes at one number, which is one more than the largest so far when
 # the notice came: 1 if that was early. So none may ever be left out.
 _asked = itertools.count(1)
+_heard: list[list[bool]] = []  # of all who listen now, the outermost first
 
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
   """Within, SIGTERM asks for an end: `stopped()` says whether it came.
+
+  One may stand within another, and all hear of it.
 
   Of several processes any may be asked, also by a notice that its TPU is going
   to be taken away; after the same step all hear of it, if all ask after every
@@ -29,11 +32,13 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     return
   heard = []
   try:
-    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+    before = signal.signal(signal.SIGTERM, lambda *_: [h.append(True) for h in _heard])
   except ValueError:  # not the main thread: somebody else listens
     yield lambda: False
     return
+  _heard.append(heard)
   try:
     yield lambda: bool(heard)
   finally:
+    _heard.remove(heard)
     signal.signal(signal.SIGTERM, before)

@@ -7,7 +7,7 @@ import pytest
 from verbs import call
 
 from jaxgen import config
-from jaxgen.compare import comparison
+from jaxgen.compare import comparison, measure
 from jaxgen.evaluation.judge import open_judge
 from jaxgen.sampling.sampler import load
 from jaxgen.train import train
@@ -19,7 +19,7 @@ NAMES = ("points_diffusion", "points_gan", "points_vae")
 def home(tmp_path_factory):
   home = tmp_path_factory.mktemp("compare")
   patch = pytest.MonkeyPatch()
-  patch.setattr(comparison, "STEPS", (2, 4))
+  patch.setattr(measure, "STEPS", (2, 4))
   comparison.compare([f"configs/{n}.py:debug" for n in NAMES], (), str(home))
   yield home
   patch.undo()

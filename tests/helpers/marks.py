@@ -22,7 +22,7 @@ FILES = {
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
-    checkpoint/test_manager compare/test_page data/test_class_names
+    checkpoint/test_manager compare/test_budget compare/test_page data/test_class_names
     data/test_folder data/test_photos data/test_pipeline data/test_sources
     data/test_splits data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
@@ -43,7 +43,7 @@ FILES = {
   "process": """
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
-    compare/test_modes compare/test_sweep convert/test_convert data/test_points
+    compare/test_choose compare/test_modes compare/test_sweep convert/test_convert data/test_points
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate

@@ -1,0 +1,255 @@
+"""What a choice is going to do next, and what it has spent: OUT/plan.json.
+
+The file is written before every slice of training, so that whoever goes on
+after a kill takes the same decisions. Budgets of images and operations become
+steps by division alone: rounds are the same however often it was killed.
+Budgets of time become steps by the seconds that steps have taken so far.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxgen import files, forms
+from jaxgen.checkpoint import meta
+from jaxgen.checkpoint.restore import NoCheckpoint
+from jaxgen.compare.budget import SHARES, Budget, affordable, split, steps_within, too_small
+from jaxgen.compare.rows import damage
+from jaxgen.errors import UserError
+from jaxgen.forms import Each, Whole
+from jaxgen.monitor.goodput import STEPPING
+
+JUDGING = 0.35  # the most of a budget of time that judging may take
+SLICE = 3.0  # seconds beside its steps, until a slice was seen
+LONG = 30.0  # seconds; longer slices are cut, to correct their length on the way
+LEG = 0.8  # of what is left is the first part of a long slice
+IDLE = 2.0  # seconds that are not worth a slice
+TRIAL = dict.fromkeys(("step_seconds", "flops", "judge_seconds", "full_seconds"), float)
+FORM = {
+  "spec": Each(object),
+  "budget": {"kind": {"time", "flop", "img"}, "amount": float, "text": str},
+  "trials": Each(TRIAL | {"params": Whole(0), "batch": Whole(1)}),
+  "rounds": [{"share": float, "target": float, "steps": Each(Whole(1))}],
+  "stopped": Each(str),
+  "spent": {"train": float, "slices": Whole(0)},
+}
+Round = dict[str, Any]  # see FORM
+
+
+class Progress(NamedTuple):
+  """How far a training is."""
+
+  step: int
+  seconds: float  # that its steps took, with waiting for data, without compiling
+
+
+class Position(NamedTuple):
+  """Where a choice stands; of contenders that were not stopped.
+
+  now: how far trainings are, by contender and seed.
+  judging: seconds that it takes to judge each, as far as is known.
+  judged: seconds of judging so far, of all contenders.
+  """
+
+  now: dict[str, list[Progress]]
+  judging: dict[str, float]
+  judged: float
+
+
+def progress(workdir: pathlib.Path) -> Progress:
+  """That of a workdir's newest checkpoint."""
+  try:
+    card = meta.latest(workdir)
+  except NoCheckpoint:
+    return Progress(0, 0.0)
+  seconds = (card.get("goodput") or {}).get("seconds") or {}
+  return Progress(card["step"], sum(seconds.get(phase, 0.0) for phase in STEPPING))
+
+
+@dataclasses.dataclass
+class Agenda:
+  """Plan and account of a choice.
+
+  Attributes:
+    path: Of plan.json.
+    spec: Data, contenders and all else by which choices differ, as JSON.
+    budget: Of the whole choice.
+    trials: What `trial.try_out` measured, by contender, with judge_seconds, that
+      judging it once takes, and full_seconds, what the last time takes more.
+    rounds: Begun so far: share of the budget that is spent at its end; target,
+      the same for each training in units of the budget; steps, that each
+      workdir is to be trained to.
+    stopped: Why, by contender that goes on no more.
+    spent: Seconds of slices that came to their end, and how many they are.
+  """
+
+  path: pathlib.Path
+  spec: dict[str, Any]
+  budget: Budget
+  trials: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+  rounds: list[Round] = dataclasses.field(default_factory=list)
+  stopped: dict[str, str] = dataclasses.field(default_factory=dict)
+  spent: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "slices": 0})
+
+  def save(self) -> None:
+    """Writes plan.json."""
+    own = {f.name: vars(self)[f.name] for f in dataclasses.fields(self) if f.name != "path"}
+    files.write_json(self.path, own | {"budget": dataclasses.asdict(self.budget)})
+
+  def is_last(self, number: int) -> bool:
+    """Whether a round spends the budget to its end."""
+    return self.rounds[number]["share"] == SHARES[-1]
+
+  def trainings(self) -> int:
+    """Into how many parts the budget is divided."""
+    return len(self.trials) * self.spec["seeds"]
+
+  def next_round(
+    self, at: Position, workdirs: Mapping[str, Sequence[pathlib.Path]]
+  ) -> Round | None:
+    """Plans one more round, or None where the budget is spent.
+
+    Raises:
+      UserError: The budget is too small for a single step of each.
+    """
+    shares, part = self.plan(at)
+    if not shares:
+      return None
+    target, steps = shares[0] * part, {}
+    if self.budget.kind != "time":  # of time slice by slice, see `next_goal`
+      costs = self.costs(at.now)
+      steps = {w.name: steps_within(1.0, target, costs[n]) for n in at.now for w in workdirs[n]}
+    self.rounds.append({"share": shares[0], "target": target, "steps": steps})
+    return self.rounds[-1]
+
+  def plan(self, at: Position) -> tuple[list[float], float]:
+    """Shares at which rounds to come end, and each training's part of the budget.
+
+    Raises:
+      UserError: As `next_round`.
+    """
+    if not at.now:
+      return [], 0.0
+    if self.budget.kind == "time":
+      return self._plan_time(at)
+    taken = {name: max(p.step for p in own) for name, own in at.now.items()}
+    costs = self.costs(at.now)
+    shares = split(self.budget, costs, self.trainings(), taken if self.rounds else None)
+    return [s for s in shares if s in self._later()], self.budget.amount / self.trainings()
+
+  def seconds_left(self, at: Position) -> float:
+    """Seconds that all that is to come takes, but for preparing."""
+    shares, part = self.plan(at)
+    if self.budget.kind == "time":
+      return self.budget.amount - self.spent["train"] - at.judged
+    costs, count = self.costs(at.now), sum(map(len, at.now.values()))
+    seconds = len(shares) * (sum(at.judging.values()) + count * SLICE)
+    for name, own in at.now.items() if shares else ():
+      steps = sum(steps_within(1.0, part, costs[name]) - p.step for p in own)
+      seconds += steps * self.pace(name, own) + self.trials[name]["full_seconds"]
+    return seconds
+
+  def _later(self) -> list[float]:
+    """Shares that are still to come."""
+    last = self.rounds[-1]["share"] if self.rounds else 0.0
+    return [share for share in SHARES if share > last * (1 + 1e-9)]
+
+  def _plan_time(self, at):
+    """What is left of a time budget beside judging, at the pace so far."""
+    costs, once = self.costs(at.now), sum(at.judging.values())
+    shares = affordable(self._later(), once, JUDGING * self.budget.amount - at.judged)
+    part = 0.0
+    while shares:
+      part = self._part(at, len(shares))
+      first = shares[0] * part
+      if all(first >= max(p.seconds for p in own) + costs[n] for n, own in at.now.items()):
+        return shares, part
+      shares = shares[1:]
+    if not self.rounds:
+      some = dataclasses.replace(self.budget, amount=max(part, 0.0) * self.trainings())
+      raise UserError(f"{too_small(some, costs, self.trainings())}, beside {once:.3g} s of judging")
+    return [], part
+
+  def _part(self, at, rounds):
+    """Seconds that the steps of each training get in all, if so many rounds come."""
+    trained = sum(p.seconds for own in at.now.values() for p in own)
+    count = sum(map(len, at.now.values()))
+    left = self.budget.amount - self.spent["train"] - at.judged
+    left -= rounds * sum(at.judging.values())
+    left -= sum(self.trials[name]["full_seconds"] for name in at.now)
+    left -= self.slice_seconds(trained) * count * (rounds + 1)  # the last may be cut
+    return (trained + left) / count
+
+  def slice_seconds(self, trained: float) -> float:
+    """Seconds that a slice takes beside its steps."""
+    if not self.spent["slices"]:
+      return SLICE
+    return max(self.spent["train"] - trained, 0.0) / self.spent["slices"]
+
+  def costs(self, now: Mapping[str, Sequence[Progress]]) -> dict[str, float]:
+    """What a step of each costs, in units of the budget; seconds by the pace so far."""
+    if self.budget.kind == "time":
+      return {name: self.pace(name, own) for name, own in now.items()}
+    field = {"flop": "flops", "img": "batch"}[self.budget.kind]
+    return {name: float(self.trials[name][field]) for name in now}
+
+  def pace(self, name: str, own: Sequence[Progress]) -> float:
+    """Seconds of a contender's step, so far or when it was timed."""
+    steps = sum(p.step for p in own)
+    if not steps:
+      return self.trials[name]["step_seconds"]
+    return sum(p.seconds for p in own) / steps
+
+  def next_goal(self, name: str, workdir: pathlib.Path, number: int) -> int | None:
+    """To which step a training goes on in a round; None: it has done its part.
+
+    Long slices of a time budget are cut, so that a pace that changed on the way
+    is noticed.
+    """
+    goals, now = self.rounds[number]["steps"], progress(workdir)
+    if now.step < goals.get(workdir.name, 0):
+      return goals[workdir.name]  # as it was decided
+    if self.budget.kind != "time":
+      return None
+    target, pace = self.rounds[number]["target"], self.pace(name, [now])
+    left = target - now.seconds
+    if workdir.name in goals and left < max(IDLE, pace, 0.03 * target):
+      return None
+    left = LEG * left if left > LONG else left
+    goals[workdir.name] = now.step + max(1, int(left / pace))
+    return goals[workdir.name]
+
+
+def open_agenda(path: pathlib.Path, spec: Mapping[str, Any], budget: Budget) -> Agenda:
+  """The agenda at `path`, if there is one; else a new one.
+
+  A larger budget of the same kind goes on from what a smaller one paid for:
+  shares of the rounds so far shrink.
+
+  Raises:
+    UserError: It is of another choice, or of a larger budget.
+  """
+  try:
+    stored = forms.read(path, FORM, functools.partial(damage, path, "a choice"))
+  except FileNotFoundError:
+    return Agenda(path, dict(spec), budget)
+  if stored["spec"] != spec or set(stored["trials"]) - set(spec["contenders"]):
+    if not stored["rounds"]:
+      return Agenda(path, dict(spec), budget)
+    different = [k for k in spec if stored["spec"].get(k) != spec[k]]
+    raise UserError(
+      f"{path.parent} holds a choice with other {', '.join(different)}: take another --out, or "
+      "say it as before"
+    )
+  before = Budget(**{k: stored["budget"][k] for k in ("kind", "amount", "text")})
+  if stored["rounds"] and (before.kind != budget.kind or before.amount > budget.amount):
+    raise UserError(
+      f"{path.parent} holds a choice of --budget={before.text}: say so, or a larger one of that "
+      "kind, or take another --out"
+    )
+  for begun in stored["rounds"]:
+    begun["share"] *= before.amount / budget.amount
+  rest = {k: stored[k] for k in ("trials", "rounds", "stopped", "spent")}
+  return Agenda(path, dict(spec), budget, **rest)

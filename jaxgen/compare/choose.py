@@ -1,0 +1,95 @@
+"""Which kind of model for my data? All families under one budget.
+
+  jaxgen choose --data folder:/my/images --budget 30m --out choice
+  jaxgen choose --data digits --budget 500kimg --seeds 3 --out choice
+  jaxgen choose --data npz:x.npz --budget 3e15flop --contenders a.py,b.py --out c
+
+Looks at the data, times the contenders, says what it is going to do (--dry_run
+ends there), trains all of them in turn and judges them after each round, so
+that OUT/report.html and OUT/choice.json hold an answer early. Budgets are of
+time on this machine (30m, 1h30m), of training images (500kimg) or of operations
+(3e15flop), in equal parts. Whatever stops it, the same command goes on.
+
+Preparing (looking, training a judge, compiling, timing) is outside of a budget
+of time, and its seconds are told before anything is trained. Training and
+judging, with all that they load and write, are inside.
+"""
+
+import functools
+import json
+import pathlib
+import time
+from typing import Any
+
+from absl import flags
+
+from jaxgen import config
+from jaxgen.checkpoint import lock
+from jaxgen.compare import budget as budgets
+from jaxgen.compare import rows, verdict
+from jaxgen.compare.agenda import open_agenda
+from jaxgen.compare.contenders import default_paths, load_contenders
+from jaxgen.compare.preparation import plan_lines, prepare
+from jaxgen.data.sources import open_split
+from jaxgen.distributed.preemption import STOPPED, stop_signal
+from jaxgen.errors import UserError
+from jaxgen.monitor.results import check_report
+
+HOLDOUT = 0.2  # of data that have no test split of their own
+
+announce = functools.partial(rows.announce, "choose")
+
+
+def define(values: flags.FlagValues) -> None:
+  """The verb's flags."""
+  flag = functools.partial(flags.DEFINE_string, flag_values=values)
+  flag("data", None, "folder:/my/images, npz:x.npz, tfds:cifar10, digits, ...")
+  flag("budget", None, "of the whole choice: 30m, 1h30m, 500kimg, 3e15flop")
+  flag("out", None, "folder of trainings and report")
+  flag("features", None, "inception or dinov2, whose weights are at hand; default: learned here")
+  integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+  integer("size", None, "height and width at which to work; default: by the data")
+  integer("seeds", 1, "trainings of each contender")
+  integer("num", None, "samples that are judged; default: by the data")
+  text = "configs; default: one of each family"
+  flags.DEFINE_list("contenders", [], text, flag_values=values)
+  flags.DEFINE_bool("dry_run", False, "end with the plan", flag_values=values)
+
+
+def main(values: flags.FlagValues) -> int:
+  """The verb; answers 0, or STOPPED if somebody asked for an early end."""
+  if not values.data or not values.budget or not values.out:
+    raise UserError("choose needs --data=SOURCE, --budget=30m and --out=FOLDER")
+  start, budget, home = time.perf_counter(), budgets.parse(values.budget), pathlib.Path(values.out)
+  check_report(home, "plan.json", ("choice.json", "report.html"))
+  data, lines = look(values)
+  print("\n".join(lines), flush=True)
+  paths = values.contenders or default_paths(data["source"], data["size"])
+  entries = load_contenders(paths, data, home, values.seeds)
+  spec = {
+    "data": data,
+    "contenders": {e.name: config.as_json(e.config) for e in entries},
+    "seeds": values.seeds,
+  }
+  try:
+    with lock.exclusive(home), stop_signal() as stopped:
+      agenda = open_agenda(home / "plan.json", spec, budget)
+      rounds = prepare(home, entries, agenda, lines)
+      print("\n".join(plan_lines(rounds, time.perf_counter() - start)), flush=True)
+      if stopped() or not (values.dry_run or rounds.run(stopped)):
+        announce("stopped by a signal: the same command goes on from here")
+        return STOPPED
+  except OSError as e:  # a full disk, or data that went away
+    why = f"{e.strerror or e}: {e.filename or home}"
+    raise UserError(f"{why}; what is done is there, and the same command goes on") from e
+  if not values.dry_run:
+    print(verdict.sentence(json.loads((home / "choice.json").read_text())))
+    print(home / "report.html")
+  return 0
+
+
+def look(values: flags.FlagValues) -> tuple[dict[str, Any], list[str]]:
+  """What config.data is to be, and what is to be said of the data."""
+  data = {"source": values.data, "split": "train", "size": values.size or 0}
+  source = open_split(data)
+  return data | {"channels": 0, "classes": source.classes, "holdout": HOLDOUT}, []

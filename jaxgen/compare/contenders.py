@@ -1,0 +1,101 @@
+"""The trainings that compete: configs, brought to the data of a choice."""
+
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxgen import config
+from jaxgen.compare.comparison import check_alike
+from jaxgen.compare.measure import Entry
+from jaxgen.experiment import Experiment, field
+
+FAMILIES = ("diffusion", "gan", "vae")
+DATA = ("source", "size", "channels", "holdout")  # of a choice; classes see `adapt`
+
+
+def default_paths(source: str, size: int) -> list[str]:
+  """One config of each family, for this data and this machine.
+
+  Args:
+    source: As in config.data.
+    size: At which images are worked on; 0: as they are stored.
+  """
+  kind, arg = "images", f":{size}"
+  if source.startswith("points:"):
+    kind, arg = "points", ""
+  elif source == "digits" and size in (0, 8):
+    kind, arg = "digits", ""
+  elif jax.default_backend() == "cpu":
+    arg = f":{size}-small"
+  return [f"configs/{kind}_{family}.py{arg}" for family in FAMILIES]
+
+
+def load_contenders(
+  paths: Sequence[str], data: Mapping[str, Any], home: pathlib.Path, seeds: int = 1
+) -> list[Entry]:
+  """An entry for each config, in HOME/NAME; its twins have other seeds.
+
+  Args:
+    paths: "configs/x.py[:arg]"; a contender is called x, or x-arg where two
+      were called the same.
+    data: source, size, channels, classes, holdout, as in config.data.
+    home: Folder of the choice.
+    seeds: Trainings of each.
+
+  Raises:
+    UserError: A config is none, or makes no samples of such data.
+  """
+  stems = [pathlib.Path(path.partition(":")[0]).stem for path in paths]
+  entries = []
+  for path, stem in zip(paths, stems, strict=True):
+    arg = path.partition(":")[2]
+    name = f"{stem}-{arg}" if arg and stems.count(stem) > 1 else stem
+    settings = config.load(path)
+    config.check_single(settings, "choose")
+    changes = adapt(settings, data)
+    words = (f"--{k}={shlex.quote(str(v))}" for k, v in changes.items())
+    train = " ".join(["jaxgen train", f"--config={shlex.quote(path)}", *words])
+    train += f" --workdir={shlex.quote(str(home / name))}"
+    twins = tuple(home / f"{name}-seed{i}" for i in range(1, seeds))
+    entries.append(Entry(name, home / name, (train,), settings, twins))
+  check_alike(entries)
+  for entry in entries:
+    Experiment.of(entry.config)
+  return entries
+
+
+def adapt(settings: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:
+  """Brings a config to a choice's data; answers what had to change.
+
+  Models that know as many classes as there are get labels; all others train
+  without. Learning rates stay constant after their warm-up, for the end of a
+  training is not known until its budget is spent.
+  """
+  changes = {f"data.{k}": data[k] for k in DATA if k in settings.data and k in data}
+  changes |= {"data.split": "train"}
+  changes |= {f"optim.{k}.decay": "constant" for k, v in settings.optim.items() if "decay" in v}
+  with settings.unlocked():
+    before = {k: field(settings, k) for k in changes}
+    classes = settings.data.classes
+    for path, value in changes.items():
+      put(settings, path, value)
+    # Configs in which the model's classes refer to the data's follow.
+    settings.data.classes = data.get("classes", 0)
+    own = settings.model.get("classes", 0)
+    if own != settings.data.classes:
+      settings.data.classes = own
+    if settings.data.classes != classes:
+      before["data.classes"], changes["data.classes"] = classes, settings.data.classes
+    settings.log.pictures, settings.log.eval.every = 0, 0  # the report has its own
+    settings.checkpoint.update(keep=2, keep_every=0)
+  return {f"config.{k}": v for k, v in changes.items() if v != before[k]}
+
+
+def put(settings: ConfigDict, path: str, value: Any) -> None:
+  """Sets the value at "a.b"."""
+  *places, last = path.split(".")
+  field(settings, ".".join(places))[last] = value

@@ -1,0 +1,167 @@
+"""One trained model, judged: its row of a report, and a picture of its samples."""
+
+import dataclasses
+import pathlib
+import shlex
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from scipy import stats
+
+from jaxgen.checkpoint import meta
+from jaxgen.compare import rows
+from jaxgen.data.sources import open_split
+from jaxgen.data.summary import introduce
+from jaxgen.evaluation.judge import Judge, Scores, means, spreads
+from jaxgen.monitor import health, pictures
+from jaxgen.monitor.log import read_jsonl
+from jaxgen.sampling.sampler import Sampler, load
+
+STEPS = (4, 8, 16, 32)  # of the diffusion model, for quality against cost
+CURVES = {"loss": ("/loss",), "health": ("grad_norm", "accuracy", "diversity")}  # ends of keys
+CONFIDENCE = 0.95
+MOST = 2000  # real examples to choose from, to look at
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A model of the report."""
+
+  name: str
+  workdir: pathlib.Path
+  commands: tuple[str, ...]  # that train it
+  config: ConfigDict
+  twins: tuple[pathlib.Path, ...] = ()  # the same with other seeds
+
+  @property
+  def workdirs(self) -> tuple[pathlib.Path, ...]:
+    """Of all its trainings, by seed."""
+    return (self.workdir, *self.twins)
+
+
+def measure(
+  entry: Entry, judge: Judge, full: bool = True, grid: str = ""
+) -> tuple[rows.Row, dict[str, bytes]]:
+  """The report's row of one model, and the pictures that it names: PNGs.
+
+  Args:
+    entry: The model; of several trainings numbers are means, `spread` and
+      `intervals` are over them, and else over sets of samples.
+    judge: Of its data.
+    full: Also what takes long: the accuracy score of a classifier that is
+      trained on samples, and quality by number of steps.
+    grid: Name of the picture of samples; default: the model's.
+  """
+  grid = grid or entry.name
+  model = load(entry.workdir)
+  card, log = meta.latest(entry.workdir), read_jsonl(entry.workdir / "metrics.jsonl")
+  n = judge.count
+  y = model.labels(n, None)
+  x, speed = draw_warm(model, n, y)
+  scores = judge.scores(x, y, cas=full)
+  metrics, spread, bounds = means(scores), spreads(scores), intervals(scores)
+  if entry.twins:
+    twins = [means(judge.scores(load(w).sample(0, n, y), y, cas=full)) for w in entry.twins]
+    by_seed = {k: [m[k] for m in (metrics, *twins)] for k in metrics}
+    metrics, bounds = means(by_seed), intervals(by_seed)
+    spread = {k: float(np.std(v, ddof=1)) for k, v in by_seed.items()}
+  settings = {k: v for k, v in model.model.knobs.items() if k in ("steps", "guidance", "eta")}
+  return {
+    "name": entry.name,
+    "family": type(model.model).__name__,
+    "config": entry.name,
+    "workdir": str(entry.workdir),
+    "params": sum(x.size for x in jax.tree.leaves(model.state.params)),
+    "train_seconds": card.get("seconds"),
+    "step": model.card["step"],
+    "train_images": model.card["step"] * entry.config.batch,
+    "peak_memory": card.get("peak_bytes"),
+    "grid": grid,
+    "settings": settings,
+    "metrics": metrics,
+    "spread": spread,
+    "intervals": bounds,
+    "samples_per_second": speed,
+    "nfe": model.model.nfe(),
+    "sampling": quality_by_cost(model, judge) if full else [],
+    "curves": curves(log),
+    "warnings": [f"Step {f.step:,}: {f.text}" for f in health.replay(log)[1]],
+  }, {grid: portrait(x, model.classes)}
+
+
+def intervals(scores: Scores) -> dict[str, list[float]]:
+  """{metric: [lo, hi]} of the mean, by Student's t; of two values or more."""
+  bounds = {}
+  for name, values in scores.items():
+    if len(values) > 1 and np.isfinite(values).all():
+      mean, error = np.mean(values), stats.sem(values)
+      reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
+      bounds[name] = [float(mean) - reach, float(mean) + reach]
+  return bounds
+
+
+def draw_warm(
+  model: Sampler, n: int, y: np.ndarray | None, **knobs: float
+) -> tuple[np.ndarray, float]:
+  """n samples, and how many of them a second makes once it is compiled."""
+  batch = min(n, 256)
+  fewest = {"steps": 1} if "steps" in model.model.knobs else {}
+  model.sample(0, batch, None if y is None else y[:batch], batch=batch, **fewest)
+  x, seconds = rows.draw(model, 0, n, y, batch=batch, **knobs)
+  return x, n / seconds
+
+
+def quality_by_cost(model: Sampler, judge: Judge) -> list[dict[str, Any]]:
+  """Scores and speed by number of steps; once for what takes no steps."""
+  n = max(judge.count // 4, 1)
+  y = model.labels(n, None)
+  points = []
+  for knobs in [{"steps": s} for s in STEPS] if "steps" in model.model.knobs else [{}]:
+    x, speed = draw_warm(model, n, y, **knobs)
+    points.append(
+      {
+        "label": f"{knobs['steps']} steps" if knobs else "",
+        "knobs": knobs,
+        "nfe": model.model.nfe(**knobs),
+        "samples_per_second": speed,
+        "metrics": means(judge.scores(x, y, cas=False)),
+      }
+    )
+  return points
+
+
+def curves(log: list[dict[str, Any]]) -> dict[str, dict[str, list[list[float]]]]:
+  """The log's scalars over steps, by kind (see CURVES) and key."""
+  keys = sorted({k for row in log for k in row})
+  return {
+    kind: {k: [[r["step"], r[k]] for r in log if k in r] for k in keys if k.endswith(ends)}
+    for kind, ends in CURVES.items()
+  }
+
+
+def real_samples(data: ConfigDict, n: int = 60) -> tuple[np.ndarray, int]:
+  """Real training examples to look at, labels in turn, and their classes."""
+  source = open_split(data)
+  introduce(source, data.split)
+  count = min(len(source), MOST)
+  batch = source.read(np.arange(count) * len(source) // count)
+  if len(source.shape) == 1 or not source.classes:
+    return batch["x"], 0
+  place = np.zeros(count, int)  # of each among those of its label
+  for c in range(source.classes):
+    place[batch["y"] == c] = np.arange(np.sum(batch["y"] == c))
+  return batch["x"][np.lexsort((batch["y"], place))[:n]], source.classes
+
+
+def portrait(x: np.ndarray, classes: int = 0, n: int = 60) -> bytes:
+  """PNG of samples; a column for every class."""
+  if x.ndim == 2:
+    return pictures.png(pictures.scatter(x[:MOST], limit=1.1))
+  return pictures.png(pictures.grid(x[:n], columns=classes if 1 < classes <= 20 else None))
+
+
+def command(verb: str, **values: str | pathlib.Path) -> str:
+  """A command for a shell, which takes names as they are."""
+  return " ".join([f"jaxgen {verb}", *(f"--{k} {shlex.quote(str(v))}" for k, v in values.items())])

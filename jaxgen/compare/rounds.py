@@ -1,0 +1,175 @@
+"""Contenders trained in turn, in slices of a budget, and judged after each round.
+
+A slice is the ordinary training of a config, to a step that the agenda names.
+Each state of affairs is a file that is written whole or not at all: a slice's
+end is a checkpoint, a judgement OUT/rounds/NAME-R.json, a decision plan.json.
+So whoever comes after a kill finds what is done, and does nothing twice.
+
+Nobody is stopped for trailing: as long as budget is left, a contender that is
+behind may still win, and early rounds are what families differ in. A contender
+is stopped where nothing can come any more: its updates are not finite. What is
+left of a time budget then goes to the others.
+"""
+
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxgen import experiment, files, sharding, train
+from jaxgen.compare import measure, rows, standings
+from jaxgen.compare.agenda import Agenda, Position, Round, progress
+from jaxgen.compare.measure import Entry, command
+from jaxgen.compare.page import render
+from jaxgen.errors import Diverged
+from jaxgen.evaluation.judge import Judge
+from jaxgen.experiment import Compiled
+from jaxgen.monitor.progress import duration
+
+SAVE = 60.0  # seconds of training between checkpoints, about
+
+announce = functools.partial(rows.announce, "choose")
+
+
+class Rounds:
+  """A choice under way: call `run`."""
+
+  def __init__(
+    self,
+    home: pathlib.Path,
+    entries: Sequence[Entry],
+    judge: Judge,
+    agenda: Agenda,
+    results: Mapping[str, Any],
+    steps: Mapping[str, Compiled] | None = None,
+  ):
+    """
+    Args:
+      home: Folder of the choice, which this process has locked.
+      entries: The contenders.
+      judge: Of their data.
+      agenda: With a trial of each contender.
+      results: What the report says beside rows, budget and trust.
+      steps: Train steps compiled before, by contender.
+    """
+    self.home, self.entries, self.judge, self.agenda = home, entries, judge, agenda
+    self.results, self.steps = dict(results), dict(steps or {})
+    self.real = measure.portrait(*measure.real_samples(entries[0].config.data))
+
+  def run(self, stopped: Callable[[], bool]) -> bool:
+    """Until the budget is spent: True; or until a signal asks for an end."""
+    number = 0
+    while self.begin(number):
+      for entry in self.active():
+        if not self.train(entry, number) or not self.judge_round(entry, number, stopped):
+          return False
+      if number == len(self.agenda.rounds) - 1:  # or a newer one was reported
+        self.report(number)
+      number += 1
+    return True
+
+  def active(self) -> list[Entry]:
+    """Contenders that were not stopped."""
+    return [e for e in self.entries if e.name not in self.agenda.stopped]
+
+  def begin(self, number: int) -> Round | None:
+    """A round as it is planned; None where there is none any more."""
+    if number == len(self.agenda.rounds):
+      if self.agenda.next_round(self.position(), self.workdirs()) is None:
+        return None
+      self.agenda.save()
+    return self.agenda.rounds[number]
+
+  def workdirs(self) -> dict[str, tuple[pathlib.Path, ...]]:
+    """Of all trainings that go on, by contender."""
+    return {e.name: e.workdirs for e in self.active()}
+
+  def position(self) -> Position:
+    """How far trainings are, and what judging takes."""
+    seconds = standings.judge_seconds(self.home, self.entries, len(self.agenda.rounds))
+    trials, workdirs = self.agenda.trials, self.workdirs()
+    return Position(
+      now={name: [progress(w) for w in own] for name, own in workdirs.items()},
+      judging={n: (seconds[n] or [trials[n]["judge_seconds"]])[-1] for n in workdirs},
+      judged=sum(map(sum, seconds.values())),
+    )
+
+  def train(self, entry: Entry, number: int) -> bool:
+    """A contender's part of a round; False if a signal ended it early."""
+    if standings.read(self.home, entry.name, number):
+      return True
+    for seed, workdir in enumerate(entry.workdirs):
+      while goal := self.agenda.next_goal(entry.name, workdir, number):
+        self.agenda.save()
+        start = time.perf_counter()
+        try:
+          step = self.slice(entry, seed, workdir, goal)
+        except Diverged as e:
+          self.agenda.stopped[entry.name] = f"diverged: {str(e).partition(';')[0]}"
+          announce(f"{entry.name} {self.agenda.stopped[entry.name]}; it is stopped")
+          self.agenda.save()
+          return True
+        self.agenda.spent["train"] += time.perf_counter() - start
+        self.agenda.spent["slices"] += 1
+        self.agenda.save()
+        if step < goal:
+          return False
+    return True
+
+  def slice(self, entry: Entry, seed: int, workdir: pathlib.Path, goal: int) -> int:
+    """Trains to a step; answers the step that was reached."""
+    settings = entry.config.copy_and_resolve_references()
+    pace = self.agenda.trials[entry.name]["step_seconds"]
+    settings.seed += seed
+    settings.steps = goal
+    settings.checkpoint.every = max(1, round(SAVE / pace))
+    left = goal - progress(workdir).step
+    announce(f"{workdir.name}: to step {goal:,}, about {duration(left * pace)}")
+    if entry.name not in self.steps:
+      built = experiment.Experiment.of(settings)
+      self.steps[entry.name] = Compiled(built, sharding.make_mesh(settings.mesh))
+    state = train.train(settings, str(workdir), quiet=True, step=self.steps[entry.name])
+    return int(state.step)
+
+  def judge_round(self, entry: Entry, number: int, stopped: Callable[[], bool]) -> bool:
+    """Judges a contender, unless that is done, or it was stopped.
+
+    False if a signal asked for an end: what judging trained is not complete then.
+    """
+    if entry.name in self.agenda.stopped or standings.read(self.home, entry.name, number):
+      return not stopped()
+    announce(f"{entry.name}: sampling and judging")
+    start = time.perf_counter()
+    last, grid = self.agenda.is_last(number), f"{entry.name}-{number}"
+    row, pictures = measure.measure(entry, self.judge, full=last, grid=grid)
+    if stopped():
+      return False
+    row |= commands(entry, self.home / "judge")
+    seconds = time.perf_counter() - start
+    now, facts = [progress(w) for w in entry.workdirs], self.agenda.trials[entry.name]
+    standings.keep(self.home, number, row, now, facts, pictures, seconds)
+    return True
+
+  def report(self, number: int) -> None:
+    """Rewrites choice.json and the page, from all rounds up to this one."""
+    models, images = standings.rows_of(self.home, self.entries, self.agenda, number)
+    budget = standings.account(self.agenda, number)
+    results = self.results | {
+      "budget": budget,
+      "trust": standings.trust(self.agenda.spec["seeds"], budget["share"]),
+      "rows": models,
+    }
+    files.write_json(self.home / "choice.json", results)
+    files.write_text(self.home / "report.html", render(results, images | {"real": self.real}))
+    announce(f"{budget['share']:.3g} of the budget: {self.home / 'report.html'}")
+
+
+def commands(entry: Entry, judge: pathlib.Path) -> dict[str, list[str]]:
+  """What made a contender's row, and what to type next."""
+  step = progress(entry.workdir).step
+  (train,), place = entry.commands, entry.workdir
+  again = command("evaluate", workdir=place, judge=judge)
+  longer = f"{train} --config.steps={4 * step}"
+  picture = command("sample", workdir=place, num=64, out=f"{entry.name}.png")
+  return {"commands": [f"{train} --config.steps={step}", again], "next": [longer, picture, again]}

@@ -1,0 +1,142 @@
+"""A choice as it stands: what was judged, the newest complete round first.
+
+OUT/rounds/NAME-R.json    contender NAME in round R: its row, and the round
+OUT/rounds/NAME-R.png     a picture of its samples
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxgen import files, forms
+from jaxgen.compare.agenda import Agenda, Progress
+from jaxgen.compare.measure import Entry
+from jaxgen.compare.rows import Row, damage
+from jaxgen.forms import NUMBER, Each
+
+SCORES = Each(NUMBER)
+FORM = {
+  "row": {"name": str, "metrics": SCORES, "spread": SCORES, "intervals": Each([float])},
+  "round": {"seconds": float, "images": float, "step": float, "grid": str, "metrics": SCORES},
+  "judge_seconds": float,
+}
+FIELDS = ("metrics", "spread", "intervals", "grid")  # of a row, that rounds have too
+
+
+def place(home: pathlib.Path, name: str, number: int) -> pathlib.Path:
+  """The file of a contender's round."""
+  return home / "rounds" / f"{name}-{number}.json"
+
+
+def keep(
+  home: pathlib.Path,
+  number: int,
+  row: Row,
+  now: Sequence[Progress],
+  facts: Mapping[str, Any],
+  pictures: Mapping[str, bytes],
+  seconds: float,
+) -> None:
+  """Writes what was judged, pictures first: the file says that all is there.
+
+  Args:
+    home: Of the choice.
+    number: Of the round.
+    row: Of the contender.
+    now: How far its trainings are, by seed.
+    facts: Of its trial.
+    pictures: PNGs by the names that the row has for them.
+    seconds: That judging took.
+  """
+  step = now[0].step
+  entry = {
+    "seconds": float(np.mean([p.seconds for p in now])),
+    "images": step * facts["batch"],
+    "flops": step * facts["flops"],
+    "step": step,
+  } | {k: row[k] for k in FIELDS}
+  path = place(home, row["name"], number)
+  for name, picture in pictures.items():
+    files.write_bytes(path.with_name(f"{name}.png"), picture)
+  files.write_json(path, {"row": row, "round": entry, "judge_seconds": seconds})
+
+
+def read(home: pathlib.Path, name: str, number: int) -> dict[str, Any] | None:
+  """What `keep` wrote; None if there is nothing yet."""
+  path = place(home, name, number)
+  try:
+    stored = forms.read(path, FORM, lambda why: damage(path, "a choice", why))
+  except FileNotFoundError:
+    return None
+  for part in (stored["row"], stored["round"]):
+    for field in ("metrics", "spread"):
+      part[field] = {k: forms.number(v) for k, v in part.get(field, {}).items()}
+  return stored
+
+
+def judge_seconds(
+  home: pathlib.Path, entries: Sequence[Entry], rounds: int
+) -> dict[str, list[float]]:
+  """Seconds that judging took, round by round, by contender."""
+  stored = {e.name: [read(home, e.name, i) for i in range(rounds)] for e in entries}
+  return {name: [s["judge_seconds"] for s in own if s] for name, own in stored.items()}
+
+
+def rows_of(
+  home: pathlib.Path, entries: Sequence[Entry], agenda: Agenda, last: int
+) -> tuple[list[Row], dict[str, bytes]]:
+  """Rows of the report after round `last`, and the pictures that they name.
+
+  A row is that of its contender's newest round.
+  """
+  models, images = [], {}
+  for entry in entries:
+    stored = {i: s for i in range(last + 1) if (s := read(home, entry.name, i))}
+    row = stored[max(stored)]["row"] if stored else unmeasured(entry, agenda)
+    history = [s["round"] | {"share": agenda.rounds[i]["share"]} for i, s in stored.items()]
+    for s in stored.values():
+      for grid in (s["row"]["grid"], (s["row"].get("copies") or {}).get("grid")):
+        if grid:
+          images[grid] = (home / "rounds" / f"{grid}.png").read_bytes()
+    models.append(row | {"rounds": history, "stopped": agenda.stopped.get(entry.name, "")})
+  return models, images
+
+
+def unmeasured(entry: Entry, agenda: Agenda) -> Row:
+  """The row of a contender that was stopped before it was judged."""
+  return {
+    "name": entry.name,
+    "family": str(entry.config.model.name).rpartition(".")[2],
+    "config": entry.name,
+    "workdir": str(entry.workdir),
+    "params": agenda.trials[entry.name]["params"],
+    "commands": list(entry.commands),
+  }
+
+
+def account(agenda: Agenda, last: int) -> dict[str, Any]:
+  """The budget, and which share of it stands behind the report."""
+  budget = agenda.budget
+  return {
+    "text": budget.text,
+    "kind": budget.kind,
+    "amount": budget.amount,
+    "share": agenda.rounds[last]["share"],
+    "rounds": [r["share"] for r in agenda.rounds[: last + 1]],
+  }
+
+
+def trust(seeds: int, share: float) -> str:
+  """How much an answer stands on, in words."""
+  if seeds > 1:
+    text = f"{seeds} trainings of each were seen, with different seeds: intervals are over them"
+  else:
+    text = (
+      "one training of each was seen: intervals are over sets of its samples, and do not say "
+      "what another seed would give (--seeds 3 would)"
+    )
+  if share < 1:
+    text += f"; {share:.3g} of the budget is spent so far"
+  return text
