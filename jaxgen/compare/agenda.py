@@ -23,6 +23,7 @@ from jaxgen.monitor.goodput import STEPPING
 
 JUDGING = 0.35  # the most of a budget of time that judging may take
 SLICE = 3.0  # seconds beside its steps, until a slice was seen
+REPORT = 3.0  # seconds that a report takes, until one was written
 LONG = 30.0  # seconds; longer slices are cut, to correct their length on the way
 LEG = 0.8  # of what is left is the first part of a long slice
 IDLE = 2.0  # seconds that are not worth a slice
@@ -33,7 +34,7 @@ FORM = {
   "trials": Each(TRIAL | {"params": Whole(0), "batch": Whole(1)}),
   "rounds": [{"share": float, "target": float, "steps": Each(Whole(1))}],
   "stopped": Each(str),
-  "spent": {"train": float, "slices": Whole(0)},
+  "spent": {"train": float, "slices": Whole(0), "report": float, "reports": Whole(0)},
 }
 Round = dict[str, Any]  # see FORM
 
@@ -82,7 +83,8 @@ class Agenda:
       the same for each training in units of the budget; steps, that each
       workdir is to be trained to.
     stopped: Why, by contender that goes on no more.
-    spent: Seconds of slices that came to their end, and how many they are.
+    spent: Seconds of slices and of reports, but for what a kill cut short; and
+      how many they are.
   """
 
   path: pathlib.Path
@@ -91,7 +93,9 @@ class Agenda:
   trials: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
   rounds: list[Round] = dataclasses.field(default_factory=list)
   stopped: dict[str, str] = dataclasses.field(default_factory=dict)
-  spent: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "slices": 0})
+  spent: dict[str, float] = dataclasses.field(
+    default_factory=lambda: {"train": 0.0, "slices": 0, "report": 0.0, "reports": 0}
+  )
 
   def save(self) -> None:
     """Writes plan.json."""
@@ -104,7 +108,7 @@ class Agenda:
 
   def trainings(self) -> int:
     """Into how many parts the budget is divided."""
-    return len(self.trials) * self.spec["seeds"]
+    return len(self.spec["contenders"]) * self.spec["seeds"]
 
   def next_round(
     self, at: Position, workdirs: Mapping[str, Sequence[pathlib.Path]]
@@ -143,7 +147,7 @@ class Agenda:
     """Seconds that all that is to come takes, but for preparing."""
     shares, part = self.plan(at)
     if self.budget.kind == "time":
-      return self.budget.amount - self.spent["train"] - at.judged
+      return self.left(at)
     costs, count = self.costs(at.now), sum(map(len, at.now.values()))
     seconds = len(shares) * (sum(at.judging.values()) + count * SLICE)
     for name, own in at.now.items() if shares else ():
@@ -176,11 +180,18 @@ class Agenda:
     """Seconds that the steps of each training get in all, if so many rounds come."""
     trained = sum(p.seconds for own in at.now.values() for p in own)
     count = sum(map(len, at.now.values()))
-    left = self.budget.amount - self.spent["train"] - at.judged
-    left -= rounds * sum(at.judging.values())
+    left = self.left(at) - rounds * (sum(at.judging.values()) + self.report_seconds())
     left -= sum(self.trials[name]["full_seconds"] for name in at.now)
     left -= self.slice_seconds(trained) * count * (rounds + 1)  # the last may be cut
     return (trained + left) / count
+
+  def left(self, at: Position) -> float:
+    """Seconds of a time budget that are not spent yet."""
+    return self.budget.amount - self.spent["train"] - self.spent["report"] - at.judged
+
+  def report_seconds(self) -> float:
+    """Seconds that it takes to write a report."""
+    return self.spent["report"] / self.spent["reports"] if self.spent["reports"] else REPORT
 
   def slice_seconds(self, trained: float) -> float:
     """Seconds that a slice takes beside its steps."""
@@ -235,7 +246,7 @@ def open_agenda(path: pathlib.Path, spec: Mapping[str, Any], budget: Budget) -> 
     stored = forms.read(path, FORM, functools.partial(damage, path, "a choice"))
   except FileNotFoundError:
     return Agenda(path, dict(spec), budget)
-  if stored["spec"] != spec or set(stored["trials"]) - set(spec["contenders"]):
+  if stored["spec"] != spec:
     if not stored["rounds"]:
       return Agenda(path, dict(spec), budget)
     different = [k for k in spec if stored["spec"].get(k) != spec[k]]

@@ -66,6 +66,9 @@ def main(values: flags.FlagValues) -> int:
   print("\n".join(lines), flush=True)
   paths = values.contenders or default_paths(data["source"], data["size"])
   entries = load_contenders(paths, data, home, values.seeds)
+  if budget.kind == "img":  # before anything is timed
+    costs = {e.name: float(e.config.batch) for e in entries}
+    budgets.split(budget, costs, len(entries) * values.seeds)
   spec = {
     "data": data,
     "contenders": {e.name: config.as_json(e.config) for e in entries},

@@ -152,17 +152,26 @@ class Rounds:
     return True
 
   def report(self, number: int) -> None:
-    """Rewrites choice.json and the page, from all rounds up to this one."""
-    models, images = standings.rows_of(self.home, self.entries, self.agenda, number)
+    """Rewrites the page and choice.json, from all rounds up to this one.
+
+    The latter last: where it is of that round, the page is, too.
+    """
     budget = standings.account(self.agenda, number)
+    if standings.reported(self.home) == budget:
+      return
+    start = time.perf_counter()
+    models, images = standings.rows_of(self.home, self.entries, self.agenda, number)
     results = self.results | {
       "budget": budget,
       "trust": standings.trust(self.agenda.spec["seeds"], budget["share"]),
       "rows": models,
     }
-    files.write_json(self.home / "choice.json", results)
     files.write_text(self.home / "report.html", render(results, images | {"real": self.real}))
-    announce(f"{budget['share']:.3g} of the budget: {self.home / 'report.html'}")
+    files.write_json(self.home / "choice.json", results)
+    self.agenda.spent["report"] += time.perf_counter() - start
+    self.agenda.spent["reports"] += 1
+    self.agenda.save()
+    announce(f"{100 * budget['share']:.3g}% of the budget: {self.home / 'report.html'}")
 
 
 def commands(entry: Entry, judge: pathlib.Path) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ OUT/rounds/NAME-R.json    contender NAME in round R: its row, and the round
 OUT/rounds/NAME-R.png     a picture of its samples
 """
 
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -128,6 +129,14 @@ def account(agenda: Agenda, last: int) -> dict[str, Any]:
   }
 
 
+def reported(home: pathlib.Path) -> Any:
+  """The account of the report that is there; None if there is none."""
+  try:
+    return json.loads((home / "choice.json").read_text()).get("budget")
+  except (OSError, ValueError, AttributeError):
+    return None
+
+
 def trust(seeds: int, share: float) -> str:
   """How much an answer stands on, in words."""
   if seeds > 1:
@@ -138,5 +147,5 @@ def trust(seeds: int, share: float) -> str:
       "what another seed would give (--seeds 3 would)"
     )
   if share < 1:
-    text += f"; {share:.3g} of the budget is spent so far"
+    text += f"; {100 * share:.3g}% of the budget is spent so far"
   return text

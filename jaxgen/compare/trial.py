@@ -8,6 +8,7 @@ import jax
 from jaxgen.bench.training import Training
 from jaxgen.compare import rows
 from jaxgen.compare.measure import Entry
+from jaxgen.errors import UserError
 from jaxgen.experiment import Compiled
 from jaxgen.sampling.sampler import Sampler
 from jaxgen.sampling.trained import sampling_state
@@ -40,7 +41,10 @@ def try_out(entry: Entry, count: int) -> Trial:
     UserError: The config does not fit the data.
   """
   start = time.perf_counter()
-  training = Training(entry.config, lambda _: None)
+  try:
+    training = Training(entry.config, lambda _: None)
+  except UserError as e:
+    raise UserError(f"{entry.name}: {e}") from e
   pace = training.time(training.stream, 1)["step_seconds"]["median"]
   if (steps := int(min(SECONDS / pace, MOST))) > 2:
     pace = training.time(training.stream, steps)["step_seconds"]["median"]
