@@ -22,7 +22,7 @@ highest resolutions compute in bfloat16 (the source: float16).
     --config configs/stylegan2.py:1024 --workdir W
 """
 
-from configs import _base
+from configs import _base, _stylegan2
 
 # Thousand images, batch, group of the minibatch deviation, channels times
 # height, learning rate, gamma, half-life of the average and its ramp, layers of
@@ -54,7 +54,7 @@ def get_config(arg="256"):
     classes=10 if cifar else 0,
   )
   c.data.update(flip=not cifar, channels=3)
-  model(
+  _stylegan2.model(
     c,
     size=32 if cifar else int(arg),
     base=base,
@@ -70,43 +70,11 @@ def get_config(arg="256"):
   else:
     c.model.path = dict(name="adversarial.path.PathLength")
     c.model.mixing = 0.9
-  optimisers(c, lr)
+  _stylegan2.optimisers(c, lr)
   c.ema.main = dict(name="ema.half_life", images=life, ramp=ramp)
   c.log.pictures = 5000
   c.checkpoint.update(every=5000, keep_every=50_000)
   return c
-
-
-def model(c, *, size, group, gamma, layers, channels=3, wide=512, **kw):
-  """The pair, and R1 on every 16th batch."""
-  kw["classes"] = classes = c.data.classes
-  c.model = dict(
-    name="models.gan.GAN",
-    gen=dict(
-      name="nets.stylegan2.Generator",
-      size=size,
-      channels=channels,
-      most=wide,
-      w_dim=wide,
-      layers=layers,
-      **kw,
-    ),
-    disc=dict(name="nets.stylegan2.Discriminator", most=wide, group=group, **kw),
-    rule=dict(name="adversarial.losses.nonsaturating"),
-    penalties=[
-      dict(
-        name="models.gan.Penalty", every=16, fn=dict(name="adversarial.penalties.r1", gamma=gamma)
-      )
-    ],
-    z_dim=wide,
-    classes=classes,
-  )
-
-
-def optimisers(c, lr, **kw):
-  """Of both, for lazy penalties, even where path lengths have no weight."""
-  adam = dict(name="optim.adam", lr=lr, b1=0.0, b2=0.99, **kw)
-  c.optim.gen, c.optim.disc = dict(adam, lazy=4), dict(adam, lazy=16)
 
 
 def digits(debug):
@@ -117,7 +85,7 @@ def digits(debug):
   """
   c = _base.base("digits", steps=3000, batch=64, classes=10)
   wide = 16 if debug else 64
-  model(c, size=8, channels=1, wide=wide, base=4 * wide, layers=2, group=4, gamma=5.0)
-  optimisers(c, 0.01, decay="linear")
+  _stylegan2.model(c, size=8, channels=1, wide=wide, base=4 * wide, layers=2, group=4, gamma=5.0)
+  _stylegan2.optimisers(c, 0.01, decay="linear")
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   return _base.debug(c) if debug else c

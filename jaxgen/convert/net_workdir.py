@@ -42,6 +42,8 @@ def check_net(config: ConfigDict, source: str, checkpoint: str | None = None) ->
   net = config.model.get("net", {})
   if source not in SOURCES:
     raise UserError(f"{source} has checkpoints of GANs; the config is of {config.model.name}")
+  if net.get("patch", 1) > 1:
+    raise UserError(f"{source} has no networks of patches: config.model.net.patch is {net.patch}")
   one = net.get("heads") == 1 and net.get("heads_up") in (None, 1)
   if source == "sr3" and not one:
     raise UserError("sr3's attention has one head: set heads=1 in config.model.net")

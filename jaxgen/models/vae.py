@@ -4,10 +4,16 @@ import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.keys import fold, normal
+
+# Of a sigma that follows the data: where it begins (about as far as images are
+# spread), how far it goes to the error of a batch, and the least: half a step of
+# bytes, in which no likelihood of bytes means anything.
+FIRST, PACE, LEAST = 0.5, 0.1, 0.5 / 127.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +23,15 @@ class VAE:
   Attributes:
     net: Methods encode(x, y) -> mean, logvar [B, Z]; decode(z, y) -> x.
     beta: Weight of the KL term (Higgins et al. 2017, Eq. 4).
-    sigma: Standard deviation of the decoder, in units of x.
+    sigma: Standard deviation of the decoder, in units of x. None: it follows
+      the data, as the root of the mean squared error of late, where the bound
+      is best (Rybkin et al. 2021, "optimal sigma-VAE").
     classes: Number of labels that the net takes; 0 for none.
   """
 
   net: nn.Module
   beta: float = 1.0
-  sigma: float = 0.3
+  sigma: float | None = 0.3
   classes: int = 0
 
   sampled = ("net",)
@@ -41,7 +49,10 @@ class VAE:
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
     variables = dict(self.net.init(key, batch["x"], **self.conditions(batch)))
-    return {"net": variables.pop("params")}, {"net": variables}
+    params, stats = {"net": variables.pop("params")}, {"net": variables}
+    if self.sigma is None:
+      stats["net"] |= {"decoder": begin()}
+    return params, stats
 
   def loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """The negative evidence bound in nats, up to a constant (Eq. 10)."""
@@ -50,9 +61,21 @@ class VAE:
     mean, logvar = net(x, method="encode")
     z = mean + jnp.exp(logvar / 2) * normal(key, mean.shape[1:])
     x_hat = net(z, method="decode")
-    recon = jnp.sum((x_hat - x) ** 2) / (2 * self.sigma**2 * len(x))
+    sigma, stats = self.sigma, state.stats
+    if follows := sigma is None:
+      decoder = catch_up(stats["net"]["decoder"], state.step)
+      sigma = root(decoder)
+    recon = jnp.sum((x_hat - x) ** 2) / (2 * sigma**2 * len(x))
     kl = jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar) / (2 * len(x))
-    return recon + self.beta * kl, (state.stats, {"recon": recon, "kl": kl})
+    loss, info = recon + self.beta * kl, {"recon": recon, "kl": kl}
+    if follows:
+      loss, info["sigma"] = loss + x[0].size * jnp.log(sigma), sigma
+      stats = stats | {"net": stats["net"] | {"decoder": remember(decoder, x_hat - x)}}
+    return loss, (stats, info)
+
+  def scale(self, state: State) -> Array | float:
+    """Sigma, fixed or as it is by now."""
+    return root(state.stats["net"]["decoder"]) if self.sigma is None else self.sigma
 
   def sample(
     self,
@@ -66,7 +89,7 @@ class VAE:
     """Keys [B] -> x, shaped and conditioned like `batch`."""
     z = temperature * normal(fold(key, 0), (self.net.z_dim,))
     x = self.net.apply(state.variables("net"), z, **self.conditions(batch), method="decode")
-    return x + noise * self.sigma * normal(fold(key, 1), x.shape[1:])
+    return x + noise * self.scale(state) * normal(fold(key, 1), x.shape[1:])
 
   def nfe(self, **knobs) -> int:
     """One pass of the decoder."""
@@ -76,3 +99,32 @@ class VAE:
   def conditions(self, batch: Batch) -> dict[str, Array]:
     """The label, where the net takes one."""
     return {"y": batch["y"]} if self.classes else {}
+
+
+def begin() -> Groups:
+  """What a sigma that follows remembers: its square, and errors since; all []."""
+  zero = jnp.float32(0)
+  return {"square": zero + FIRST**2, "errors": zero, "seen": zero, "step": jnp.int32(0)}
+
+
+def root(decoder: Groups) -> Array:
+  """Sigma, []."""
+  return jnp.sqrt(jnp.maximum(decoder["square"], LEAST**2))
+
+
+def catch_up(decoder: Groups, step: Array) -> Groups:
+  """The same where the step is the last one's, else moved by its errors.
+
+  So all parts of a batch that is differentiated in parts have one sigma.
+  """
+  error = decoder["errors"] / jnp.maximum(decoder["seen"], 1)
+  square = decoder["square"] + PACE * (error - decoder["square"])
+  new = (step != decoder["step"]) & (decoder["seen"] > 0)
+  fresh = begin() | {"square": square, "step": step}
+  return jax.tree.map(lambda a, b: jnp.where(new, a, b), fresh, decoder | {"step": step})
+
+
+def remember(decoder: Groups, error: Array) -> Groups:
+  """Adds one batch's error of reconstructions, or that of a part of it."""
+  square = jax.lax.stop_gradient(jnp.mean(error**2))
+  return decoder | {"errors": decoder["errors"] + square, "seen": decoder["seen"] + 1}

@@ -308,12 +308,19 @@ class UNet(Trunk):
   & Nichol 2021, Sec. 5; SR3 does it bicubically). With `level` [B] in [0, 1],
   how much noise is on them (Ho et al. 2022, Sec. 4.2), which joins the
   embedding as the time does. Attention on the way up has `heads_up` heads, if
-  not None (improved-diffusion's num_heads_upsample).
+  not None (improved-diffusion's num_heads_upsample). The net works on squares of
+  `patch` x `patch` pixels, whose channels are one position's (Hoogeboom et al.
+  2023, Sec. 3.3): less work and memory, for what is finest in an image.
   """
 
   learned: bool = False
   enlarge: str = "bilinear"
   heads_up: int | None = None
+  patch: int = 1
+
+  def heights(self, height: int) -> tuple[int, ...]:
+    """Those of the levels, for images of `height`."""
+    return super().heights(height // self.patch)
 
   @nn.compact
   def __call__(
@@ -330,7 +337,7 @@ class UNet(Trunk):
     if low_res is not None:
       large = (*x.shape[:-1], low_res.shape[-1])
       x = jnp.concatenate([x, jax.image.resize(low_res, large, self.enlarge)], -1)
-    h, skips = self.encode(x, emb, key)
+    h, skips = self.encode(gather_patches(x, self.patch), emb, key)
     index = 0
     for i, mult in reversed(list(enumerate(self.mults))):
       for j in range(self.blocks + 1):
@@ -340,7 +347,8 @@ class UNet(Trunk):
           h = self.upsample(h, emb, key, f"out_{index}_up", skips[-1])
         index += 1
     h = nn.silu(self.norm(name="head_norm")(h.astype(jnp.float32)))
-    return conv(channels * (1 + self.learned), jnp.float32, "head_conv", init=ZERO)(h)
+    width = self.patch**2 * channels * (1 + self.learned)
+    return spread_patches(conv(width, jnp.float32, "head_conv", init=ZERO)(h), self.patch)
 
   def upsample(self, h: Array, emb: Array, key: Array | None, name: str, like: Array) -> Array:
     """Doubles H and W, to those of `like` where these are odd."""
@@ -348,6 +356,22 @@ class UNet(Trunk):
       return self.res(h, emb, key, name, resample=upsample)
     _, height, width, _ = like.shape
     return Up(self.dtype, name=name)(h)[:, :height, :width]
+
+
+def gather_patches(x: Array, patch: int) -> Array:
+  """[B, H, W, C] -> [B, H / patch, W / patch, patch^2 C], row by row."""
+  b, h, w, c = x.shape
+  if h % patch or w % patch:
+    raise ValueError(f"images of {h}x{w} are not made of patches of {patch}x{patch}")
+  x = x.reshape(b, h // patch, patch, w // patch, patch, c)
+  return x.swapaxes(2, 3).reshape(b, h // patch, w // patch, -1)
+
+
+def spread_patches(x: Array, patch: int) -> Array:
+  """The inverse of `gather_patches`."""
+  b, h, w, _ = x.shape
+  x = x.reshape(b, h, w, patch, patch, -1).swapaxes(2, 3)
+  return x.reshape(b, h * patch, w * patch, -1)
 
 
 class Classifier(Trunk):

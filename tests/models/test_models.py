@@ -18,7 +18,7 @@ from jaxgen.keys import example_keys, fold, normal
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import LONGEST, Diffusion
 from jaxgen.models.gan import GAN
-from jaxgen.models.vae import VAE
+from jaxgen.models.vae import VAE, begin, catch_up, root
 
 # Their `debug` is the same model as that of another config, to a size.
 ALIKE = "adm_imagenet128 adm_imagenet256 adm_imagenet512 adm_lsun adm_upsample512 ddpm_256".split()
@@ -380,6 +380,30 @@ def test_reconstruction_is_the_gaussian_likelihood():
   squared = np.sum((mean @ W - x[0]) ** 2) + np.sum(var @ W**2)
   np.testing.assert_allclose(m["recon"], squared / (2 * sigma**2), rtol=0.03)
   np.testing.assert_allclose(loss, m["recon"] + 3 * m["kl"], rtol=1e-6)
+
+
+def test_a_sigma_that_follows_the_data_is_the_root_of_its_error():
+  model, x = VAE(Linear(), sigma=None), jnp.array([[1.0, -0.5, -40.0, -40.0]])
+  state = core.State(jnp.int32(0), {"net": {}}, {"net": {"decoder": begin()}}, {}, {}, None)
+  error = np.mean((np.array([1.0, -0.5]) @ W - x[0]) ** 2)  # z is its mean
+  square, keys, loss_of = 0.25, example_keys(SEED, 1), jax.jit(model.loss)
+  for step in (0, 0, 1, 1, 1, 2):  # in parts: those of a step have one sigma
+    square += (step > state.step) * 0.1 * (error - square)
+    state = state.replace(step=jnp.int32(step))
+    loss, (stats, m) = loss_of(state, {"x": x}, keys)
+    np.testing.assert_allclose(m["sigma"], square**0.5, rtol=1e-5)
+    np.testing.assert_allclose(m["recon"], 4 * error / (2 * square), rtol=1e-5)
+    np.testing.assert_allclose(loss, m["recon"] + m["kl"] + 4 * np.log(square) / 2, rtol=1e-5)
+    state = state.replace(stats=stats)
+  sample, unit = jax.jit(model.sample), normal(fold(keys, 1), (4,))
+  plain, noisy = (sample(state, {"x": x}, keys, noise=n) for n in (0.0, 1.0))
+  np.testing.assert_allclose(noisy - plain, square**0.5 * unit, rtol=1e-4)
+
+
+def test_a_sigma_is_never_finer_than_bytes():
+  decoder = begin() | {"seen": 1.0, "square": 0.0}
+  later = catch_up(decoder, jnp.int32(1))
+  assert later["square"] == 0 and root(later) == pytest.approx(1 / 255)
 
 
 def test_vae_samples_have_the_priors_moments():

@@ -115,6 +115,28 @@ def test_unet_sees_low_resolution_images():
   np.testing.assert_allclose(of(large), of(low), atol=1e-5)
 
 
+def test_patches_are_a_rearrangement():
+  x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+  y = unet.gather_patches(x, 2)
+  assert y.shape == (2, 2, 3, 12)
+  np.testing.assert_array_equal(y[1, 1, 2], x[1, 2:4, 4:6].reshape(12))
+  np.testing.assert_array_equal(unet.spread_patches(y, 2), x)
+  with pytest.raises(ValueError, match="4x6 are not made of patches of 4x4"):
+    unet.gather_patches(x, 4)
+
+
+def test_a_unet_of_patches_is_one_of_more_channels():
+  net = TINY.clone(patch=2, learned=True, dropout=0.0)
+  x, c, y = inputs(2)
+  params = noisy(shapes(net, x, c, y), 0.2)
+  F = jax.jit(net.apply)(params, x, c, y)
+  assert F.shape == (2, 8, 8, 2) and net.heights(8) == (4,)
+  # Of every pixel F and the variance, pixel by pixel.
+  of_patches = jax.jit(TINY.clone(learned=True, dropout=0.0).apply)
+  inner = of_patches(params, unet.gather_patches(x, 2), c, y)
+  np.testing.assert_allclose(unet.spread_patches(inner, 2), F, rtol=1e-5)
+
+
 def test_unet_minds_its_conditions():
   x, c, y = inputs()
   F = tiny()(x, c, y)
