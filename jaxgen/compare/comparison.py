@@ -21,7 +21,7 @@ from jaxgen.compare.page import render
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
-from jaxgen.evaluation.judge import Judge, means, open_judge, spreads
+from jaxgen.evaluation.judge import FEWEST, Judge, means, open_judge, spreads
 from jaxgen.experiment import Experiment, check_samples
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
@@ -187,7 +187,7 @@ def draw_warm(
 
 def quality_by_cost(model: Sampler, judge: Judge) -> list[dict[str, Any]]:
   """Scores and speed by number of steps; once for what takes no steps."""
-  n = max(judge.count // 4, 1)
+  n = max(judge.count // 4, FEWEST)
   y = model.labels(n, None)
   points = []
   for knobs in [{"steps": s} for s in STEPS] if "steps" in model.model.knobs else [{}]:
