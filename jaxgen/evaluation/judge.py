@@ -94,6 +94,9 @@ class Judge(typing.Protocol):
   def floor(self) -> Scores:
     """What nothing beats but by luck or copying."""
 
+  def copies(self, x: np.ndarray) -> CopyShare | None:
+    """Copies of training images among samples, where there are such images."""
+
 
 def report(
   judge: Judge, x: np.ndarray, y: np.ndarray | None, origin: dict[str, Any]
@@ -117,7 +120,11 @@ def report(
 
 
 def open_judge(
-  data: ConfigDict, folder: str | None = None, features: str | None = None, sets: int | None = None
+  data: ConfigDict,
+  folder: str | None = None,
+  features: str | None = None,
+  sets: int | None = None,
+  most: int = LARGEST_SET,
 ) -> Judge:
   """The judge for a config's data; what it looks through is trained first.
 
@@ -127,10 +134,10 @@ def open_judge(
     features: "inception" or "dinov2", whose weights must be at hand; by default
       those of a network that learns from the training split, see learned.py.
     sets: Of how many sets of samples numbers are made, each as large as the test
-      split, or LARGEST_SET, and compared with so many training images as
-      LARGEST_REFERENCE at the most: what many rounds can afford. By default
-      sets are as large as the test split, the reference is all training images,
-      and there are as many samples.
+      split or `most`, and compared with LARGEST_REFERENCE training images at the
+      most: what many rounds can afford. By default sets are as large as the test
+      split, the reference is all training images, and there are as many samples.
+    most: Images of a set, where sets are counted.
 
   Raises:
     UserError: There are too few images, or no weights.
@@ -152,7 +159,7 @@ def open_judge(
   introduce(real, data.split)
   introduce(test, "test")
   network = open_published(features, real, folder) if features else learn(data, real, folder)
-  return ImageJudge(data, real, test, network, sets)
+  return ImageJudge(data, real, test, network, sets, most)
 
 
 def check_samples(
@@ -196,7 +203,8 @@ class ImageJudge:
     real: Its training split.
     test: Its test split.
     network: What it looks through.
-    sets: Of samples; None: as many as make as many as there are to train on.
+    sets: Of samples; None: as many as there are to train on make.
+    most: Images of a set, where sets are counted.
   """
 
   data: ConfigDict
@@ -204,6 +212,7 @@ class ImageJudge:
   test: Source
   network: Network
   sets: int | None = None
+  most: int = LARGEST_SET
 
   floor_name = "real test data"
 
@@ -225,12 +234,20 @@ class ImageJudge:
   @property
   def size(self) -> int:
     """Of a set of samples, and of the real ones that make the floor."""
-    return len(self.test) if self.sets is None else min(len(self.test), LARGEST_SET)
+    return len(self.test) if self.sets is None else min(len(self.test), self.most)
 
   @property
   def count(self) -> int:
     """As many as make the sets; by default as many as there are to train on."""
     return max(len(self.real) if self.sets is None else self.sets * self.size, FEWEST)
+
+  def labels(self, n: int) -> np.ndarray | None:
+    """Labels for n samples, int32 [n], each as often as in the training split."""
+    y = self.real.arrays()[1]
+    if y is None:
+      return None
+    shares = np.sort(y)[np.arange(n) * len(y) // n]
+    return np.random.default_rng(0).permutation(shares).astype(np.int32)
 
   @property
   def card(self) -> dict[str, Any]:
@@ -241,7 +258,7 @@ class ImageJudge:
       "reference": f"{len(self.rows)} real training images of "
       f"{self.real.name} ({self.real.fingerprint})",
       "protocol": f"means over sets of {self.size} samples, as many as "
-      "there are real test images, classes alike; precision and "
+      "the real test images that make the floor, classes alike; precision and "
       f"recall with k={self.protocol.k}, density and coverage with k={self.protocol.k_ball}"
       + self.shrinking
       + (
@@ -345,13 +362,13 @@ class ImageJudge:
   def copies(self, x: np.ndarray) -> CopyShare:
     """How many samples are copies of training images, and the worst of them.
 
-    Looks at the first LARGEST_SET samples, see metrics/copies.py.
+    Looks at the first `most` samples, see metrics/copies.py.
 
     Args:
       x: Samples uint8 [N, H, W, C].
     """
     check_look(self.real, x.shape, x.dtype)
-    share = copy_share(self.nearness(x[:LARGEST_SET]), self.held_nearness)
+    share = copy_share(self.nearness(x[: self.most]), self.held_nearness)
     return share._replace(images=self.rows[share.images])
 
   def nearness(self, x: np.ndarray) -> Nearness:

@@ -96,9 +96,8 @@ def test_sets_are_counted(judge):
 
 
 def test_of_many_images_a_part_is_judged(judge, monkeypatch):
-  monkeypatch.setattr(judges, "LARGEST_SET", 100)
   monkeypatch.setattr(judges, "LARGEST_REFERENCE", 500)
-  part = dataclasses.replace(judge, sets=3)
+  part = dataclasses.replace(judge, sets=3, most=100)
   assert part.count == 300 and len(part.held[0]) == 100 and len(part.rows) == 500
   assert np.bincount(part.held[1]).min() >= 8  # classes alike
   assert "500 real training images" in part.card["reference"]
@@ -106,6 +105,13 @@ def test_of_many_images_a_part_is_judged(judge, monkeypatch):
   copies = part.copies(x[part.rows[-40:]])
   assert copies.share == 1
   np.testing.assert_array_equal(copies.images, part.rows[-40:][copies.samples])
+
+
+def test_labels_are_as_frequent_as_real_ones(judge):
+  y = judge.real.arrays()[1]
+  own = judge.labels(300)
+  np.testing.assert_allclose(np.bincount(own) / 300, np.bincount(y) / len(y), atol=1 / 300)
+  assert own[:20].tolist() != sorted(own[:20])
 
 
 def test_intervals_are_students():
