@@ -1,5 +1,6 @@
 """Judges of images without labels, of few, of large ones; published features."""
 
+import dataclasses
 import functools
 
 import looks
@@ -19,34 +20,28 @@ def digits(split):
   return open_source("digits", split=split).arrays()
 
 
-def opened(patch, train, test, folder, steps, labels=(None, None), classes=0, **how):
-  """The judge of a folder that holds such images."""
-  splits = {
-    "train": Arrays("folder:/my/images/", train, labels[0], classes),
-    "test": Arrays("folder:/my/images/", test, labels[1], classes),
-  }
-  full = learned.judge_config
-
-  def short(*args):
-    c = full(*args)
-    c.steps = c.checkpoint.every = steps
-    return c
-
-  file = folder / "train.npz"
-  file.parent.mkdir(exist_ok=True)
-  np.savez(file, *(a for a in (train, labels[0]) if a is not None))
-  patch.setattr(judges, "open_split", lambda data, split=None: splits[split or data.split])
-  patch.setattr(learned, "judge_config", short)
-  data = ConfigDict(dict(source=f"npz:{file}", split="train", size=train.shape[1]))
-  return judges.open_judge(data, str(folder), **how)
+def splits(train, test):
+  """In place of open_split: a folder of such images without labels."""
+  sources = {"train": Arrays("folder:/my/images/", train), "test": Arrays("folder:t", test)}
+  return lambda data, split=None: sources[split or data.split]
 
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
   """Of digits, whose labels nobody knows."""
+  full = learned.judge_config
+
+  def short(*args):
+    c = full(*args)
+    c.steps = c.checkpoint.every = 120
+    return c
+
+  data = ConfigDict(dict(source="folder:/my/images/", split="train", size=8))
   with pytest.MonkeyPatch.context() as patch:
-    x, test = digits("train")[0], digits("test")[0]
-    yield opened(patch, x, test, tmp_path_factory.mktemp("judge"), 150, sets=4)
+    patch.setattr(judges, "open_split", splits(digits("train")[0], digits("test")[0]))
+    patch.setattr(learned, "judge_config", short)
+    judge = judges.open_judge(data, str(tmp_path_factory.mktemp("judge")), sets=4)
+  return judge
 
 
 def frechet(judge, x):
@@ -58,13 +53,13 @@ def test_learned_features_rank_what_is_worse(judge):
   rng = np.random.default_rng(0)
   noisy = np.clip(test + rng.normal(0, 12, test.shape), 0, 255).astype(np.uint8)
   padded = np.pad(test.astype(float), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-  shifts = [padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
-  blurred = np.mean(shifts, 0).astype(np.uint8)
+  around = [padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+  blurred = (0.7 * test + 0.3 * np.mean(around, 0)).astype(np.uint8)
   one = x[y == 4][:100]
   floor = judges.means(judge.floor())["frechet@images-exemplar"]
-  scores = [frechet(judge, a) for a in (x, test, noisy, blurred, one)]
-  assert scores == sorted(scores) and scores[1] == floor
-  assert scores[2] > 1.2 * floor and scores[3] > 3 * floor and scores[4] > 10 * floor
+  scores = [frechet(judge, images) for images in (test, noisy, blurred, one)]
+  assert scores == sorted(scores) and scores[0] == floor
+  assert scores[1] > 1.1 * floor and scores[2] > 1.5 * floor and scores[3] > 10 * floor
 
 
 def test_names_and_sets(judge):
@@ -86,30 +81,38 @@ def test_copies_are_found(judge):
   assert judge.copies(x[:100]).share == 1 and judge.copies(255 - test).share == 0
 
 
-def test_few_images_of_a_folder_have_finite_scores(tmp_path, monkeypatch):
-  x = looks.pictures(16, 1, size=16)
-  judge = opened(monkeypatch, x[:13], x[13:], tmp_path, 2)
-  assert judge.count == 32
-  scores, floor = judge.scores(looks.pictures(32, 2, size=16), None), judge.floor()
+def test_few_images_have_finite_scores(judge, monkeypatch):
+  x = digits("train")[0][:16]
+  split = splits(x[:13], x[13:])
+  few = dataclasses.replace(judge, real=split(None, "train"), test=split(None, "test"))
+  assert few.size == 3 and few.count == 32
+  scores, floor = few.scores(digits("test")[0][:32], None), few.floor()
   assert np.isfinite(list(scores.values())).all() and len(scores["recall@images-exemplar"]) == 10
   assert np.isfinite(list(floor.values())).all() and set(floor) == set(scores)
-  assert "2 leading principal components of the 64 features" in judge.card["protocol"]
-  assert "recall with k=2" in judge.card["protocol"]
-  assert judge.copies(x[:13]).share == 1
+  assert "2 leading principal components of the 64 features" in few.card["protocol"]
+  assert "recall with k=2" in few.card["protocol"]
+  assert few.copies(x[:13]).share == 1
+  monkeypatch.setattr(judges, "open_split", splits(x[:13], x[:1]))
   with pytest.raises(UserError, match="13 images to train on and 1 held out"):
-    opened(monkeypatch, x[:13], x[:1], tmp_path / "one", 2)
+    judges.open_judge(judge.data, "nowhere")
 
 
-def test_large_images_are_seen_at_a_smaller_size(tmp_path, monkeypatch):
-  x, y = looks.pictures(40, 1, size=96), np.arange(40, dtype=np.int32) % 2
-  judge = opened(monkeypatch, x, x[:8], tmp_path, 1, labels=(y, y[:8]), classes=2)
-  assert judge.features == "images-cnn" and "sees images at 64 pixels" in judge.card["network"]
-  assert judge.network.embed(x[:3]).shape == (3, 64)
-  small = features.shrunk(x[:3], 64)
-  extractor = learned.extractor_of(learned.load(tmp_path, samples=False), "small")
-  own = extractor.features([small], ("features",))["features"]
-  np.testing.assert_allclose(judge.embed(x[:3]), own, rtol=1e-5, atol=1e-6)
-  assert "cas@images-cnn" in judge.floor()
+def test_leading_directions_are_those_of_most_variance():
+  scale = np.array([3.0, 0.1, 5.0, 1.0])
+  f = np.random.default_rng(0).normal(size=(4000, 4)) * scale
+  found = np.abs(judges.leading(f, 2))
+  np.testing.assert_allclose(found, np.eye(4)[:, [2, 0]], atol=0.05)
+
+
+def test_large_images_are_seen_at_a_smaller_size(judge):
+  classifier = learned.load(judge.network.home, samples=False)
+  x = looks.pictures(5, 1, size=24)[..., :1]
+  large = learned.extractor_of(classifier, "large", (24, 24, 1))
+  np.testing.assert_array_equal(large.features([x])["features"], judge.embed(features.shrunk(x, 8)))
+  data = ConfigDict(dict(source="folder:/my/images", split="train", size=256))
+  for side, size, width in ((256, 64, 16), (32, 256, 16), (16, 256, 32)):
+    c = learned.judge_config(data, Arrays("x", looks.pictures(2, size=side)), 3)
+    assert (c.data.size, c.model.net.width, c.model.net.classes) == (size, width, 3)
 
 
 def test_exemplars_are_different_images_and_always_the_same(monkeypatch):
