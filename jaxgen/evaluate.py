@@ -7,7 +7,8 @@
   jaxgen eval --card a.json --against b.json
   jaxgen eval --workdir U --picture u.png  (U enlarges images: restoration.py)
 
-Without --protocol the built-in judge does it, for small data: see judge.py.
+Without --protocol the built-in judge does it, by features that are learned from
+the data: see evaluation/judge.py.
 How real test data score is the floor: nothing beats it but by luck or copying.
 With one, numbers are those of a reference evaluator, on a card that says how
 they were made; only cards that were made alike are ranked.
@@ -32,7 +33,7 @@ from jaxgen.evaluation import cards, features, restoration, statistics
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.fid_of_statistics import StatisticsPair
 from jaxgen.evaluation.images import SPANS, Dataset, Images, ModelSamples, choose_labels
-from jaxgen.evaluation.judge import ClassifierJudge, check_like, check_samples, open_judge, report
+from jaxgen.evaluation.judge import ImageJudge, check_like, check_samples, open_judge, report
 from jaxgen.evaluation.modes_judge import has_known_modes
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
 from jaxgen.evaluation.reference import open_images, open_reference, save_statistics
@@ -62,7 +63,7 @@ TEXTS = {  # flags that take text -> default, help
     "of images, a data set such as tfds:cifar10; default: what the model was trained on",
   ),
   "ref_split": ("train", "of a data set"),
-  "features": ("inception", "inception, dinov2, or judge: the classifier"),
+  "features": ("inception", "inception, dinov2, or judge: what that looks through"),
   "inception": (None, "file of Inception's weights"),
   "dinov2": (None, "file of DINOv2's weights"),
   "floats": (None, "what floats of a file mean: signed [-1, 1], unit [0, 1] or bytes 0 .. 255"),
@@ -323,26 +324,26 @@ def open_features(values: flags.FlagValues, how: Protocol, data: ConfigDict | No
     weights = values.dinov2 if values.features == "dinov2" else values.inception
     return features.open_extractor(values.features, weights=weights, resize=how.resize)
   if data is None:
-    raise UserError("--features=judge is a classifier of --data: name that")
+    raise UserError("--features=judge is a network that learns from --data: name that")
   judge = open_judge(data, values.judge)
-  if not isinstance(judge, ClassifierJudge):
+  if not isinstance(judge, ImageJudge):
     raise UserError("the judge of points has no features: leave --protocol")
   return dataclasses.replace(judge.extractor, batch=features.batch_size(None))
 
 
-def open_accuracy(
-  values: flags.FlagValues, images: Images, data: ConfigDict | None
-) -> ClassifierJudge:
+def open_accuracy(values: flags.FlagValues, images: Images, data: ConfigDict | None) -> ImageJudge:
   """The judge whose classification accuracy score is wanted."""
   if data is None or images.labels is None:
     raise UserError("cas wants labelled samples, and --data that they imitate")
   if has_known_modes(data.source):
     raise UserError(f"cas is of images with one label each: {data.source} is judged by its modes")
   check_samples(data, (images.count, *images.sizes[0], None), np.uint8, images.labels)
+  if open_split(data).classes < 2:
+    raise UserError(f"cas wants classes, and {data.source} has none")
   return open_judge(data, values.judge)
 
 
-def with_accuracy(card: dict[str, Any], judge: ClassifierJudge, images: Images) -> dict[str, Any]:
+def with_accuracy(card: dict[str, Any], judge: ImageJudge, images: Images) -> dict[str, Any]:
   """The card, with the classification accuracy score of judge.py."""
   x = np.concatenate([x[..., : judge.real.shape[-1]] for x in images.read(0, images.count)])
   check_like(judge.real, x.shape, x.dtype)

@@ -8,20 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from scipy import stats
 
 from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
-from jaxgen.evaluation.judge import Judge, Scores, means, spreads
+from jaxgen.evaluation.judge import FEWEST, ImageJudge, Judge, intervals, means, spreads
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
 from jaxgen.sampling.sampler import Sampler, load
 
 STEPS = (4, 8, 16, 32)  # of the diffusion model, for quality against cost
 CURVES = {"loss": ("/loss",), "health": ("grad_norm", "accuracy", "diversity")}  # ends of keys
-CONFIDENCE = 0.95
 MOST = 2000  # real examples to choose from, to look at
 
 
@@ -58,7 +56,7 @@ def measure(
   model = load(entry.workdir)
   card, log = meta.latest(entry.workdir), read_jsonl(entry.workdir / "metrics.jsonl")
   n = judge.count
-  y = model.labels(n, None)
+  y = labels(model, judge, n)
   x, speed = draw_warm(model, n, y)
   scores = judge.scores(x, y, cas=full)
   metrics, spread, bounds = means(scores), spreads(scores), intervals(scores)
@@ -91,15 +89,24 @@ def measure(
   }, {grid: portrait(x, model.classes)}
 
 
-def intervals(scores: Scores) -> dict[str, list[float]]:
-  """{metric: [lo, hi]} of the mean, by Student's t; of two values or more."""
-  bounds = {}
-  for name, values in scores.items():
-    if len(values) > 1 and np.isfinite(values).all():
-      mean, error = np.mean(values), stats.sem(values)
-      reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
-      bounds[name] = [float(mean) - reach, float(mean) + reach]
-  return bounds
+def labels(model: Sampler, judge: Judge, n: int) -> np.ndarray | None:
+  """Labels for n samples, each as often as in the real data, in turn."""
+  if not model.classes or not isinstance(judge, ImageJudge):
+    return model.labels(n, None)
+  return in_turn(judge.labels(n))
+
+
+def in_turn(y: np.ndarray) -> np.ndarray:
+  """Labels [N] in the order 0, 1, .. and again, as long as there are any."""
+  return y[order_in_turn(y)]
+
+
+def order_in_turn(y: np.ndarray) -> np.ndarray:
+  """The order [N] that brings labels [N] in turn."""
+  place = np.zeros(len(y), int)  # of each among those of its label
+  for c in np.unique(y):
+    place[y == c] = np.arange(np.sum(y == c))
+  return np.lexsort((y, place))
 
 
 def draw_warm(
@@ -115,8 +122,8 @@ def draw_warm(
 
 def quality_by_cost(model: Sampler, judge: Judge) -> list[dict[str, Any]]:
   """Scores and speed by number of steps; once for what takes no steps."""
-  n = max(judge.count // 4, 1)
-  y = model.labels(n, None)
+  n = max(judge.count // 4, FEWEST)
+  y = labels(model, judge, n)
   points = []
   for knobs in [{"steps": s} for s in STEPS] if "steps" in model.model.knobs else [{}]:
     x, speed = draw_warm(model, n, y, **knobs)
@@ -149,10 +156,7 @@ def real_samples(data: ConfigDict, n: int = 60) -> tuple[np.ndarray, int]:
   batch = source.read(np.arange(count) * len(source) // count)
   if len(source.shape) == 1 or not source.classes:
     return batch["x"], 0
-  place = np.zeros(count, int)  # of each among those of its label
-  for c in range(source.classes):
-    place[batch["y"] == c] = np.arange(np.sum(batch["y"] == c))
-  return batch["x"][np.lexsort((batch["y"], place))[:n]], source.classes
+  return batch["x"][order_in_turn(batch["y"])[:n]], source.classes
 
 
 def portrait(x: np.ndarray, classes: int = 0, n: int = 60) -> bytes:

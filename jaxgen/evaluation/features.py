@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from jaxgen import sharding
+from jaxgen.data import image
 from jaxgen.errors import UserError
 from jaxgen.evaluation import resize as grids
 from jaxgen.evaluation import weights as published
@@ -278,6 +279,7 @@ def classifier(
   sha256: str,
   batch: int | None = None,
   shape: tuple[int, ...] | None = None,
+  size: int | None = None,
 ) -> Extractor:
   """A classifier of ours, by its `embed` and `logits` of {"x": images}.
 
@@ -287,7 +289,8 @@ def classifier(
     name: For the names of metrics.
     sha256: Identifies its weights.
     batch: Images at a time.
-    shape: [H, W, C] of the images that it was trained on.
+    shape: [H, W, C] of the images.
+    size: Side to which they shrink first; None: they are of its own size.
   """
 
   def apply(state, x, taps):
@@ -299,14 +302,19 @@ def classifier(
     name,
     sha256,
     ("features", "logits"),
-    {"network": name, "sha256": sha256, "resize": "none"},
-    unresized(),
+    {"network": name, "sha256": sha256, "resize": f"to {size}" if size else "none"},
+    by_pil(lambda x, size: shrunk(x[None], size)[0], size) if size else unresized(),
     apply,
     state,
     batch_size(batch),
     channels=None,
     shape=shape,
   )
+
+
+def shrunk(x: np.ndarray, size: int) -> np.ndarray:
+  """Images uint8 [N, H, W, C] -> [N, size, size, C], as data are: image.crop."""
+  return image.fit(x, size, None)
 
 
 def by_name(table: Mapping[str, Any], resize: str) -> Any:

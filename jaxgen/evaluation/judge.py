@@ -1,37 +1,49 @@
 """Judges of small data: how near samples come to real ones.
 
-Small images are judged in the features of a classifier that is trained on the
-real training split (the ImageNet features of FID mean nothing there), by the
-protocol `classifier`; the name of every number says so: frechet@digits-cnn.
+Images are judged in the features of a network that learned from the real
+training split (see learned.py), or of a published one, by the protocol
+`classifier`; the name of every number says so: frechet@digits-cnn.
 Points and stacked digits are judged by their modes, which are known: see
 modes_judge.py. Upsamplers are judged by pairs: see restoration.py.
 """
 
 import dataclasses
 import functools
-import pathlib
-from typing import Any, Protocol
+import typing
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from scipy.special import stdtrit
 
-from jaxgen import config, files, train
 from jaxgen.data.arrays import Source
-from jaxgen.data.sources import channels_of, open_split
+from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
-from jaxgen.evaluation import features as networks
 from jaxgen.evaluation.collect import Collected
-from jaxgen.evaluation.images import weights_hash
+from jaxgen.evaluation.features import Extractor
+from jaxgen.evaluation.learned import (
+  LARGEST,
+  Network,
+  classifier_of,
+  is_right,
+  learn,
+  logits,
+  open_published,
+  short_name,
+)
 from jaxgen.evaluation.modes_judge import PointsJudge, StackedJudge, check_look, has_known_modes
-from jaxgen.evaluation.protocols import CLASSIFIER
+from jaxgen.evaluation.protocols import CLASSIFIER, Protocol
 from jaxgen.evaluation.scores import Comparison, score
+from jaxgen.metrics.copies import CopyShare, Nearness, copy_share, nearness
 from jaxgen.metrics.distances import moments
-from jaxgen.sampling import output
-from jaxgen.sampling.sampler import Sampler, load
 
 Scores = dict[str, list[float]]  # by name, one for every set of samples
-MOST = 256  # images at a time
+LEARNED = ("cnn", "exemplar")  # kinds of networks
+FEWEST = 32  # samples to be judged
+FEWEST_REAL, FEWEST_TEST = 3, 2  # images, for there to be any covariance
+LARGEST_SET, LARGEST_REFERENCE = 2_000, 10_000  # images, where sets are counted
+SAMPLES_PER_DIMENSION = 4  # at least, for covariances that are more than noise
 
 
 def means(scores: Scores) -> dict[str, float]:
@@ -42,6 +54,16 @@ def means(scores: Scores) -> dict[str, float]:
 def spreads(scores: Scores) -> dict[str, float]:
   """Standard deviations over the sets, where there are several."""
   return {k: float(np.std(v)) for k, v in scores.items() if len(v) > 1}
+
+
+def intervals(scores: Scores, level: float = 0.95) -> dict[str, tuple[float, float]]:
+  """Where means over sets (or seeds) lie, by Student's t; of several alone."""
+
+  def interval(v: list[float]) -> tuple[float, float]:
+    half = stdtrit(len(v) - 1, (1 + level) / 2) * np.std(v, ddof=1) / np.sqrt(len(v))
+    return float(np.mean(v) - half), float(np.mean(v) + half)
+
+  return {k: interval(v) for k, v in scores.items() if len(v) > 1}
 
 
 def table(scores: Scores, floor: Scores) -> str:
@@ -58,7 +80,7 @@ def table(scores: Scores, floor: Scores) -> str:
   return "\n".join(f"{a:28}{b:>20}{c:>20}" for a, b, c in rows)
 
 
-class Judge(Protocol):
+class Judge(typing.Protocol):
   """Knows the real data, and says how near samples come."""
 
   features: str  # what it looks at
@@ -71,6 +93,9 @@ class Judge(Protocol):
 
   def floor(self) -> Scores:
     """What nothing beats but by luck or copying."""
+
+  def copies(self, x: np.ndarray) -> CopyShare | None:
+    """Copies of training images among samples, where there are such images."""
 
 
 def report(
@@ -94,29 +119,47 @@ def report(
   }
 
 
-def open_judge(data: ConfigDict, folder: str | None = None) -> Judge:
-  """The judge for a config's data, trained first if it has to be.
+def open_judge(
+  data: ConfigDict,
+  folder: str | None = None,
+  features: str | None = None,
+  sets: int | None = None,
+  most: int = LARGEST_SET,
+) -> Judge:
+  """The judge for a config's data; what it looks through is trained first.
+
+  Args:
+    data: Of a config.
+    folder: Where that lies, by default in the user's cache.
+    features: "inception" or "dinov2", whose weights must be at hand; by default
+      those of a network that learns from the training split, see learned.py.
+    sets: Of how many sets of samples numbers are made, each as large as the test
+      split or `most`, and compared with LARGEST_REFERENCE training images at the
+      most: what many rounds can afford. By default sets are as large as the test
+      split, the reference is all training images, and there are as many samples.
+    most: Images of a set, where sets are counted.
 
   Raises:
-    UserError: images without labels: there is no classifier to train.
+    UserError: There are too few images, or no weights.
   """
   if data.source.startswith("points:"):
     return PointsJudge(data.source)
-  size = data.get("size") or None
   if data.source == "stacked_digits":
-    one = open_judge(ConfigDict(dict(source="digits", split="train", size=size or 0)), folder)
+    size = data.get("size") or 0
+    one = open_judge(ConfigDict(dict(source="digits", split="train", size=size)), folder)
     return StackedJudge(
-      open_split(data, "test"), lambda x: logits(one.extractor, x), one.classifier.card
+      open_split(data, "test"), lambda x: logits(one.extractor, x), one.network.card
     )
-  real = open_split(data)
-  if not real.classes:
-    raise UserError(f"{real.name} has no labels, and the built-in judge is a classifier")
-  test = open_split(data, "test")
+  real, test = open_split(data), open_split(data, "test")
+  if len(real) < FEWEST_REAL or len(test) < FEWEST_TEST:
+    raise UserError(
+      f"{real.name} has {len(real)} images to train on and {len(test)} held out: "
+      f"a judge takes {FEWEST_REAL} and {FEWEST_TEST}"
+    )
   introduce(real, data.split)
   introduce(test, "test")
-  home = pathlib.Path(folder) if folder else cache(real, size)
-  train.train(judge_config(data, real.classes), home, quiet=True, wait=True)
-  return ClassifierJudge(data, real, test, home, load(home, samples=False))
+  network = open_published(features, real, folder) if features else learn(data, real, folder)
+  return ImageJudge(data, real, test, network, sets, most)
 
 
 def check_samples(
@@ -147,110 +190,210 @@ def check_samples(
 def check_like(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
   """UserError unless samples [N, ...] are many, and look like the data."""
   check_look(real, shape, dtype)
-  if shape[0] < 32:
-    raise UserError(f"{shape[0]} samples are too few to judge: draw 32 or more")
-
-
-def cache(real: Source, size: int | None = None) -> pathlib.Path:
-  """Where the judge of a dataset lies when nobody says.
-
-  `size` is the config's: a judge belongs to its config.
-  """
-  return (
-    files.cache() / "judges" / f"{real.name.replace('/', '_').replace(':', '-')}"
-    f"{f'-{size}' if size else ''}-{real.fingerprint}"
-  )
+  if shape[0] < FEWEST:
+    raise UserError(f"{shape[0]} samples are too few to judge: draw {FEWEST} or more")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ClassifierJudge:
-  """Looks at images through a classifier of the real training split."""
+class ImageJudge:
+  """Looks at images through a network, and compares them with real ones.
+
+  Attributes:
+    data: Of a config.
+    real: Its training split.
+    test: Its test split.
+    network: What it looks through.
+    sets: Of samples; None: as many as there are to train on make.
+    most: Images of a set, where sets are counted.
+  """
 
   data: ConfigDict
   real: Source
   test: Source
-  home: pathlib.Path
-  classifier: Sampler
+  network: Network
+  sets: int | None = None
+  most: int = LARGEST_SET
 
   floor_name = "real test data"
 
   @property
   def features(self) -> str:
     """In the name of every number."""
-    return f"{self.real.name.rpartition('/')[2].replace(':', '-')}-cnn"
+    return f"{short_name(self.real)}-{self.network.kind}"
+
+  @property
+  def extractor(self) -> Extractor:
+    """What looks at images."""
+    return self.network.extractor
+
+  @property
+  def classifies(self) -> bool:
+    """Whether it learned labels, so that there is an accuracy score."""
+    return self.network.kind == "cnn"
+
+  @property
+  def size(self) -> int:
+    """Of a set of samples, and of the real ones that make the floor."""
+    return len(self.test) if self.sets is None else min(len(self.test), self.most)
 
   @property
   def count(self) -> int:
-    """As many as there are to train on."""
-    return len(self.real)
+    """As many as make the sets; by default as many as there are to train on."""
+    return max(len(self.real) if self.sets is None else self.sets * self.size, FEWEST)
+
+  def labels(self, n: int) -> np.ndarray | None:
+    """Labels for n samples, int32 [n], each as often as in the training split."""
+    y = self.real.arrays()[1]
+    if y is None:
+      return None
+    shares = np.sort(y)[np.arange(n) * len(y) // n]
+    return np.random.default_rng(0).permutation(shares).astype(np.int32)
 
   @property
   def card(self) -> dict[str, Any]:
     return {
       "features": self.features,
-      "classifier": self.classifier.card,
-      "reference": f"{len(self.real)} real training images of "
+      "network": looks(self.network, self.real.shape),
+      "classifier" if self.network.kind in LEARNED else "weights": self.network.card,
+      "reference": f"{len(self.rows)} real training images of "
       f"{self.real.name} ({self.real.fingerprint})",
-      "protocol": f"means over sets of {len(self.test)} samples, as many as "
-      "there are real test images, classes alike; precision and "
-      "recall with k=3, density and coverage with k=5; "
-      "classification accuracy score: trained on all samples, "
-      "tested on real",
+      "protocol": f"means over sets of {self.size} samples, as many as "
+      "the real test images that make the floor, classes alike; precision and "
+      f"recall with k={self.protocol.k}, density and coverage with k={self.protocol.k_ball}"
+      + self.shrinking
+      + (
+        "; classification accuracy score: trained on all samples, tested on real"
+        if self.classifies
+        else ""
+      ),
     }
 
+  @property
+  def shrinking(self) -> str:
+    """How features are shrunk for so few images, if they are."""
+    if self.directions is None:
+      return ""
+    width, leading = self.directions.shape
+    return (
+      f"; for so few images the Fréchet distance is of the {leading} leading principal "
+      f"components of the {width} features"
+    )
+
   @functools.cached_property
-  def extractor(self) -> networks.Extractor:
-    """The classifier, as one that looks at images."""
-    return extractor_of(self.classifier, self.features)
+  def protocol(self) -> Protocol:
+    """CLASSIFIER, with fewer neighbours where there are fewer images."""
+    most = min(self.size, len(self.rows)) - 1
+    return dataclasses.replace(
+      CLASSIFIER, k=min(CLASSIFIER.k, most), k_ball=min(CLASSIFIER.k_ball, len(self.rows) - 1)
+    )
 
-  def embed(self, x: np.ndarray) -> np.ndarray:
-    """Images uint8 [N, H, W, C] -> features [N, D]."""
-    return self.extractor.features([x], ("features",))["features"]
+  @functools.cached_property
+  def rows(self) -> np.ndarray:
+    """The training images that samples are compared with, by number."""
+    n = len(self.real)
+    if self.sets is None or n <= LARGEST_REFERENCE:
+      return np.arange(n)
+    return np.sort(np.random.default_rng(0).permutation(n)[:LARGEST_REFERENCE])
 
-  def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
-    """See Judge. Fréchet and the like on sets as large as the test split."""
-    check_like(self.real, x.shape, x.dtype)
-    f, n = self.embed(x), min(len(self.test), len(x))
-    # Every number depends on how many samples it is made from, so that they
-    # are taken in sets of the size that the floor is made from. And on the
-    # share of every class, which is even in the real test split: in sets too.
-    order = np.random.default_rng(0).permutation(len(f))
-    if y is not None:
-      order = order[np.argsort(y[order], kind="stable")]
-    k = len(f) // n
-    sets = [self.distances(f[order[i::k][:n]]) for i in range(k)]
-    result = {name: [s[name] for s in sets] for name in sets[0]}
-    if cas and y is not None:
-      result[f"cas@{self.features}"] = [self.cas(x, y)]
-    return result
+  @functools.cached_property
+  def real_features(self) -> np.ndarray:
+    """Of these training images, [M, D]."""
+    x = self.real.arrays()[0]
+    return self.network.embed(x if len(self.rows) == len(x) else x[self.rows])
 
-  def distances(self, f: np.ndarray) -> dict[str, float]:
-    """Features [N, D] of samples against those of the real training split."""
-    compared = Comparison(collected(f), self.reference, ("features",), CLASSIFIER)
-    values, _ = score(compared, CLASSIFIER.metrics, self.features, strict=True)
-    return {name: value for name, (value, _) in values.items()}
+  @functools.cached_property
+  def held(self) -> tuple[np.ndarray, np.ndarray | None]:
+    """As many real test images as are in a set, and their labels."""
+    x, y = self.test.arrays()
+    if self.size == len(x):
+      return x, y
+    i = np.sort(sets_of(len(x), self.size, y)[0])
+    return x[i], None if y is None else y[i]
+
+  @functools.cached_property
+  def directions(self) -> np.ndarray | None:
+    """Of features, those that a set is large enough for: [D, d], or None: all."""
+    width = self.real_features.shape[1]
+    most = min(max(self.size // SAMPLES_PER_DIMENSION, 2), len(self.rows) - 1)
+    return None if most >= width else leading(self.real_features, most)
 
   @functools.cached_property
   def reference(self) -> Collected:
     """Features of the real training split."""
-    return collected(self.embed(self.real.arrays()[0]))
+    return collected(self.real_features, self.directions)
+
+  def embed(self, x: np.ndarray) -> np.ndarray:
+    """Images uint8 [N, H, W, C] -> features [N, D]."""
+    return self.network.embed(x)
+
+  def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
+    """See Judge. Fréchet and the like on sets as large as the test split."""
+    check_like(self.real, x.shape, x.dtype)
+    result = self.measure(self.embed(x), y)
+    if cas and y is not None and self.classifies:
+      result[f"cas@{self.features}"] = [self.cas(x, y)]
+    return result
+
+  def measure(self, f: np.ndarray, y: np.ndarray | None) -> Scores:
+    """Features [N, D] of samples, and their labels -> numbers of each set.
+
+    Every number depends on how many samples it is made from, so that they are
+    taken in sets of the size that the floor is made from.
+    """
+    each = [self.distances(f[i]) for i in sets_of(len(f), min(self.size, len(f)), y)]
+    return {name: [one[name] for one in each] for name in each[0]}
+
+  def distances(self, f: np.ndarray) -> dict[str, float]:
+    """Features [N, D] of samples against those of the real training split."""
+    own, how = collected(f, self.directions), self.protocol
+    compared = Comparison(own, self.reference, ("features",), how)
+    values, _ = score(compared, how.metrics, self.features, strict=True)
+    return {name: value for name, (value, _) in values.items()}
 
   def floor(self) -> Scores:
     """Real test data; for the accuracy score, a classifier of real data."""
-    return self.scores(*self.test.arrays(), cas=False) | {
-      f"cas@{self.features}": [float(np.mean(is_right(self.extractor, self.test)))]
-    }
+    x, y = self.held
+    scores = self.measure(self.embed(x), y)
+    if self.classifies:
+      right = is_right(self.extractor, *self.test.arrays())
+      scores[f"cas@{self.features}"] = [float(np.mean(right))]
+    return scores
+
+  def copies(self, x: np.ndarray) -> CopyShare:
+    """How many samples are copies of training images, and the worst of them.
+
+    Looks at the first `most` samples, see metrics/copies.py.
+
+    Args:
+      x: Samples uint8 [N, H, W, C].
+    """
+    check_look(self.real, x.shape, x.dtype)
+    share = copy_share(self.nearness(x[: self.most]), self.held_nearness)
+    return share._replace(images=self.rows[share.images])
+
+  def nearness(self, x: np.ndarray) -> Nearness:
+    """How near images are to the training images, by the rows of these."""
+    real = self.real.arrays()[0]
+    if len(self.rows) < len(real):
+      real = real[self.rows]
+    return nearness(self.embed(x), x, self.real_features, real)
+
+  @functools.cached_property
+  def held_nearness(self) -> Nearness:
+    """The same of real test images."""
+    return self.nearness(self.held[0])
 
   def cas(self, x: np.ndarray, y: np.ndarray) -> float:
     """Classification accuracy score (Ravuri & Vinyals 2019): in [0, 1].
 
     The judge's own config, trained on samples, tested on real test images.
     """
-    return float(np.mean(is_right(self.learner(x, y), self.test)))
+    return float(np.mean(is_right(self.learner(x, y), *self.test.arrays())))
 
   def cas_by_class(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """The same for each class of the test images, by its name."""
-    right, truth = is_right(self.learner(x, y), self.test), self.test.arrays()[1]
+    images, truth = self.test.arrays()
+    right = is_right(self.learner(x, y), images, truth)
     names = self.real.class_names or range(self.real.classes)
     return {
       str(name): float(right[truth == i].mean())
@@ -258,51 +401,46 @@ class ClassifierJudge:
       if (truth == i).any()
     }
 
-  def learner(self, x: np.ndarray, y: np.ndarray) -> networks.Extractor:
+  def learner(self, x: np.ndarray, y: np.ndarray) -> Extractor:
     """The judge's own config, trained on samples, if it is not yet."""
-    digest = output.digest_of(x, y)
-    file = self.home / "cas" / f"{digest}.npz"
-    output.write(str(file), x, y, {})
-    settings = judge_config(self.data, self.real.classes)
-    with settings.unlocked():
-      settings.data.source, settings.data.split = f"npz:{file}", "train"
-    train.train(settings, self.home / "cas" / digest, quiet=True)
-    return extractor_of(load(self.home / "cas" / digest, samples=False), "cas")
+    return classifier_of(self.data, self.real, x, y, self.network.home / "cas")
 
 
-def judge_config(data: ConfigDict, classes: int) -> ConfigDict:
-  """configs/judge.py for other data."""
-  c = config.load("configs/judge.py")
-  with c.unlocked():
-    c.data.update(
-      source=data.source,
-      split=data.split,
-      classes=classes,
-      size=data.get("size", 0),
-      channels=channels_of(data),
-    )
-    c.model.net.classes = classes
-    c.checkpoint.every = c.steps
-  return c
+def sets_of(count: int, size: int, y: np.ndarray | None) -> list[np.ndarray]:
+  """Numbers of samples in sets of a size, each used once, classes alike.
+
+  Distances depend on the share of every class, which is even in a real test
+  split: in sets too.
+  """
+  order = np.random.default_rng(0).permutation(count)
+  if y is not None:
+    order = order[np.argsort(y[order], kind="stable")]
+  k = count // size
+  return [order[i::k][:size] for i in range(k)]
 
 
-def extractor_of(classifier: Sampler, name: str) -> networks.Extractor:
-  """A classifier, as one that looks at images uint8 [N, H, W, C]."""
-  model, state, sha256 = classifier.model, classifier.state, weights_hash(classifier.state)
-  return networks.classifier(model, state, name, sha256, MOST, classifier.shape)
+def leading(f: np.ndarray, count: int) -> np.ndarray:
+  """Principal directions [D, count] of features [M, D], the strongest first."""
+  _, vectors = np.linalg.eigh(np.cov(f, rowvar=False, dtype=np.float64))
+  return vectors[:, ::-1][:, :count]
 
 
-def collected(f: np.ndarray) -> Collected:
-  """Features [N, D], as metrics compare them."""
-  return Collected(len(f), {"features": moments(f)}, {"features": f}, np.zeros(3))
+def collected(f: np.ndarray, directions: np.ndarray | None = None) -> Collected:
+  """Features [N, D], as metrics compare them; moments along some directions."""
+  part = f if directions is None else f @ directions
+  return Collected(len(f), {"features": moments(part)}, {"features": f}, np.zeros(3))
 
 
-def logits(extractor: networks.Extractor, x: np.ndarray) -> np.ndarray:
-  """Images uint8 [N, H, W, C] -> [N, classes]."""
-  return extractor.features([x], ("logits",))["logits"]
-
-
-def is_right(extractor: networks.Extractor, test: Source) -> np.ndarray:
-  """Whether a classifier says the label of each of a source's images, [N]."""
-  x, y = test.arrays()
-  return logits(extractor, x).argmax(-1) == y
+def looks(network: Network, shape: tuple[int, ...]) -> str:
+  """What a judge of images [H, W, C] looks through, in words."""
+  if network.kind not in LEARNED:
+    return f"the published {network.card.get('network', network.kind)}"
+  own = network.card.get("exemplars")
+  what = (
+    f"a network that tells {own} training images apart, by random crops of them and of "
+    "their mirror images (Dosovitskiy et al. 2014)"
+    if own
+    else "a classifier of the labels of the training split"
+  )
+  small = f"; it sees images at {LARGEST} pixels" if max(shape[:2]) > LARGEST else ""
+  return what + small

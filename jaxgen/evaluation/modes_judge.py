@@ -71,6 +71,9 @@ class PointsJudge:
     x, _ = open_source(self.name, split="test").arrays()
     return self.scores(x[: self.count], None)
 
+  def copies(self, x: np.ndarray) -> None:
+    """None: of points there are as many as one likes, and none to learn by heart."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StackedJudge:
@@ -133,3 +136,6 @@ class StackedJudge:
 
   def floor(self) -> Scores:
     return self.scores(self.test.arrays()[0][: self.count], None)
+
+  def copies(self, x: np.ndarray) -> None:
+    """None: copies of digits are put together in new ways."""

@@ -277,18 +277,30 @@ def converted(
 
 
 def find(file: Published) -> pathlib.Path:
-  """Where the environment says; or in our cache, or PyTorch's; or the web."""
+  """A file that is at hand; or from the web."""
+  path = at_hand(file)
+  if path is None:
+    path = place(file)
+    download(file, path)
+  return path
+
+
+def place(file: Published) -> pathlib.Path:
+  """Where a file lies in our cache, or would."""
+  return cache() / "weights" / file.name
+
+
+def at_hand(file: Published) -> pathlib.Path | None:
+  """Where the environment says; or in our cache, or PyTorch's, if it is there."""
   if os.environ.get(file.variable):
     return pathlib.Path(os.environ[file.variable]).expanduser()
   torch = pathlib.Path(os.environ.get("TORCH_HOME") or cache().with_name("torch"))
-  ours = cache() / "weights" / file.name
-  for path in (ours, *(torch.expanduser() / "hub" / "checkpoints" / n for n in file.others)):
+  for path in (place(file), *(torch.expanduser() / "hub" / "checkpoints" / n for n in file.others)):
     if path.is_file():
       if tensor_files.sha256(path) != file.sha256:
         raise UserError(f"{path} is damaged or not {file.what}: remove it")
       return path
-  download(file, ours)
-  return ours
+  return None
 
 
 def download(file: Published, path: pathlib.Path) -> None:

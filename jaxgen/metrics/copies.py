@@ -68,3 +68,71 @@ def _exact(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     for i in range(0, len(a), 4096)
   ]  # fmt: skip
   return np.concatenate(parts)
+
+
+class Nearness(NamedTuple):
+  """How near images are to their nearest training image: [N] each.
+
+  image: which one that is, in feature space.
+  features: Euclidean distance to it, there.
+  pixels: root mean square difference to it or its mirror image, 0 .. 255.
+  """
+
+  image: np.ndarray
+  features: np.ndarray
+  pixels: np.ndarray
+
+
+def nearness(f: np.ndarray, x: np.ndarray, real_f: np.ndarray, real_x: np.ndarray) -> Nearness:
+  """Of images x uint8 [N, H, W, C], whose features are f [N, D].
+
+  Among training images real_x uint8 [M, H, W, C], of features real_f [M, D].
+  """
+  _, index = nearest(f, real_f, 1)
+  image = index[:, 0]
+  return Nearness(image, _exact(f, real_f[image]), pixel_distance(x, real_x, image))
+
+
+def pixel_distance(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> np.ndarray:
+  """Root mean square difference of x[i] to y[index[i]], or it mirrored, [N]."""
+  distances = []
+  for image, i in zip(x, index, strict=True):  # one by one: y may lie on disk
+    a, b = image.astype(np.float64), y[i].astype(np.float64)
+    distances.append(min(np.mean((a - b) ** 2), np.mean((a - b[:, ::-1]) ** 2)))
+  return np.sqrt(distances)
+
+
+class CopyShare(NamedTuple):
+  """How many samples are as near to training images as few new images are.
+
+  share: of samples, in [0, 1].
+  floor: of held-out real images, by the same rule: LEVEL or less, but for few.
+  samples: [n] the most copy-like samples, worst first.
+  images: [n] their nearest training images.
+  """
+
+  share: float
+  floor: float
+  samples: np.ndarray
+  images: np.ndarray
+
+
+LEVEL = 0.05  # share of new images that are nearer, by each measure alone
+
+
+def copy_share(own: Nearness, held: Nearness, most: int = 10) -> CopyShare:
+  """Copies among samples, by what held-out real images are like.
+
+  A copy is nearer to its training image than all but LEVEL of the held-out
+  images are to theirs, in features and in pixels too: features alone may
+  overlook what pixels show, and in pixels all is near what is blurred.
+  """
+  limits = [np.quantile(a, LEVEL, method="lower") for a in (held.features, held.pixels)]
+
+  def far(near: Nearness) -> np.ndarray:  # up to 1: a copy
+    parts = zip((near.features, near.pixels), limits, strict=True)
+    return np.max([a / max(limit, 1e-12) for a, limit in parts], 0)
+
+  x, real = far(own), far(held)
+  worst = np.argsort(x, kind="stable")[:most]
+  return CopyShare(float(np.mean(x <= 1)), float(np.mean(real <= 1)), worst, own.image[worst])

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import judge as judges
+from jaxgen.evaluation import learned
 from jaxgen.evaluation.modes_judge import SURE, StackedJudge
 from jaxgen.metrics.mode_coverage import kl_to_uniform
 
@@ -135,7 +136,7 @@ def test_strange_samples_are_refused(reader):
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
   """The one that verbs open, by a classifier trained half as long."""
-  usual = judges.judge_config
+  usual = learned.judge_config
 
   def short(*args):
     c = usual(*args)
@@ -144,7 +145,7 @@ def judge(tmp_path_factory):
 
   data = ConfigDict(dict(source="stacked_digits", split="train"))
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(judges, "judge_config", short)
+    patch.setattr(learned, "judge_config", short)
     yield judges.open_judge(data, str(tmp_path_factory.mktemp("judge")))
 
 

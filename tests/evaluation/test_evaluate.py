@@ -19,7 +19,7 @@ from verbs import ROOT, call, finish, tree
 from jaxgen import config, load, train
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
-from jaxgen.evaluation import collect
+from jaxgen.evaluation import collect, learned
 from jaxgen.evaluation import features as evaluation_features
 from jaxgen.evaluation import judge as judges
 from jaxgen.evaluation.periodic import Periodic
@@ -145,14 +145,14 @@ def test_other_features_name_the_metrics(judge):
 
 
 def test_the_judge_lends_its_eyes_and_its_accuracy(verb, monkeypatch):
-  full = judges.judge_config
+  full = learned.judge_config
 
   def short(*args):
     c = full(*args)
     c.steps = c.checkpoint.every = 2
     return c
 
-  monkeypatch.setattr(judges, "judge_config", short)
+  monkeypatch.setattr(learned, "judge_config", short)
   x, y = open_source("digits", split="test").arrays()
   np.savez("own.npz", x, y)
   status, printed, err = verb(
@@ -301,7 +301,7 @@ def test_mistakes_are_said_before_the_work(case, judge, tmp_path, monkeypatch):
       return super().features(images, taps)
 
   monkeypatch.setattr(evaluation_features, "open_extractor", lambda *a, **k: Lazy())
-  monkeypatch.setattr(judges.train, "train", lambda *a, **k: work.append("cas"))
+  monkeypatch.setattr(learned.train, "train", lambda *a, **k: work.append("cas"))
   files = tmp_path / "in"
   np.savez(files / "other.npz", X, np.full(40, 7))
   np.save(files / "plain.npy", X)
@@ -320,7 +320,7 @@ def test_mistakes_are_said_before_the_work(case, judge, tmp_path, monkeypatch):
 
 def test_the_judge_is_not_trained_for_samples_that_it_cannot_judge(verb, monkeypatch):
   trained = []
-  monkeypatch.setattr(judges.train, "train", lambda *a, **k: trained.append(a))
+  monkeypatch.setattr(learned.train, "train", lambda *a, **k: trained.append(a))
   x = np.zeros((40, 8, 8, 1), np.uint8)
   for message, *arrays in (
     ("12 samples are too few", x[:12]),

@@ -1,5 +1,6 @@
 """Judges: what real data, copies, noise and half of the classes score."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,19 +11,20 @@ from verbs import call
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.evaluation import judge as judges
+from jaxgen.evaluation import learned
 
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
   patch = pytest.MonkeyPatch()
-  full = judges.judge_config
+  full = learned.judge_config
 
   def short(*args):
     c = full(*args)
     c.steps = c.checkpoint.every = 150
     return c
 
-  patch.setattr(judges, "judge_config", short)
+  patch.setattr(learned, "judge_config", short)
   data = ConfigDict(dict(source="digits", split="train"))
   yield judges.open_judge(data, str(tmp_path_factory.mktemp("judge")))
   patch.undo()
@@ -84,6 +86,41 @@ def test_scores_are_means_over_sets_as_large_as_the_test_split(judge):
   assert len(few["frechet@digits-cnn"]) == 1
 
 
+def test_sets_are_counted(judge):
+  few = dataclasses.replace(judge, sets=2)
+  assert judge.count == len(judge.real) and few.count == 2 * len(judge.test)
+  x, y = judge.real.arrays()
+  scores = few.scores(x[: few.count], y[: few.count], cas=False)
+  assert {len(v) for v in scores.values()} == {2}
+  assert few.floor() == judge.floor()  # the test split is small, and so is all of it
+
+
+def test_of_many_images_a_part_is_judged(judge, monkeypatch):
+  monkeypatch.setattr(judges, "LARGEST_REFERENCE", 500)
+  part = dataclasses.replace(judge, sets=3, most=100)
+  assert part.count == 300 and len(part.held[0]) == 100 and len(part.rows) == 500
+  assert np.bincount(part.held[1]).min() >= 8  # classes alike
+  assert "500 real training images" in part.card["reference"]
+  x = judge.real.arrays()[0]
+  copies = part.copies(x[part.rows[-40:]])
+  assert copies.share == 1
+  np.testing.assert_array_equal(copies.images, part.rows[-40:][copies.samples])
+
+
+def test_labels_are_as_frequent_as_real_ones(judge):
+  y = judge.real.arrays()[1]
+  own = judge.labels(300)
+  np.testing.assert_allclose(np.bincount(own) / 300, np.bincount(y) / len(y), atol=1 / 300)
+  assert own[:20].tolist() != sorted(own[:20])
+
+
+def test_intervals_are_students():
+  scores = {"a": [1.0, 2.0, 4.0, 5.0], "b": [3.0]}
+  # t = 3.182446 for three degrees of freedom (Student's table).
+  half = 3.182446 * np.sqrt(10 / 3) / 2
+  assert judges.intervals(scores) == {"a": pytest.approx((3 - half, 3 + half), rel=1e-6)}
+
+
 @pytest.mark.parametrize(
   "x, word",
   [
@@ -107,18 +144,12 @@ def test_points_know_their_modes():
   assert judges.means(judge.scores(x[y < 7], None))["modes"] == 7
 
 
-def test_images_without_labels_have_no_built_in_judge(tmp_path):
-  file = tmp_path / "x.npz"
-  np.savez(file, np.zeros((40, 8, 8, 1), np.uint8))
-  data = ConfigDict(dict(source=f"npz:{file}", split="train"))
-  with pytest.raises(UserError, match="no labels"):
-    judges.open_judge(data, str(tmp_path))
-
-
 def test_the_verb_judges_a_file(judge, tmp_path, capsys, monkeypatch):
   x, y = judge.real.arrays()
   np.savez(tmp_path / "x.npz", x[:400], y[:400])
-  flags = f"--samples={tmp_path}/x.npz --data=digits --judge={judge.home} --out={tmp_path}/s.json"
+  flags = (
+    f"--samples={tmp_path}/x.npz --data=digits --judge={judge.network.home} --out={tmp_path}/s.json"
+  )
   status, out, _ = call(capsys, monkeypatch, "evaluate", *flags.split())
   assert status == 0 and "frechet@digits-cnn" in out
   card = json.loads((tmp_path / "s.json").read_text())

@@ -10,7 +10,7 @@ class Stub:
 
   taps = tuple(TAPS)
   sha256 = "0" * 64
-  card, batch, shape = {}, 1, None
+  card, batch, shape, channels = {}, 1, None, None
 
   def __init__(self, name="inception", scale=1.0):
     self.name, self.scale, self.count = name, scale, 0

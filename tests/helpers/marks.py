@@ -15,7 +15,7 @@ FILES = {
     diffusion/test_guidance diffusion/test_importance diffusion/test_likelihood
     diffusion/test_samplers diffusion/test_times diffusion/test_unipc
     evaluation/test_scores metrics/test_image_quality evaluation/test_perceptual interop/test_names
-    metrics/test_distances metrics/test_inception_score metrics/test_kid
+    metrics/test_copies metrics/test_distances metrics/test_inception_score metrics/test_kid
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
     nets/test_biggan nets/test_dinov2 nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2
@@ -28,7 +28,7 @@ FILES = {
     data/test_splits data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
     evaluation/test_periodic evaluation/test_statistics sampling/test_sampler
-    evaluation/test_images evaluation/test_judge evaluation/test_reference
+    evaluation/test_images evaluation/test_judge evaluation/test_learned evaluation/test_reference
     evaluation/test_restoration evaluation/test_weights interop/test_infer
     interop/test_interop_biggan interop/test_nvlabs interop/test_published
     interop/test_tensor_files models/test_cascade models/test_classifier
