@@ -42,6 +42,40 @@ p { margin: 0 0 14px; max-width: 72ch; }
 .picks .axis { font-size: 13px; color: var(--muted); }
 .picks .winner { font-size: 20px; font-weight: 650; margin: 2px 0 4px;
   overflow-wrap: anywhere; }
+.close { float: right; background: var(--alert); color: var(--alert-ink);
+  font-weight: 600; border-radius: 6px; padding: 0 8px; }
+.spans { margin: 10px 0 12px; font-size: 14px; font-variant-numeric: tabular-nums; }
+.span { display: grid; grid-template-columns: minmax(0, 1fr) auto;
+  margin-bottom: 7px; line-height: 1.5; column-gap: 8px; }
+.span > :first-child { overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; }
+.span small { color: var(--muted); font-size: 12.5px; }
+.track { grid-column: 1 / -1; position: relative; height: 8px;
+  background: var(--tint); border-radius: 4px; }
+.track i, .track u { position: absolute; top: 0; height: 100%;
+  background: var(--own); border-radius: 4px; }
+.track i { opacity: 0.4; }
+.track u { width: 8px; margin-left: -4px; }
+header > .note { margin: 14px 0 0; max-width: none; }
+ul { margin: 6px 0 0; padding-left: 20px; }
+li { margin: 0 0 6px; max-width: 88ch; }
+.pair { display: grid; gap: 14px;
+  grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
+.leads { display: grid; gap: 4px; margin-top: 10px;
+  grid-template-columns: repeat(auto-fit, minmax(78px, 1fr)); }
+.leads > div { min-width: 0; overflow-wrap: anywhere; font-size: 14px; }
+.leads b, .leads small { display: block; line-height: 1.35; }
+.leads small { color: var(--muted); }
+.marks { display: flex; height: 10px; gap: 2px; margin-bottom: 4px; }
+.marks i { flex: 1; }
+.strip { display: grid; gap: 14px; overflow-x: auto; align-items: start;
+  margin-top: 12px; grid-auto-flow: column; justify-content: start;
+  grid-template-columns: 112px; grid-auto-columns: minmax(112px, 210px); }
+.strip p { margin: 0; font-size: 15px; font-weight: 600; }
+.strip figcaption { margin-top: 4px; line-height: 1.35; }
+.finding { font-size: 15px; margin: 8px 0 0; max-width: 88ch; }
+.finding.wrong { border-left: 3px solid var(--c1); padding-left: 10px; }
+.finding.fine { color: var(--good-ink); }
 .samples { display: grid; gap: 18px;
   grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); }
 figure { margin: 0; min-width: 0; }
@@ -100,9 +134,20 @@ summary { cursor: pointer; font-size: 14px; color: var(--muted);
   h2 { margin-top: 40px; }
   .wide { display: none; } .narrow { display: block; }
   .samples { grid-template-columns: 1fr 1fr; gap: 12px; }
+  .strip { grid-template-columns: none; grid-auto-columns: 132px; gap: 10px; }
+  .strip p { grid-row: 1; grid-column: 1 / span 4; }
+  .strip figure { grid-row: 2; }
   th, td { padding: 8px 11px; }
   thead .group th { text-align: left; }
   dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 8px; }
 }
-@media print { .card, .scroll { break-inside: avoid; } }
+@media print {
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  main { padding: 0; }
+  h2, h3 { break-after: avoid; }
+  .card, .scroll, figure, .span, pre { break-inside: avoid; }
+  .card.family { break-inside: auto; }
+  .scroll, .strip, pre { overflow: visible; }
+  pre { white-space: pre-wrap; }
+}
 """
