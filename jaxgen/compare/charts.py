@@ -175,7 +175,7 @@ def _name(axes, series: Series, curves: Sequence[Sequence[Sequence]]) -> None:
     box = note.get_window_extent()
     inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
     inside = inside and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-    if inside and not box.count_overlaps(taken) and _clearance(axes, box, curves) > 4:
+    if inside and not box.count_overlaps(taken) and _clearance(axes, box, curves) > 8:  # a dot
       return
     note.remove()
 
@@ -325,7 +325,9 @@ def _scale(axis, form: Callable[[float], str], count: int, log_of: Sequence[floa
   axis.set_major_locator(ticker.MaxNLocator(count, steps=(1, 2, 5, 10)))
   if log_of:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    many = 3 * math.log10(max(log_of) / min(log_of)) > count
+    decades = math.log10(max(log_of) / min(log_of))
+    # Where there are less than two decades, powers of ten may be a single tick.
+    many = 3 * decades > count and decades >= 2
     axis.set_major_locator(ticker.LogLocator(subs=(1,) if many else (1, 2, 5)))
     axis.set_minor_locator(ticker.NullLocator())
   axis.set_major_formatter(lambda value, _: form(value))

@@ -189,8 +189,8 @@ def _copies(row: Mapping, results: Mapping) -> Iterator[Finding]:
   if part - floor > max(COPIES, CERTAIN * error):
     yield Finding(
       "Copies training images",
-      f"{percent(part)} of its samples are nearer to a training image than real test images "
-      f"are, of which {percent(floor)} come as near.",
+      f"{percent(part)} of its samples are nearer to a training image than new images should be; "
+      f"of real test images {percent(floor)} are.",
     )
 
 

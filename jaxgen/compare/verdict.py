@@ -110,9 +110,9 @@ def trust(results: Mapping) -> str:
   if is_finite(spent):
     whole = f"the budget of {budget.get('text')}" if budget.get("text") else "the budget"
     parts.append(
-      f"It stands on all of {whole}."
+      f"The answer stands on all of {whole}."
       if spent >= 1
-      else f"It stands on {percent(spent)} of {whole} so far."
+      else f"The answer stands on {percent(spent)} of {whole} so far."
     )
   if seeds > 1:
     parts.append(
@@ -133,7 +133,7 @@ def changes(results: Mapping) -> list[str]:
   close = [r.axis[0].lower() + r.axis[1:] for r in rankings(results).values() if r.close]
   if close and results["budget"] and (results["counts"].get("seeds") or 1) < 2:
     texts.append(
-      f"More trainings: --seeds {MORE_SEEDS} would tell what is luck where it is too close to call "
-      f"({listed(close)})."
+      f"More trainings: --seeds {MORE_SEEDS} would tell luck from merit where it is too close to "
+      f"call ({listed(close)})."
     )
   return [text for text in texts if text]

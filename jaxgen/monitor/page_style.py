@@ -61,8 +61,7 @@ ul { margin: 6px 0 0; padding-left: 20px; }
 li { margin: 0 0 6px; max-width: 88ch; }
 .pair { display: grid; gap: 14px;
   grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
-.leads { display: grid; gap: 4px; margin-top: 10px;
-  grid-template-columns: repeat(auto-fit, minmax(78px, 1fr)); }
+.leads { display: flex; gap: 4px; margin-top: 10px; }
 .leads > div { min-width: 0; overflow-wrap: anywhere; font-size: 14px; }
 .leads b, .leads small { display: block; line-height: 1.35; }
 .leads small { color: var(--muted); }
@@ -137,6 +136,8 @@ summary { cursor: pointer; font-size: 14px; color: var(--muted);
   .strip { grid-template-columns: none; grid-auto-columns: 132px; gap: 10px; }
   .strip p { grid-row: 1; grid-column: 1 / span 4; }
   .strip figure { grid-row: 2; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  h1 .close { float: none; display: inline-block; margin: 6px 0; }
   th, td { padding: 8px 11px; }
   thead .group th { text-align: left; }
   dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 8px; }

@@ -1,0 +1,77 @@
+"""What sections of the page are made of: models, pictures, charts in cards."""
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from jaxgen.compare import charts, fields
+from jaxgen.compare.charts import escape
+
+# Field of a round and words for what a budget is of.
+COSTS = {
+  "time": ("seconds", charts.TIME),
+  "img": ("images", "images seen"),
+  "flop": ("flops", "FLOPs of training"),
+}
+
+
+class Model(NamedTuple):
+  """One row of the results, with its name and colour on the page."""
+
+  colour: int
+  name: str
+  row: Mapping
+  entry: Mapping  # the sampling settings that its metrics belong to
+
+  @property
+  def title(self) -> str:
+    """Its name behind a dot of its colour, as HTML."""
+    dot = f'<span class="swatch" style="background: var(--c{self.colour})"></span>'
+    return dot + escape(self.name)
+
+
+def section(title: str, note: str, parts: Iterable[str]) -> str:
+  """A section of the page; none where all parts are empty."""
+  body = "".join(parts)
+  note = f'<p class="note">{note}</p>' if note else ""
+  return f"<section><h2>{title}</h2>{note}{body}</section>" if body else ""
+
+
+def figure(png: bytes | None, name: str, note: str) -> str:
+  name, note = escape(name), escape(note)
+  picture = '<div class="missing">no picture</div>'
+  if png:
+    code = base64.b64encode(png).decode()
+    picture = f'<img alt="{name}" src="data:image/png;base64,{code}">'
+  caption = f"<b>{name}</b>" + (f"<br>{note}" if note else "")
+  return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def chart(draw: Callable[..., str], results: Mapping, key: str, series, *more) -> tuple[str, str]:
+  """A chart of a metric, for wide and for narrow screens."""
+  metric, floor = fields.describe(key), results["real"]["metrics"].get(key)
+  floor = floor if fields.is_finite(floor) else None
+  wide, narrow = (
+    draw(series, floor, metric.label, metric.better > 0, *more, w, h)
+    for w, h in ((520, 380), (340, 320))
+  )
+  return wide, narrow
+
+
+def side_by_side(charted: Iterable[tuple[str, str]], legend: str = "") -> str:
+  """Charts in cards, each in the size that fits the screen."""
+  cards = [
+    f'<div class="card"><div class="wide">{wide}</div><div class="narrow">{narrow}</div></div>'
+    for wide, narrow in charted
+    if wide
+  ]
+  return f'{legend}<div class="pair">{"".join(cards)}</div>' if cards else ""
+
+
+def legend(models: Iterable[Model]) -> str:
+  return f'<div class="legend">{"".join(f"<span>{m.title}</span>" for m in models)}</div>'
+
+
+def setting(entry: Mapping) -> str:
+  """The name of sampling settings."""
+  return str(entry.get("label") or ", ".join(f"{k} {v}" for k, v in entry["knobs"].items()))
