@@ -78,8 +78,10 @@ def _answer(results: Mapping, models: Sequence[Model], title: str) -> str:
   )
   has_intervals = any(s.low is not None for r in ranked.values() for s in r.scores.values())
   bars = "Bars are 95% intervals; further right is better. " if has_intervals else ""
-  trust = results.get("trust") or (verdict.trust(results) if results["budget"] else "")
-  note = f'<p class="note">{bars}{escape(trust)}</p>' if bars or trust else ""
+  trust = results.get("trust")
+  if not trust and (bars or results["budget"]):
+    trust = verdict.trust(results)
+  note = f'<p class="note">{bars}{escape(trust)}</p>' if trust else ""
   spent = results["budget"].get("share")
   so_far = ""
   if fields.is_finite(spent) and spent < 1:
@@ -145,7 +147,7 @@ def _trade_off(results: Mapping, models: Sequence[Model]) -> str:
       charted.append(chart(charts.trade_off, results, key, series))
       drawn |= {s.label for s in series if s.points}
   return section(
-    "Quality, diversity and speed in one picture",
+    "Quality, diversity and speed at once",
     "A model that samples in steps is a curve, for it can be had faster and worse; "
     "the others are points. Left is faster; a model that is best at all three would be in the "
     "corner that the arrow points to, in both charts.",

@@ -13,6 +13,7 @@ from jaxgen.monitor.progress import duration
 DASH = "–"
 ARROWS = {1: "↑", -1: "↓", 0: ""}
 COST = "Cost"
+WIDEST = 8  # columns of a table that is seen whole on a screen of 1,100 pixels
 
 
 def number(value: float) -> str:
@@ -37,6 +38,10 @@ class Column(NamedTuple):
   scores: Sequence[fields.Score | None] = ()  # the values with their intervals
   spreads: Sequence[float | None] = ()  # standard deviations of the values
 
+  def has_values(self) -> bool:
+    """Whether it was measured of anything."""
+    return self.real is not None or any(v is not None for v in self.values)
+
   def is_best(self, i: int) -> bool:
     """Whether row i has the best value, or one that may be as good, and others have not."""
     finite = [self.better * v for v in self.values if fields.is_finite(v)]
@@ -51,7 +56,7 @@ class Column(NamedTuple):
   def note(self, i: int) -> str:
     """The interval of row i's value, else its standard deviation; or ""."""
     if self.scores and self.scores[i] and self.scores[i].low is not None:
-      return f"{self.form(self.scores[i].low)} to {self.form(self.scores[i].high)}"
+      return f"{self.form(self.scores[i].low)} – {self.form(self.scores[i].high)}"
     spread = self.spreads[i] if self.spreads else None
     return f"± {self.form(spread)}" if spread else ""
 
@@ -137,11 +142,24 @@ def number_tables(results: Mapping, models: Sequence[Model]) -> str:
     "good; real data, scored like a model, show what can be reached. "
     f"{of}, with {small}.",
     (
-      _table(columns, notes, real=True),
+      *_tables(columns, notes),
       _table(_cost_columns(results["rows"]), [m.title for m in models]),
       _settings(results, models),
     ),
   )
+
+
+def _tables(columns: Sequence[Column], titles: Sequence[str]) -> list[str]:
+  """The columns in one table, or in two where one would be too wide for a screen."""
+  columns = [c for c in columns if c.has_values()]
+  scores = [c for c in columns if c.group in (fields.QUALITY, fields.DIVERSITY)]
+  if len(columns) <= WIDEST or not scores:
+    return [_table(columns, titles, real=True)]
+  rest = [c for c in columns if c not in scores]
+  return [
+    _table(scores, titles, real=True),
+    _table(rest, titles, real=any(c.real is not None for c in rest)),
+  ]
 
 
 def _settings(results: Mapping, models: Sequence[Model]) -> str:
@@ -169,7 +187,7 @@ def _table(columns: Sequence[Column], titles: Sequence[str], real: bool = False)
     titles: HTML at the beginning of each row.
     real: Whether real data come first, as a row of their own.
   """
-  columns = [c for c in columns if c.real is not None or any(v is not None for v in c.values)]
+  columns = [c for c in columns if c.has_values()]
   if not columns:
     return ""
   groups = [c.group for c in columns]

@@ -88,7 +88,7 @@ figcaption b, .meta b { color: var(--ink); }
   border: 1px solid var(--rule); }
 table { border-collapse: collapse; width: 100%; font-size: 15px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 9px 12px; text-align: right; white-space: nowrap; }
+th, td { padding: 9px 11px; text-align: right; white-space: nowrap; }
 thead th { font-weight: 500; font-size: 13px; color: var(--muted);
   vertical-align: bottom; line-height: 1.3; }
 thead .group th { border-bottom: 1px solid var(--rule); text-align: center;
