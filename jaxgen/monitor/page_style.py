@@ -128,7 +128,8 @@ dt { font-size: 14px; font-weight: 600; } dd { margin: 0; min-width: 0;
   overflow-wrap: anywhere; max-width: 80ch; }
 summary { cursor: pointer; font-size: 14px; color: var(--muted);
   padding: 12px 0; }
-@media (max-width: 640px) {
+.card summary { padding-bottom: 0; }
+@media screen and (max-width: 640px) {
   main { padding: 24px 16px 48px; }
   h2 { margin-top: 40px; }
   .wide { display: none; } .narrow { display: block; }
@@ -144,7 +145,16 @@ summary { cursor: pointer; font-size: 14px; color: var(--muted);
 }
 @media print {
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  main { padding: 0; }
+  :root { --page: #ffffff; }
+  main { padding: 0; max-width: none; }
+  .verdict { font-size: 26px; }
+  table { font-size: 12.5px; }
+  th, td { padding: 5px 7px; }
+  thead th, thead .group th { font-size: 12px; }
+  tbody small { font-size: 11px; }
+  .picks, .pair { grid-template-columns: 1fr 1fr; }
+  .samples { grid-template-columns: repeat(4, 1fr); }
+  .strip { grid-template-columns: 90px; grid-auto-columns: minmax(0, 1fr); }
   h2, h3 { break-after: avoid; }
   .card, .scroll, figure, .span, pre { break-inside: avoid; }
   .card.family { break-inside: auto; }
