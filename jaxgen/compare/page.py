@@ -24,6 +24,7 @@ INTERVALS = (
 )
 CLOSE = '<span class="close">too close to call</span>'
 COLOURS = 8
+LONG = 160  # letters of a verdict that is no headline any more
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">\
 <meta name="viewport" content="width=device-width, initial-scale=1">\
@@ -72,7 +73,8 @@ def _answer(results: Mapping, models: Sequence[Model], title: str) -> str:
   ranked = rankings(results)
   cards = "".join(
     f'<div class="card"><div class="axis">{pick.axis}{CLOSE if r.close else ""}</div>'
-    f'<div class="winner">{escape(fields.either(pick.winners))}</div>{_spans(r, models)}'
+    f'<div class="winner{" many" if len(pick.winners) > 2 else ""}">'
+    f"{escape(fields.either(pick.winners))}</div>{_spans(r, models)}"
     f'<div class="meta">{escape(pick.evidence)}</div></div>'
     for pick, r in zip(verdict.picks(results), ranked.values(), strict=True)
   )
@@ -86,8 +88,10 @@ def _answer(results: Mapping, models: Sequence[Model], title: str) -> str:
   so_far = ""
   if fields.is_finite(spent) and spent < 1:
     so_far = f'<span class="close">so far: {fields.percent(spent)} of the budget</span>'
+  sentence = verdict.sentence(results)
+  size = " long" if len(sentence) > LONG else ""
   return (
-    f'<header><h1>{title}{so_far}</h1><p class="verdict">{escape(verdict.sentence(results))}</p>'
+    f'<header><h1>{title}{so_far}</h1><p class="verdict{size}">{escape(sentence)}</p>'
     f'<div class="picks">{cards}</div>{note}</header>'
   )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jaxgen.compare import charts, diagnosis, fields
 from jaxgen.compare.charts import escape
-from jaxgen.compare.page_parts import COSTS, Model, chart, section, side_by_side
+from jaxgen.compare.page_parts import COSTS, Model, chart, legend, section, side_by_side
 from jaxgen.compare.ranking import leads
 
 
@@ -20,6 +20,9 @@ def progress(results: Mapping, models: Sequence[Model]) -> str:
       continue
     bands = [charts.Band(m.name, m.colour, _band(m.row["rounds"], key, field)) for m in models]
     charted.append(chart(charts.progress, results, key, bands, label))
+  with_rounds = [m for m in models if m.row["rounds"]]
+  is_short = all(len(m.name) <= charts.LONG for m in with_rounds)
+  names = "" if is_short else legend(with_rounds)  # else they stand beside the curves
   note = (
     "Models trained by turns with equal budgets, judged after each round; bands are 95% "
     "intervals. Where bands overlap, nobody leads."
@@ -27,7 +30,7 @@ def progress(results: Mapping, models: Sequence[Model]) -> str:
   return section(
     "Quality against training" if kind in ("flop", "img") else "Quality against training time",
     note,
-    [side_by_side(charted), _leads(results, models)],
+    [side_by_side(charted, names), _leads(results, models)],
   )
 
 

@@ -23,7 +23,8 @@ body {
   margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
 }
-main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 64px; }
+main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 64px;
+  overflow-wrap: break-word; }
 h1, h2, h3 { line-height: 1.2; margin: 0; font-weight: 650; }
 h1 { font-size: 17px; color: var(--muted); font-weight: 500; }
 h2 { font-size: 21px; margin: 52px 0 6px; }
@@ -35,6 +36,7 @@ p { margin: 0 0 14px; max-width: 72ch; }
   letter-spacing: -0.015em; margin: 10px 0 28px; max-width: 26em;
   text-wrap: balance; overflow-wrap: anywhere;
 }
+.verdict.long { font-size: clamp(19px, 2.6vw, 25px); max-width: 44em; }
 .picks { display: grid; gap: 14px;
   grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); }
 .card { background: var(--card); border: 1px solid var(--rule);
@@ -42,15 +44,15 @@ p { margin: 0 0 14px; max-width: 72ch; }
 .picks .axis { font-size: 13px; color: var(--muted); }
 .picks .winner { font-size: 20px; font-weight: 650; margin: 2px 0 4px;
   overflow-wrap: anywhere; }
+.picks .winner.many { font-size: 16px; line-height: 1.35; }
 .close { float: right; background: var(--alert); color: var(--alert-ink);
   font-weight: 600; border-radius: 6px; padding: 0 8px; }
 .spans { margin: 10px 0 12px; font-size: 14px; font-variant-numeric: tabular-nums; }
-.span { display: grid; grid-template-columns: minmax(0, 1fr) auto;
-  margin-bottom: 7px; line-height: 1.5; column-gap: 8px; }
-.span > :first-child { overflow: hidden; text-overflow: ellipsis;
-  white-space: nowrap; }
+.span { display: flex; flex-wrap: wrap; justify-content: space-between;
+  margin-bottom: 7px; line-height: 1.5; column-gap: 8px; overflow-wrap: anywhere; }
+.span > :nth-child(2) { margin-left: auto; white-space: nowrap; }
 .span small { color: var(--muted); font-size: 12.5px; }
-.track { grid-column: 1 / -1; position: relative; height: 8px;
+.track { flex: 0 0 100%; position: relative; height: 8px;
   background: var(--tint); border-radius: 4px; }
 .track i, .track u { position: absolute; top: 0; height: 100%;
   background: var(--own); border-radius: 4px; }
@@ -59,6 +61,7 @@ p { margin: 0 0 14px; max-width: 72ch; }
 header > .note { margin: 14px 0 0; max-width: none; }
 ul { margin: 6px 0 0; padding-left: 20px; }
 li { margin: 0 0 6px; max-width: 88ch; }
+.legend span, h1, h3 { min-width: 0; overflow-wrap: anywhere; }
 .pair { display: grid; gap: 14px;
   grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
 .leads { display: flex; gap: 4px; margin-top: 10px; }
@@ -80,7 +83,7 @@ li { margin: 0 0 6px; max-width: 88ch; }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; display: block;
   border: 1px solid var(--rule); border-radius: 6px; background: #fff; }
-figcaption { margin-top: 8px; }
+figcaption { margin-top: 8px; overflow-wrap: anywhere; }
 figcaption b, .meta b { color: var(--ink); }
 .missing { aspect-ratio: 1; display: grid; place-items: center;
   border: 1px dashed var(--rule); border-radius: 6px; color: var(--muted); }
@@ -122,9 +125,10 @@ svg > text { font-size: 12px; fill: var(--muted); }
 pre { margin: 8px 0 0; padding: 12px 14px; background: var(--tint);
   border-radius: 8px; overflow-x: auto; font-size: 13.5px; line-height: 1.6;
   font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-dl { display: grid; grid-template-columns: minmax(90px, max-content) 1fr;
+dl { display: grid; grid-template-columns: fit-content(240px) minmax(0, 1fr);
   gap: 6px 22px; margin: 14px 0 0; }
-dt { font-size: 14px; font-weight: 600; } dd { margin: 0; min-width: 0;
+dt { font-size: 14px; font-weight: 600; overflow-wrap: anywhere; }
+ dd { margin: 0; min-width: 0;
   overflow-wrap: anywhere; max-width: 80ch; }
 summary { cursor: pointer; font-size: 14px; color: var(--muted);
   padding: 12px 0; }
@@ -141,7 +145,7 @@ summary { cursor: pointer; font-size: 14px; color: var(--muted);
   h1 .close { float: none; display: inline-block; margin: 6px 0; }
   th, td { padding: 8px 11px; }
   thead .group th { text-align: left; }
-  dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 8px; }
+  dl { grid-template-columns: minmax(0, 1fr); gap: 2px; } dd { margin-bottom: 8px; }
 }
 @media print {
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
@@ -155,7 +159,7 @@ summary { cursor: pointer; font-size: 14px; color: var(--muted);
   .picks, .pair { grid-template-columns: 1fr 1fr; }
   .samples { grid-template-columns: repeat(4, 1fr); }
   .strip { grid-template-columns: 90px; grid-auto-columns: minmax(0, 1fr); }
-  h2, h3 { break-after: avoid; }
+  h2, h3, .note { break-after: avoid; }
   .card, .scroll, figure, .span, pre { break-inside: avoid; }
   .card.family { break-inside: auto; }
   .scroll, .strip, pre { overflow: visible; }

@@ -171,7 +171,10 @@ def test_the_name_of_the_floor_keeps_off_the_dots(up):
       assert apart > 5, (size, place, dot)
 
 
-@pytest.mark.skipif(PATH is None, reason="there is no browser")
+needs_browser = pytest.mark.skipif(PATH is None, reason="there is no browser")
+
+
+@needs_browser
 def test_nothing_is_cut_on_a_phone_a_screen_or_paper(page, tmp_path):
   (tmp_path / "page.html").write_text(page)
   with Browser() as browser:
@@ -192,3 +195,21 @@ def test_nothing_is_cut_on_a_phone_a_screen_or_paper(page, tmp_path):
     assert browser.run("document.documentElement.scrollWidth") == 720
     assert browser.run(TOO_WIDE) == []
     assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+@needs_browser
+def test_a_crowd_with_long_names_finds_room(no_charts, tmp_path):
+  results = choices.results()
+  results["dataset"] = f"folder:/{'a-long-name-without-a-break' * 3}"
+  again = copy.deepcopy(results["rows"])
+  for row in again:
+    row["name"] += "_with_a_very_long_name_of_its_own"
+  results["rows"] += again
+  (tmp_path / "page.html").write_text(render(results, choices.images()))
+  with Browser() as browser:
+    for width in WIDTHS:
+      browser.look(width, 900)
+      browser.go((tmp_path / "page.html").as_uri())
+      browser.wait("document.readyState === 'complete' && document.querySelector('dl')")
+      assert browser.run("document.documentElement.scrollWidth") == width
+      assert browser.run(TOO_WIDE) == []
