@@ -7,6 +7,7 @@ from typing import NamedTuple
 from jaxgen.compare.charts import short as count
 from jaxgen.compare.fields import (
   DIVERSITY,
+  MOVED,
   QUALITY,
   complete,
   deciding_metric,
@@ -25,9 +26,6 @@ from jaxgen.compare.fields import (
 COLLAPSED = 0.5
 # ... and by so much, for half of next to nothing is noise.
 FALL = 0.1
-# The relative change of quality that is no noise where there are no intervals:
-# more than level models differ, see fields.AXES.
-MOVED = 0.05
 # Precision or recall below so many times that of real data is seen by eye: a
 # converged model has 0.8 and more.
 LOW = 0.6
@@ -108,7 +106,7 @@ def curve(row: Mapping, key: str) -> dict[str, Curve]:
   return {describe(key).label: points} if len(points) > 1 else {}
 
 
-def measured(row: Mapping, name: str) -> str | None:
+def key_of(row: Mapping, name: str) -> str | None:
   """The key of a metric in a row, whatever its features."""
   return next((k for k, v in row["metrics"].items() if split(k)[0] == name and is_finite(v)), None)
 
@@ -123,7 +121,7 @@ def _stop(row: Mapping) -> Iterator[Finding]:
 def _collapse(row: Mapping) -> Iterator[Finding]:
   """Diversity that fell, and stayed down."""
   for name in ("recall", "coverage", "modes"):
-    key = measured(row, name)
+    key = key_of(row, name)
     if key is None:
       continue
     rounds = [r for r in row["rounds"] if is_finite(r["metrics"].get(key))]
@@ -197,9 +195,10 @@ def _copies(row: Mapping, results: Mapping) -> Iterator[Finding]:
 def _unlike(row: Mapping, results: Mapping) -> Iterator[Finding]:
   """Samples that are blurry, or otherwise unlike real ones."""
   for name in ("precision", "density"):
-    key = measured(row, name)
-    real = results["real"]["metrics"].get(key, 1.0)
-    if key is None or not is_finite(real) or row["metrics"][key] >= LOW * real:
+    key = key_of(row, name)
+    real = results["real"]["metrics"].get(key)
+    real = real if is_finite(real) else 1.0  # what both are near to
+    if key is None or row["metrics"][key] >= LOW * real:
       continue
     numbers = f"{describe(key).label} is {short(row['metrics'][key])}, of real data {short(real)}"
     if "VAE" in str(row.get("family")):

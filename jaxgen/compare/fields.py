@@ -64,6 +64,9 @@ AXES = {
 }
 SPEED_MARGIN = 0.1
 RATE = "samples_per_second"
+# The relative change by which a score without intervals has moved: more than
+# level models differ, for two judgements have the noise of both.
+MOVED = 0.05
 
 # What a report may lack, or hold as None, with what stands for it.
 REPORT = {"dataset": "this data", "real": {}, "counts": {}, "judge": {}, "rows": []}

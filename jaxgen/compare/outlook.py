@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxgen.compare.fields import (
+  MOVED,
   QUALITY,
   Metric,
   Score,
@@ -27,12 +28,9 @@ from jaxgen.compare.fields import (
 )
 from jaxgen.compare.ranking import Ranking, leads
 
-# How many times the budget is looked ahead: two more doublings. Curves bend,
+# How many times the training is looked ahead: two more doublings. Curves bend,
 # and a pace of one doubling tells nothing about the fifth.
 HORIZON = 4.0
-# The relative change by which a score without intervals has moved. Twice the
-# margin of level models: two judgements differ by the noise of both.
-MOVED = 0.05
 
 
 class Trend(NamedTuple):
@@ -40,7 +38,7 @@ class Trend(NamedTuple):
 
   before, now: its scores in the last two rounds.
   height: of the newest on a scale where it goes on in a straight line.
-  pace: by how much that improves with each doubling of the time.
+  pace: by how much that improves with each doubling of the training so far.
   """
 
   before: Score
@@ -71,64 +69,64 @@ def trends(results: Mapping) -> dict[str, Trend]:
   if key is None:
     return {}
   names = labels(results["rows"])
-  seen = {
+  paces = {
     name: trend(row["rounds"], key, describe(key))
     for name, row in zip(names, results["rows"], strict=True)
     if not row["stopped"]
   }
-  return {name: t for name, t in seen.items() if t}
+  return {name: t for name, t in paces.items() if t}
 
 
 def more_time(results: Mapping) -> str:
   """Who improves how fast, and whether somebody is about to lead; "" if unknown."""
   results = complete(results)
-  seen, led = trends(results), leads(results)
-  if not seen or not led:
+  paces, rounds = trends(results), leads(results)
+  if not paces or not rounds:
     return ""
-  parts = [_history(led), _improvement(results, seen)]
-  if led[-1].winners[0] in seen and len(seen) > 1:
-    parts.append(_forecast(seen, led[-1].winners[0]))
+  parts = [_history(rounds), _improvement(results, paces)]
+  if rounds[-1].winners[0] in paces and len(paces) > 1:
+    parts.append(_forecast(paces, rounds[-1].winners[0]))
   return f"More time: {' '.join(parts)}"
 
 
-def _history(led: Sequence[Ranking]) -> str:
+def _history(rounds: Sequence[Ranking]) -> str:
   """Since when the best is the best."""
-  best = led[-1].winners[0]
-  behind = [i for i, r in enumerate(led[:-1]) if best not in r.winners]
+  best = rounds[-1].winners[0]
+  behind = [i for i, r in enumerate(rounds[:-1]) if best not in r.winners]
   if not behind:
-    level = " or as good as the best" if any(r.close for r in led) else ""
+    level = " or as good as the best" if any(r.close for r in rounds) else ""
     return f"{best} was best{level} in quality in every round."
-  before = led[behind[-1]]
-  level = " is best or as good" if any(r.close for r in led[behind[-1] + 1 :]) else " leads"
+  before = rounds[behind[-1]]
+  level = " is best or as good" if any(r.close for r in rounds[behind[-1] + 1 :]) else " leads"
   return (
     f"{either(before.winners)} led in quality at {percent(before.share)} of the budget; "
-    f"{best}{level} from {percent(led[behind[-1] + 1].share)} on."
+    f"{best}{level} from {percent(rounds[behind[-1] + 1].share)} on."
   )
 
 
-def _improvement(results: Mapping, seen: Mapping[str, Trend]) -> str:
+def _improvement(results: Mapping, paces: Mapping[str, Trend]) -> str:
   """Who still improves, and by how much in the last round."""
-  better = [name for name, t in seen.items() if t.is_improving()]
+  better = [name for name, t in paces.items() if t.is_improving()]
   if not better:
     return "Nobody improved by more than noise in the last round."
   metric = describe(deciding_metric(results, QUALITY)).label
   steps = [
-    f"{name} ({metric} {short(seen[name].before.mean)} to {short(seen[name].now.mean)})"
+    f"{name} ({metric} {short(paces[name].before.mean)} to {short(paces[name].now.mean)})"
     for name in better
   ]
-  still = [name for name in seen if name not in better]
+  still = [name for name in paces if name not in better]
   text = f"In the last round {listed(steps)} improved"
   return f"{text}, {listed(still)} did not." if still else f"{text}."
 
 
-def _forecast(seen: Mapping[str, Trend], best: str) -> str:
+def _forecast(paces: Mapping[str, Trend], best: str) -> str:
   """Whether somebody would overtake the best, if all go on like this."""
-  times = {name: crossing(seen[best], t) for name, t in seen.items() if name != best}
+  times = {name: crossing(paces[best], t) for name, t in paces.items() if name != best}
   times = {name: x for name, x in times.items() if x <= HORIZON}
   if not times:
-    return f"At this pace nobody overtakes {best} within {HORIZON:g} times the time."
+    return f"At this pace nobody overtakes {best} within {HORIZON:g} times the training so far."
   texts = [f"{name} would overtake {best} at {short(x)} times" for name, x in times.items()]
-  return f"At this pace {listed(texts)} the time."
+  return f"At this pace {listed(texts)} the training so far."
 
 
 def crossing(best: Trend, other: Trend) -> float:

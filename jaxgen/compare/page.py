@@ -70,15 +70,15 @@ def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:
 
 
 def _answer(results: Mapping, models: Sequence[Model], title: str) -> str:
-  ranked = rankings(results)
+  axes = rankings(results)
   cards = "".join(
     f'<div class="card"><div class="axis">{pick.axis}{CLOSE if r.close else ""}</div>'
     f'<div class="winner{" many" if len(pick.winners) > 2 else ""}">'
     f"{escape(fields.either(pick.winners))}</div>{_spans(r, models)}"
     f'<div class="meta">{escape(pick.evidence)}</div></div>'
-    for pick, r in zip(verdict.picks(results), ranked.values(), strict=True)
+    for pick, r in zip(verdict.picks(results), axes.values(), strict=True)
   )
-  has_intervals = any(s.low is not None for r in ranked.values() for s in r.scores.values())
+  has_intervals = any(s.low is not None for r in axes.values() for s in r.scores.values())
   bars = "Bars are 95% intervals; further right is better. " if has_intervals else ""
   trust = results.get("trust")
   if not trust and (bars or results["budget"]):
@@ -143,19 +143,19 @@ def _outlook(results: Mapping) -> str:
 
 
 def _trade_off(results: Mapping, models: Sequence[Model]) -> str:
-  charted, drawn = [], set()
+  pairs, drawn = [], set()
   for axis in (fields.QUALITY, fields.DIVERSITY):
     key = fields.deciding_metric(results, axis)
     if key is not None:
       series = [charts.Series(m.name, m.colour, _points(m, key)) for m in models]
-      charted.append(chart(charts.trade_off, results, key, series))
+      pairs.append(chart(charts.trade_off, results, key, series))
       drawn |= {s.label for s in series if s.points}
   return section(
     "Quality, diversity and speed at once",
     "A model that samples in steps is a curve, for it can be had faster and worse; "
     "the others are points. Left is faster; a model that is best at all three would be in the "
     "corner that the arrow points to, in both charts.",
-    [side_by_side(charted, legend(m for m in models if m.name in drawn))],
+    [side_by_side(pairs, legend(m for m in models if m.name in drawn))],
   )
 
 
@@ -176,11 +176,11 @@ def _commands(results: Mapping, models: Sequence[Model]) -> str:
   """What to type next, the best model first; then what made this report."""
   best = rankings(results).get("quality")
   order = {name: i for i, name in enumerate(best.scores if best else ())}
-  ranked = sorted(models, key=lambda m: order.get(m.name, len(order)))
-  ranked = [m for m in ranked if m.row["next"]]
-  parts = [_listing(m, m.row["next"]) for m in ranked[:1]]
-  if ranked[1:]:
-    others = "".join(_listing(m, m.row["next"]) for m in ranked[1:])
+  axes = sorted(models, key=lambda m: order.get(m.name, len(order)))
+  axes = [m for m in axes if m.row["next"]]
+  parts = [_listing(m, m.row["next"]) for m in axes[:1]]
+  if axes[1:]:
+    others = "".join(_listing(m, m.row["next"]) for m in axes[1:])
     parts.append(f"<details><summary>The same for the others</summary>{others}</details>")
   again = [_listing(m, m.row["commands"]) for m in models if m.row["commands"]]
   note = (

@@ -1,8 +1,11 @@
 """What sections of the page are made of: models, pictures, charts in cards."""
 
 import base64
+import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
+
+import PIL.Image
 
 from jaxgen.compare import charts, fields
 from jaxgen.compare.charts import escape
@@ -37,14 +40,26 @@ def section(title: str, note: str, parts: Iterable[str]) -> str:
   return f"<section><h2>{title}</h2>{note}{body}</section>" if body else ""
 
 
-def figure(png: bytes | None, name: str, note: str) -> str:
+def figure(png: bytes | None, name: str, note: str, most: int = 1024) -> str:
+  """A picture, at most so many pixels wide, and what it is below."""
   name, note = escape(name), escape(note)
   picture = '<div class="missing">no picture</div>'
   if png:
-    code = base64.b64encode(png).decode()
+    code = base64.b64encode(shrink(png, most)).decode()
     picture = f'<img alt="{name}" src="data:image/png;base64,{code}">'
   caption = f"<b>{name}</b>" + (f"<br>{note}" if note else "")
   return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def shrink(png: bytes, most: int) -> bytes:
+  """A PNG file of the same picture, at most so many pixels wide."""
+  with PIL.Image.open(io.BytesIO(png)) as image:
+    if image.width <= most:
+      return png
+    file = io.BytesIO()
+    height = max(1, round(image.height * most / image.width))
+    image.convert("RGB").resize((most, height), PIL.Image.Resampling.LANCZOS).save(file, "PNG")
+  return file.getvalue()
 
 
 def chart(draw: Callable[..., str], results: Mapping, key: str, series, *more) -> tuple[str, str]:
@@ -58,11 +73,11 @@ def chart(draw: Callable[..., str], results: Mapping, key: str, series, *more) -
   return wide, narrow
 
 
-def side_by_side(charted: Iterable[tuple[str, str]], legend: str = "") -> str:
+def side_by_side(pairs: Iterable[tuple[str, str]], legend: str = "") -> str:
   """Charts in cards, each in the size that fits the screen."""
   cards = [
     f'<div class="card"><div class="wide">{wide}</div><div class="narrow">{narrow}</div></div>'
-    for wide, narrow in charted
+    for wide, narrow in pairs
     if wide
   ]
   return f'{legend}<div class="pair">{"".join(cards)}</div>' if cards else ""

@@ -6,6 +6,8 @@ from jaxgen.compare import fields
 from jaxgen.compare.page_parts import Model, figure, section, setting
 from jaxgen.monitor.progress import duration
 
+SMALL = 420  # pixels: twice as many as a picture of a strip is wide
+
 
 def samples(results: Mapping, models: Sequence[Model], images: Mapping[str, bytes]) -> str:
   if not models:
@@ -20,7 +22,9 @@ def samples(results: Mapping, models: Sequence[Model], images: Mapping[str, byte
   strips = "".join(_strip(m, images) for m in models)
   note = "Drawn at random, not selected."
   if strips:
-    note += " All models had the same labels and the same share of the budget."
+    shares = {m.row["rounds"][-1]["share"] for m in models if m.row["rounds"]}
+    note += " All with the same labels"
+    note += " and the same share of the budget." if len(shares) == 1 else "."
     strips = f'<h3 class="family">Earlier rounds, at equal shares of the budget</h3>{strips}'
   return section("Samples", note, [grid, strips])
 
@@ -32,7 +36,7 @@ def _strip(m: Model, images: Mapping[str, bytes]) -> str:
     key = r.get("grid")
     if key in images and key != m.row.get("grid"):
       took = duration(r["seconds"]) if fields.is_finite(r.get("seconds")) else ""
-      figures.append(figure(images[key], fields.percent(r["share"]), took))
+      figures.append(figure(images[key], fields.percent(r["share"]), took, SMALL))
   if not figures:
     return ""
   return f'<div class="strip"><p>{m.title}</p>{"".join(figures)}</div>'

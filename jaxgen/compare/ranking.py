@@ -73,19 +73,19 @@ def rankings(results: Mapping) -> dict[str, Ranking]:
   results = complete(results)
   rows = results["rows"]
   names = labels(rows)
-  ranked = {}
+  order = {}
   for key, axis in list(KEYS.items())[:2]:
     if metric := deciding_metric(results, axis):
       scores = [score(row, metric) for row in rows]
-      ranked[key] = rank(
+      order[key] = rank(
         axis, metric, dict(zip(names, scores, strict=True)), describe(metric).better, AXES[axis][1]
       )
   rates = {name: rate_score(row) for name, row in zip(names, rows, strict=True)}
-  ranked["speed"] = rank(SPEED, RATE, rates, 1, SPEED_MARGIN)
+  order["speed"] = rank(SPEED, RATE, rates, 1, SPEED_MARGIN)
   early = [r for r in leads(results) if r.share < last_share(results)]
   if early:
-    ranked["short_training"] = min(early, key=lambda r: abs(r.share - EARLY))._replace(axis=SHORT)
-  return {key: ranking for key, ranking in ranked.items() if ranking}
+    order["short_training"] = min(early, key=lambda r: abs(r.share - EARLY))._replace(axis=SHORT)
+  return {key: ranking for key, ranking in order.items() if ranking}
 
 
 def last_share(results: Mapping) -> float:
@@ -100,7 +100,7 @@ def leads(results: Mapping) -> list[Ranking]:
   if metric is None:
     return []
   rows = dict(zip(labels(results["rows"]), results["rows"], strict=True))
-  ranked = []
+  order = []
   for part in sorted({share(r) for row in rows.values() for r in row["rounds"]}):
     scores = {
       name: score(r, metric)
@@ -109,5 +109,5 @@ def leads(results: Mapping) -> list[Ranking]:
       if share(r) == part
     }
     margin = AXES[QUALITY][1]
-    ranked.append(rank(QUALITY, metric, scores, describe(metric).better, margin, part))
-  return [r for r in ranked if r]
+    order.append(rank(QUALITY, metric, scores, describe(metric).better, margin, part))
+  return [r for r in order if r]

@@ -77,13 +77,13 @@ def _evidence(results: Mapping, r: Ranking) -> str:
 def sentence(results: Mapping) -> str:
   """The answer: which family to choose on this data, in one sentence."""
   results = complete(results)
-  data, rows, ranked = results["dataset"], results["rows"], rankings(results)
-  if not ranked:
+  data, rows, order = results["dataset"], results["rows"], rankings(results)
+  if not order:
     return f"On {data}, no model has been measured yet."
   if len(rows) == 1:
     return f"On {data}, only {labels(rows)[0]} was measured: nothing to choose."
-  clear = _by_winner(r for r in ranked.values() if not r.close)
-  close = _by_winner(r for r in ranked.values() if r.close)
+  clear = _by_winner(r for r in order.values() if not r.close)
+  close = _by_winner(r for r in order.values() if r.close)
   parts = []
   if clear:
     choices = [f"{who[0]} for {listed(axes)}" for who, axes in clear.items()]
@@ -94,10 +94,10 @@ def sentence(results: Mapping) -> str:
   return f"On {data}, {'; '.join(parts)}."
 
 
-def _by_winner(ranked: Iterable[Ranking]) -> dict[tuple[str, ...], list[str]]:
+def _by_winner(order: Iterable[Ranking]) -> dict[tuple[str, ...], list[str]]:
   """Axes by who is best at them."""
   axes: dict[tuple[str, ...], list[str]] = {}
-  for r in ranked:
+  for r in order:
     axes.setdefault(tuple(sorted(r.winners)), []).append(r.axis[0].lower() + r.axis[1:])
   return axes
 

@@ -127,7 +127,7 @@ def test_when_curves_will_cross():
   doublings = np.log2(8.0 / 7.0)
   assert outlook.crossing(seen["still"], seen["falls"]) == pytest.approx(2**doublings)
   text = outlook.more_time(report(*rows))
-  assert "falls would overtake still at 1.14 times the time." in text
+  assert "falls would overtake still at 1.14 times the training so far." in text
   assert "In the last round falls (Fréchet 16.0 to 8.00) improved, still did not." in text
   far = trained("still", 1.0, 1.0), trained("falls", 16.0, 8.0)  # after 3 doublings
   assert "nobody overtakes still within 4 times" in outlook.more_time(report(*far))
