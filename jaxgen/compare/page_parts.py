@@ -52,14 +52,17 @@ def figure(png: bytes | None, name: str, note: str, most: int = 1024) -> str:
 
 
 def shrink(png: bytes, most: int) -> bytes:
-  """A PNG file of the same picture, at most so many pixels wide."""
+  """A PNG file of the same picture, at most so many pixels wide, if that is smaller.
+
+  Big pixels of small images compress better than what they shrink to.
+  """
   with PIL.Image.open(io.BytesIO(png)) as image:
     if image.width <= most:
       return png
     file = io.BytesIO()
     height = max(1, round(image.height * most / image.width))
     image.convert("RGB").resize((most, height), PIL.Image.Resampling.LANCZOS).save(file, "PNG")
-  return file.getvalue()
+  return min(png, file.getvalue(), key=len)
 
 
 def chart(draw: Callable[..., str], results: Mapping, key: str, series, *more) -> tuple[str, str]:

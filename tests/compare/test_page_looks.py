@@ -2,16 +2,19 @@
 
 import copy
 import html
+import io
 import re
 
 import choices
+import numpy as np
+import PIL.Image
 import pytest
 from browser import PATH, Browser
 from test_page import Page, png
 
-from jaxgen.compare import charts
+from jaxgen.compare import charts, page_parts
 from jaxgen.compare.page import render
-from jaxgen.monitor import table
+from jaxgen.monitor import pictures, table
 
 SECTIONS = [
   "What would change the answer",
@@ -145,6 +148,17 @@ def test_what_is_missing_does_no_harm(results, no_charts):
     Page(render(report, {}))
     del place[key]
     Page(render(report, {}))
+
+
+def test_large_pictures_shrink_to_what_is_seen():
+  noise = np.random.default_rng(0).integers(0, 256, (16, 128, 128, 3), np.uint8)
+  large = pictures.png(pictures.grid(noise, 4))
+  small = page_parts.shrink(large, 420)
+  assert len(small) < len(large)
+  assert PIL.Image.open(io.BytesIO(small)).width == 420
+  assert page_parts.shrink(small, 420) == small
+  plain = pictures.png(pictures.grid(np.zeros((64, 64, 64, 1), np.uint8), 8, pad=0))
+  assert len(page_parts.shrink(plain, 100)) <= len(plain)
 
 
 def test_numbers_have_three_digits():

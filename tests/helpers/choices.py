@@ -7,6 +7,7 @@ Run as a script it writes the page, to be looked at:
   python tests/helpers/choices.py /tmp/choice.html
 """
 
+import functools
 import pathlib
 import sys
 
@@ -174,6 +175,7 @@ def logs(rng, family, steps):
   }
 
 
+@functools.cache
 def images(seed=0):
   """PNG files of the results' pictures: coloured shapes, worse in early rounds."""
   rng = np.random.default_rng(seed)
