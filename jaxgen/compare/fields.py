@@ -207,6 +207,11 @@ def short(value: float) -> str:
   return f"{value:#.3g}".removesuffix(".") if value else "0"
 
 
+def tally(value: float) -> str:
+  """A count, or a mean of counts: 20, 19.3."""
+  return f"{value:,.0f}" if float(value).is_integer() else short(value)
+
+
 def percent(part: float) -> str:
   """0.0625 -> 6.25%."""
   return f"{100 * part:.3g}%"

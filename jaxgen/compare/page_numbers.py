@@ -67,6 +67,8 @@ def _metric_column(results: Mapping, key: str, metrics: Sequence[Mapping], **mor
   if features == results.get("features"):
     features = ""  # the page says once what they are
   values = [m.get(key) for m in metrics]
+  if fields.split(key)[0] == "modes":
+    more["form"] = fields.tally
   return Column(metric.label, metric.better, values, group=metric.group, features=features, **more)
 
 
