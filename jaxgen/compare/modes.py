@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from jaxgen import config, files, train
 from jaxgen.bench.device import machine
 from jaxgen.checkpoint import meta
+from jaxgen.compare.fields import tally
 from jaxgen.compare.rows import Row, announce, damage, draw, read_results
 from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
@@ -197,10 +198,10 @@ def table(results: Mapping[str, Any]) -> str:
   """Rules by data in Markdown, and how the numbers came about."""
   rows, floors, judges = results["rows"], results["floors"], results["judges"]
   columns = [(d, m) for d in among(rows, "data", DATA) for m in METRICS if m in floors[d]]
-  lines = [["real test data", *(number(floors[d][m]) for d, m in columns)]]
+  lines = [["real test data", *(cell([floors[d][m]], m) for d, m in columns)]]
   for rule in among(rows, "rule", RULES):
     own = [r for r in rows if r["rule"] == rule]
-    cells = (cell([r["scores"].get(m) for r in own if r["data"] == d]) for d, m in columns)
+    cells = (cell([r["scores"].get(m) for r in own if r["data"] == d], m) for d, m in columns)
     lines.append([RULES[rule], *cells])
   trainings = collections.Counter((r["data"], r["rule"]) for r in rows)
   notes = [
@@ -220,10 +221,11 @@ def table(results: Mapping[str, Any]) -> str:
   )
 
 
-def cell(values: Sequence[float | None]) -> str:
+def cell(values: Sequence[float | None], metric: str) -> str:
   """Mean ± standard deviation over trainings, some of which diverged."""
   finite = [v for v in values if v is not None]
-  text = number(np.mean(finite)) if finite else ""
+  form = tally if metric == "modes" else number
+  text = form(np.mean(finite)) if finite else ""
   if len(finite) > 1:
     text += f" ± {np.std(finite):.2g}"
   if len(finite) < len(values):

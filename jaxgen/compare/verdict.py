@@ -1,70 +1,23 @@
-"""Which family to choose: what each metric means, and who is best at what."""
+"""Which family to choose: the answer, how sure it is, what would change it."""
 
-import math
-from collections.abc import Mapping, Sequence
-from numbers import Real
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from jaxgen.compare import outlook
+from jaxgen.compare.fields import (
+  RATE,
+  complete,
+  describe,
+  either,
+  is_finite,
+  labels,
+  listed,
+  percent,
+  short,
+)
+from jaxgen.compare.ranking import Ranking, rankings
 
-class Metric(NamedTuple):
-  """How a metric is shown. `better` is +1 where more is better, else -1."""
-
-  label: str
-  group: str
-  better: int
-  meaning: str
-
-
-QUALITY, DIVERSITY, SPEED, OTHER = "Quality", "Diversity", "Speed", "Other"
-
-METRICS = {
-  "frechet": Metric(
-    "Fréchet",
-    QUALITY,
-    -1,
-    "distance between the Gaussians that fit real and generated features "
-    "(FID, if the features are Inception's); sees quality and diversity at "
-    "once. Falls with the number of samples: compare only equal counts",
-  ),
-  "kid": Metric(
-    "KID", QUALITY, -1, "kernel distance of the same features, unbiased: may be slightly negative"
-  ),
-  "precision": Metric(
-    "Precision", QUALITY, 1, "share of samples that lie among the real data (k = 3)"
-  ),
-  "density": Metric(
-    "Density", QUALITY, 1, "how densely real data surround the samples (k = 5); 1 for real data"
-  ),
-  "cas": Metric(
-    "CAS", QUALITY, 1, "accuracy on real data of a classifier that saw generated data only"
-  ),
-  "high_quality": Metric(
-    "High quality",
-    QUALITY,
-    1,
-    "share of samples near a mode: within 3 standard deviations, or recognised for sure",
-  ),
-  "recall": Metric("Recall", DIVERSITY, 1, "share of real data that lie among the samples (k = 3)"),
-  "coverage": Metric(
-    "Coverage", DIVERSITY, 1, "share of real data with a sample in their neighbourhood (k = 5)"
-  ),
-  "modes": Metric("Modes", DIVERSITY, 1, "modes of the data that at least one sample falls on"),
-  "kl": Metric("KL", DIVERSITY, -1, "KL divergence of the samples' modes from uniform, in nats"),
-}
-
-# The metrics that judge an axis, in order of preference, and the relative
-# difference below which models are level: noise of sampling or timing.
-AXES = {
-  QUALITY: (("frechet", "high_quality", "kid", "cas"), 0.02),
-  DIVERSITY: (("coverage", "modes", "recall"), 0.01),
-}
-SPEED_MARGIN = 0.1
-
-# What a report may lack, or hold as None, with what stands for it.
-REPORT = {"dataset": "this data", "real": {}, "counts": {}, "judge": {}, "rows": []}
-LISTS = dict.fromkeys(("sampling", "warnings", "commands"), [])
-ROW = dict.fromkeys(("metrics", "spread", "settings", "curves"), {}) | LISTS
-ENTRY = {"knobs": {}, "metrics": {}}
+MORE_SEEDS = 3  # the fewest that have a standard deviation worth its name
 
 
 class Pick(NamedTuple):
@@ -75,137 +28,112 @@ class Pick(NamedTuple):
   evidence: str
 
 
-def complete(results: Mapping[str, Any]) -> dict[str, Any]:
-  """A report with an empty value for each group of fields that it lacks."""
+def answer(results: Mapping) -> dict[str, dict[str, Any]]:
+  """The verdict as a report has it.
 
-  def fill(fields, defaults):
-    return {**fields, **{k: fields.get(k) or default for k, default in defaults.items()}}
-
-  report = fill(results, REPORT)
-  report["real"] = fill(report["real"], {"metrics": {}})
-  report["rows"] = [fill(row, ROW) for row in report["rows"]]
-  for row in report["rows"]:
-    row["sampling"] = [fill(entry, ENTRY) for entry in row["sampling"]]
-  return report
-
-
-def is_finite(value: Any) -> bool:
-  """Whether this is a number that can be compared."""
-  return isinstance(value, Real) and math.isfinite(value)
-
-
-def split(key: str) -> tuple[str, str]:
-  """A metric's key "frechet@digits-cnn" -> its name and its features."""
-  name, _, features = key.partition("@")
-  return name, features
-
-
-def describe(key: str) -> Metric:
-  """The metric of a key; one that is unknown here is shown as it is."""
-  name, _ = split(key)
-  return METRICS.get(name, Metric(name, OTHER, 0, ""))
-
-
-def labels(rows: Sequence[Mapping]) -> list[str]:
-  """The family of each row, with the name where that is not unique."""
-  families = [str(row.get("family") or row.get("name") or "?") for row in rows]
-  return [
-    family if families.count(family) == 1 else f"{family} ({row.get('name')})"
-    for family, row in zip(families, rows, strict=True)
-  ]
-
-
-def judged_entry(row: Mapping) -> Mapping | None:
-  """The entry of a row's `sampling` with the settings it was judged with."""
-  for entry in row["sampling"]:
-    knobs = entry["knobs"]
-    if knobs and all(row["settings"].get(k) == v for k, v in knobs.items()):
-      return entry
-  return row["sampling"][0] if len(row["sampling"]) == 1 else None
-
-
-def chosen(row: Mapping) -> Mapping:
-  """The sampling settings behind a row's own metrics, with their speed.
-
-  Speed and evaluations are the row's own where it has them, else those of the
-  sweep's entry with the same settings: never those of other settings.
+  Returns:
+    By axis, of quality, diversity, speed and short_training those that were
+    measured: "winners", labels of all models whose interval overlaps that of
+    the best, which comes first; "close", whether there are several; "metric",
+    its key; "values", {label: [mean, low, high]}, best first, low and high of
+    a 95% interval or None. A short training is the round nearest to 25% of the
+    budget, and has its "share".
   """
-  entry = judged_entry(row) or {"knobs": row["settings"], "metrics": {}}
-  return {**entry, **{k: row[k] for k in ("samples_per_second", "nfe") if row.get(k) is not None}}
-
-
-def speed(entry: Mapping) -> float | None:
-  """Samples a second, None if not measured."""
-  value = entry.get("samples_per_second")
-  return value if is_finite(value) and value > 0 else None
-
-
-def deciding_metric(results: Mapping, axis: str) -> str | None:
-  """The metric's key that decides an axis: the first that any row has."""
-  keys = {k: None for row in results["rows"] for k, v in row["metrics"].items() if is_finite(v)}
-  own_first = sorted(keys, key=lambda k: split(k)[1] != results.get("features"))
-  return next((k for name in AXES[axis][0] for k in own_first if split(k)[0] == name), None)
+  return {
+    key: {
+      "winners": list(r.winners),
+      "close": r.close,
+      "metric": r.metric,
+      "values": {name: list(s) for name, s in r.scores.items()},
+    }
+    | ({} if r.share is None else {"share": r.share})
+    for key, r in rankings(results).items()
+  }
 
 
 def picks(results: Mapping) -> list[Pick]:
-  """The best for quality, diversity and speed, where they were measured."""
+  """The best of each axis, where it was measured, with the evidence."""
   results = complete(results)
-  rows, best = results["rows"], []
-  names = labels(rows)
-  for axis, (_, margin) in AXES.items():
-    key = deciding_metric(results, axis)
-    if key is None:
-      continue
-    metric, real = describe(key), results["real"]["metrics"].get(key)
-    values = [row["metrics"].get(key) for row in rows]
-    winners, others = _rank(names, values, metric.better, margin)
-    evidence = f"{metric.label} {short(winners[0][1])}"
-    evidence += f"; real data {short(real)}" if is_finite(real) else ""
-    evidence += f"; next {others[0][0]} {short(others[0][1])}" if others else ""
-    best.append(Pick(axis, tuple(n for n, _ in winners), evidence))
-  values = [speed(chosen(row)) for row in rows]
-  if any(map(is_finite, values)):
-    winners, others = _rank(names, values, 1, SPEED_MARGIN)
-    evidence = f"{short(winners[0][1])} samples a second"
+  return [Pick(r.axis, r.winners, _evidence(results, r)) for r in rankings(results).values()]
+
+
+def _evidence(results: Mapping, r: Ranking) -> str:
+  """Numbers that speak for the winner of an axis."""
+  (_, best), *_ = r.scores.items()
+  others = [(name, s) for name, s in r.scores.items() if name not in r.winners]
+  if r.metric == RATE:
+    text = f"{short(best.mean)} samples a second"
     if others:
-      ratio = winners[0][1] / others[0][1]
-      evidence += f"; {short(ratio)} times as fast as {others[0][0]}"
-    best.append(Pick(SPEED, tuple(n for n, _ in winners), evidence))
-  return best
-
-
-def _rank(names, values, better: int, margin: float):
-  """-> rows level with the best, and the others, each (name, value), sorted."""
-  pairs = [(n, v) for n, v in zip(names, values, strict=True) if is_finite(v)]
-  pairs.sort(key=lambda pair: -better * pair[1])
-  best = pairs[0][1]
-  level = [p for p in pairs if abs(p[1] - best) <= margin * abs(best)]
-  return level, pairs[len(level) :]
-
-
-def short(value: float) -> str:
-  """Three significant digits, thousands apart."""
-  if abs(value) >= 1000:
-    return f"{float(f'{value:.3g}'):,.0f}"
-  return f"{value:.3g}"
+      text += f"; {short(best.mean / others[0][1].mean)} times as fast as {others[0][0]}"
+    return text
+  real = results["real"]["metrics"].get(r.metric)
+  text = f"{describe(r.metric).label} {short(best.mean)}"
+  text += f" at {percent(r.share)} of the budget" if r.share is not None else ""
+  text += f"; real data {short(real)}" if is_finite(real) else ""
+  text += f"; next {others[0][0]} {short(others[0][1].mean)}" if others else ""
+  return text
 
 
 def sentence(results: Mapping) -> str:
   """The answer: which family to choose on this data, in one sentence."""
   results = complete(results)
-  data, rows, best = results["dataset"], results["rows"], picks(results)
-  if not best:
+  data, rows, order = results["dataset"], results["rows"], rankings(results)
+  if not order:
     return f"On {data}, no model has been measured yet."
   if len(rows) == 1:
     return f"On {data}, only {labels(rows)[0]} was measured: nothing to choose."
-  by_winner: dict[tuple[str, ...], list[str]] = {}
-  for pick in best:
-    by_winner.setdefault(pick.winners, []).append(pick.axis.lower())
-  parts = [f"{' or '.join(winners)} for {_and(axes)}" for winners, axes in by_winner.items()]
-  return f"On {data}, choose {_and(parts, ', ')}."
+  clear = _by_winner(r for r in order.values() if not r.close)
+  close = _by_winner(r for r in order.values() if r.close)
+  parts = []
+  if clear:
+    choices = [f"{who[0]} for {listed(axes)}" for who, axes in clear.items()]
+    parts.append(f"choose {listed(choices, ', ')}")
+  if close:
+    ties = [f"{listed(axes)} ({either(who)})" for who, axes in close.items()]
+    parts.append(f"too close to call for {listed(ties, ', ')}")
+  return f"On {data}, {'; '.join(parts)}."
 
 
-def _and(words: Sequence[str], comma: str = " ") -> str:
-  if len(words) < 2:
-    return "".join(words)
-  return f"{', '.join(words[:-1])}{comma}and {words[-1]}"
+def _by_winner(order: Iterable[Ranking]) -> dict[tuple[str, ...], list[str]]:
+  """Axes by who is best at them."""
+  axes: dict[tuple[str, ...], list[str]] = {}
+  for r in order:
+    axes.setdefault(tuple(sorted(r.winners)), []).append(r.axis[0].lower() + r.axis[1:])
+  return axes
+
+
+def trust(results: Mapping) -> str:
+  """What the answer stands on: share of the budget, trainings, sets."""
+  results = complete(results)
+  budget, seeds = results["budget"], results["counts"].get("seeds") or 1
+  parts, spent = [], budget.get("share")
+  if is_finite(spent):
+    whole = f"the budget of {budget.get('text')}" if budget.get("text") else "the budget"
+    parts.append(
+      f"The answer stands on all of {whole}."
+      if spent >= 1
+      else f"The answer stands on {percent(spent)} of {whole} so far."
+    )
+  if seeds > 1:
+    parts.append(
+      f"{seeds} trainings of each model were seen, with different seeds: intervals are over them."
+    )
+  else:
+    parts.append(
+      "One training of each model was seen: intervals are over sets of its samples, "
+      "and another seed may come out differently."
+    )
+  return " ".join(parts)
+
+
+def changes(results: Mapping) -> list[str]:
+  """What would change the answer, in sentences that begin with what it takes."""
+  results = complete(results)
+  texts = [outlook.more_time(results), outlook.more_data(results)]
+  close = [r.axis[0].lower() + r.axis[1:] for r in rankings(results).values() if r.close]
+  if close and results["budget"] and (results["counts"].get("seeds") or 1) < 2:
+    texts.append(
+      f"More trainings: --seeds {MORE_SEEDS} would tell luck from merit where it is too close to "
+      f"call ({listed(close)})."
+    )
+  return [text for text in texts if text]

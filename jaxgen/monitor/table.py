@@ -26,10 +26,10 @@ def markdown(head: Row, rows: Sequence[Row]) -> str:
 
 
 def number(x: float) -> str:
-  """Three digits, or all before the point."""
+  """Three digits, 3.00 or 0.500, or all before the point."""
   if isinstance(x, int) or x >= 100:
     return f"{x:,.0f}"
-  return f"{x:.3g}"
+  return f"{x:#.3g}".removesuffix(".") if x else "0"
 
 
 def si(x: float, unit: str) -> str:

@@ -353,8 +353,8 @@ def test_columns_line_up():
 def test_numbers_are_readable():
   assert table.si(1.2345e12, "FLOP/s") == "1.23 TFLOP/s" and table.si(847e6, "FLOP") == "847 MFLOP"
   assert table.si(0.0, "B") == "0 B" and table.si(999.9e3, "x") == "1,000 kx"
-  assert [table.seconds(s) for s in (2.5, 0.0123, 4e-5)] == ["2.5 s", "12.3 ms", "40 us"]
-  assert [table.size(n) for n in (3 * 2**29, 512)] == ["1.5 GiB", "0.5 KiB"]
+  assert [table.seconds(s) for s in (2.5, 0.0123, 4e-5)] == ["2.50 s", "12.3 ms", "40.0 us"]
+  assert [table.size(n) for n in (3 * 2**29, 512)] == ["1.50 GiB", "0.500 KiB"]
   assert table.share(0.256) == "25.6%" and table.number(123456.7) == "123,457"
 
 

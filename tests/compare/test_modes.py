@@ -160,8 +160,8 @@ def test_the_table_is_in_order_and_has_spreads():
   )
   lines = text.splitlines()
   assert lines[0].startswith("|  | ring of 8: modes | ring of 8: KL |")
-  assert lines[3] == ("| hinge | 7 ± 1 | 0.5 ± 0 | 0.25 ± 0 |  |  |  |")
-  assert lines[4] == "| VAE |  |  |  | 20 | 0.5 | 0.25 |"
+  assert lines[3] == ("| hinge | 7 ± 1 | 0.500 ± 0 | 0.250 ± 0 |  |  |  |")
+  assert lines[4] == "| VAE |  |  |  | 20 | 0.500 | 0.250 |"
   assert "Trainings in a row: 1 to 2;" in text
   assert "- ring of 8: 99 samples by xy; as ever." in lines
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxgen.compare import charts, verdict
+from jaxgen.compare import charts, fields, verdict
 from jaxgen.compare.charts import seconds, short
 from jaxgen.compare.page import render
 from jaxgen.compare.verdict import sentence
@@ -23,7 +23,7 @@ NAMES = ("frechet", "precision", "recall", "coverage", "cas")
 @pytest.fixture(autouse=True)
 def draw_once(monkeypatch):
   """Pages of a test share most of their charts, and drawing takes time."""
-  for name in ("lines", "trade_off"):
+  for name in ("lines", "trade_off", "progress"):
     draw, charted = getattr(charts, name), {}
 
     def remember(*args, draw=draw, charted=charted):
@@ -155,17 +155,17 @@ def test_the_direction_of_each_metric(results):
   ]
   quality, diversity, _ = verdict.picks(results)
   assert quality.winners == ("A",) and diversity.winners == ("B",)
-  worse = {k for k, m in verdict.METRICS.items() if m.better < 0}
+  worse = {k for k, m in fields.METRICS.items() if m.better < 0}
   assert worse == {"frechet", "kid", "kl"}
 
 
 def test_speed_is_that_of_the_settings_that_were_judged(results):
   diffusion = results["rows"][0]
-  entry = verdict.chosen(diffusion)
+  entry = fields.chosen(diffusion)
   assert entry["label"] == "50 steps"
-  assert verdict.speed(entry) == 360
-  assert verdict.speed(verdict.chosen(diffusion | {"samples_per_second": 355.0})) == 355
-  assert verdict.speed(verdict.chosen(diffusion | {"settings": {"steps": 7}})) is None
+  assert fields.speed(entry) == 360
+  assert fields.speed(fields.chosen(diffusion | {"samples_per_second": 355.0})) == 355
+  assert fields.speed(fields.chosen(diffusion | {"settings": {"steps": 7}})) is None
   # Without a sweep there is one point.
   results["rows"][2] |= {"sampling": None, "samples_per_second": 1000.0}
   assert "VAE: 11.4, 1 s" in render(results)
@@ -278,7 +278,7 @@ def test_hostile_names_are_text(results):
 
 def test_families_that_come_twice_are_told_apart(results):
   results["rows"][1]["family"] = "Diffusion"
-  assert verdict.labels(results["rows"]) == ["Diffusion (diffusion)", "Diffusion (gan)", "VAE"]
+  assert fields.labels(results["rows"]) == ["Diffusion (diffusion)", "Diffusion (gan)", "VAE"]
 
 
 def words(chart):
