@@ -11,7 +11,6 @@ below the loop: `Hooks`.
 
 import collections
 import contextlib
-import functools
 import importlib
 import io
 import math
@@ -27,7 +26,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, core, keys, sharding
+from jaxgen import cli, core, sharding
 from jaxgen.checkpoint import lock
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.meta import check_meta, latest
@@ -45,8 +44,7 @@ from jaxgen.monitor import goodput
 from jaxgen.monitor.goodput import Goodput
 from jaxgen.monitor.log import FILE, Logger, read_rows
 from jaxgen.monitor.progress import duration
-from jaxgen.sampling.output import portrait
-from jaxgen.sampling.sampler import draw
+from jaxgen.sampling.preview import Preview, Probe
 from jaxgen.sampling.stages import is_cascade, planned_stages, write_stages
 
 if TYPE_CHECKING:
@@ -305,7 +303,8 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
   except NoCheckpoint:
     return  # nothing sound is there
   data, now = saved["config"]["data"], meta["config"]["data"]
-  data.setdefault("crop", 0.0)  # runs older than the field; and than this one:
+  data.setdefault("crop", 0.0)  # runs older than these fields; and than this one:
+  data.setdefault("holdout", 0.0)
   alike = saved["data"]["shape"] == meta["data"]["shape"]
   data.setdefault("channels", now["channels"] if alike else saved["data"]["shape"][-1])
   fresh = "import" in saved and saved["step"] == 0
@@ -336,6 +335,35 @@ def judge_of(experiment: Experiment, source: Source, workdir: str) -> Any:
   return periodic.Periodic(config.log.eval, as_json(config), experiment.model, source, workdir)
 
 
+def preview_of(
+  experiment: Experiment, mesh: jax.sharding.Mesh, source: Source, logger: Logger, workdir: str
+) -> Preview:
+  """What draws samples while training, 64 by the first averaged weights."""
+  return Preview(
+    experiment.model,
+    next(iter(experiment.config.ema), None),
+    source,
+    dummy(source, 64),
+    mesh,
+    logger,
+    pathlib.Path(workdir) / "samples",
+    experiment.config.log.histograms,
+  )
+
+
+def probe_of(
+  experiment: Experiment, mesh: jax.sharding.Mesh, source: Source, logger: Logger
+) -> Probe | None:
+  """What looks at the model beside held data; None: one of them is not there."""
+  if not core.trait(experiment.model, "probe"):
+    return None
+  try:
+    held = open_split(experiment.config.data, "test")
+  except UserError:
+    return None
+  return Probe(experiment.model, source, held, mesh, logger)
+
+
 class Hooks:
   """After each step: metrics, pictures and checkpoints, when they are due."""
 
@@ -361,10 +389,8 @@ class Hooks:
     self.start = time.perf_counter() - (past.get("seconds") or 0.0)
     self.times = times
     self.watch = MetricsReader(self.config, logger, times, past.get("metrics") or {})
-    self.pictures = Pictures(experiment, mesh, source, logger, workdir)
-    self.probe = (
-      Probe(experiment, mesh, source, logger) if core.trait(experiment.model, "probe") else None
-    )
+    self.preview = preview_of(experiment, mesh, source, logger, workdir)
+    self.probe = probe_of(experiment, mesh, source, logger)
     self.judge = judge
 
   def after(
@@ -380,7 +406,7 @@ class Hooks:
       self.watch.see(done, metrics)
       if every and done % every == 0:
         with self.times.during("pictures"):
-          self.pictures.draw(done, state)
+          self.preview.draw(done, state)
           if self.probe:
             self.probe.look(done, state)
       if self.judge and self.judge.due(done):
@@ -476,88 +502,6 @@ class MetricsReader:
       self.logger.write_scalars(done, row | self.times.scalars())
     if fatal:
       raise Diverged(f"{in_a_row} updates in a row were not finite, up to step {done}")
-
-
-class Pictures:
-  """Samples, drawn while training with the averaged weights."""
-
-  def __init__(
-    self,
-    experiment: Experiment,
-    mesh: jax.sharding.Mesh,
-    source: Source,
-    logger: Logger,
-    workdir: str,
-    n: int = 64,
-  ):
-    self.logger = logger
-    self.folder = pathlib.Path(workdir) / "samples"
-    profile = next(iter(experiment.config.ema), None)
-    self.histograms = experiment.config.log.histograms
-    # Whole everywhere, so that process 0 has all of what all have drawn.
-    self.draw_from = jax.jit(
-      functools.partial(draw, experiment.model, profile, dummy(source, n), source.classes),
-      out_shardings=sharding.replicated(mesh),
-    )
-    # What is made from other images is shown made from real ones.
-    self.real = (
-      source.read(np.arange(n) % len(source)) if core.trait(experiment.model, "cond") else None
-    )
-
-  def draw(self, done: int, state: core.State) -> None:
-    """A grid of samples into the log and the folder `samples`."""
-    x = jax.device_get(self.draw_from(state, jax.random.key(0), self.real))
-    if self.histograms:  # all processes fetch, though one of them writes
-      params = jax.tree.map(sharding.fetch, state.params)
-    if not self.logger.lead:
-      return
-    image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})
-    self.logger.write_images(done, {"samples": image[None]})
-    if self.histograms:
-      self.logger.write_histograms(
-        done, {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(params)}
-      )
-
-
-class Probe:
-  """What a model says of itself beside data that it was not trained on.
-
-  With pictures, as `probe/...`; see `models.gan` and `health`. Data
-  without a test split are not probed.
-  """
-
-  def __init__(
-    self,
-    experiment: Experiment,
-    mesh: jax.sharding.Mesh,
-    source: Source,
-    logger: Logger,
-    n: int = 128,
-  ):
-    self.logger, self.batches = logger, None
-    try:
-      held = open_split(experiment.config.data, "test")
-    except UserError:
-      return
-    n = min(n, len(source), len(held))
-    some = lambda s: s.read(np.arange(n) * len(s) // n)
-    self.batches = some(source), some(held)
-
-    def look(state, batches, key):
-      batch, held = map(core.on_device, batches)
-      return experiment.model.probe(
-        sharding.replicate(state, mesh), batch, held, keys.example_keys(key, n)
-      )
-
-    self.program = jax.jit(look, out_shardings=sharding.replicated(mesh))
-
-  def look(self, done: int, state: core.State) -> None:
-    """Into the log."""
-    if self.batches:
-      scalars = self.program(state, self.batches, jax.random.key(done))
-      self.logger.write_scalars(
-        done, {f"probe/{k}": float(v) for k, v in jax.device_get(scalars).items()}
-      )
 
 
 if __name__ == "__main__":

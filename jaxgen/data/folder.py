@@ -88,12 +88,10 @@ def open_folder(
       f"{name} needs a size, as images of files vary in theirs:"
       " --config.data.size=32, or --size=32 where there is no config"
     )
-  place = _archive(top) if top.is_file() else _folder(top)
-  pictures = choose(path, place.names, split)
+  place, pictures, files = open_files(path, split, channels or 3)
   base, names, notes = pictures.base, pictures.names, pictures.notes
   json_labels = place.labels(base, names)
   classes, labels, count = _labels(top / base, pictures, json_labels)
-  files = image.Files(place.open, [base + n for n in names], channels or 3)
   if channels == 0:
     files = dataclasses.replace(files, channels=stored_channels(files))
 
@@ -113,6 +111,22 @@ def open_folder(
   original = dataclasses.replace(files, names=tuple(files.names[i] for i in rows))
   names = tuple(classes)
   return dataclasses.replace(source, original=original, class_names=names, notes=tuple(notes))
+
+
+def open_files(path: str, split: str, channels: int = 3) -> tuple[Place, Pictures, image.Files]:
+  """The image files of a split of a folder or a .zip, none of them read.
+
+  Raises:
+    UserError: for a missing or empty folder, or a split that is not there.
+  """
+  top = Path(path).expanduser()
+  place = _archive(top) if top.is_file() else _folder(top)
+  pictures = choose(path, place.names, split)
+  return (
+    place,
+    pictures,
+    image.Files(place.open, [pictures.base + n for n in pictures.names], channels),
+  )
 
 
 def _labels(

@@ -8,6 +8,7 @@ from typing import Any
 from jaxgen.data import cache
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import open_folder
+from jaxgen.data.holdout import open_side
 from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
@@ -54,7 +55,7 @@ def open_source(
         raise UserError(f"{name} are points: leave out size and channels")
       return open_points(argument, split)
     case "folder" | "zip" | "npz" | "npy", True:
-      if _holds_arrays(kind, argument):
+      if holds_arrays(kind, argument):
         return open_npz(argument, split, size, fixed_channels)
       return open_folder(argument, split, size, channels, root)
     case "digits" | "stacked_digits", False:
@@ -71,20 +72,22 @@ def open_source(
   raise UserError(f"there is no data set '{name}'; {_guess(name)}There are {', '.join(NAMES)}")
 
 
-def _holds_arrays(kind: str, path: str) -> bool:
+def holds_arrays(kind: str, path: str) -> bool:
   """Whether a path is an .npz or .npy, which its name tells better than `kind`."""
   suffix = Path(path).suffix
   return (suffix if suffix in (".zip", ".npz", ".npy") else f".{kind}") in (".npz", ".npy")
 
 
 def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:
-  """What config.data describes: as it is trained on, or another split of it."""
-  return open_source(
-    data["source"],
-    split=split or data["split"],
-    size=data.get("size") or None,
-    channels=channels_of(data),
-  )
+  """What config.data describes: as it is trained on, or another split of it.
+
+  With data.holdout, a share, images without a split called "test" get one.
+  """
+  size, split = data.get("size") or None, split or data["split"]
+  opener = lambda part: open_source(data["source"], part, size, channels=channels_of(data))
+  if not (share := data.get("holdout", 0.0)):
+    return opener(split)
+  return open_side(opener, split, share, cache.root())
 
 
 def channels_of(data: Mapping[str, Any]) -> int:

@@ -1,0 +1,142 @@
+"""A test split for data that have none: images held out by what they show.
+
+On which side an image lies follows from its perceptual hash alone. So equal
+images are on one side under any name, and more images move none of the old
+ones across. Where a near duplicate of an image to be held out lies on the other
+side, that image is left out of both.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgen.data import cache, phash
+from jaxgen.data.arrays import Cut, Example, Source
+from jaxgen.errors import UserError
+
+TRAIN, TEST, NEITHER = 0, 1, 2  # sides
+VERSION = 1  # of how sides are chosen
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Rows:
+  """The source that holds some rows of another."""
+
+  base: Source
+  rows: np.ndarray  # int64 [N], ascending
+  notes: tuple[str, ...] = ()
+
+  @property
+  def name(self) -> str:
+    return self.base.name
+
+  @property
+  def classes(self) -> int:
+    return self.base.classes
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return self.base.shape
+
+  @property
+  def dtype(self) -> np.dtype:
+    return self.base.dtype
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    return self.base.class_names
+
+  @property
+  def skipped(self) -> tuple[str, ...]:
+    return self.base.skipped
+
+  @property
+  def in_memory(self) -> bool:
+    return self.base.in_memory
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Hex digits of the examples and their order."""
+    h = hashlib.blake2b(self.base.fingerprint.encode(), digest_size=8)
+    h.update(self.rows.astype(np.int64).tobytes())
+    return h.hexdigest()
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, i: int) -> Example:
+    return self.base[self.rows[i]]
+
+  def read(self, indices: np.ndarray, cut: Cut | None = None) -> Example:
+    return self.base.read(self.rows[indices], cut)
+
+  def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
+    x, y = self.base.arrays()
+    return x[self.rows], None if y is None else y[self.rows]
+
+
+def open_side(opener: Callable[[str], Source], split: str, share: float, root: Path) -> Source:
+  """A split of data of which `share` is held out, if they have no test split.
+
+  Args:
+    opener: Split -> source.
+    split: "train", "test", or another that the data have.
+    share: In (0, 1).
+    root: Folder where sides are kept, for they take reading all images.
+
+  Raises:
+    UserError: A side would hold nothing.
+  """
+  if split not in ("train", "test"):
+    return opener(split)
+  try:
+    test = opener("test")
+  except UserError:
+    pass
+  else:
+    return test if split == "test" else opener("train")
+  source = opener("train")
+  if len(source.shape) != 3:
+    return opener(split)  # that says what there is
+  side = sides(source, share, root)
+  rows = np.flatnonzero(side == (TEST if split == "test" else TRAIN))
+  if not len(rows):
+    raise UserError(
+      f"{source.name} has {len(source):,} images, and with config.data.holdout={share} "
+      f"none of them is for {split}: take more images, or another share"
+    )
+  if dropped := np.count_nonzero(side == NEITHER):
+    note = f"{dropped:,} held-out images left out that are near duplicates of training images"
+    return Rows(source, rows, (*source.notes, note))
+  return Rows(source, rows, source.notes)
+
+
+def sides(source: Source, share: float, root: Path) -> np.ndarray:
+  """TRAIN, TEST or NEITHER for each image, uint8 [N]; computed once."""
+  target = root / "holdout" / f"{source.fingerprint}-{share:g}-v{VERSION}"
+  if not target.exists():
+    make = lambda tmp: (tmp / target.name).write_bytes(_sides(source.arrays()[0], share).tobytes())
+    cache.once(target, make)
+  return np.fromfile(target, np.uint8)
+
+
+def _sides(x: np.ndarray, share: float) -> np.ndarray:
+  f = phash.describe(x)
+  h = phash.hashes(x, f)
+  unique, where = np.unique(h, return_inverse=True)
+  side = np.where(np.array([draw(value) for value in unique]) < share, TEST, TRAIN)[where]
+  i, j = phash.near_pairs(h, f).T
+  i, j = np.concatenate([i, j]), np.concatenate([j, i])
+  side[i[(side[i] == TEST) & (side[j] == TRAIN)]] = NEITHER
+  return side.astype(np.uint8)
+
+
+def draw(value: Any) -> float:
+  """A number in [0, 1), uniform over hashes, the same for the same hash."""
+  digest = hashlib.blake2b(int(value).to_bytes(8), digest_size=8, person=b"holdout").digest()
+  return int.from_bytes(digest) / 2**64

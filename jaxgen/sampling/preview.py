@@ -1,0 +1,91 @@
+"""What a training shows of itself on the way: samples, and what probes see."""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from jaxgen import core, keys, sharding
+from jaxgen.data.arrays import Source
+from jaxgen.monitor.log import Logger
+from jaxgen.sampling.output import portrait
+from jaxgen.sampling.sampler import draw
+
+PROBED = 128  # examples that a probe looks at, at most
+
+
+class Preview:
+  """Samples drawn while training, always with the same key."""
+
+  def __init__(
+    self,
+    model: core.Model,
+    profile: str | None,
+    source: Source,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    mesh: jax.sharding.Mesh,
+    logger: Logger,
+    folder: pathlib.Path,
+    histograms: bool = False,
+  ):
+    """Compiles nothing yet.
+
+    Args:
+      profile: The averaged weights that draw; None: the weights themselves.
+      source: Labels come in turn from its classes.
+      shapes: Of a batch as large as the picture, see `experiment.dummy`.
+      folder: Where pictures go, STEP.png.
+      histograms: Whether weights are logged as well.
+    """
+    self.logger, self.folder, self.histograms = logger, folder, histograms
+    # Whole everywhere, so that process 0 has all of what all have drawn.
+    self.draw_from = jax.jit(
+      functools.partial(draw, model, profile, shapes, source.classes),
+      out_shardings=sharding.replicated(mesh),
+    )
+    # What is made from other images is shown made from real ones.
+    rows = np.arange(len(shapes["x"])) % len(source)
+    self.real = source.read(rows) if core.trait(model, "cond") else None
+
+  def draw(self, done: int, state: core.State) -> None:
+    """A grid of samples into the log and the folder."""
+    x = jax.device_get(self.draw_from(state, jax.random.key(0), self.real))
+    if self.histograms:  # all processes fetch, though one of them writes
+      params = jax.tree.map(sharding.fetch, state.params)
+    if not self.logger.lead:
+      return
+    image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})
+    self.logger.write_images(done, {"samples": image[None]})
+    if self.histograms:
+      self.logger.write_histograms(
+        done, {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(params)}
+      )
+
+
+class Probe:
+  """What a model says of itself beside data that it was not trained on.
+
+  With pictures, as `probe/...`; see `models.gan` and `health`.
+  """
+
+  def __init__(
+    self, model: core.Model, source: Source, held: Source, mesh: jax.sharding.Mesh, logger: Logger
+  ):
+    n = min(PROBED, len(source), len(held))
+    some = lambda s: s.read(np.arange(n) * len(s) // n)
+    self.batches, self.logger = (some(source), some(held)), logger
+
+    def look(state, batches, key):
+      batch, held = map(core.on_device, batches)
+      return model.probe(sharding.replicate(state, mesh), batch, held, keys.example_keys(key, n))
+
+    self.program = jax.jit(look, out_shardings=sharding.replicated(mesh))
+
+  def look(self, done: int, state: core.State) -> None:
+    """Into the log."""
+    scalars = self.program(state, self.batches, jax.random.key(done))
+    self.logger.write_scalars(
+      done, {f"probe/{k}": float(v) for k, v in jax.device_get(scalars).items()}
+    )
