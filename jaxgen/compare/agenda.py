@@ -34,6 +34,7 @@ FORM = {
   "trials": Each(TRIAL | {"params": Whole(0), "batch": Whole(1)}),
   "rounds": [{"share": float, "target": float, "steps": Each(Whole(1))}],
   "stopped": Each(str),
+  "set_size": Whole(0),
   "spent": {"train": float, "slices": Whole(0), "report": float, "reports": Whole(0)},
 }
 Round = dict[str, Any]  # see FORM
@@ -83,6 +84,7 @@ class Agenda:
       the same for each training in units of the budget; steps, that each
       workdir is to be trained to.
     stopped: Why, by contender that goes on no more.
+    set_size: Of the sets of samples that are judged; 0: not decided.
     spent: Seconds of slices and of reports, but for what a kill cut short; and
       how many they are.
   """
@@ -93,6 +95,7 @@ class Agenda:
   trials: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
   rounds: list[Round] = dataclasses.field(default_factory=list)
   stopped: dict[str, str] = dataclasses.field(default_factory=dict)
+  set_size: int = 0
   spent: dict[str, float] = dataclasses.field(
     default_factory=lambda: {"train": 0.0, "slices": 0, "report": 0.0, "reports": 0}
   )
@@ -262,5 +265,5 @@ def open_agenda(path: pathlib.Path, spec: Mapping[str, Any], budget: Budget) -> 
     )
   for begun in stored["rounds"]:
     begun["share"] *= before.amount / budget.amount
-  rest = {k: stored[k] for k in ("trials", "rounds", "stopped", "spent")}
+  rest = {k: stored[k] for k in ("trials", "rounds", "stopped", "set_size", "spent")}
   return Agenda(path, dict(spec), budget, **rest)

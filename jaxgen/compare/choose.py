@@ -21,6 +21,7 @@ import pathlib
 import time
 from typing import Any
 
+import jax
 from absl import flags
 
 from jaxgen import config
@@ -31,11 +32,14 @@ from jaxgen.compare.agenda import open_agenda
 from jaxgen.compare.contenders import default_paths, load_contenders
 from jaxgen.compare.preparation import plan_lines, prepare
 from jaxgen.data.sources import open_split
+from jaxgen.data.survey import SIZES, survey
 from jaxgen.distributed.preemption import STOPPED, stop_signal
 from jaxgen.errors import UserError
 from jaxgen.monitor.results import check_report
 
 HOLDOUT = 0.2  # of data that have no test split of their own
+FEWEST_PIXELS, CPU_PIXELS = 32, 32  # of a side, for any of our configs, and for CPUs
+DATA = ("source", "size", "channels", "classes", "holdout")  # of a config
 
 announce = functools.partial(rows.announce, "choose")
 
@@ -46,11 +50,11 @@ def define(values: flags.FlagValues) -> None:
   flag("data", None, "folder:/my/images, npz:x.npz, tfds:cifar10, digits, ...")
   flag("budget", None, "of the whole choice: 30m, 1h30m, 500kimg, 3e15flop")
   flag("out", None, "folder of trainings and report")
-  flag("features", None, "inception or dinov2, whose weights are at hand; default: learned here")
+  flag("features", None, "inception or dinov2, if weights are at hand; default: learned here")
   integer = functools.partial(flags.DEFINE_integer, flag_values=values)
   integer("size", None, "height and width at which to work; default: by the data")
   integer("seeds", 1, "trainings of each contender")
-  integer("num", None, "samples that are judged; default: by the data")
+  integer("num", None, "samples to judge; default: as the budget allows")
   text = "configs; default: one of each family"
   flags.DEFINE_list("contenders", [], text, flag_values=values)
   flags.DEFINE_bool("dry_run", False, "end with the plan", flag_values=values)
@@ -73,6 +77,8 @@ def main(values: flags.FlagValues) -> int:
     "data": data,
     "contenders": {e.name: config.as_json(e.config) for e in entries},
     "seeds": values.seeds,
+    "features": values.features or "",
+    "num": values.num or 0,
   }
   try:
     with lock.exclusive(home), stop_signal() as stopped:
@@ -93,6 +99,17 @@ def main(values: flags.FlagValues) -> int:
 
 def look(values: flags.FlagValues) -> tuple[dict[str, Any], list[str]]:
   """What config.data is to be, and what is to be said of the data."""
-  data = {"source": values.data, "split": "train", "size": values.size or 0}
-  source = open_split(data)
-  return data | {"channels": 0, "classes": source.classes, "holdout": HOLDOUT}, []
+  data = {"source": values.data, "size": values.size or 0, "holdout": HOLDOUT}
+  if values.data.startswith("points:"):
+    points, held = open_split(data | {"split": "train"}), open_split(data | {"split": "test"})
+    line = f"{points.name}: {len(points):,} points to train on, {len(held):,} to judge by"
+    return data | {"channels": 0, "classes": 0}, [line]
+  seen = survey(data, most_pixels())
+  if not values.size and values.data != "digits" and seen.data["size"] < FEWEST_PIXELS:
+    seen = survey(data | {"size": FEWEST_PIXELS}, FEWEST_PIXELS)
+  return {k: seen.data[k] for k in DATA}, seen.lines()
+
+
+def most_pixels() -> int:
+  """Of the side of an image, where nobody says how large it is to be."""
+  return CPU_PIXELS if jax.default_backend() == "cpu" else SIZES[0]

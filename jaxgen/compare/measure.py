@@ -13,6 +13,7 @@ from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
+from jaxgen.evaluation.bits_per_dim import bits_per_dim
 from jaxgen.evaluation.judge import FEWEST, ImageJudge, Judge, intervals, means, spreads
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
@@ -65,6 +66,11 @@ def measure(
     by_seed = {k: [m[k] for m in (metrics, *twins)] for k in metrics}
     metrics, bounds = means(by_seed), intervals(by_seed)
     spread = {k: float(np.std(v, ddof=1)) for k, v in by_seed.items()}
+  images = {grid: portrait(x, model.classes)}
+  if full and isinstance(judge, ImageJudge):
+    copies, images[f"{grid}-copies"] = copies_of(judge, x, f"{grid}-copies")
+  else:
+    copies = None
   settings = {k: v for k, v in model.model.knobs.items() if k in ("steps", "guidance", "eta")}
   return {
     "name": entry.name,
@@ -84,9 +90,22 @@ def measure(
     "samples_per_second": speed,
     "nfe": model.model.nfe(),
     "sampling": quality_by_cost(model, judge) if full else [],
+    "copies": copies,
+    "bits_per_dim": bits_per_dim(model, judge.test) if copies else None,
     "curves": curves(log),
     "warnings": [f"Step {f.step:,}: {f.text}" for f in health.replay(log)[1]],
-  }, {grid: portrait(x, model.classes)}
+  }, images
+
+
+def copies_of(judge: ImageJudge, x: np.ndarray, grid: str) -> tuple[dict[str, Any], bytes]:
+  """The share of samples that copy training images, and a picture of some.
+
+  The worst samples stand above the training images that they are nearest to.
+  """
+  worst = judge.copies(x)
+  pairs = np.concatenate([x[worst.samples], judge.real.read(worst.images)["x"]])
+  picture = pictures.png(pictures.grid(pairs, columns=len(worst.samples)))
+  return {"share": worst.share, "floor": worst.floor, "grid": grid}, picture
 
 
 def labels(model: Sampler, judge: Judge, n: int) -> np.ndarray | None:

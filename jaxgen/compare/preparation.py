@@ -1,12 +1,14 @@
 """Before a choice spends anything: a judge, trials of contenders, the plan."""
 
+import dataclasses
 import functools
 import pathlib
 import time
 from collections.abc import Sequence
 
+import jax
+
 from jaxgen.checkpoint import meta
-from jaxgen.checkpoint.restore import NoCheckpoint
 from jaxgen.compare import rows
 from jaxgen.compare.agenda import Agenda
 from jaxgen.compare.budget import steps_within
@@ -15,8 +17,12 @@ from jaxgen.compare.measure import STEPS, Entry
 from jaxgen.compare.rounds import Rounds
 from jaxgen.compare.trial import try_out
 from jaxgen.config import build
-from jaxgen.evaluation.judge import means, open_judge
+from jaxgen.evaluation.judge import FEWEST, LARGEST_SET, ImageJudge, Judge, means, open_judge
 from jaxgen.monitor.progress import duration
+
+SETS = 5  # of samples: the fewest that give intervals of use
+SHARE = 0.05  # of a budget of time, that sampling takes in a round
+LEAST_SET, CPU_SET = 100, 200  # samples; in budgets of time, and of other kinds on CPUs
 
 announce = functools.partial(rows.announce, "choose")
 
@@ -29,36 +35,55 @@ def prepare(
   Args:
     home: Of the choice, locked.
     entries: Its contenders.
-    agenda: Gets a trial of each.
+    agenda: Gets a trial of each, and the size of sets of samples.
     lines: What was said of the data.
   """
-  data, seeds = entries[0].config.data, agenda.spec["seeds"]
+  data, seeds, steps = entries[0].config.data, agenda.spec["seeds"], {}
   announce(f"preparing to judge samples of {data.source}")
-  judge = open_judge(data, str(home / "judge"))
+  judge = open_judge(data, str(home / "judge"), agenda.spec["features"] or None, SETS)
+  for entry in entries:
+    if entry.name not in agenda.trials:
+      announce(f"{entry.name}: compiling, and timing a few steps and samples")
+      facts, steps[entry.name] = try_out(entry, judge.count)
+      agenda.trials[entry.name] = facts | {"judge_seconds": 0.0, "full_seconds": 0.0}
+      agenda.save()
+  agenda.set_size = agenda.set_size or set_size(agenda)
+  if isinstance(judge, ImageJudge):
+    judge = dataclasses.replace(judge, most=agenda.set_size)
   start = time.perf_counter()
   floor = means(judge.floor())
-  scoring, steps = time.perf_counter() - start, {}
-  learning = accuracy_seconds(home / "judge") if any("cas@" in k for k in floor) else 0.0
+  scoring = time.perf_counter() - start
   for entry in entries:
-    if entry.name in agenda.trials:
-      continue
-    announce(f"{entry.name}: compiling, and timing a few steps and samples")
-    facts, steps[entry.name] = try_out(entry, judge.count)
+    facts = agenda.trials[entry.name]
     sampling = judge.count * facts["sample_seconds"]
-    full = seeds * learning + sampling * sweep_cost(entry) + scoring
-    facts |= {"judge_seconds": seeds * (sampling + scoring), "full_seconds": full}
-    agenda.trials[entry.name] = facts
-    agenda.save()
+    facts["judge_seconds"] = seeds * (sampling + scoring)
+    facts["full_seconds"] = sampling * sweep_cost(entry) + scoring
+    facts["full_seconds"] += seeds * accuracy_seconds(judge)
+  agenda.save()
   results = results_of(data, judge, floor, seeds) | {"survey": list(lines)}
   return Rounds(home, entries, judge, agenda, results, steps)
 
 
-def accuracy_seconds(folder: pathlib.Path) -> float:
+def set_size(agenda: Agenda) -> int:
+  """Of how many samples each of the SETS is that are judged.
+
+  As --num says. Else, of a budget of time, as many as take a SHARE of it in
+  every round; of other budgets so many whatever the clock says, for the same
+  command has to give the same numbers.
+  """
+  if agenda.spec["num"]:
+    return max(agenda.spec["num"] // SETS, FEWEST)
+  if agenda.budget.kind != "time":
+    return CPU_SET if jax.default_backend() == "cpu" else LARGEST_SET
+  each = agenda.spec["seeds"] * sum(t["sample_seconds"] for t in agenda.trials.values())
+  return min(max(int(SHARE * agenda.budget.amount / each / SETS), LEAST_SET), LARGEST_SET)
+
+
+def accuracy_seconds(judge: Judge) -> float:
   """Seconds that an accuracy score takes: as long as the judge's own classifier."""
-  try:
-    return float(meta.latest(folder).get("seconds") or 0.0)
-  except NoCheckpoint:  # it was not trained here
+  if not isinstance(judge, ImageJudge) or not judge.classifies:
     return 0.0
+  return float(meta.latest(judge.network.home).get("seconds") or 0.0)
 
 
 def sweep_cost(entry: Entry) -> float:

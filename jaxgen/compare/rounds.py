@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxgen import experiment, files, sharding, train
-from jaxgen.compare import measure, rows, standings
+from jaxgen.compare import measure, rows, standings, verdict
 from jaxgen.compare.agenda import Agenda, Position, Round, progress
+from jaxgen.compare.fields import percent
 from jaxgen.compare.measure import Entry, command
 from jaxgen.compare.page import render
 from jaxgen.errors import Diverged
@@ -161,17 +162,18 @@ class Rounds:
       return
     start = time.perf_counter()
     models, images = standings.rows_of(self.home, self.entries, self.agenda, number)
-    results = self.results | {
-      "budget": budget,
-      "trust": standings.trust(self.agenda.spec["seeds"], budget["share"]),
-      "rows": models,
+    results = self.results | {"budget": budget, "rows": models}
+    results |= {
+      "verdict": verdict.answer(results),
+      "trust": verdict.trust(results),
+      "changes": verdict.changes(results),
     }
     files.write_text(self.home / "report.html", render(results, images | {"real": self.real}))
     files.write_json(self.home / "choice.json", results)
     self.agenda.spent["report"] += time.perf_counter() - start
     self.agenda.spent["reports"] += 1
     self.agenda.save()
-    announce(f"{100 * budget['share']:.3g}% of the budget: {self.home / 'report.html'}")
+    announce(f"{percent(budget['share'])} of the budget: {self.home / 'report.html'}")
 
 
 def commands(entry: Entry, judge: pathlib.Path) -> dict[str, list[str]]:

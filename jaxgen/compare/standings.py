@@ -135,17 +135,3 @@ def reported(home: pathlib.Path) -> Any:
     return json.loads((home / "choice.json").read_text()).get("budget")
   except (OSError, ValueError, AttributeError):
     return None
-
-
-def trust(seeds: int, share: float) -> str:
-  """How much an answer stands on, in words."""
-  if seeds > 1:
-    text = f"{seeds} trainings of each were seen, with different seeds: intervals are over them"
-  else:
-    text = (
-      "one training of each was seen: intervals are over sets of its samples, and do not say "
-      "what another seed would give (--seeds 3 would)"
-    )
-  if share < 1:
-    text += f"; {100 * share:.3g}% of the budget is spent so far"
-  return text
