@@ -407,7 +407,7 @@ class ImageJudge:
 
 
 def sets_of(count: int, size: int, y: np.ndarray | None) -> list[np.ndarray]:
-  """Numbers of samples in sets of a size, each used once, classes alike.
+  """Numbers of samples in sets of a size, each once at most, classes alike.
 
   Distances depend on the share of every class, which is even in a real test
   split: in sets too.
@@ -416,7 +416,8 @@ def sets_of(count: int, size: int, y: np.ndarray | None) -> list[np.ndarray]:
   if y is not None:
     order = order[np.argsort(y[order], kind="stable")]
   k = count // size
-  return [order[i::k][:size] for i in range(k)]
+  parts = [order[i::k] for i in range(k)]
+  return [part[np.arange(size) * len(part) // size] for part in parts]  # of all classes
 
 
 def leading(f: np.ndarray, count: int) -> np.ndarray:

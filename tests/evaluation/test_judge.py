@@ -116,8 +116,8 @@ def test_labels_are_as_frequent_as_real_ones(judge):
 
 def test_intervals_are_students():
   scores = {"a": [1.0, 2.0, 4.0, 5.0], "b": [3.0]}
-  # t = 3.182446 for three degrees of freedom (Student's table).
-  half = 3.182446 * np.sqrt(10 / 3) / 2
+  # t = 3.1824463 for three degrees of freedom (Student's table).
+  half = 3.1824463053 * np.sqrt(10 / 3) / 2
   assert judges.intervals(scores) == {"a": pytest.approx((3 - half, 3 + half), rel=1e-6)}
 
 
