@@ -11,7 +11,7 @@ A v5e has 15.75 GiB for a program.
 | arg | parameters | batch | a v5e needs | net after |
 | --- | --- | --- | --- | --- |
 | 32 | 58,036,739 | 128 | ? | EDM, CIFAR-10 |
-| 64 | 63,087,235 | 64 | ? | EDM, AFHQv2 and FFHQ |
+| 64 | 63,087,235 | 32 | ? | EDM, AFHQv2 and FFHQ |
 | 128 | 94,997,763 | 32 | ? | ADM at 128, half as wide |
 | 256 | 80,645,635 | 16 | ? | Choi et al. 2022, FFHQ at 256 |
 | 32-small | 761,356 | 64 | | |
@@ -40,7 +40,7 @@ ARGS = (range(4, 1025), *_images.ARGS)
 # attention, dropout, learning rate, batch.
 NETS = {
   48: (128, (2, 2, 2), 4, (1,), 0.13, 2e-4, 128),
-  96: (128, (1, 2, 2, 2), 4, (2,), 0.13, 2e-4, 64),
+  96: (128, (1, 2, 2, 2), 4, (2,), 0.13, 2e-4, 32),
   192: (128, (1, 1, 2, 3, 4), 2, (3, 4), 0.1, 1e-4, 32),
   1024: (128, (1, 1, 2, 2, 4, 4), 1, (4,), 0.1, 1e-4, 16),
 }
