@@ -13,8 +13,8 @@ from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
-from jaxgen.evaluation.bits_per_dim import bits_per_dim
 from jaxgen.evaluation.judge import FEWEST, ImageJudge, Judge, intervals, means, spreads
+from jaxgen.evaluation.likelihood_bound import bits_per_dim
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
 from jaxgen.sampling.sampler import Sampler, load

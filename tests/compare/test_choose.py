@@ -87,7 +87,8 @@ def test_every_round_is_judged_and_told(peace):
     assert "--config.steps=5" in row["commands"][0] and "--config.steps=20" in row["next"][0]
     for i in range(3):
       assert (peace / "rounds" / f"{row['name']}-{i}.png").read_bytes()[:4] == b"\x89PNG"
-  assert "one training of each was seen" in results["trust"]
+  assert "One training of each model was seen" in results["trust"]
+  assert set(results["verdict"]) == {"quality", "diversity", "speed", "short_training"}
   page = (peace / "report.html").read_text()
   assert "points_gan" in page and "http" not in page
 

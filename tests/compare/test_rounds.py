@@ -216,4 +216,3 @@ def test_seeds_are_parts_of_the_budget(tmp_path, monkeypatch):
   assert {name for what, name, _ in world.events if what == "train"} == {
     *(GAN, VAE, f"{GAN}-seed1", f"{VAE}-seed1")
   }
-  assert "2 trainings of each" in results["trust"]

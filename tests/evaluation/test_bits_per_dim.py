@@ -14,7 +14,7 @@ import jaxgen
 from jaxgen import core
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import likelihood, posterior, process, times
-from jaxgen.evaluation.bits_per_dim import bits_per_dim, chain, evidence
+from jaxgen.evaluation.likelihood_bound import bits_per_dim, chain, evidence
 from jaxgen.keys import example_keys
 
 
