@@ -48,6 +48,15 @@ def fake_batch(c, n=B):
   return {"x": x, "y": rng.integers(0, classes, n, np.int32)} if classes else {"x": x}
 
 
+def one_level(net, height):
+  """Leaves one level to a U-Net, with attention if there is any."""
+  net.mults = (1,)
+  if net.attend:
+    net.attend = (height,)
+  if "head" in net:
+    net.head = 8
+
+
 Played = collections.namedtuple(
   "Played", "config model batch first state seen sample given keys moved"
 )
@@ -57,9 +66,10 @@ Played = collections.namedtuple(
 def played(request):
   """A config's game after two full cycles of turns."""
   c = config.load(f"configs/{request.param}.py:debug")
+  batch = fake_batch(c)
   if request.param in ONE_LEVEL:
-    c.model.net.mults = (1,)
-  model, batch = build(c.model), fake_batch(c)
+    one_level(c.model.net, batch["x"].shape[1])
+  model = build(c.model)
   moved = {p.moves for p in model.players}
   assert set(c.optim) == moved
   tx = {g: build(s)(steps=100) for g, s in c.optim.items()}
