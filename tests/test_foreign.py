@@ -18,43 +18,15 @@ from jaxgen.evaluation import features
 from jaxgen.evaluation.run import forget_all
 from jaxgen.monitor import log
 
-NAMES = (
-  "samples",
-  "events",
-  "quarantine",
-  "evals",
-  "models",
-  "judge",
-  "checkpoints",
-  "checkpoints/best",
-  "checkpoints/4",
-  "checkpoints/007",
-  "checkpoints/²",
-  "0",
-  "1",
-  "report",
-  ".hidden",
-  "x.partial",
-  "x.partial/samples",
-  "out",
-  "out/sub",
-  "evals/00000020-adm-90.partial",
-)
-LINKS = (
-  "samples/far",
-  "events/far",
-  "quarantine/far",
-  "evals/far",
-  "far",
-  "checkpoints/far",
-  "checkpoints/6",
-  "checkpoints/30",
-  "out/far",
-  "x.partial/samples/far",
-  "y.partial",
-  "models/far",
-  "judge/far",
-)
+NAMES = """
+  samples events quarantine evals models judge checkpoints checkpoints/best checkpoints/4
+  checkpoints/007 checkpoints/² 0 1 report .hidden x.partial x.partial/samples out out/sub
+  evals/00000020-adm-90.partial
+""".split()
+LINKS = """
+  samples/far events/far quarantine/far evals/far far checkpoints/far checkpoints/6 checkpoints/30
+  out/far x.partial/samples/far y.partial models/far judge/far
+""".split()
 
 
 def crowd(folder, far):

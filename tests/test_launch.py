@@ -16,22 +16,12 @@ import yaml
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = sorted(p.name for k in ("*.sh", "*.sbatch") for p in (ROOT / "launch").glob(k))
-FLAGS = [
-  "--config",
-  "configs/a b.py",
-  "--workdir",
-  '/share/it\'s "W" & $(HOME) *',
-  "--config.x=`id`;|\\n",
-  "--config.y=",
-]
-POD = {"NAME": "adm64", "ZONE": "z-1", "TYPE": "v5litepod-32", "BUCKET": "b"}
-GKE = {
-  "NAME": "adm64",
-  "ACCELERATOR": "tpu-v6e-slice",
-  "TOPOLOGY": "4x8",
-  "IMAGE": "r/p/jaxgen:1",
-  "CLAIM": "share",
-}
+FLAGS = ["--config", "configs/a b.py", "--workdir", '/share/it\'s "W" & $(HOME) *']
+FLAGS += ["--config.x=`id`;|\\n", "--config.y="]
+POD = dict(NAME="adm64", ZONE="z-1", TYPE="v5litepod-32", BUCKET="b")
+GKE = dict(
+  NAME="adm64", ACCELERATOR="tpu-v6e-slice", TOPOLOGY="4x8", IMAGE="r/p/jaxgen:1", CLAIM="share"
+)
 NOTE = """#!/usr/bin/env bash
 printf '%s\\0' "${0##*/}" "$@" $'\\n' >>"$HOME/calls"
 """
@@ -156,13 +146,9 @@ def test_a_dry_run_prints_it_all_and_does_nothing(place, script, env):
     (line,) = [x for x in out.splitlines() if x.startswith("set --")]
     assert words(line)[2:] == FLAGS
     (line,) = [x for x in out.splitlines() if " create " in x]
-    assert words(line)[5:10] == [
-      "adm64",
-      "--zone=z-1",
-      "--accelerator-type=v5litepod-32",
-      "--runtime-version=v2-alpha-tpuv5-lite",
-      "--node-id=adm64",
-    ]
+    want = "adm64 --zone=z-1 --accelerator-type=v5litepod-32"
+    want += " --runtime-version=v2-alpha-tpuv5-lite --node-id=adm64"
+    assert words(line)[5:10] == want.split()
   else:
     lines = out.splitlines() if script == "local.sh" else [out]
     assert len(lines) == (2 if script == "local.sh" else 1)
@@ -220,11 +206,8 @@ def test_no_python_is_a_mistake_not_a_crash(place):
 def test_local_processes_know_their_places(place):
   ends(place, 75, 0, process=0)
   ends(place, 137, 75, 0, process=1)
-  status, _, err = finish(
-    start(
-      place, "local.sh", "--processes", "2", "--devices=4", *FLAGS, PORT="7", XLA_FLAGS="--mine"
-    )
-  )
+  flags = "--processes", "2", "--devices=4", *FLAGS
+  status, _, err = finish(start(place, "local.sh", *flags, PORT="7", XLA_FLAGS="--mine"))
   assert status == 0, err
   flag = "--mine --xla_force_host_platform_device_count=4"
   assert (
@@ -352,46 +335,20 @@ def cloud(place):
 
 
 def test_a_pod_that_is_taken_away_is_asked_for_again(cloud):
-  (cloud / "states").write_text(
-    "\n".join(
-      (
-        "absent",
-        "WAITING_FOR_RESOURCES",
-        "ACTIVE",
-        "ACTIVE",
-        "offline",
-        "SUSPENDED",
-        "absent",
-        "ACTIVE",
-        "",
-      )
-    )
-  )
+  states = "absent WAITING_FOR_RESOURCES ACTIVE ACTIVE offline SUSPENDED absent ACTIVE".split()
+  (cloud / "states").write_text("\n".join([*states, ""]))
   status, _, err = finish(
     start(cloud, "tpu_pod.sh", *FLAGS, **POD, SLICES="2", SPOT="1", FLAGS="--reserved --network=n")
   )
   assert status == 3, err
-  assert [line.split()[2] for line in err.splitlines()[:-1]] == [
-    "absent",
-    "WAITING_FOR_RESOURCES",
-    "ACTIVE",
-    "SUSPENDED",
-    "absent",
-    "ACTIVE",
-  ]
+  told = "absent WAITING_FOR_RESOURCES ACTIVE SUSPENDED absent ACTIVE".split()
+  assert [line.split()[2] for line in err.splitlines()[:-1]] == told
   verbs = [c[4] if c[1] == "compute" else c[2] for c in calls(cloud) if c[0] == "gcloud"]
-  assert [v for v in verbs if v not in ("list", "cat")] == [
-    "cp",
-    "rm",
-    "create",
-    "delete",
-    "create",
-    "delete",
-  ]
+  changes = [v for v in verbs if v not in ("list", "cat")]
+  assert changes == "cp rm create delete create delete".split()
   create = next(c for c in calls(cloud) if "create" in c)
-  assert {"--node-count=2", "--node-prefix=adm64", "--spot", "--reserved", "--network=n"} < set(
-    create
-  )
+  flags = "--node-count=2 --node-prefix=adm64 --spot --reserved --network=n"
+  assert set(flags.split()) < set(create)
 
 
 def test_a_watch_taken_up_again_sends_nothing(cloud):

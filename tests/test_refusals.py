@@ -132,51 +132,35 @@ def test_overrides_say_where(word, said):
     parse("train", POINTS, f"--config.{word}")
 
 
-# A field of points_gan:debug, and what it cannot be.
-VALUES = [
-  ("seed", -1),
-  ("seed", 2**32),
-  ("seed", True),
-  ("steps", 0),
-  ("steps", 2**31),
-  ("steps", 2**64),
-  ("batch", 1.5),
-  ("batch", None),
-  ("mesh.data", -1),
-  ("data.crop", "x"),
-  ("data.crop", 2.0),
-  ("data.source", 3),
-  ("data.flip", "no"),
-  ("log.every", 0),
-  ("model.gen.width", 0),
-  ("model.gen.width", -3),
-  ("model.gen.width", 2.5),
-  ("model.gen.width", 2**40),
-  ("model.gen.width", "wide"),
-  ("model.gen.width", None),
-  ("model.gen.depth", -1),
-  ("model.z_dim", 0),
-  ("model.gen_every", 0),
-  ("model.gen_every", -1),
-  ("model.mixing", 1.5),
-  ("optim.gen.lr", -1e-3),
-  ("optim.gen.lr", float("nan")),
-  ("optim.gen.lr", "x"),
-  ("optim.gen.b1", 1.0),
-  ("optim.gen.b1", 1.5),
-  ("optim.gen.b1", -0.1),
-  ("optim.gen.b2", 2.0),
-  ("optim.gen.eps", -1.0),
-  ("optim.gen.every", 0),
-  ("optim.gen.warmup", -1),
-  ("optim.gen.clip", 0.0),
-  ("optim.gen.decay", 3),
-  ("ema.main.images", -1),
-  ("ema.main.ramp", -0.1),
-]
+# Fields of points_gan:debug, and what they cannot be.
+VALUES = {
+  "seed": [-1, 2**32, True],
+  "steps": [0, 2**31, 2**64],
+  "batch": [1.5, None],
+  "mesh.data": [-1],
+  "data.crop": ["x", 2.0],
+  "data.source": [3],
+  "data.flip": ["no"],
+  "log.every": [0],
+  "model.gen.width": [0, -3, 2.5, 2**40, "wide", None],
+  "model.gen.depth": [-1],
+  "model.z_dim": [0],
+  "model.gen_every": [0, -1],
+  "model.mixing": [1.5],
+  "optim.gen.lr": [-1e-3, float("nan"), "x"],
+  "optim.gen.b1": [1.0, 1.5, -0.1],
+  "optim.gen.b2": [2.0],
+  "optim.gen.eps": [-1.0],
+  "optim.gen.every": [0],
+  "optim.gen.warmup": [-1],
+  "optim.gen.clip": [0.0],
+  "optim.gen.decay": [3],
+  "ema.main.images": [-1],
+  "ema.main.ramp": [-0.1],
+}
 
 
-@pytest.mark.parametrize(("path", "value"), VALUES, ids=str)
+@pytest.mark.parametrize(("path", "value"), [(p, v) for p in VALUES for v in VALUES[p]], ids=str)
 def test_values_that_cannot_be(path, value):
   c = ConfigDict(config.load("points_gan:debug").to_dict())
   *groups, name = path.split(".")
@@ -211,21 +195,14 @@ def test_arguments_that_cannot_be(spec):
     build(spec)
 
 
-@pytest.mark.parametrize(
-  "path",
-  [
-    "optim.adam",
-    "optim.rmsprop",
-    "nets.unet.UNet",
-    "nets.biggan.Generator",
-    "models.diffusion.Diffusion",
-    "models.gan.GAN",
-    "diffusion.samplers.heun",
-    "adversarial.ada.ADA",
-    "nets.stylegan2.Generator",
-    "diffusion.times.warped",
-  ],
-)
+DEFAULTS = """
+  optim.adam optim.rmsprop nets.unet.UNet nets.biggan.Generator models.diffusion.Diffusion
+  models.gan.GAN diffusion.samplers.heun adversarial.ada.ADA nets.stylegan2.Generator
+  diffusion.times.warped
+""".split()
+
+
+@pytest.mark.parametrize("path", DEFAULTS)
 def test_defaults_can_be(path):
   known = inspect.signature(find(path)).parameters
   config.check(path, {k: p.default for k, p in known.items() if p.default is not p.empty}, known)

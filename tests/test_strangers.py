@@ -115,11 +115,7 @@ META = {
   "shape of a leaf": ("leaves.step.shape", "", "leaves.step.shape is ''"),
   "deep": ("config.model.net", deep(40), "levels deep"),
   "foreign module": ("config.model.net.name", "os.system", "'os.system'"),
-  "module that writes": (
-    "config.model.net.name",
-    "checkpoint.Checkpoints",
-    "'checkpoint.Checkpoints'",
-  ),
+  "module that writes": ("config.model.net.name", "checkpoint.Checkpoints", "'checkpoint.Check"),
   "no model": ("config.model", {"name": "optim.adam"}, "of no model"),
   "argument": ("config.model.net.wdth", 3, "did you mean 'width'?"),
   "type of an argument": ("config.model.net.width", [1, 2], "want a whole"),
@@ -135,9 +131,8 @@ def test_meta_of_a_stranger(case, workdir, tmp_path, verb):
   w = forged(workdir, tmp_path / "w", path, value)
   status, out, lines = verb("sample", f"--workdir={w}", "--num=2", f"--out={tmp_path / 'x.npz'}")
   assert (status, out, len(lines)) == (2, "", 1), lines
-  assert (
-    said in lines[0] and str(w) in lines[0] or "name=" in lines[0] or ("no argument" in lines[0])
-  )
+  (line,) = lines
+  assert said in line and str(w) in line or "name=" in line or "no argument" in line
 
 
 @pytest.mark.parametrize(
@@ -173,12 +168,7 @@ def test_every_verb_that_reads_a_workdir(name, workdir, tmp_path, verb):
   argv = {
     "compare": ("compare", f"--workdirs={w}", f"--out={tmp_path / 'c'}"),
     "bench": ("bench", "sample", f"--workdir={w}"),
-    "classifier": (
-      "sample",
-      f"--workdir={workdir}",
-      f"--classifier={w}",
-      f"--out={tmp_path / 'x.npz'}",
-    ),
+    "classifier": f"sample --workdir={workdir} --classifier={w} --out={tmp_path}/x.npz".split(),
   }.get(name) or (name, f"--workdir={w}", *(a.format(tmp_path) for a in READING[name]))
   status, _, lines = verb(*argv)
   said = [line for line in lines if line.startswith("jaxgen: ")]
@@ -252,53 +242,21 @@ def test_training_goes_on_with_no_odd_log(workdir, tmp_path, verb):
 
 
 SCORES = {"modes": 8, "kl": "nan"}
-SWEEP = {
-  "rows": [
-    {
-      "told": {"card": {"family": "Diffusion", "sampler": "heun"}, "knobs": {"steps": 4}},
-      "nfe": 7,
-      "seconds": 1.0,
-      "scores": SCORES,
-      "spread": {},
-    }
-  ]
-}
+SETTING = {"card": {"family": "Diffusion", "sampler": "heun"}, "knobs": {"steps": 4}}
+SWEEP = {"rows": [dict(told=SETTING, nfe=7, seconds=1.0, scores=SCORES, spread={})]}
+RING8 = {"data": {"source": "points:ring8"}}
 MODES = {
-  "rows": [
-    {
-      "data": "ring8",
-      "rule": "vae",
-      "seed": 0,
-      "num": 64,
-      "config": {"data": {"source": "points:ring8"}},
-      "scores": SCORES,
-    }
-  ],
+  "rows": [dict(data="ring8", rule="vae", seed=0, num=64, config=RING8, scores=SCORES)],
   "floors": {"ring8": SCORES},
   "judges": {"ring8": {"features": "xy", "protocol": "p"}},
 }
 CARD = {
-  "kind": cards.KIND,
-  "protocol": {"name": "adm"},
-  "features": {},
-  "reference": {"name": "r"},
-  "samples": {"images": 9},
-  "scores": {"fid": 3.0, "kid": None, "is": "inf"},
+  **dict(kind=cards.KIND, protocol={"name": "adm"}, features={}, reference={"name": "r"}),
+  **dict(samples={"images": 9}, scores={"fid": 3.0, "kid": None, "is": "inf"}),
 }
 CASCADE = {"stages": [{"stage": "0"}, {"workdir": "/runs/up"}]}
-STUDY = [
-  {"study": {"num": 3}},
-  {
-    "visitor": "v",
-    "trial": 0,
-    "real": "a",
-    "fake": "b",
-    "left": "a",
-    "choice": "left",
-    "fooled": False,
-    "ms": 12,
-  },
-]
+CHOICE = dict(visitor="v", trial=0, real="a", fake="b", left="a", choice="left", ms=12)
+STUDY = [{"study": {"num": 3}}, CHOICE | {"fooled": False}]
 FILES = {  # of JSON that is kept: what reads it, a good one
   "sweep.json": (sweep.read_rows, SWEEP),
   "modes.json": (modes.read_modes, MODES),
@@ -307,56 +265,25 @@ FILES = {  # of JSON that is kept: what reads it, a good one
   "study.jsonl": (record.read, STUDY),
 }
 FIELDS = {
-  "sweep.json": (
-    "rows",
-    "rows.0",
-    "rows.0.told",
-    "rows.0.told.card",
-    "rows.0.told.card.family",
-    "rows.0.told.knobs",
-    "rows.0.nfe",
-    "rows.0.scores",
-    "rows.0.scores.modes",
-  ),
-  "modes.json": (
-    "rows",
-    "rows.0",
-    "rows.0.data",
-    "rows.0.rule",
-    "rows.0.seed",
-    "rows.0.num",
-    "rows.0.config.data.source",
-    "rows.0.scores",
-    "rows.0.scores.modes",
-    "floors",
-    "floors.ring8",
-    "judges",
-    "judges.ring8.features",
-  ),
-  "card.json": (
-    "kind",
-    "protocol.name",
-    "reference",
-    "reference.name",
-    "samples",
-    "samples.images",
-    "scores",
-  ),
-  "cascade.json": ("stages", "stages.0", "stages.0.stage", "stages.1.workdir"),
-  "study.jsonl": ("0", "0.study", "1", "1.visitor", "1.trial", "1.fooled", "1.ms"),
+  "sweep.json": """
+    rows rows.0 rows.0.told rows.0.told.card rows.0.told.card.family rows.0.told.knobs rows.0.nfe
+    rows.0.scores rows.0.scores.modes
+  """,
+  "modes.json": """
+    rows rows.0 rows.0.data rows.0.rule rows.0.seed rows.0.num rows.0.config.data.source
+    rows.0.scores rows.0.scores.modes floors floors.ring8 judges judges.ring8.features
+  """,
+  "card.json": "kind protocol.name reference reference.name samples samples.images scores",
+  "cascade.json": "stages stages.0 stages.0.stage stages.1.workdir",
+  "study.jsonl": "0 0.study 1 1.visitor 1.trial 1.fooled 1.ms",
 }
+# Fields that may be missing.
+SPARE = "rows.0 rows.0.scores.modes stages.0 0 1 floors.ring8 samples.images".split()
 ODD = [None, -0.5, True, [1, "a"], {"a": {"b": None}}, deep(50), float("nan")]
 
 
-KINDS = {
-  "study": dict,
-  "nfe": float,
-  "modes": (float, bool),
-  "ms": float,
-  "fooled": bool,
-  "samples": dict,
-  "images": type(None),
-}  # as of statistics
+KINDS = dict(study=dict, nfe=float, modes=(float, bool), ms=float, fooled=bool, samples=dict)
+KINDS["images"] = type(None)  # as of statistics
 
 
 def put(path, value):
@@ -371,7 +298,7 @@ def test_stored_json_field_by_field(name, tmp_path):
   path = tmp_path / name
   put(path, good)
   read(path)
-  for field in FIELDS[name]:
+  for field in FIELDS[name].split():
     for value in ODD:
       if isinstance(value, KINDS.get(field.rpartition(".")[2], ())) and (value == value):
         continue  # as it may be
@@ -379,15 +306,7 @@ def test_stored_json_field_by_field(name, tmp_path):
       with pytest.raises(UserError) as e:
         read(path)
       assert str(path) in str(e.value), (field, value)
-    if field not in (
-      "rows.0",
-      "rows.0.scores.modes",
-      "stages.0",
-      "0",
-      "1",
-      "floors.ring8",
-      "samples.images",
-    ):
+    if field not in SPARE:
       put(path, changed(good, field, GONE))
       with pytest.raises(UserError):
         read(path)
@@ -396,16 +315,8 @@ def test_stored_json_field_by_field(name, tmp_path):
 @pytest.mark.parametrize("name", FILES)
 def test_stored_json_that_is_none(name, tmp_path):
   path = tmp_path / name
-  for text in (
-    b"null",
-    b"[]",
-    b"{}",
-    b"",
-    b"\xff\xfe{",
-    b"[" * 10**5,
-    b'{"a":' * 10**5,
-    b"1" * 5000,
-  ):
+  long = b"[" * 10**5, b'{"a":' * 10**5, b"1" * 5000
+  for text in (b"null", b"[]", b"{}", b"", b"\xff\xfe{", *long):
     path.write_bytes(text + b"\n")
     with pytest.raises(UserError):
       FILES[name][0](path)
@@ -523,30 +434,14 @@ def test_a_checkpoint_that_is_passed_over_is_named_well(workdir, tmp_path, verb)
 def test_names_on_a_page():
   names = ["<script>alert(1)</script>", "a&b\"'", "\x1b[31m", "$x_1$", os.fsdecode(b"\xff")]
   rows = [
-    {
-      "name": n,
-      "family": n,
-      "workdir": f"/r/{n}",
-      "config": n,
-      "commands": [f"jaxgen evaluate --workdir {n}"],
-      "grid": n,
-      "metrics": {"frechet@x": 1.0, n: 2.0},
-      "samples_per_second": 3.0,
-      "curves": {"loss": {n: [[1, 2.0], [2, 1.0]]}, "health": {}},
-      "warnings": [n],
-      "settings": {n: 1},
-    }
+    dict.fromkeys(("name", "family", "config", "grid"), n)
+    | dict(workdir=f"/r/{n}", commands=[f"jaxgen evaluate --workdir {n}"], warnings=[n])
+    | dict(metrics={"frechet@x": 1.0, n: 2.0}, samples_per_second=3.0, settings={n: 1})
+    | dict(curves={"loss": {n: [[1, 2.0], [2, 1.0]]}, "health": {}})
     for n in names
   ]
-  page = render(
-    {
-      "dataset": names[0],
-      "features": names[0],
-      "rows": rows,
-      "machine": {"cpu": names[0]},
-      "judge": {"protocol": names[0]},
-    }
-  )
+  n = names[0]
+  page = render(dict(dataset=n, features=n, rows=rows, machine={"cpu": n}, judge={"protocol": n}))
   page.encode()
   assert "<script" not in page and "\x1b" not in page
   assert "&lt;script&gt;" in page and "$x_1$" in page

@@ -34,14 +34,7 @@ def settings(**top):
 
 def flags(c):
   """What makes the same of points_gan.py:debug on the command line."""
-  names = (
-    "steps",
-    "log.pictures",
-    "log.every",
-    "checkpoint.every",
-    "optim.gen.decay",
-    "optim.disc.decay",
-  )
+  names = "steps log.pictures log.every checkpoint.every optim.gen.decay optim.disc.decay".split()
   return [POINTS, *(f"--config.{n}={value(c, n)}" for n in names)]
 
 
@@ -75,20 +68,13 @@ def wait_for(it, process):
 
 
 def test_killed_trainings_end_with_the_same_bits(tmp_path):
+  words = "--kills 2 --set steps=40 --set checkpoint.every=4 --set log.pictures=0".split()
   run = subprocess.run(
     [
       sys.executable,
       "tests/helpers/kill.py",
-      "--config",
-      f"{GAN}:debug",
-      "--kills",
-      "2",
-      "--set",
-      "steps=40",
-      "--set",
-      "checkpoint.every=4",
-      "--set",
-      "log.pictures=0",
+      f"--config={GAN}:debug",
+      *words,
       "--folder",
       tmp_path,
     ],
@@ -239,18 +225,10 @@ def test_divergence_stops_and_names_the_last_good_checkpoint(tmp_path, monkeypat
 
 
 def test_a_huge_learning_rate_ends_in_one_line(tmp_path, capsys, monkeypatch):
-  status, _, lines = call(
-    capsys,
-    monkeypatch,
-    "train",
-    POINTS,
-    "--config.steps=1000",
-    "--config.optim.gen.lr=1e37",
-    "--config.optim.disc.lr=1e37",
-    "--config.patience=10",
-    "--config.log.pictures=0",
-    f"--workdir={tmp_path / 'w'}",
-  )
+  lr = "--config.optim.gen.lr=1e37 --config.optim.disc.lr=1e37".split()
+  flags = "--config.steps=1000 --config.patience=10 --config.log.pictures=0".split()
+  argv = "train", POINTS, *flags, *lr, f"--workdir={tmp_path / 'w'}"
+  status, _, lines = call(capsys, monkeypatch, *argv)
   assert status == 3
   (line,) = [x for x in lines if x.startswith("jaxgen: ")]
   assert "the last good checkpoint is" in line and "learning rate" in line

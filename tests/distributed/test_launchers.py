@@ -7,64 +7,51 @@ from jaxgen.distributed.join import ASK, Place, place_from_env
 from jaxgen.errors import UserError
 
 OURS = {"JAXGEN_COORDINATOR": "10.0.0.1:8476", "JAXGEN_PROCESSES": "4", "JAXGEN_PROCESS_ID": "3"}
-SBATCH = {  # the script of a job of two nodes: no step, nobody to join
-  "SLURM_JOB_ID": "4242",
-  "SLURM_NTASKS": "2",
-  "SLURM_PROCID": "0",
-  "SLURM_LOCALID": "0",
-  "SLURM_NODELIST": "gpu[07-08]",
-}
-SRUN = SBATCH | {
-  "SLURM_PROCID": "1",
-  "SLURM_STEP_NODELIST": "gpu[07-08]",
-  "SLURM_STEP_NUM_NODES": "2",
-  "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-  "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7",
-}
-EIGHT = SRUN | {
-  "SLURM_NTASKS": "16",
-  "SLURM_PROCID": "9",
-  "SLURM_LOCALID": "1",
-  "SLURM_STEP_TASKS_PER_NODE": "8(x2)",
-}
-MPI4 = {
-  "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911",
-  "OMPI_COMM_WORLD_SIZE": "2",
-  "OMPI_COMM_WORLD_RANK": "1",
-  "OMPI_COMM_WORLD_LOCAL_RANK": "0",
-}
-MPI5 = {k: v for k, v in MPI4.items() if "MCA" not in k} | {
-  "PMIX_RANK": "1",
-  "PMIX_NAMESPACE": "prterun-host-77@1",
-}
-GKE = {
-  "TPU_WORKER_HOSTNAMES": "w-0.w,w-1.w,w-2.w,w-3.w",
-  "TPU_WORKER_ID": "2",
-  "KUBERNETES_SERVICE_HOST": "10.0.0.1",
-  "JOB_COMPLETION_INDEX": "2",
-}
-SLICES = GKE | {
-  "MEGASCALE_NUM_SLICES": "2",
-  "MEGASCALE_SLICE_ID": "1",
-  "MEGASCALE_COORDINATOR_ADDRESS": "w-0.w",
-}
-JOBSET = {
-  "KUBERNETES_SERVICE_HOST": "10.0.0.1",
-  "JOB_COMPLETION_INDEX": "1",
-  "JAXGEN_PROCESSES": "2",
-  "JAXGEN_COORDINATOR": "train-workers-0-0.train:8476",
-}
+
+
+def env(text):
+  """Variables as `env` prints them."""
+  return dict(word.split("=", 1) for word in text.split())
+
+
+# The script of a job of two nodes: no step, nobody to join.
+SBATCH = env("""
+  SLURM_JOB_ID=4242 SLURM_NTASKS=2 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODELIST=gpu[07-08]
+""")
+SRUN = SBATCH | env("""
+  SLURM_PROCID=1 SLURM_STEP_NODELIST=gpu[07-08] SLURM_STEP_NUM_NODES=2
+  SLURM_STEP_TASKS_PER_NODE=1(x2) CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7
+""")
+EIGHT = SRUN | env("""
+  SLURM_NTASKS=16 SLURM_PROCID=9 SLURM_LOCALID=1 SLURM_STEP_TASKS_PER_NODE=8(x2)
+""")
+MPI4 = env("""
+  OMPI_MCA_orte_hnp_uri=1531576320.0;tcp://10.96.0.1:34911 OMPI_COMM_WORLD_SIZE=2
+  OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_LOCAL_RANK=0
+""")
+MPI5 = {k: v for k, v in MPI4.items() if "MCA" not in k}
+MPI5 |= env("PMIX_RANK=1 PMIX_NAMESPACE=prterun-host-77@1")
+KUBERNETES = env("KUBERNETES_SERVICE_HOST=10.0.0.1")
+GKE = KUBERNETES | env("""
+  TPU_WORKER_HOSTNAMES=w-0.w,w-1.w,w-2.w,w-3.w TPU_WORKER_ID=2 JOB_COMPLETION_INDEX=2
+""")
+SLICES = GKE | env("""
+  MEGASCALE_NUM_SLICES=2 MEGASCALE_SLICE_ID=1 MEGASCALE_COORDINATOR_ADDRESS=w-0.w
+""")
+JOBSET = KUBERNETES | env("""
+  JOB_COMPLETION_INDEX=1 JAXGEN_PROCESSES=2 JAXGEN_COORDINATOR=train-workers-0-0.train:8476
+""")
 
 KNOWN = {
   "a shell": ({}, False, None),
-  "a Kubernetes pod of no job": ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False, None),
+  "a Kubernetes pod of no job": (KUBERNETES, False, None),
   "ours": (OURS, False, Place(4, 3, "10.0.0.1:8476")),
   "ours, alone": (OURS | {"JAXGEN_PROCESSES": "1"}, False, None),
   "sbatch without srun": (SBATCH, False, None),
   "srun, one task a node": (SRUN, False, Place(2, 1, ASK, ())),
   "srun, a task for each GPU": (EIGHT, False, Place(16, 9, ASK)),
   "srun, one GPU bound to each": (
-    EIGHT | {"CUDA_VISIBLE_DEVICES": "1"},
+    EIGHT | env("CUDA_VISIBLE_DEVICES=1"),
     False,
     Place(16, 9, ASK, ()),
   ),
@@ -80,11 +67,7 @@ KNOWN = {
   "GCE": ({}, True, Place(ASK, ASK, ASK)),
   "GCE, no metadata": ({"TPU_SKIP_MDS_QUERY": "1"}, True, None),
   "TPU machine, run on its CPU": ({"JAX_PLATFORMS": "cpu"}, True, None),
-  "AOT for TPUs on a CPU": (
-    {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_SKIP_MDS_QUERY": "1"},
-    False,
-    None,
-  ),
+  "AOT for TPUs": (env("TPU_WORKER_HOSTNAMES=localhost TPU_SKIP_MDS_QUERY=1"), False, None),
   "JobSet": (JOBSET, False, Place(2, 1, "train-workers-0-0.train:8476")),
 }
 

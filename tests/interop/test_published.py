@@ -1,5 +1,6 @@
 """Configs of published models: their exact size, and that they fit together."""
 
+import collections
 import functools
 import json
 import pathlib
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import jit
 from test_names import weights
 
 from jaxgen import config, core, keys
@@ -52,37 +54,45 @@ CHOSEN = {
 }
 
 
+Shaped = collections.namedtuple("Shaped", "config model batch tx ema state")
+
+
+@functools.cache
 def shaped(name):
-  """-> config, model, the batch's shapes."""
+  """A config's model and training, in shapes alone."""
   file, _, arg = name.partition(":")
   c = config.load(f"configs/{file}.py" + (f":{arg}" if arg else ""))
-  size = c.data.size or 32
+  model, size = build(c.model), c.data.size or 32
   batch = {"x": jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)}
   if c.data.classes:
     batch["y"] = jax.ShapeDtypeStruct((2,), jnp.int32)
-  return c, build(c.model), batch
+  tx = {g: build(s)(steps=c.steps) for g, s in c.optim.items()}
+  ema = {p: build(s)(batch=c.batch) for p, s in c.ema.items()}
+  state = jax.eval_shape(core.make_init(model, tx, tuple(ema)), batch, jax.random.key(0))
+  return Shaped(c, model, batch, tx, ema, state)
+
+
+def count(name):
+  """Parameters of a config's net, which are all float32."""
+  leaves = jax.tree.leaves(shaped(name).state.params["net"])
+  assert all(x.dtype == jnp.float32 for x in leaves)
+  return sum(x.size for x in leaves)
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts(name):
-  _, model, batch = shaped(name)
-  params, _ = jax.eval_shape(lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
-  sizes = [x.size for x in jax.tree.leaves(params["net"])]
-  assert sum(sizes) == COUNTS[name]
-  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+  assert count(name) == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_parameters_where_papers_leave_a_choice(name):
-  c, model, batch = shaped(name)
-  params, _ = jax.eval_shape(lambda b: model.init(core.on_device(b), jax.random.key(0)), batch)
-  count, millions = CHOSEN[name]
-  assert sum(x.size for x in jax.tree.leaves(params["net"])) == count
+  parameters, millions = CHOSEN[name]
+  assert count(name) == parameters
   if millions:
-    assert abs(count / 1e6 / millions - 1) < 0.04
+    assert abs(parameters / 1e6 / millions - 1) < 0.04
   # What a config says of itself holds.
   text = (ROOT / "configs" / f"{name.partition(':')[0]}.py").read_text()
-  assert f"{count:,}" in text
+  assert f"{parameters:,}" in text
 
 
 def test_every_published_config_is_counted():
@@ -93,10 +103,7 @@ def test_every_published_config_is_counted():
 
 @pytest.mark.parametrize("name", ["adm_imagenet64", "adm_upsample256", "ddpm_cifar10"])
 def test_full_size_models_train_and_sample_in_shape(name):
-  c, model, batch = shaped(name)
-  tx = {g: build(s)(steps=c.steps) for g, s in c.optim.items()}
-  ema = {p: build(s)(batch=c.batch) for p, s in c.ema.items()}
-  state = jax.eval_shape(core.make_init(model, tx, tuple(ema)), batch, jax.random.key(0))
+  _, model, batch, tx, ema, state = shaped(name)
   step = functools.partial(core.make_step(model, tx, ema), (0,))
   new, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
   kinds = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
@@ -138,7 +145,7 @@ NETS = {
 }
 
 
-@pytest.fixture(params=NETS)
+@pytest.fixture(scope="module", params=NETS)
 def published(request):
   """-> name, net, inputs, params, golden file."""
   golden = np.load(ROOT / "tests" / "golden" / f"{request.param}.npz")
@@ -154,6 +161,11 @@ def published(request):
   return request.param, net, (args, more), params, golden
 
 
+def only(name):
+  """Of all that are published, this one."""
+  return pytest.mark.parametrize("published", [name], indirect=True)
+
+
 def near(ours, theirs, tolerance=1e-5):
   """Within a share of the largest value."""
   theirs = np.asarray(theirs)
@@ -162,29 +174,27 @@ def near(ours, theirs, tolerance=1e-5):
 
 def test_networks_answer_as_the_reference(published):
   name, net, (args, more), params, golden = published
-  out = jax.jit(lambda p: net.apply({"params": p}, *args, **more))(params)
+  out = jit(lambda p: net.apply({"params": p}, *args, **more))(params)
   if out.ndim == 2:
     return near(out, golden["output"])
   step = 4 if "upsampler" in name else 1  # every 4th pixel was kept
   near(jnp.moveaxis(out, -1, 1)[:, :, ::step, ::step], golden["output"])
 
 
+@only("adm_unet_heads_up")
 def test_other_heads_give_other_answers(published):
   """So that what the test above tells apart is told apart."""
-  name, net, (args, more), params, golden = published
-  if name != "adm_unet_heads_up":
-    pytest.skip("of the heads that shapes do not tell")
+  _, net, (args, more), params, golden = published
   for wrong in (dict(heads_up=None), dict(heads=2), dict(split_first=True)):
-    out = jax.jit(net.clone(**wrong).apply)({"params": params}, *args, **more)
+    out = jit(net.clone(**wrong).apply)({"params": params}, *args, **more)
     off = np.abs(jnp.moveaxis(out, -1, 1) - golden["output"]).max()
     assert off > 0.01 * np.abs(golden["output"]).max(), wrong
 
 
+@only("adm_upsampler_16_64")
 def test_the_upsampler_answers_alike_inside_a_cascade(published):
   """As its second stage: what D(x_t) is made of is the reference's output."""
-  name, net, ((x, t), more), params, golden = published
-  if name != "adm_upsampler_16_64":
-    pytest.skip("not an upsampler")
+  _, net, ((x, t), more), params, golden = published
   stage = build(dict(
     name="models.diffusion.Diffusion", net=net, classes=1000, label_drop=0.0, draw_t=None,
     process=dict(name="diffusion.process.Linear"), precond=dict(name="diffusion.precond.eps"),
@@ -195,21 +205,18 @@ def test_the_upsampler_answers_alike_inside_a_cascade(published):
   state = core.State(0, {"0.net": None, "1.net": params}, {}, {}, {}, None)
   t = jnp.float32(t).reshape(-1, 1, 1, 1)
   noise = stage.process((t + 1) / 1000)  # ADM counts indices from 0
-  D = jax.jit(
-    lambda x: chain.stages[1].denoiser(stage_state(state, 1), {"x": x, **more})(x, noise)
-  )(x)
+  D = jit(lambda x: chain.stages[1].denoiser(stage_state(state, 1), {"x": x, **more})(x, noise))(x)
   eps = (x - noise.alpha * D.x_0) / noise.sigma
   learned = jnp.concatenate([eps, 2 * D.frac - 1], -1)
   near(jnp.moveaxis(learned, -1, 1)[:, :, ::4, ::4], golden["output"], 2e-5)
 
 
+@only("adm_classifier_64")
 def test_the_classifiers_gradient_is_the_references(published):
-  name, net, ((x, t), _), params, golden = published
-  if name != "adm_classifier_64":
-    pytest.skip("not a classifier")
+  _, net, ((x, t), _), params, golden = published
 
   def log_p(x):
     log_p = jax.nn.log_softmax(net.apply({"params": params}, x, t))
     return jnp.sum(log_p[jnp.arange(len(x)), golden["y"]])
 
-  near(jnp.moveaxis(jax.jit(jax.grad(log_p))(x), -1, 1), golden["grad_log_prob_y"], 2e-5)
+  near(jnp.moveaxis(jit(jax.grad(log_p))(x), -1, 1), golden["grad_log_prob_y"], 2e-5)
