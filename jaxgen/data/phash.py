@@ -20,36 +20,38 @@ SIDE = 8  # frequencies of each direction
 MANY = 100_000  # images of which fewer pairs are looked at, see `near_pairs`
 APART = 0.12  # distance of near duplicates, as a share of what is in the image
 FLAT = 2.0  # root mean square of grey levels below which an image is of one colour
+GRAIN = 2.0**16  # of frequencies: grey levels are cut so finely
 CHUNK = 4096
 
 
 def describe(x: np.ndarray) -> np.ndarray:
-  """Images uint8 [N, H, W, C] -> their lowest frequencies, float32 [N, 64].
+  """Images uint8 [N, H, W, C] -> their lowest frequencies, float64 [N, 64].
 
   Orthonormal DCT-II of luma, divided by sqrt(H W), so that sizes compare: the
   sum of squares is the mean square of grey levels. The mean, [:, 0], is not
-  among them: it is 0. Frequencies that a small image lacks are 0, too.
+  among them: it is 0. Frequencies that a small image lacks are 0, too. Rounded
+  to 2^-16, so that no other order of sums turns a bit of the hash.
   """
   n, h, w, _ = x.shape
   rows, columns = cosines(h), cosines(w)
-  f = np.empty((n, SIDE, SIDE), np.float32)
+  f = np.empty((n, SIDE, SIDE))
   for i in range(0, n, CHUNK):
     f[i : i + CHUNK] = rows @ luma(x[i : i + CHUNK]) @ columns.T
   f[:, 0, 0] = 0
-  return f.reshape(n, -1) / np.sqrt(h * w)
+  return np.round(f.reshape(n, -1) / np.sqrt(h * w) * GRAIN) / GRAIN
 
 
 def cosines(n: int) -> np.ndarray:
-  """The first 8 rows of the orthonormal DCT-II of n points, float32 [8, n]."""
+  """The first 8 rows of the orthonormal DCT-II of n points, float64 [8, n]."""
   k, i = np.arange(SIDE)[:, None], np.arange(n)
   matrix = np.sqrt(np.where(k, 2, 1) / n) * np.cos(np.pi * k * (2 * i + 1) / (2 * n))
-  return np.where(k < n, matrix, 0).astype(np.float32)
+  return np.where(k < n, matrix, 0)
 
 
 def luma(x: np.ndarray) -> np.ndarray:
-  """Images uint8 [N, H, W, C] -> grey levels float32 [N, H, W], by ITU-R 601."""
-  weights = np.array([0.299, 0.587, 0.114] if x.shape[-1] == 3 else [1.0], np.float32)
-  return x.astype(np.float32) @ weights
+  """Images uint8 [N, H, W, C] -> grey levels float64 [N, H, W], by ITU-R 601."""
+  weights = np.array([0.299, 0.587, 0.114] if x.shape[-1] == 3 else [1.0])
+  return x @ weights
 
 
 def hashes(x: np.ndarray, f: np.ndarray) -> np.ndarray:
