@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from jaxgen import files, forms
 from jaxgen.checkpoint import meta
 from jaxgen.checkpoint.restore import NoCheckpoint
-from jaxgen.compare.budget import SHARES, Budget, affordable, split, steps_within, too_small
+from jaxgen.compare.budget import SHARES, Budget, affordable, split, steps_within
+from jaxgen.compare.measure import EXTRAS
 from jaxgen.compare.rows import damage
 from jaxgen.errors import UserError
 from jaxgen.forms import Each, Whole
@@ -35,6 +36,7 @@ FORM = {
   "rounds": [{"share": float, "target": float, "steps": Each(Whole(1))}],
   "stopped": Each(str),
   "set_size": Whole(0),
+  "extras": [str],
   "spent": {"train": float, "slices": Whole(0), "report": float, "reports": Whole(0)},
 }
 Round = dict[str, Any]  # see FORM
@@ -85,6 +87,7 @@ class Agenda:
       workdir is to be trained to.
     stopped: Why, by contender that goes on no more.
     set_size: Of the sets of samples that are judged; 0: not decided.
+    extras: What is measured at the end alone, see `measure.measure`.
     spent: Seconds of slices and of reports, but for what a kill cut short; and
       how many they are.
   """
@@ -96,6 +99,7 @@ class Agenda:
   rounds: list[Round] = dataclasses.field(default_factory=list)
   stopped: dict[str, str] = dataclasses.field(default_factory=dict)
   set_size: int = 0
+  extras: list[str] = dataclasses.field(default_factory=lambda: list(EXTRAS))
   spent: dict[str, float] = dataclasses.field(
     default_factory=lambda: {"train": 0.0, "slices": 0, "report": 0.0, "reports": 0}
   )
@@ -175,8 +179,7 @@ class Agenda:
         return shares, part
       shares = shares[1:]
     if not self.rounds:
-      some = dataclasses.replace(self.budget, amount=max(part, 0.0) * self.trainings())
-      raise UserError(f"{too_small(some, costs, self.trainings())}, beside {once:.3g} s of judging")
+      raise UserError(self._too_short(costs, self._part(at, 1)))
     return [], part
 
   def _part(self, at, rounds):
@@ -187,6 +190,16 @@ class Agenda:
     left -= sum(self.trials[name]["full_seconds"] for name in at.now)
     left -= self.slice_seconds(trained) * count * (rounds + 1)  # the last may be cut
     return (trained + left) / count
+
+  def _too_short(self, costs, part):
+    """Why a budget of time is too small, from what would be left to each training."""
+    name, count = max(costs, key=costs.__getitem__), self.trainings()
+    beside = self.budget.amount - count * part
+    return (
+      f"--budget={self.budget.text} is too small: all but training (loading, judging, the report) "
+      f"takes about {beside:.3g} s here, and each step of {name} {costs[name]:.2g} s; want "
+      f"{beside + count * costs[name]:.3g}s or more"
+    )
 
   def left(self, at: Position) -> float:
     """Seconds of a time budget that are not spent yet."""
@@ -265,5 +278,5 @@ def open_agenda(path: pathlib.Path, spec: Mapping[str, Any], budget: Budget) -> 
     )
   for begun in stored["rounds"]:
     begun["share"] *= before.amount / budget.amount
-  rest = {k: stored[k] for k in ("trials", "rounds", "stopped", "set_size", "spent")}
+  rest = {k: stored[k] for k in ("trials", "rounds", "stopped", "set_size", "extras", "spent")}
   return Agenda(path, dict(spec), budget, **rest)

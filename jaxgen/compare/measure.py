@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shlex
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from jaxgen.sampling.sampler import Sampler, load
 
 STEPS = (4, 8, 16, 32)  # of the diffusion model, for quality against cost
 CURVES = {"loss": ("/loss",), "health": ("grad_norm", "accuracy", "diversity")}  # ends of keys
+EXTRAS = ("accuracy", "sweep", "copies")
 MOST = 2000  # real examples to choose from, to look at
 
 
@@ -41,7 +43,7 @@ class Entry:
 
 
 def measure(
-  entry: Entry, judge: Judge, full: bool = True, grid: str = ""
+  entry: Entry, judge: Judge, extras: Collection[str] = EXTRAS, grid: str = ""
 ) -> tuple[rows.Row, dict[str, bytes]]:
   """The report's row of one model, and the pictures that it names: PNGs.
 
@@ -49,8 +51,9 @@ def measure(
     entry: The model; of several trainings numbers are means, `spread` and
       `intervals` are over them, and else over sets of samples.
     judge: Of its data.
-    full: Also what takes long: the accuracy score of a classifier that is
-      trained on samples, and quality by number of steps.
+    extras: What takes long: "accuracy", of a classifier that is trained on
+      samples; "sweep", quality by number of steps; "copies", with the picture,
+      and bits per dimension.
     grid: Name of the picture of samples; default: the model's.
   """
   grid = grid or entry.name
@@ -59,15 +62,16 @@ def measure(
   n = judge.count
   y = labels(model, judge, n)
   x, speed = draw_warm(model, n, y)
-  scores = judge.scores(x, y, cas=full)
+  cas = "accuracy" in extras
+  scores = judge.scores(x, y, cas=cas)
   metrics, spread, bounds = means(scores), spreads(scores), intervals(scores)
   if entry.twins:
-    twins = [means(judge.scores(load(w).sample(0, n, y), y, cas=full)) for w in entry.twins]
+    twins = [means(judge.scores(load(w).sample(0, n, y), y, cas=cas)) for w in entry.twins]
     by_seed = {k: [m[k] for m in (metrics, *twins)] for k in metrics}
     metrics, bounds = means(by_seed), intervals(by_seed)
     spread = {k: float(np.std(v, ddof=1)) for k, v in by_seed.items()}
   images = {grid: portrait(x, model.classes)}
-  if full and isinstance(judge, ImageJudge):
+  if "copies" in extras and isinstance(judge, ImageJudge):
     copies, images[f"{grid}-copies"] = copies_of(judge, x, f"{grid}-copies")
   else:
     copies = None
@@ -89,7 +93,7 @@ def measure(
     "intervals": bounds,
     "samples_per_second": speed,
     "nfe": model.model.nfe(),
-    "sampling": quality_by_cost(model, judge) if full else [],
+    "sampling": quality_by_cost(model, judge) if "sweep" in extras else [],
     "copies": copies,
     "bits_per_dim": bits_per_dim(model, judge.test) if copies else None,
     "curves": curves(log),

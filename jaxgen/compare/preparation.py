@@ -22,6 +22,7 @@ from jaxgen.monitor.progress import duration
 
 SETS = 5  # of samples: the fewest that give intervals of use
 SHARE = 0.05  # of a budget of time, that sampling takes in a round
+LEARNING = 0.15  # the most of a budget of time that accuracy scores may take
 LEAST_SET, CPU_SET = 100, 200  # samples; in budgets of time, and of other kinds on CPUs
 
 announce = functools.partial(rows.announce, "choose")
@@ -53,12 +54,17 @@ def prepare(
   start = time.perf_counter()
   floor = means(judge.floor())
   scoring = time.perf_counter() - start
+  if agenda.budget.kind == "time" and not agenda.rounds:
+    learning = seeds * len(entries) * accuracy_seconds(judge)
+    if learning > LEARNING * agenda.budget.amount:
+      agenda.extras = [e for e in agenda.extras if e != "accuracy"]
   for entry in entries:
     facts = agenda.trials[entry.name]
     sampling = judge.count * facts["sample_seconds"]
     facts["judge_seconds"] = seeds * (sampling + scoring)
     facts["full_seconds"] = sampling * sweep_cost(entry) + scoring
-    facts["full_seconds"] += seeds * accuracy_seconds(judge)
+    if "accuracy" in agenda.extras:
+      facts["full_seconds"] += seeds * accuracy_seconds(judge)
   agenda.save()
   results = results_of(data, judge, floor, seeds) | {"survey": list(lines)}
   return Rounds(home, entries, judge, agenda, results, steps)
@@ -110,8 +116,12 @@ def plan_lines(rounds: Rounds, seconds: float) -> list[str]:
       f"{steps:,} steps, {steps * facts['batch']:,} images; {facts['programs']} programs "
       f"compiled in {facts['compile_seconds']:.0f} s; judged in {at.judging[name]:.0f} s"
     )
+  if isinstance(rounds.judge, ImageJudge) and rounds.judge.classifies:
+    if "accuracy" not in agenda.extras:
+      lines.append("no accuracy scores: their classifiers take too much of this budget")
   ends = ", ".join(f"{100 * share:.3g}%" for share in shares)
   left = agenda.seconds_left(at)
+  lines.append(f"judged by {rounds.judge.count:,} samples of each in every round")
   lines.append(
     f"{agenda.trainings()} trainings; rounds end at {ends or 'no more'} of {agenda.budget.text}"
   )

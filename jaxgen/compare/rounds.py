@@ -142,8 +142,9 @@ class Rounds:
       return not stopped()
     announce(f"{entry.name}: sampling and judging")
     start = time.perf_counter()
-    last, grid = self.agenda.is_last(number), f"{entry.name}-{number}"
-    row, pictures = measure.measure(entry, self.judge, full=last, grid=grid)
+    extras = self.agenda.extras if self.agenda.is_last(number) else ()
+    grid = f"{entry.name}-{number}"
+    row, pictures = measure.measure(entry, self.judge, extras, grid)
     if stopped():
       return False
     row |= commands(entry, self.home / "judge")

@@ -77,11 +77,11 @@ class World:
     self.spend(0.0)
     return goal
 
-  def measure(self, entry, judge, full, grid):
-    self.spend(TRIALS[entry.name]["judge_seconds"] + 6.0 * full)
+  def measure(self, entry, judge, extras, grid):
+    self.spend(TRIALS[entry.name]["judge_seconds"] + 2.0 * len(extras))
     step = self.progress(entry.workdir).step
     self.events.append(("judge", entry.name, step))
-    row = {"name": entry.name, "grid": grid, "step": step, "full": full}
+    row = {"name": entry.name, "grid": grid, "step": step, "extras": extras}
     return row | {"metrics": {"frechet": 1 / step}, "spread": {}, "intervals": {}}, {grid: b"png"}
 
   def choose(self, budget):
@@ -110,7 +110,7 @@ def test_all_are_trained_and_judged_in_turn(world):
   events = [(what, name, n) for n in steps for name in (GAN, VAE) for what in ("train", "judge")]
   assert world.events == events
   for row in results["rows"]:
-    assert [r["step"] for r in row["rounds"]] == steps and row["full"] and row["step"] == 100
+    assert [r["step"] for r in row["rounds"]] == steps and row["extras"] and row["step"] == 100
     assert [r["grid"] for r in row["rounds"]] == [f"{row['name']}-{i}" for i in range(5)]
     assert row["rounds"][-1]["flops"] == 1e8 and row["rounds"][-1]["images"] == 1600
 
@@ -176,7 +176,7 @@ def test_judging_that_takes_long_leaves_rounds_out(world, monkeypatch):
   results = world.choose(parse("5m"))
   assert results["budget"]["rounds"] == [0.5, 1.0]
   assert abs(world.clock - 300) < 30
-  with pytest.raises(UserError, match="--budget=50s is too small: .* beside 41 s of judging"):
+  with pytest.raises(UserError, match="--budget=50s is too small: .* takes about 68 s here"):
     World(monkeypatch, world.home.with_name("other")).choose(parse("50s"))
 
 
