@@ -1,12 +1,14 @@
 """Tests run on the CPU and share compiled programs; each is marked by its file."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
 import tempfile
 
 import marks
+import pytest
 
 # Before jax is imported; and with setdefault, so that somebody who wants
 # another place (or an accelerator) says so in the environment.
@@ -29,6 +31,30 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # In the background of a script Ctrl-C is ignored, and so by what tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Of a run's millions of objects few are garbage: look for them seldom.
+gc.set_threshold(50_000, 20, 50)
+
+
+@pytest.fixture(scope="module")
+def unoptimised():
+  """For files whose programs take longer to compile than to run."""
+  import jax
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # in subprocesses, too
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def verb(capsys, monkeypatch):
+  """Runs a verb by its words -> status, what it printed, lines on stderr."""
+  import verbs
+
+  return lambda *argv: verbs.call(capsys, monkeypatch, *argv)
 
 
 def pytest_collection_modifyitems(items):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from verbs import POINTS, call, finish, start, tree
+from verbs import POINTS, finish, start, tree
 
 from jaxgen import config, train
 
@@ -19,11 +19,6 @@ def trained(tmp_path_factory):
   c.steps, c.checkpoint.every, c.log.pictures = 4, 2, 0
   train.train(c, str(workdir), quiet=True)
   return workdir
-
-
-@pytest.fixture
-def verb(capsys, monkeypatch):
-  return lambda *argv: call(capsys, monkeypatch, *argv)
 
 
 def written(folder, name, text):

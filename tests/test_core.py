@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from games import apart, game, same
+from games import apart, game, jit, same
 
 from jaxgen import core, sharding
 from jaxgen.config import build
@@ -40,7 +40,7 @@ def test_a_move_changes_its_own_optimiser_alone():
   tx = {"gen": tx, "disc": tx}
   batch = games.batch("gan")
   state = games.filled(jax.eval_shape(core.make_init(model, tx, ()), batch, SEED))
-  step = jax.jit(core.make_step(model, tx, {}), static_argnums=0)
+  step = jit(core.make_step(model, tx, {}), static_argnums=0)
   for i, player in enumerate(model.players):
     new, _ = step((i,), state, batch, SEED)
     for group in state.opt:
@@ -135,7 +135,7 @@ def test_lazy_penalty_weighs_what_the_eager_one_does():
     batch = games.batch("gan")
     state = games.filled(jax.eval_shape(core.make_init(model, tx, ()), batch, SEED))
     move = {
-      i: jax.jit(functools.partial(core.move, p, tx))
+      i: jit(functools.partial(core.move, p, tx))
       for i, p in enumerate(model.players)
       if p.moves == "disc"
     }
@@ -184,7 +184,7 @@ def fragile(accumulate):
   tx = {"a": tx, "b": tx}
   half = {"main": lambda step: jnp.float32(0.5)}
   state = core.make_init(model, tx, half)({"x": jnp.ones(4)}, SEED)
-  step = jax.jit(core.make_step(model, tx, half, accumulate), static_argnums=0)
+  step = jit(core.make_step(model, tx, half, accumulate), static_argnums=0)
   return state, lambda turn, state, x: step(turn, state, {"x": jnp.float32(x)}, SEED)[0]
 
 

@@ -20,6 +20,7 @@ from jaxgen.monitor import pictures
 from jaxgen.sampling.presets import SAMPLERS
 from jaxgen.sampling.sampler import draw
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
 TINY = {"width": 8, "mults": (1,), "head": 8}
 
 
@@ -45,17 +46,9 @@ def adm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
   """Knows no labels, and is guided all the same."""
-  return saved(
-    tmp_path_factory.mktemp("plain"),
-    "digits_adm",
-    **{
-      "data.classes": 0,
-      "model.classes": 0,
-      "model.net.labels": 0,
-      "model.net.width": 16,
-      "model.steps": 6,
-    },
-  )
+  none = dict.fromkeys(("data.classes", "model.classes", "model.net.labels"), 0)
+  changes = none | {"model.net.width": 16, "model.steps": 6}
+  return saved(tmp_path_factory.mktemp("plain"), "digits_adm", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +67,9 @@ def test_a_classifier_guides(adm, plain, guide):
   assert model.card["classifier"]["workdir"] == str(guide)
   x = alone.sample(0, 8)
   np.testing.assert_array_equal(model.sample(0, 8, scale=0.0), x)
-  changed = [
-    model.sample(0, 8, **kw)
-    for kw in (
-      dict(scale=9.0),
-      dict(scale=99.0),
-      dict(scale=99.0, eta=0.0),
-      dict(guidance=2.0),
-      dict(scale=99.0, lo=5.0),
-      dict(scale=99.0, steps=3),
-    )
-  ]
-  changed.append(model.sample(0, 8, labels=-1))
+  changes = dict(scale=9.0), dict(guidance=2.0), dict(labels=-1)
+  far = [dict(scale=99.0) | kw for kw in ({}, dict(eta=0.0), dict(lo=5.0), dict(steps=3))]
+  changed = [model.sample(0, 8, **kw) for kw in (*changes, *far)]
   changed.append(model.sample(3, 8, labels=4))
   assert model.program._cache_size() == 1
   distinct = {y.tobytes() for y in [x, *changed]}
@@ -185,21 +169,9 @@ def test_pictures_of_training_enlarge_real_images(upsampler):
 
 def test_the_verb_takes_all_that(adm, guide, upsampler, tmp_path, capsys, monkeypatch):
   out = tmp_path / "guided.npz"
-  assert (
-    call(
-      capsys,
-      monkeypatch,
-      "sample",
-      f"--workdir={adm}",
-      f"--classifier={guide}",
-      "--scale=3",
-      "--num=4",
-      "--hi=5",
-      "--respacing=2,4",
-      f"--out={out}",
-    )[0]
-    == 0
-  )
+  run = functools.partial(call, capsys, monkeypatch, "sample")
+  flags = "--scale=3 --num=4 --hi=5 --respacing=2,4".split()
+  assert run(f"--workdir={adm}", f"--classifier={guide}", *flags, f"--out={out}")[0] == 0
   with np.load(out, allow_pickle=False) as file:
     info = json.loads(str(file["info"]))
     assert len(file["arr_0"]) == 4
@@ -207,16 +179,12 @@ def test_the_verb_takes_all_that(adm, guide, upsampler, tmp_path, capsys, monkey
   assert info["knobs"]["scale"] == 3.0 and info["knobs"]["steps"] == 6
   assert (info["knobs"]["hi"], info["respacing"]) == (5.0, "2,4")
   # These are too large for the upsampler; those of half the size are not.
-  argv = ("sample", f"--workdir={upsampler}", "--batch=2")
-  status, _, err = call(
-    capsys, monkeypatch, *argv, f"--low_res={out}", f"--out={tmp_path / 'x.png'}"
-  )
+  run = functools.partial(run, f"--workdir={upsampler}", "--batch=2")
+  status, _, err = run(f"--low_res={out}", f"--out={tmp_path / 'x.png'}")
   assert status == 2 and "low_res is uint8 [4, 8, 8, 1]" in err[-1]
   np.savez(tmp_path / "small.npz", np.zeros((3, 4, 4, 1), np.uint8), np.array([7, 8, 9]))
   png = tmp_path / "large.png"
-  assert (
-    call(capsys, monkeypatch, *argv, f"--out={png}", f"--low_res={tmp_path / 'small.npz'}")[0] == 0
-  )
+  assert run(f"--out={png}", f"--low_res={tmp_path / 'small.npz'}")[0] == 0
   info = pictures.read_info(png)
   assert info["num"] == 3 and len(info["low_res"]["digest"]) == 16
   assert pathlib.Path(info["low_res"]["file"]).name == "small.npz"

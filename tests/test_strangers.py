@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pytest
 from etils import epath
-from verbs import call
 
 from jaxgen import config, forms
 from jaxgen import train as training
@@ -42,11 +41,6 @@ def workdir(tmp_path_factory):
   c.log.pictures = 0
   training.train(c, str(path), quiet=True)
   return path
-
-
-@pytest.fixture
-def verb(capsys, monkeypatch):
-  return lambda *argv: call(capsys, monkeypatch, *argv)
 
 
 def changed(tree, path, value):

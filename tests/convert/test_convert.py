@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from verbs import call, tree
+from verbs import tree
 
 import jaxgen
 from jaxgen import config, core, experiment, sharding, train
@@ -21,7 +21,7 @@ from jaxgen.interop import names, tensor_files
 from jaxgen.sampling import trained
 
 ADM = "configs/digits_adm.py:debug"
-SMALLER = "--config.model.net.mults=(1,)"
+SMALL = f"--config={ADM}", "--config.model.net.mults=(1,)"
 
 
 def small(name=ADM):
@@ -82,12 +82,10 @@ def test_an_import_samples(imported):
 
 
 @pytest.mark.parametrize("end", ["pt", "safetensors"])
-def test_out_again_bit_by_bit(end, imported, tmp_path, capsys, monkeypatch):
+def test_out_again_bit_by_bit(end, imported, tmp_path, verb):
   workdir, file, _ = imported
   before = tree(workdir)
-  status, out, lines = call(
-    capsys, monkeypatch, "export", f"--workdir={workdir}", f"--out={tmp_path}/x.{end}"
-  )
+  status, out, lines = verb("export", f"--workdir={workdir}", f"--out={tmp_path}/x.{end}")
   assert (status, lines) == (0, [])
   assert "of step 0" in out and "theirs.pt: MIT, by X" in out
   theirs, back = tensor_files.read(file), tensor_files.read(tmp_path / f"x.{end}")
@@ -153,58 +151,41 @@ def test_classifiers_and_other_sources(tmp_path):
       assert back[key].read().tobytes() == tensor.read().tobytes()
 
 
-def test_heads_are_sayable(imported, tmp_path, capsys, monkeypatch):
+def test_heads_are_sayable(imported, tmp_path, verb):
   """Flags go into the config, with one or without; what is unknown is asked."""
   _, file, weights = imported
-  argv = [
-    "import",
-    "--source=adm",
-    f"--checkpoint={file}",
-    "--size=8",
-    f"--workdir={tmp_path / 'w'}",
-  ]
+  argv = ["import", "--source=adm", "--size=8", f"--checkpoint={file}"]
   facts = ["--heads=4", "--heads_up=2", "--attention_order=new"]
-  status, _, lines = call(capsys, monkeypatch, *argv, f"--config={ADM}", SMALLER, *facts)
+  status, _, lines = verb(*argv, f"--workdir={tmp_path / 'w'}", *SMALL, *facts)
   assert status == 0, lines
   net = latest_meta(tmp_path / "w")["config"]["model"]["net"]
   assert (net["heads"], net["heads_up"], net["split_first"]) == (4, 2, True)
   jax.tree.map(
     np.testing.assert_array_equal, trained.load_trained(tmp_path / "w").params["net"], weights
   )
-  argv[-1] += "2"
-  line = mistake(capsys, monkeypatch, *argv)
+  line = mistake(verb(*argv, f"--workdir={tmp_path / 'w2'}"))
   assert "--heads=4" in line and "--schedule" in line
   assert not (tmp_path / "w2").exists()
 
 
-def test_names_that_are_no_text(imported, tmp_path, capsys, monkeypatch):
+def test_names_that_are_no_text(imported, tmp_path, verb):
   """A file, and a folder, whose names are not UTF-8, or hold escapes."""
   folder = tmp_path / "\udcff\x1b[2J"
   folder.mkdir()
   for end in ("pt", "safetensors"):
     file = folder / f"\udcfe.{end}"
     tensor_files.write(file, tensor_files.read(imported[1]))
-    status, out, lines = call(
-      capsys,
-      monkeypatch,
-      "import",
-      "--source=adm",
-      "--size=8",
-      f"--checkpoint={file}",
-      f"--config={ADM}",
-      SMALLER,
-      f"--workdir={tmp_path / end}",
-      "--config.model.net.head=16",
-    )
+    argv = "import", "--source=adm", "--size=8", f"--checkpoint={file}", *SMALL
+    status, out, lines = verb(*argv, f"--workdir={tmp_path / end}", "--config.model.net.head=16")
     assert status == 0 and "step 0" in out, lines
     assert out.encode() and out.strip().isprintable()
     report = export_weights(str(tmp_path / end), str(folder / f"out.{end}"))
     assert report["import"]["file"] == file.name
 
 
-def mistake(capsys, monkeypatch, verb, *argv):
-  """The one line with which a verb ends."""
-  status, out, lines = call(capsys, monkeypatch, verb, *argv)
+def mistake(ended):
+  """The one line with which a verb ended."""
+  status, out, lines = ended
   assert (status, out, len(lines)) == (2, "", 1), lines
   return lines[0]
 
@@ -236,33 +217,6 @@ IMPORT = {
 }
 
 
-@pytest.mark.parametrize("case", IMPORT)
-def test_mistake_of_importing(case, imported, tmp_path, capsys, monkeypatch):
-  """One line, and nothing is written."""
-  argv, message = IMPORT[case]
-  workdir, file, _ = imported
-  before = tree(workdir)
-  argv = [
-    a.replace("{}", str(tmp_path)).replace("{imported}", str(workdir)).replace("{file}", str(file))
-    for a in argv
-  ]
-  monkeypatch.setattr("jaxgen.monitor.progress.Progress.at", lambda *_: None)
-  line = mistake(
-    capsys,
-    monkeypatch,
-    "import",
-    "--source=adm",
-    "--size=8",
-    f"--checkpoint={file}",
-    f"--workdir={tmp_path / 'w'}",
-    f"--config={ADM}",
-    SMALLER,
-    *argv,
-  )
-  assert message in line
-  assert not any(tmp_path.iterdir()) and tree(workdir) == before
-
-
 EXPORT = {
   "nothing": (["--out="], "export needs --workdir"),
   "workdir": (["--workdir={}/none"], "there is no folder"),
@@ -274,30 +228,36 @@ EXPORT = {
 }
 
 
-@pytest.mark.parametrize("case", EXPORT)
-def test_mistake_of_exporting(case, imported, tmp_path, capsys, monkeypatch):
-  argv, message = EXPORT[case]
-  line = mistake(
-    capsys,
-    monkeypatch,
-    "export",
-    f"--workdir={imported[0]}",
-    f"--out={tmp_path}/x.pt",
-    *[a.replace("{}", str(tmp_path)) for a in argv],
-  )
-  assert message in line and not any(tmp_path.iterdir())
+CASES = [("import", *case) for case in IMPORT.values()]
+CASES += [("export", *case) for case in EXPORT.values()]
 
 
-def test_a_file_that_wants_code_ends_the_verb(tmp_path, capsys, monkeypatch):
-  module = "tests/golden/torch_module.pt"
-  line = mistake(
-    capsys,
-    monkeypatch,
-    "import",
-    "--source=adm",
-    f"--checkpoint={module}",
-    f"--workdir={tmp_path / 'w'}",
-  )
+@pytest.mark.parametrize("name, argv, message", CASES, ids=[*IMPORT, *EXPORT])
+def test_mistakes(name, argv, message, imported, tmp_path, verb, monkeypatch):
+  """One line, and nothing is written."""
+  workdir, file, _ = imported
+  before = tree(workdir)
+  monkeypatch.setattr("jaxgen.monitor.progress.Progress.at", lambda *_: None)
+  common = {
+    "import": (
+      f"--checkpoint={file}",
+      f"--workdir={tmp_path / 'w'}",
+      "--source=adm",
+      "--size=8",
+      *SMALL,
+    ),
+    "export": (f"--workdir={workdir}", f"--out={tmp_path}/x.pt"),
+  }[name]
+  places = {"{}": tmp_path, "{imported}": workdir, "{file}": file}
+  for key, place in places.items():
+    argv = [a.replace(key, str(place)) for a in argv]
+  assert message in mistake(verb(name, *common, *argv))
+  assert not any(tmp_path.iterdir()) and tree(workdir) == before
+
+
+def test_a_file_that_wants_code_ends_the_verb(tmp_path, verb):
+  file = "--checkpoint=tests/golden/torch_module.pt"
+  line = mistake(verb("import", "--source=adm", file, f"--workdir={tmp_path / 'w'}"))
   assert "asks for torch.nn.modules.linear.Linear: refused" in line
 
 

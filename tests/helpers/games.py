@@ -87,7 +87,7 @@ def game(name: str, accumulate: int = 1, lr: float = 0.1):
     jax.eval_shape(core.make_init(model, tx, ("main",)), batch(name), jax.random.key(0))
   )
   step = core.make_step(model, tx, {"main": lambda step: jnp.float32(0.5)}, accumulate)
-  return model, state, jax.jit(step, static_argnums=0)
+  return model, state, jit(step, static_argnums=0)
 
 
 def filled(state: core.State) -> core.State:
