@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from games import DCGAN, SPECS, filled, same
+from games import DCGAN, SPECS, filled, jit, same
 from test_samplers import ALL, at
 from verbs import call, finish, start
 
@@ -23,6 +23,7 @@ from jaxgen.keys import example_keys, fold
 from jaxgen.models.cascade import Cascade, shrink, stage_state
 
 KEYS = jax.random.split(jax.random.key(0), 2000)
+pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
 # Truncation.
@@ -155,7 +156,7 @@ def chain():
   batch = {"x": jnp.zeros((4, 16, 16, 1)), "y": jnp.zeros(4, jnp.int32)}
   params, stats = jax.eval_shape(model.init, batch, jax.random.key(0))
   state = filled(core.State(0, params, stats, {}, {}, None))
-  return model, state, jax.jit(model.sample)
+  return model, state, jit(model.sample)
 
 
 def given(n=6):
@@ -176,7 +177,7 @@ def test_a_chain_is_its_stages_one_by_one():
       # Non-truncated augmentation belongs to the hand-over.
       key = fold(fold(keys, i - 1), 3) if model.truncates(i) else fold(fold(keys, i), 2)
       now["low_res"] = one.augment.spoil(fold(key, 0), low, now["level"])
-    x = jax.jit(one.sample)(stage_state(state, i), now, fold(keys, i), **knobs)
+    x = jit(one.sample)(stage_state(state, i), now, fold(keys, i), **knobs)
     low = core.on_device(core.as_data(x, model.dtype))
   np.testing.assert_allclose(got, x, atol=2e-4)
   assert np.std(got) > 0.01
@@ -386,7 +387,7 @@ def test_what_is_expected_leaves_the_bound_alone():
   )
   batch, keys = expected_batch(64, 0.2)
   models = expecting(Rest(), around=AROUND, **fields), expecting(Rest(plus=1.0), **fields)
-  losses = [jax.jit(model.loss)(state, batch, keys)[0] for model, state in models]
+  losses = [jit(model.loss)(state, batch, keys)[0] for model, state in models]
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
