@@ -50,6 +50,7 @@ LONG = {
   "jaxgen eval --workdir D": "published weights",
   "jaxgen eval --workdir C": "the cascade's training",
   "jaxgen likelihood": "a minute: 1,000 steps for every image",
+  "jaxgen choose": "minutes: a judge and three trainings",
   "jaxgen compare --configs": "minutes: trainings",
   "jaxgen compare --workdirs": "minutes: the judge's training",
   "jaxgen sweep": "minutes: the judge's training",
