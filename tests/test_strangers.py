@@ -17,12 +17,12 @@ from jaxgen.compare import modes, sweep
 from jaxgen.compare.comparison import check_alike
 from jaxgen.compare.comparison import train_entries as entries
 from jaxgen.compare.measure import command, curves
-from jaxgen.compare.page import render
 from jaxgen.errors import UserError, guarding, printable
 from jaxgen.evaluation import cards
 from jaxgen.forms import NUMBER, Each, Whole
 from jaxgen.monitor import log, pictures
 from jaxgen.monitor.goodput import loss
+from jaxgen.report.page import render
 from jaxgen.sampling.stages import stages_of
 from jaxgen.sampling.trained import load_trained as read_model
 from jaxgen.study import record

@@ -27,7 +27,7 @@ from absl import flags
 from jaxgen import config
 from jaxgen.checkpoint import lock
 from jaxgen.compare import budget as budgets
-from jaxgen.compare import rows, verdict
+from jaxgen.compare import rows
 from jaxgen.compare.agenda import open_agenda
 from jaxgen.compare.contenders import default_paths, load_contenders
 from jaxgen.compare.preparation import plan_lines, prepare
@@ -36,6 +36,7 @@ from jaxgen.data.survey import SIZES, survey
 from jaxgen.distributed.preemption import STOPPED, stop_signal
 from jaxgen.errors import UserError
 from jaxgen.monitor.results import check_report
+from jaxgen.report import verdict
 
 HOLDOUT = 0.2  # of data that have no test split of their own
 FEWEST_PIXELS, CPU_PIXELS = 32, 32  # of a side, for any of our configs, and for CPUs

@@ -12,11 +12,11 @@ from jaxgen.bench.device import machine
 from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.compare.measure import Entry, command, measure, portrait, real_samples
-from jaxgen.compare.page import render
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import Judge, means, open_judge
 from jaxgen.experiment import Experiment, check_samples
 from jaxgen.monitor.results import check_report
+from jaxgen.report.page import render
 from jaxgen.sampling import stages
 
 PACKAGES = ("jaxgen", "jax", "jaxlib", "flax", "optax")  # on which numbers depend

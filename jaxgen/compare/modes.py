@@ -23,7 +23,6 @@ from ml_collections import ConfigDict
 from jaxgen import config, files, train
 from jaxgen.bench.device import machine
 from jaxgen.checkpoint import meta
-from jaxgen.compare.fields import tally
 from jaxgen.compare.rows import Row, announce, damage, draw, read_results
 from jaxgen.data import arrayfile
 from jaxgen.data.sources import open_source
@@ -33,6 +32,7 @@ from jaxgen.forms import NUMBER, Each, Whole
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.monitor.table import markdown, number
+from jaxgen.report.fields import tally
 from jaxgen.sampling import output
 from jaxgen.sampling.sampler import load
 

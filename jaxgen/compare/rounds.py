@@ -18,15 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxgen import experiment, files, sharding, train
-from jaxgen.compare import measure, rows, standings, verdict
+from jaxgen.compare import measure, rows, standings
 from jaxgen.compare.agenda import Agenda, Position, Round, progress
-from jaxgen.compare.fields import percent
 from jaxgen.compare.measure import Entry, command
-from jaxgen.compare.page import render
 from jaxgen.errors import Diverged
 from jaxgen.evaluation.judge import Judge
 from jaxgen.experiment import Compiled
 from jaxgen.monitor.progress import duration
+from jaxgen.report import verdict
+from jaxgen.report.fields import percent
+from jaxgen.report.page import render
 
 SAVE = 60.0  # seconds of training between checkpoints, about
 

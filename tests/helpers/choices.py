@@ -13,9 +13,9 @@ import sys
 
 import numpy as np
 
-from jaxgen.compare import verdict
-from jaxgen.compare.page import render
 from jaxgen.monitor import pictures
+from jaxgen.report import verdict
+from jaxgen.report.page import render
 
 F = "photos-self"
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)

@@ -17,7 +17,7 @@ FLOORS = (
   ("core", "optim", "ema", "diffusion", "adversarial", "nets", "data", "metrics", "interop"),
   ("models", "config", "sharding", "distributed"),
   ("checkpoint", "monitor", "cli"),
-  ("sampling", "experiment"),
+  ("sampling", "experiment", "report"),
   ("train", "sample", "convert"),
   ("evaluation", "bench"),
   ("evaluate", "compare", "plan", "study", "__init__", "__main__"),

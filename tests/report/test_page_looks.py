@@ -12,9 +12,9 @@ import pytest
 from browser import PATH, Browser
 from test_page import Page, png
 
-from jaxgen.compare import charts, page_parts
-from jaxgen.compare.page import render
 from jaxgen.monitor import pictures, table
+from jaxgen.report import charts, page_parts
+from jaxgen.report.page import render
 
 SECTIONS = [
   "What would change the answer",

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxgen.compare.charts import short as count
-from jaxgen.compare.fields import (
+from jaxgen.report.charts import short as count
+from jaxgen.report.fields import (
   DIVERSITY,
   MOVED,
   QUALITY,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from jaxgen.compare.fields import (
+from jaxgen.report.fields import (
   AXES,
   DIVERSITY,
   QUALITY,

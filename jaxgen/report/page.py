@@ -8,14 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxgen.compare import charts, fields, verdict
-from jaxgen.compare.charts import escape
-from jaxgen.compare.page_numbers import metric_columns, number_tables
-from jaxgen.compare.page_parts import COSTS, Model, chart, legend, section, setting, side_by_side
-from jaxgen.compare.page_samples import copies, samples
-from jaxgen.compare.page_training import progress, troubles
-from jaxgen.compare.ranking import Ranking, rankings
 from jaxgen.monitor.page_style import CSS
+from jaxgen.report import charts, fields, verdict
+from jaxgen.report.charts import escape
+from jaxgen.report.page_numbers import metric_columns, number_tables
+from jaxgen.report.page_parts import COSTS, Model, chart, legend, section, setting, side_by_side
+from jaxgen.report.page_samples import copies, samples
+from jaxgen.report.page_training import progress, troubles
+from jaxgen.report.ranking import Ranking, rankings
 
 INTERVALS = (
   "95%, Student's t over sets of samples, or over trainings where there are several. Models are "

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from jaxgen.compare import charts, fields
-from jaxgen.compare.charts import escape
+from jaxgen.report import charts, fields
+from jaxgen.report.charts import escape
 
 # Field of a round and words for what a budget is of.
 COSTS = {

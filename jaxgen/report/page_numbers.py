@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
-from jaxgen.compare import charts, fields
-from jaxgen.compare.charts import escape
-from jaxgen.compare.page_parts import Model, section, setting
 from jaxgen.monitor import table
 from jaxgen.monitor.progress import duration
+from jaxgen.report import charts, fields
+from jaxgen.report.charts import escape
+from jaxgen.report.page_parts import Model, section, setting
 
 DASH = "–"
 ARROWS = {1: "↑", -1: "↓", 0: ""}

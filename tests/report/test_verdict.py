@@ -4,8 +4,8 @@ import choices
 import numpy as np
 import pytest
 
-from jaxgen.compare import outlook, verdict
-from jaxgen.compare.ranking import leads
+from jaxgen.report import outlook, verdict
+from jaxgen.report.ranking import leads
 
 FID, COVERAGE = "frechet@f", "coverage@f"
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxgen.compare.fields import (
+from jaxgen.report.fields import (
   MOVED,
   QUALITY,
   Metric,
@@ -26,7 +26,7 @@ from jaxgen.compare.fields import (
   share,
   short,
 )
-from jaxgen.compare.ranking import Ranking, leads
+from jaxgen.report.ranking import Ranking, leads
 
 # How many times the training is looked ahead: two more doublings. Curves bend,
 # and a pace of one doubling tells nothing about the fifth.

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from jaxgen.compare import fields
-from jaxgen.compare.page_parts import Model, figure, section, setting
 from jaxgen.monitor.progress import duration
+from jaxgen.report import fields
+from jaxgen.report.page_parts import Model, figure, section, setting
 
 SMALL = 420  # pixels: twice as many as a picture of a strip is wide
 

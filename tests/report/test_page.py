@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxgen.compare import charts, fields, verdict
-from jaxgen.compare.charts import seconds, short
-from jaxgen.compare.page import render
-from jaxgen.compare.verdict import sentence
 from jaxgen.monitor import pictures
+from jaxgen.report import charts, fields, verdict
+from jaxgen.report.charts import seconds, short
+from jaxgen.report.page import render
+from jaxgen.report.verdict import sentence
 
 F = "digits-cnn"
 FRECHET = f"frechet@{F}"

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from jaxgen.compare import outlook
-from jaxgen.compare.fields import (
+from jaxgen.report import outlook
+from jaxgen.report.fields import (
   RATE,
   complete,
   describe,
@@ -15,7 +15,7 @@ from jaxgen.compare.fields import (
   percent,
   short,
 )
-from jaxgen.compare.ranking import Ranking, rankings
+from jaxgen.report.ranking import Ranking, rankings
 
 MORE_SEEDS = 3  # the fewest that have a standard deviation worth its name
 

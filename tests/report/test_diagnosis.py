@@ -3,7 +3,7 @@
 import choices
 import pytest
 
-from jaxgen.compare.diagnosis import diagnose
+from jaxgen.report.diagnosis import diagnose
 
 KEYS = {k: f"{k}@f" for k in ("frechet", "precision", "recall", "coverage")}
 REAL = {"frechet": 1.0, "precision": 0.9, "recall": 0.9, "coverage": 0.9}

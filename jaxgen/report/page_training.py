@@ -3,10 +3,10 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-from jaxgen.compare import charts, diagnosis, fields
-from jaxgen.compare.charts import escape
-from jaxgen.compare.page_parts import COSTS, Model, chart, legend, section, side_by_side
-from jaxgen.compare.ranking import leads
+from jaxgen.report import charts, diagnosis, fields
+from jaxgen.report.charts import escape
+from jaxgen.report.page_parts import COSTS, Model, chart, legend, section, side_by_side
+from jaxgen.report.ranking import leads
 
 
 def progress(results: Mapping, models: Sequence[Model]) -> str:
