@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import PIL.Image
 
+from jaxgen.data.image import open_image
 from jaxgen.report import charts, fields
 from jaxgen.report.charts import escape
 
@@ -56,7 +57,7 @@ def shrink(png: bytes, most: int) -> bytes:
 
   Big pixels of small images compress better than what they shrink to.
   """
-  with PIL.Image.open(io.BytesIO(png)) as image:
+  with open_image(io.BytesIO(png)) as image:
     if image.width <= most:
       return png
     file = io.BytesIO()
