@@ -13,6 +13,7 @@ from jaxgen.compare import rows
 from jaxgen.compare.agenda import Agenda
 from jaxgen.compare.budget import steps_within
 from jaxgen.compare.comparison import results_of
+from jaxgen.compare.fields import percent
 from jaxgen.compare.measure import STEPS, Entry
 from jaxgen.compare.rounds import Rounds
 from jaxgen.compare.trial import try_out
@@ -104,10 +105,8 @@ def plan_lines(rounds: Rounds, seconds: float) -> list[str]:
   """What a choice is going to do, after so many seconds of preparing."""
   agenda, at, lines = rounds.agenda, rounds.position(), []
   shares, part = agenda.plan(at)
-  if not shares and not agenda.rounds:
-    return []
   costs = agenda.costs(at.now)
-  for name in at.now:
+  for name in at.now if shares else ():
     facts = agenda.trials[name]
     steps = steps_within(1.0, part, costs[name])
     lines.append(
@@ -119,7 +118,7 @@ def plan_lines(rounds: Rounds, seconds: float) -> list[str]:
   if isinstance(rounds.judge, ImageJudge) and rounds.judge.classifies:
     if "accuracy" not in agenda.extras:
       lines.append("no accuracy scores: their classifiers take too much of this budget")
-  ends = ", ".join(f"{100 * share:.3g}%" for share in shares)
+  ends = ", ".join(map(percent, shares))
   left = agenda.seconds_left(at)
   lines.append(f"judged by {rounds.judge.count:,} samples of each in every round")
   lines.append(

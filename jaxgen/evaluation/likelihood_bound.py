@@ -97,7 +97,7 @@ def evidence(model: Sampler) -> Callable:
     net = lambda *a, **kw: vae.net.apply(state.variables("net"), *a, **conditions, **kw)
     mean, logvar = net(x, method="encode")
     z = mean + jnp.exp(logvar / 2) * normal(keys, mean.shape[1:])
-    log_var = jnp.full((), 2 * np.log(vae.sigma), jnp.float32)
+    log_var = 2 * jnp.log(jnp.float32(vae.scale(state)))
     nll = posterior.bits(posterior.byte_nll(x, net(z, method="decode"), log_var))
     kl = posterior.normal_kl(mean, logvar, 0.0, 0.0).sum(1) / jnp.log(2.0)
     return {"total": nll + kl / np.prod(x.shape[1:])}

@@ -134,7 +134,7 @@ def test_the_evidence_bound_of_a_vae():
       batch = jnp.zeros((len(args[0]), 3))
       return (batch + 1, batch) if method == "encode" else jnp.zeros((len(args[0]), 4, 4, 1))
 
-  vae = types.SimpleNamespace(net=Net(), sigma=0.3, conditions=lambda batch: {})
+  vae = types.SimpleNamespace(net=Net(), scale=lambda _: 0.3, conditions=lambda _: {})
   state = types.SimpleNamespace(variables=lambda name: {})
   x = jnp.asarray(np.random.default_rng(0).integers(64, 192, (5, 4, 4, 1)) / 127.5 - 1)
   keys = example_keys(jax.random.key(0), 5)
