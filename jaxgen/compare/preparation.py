@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from jaxgen.compare.agenda import Agenda
 from jaxgen.compare.budget import steps_within
 from jaxgen.compare.comparison import results_of
 from jaxgen.compare.fields import percent
-from jaxgen.compare.measure import STEPS, Entry
+from jaxgen.compare.measure import EXTRAS, STEPS, Entry
 from jaxgen.compare.rounds import Rounds
 from jaxgen.compare.trial import try_out
 from jaxgen.config import build
@@ -49,26 +50,36 @@ def prepare(
       facts, steps[entry.name] = try_out(entry, judge.count)
       agenda.trials[entry.name] = facts | {"judge_seconds": 0.0, "full_seconds": 0.0}
       agenda.save()
-  agenda.set_size = agenda.set_size or set_size(agenda)
+  if not agenda.rounds:  # else all stays as it was planned
+    agenda.set_size = set_size(agenda)
   if isinstance(judge, ImageJudge):
     judge = dataclasses.replace(judge, most=agenda.set_size)
   start = time.perf_counter()
   floor = means(judge.floor())
   scoring = time.perf_counter() - start
-  if agenda.budget.kind == "time" and not agenda.rounds:
-    learning = seeds * len(entries) * accuracy_seconds(judge)
-    if learning > LEARNING * agenda.budget.amount:
-      agenda.extras = [e for e in agenda.extras if e != "accuracy"]
+  if not agenda.rounds:
+    plan_judging(entries, agenda, judge, scoring)
+    agenda.save()
+  results = results_of(data, judge, floor, seeds) | {"survey": list(lines)}
+  return Rounds(home, entries, judge, agenda, results, steps)
+
+
+def plan_judging(entries: Sequence[Entry], agenda: Agenda, judge: Judge, scoring: float) -> None:
+  """Adds to trials how long judging is going to take; leaves out what takes too long.
+
+  `scoring` is the seconds that it took to judge real images.
+  """
+  seeds, learning = agenda.spec["seeds"], accuracy_seconds(judge)
+  most = LEARNING * agenda.budget.amount if agenda.budget.kind == "time" else math.inf
+  rare = {"accuracy"} if seeds * len(entries) * learning > most else set()
+  agenda.extras = [e for e in EXTRAS if e not in rare]
   for entry in entries:
     facts = agenda.trials[entry.name]
     sampling = judge.count * facts["sample_seconds"]
     facts["judge_seconds"] = seeds * (sampling + scoring)
     facts["full_seconds"] = sampling * sweep_cost(entry) + scoring
     if "accuracy" in agenda.extras:
-      facts["full_seconds"] += seeds * accuracy_seconds(judge)
-  agenda.save()
-  results = results_of(data, judge, floor, seeds) | {"survey": list(lines)}
-  return Rounds(home, entries, judge, agenda, results, steps)
+      facts["full_seconds"] += seeds * learning
 
 
 def set_size(agenda: Agenda) -> int:

@@ -18,7 +18,7 @@ FLAGS = ("--data=points:grid25", f"--contenders={','.join(f'{n}:debug' for n in 
 SMALL = "--budget=160img"  # 5 steps of 16 for each of two
 TIMES = (
   *("created", "workdir", "commands", "next", "samples_per_second", "train_seconds", "seconds"),
-  *("judge_seconds",),
+  *("judge_seconds", "speed", "changes"),  # the latter say who is too close to call
 )
 
 
