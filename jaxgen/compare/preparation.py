@@ -14,13 +14,13 @@ from jaxgen.compare import rows
 from jaxgen.compare.agenda import Agenda
 from jaxgen.compare.budget import steps_within
 from jaxgen.compare.comparison import results_of
-from jaxgen.compare.fields import percent
 from jaxgen.compare.measure import EXTRAS, STEPS, Entry
 from jaxgen.compare.rounds import Rounds
 from jaxgen.compare.trial import try_out
 from jaxgen.config import build
 from jaxgen.evaluation.judge import FEWEST, LARGEST_SET, ImageJudge, Judge, means, open_judge
 from jaxgen.monitor.progress import duration
+from jaxgen.report.fields import percent
 
 SETS = 5  # of samples: the fewest that give intervals of use
 SHARE = 0.05  # of a budget of time, that sampling takes in a round
