@@ -123,7 +123,23 @@ def trust(results: Mapping) -> str:
       "One training of each model was seen: intervals are over sets of its samples, "
       "and another seed may come out differently."
     )
-  return " ".join(parts)
+  return " ".join([*parts, _ceiling(results)]).strip()
+
+
+def _ceiling(results: Mapping) -> str:
+  """Who scores no worse than real data, which no judge can tell from better; or ""."""
+  quality = rankings(results).get("quality")
+  real = quality and results["real"]["metrics"].get(quality.metric)
+  if not is_finite(real):
+    return ""
+  better = describe(quality.metric).better
+  names = [name for name, s in quality.scores.items() if better * (s.mean - real) >= 0]
+  if not names:
+    return ""
+  return (
+    f"{listed(names)} scored no worse than real test images do: beyond them this judge "
+    "sees nothing, or they are unlike the training images."
+  )
 
 
 def changes(results: Mapping) -> list[str]:
