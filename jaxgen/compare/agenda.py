@@ -3,7 +3,7 @@
 The file is written before every slice of training, so that whoever goes on
 after a kill takes the same decisions. Budgets of images and operations become
 steps by division alone: rounds are the same however often it was killed.
-Budgets of time become steps by the seconds that steps have taken so far.
+Budgets of time become steps by the seconds that steps have done so far.
 """
 
 import dataclasses
@@ -118,46 +118,48 @@ class Agenda:
     return len(self.spec["contenders"]) * self.spec["seeds"]
 
   def next_round(
-    self, at: Position, workdirs: Mapping[str, Sequence[pathlib.Path]]
+    self, position: Position, workdirs: Mapping[str, Sequence[pathlib.Path]]
   ) -> Round | None:
     """Plans one more round, or None where the budget is spent.
 
     Raises:
       UserError: The budget is too small for a single step of each.
     """
-    shares, part = self.plan(at)
+    shares, part = self.plan(position)
     if not shares:
       return None
     target, steps = shares[0] * part, {}
     if self.budget.kind != "time":  # of time slice by slice, see `next_goal`
-      costs = self.costs(at.now)
-      steps = {w.name: steps_within(1.0, target, costs[n]) for n in at.now for w in workdirs[n]}
+      costs = self.costs(position.now)
+      steps = {
+        w.name: steps_within(1.0, target, costs[n]) for n in position.now for w in workdirs[n]
+      }
     self.rounds.append({"share": shares[0], "target": target, "steps": steps})
     return self.rounds[-1]
 
-  def plan(self, at: Position) -> tuple[list[float], float]:
+  def plan(self, position: Position) -> tuple[list[float], float]:
     """Shares at which rounds to come end, and each training's part of the budget.
 
     Raises:
       UserError: As `next_round`.
     """
-    if not at.now:
+    if not position.now:
       return [], 0.0
     if self.budget.kind == "time":
-      return self._plan_time(at)
-    taken = {name: max(p.step for p in own) for name, own in at.now.items()}
-    costs = self.costs(at.now)
-    shares = split(self.budget, costs, self.trainings(), taken if self.rounds else None)
+      return self._plan_time(position)
+    done = {name: max(p.step for p in own) for name, own in position.now.items()}
+    costs = self.costs(position.now)
+    shares = split(self.budget, costs, self.trainings(), done if self.rounds else None)
     return [s for s in shares if s in self._later()], self.budget.amount / self.trainings()
 
-  def seconds_left(self, at: Position) -> float:
+  def seconds_left(self, position: Position) -> float:
     """Seconds that all that is to come takes, but for preparing."""
-    shares, part = self.plan(at)
+    shares, part = self.plan(position)
     if self.budget.kind == "time":
-      return self.left(at)
-    costs, count = self.costs(at.now), sum(map(len, at.now.values()))
-    seconds = len(shares) * (sum(at.judging.values()) + count * SLICE)
-    for name, own in at.now.items() if shares else ():
+      return self.remaining(position)
+    costs, count = self.costs(position.now), sum(map(len, position.now.values()))
+    seconds = len(shares) * (sum(position.judging.values()) + count * SLICE)
+    for name, own in position.now.items() if shares else ():
       steps = sum(steps_within(1.0, part, costs[name]) - p.step for p in own)
       seconds += steps * self.pace(name, own) + self.trials[name]["full_seconds"]
     return seconds
@@ -167,27 +169,29 @@ class Agenda:
     last = self.rounds[-1]["share"] if self.rounds else 0.0
     return [share for share in SHARES if share > last * (1 + 1e-9)]
 
-  def _plan_time(self, at):
+  def _plan_time(self, position):
     """What is left of a time budget beside judging, at the pace so far."""
-    costs, once = self.costs(at.now), sum(at.judging.values())
-    shares = affordable(self._later(), once, JUDGING * self.budget.amount - at.judged)
+    costs, once = self.costs(position.now), sum(position.judging.values())
+    shares = affordable(self._later(), once, JUDGING * self.budget.amount - position.judged)
     part = 0.0
     while shares:
-      part = self._part(at, len(shares))
+      part = self._part(position, len(shares))
       first = shares[0] * part
-      if all(first >= max(p.seconds for p in own) + costs[n] for n, own in at.now.items()):
+      if all(first >= max(p.seconds for p in own) + costs[n] for n, own in position.now.items()):
         return shares, part
       shares = shares[1:]
     if not self.rounds:
-      raise UserError(self._too_short(costs, self._part(at, 1)))
+      raise UserError(self._too_short(costs, self._part(position, 1)))
     return [], part
 
-  def _part(self, at, rounds):
+  def _part(self, position, rounds):
     """Seconds that the steps of each training get in all, if so many rounds come."""
-    trained = sum(p.seconds for own in at.now.values() for p in own)
-    count = sum(map(len, at.now.values()))
-    left = self.left(at) - rounds * (sum(at.judging.values()) + self.report_seconds())
-    left -= sum(self.trials[name]["full_seconds"] for name in at.now)
+    trained = sum(p.seconds for own in position.now.values() for p in own)
+    count = sum(map(len, position.now.values()))
+    left = self.remaining(position) - rounds * (
+      sum(position.judging.values()) + self.report_seconds()
+    )
+    left -= sum(self.trials[name]["full_seconds"] for name in position.now)
     left -= self.slice_seconds(trained) * count * (rounds + 1)  # the last may be cut
     return (trained + left) / count
 
@@ -201,9 +205,9 @@ class Agenda:
       f"{beside + count * costs[name]:.3g}s or more"
     )
 
-  def left(self, at: Position) -> float:
+  def remaining(self, position: Position) -> float:
     """Seconds of a time budget that are not spent yet."""
-    return self.budget.amount - self.spent["train"] - self.spent["report"] - at.judged
+    return self.budget.amount - self.spent["train"] - self.spent["report"] - position.judged
 
   def report_seconds(self) -> float:
     """Seconds that it takes to write a report."""

@@ -71,29 +71,29 @@ def steps_within(share: float, part: float, cost: float) -> int:
 
 
 def split(
-  budget: Budget, costs: Mapping[str, float], trainings: int, taken: Mapping[str, int] | None = None
+  budget: Budget, costs: Mapping[str, float], trainings: int, done: Mapping[str, int] | None = None
 ) -> list[float]:
   """The shares at which rounds end.
 
   Rounds in which somebody would take no step are left out: of a small budget
-  the early ones, and all that were `taken` before it was made larger.
+  the early ones, and all that were `done` before it was made larger.
 
   Args:
     budget: Of the whole choice.
     costs: What a step of each contender costs, in units of the budget.
     trainings: Into how many parts the budget is divided.
-    taken: Steps so far of each contender.
+    done: Steps so far of each contender.
 
   Raises:
     UserError: It is too small for a single step of each.
   """
-  part, before, shares = budget.amount / trainings, dict(taken or {}), []
+  part, before, shares = budget.amount / trainings, dict(done or {}), []
   for share in SHARES:
     steps = {name: steps_within(share, part, cost) for name, cost in costs.items()}
     if all(n > before.get(name, 0) for name, n in steps.items()):
       shares.append(share)
       before = steps
-  if not shares and not taken:
+  if not shares and not done:
     raise UserError(too_small(budget, costs, trainings))
   return shares
 

@@ -114,23 +114,23 @@ def sweep_cost(entry: Entry) -> float:
 
 def plan_lines(rounds: Rounds, seconds: float) -> list[str]:
   """What a choice is going to do, after so many seconds of preparing."""
-  agenda, at, lines = rounds.agenda, rounds.position(), []
-  shares, part = agenda.plan(at)
-  costs = agenda.costs(at.now)
-  for name in at.now if shares else ():
+  agenda, position, lines = rounds.agenda, rounds.position(), []
+  shares, part = agenda.plan(position)
+  costs = agenda.costs(position.now)
+  for name in position.now if shares else ():
     facts = agenda.trials[name]
     steps = steps_within(1.0, part, costs[name])
     lines.append(
       f"{name}: {facts['params']:,} parameters; batches of {facts['batch']}, "
       f"{facts['step_seconds']:.2g} s and {facts['flops']:.2g} operations a step: "
       f"{steps:,} steps, {steps * facts['batch']:,} images; {facts['programs']} programs "
-      f"compiled in {facts['compile_seconds']:.0f} s; judged in {at.judging[name]:.0f} s"
+      f"compiled in {facts['compile_seconds']:.0f} s; judged in {position.judging[name]:.0f} s"
     )
   if isinstance(rounds.judge, ImageJudge) and rounds.judge.classifies:
     if "accuracy" not in agenda.extras:
       lines.append("no accuracy scores: their classifiers take too much of this budget")
   ends = ", ".join(map(percent, shares))
-  left = agenda.seconds_left(at)
+  left = agenda.seconds_left(position)
   lines.append(f"judged by {rounds.judge.count:,} samples of each in every round")
   lines.append(
     f"{agenda.trainings()} trainings; rounds end at {ends or 'no more'} of {agenda.budget.text}"

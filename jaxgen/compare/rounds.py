@@ -99,7 +99,7 @@ class Rounds:
 
   def train(self, entry: Entry, number: int) -> bool:
     """A contender's part of a round; False if a signal ended it early."""
-    if standings.read(self.home, entry.name, number):
+    if standings.read_round(self.home, entry.name, number):
       return True
     for seed, workdir in enumerate(entry.workdirs):
       while goal := self.agenda.next_goal(entry.name, workdir, number):
@@ -139,7 +139,7 @@ class Rounds:
 
     False if a signal asked for an end: what judging trained is not complete then.
     """
-    if entry.name in self.agenda.stopped or standings.read(self.home, entry.name, number):
+    if entry.name in self.agenda.stopped or standings.read_round(self.home, entry.name, number):
       return not stopped()
     announce(f"{entry.name}: sampling and judging")
     start = time.perf_counter()
@@ -151,7 +151,7 @@ class Rounds:
     row |= commands(entry, self.home / "judge")
     seconds = time.perf_counter() - start
     now, facts = [progress(w) for w in entry.workdirs], self.agenda.trials[entry.name]
-    standings.keep(self.home, number, row, now, facts, pictures, seconds)
+    standings.write_round(self.home, number, row, now, facts, pictures, seconds)
     return True
 
   def report(self, number: int) -> None:
@@ -160,7 +160,7 @@ class Rounds:
     The latter last: where it is of that round, the page is, too.
     """
     budget = standings.account(self.agenda, number)
-    if standings.reported(self.home) == budget:
+    if standings.report_budget(self.home) == budget:
       return
     start = time.perf_counter()
     models, images = standings.rows_of(self.home, self.entries, self.agenda, number)

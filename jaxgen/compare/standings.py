@@ -26,12 +26,12 @@ FORM = {
 FIELDS = ("metrics", "spread", "intervals", "grid")  # of a row, that rounds have too
 
 
-def place(home: pathlib.Path, name: str, number: int) -> pathlib.Path:
+def round_file(home: pathlib.Path, name: str, number: int) -> pathlib.Path:
   """The file of a contender's round."""
   return home / "rounds" / f"{name}-{number}.json"
 
 
-def keep(
+def write_round(
   home: pathlib.Path,
   number: int,
   row: Row,
@@ -58,15 +58,15 @@ def keep(
     "flops": step * facts["flops"],
     "step": step,
   } | {k: row[k] for k in FIELDS}
-  path = place(home, row["name"], number)
+  path = round_file(home, row["name"], number)
   for name, picture in pictures.items():
     files.write_bytes(path.with_name(f"{name}.png"), picture)
   files.write_json(path, {"row": row, "round": entry, "judge_seconds": seconds})
 
 
-def read(home: pathlib.Path, name: str, number: int) -> dict[str, Any] | None:
-  """What `keep` wrote; None if there is nothing yet."""
-  path = place(home, name, number)
+def read_round(home: pathlib.Path, name: str, number: int) -> dict[str, Any] | None:
+  """What `write_round` wrote; None if there is nothing yet."""
+  path = round_file(home, name, number)
   try:
     stored = forms.read(path, FORM, lambda why: damage(path, "a choice", why))
   except FileNotFoundError:
@@ -81,7 +81,7 @@ def judge_seconds(
   home: pathlib.Path, entries: Sequence[Entry], rounds: int
 ) -> dict[str, list[float]]:
   """Seconds that judging took, round by round, by contender."""
-  stored = {e.name: [read(home, e.name, i) for i in range(rounds)] for e in entries}
+  stored = {e.name: [read_round(home, e.name, i) for i in range(rounds)] for e in entries}
   return {name: [s["judge_seconds"] for s in own if s] for name, own in stored.items()}
 
 
@@ -94,8 +94,8 @@ def rows_of(
   """
   models, images = [], {}
   for entry in entries:
-    stored = {i: s for i in range(last + 1) if (s := read(home, entry.name, i))}
-    row = stored[max(stored)]["row"] if stored else unmeasured(entry, agenda)
+    stored = {i: s for i in range(last + 1) if (s := read_round(home, entry.name, i))}
+    row = stored[max(stored)]["row"] if stored else unjudged_row(entry, agenda)
     history = [s["round"] | {"share": agenda.rounds[i]["share"]} for i, s in stored.items()]
     for s in stored.values():
       for grid in (s["row"]["grid"], (s["row"].get("copies") or {}).get("grid")):
@@ -105,7 +105,7 @@ def rows_of(
   return models, images
 
 
-def unmeasured(entry: Entry, agenda: Agenda) -> Row:
+def unjudged_row(entry: Entry, agenda: Agenda) -> Row:
   """The row of a contender that was stopped before it was judged."""
   return {
     "name": entry.name,
@@ -129,7 +129,7 @@ def account(agenda: Agenda, last: int) -> dict[str, Any]:
   }
 
 
-def reported(home: pathlib.Path) -> Any:
+def report_budget(home: pathlib.Path) -> Any:
   """The account of the report that is there; None if there is none."""
   try:
     return json.loads((home / "choice.json").read_text()).get("budget")
