@@ -97,11 +97,24 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
   except KeyboardInterrupt:
     fail("interrupted", 130)
   except Exception as e:
+    if lack := lack_of_memory(e):
+      fail(lack, 2)
     if together := others():
       together.abort_with(e)
     raise
   sys.stdout.flush()
   sys.exit(status)
+
+
+def lack_of_memory(e: Exception) -> str:
+  """A line for a program that does not fit the device or the host; else ""."""
+  text = str(e).partition("\n")[0]
+  if not isinstance(e, MemoryError) and not text.startswith("RESOURCE_EXHAUSTED"):
+    return ""
+  return (
+    f"out of memory ({text or 'on the host'}): take a smaller batch (--config.batch, or "
+    "--batch of samples), the same in parts (--config.accumulate), or a smaller net"
+  )
 
 
 def others() -> types.ModuleType | None:
@@ -238,9 +251,6 @@ def with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
   return argv
 
 
-if __name__ == "__main__":
-  main()
-
 PROGRAM = re.compile(r".+-[0-9a-f]{64}-cache")  # as jax names its files
 DAMAGED = "Error reading persistent compilation cache entry"
 
@@ -295,3 +305,7 @@ def forget_damaged(message: str) -> bool:
       if PROGRAM.fullmatch(file.name) and file.is_file():
         file.unlink(missing_ok=True)
   return True
+
+
+if __name__ == "__main__":
+  main()

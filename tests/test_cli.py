@@ -222,6 +222,19 @@ def test_help_names_verbs_and_flags(verb, capsys, monkeypatch):
   assert (status, lines) == (0, []) and "--labels" in out
 
 
+@pytest.mark.parametrize(
+  "error", [RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), MemoryError()]
+)
+def test_programs_that_do_not_fit_end_in_a_line(error, verb, monkeypatch, tmp_path):
+  def lack(*_):
+    raise error
+
+  monkeypatch.setattr("jaxgen.train.train", lack)
+  status, _, err = verb("train", "--config=configs/points_vae.py:debug", f"--workdir={tmp_path}/w")
+  (line,) = err
+  assert status == 2 and line.startswith("jaxgen: out of memory (") and "--config.batch" in line
+
+
 def test_devices_that_do_not_divide_the_batch(tmp_path):
   """And the true way out of the process."""
   status, out, lines = finish(
