@@ -18,6 +18,8 @@ of them dropped, for `--guidance`; grey images are `--config.data.channels=1`.
 | 128-small | 1,218,352 | 16 | |
 | 256-small | 1,301,440 | 16 | |
 
+32 needs 6.5 GiB of a v5e's 15.75 (`jaxgen plan --topology v5e:1x1`).
+
 Any number from 4 to 1024 is a size, and takes the net of the next in the table
 (above 256: that of 256). Blocks are ADM's, with adaptive norms. Noise, path and
 averages are EDM's (half-life 500,000 images, at most a twentieth of those seen,
