@@ -129,6 +129,13 @@ def test_scores_at_the_real_data_are_the_end_of_what_a_judge_sees():
   assert "no worse" not in verdict.trust(report(*rows))
 
 
+def test_samples_near_known_modes_say_more_than_moments():
+  good = {"family": "A", "metrics": {FID: 0.02, "high_quality": 0.9}}
+  bad = {"family": "B", "metrics": {FID: 0.01, "high_quality": 0.05}}
+  quality = verdict.answer(report(good, bad))["quality"]
+  assert (quality["metric"], quality["winners"]) == ("high_quality", ["A"])
+
+
 def test_when_curves_will_cross():
   """A distance that falls as a power of time falls so again: 16 -> 8 -> 4 in two doublings."""
   rows = trained("still", 7.0, 7.0), trained("falls", 16.0, 8.0)
