@@ -19,7 +19,7 @@ images are `--config.data.channels=1`.
 | 256-small | 14,449,187 | 16 |
 
 256 needs 12.5 GiB of a v5e's 15.75 (`jaxgen plan --topology v5e:1x1`); the
-others have at most half as many pixels in a batch, and need less.
+others have at most half as many pixels in a batch.
 
 One vector z of 128 numbers, as RAE has for CIFAR-10 (Ghosh et al. 2020, App.;
 its widths, too: 128 at full size, doubled at every halving, here up to 512).

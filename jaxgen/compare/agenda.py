@@ -3,7 +3,7 @@
 The file is written before every slice of training, so that whoever goes on
 after a kill takes the same decisions. Budgets of images and operations become
 steps by division alone: rounds are the same however often it was killed.
-Budgets of time become steps by the seconds that steps have done so far.
+Budgets of time become steps by the seconds that steps have taken so far.
 """
 
 import dataclasses

@@ -76,7 +76,7 @@ def split(
   """The shares at which rounds end.
 
   Rounds in which somebody would take no step are left out: of a small budget
-  the early ones, and all that were `done` before it was made larger.
+  the early ones, and all that are `done` when it is made larger.
 
   Args:
     budget: Of the whole choice.

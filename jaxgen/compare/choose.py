@@ -66,7 +66,7 @@ def main(values: flags.FlagValues) -> int:
   if not values.data or not values.budget or not values.out:
     raise UserError("choose needs --data=SOURCE, --budget=30m and --out=FOLDER")
   start, budget, home = time.perf_counter(), budgets.parse(values.budget), pathlib.Path(values.out)
-  check_report(home, "plan.json", ("choice.json", "report.html"))
+  check_report(home, "plan.json", ("choice.json", "report.html", "rounds"))
   data, lines = look(values)
   print("\n".join(lines), flush=True)
   paths = values.contenders or default_paths(data["source"], data["size"])

@@ -20,6 +20,7 @@ from jaxgen.data.sources import channels_of
 from jaxgen.errors import UserError
 from jaxgen.evaluation import features, weights
 from jaxgen.evaluation.images import weights_hash
+from jaxgen.monitor.results import check_file
 from jaxgen.sampling import output
 from jaxgen.sampling.sampler import Sampler, load
 
@@ -73,6 +74,7 @@ def learn(data: ConfigDict, real: Source, folder: str | None = None) -> Network:
   home = pathlib.Path(folder) if folder else cache(real, settings)
   if samples is not None:
     file = (home / "exemplars.npz").absolute()
+    check_file(file, "--judge" if folder else "cache")
     output.write(str(file), samples, np.arange(len(samples)), {})
     settings = on_file(settings, file)
   train.train(settings, home, quiet=True, wait=True)

@@ -127,7 +127,7 @@ def trust(results: Mapping) -> str:
 
 
 def _ceiling(results: Mapping) -> str:
-  """Who scores no worse than real data, which no judge can tell from better; or ""."""
+  """Who scores no worse than real data, beyond which a judge sees nothing; or ""."""
   quality = rankings(results).get("quality")
   real = quality and results["real"]["metrics"].get(quality.metric)
   if not is_finite(real):
@@ -137,8 +137,8 @@ def _ceiling(results: Mapping) -> str:
   if not names:
     return ""
   return (
-    f"{listed(names)} scored no worse than real test images do: beyond them this judge "
-    "sees nothing, or they are unlike the training images."
+    f"{listed(names)} scored no worse than real test data do: beyond them this judge "
+    "sees nothing, or they are unlike the training data."
   )
 
 

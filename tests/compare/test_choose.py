@@ -183,6 +183,15 @@ def test_slips_are_one_line(tmp_path, capsys, monkeypatch, flags, says):
   assert not (out / "choice.json").exists()
 
 
+def test_what_others_call_rounds_is_left_alone(tmp_path, capsys, monkeypatch):
+  (tmp_path / "rounds").mkdir()
+  (tmp_path / "rounds" / "points_gan-0.png").write_text("mine")
+  before = tree(tmp_path)
+  status, _, lines = call(capsys, monkeypatch, "choose", *FLAGS, SMALL, f"--out={tmp_path}")
+  assert status == 2 and "rounds is there" in lines[-1]
+  assert tree(tmp_path) == before
+
+
 def test_a_strange_folder_is_left_alone(tmp_path, capsys, monkeypatch):
   (tmp_path / "plan.json").write_text("{}")
   (tmp_path / "choice.json").write_text("mine")

@@ -123,7 +123,7 @@ def test_trust_tells_the_share_of_the_budget_and_the_trainings():
 def test_scores_at_the_real_data_are_the_end_of_what_a_judge_sees():
   rows = row("A", 5.0), row("B", 7.0)
   real = lambda fid: {"real": {"metrics": {FID: fid}}}
-  assert "A scored no worse than real test images do" in verdict.trust(report(*rows, **real(5.5)))
+  assert "A scored no worse than real test data do" in verdict.trust(report(*rows, **real(5.5)))
   assert "A and B scored no worse" in verdict.trust(report(*rows, **real(8.0)))
   assert "no worse" not in verdict.trust(report(*rows, **real(4.0)))
   assert "no worse" not in verdict.trust(report(*rows))
