@@ -35,6 +35,7 @@ from jaxgen.data.sources import open_split
 from jaxgen.data.survey import SIZES, survey
 from jaxgen.distributed.preemption import STOPPED, stop_signal
 from jaxgen.errors import UserError
+from jaxgen.evaluation.learned import published_weights
 from jaxgen.monitor.results import check_report
 from jaxgen.report import verdict
 
@@ -66,6 +67,8 @@ def main(values: flags.FlagValues) -> int:
   if not values.data or not values.budget or not values.out:
     raise UserError("choose needs --data=SOURCE, --budget=30m and --out=FOLDER")
   start, budget, home = time.perf_counter(), budgets.parse(values.budget), pathlib.Path(values.out)
+  if values.features:
+    published_weights(values.features)  # or says what is missing
   check_report(home, "plan.json", ("choice.json", "report.html", "rounds"))
   data, lines = look(values)
   print("\n".join(lines), flush=True)

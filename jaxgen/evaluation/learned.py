@@ -84,24 +84,29 @@ def learn(data: ConfigDict, real: Source, folder: str | None = None) -> Network:
   return Network(kind, look, "features", card, home)
 
 
-def open_published(name: str, real: Source, folder: str | None = None) -> Network:
-  """Inception or DINOv2, of weights that are at hand: nothing is fetched.
+def published_weights(name: str) -> pathlib.Path:
+  """The file of a published network, which is at hand: nothing is fetched.
 
   Raises:
     UserError: There is no such network, or its weights are not here.
   """
   if name not in PUBLISHED:
     raise UserError(f"--features={name}: want " + " or ".join(PUBLISHED))
-  file, tap = PUBLISHED[name]
+  file, _ = PUBLISHED[name]
   path = weights.at_hand(file)
   if path is None:
     raise UserError(
       f"{file.what} are not here: fetch {file.url} and put it at {weights.place(file)}, "
       f"or say {file.variable}=FILE in the environment"
     )
-  look = features.open_extractor(name, weights=path)
+  return path
+
+
+def open_published(name: str, real: Source, folder: str | None = None) -> Network:
+  """Inception or DINOv2, see `published_weights`."""
+  look = features.open_extractor(name, weights=published_weights(name))
   home = pathlib.Path(folder) if folder else cache(real, {"network": name})
-  return Network(name, look, tap, look.card, home)
+  return Network(name, look, PUBLISHED[name][1], look.card, home)
 
 
 def judge_config(data: ConfigDict, real: Source, classes: int) -> ConfigDict:

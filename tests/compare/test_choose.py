@@ -173,6 +173,7 @@ def test_kills_change_nothing(peace, tmp_path, monkeypatch):
     (["--budget=1h", "--contenders=points_gan,points_gan"], "two models are called"),
     (["--budget=1h", "--contenders=digits_gan"], "digits_gan"),
     (["--budget=1h", "--data=points:grid26"], "there are no points 'grid26'"),
+    (["--budget=1h", "--features=incepton"], "--features=incepton: want inception or dinov2"),
     (["--budget=1h", "--data=/nowhere"], "there is no data set"),
   ],
 )
