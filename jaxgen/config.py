@@ -122,7 +122,7 @@ RANGES = {
   " snr s_min s_max s_noise blur floor lo eta truncation temperature cutoff commitment count"
   " revive disc_weight",
   (ABOVE_ZERO, math.inf): "sigma sigma_data sigma_min sigma_max clip clip_weights bound clamp kimg"
-  " rho period mults width bend most hi",
+  " rho period mults width bend most hi scale",
   (0, BELOW_ONE): "b1 b2 momentum w_beta dropout",
   (0, 1): "label_drop smoothing mixing p share decay frac beta_1 beta_T level truncate",
   (ABOVE_ZERO, 1): "first",

@@ -134,6 +134,10 @@ OPTIONAL: dict[str, Any] = {
   "encode": None,  # the two of a codec, see `Codec`
   "decode": None,
   "perceptual": None,  # net of a frozen group whose weights are a user's files
+  "codec": None,  # of a model of latents: what writes them, a frozen group
+  "codec_workdir": "",  # where that was trained
+  "model": None,  # what learns them
+  "measure": None,  # f(state, batch, key) -> stats, of batches before the first step
   # Of a net.
   "labels": 0,  # number of labels that it can be told
   "heights": None,  # f(height of x) -> heights of its maps, to attend at

@@ -16,7 +16,7 @@ from jaxgen import core, keys, sharding
 from jaxgen.checkpoint import pretrained
 from jaxgen.config import LARGEST, SEEDS, as_json, build, check_single, find
 from jaxgen.data.arrays import Source
-from jaxgen.data.pipeline import check_crop
+from jaxgen.data.pipeline import batches, check_crop
 from jaxgen.data.sources import open_split
 from jaxgen.errors import UserError, nearest, refusing
 
@@ -35,6 +35,7 @@ AT_LEAST = {
   "checkpoint.every": 1,
   "checkpoint.keep": 2,
 }
+MEASURED = 8  # batches that a model may look at before the first step
 KINDS = {"data.source": str, "data.split": str, "data.flip": bool, "log.histograms": bool}
 
 
@@ -88,9 +89,13 @@ class Experiment:
     if config.data.flip and len(source.shape) != 3:
       raise UserError(f"data.flip mirrors images, and {source.name} holds none")
     check_crop(source, config.data.crop)
-    if (own := vars(self.model).get("classes", classes)) != classes:
-      raise UserError(f"model.classes={own}, but data.classes={classes}: make them equal")
-    check_labels(self.model, classes, source)
+    # Of a model of latents, the one that learns them.
+    within, where = core.trait(self.model, "model"), "model"
+    if within is not None:
+      where = "model.model"
+    if (own := vars(within or self.model).get("classes", classes)) != classes:
+      raise UserError(f"{where}.classes={own}, but data.classes={classes}: make them equal")
+    check_labels(within or self.model, classes, source, where)
     shapes, key = dummy(source, config.batch), jax.random.key(0)
     what = f"config.model on {source.name}, {source.shape}"
     try:
@@ -128,7 +133,8 @@ class Experiment:
     """The state before the first step, which the seed determines.
 
     Every device makes its own part: none ever has all of it. Groups of a user's
-    files are read.
+    files, and of another workdir, are read; then what looks at data before the
+    first step does.
     """
     shapes = dummy(source, self.config.batch)
     zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items()}
@@ -137,7 +143,33 @@ class Experiment:
     # It runs once; on CPUs optimising triples the time that compiling takes.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     init = jax.jit(self.init, out_shardings=where, compiler_options=options)
-    return pretrained.fill(self.model, init(zeros, key))
+    return self.measure(pretrained.fill(self.model, init(zeros, key), source), source, mesh)
+
+  def measure(self, state: core.State, source: Source, mesh: jax.sharding.Mesh) -> core.State:
+    """The state with what the model measures of the first batches, if anything."""
+    measure, c = core.trait(self.model, "measure"), self.config
+    if measure is None:
+      return state
+
+    def look(state, batch, key):
+      batch = core.on_device(batch)
+      return measure(state, batch, keys.example_keys(key, len(batch["x"])))
+
+    program = jax.jit(look, out_shardings=sharding.replicated(mesh))
+    stream = batches(
+      source,
+      batch=c.batch,
+      seed=c.seed,
+      flip=c.data.flip,
+      crop=c.data.crop,
+      process=jax.process_index(),
+      processes=jax.process_count(),
+    )
+    with contextlib.closing(stream):
+      for i, batch in zip(range(MEASURED), stream, strict=False):
+        key = jax.random.fold_in(jax.random.key(c.seed), i)
+        state = state.replace(stats=program(state, sharding.shard_batch(batch, mesh), key))
+    return state
 
 
 @contextlib.contextmanager
@@ -170,8 +202,11 @@ def check_samples(config: Mapping[str, Any], whose: str) -> None:
     raise UserError(f"{whose} is a {name.rpartition('.')[2]}: it makes no samples")
 
 
-def check_labels(model: core.Model, classes: int, source: Source) -> None:
-  """UserError for nets that do not know all the labels they will get."""
+def check_labels(model: core.Model, classes: int, source: Source, where: str = "model") -> None:
+  """UserError for nets that do not know all the labels they will get.
+
+  `where` in the config the model stands.
+  """
   judges = core.trait(model, "sample") is None
   if judges and not source.classes:
     raise UserError(f"a {type(model).__name__} learns labels, and {source.name} has none")
@@ -184,7 +219,7 @@ def check_labels(model: core.Model, classes: int, source: Source) -> None:
       count, want, field = net.labels, classes + core.trait(model, "free"), "labels"
     if isinstance(count, int) and count < want and (count or name != "disc"):
       raise UserError(
-        f"config.model.{name}.{field}={count}: want {want}, for "
+        f"config.{where}.{name}.{field}={count}: want {want}, for "
         f"the labels 0 to {classes - 1}" + " and none" * (want > classes)
       )
 

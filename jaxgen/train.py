@@ -51,7 +51,11 @@ if TYPE_CHECKING:
   from jaxgen.checkpoint.manager import Checkpoints
 
 CONFIGS = ("config",)
-MAY_CHANGE = ("steps", "log", "checkpoint", "patience", "mesh", "data.workers")
+# A codec's workdir is read before the first step alone.
+MAY_CHANGE = (
+  *("steps", "log", "checkpoint", "patience", "mesh", "data.workers"),
+  "model.codec_workdir",
+)
 # Of weights that were imported and not trained on: all but the model itself.
 MAY_BEGIN = (*MAY_CHANGE, "seed", "batch", "accumulate", "data", "optim", "ema")
 
@@ -207,7 +211,7 @@ def prepare(
   check_same(workdir, meta)
   if not steps(workdir):  # older runs go on as they began
     check_attention(experiment.model, source)
-    pretrained.read(experiment.model)
+    pretrained.read(experiment.model, source)
   return experiment, source, mesh, meta, abstract
 
 

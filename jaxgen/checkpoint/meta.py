@@ -18,6 +18,7 @@ from jaxgen.forms import Each, Whole
 
 LARGEST = 2**28  # numbers in one example: an image of 9,000 x 9,000
 NAMED = {"name": str}  # see `build`
+STEPS = NAMED | {"sampler?": NAMED}
 FORM = {
   "step": Whole(0),
   "config": {
@@ -25,7 +26,7 @@ FORM = {
     "steps": Whole(1),
     "batch": Whole(1),
     "data": {"source": str, "split": str, "size?": Whole(0), "crop?": float, "classes?": Whole(0)},
-    "model": NAMED | {"sampler?": NAMED},
+    "model": STEPS | {"model?": STEPS},
     "optim": Each(NAMED),
     "ema": Each(NAMED),
   },

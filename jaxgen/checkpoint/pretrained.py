@@ -1,54 +1,152 @@
-"""Weights that a user has in files, for groups that no player moves.
+"""Weights from elsewhere, for groups that no player moves.
 
-A loss may look through a published network. It is read once, before the first
-step, and is in every checkpoint from there on.
+A loss may look through a published network, which a user has in files; a model
+of latents reads them by a codec of another workdir. Both are read once, before
+the first step, and are in every checkpoint from there on.
 """
 
 import os
 import pathlib
+from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 
 from jaxgen import core
-from jaxgen.errors import UserError
+from jaxgen.checkpoint.averaged import weights
+from jaxgen.checkpoint.meta import latest, settings
+from jaxgen.config import build, find
+from jaxgen.data.arrays import Source
+from jaxgen.errors import UserError, guarding
 from jaxgen.interop import tensor_files
 
 # Of LPIPS: torchvision's network, and the linear weights of the package lpips.
 VARIABLES = ("JAXGEN_LPIPS_NET", "JAXGEN_LPIPS_LIN")
+ABSENT = "(absent)"
 
 
-def read(model: core.Model) -> core.Groups:
-  """What a model takes from files, on the host, by group.
+def read(model: core.Model, source: Source | None = None) -> tuple[core.Groups, core.Groups]:
+  """What a model takes from elsewhere, on the host: params, stats, by group.
+
+  `source` is what it is going to be trained on.
 
   Raises:
-    UserError: A file is not named, cannot be read, or holds something else.
+    UserError: A file or workdir is not named, cannot be read, or holds
+      something else.
   """
-  perceptual = core.trait(model, "perceptual")
-  if perceptual is None:
-    return {}
+  params, stats = {}, {}
+  if core.trait(model, "perceptual"):
+    params["perceptual"] = read_perceptual(model.perceptual)
+  if core.trait(model, "codec"):
+    params["codec"], stats["codec"] = read_codec(model.codec, model.codec_workdir, source)
+  return params, stats
+
+
+def read_perceptual(net: Any) -> core.Groups:
+  """The weights of a perceptual distance, of the user's files."""
   paths = [os.environ.get(name) for name in VARIABLES]
   for name, path in zip(VARIABLES, paths, strict=True):
     if not path:
       raise UserError(
-        f"config.model.perceptual is {perceptual.name}, and ${name} names no file: set "
+        f"config.model.perceptual is {net.name}, and ${name} names no file: set "
         f"{' and '.join(f'${v}' for v in VARIABLES)} to torchvision's weights of that network and "
         "to the linear weights of the package lpips, or train on pixels alone"
       )
   files = [pathlib.Path(path).expanduser() for path in paths]
   tensors = [{k: t.read() for k, t in tensor_files.read(file).items()} for file in files]
-  what = f"{' and '.join(map(str, files))} do not hold {perceptual.name}"
+  what = f"{' and '.join(map(str, files))} do not hold {net.name}"
   try:
-    return {"perceptual": perceptual.converted(*tensors)}
+    return net.converted(*tensors)
   except KeyError as e:
     raise UserError(f"{what}: there is no {e.args[0]}") from e
   except ValueError as e:
     raise UserError(f"{what}: {e}") from e
 
 
-def fill(model: core.Model, state: core.State) -> core.State:
+def read_codec(
+  codec: core.Codec, workdir: str, source: Source | None
+) -> tuple[core.Groups, core.Groups]:
+  """The averaged weights of a codec and its stats, of a workdir."""
+  if not workdir:
+    raise UserError(
+      "config.model.codec_workdir names no workdir: train the codec first, and say where with "
+      "--config.model.codec_workdir=W"
+    )
+  what = f"config.model.codec_workdir={workdir}"
+  with guarding(what):
+    meta = latest(workdir)
+    config, data = settings(meta), meta["data"]
+    check_codec(codec, config.model)
+    if source is not None:
+      check_data(codec, data, source)
+    shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]), np.dtype(data["dtype"]))}
+    if data["classes"]:
+      shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+    moves = {p.moves: optax.identity() for p in codec.players}
+    init = core.make_init(codec, moves, tuple(config.ema))
+    abstract = jax.eval_shape(init, shapes, jax.random.key(0))
+    params, stats, _ = weights(workdir, config, codec, abstract, None, None)
+  return jax.device_get((params, stats))
+
+
+def check_codec(codec: core.Codec, spec: Any) -> None:
+  """UserError unless what was trained by `spec` encodes and decodes alike."""
+  kind, ours = find(spec.name), type(codec).__name__
+  if core.trait(kind, "encode") is None:
+    raise UserError(f"a {kind.__name__} was trained there, which is no codec")
+  if kind is not type(codec):
+    raise UserError(
+      f"a {kind.__name__} was trained there, and config.model.codec is of another kind, {ours}"
+    )
+  if not isinstance(core.trait(codec, "net"), nn.Module):
+    return
+  nets = build(spec["net"]), codec.net
+  theirs, mine = ({**vars(net), "name": type(net).__name__} for net in nets)
+  for name in sorted(theirs.keys() | mine.keys()):
+    if name.startswith("_") or name == "parent":  # linen's own
+      continue
+    # As text: of bound functions no two are equal.
+    a, b = (repr(fields.get(name, ABSENT)) for fields in (theirs, mine))
+    if a != b:
+      raise UserError(
+        f"that codec was trained with net.{name}={a}, and config.model.codec.net.{name} is {b}: "
+        "make them equal"
+      )
+
+
+def check_data(codec: core.Codec, data: dict[str, Any], source: Source) -> None:
+  """UserError unless a codec of these data reads the examples of `source`.
+
+  Height and width may differ, if they do not for its net.
+  """
+  shape, own = tuple(data["shape"]), tuple(source.shape)
+  alike = len(shape) == len(own) and shape[-1] == own[-1]
+  if not alike or data["dtype"] != str(np.dtype(source.dtype)):
+    raise UserError(
+      f"that codec was trained on {data['name']}, {shape}, and {source.name} holds {own}"
+    )
+  if not core.trait(codec, "classes"):
+    return
+  names = [tuple(n) for n in (data.get("class_names") or (), source.class_names)]
+  if data["classes"] != source.classes or (all(names) and names[0] != names[1]):
+    raise UserError(
+      f"that codec decodes by the labels of {data['name']}, and {source.name} has others"
+    )
+
+
+def fill(model: core.Model, state: core.State, source: Source | None = None) -> core.State:
   """A state with the groups that `read` reads, placed as they were."""
-  weights = read(model)
-  if not weights:
+  params, stats = read(model, source)
+  if not params:
     return state
-  where = {g: jax.tree.map(lambda x: x.sharding, state.params[g]) for g in weights}
-  return state.replace(params=state.params | jax.device_put(weights, where))
+  put = lambda new, old: jax.device_put(new, jax.tree.map(lambda x: x.sharding, old))
+  stats = {
+    g: old | put(new, {k: old[k] for k in new})
+    for g, new in stats.items()
+    for old in [state.stats[g]]
+  }
+  params = {g: put(new, state.params[g]) for g, new in params.items()}
+  return state.replace(params=state.params | params, stats=state.stats | stats)

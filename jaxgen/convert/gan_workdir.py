@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
+from jaxgen.checkpoint import averaged
 from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
@@ -114,7 +115,7 @@ def tensors(
       "params": {g: shapes.params[g] for g in groups},
       "stats": {"disc": shapes.stats.get("disc", {})},
     }
-    _, tree, _ = sampling_trained.read(workdir, leaves, trained.step)
+    _, tree, _ = averaged.read(workdir, leaves, trained.step)
     stats = {"gen": stats, "disc": tree["stats"]["disc"]}
     parts |= {g: {"params": tree["params"][g]} | stats[g] for g in groups}
   return trained, gans.give(parts, source)

@@ -21,6 +21,7 @@ from jaxgen.evaluation.scores import check_metric
 from jaxgen.evaluation.statistics import Reference
 from jaxgen.files import digest
 from jaxgen.monitor.log import card_name
+from jaxgen.sampling.presets import stepping
 from jaxgen.sampling.sampler import Sampler
 from jaxgen.sampling.trained import sampling_state
 
@@ -167,7 +168,7 @@ class Periodic:
         "step": done,
         "ema": profile,
         "dataset": self.source.name,
-        "sampler": config["model"].get("sampler", {}).get("name"),
+        "sampler": stepping(config["model"]).get("sampler", {}).get("name"),
       },
       self.source.class_names if classes else (),
     )

@@ -1,6 +1,8 @@
 """What can be chosen after training: samplers, paths, knobs."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -43,6 +45,17 @@ def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
     _, hint, close = nearest(name, SAMPLERS).partition("; did you mean")
     raise UserError(f"there is no sampler {name!r}, but {', '.join(SAMPLERS)}{hint}{close}")
   return ConfigDict(model.to_dict() | {"sampler": SAMPLERS[name]})
+
+
+def stepping(model: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The config of what samples, in steps if at all: of latents, the model within."""
+  return model["model"] if "codec" in model and "model" in model else model
+
+
+def with_stepping(model: ConfigDict, steps: ConfigDict) -> ConfigDict:
+  """A model's config with `steps` for what `stepping` gives of it."""
+  within = stepping(model) is not model
+  return ConfigDict(model.to_dict() | {"model": steps.to_dict()}) if within else steps
 
 
 def samplers_with(knob: str) -> list[str]:

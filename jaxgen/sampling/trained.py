@@ -11,11 +11,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core
-from jaxgen import ema as averages
-from jaxgen.checkpoint import disk, restore
+from jaxgen.checkpoint.averaged import weights
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.config import build
-from jaxgen.errors import UserError, guarding, nearest
+from jaxgen.errors import UserError, guarding
 from jaxgen.files import digest
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
@@ -51,12 +50,14 @@ def load_trained(
   """
   meta = latest(workdir)
   config, data = settings(meta), meta["data"]
-  if any_kind and "sampler" not in config.model:
+  steps = presets.stepping(config.model)
+  if any_kind and "sampler" not in steps:
     sampler = respacing = None
   if sampler:
-    config.model = presets.with_sampler(config.model, sampler)
+    steps = presets.with_sampler(steps, sampler)
   if respacing:
-    config.model = presets.with_respacing(config.model, respacing)
+    steps = presets.with_respacing(steps, respacing)
+  config.model = presets.with_stepping(config.model, steps)
   shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]), np.dtype(data["dtype"]))}
   if data["classes"]:
     shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
@@ -72,7 +73,7 @@ def load_trained(
     "config": digest(meta["config"]),
     "step": step,
     "ema": ema or next(iter(config.ema), "none"),
-    "sampler": (config.model.get("sampler") or {}).get("name"),
+    "sampler": (steps.get("sampler") or {}).get("name"),
     "dataset": data["name"],
   }
   card |= {"respacing": respacing} if respacing else {}
@@ -141,60 +142,9 @@ def guided(ours: Trained, guide: Trained, role: str) -> Trained:
   )
 
 
-def weights(workdir, config, model, abstract, profile, step):
-  """Reads what sampling needs, and no more: -> params, stats, step."""
-  moved = [g for g in model.sampled if g in abstract.opt]
-  frozen = {g: abstract.params[g] for g in model.sampled if g not in moved}
-  stats = {g: abstract.stats[g] for g in model.sampled if g in abstract.stats}
-  profile = profile or next(iter(config.ema), "none")
-  subset = {"params": frozen, "stats": stats}
-  if profile == "none":
-    subset["params"] = {g: abstract.params[g] for g in model.sampled}
-  elif profile in config.ema:
-    subset["ema"] = {profile: abstract.ema[profile]}
-  else:
-    return _post_hoc(workdir, config, subset, abstract, profile, step)
-  step, tree, _ = read(workdir, subset, step)
-  return tree["params"] | tree["ema"].get(profile, {}), tree["stats"], step
-
-
-def read(
-  workdir: str, subset: dict[str, Any], step: int | None
-) -> tuple[int, dict[str, Any], dict[str, Any]]:
-  """Like checkpoint.restore_subset, which wants no empty subtrees."""
-  nonempty = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
-  step, tree, meta = restore.restore_subset(workdir, nonempty, step)
-  return step, {"params": {}, "stats": subset["stats"], "ema": {}} | tree, meta
-
-
 def abstract_state(config: ConfigDict, model: core.Model, shapes) -> core.State:
   """Shapes of a state, without its arrays."""
   moved = {p.moves for p in model.players}
   tx = {g: build(s)(steps=config.steps) for g, s in config.optim.items() if g in moved}
   init = core.make_init(model, tx, tuple(config.ema))
   return jax.eval_shape(init, shapes, jax.random.key(0))
-
-
-def _post_hoc(workdir, config, subset, abstract, width, last):
-  """Averaged weights of any width, from all checkpoints until `last`."""
-  profiles = {p: s["width"] for p, s in config.ema.items() if s["name"] == "ema.power"}
-  try:
-    target = float(width)
-  except ValueError:
-    raise UserError(
-      f"ema={width!r}: no such profile" + nearest(width, [*config.ema, "none"])
-    ) from None
-  if not profiles:
-    raise UserError(
-      f"ema={width}: the config has no profile of ema.power to put a new width together from"
-    )
-  snapshots, tree = {}, None
-  steps = disk.steps(workdir)
-  if last is not None and last not in steps:
-    raise UserError(f"no checkpoint {last} in {workdir}: there are {steps}")
-  subset |= {"ema": {p: abstract.ema[p] for p in profiles}}
-  for step in [s for s in steps if last is None or s <= last]:
-    step, tree, _ = read(workdir, subset, step)
-    for p, own in profiles.items():
-      snapshots[step, own] = jax.device_get(tree["ema"][p])
-  return tree["params"] | averages.combine(snapshots, target), tree["stats"], step

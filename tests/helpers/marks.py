@@ -33,7 +33,7 @@ FILES = {
     evaluation/test_restoration evaluation/test_weights interop/test_infer
     interop/test_interop_biggan interop/test_nvlabs interop/test_published
     interop/test_tensor_files models/test_cascade models/test_classifier
-    models/test_gan models/test_guided models/test_models monitor/test_goodput
+    models/test_gan models/test_guided models/test_latent models/test_models monitor/test_goodput
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
     sampling/test_latents sampling/test_upscale
