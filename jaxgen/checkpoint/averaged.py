@@ -51,9 +51,11 @@ def read(
   workdir: str, subset: dict[str, Any], step: int | None
 ) -> tuple[int, dict[str, Any], dict[str, Any]]:
   """Like checkpoint.restore_subset, which wants no empty subtrees."""
-  nonempty = {k: v for k, v in subset.items() if jax.tree.leaves(v)}
+  full = lambda tree: {k: v for k, v in tree.items() if jax.tree.leaves(v)}
+  nonempty = full({k: full(v) for k, v in subset.items()})
   step, tree, meta = restore.restore_subset(workdir, nonempty, step)
-  return step, {"params": {}, "stats": subset["stats"], "ema": {}} | tree, meta
+  stats = subset["stats"] | tree.get("stats", {})
+  return step, {"params": {}, "ema": {}} | tree | {"stats": stats}, meta
 
 
 def _post_hoc(workdir, config, subset, abstract, width, last):

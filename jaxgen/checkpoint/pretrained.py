@@ -88,8 +88,8 @@ def read_codec(
     moves = {p.moves: optax.identity() for p in codec.players}
     init = core.make_init(codec, moves, tuple(config.ema))
     abstract = jax.eval_shape(init, shapes, jax.random.key(0))
-    params, stats, _ = weights(workdir, config, codec, abstract, None, None)
-  return jax.device_get((params, stats))
+    params, stats, _ = weights(workdir, config, codec, abstract)
+  return jax.device_get((params, {g: own for g, own in stats.items() if own}))
 
 
 def check_codec(codec: core.Codec, spec: Any) -> None:

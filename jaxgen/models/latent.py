@@ -95,7 +95,7 @@ class Latent:
     k_codec, k_model = jax.random.split(key)
     params, stats = self.codec.init(batch, k_codec)
     params = {g: params[g] for g in self.codec.sampled}
-    stats = {g: stats[g] for g in self.codec.sampled if g in stats}
+    stats = {g: stats[g] for g in self.codec.sampled if stats.get(g)}
     if self.scale is None:
       stats["latents"] = {"mean": jnp.float32(0), "var": jnp.float32(1), "batches": jnp.int32(0)}
     codec = State(jnp.int32(0), {"codec": params}, {"codec": stats}, {}, {}, jnp.zeros(2))
