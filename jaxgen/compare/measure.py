@@ -49,7 +49,8 @@ def measure(
 
   Args:
     entry: The model; of several trainings numbers are means, `spread` and
-      `intervals` are over them, and else over sets of samples.
+      `intervals` are over them, and else over sets of samples. `seeds` are the
+      numbers of each training by itself.
     judge: Of its data.
     extras: What takes long: "accuracy", of a classifier that is trained on
       samples; "sweep", quality by number of steps; "copies", with the picture,
@@ -65,9 +66,12 @@ def measure(
   cas = "accuracy" in extras
   scores = judge.scores(x, y, cas=cas)
   metrics, spread, bounds = means(scores), spreads(scores), intervals(scores)
+  seeds = [{"metrics": metrics, "intervals": bounds}]
+  for w in entry.twins:
+    scores = judge.scores(load(w).sample(0, n, y), y, cas=cas)
+    seeds.append({"metrics": means(scores), "intervals": intervals(scores)})
   if entry.twins:
-    twins = [means(judge.scores(load(w).sample(0, n, y), y, cas=cas)) for w in entry.twins]
-    by_seed = {k: [m[k] for m in (metrics, *twins)] for k in metrics}
+    by_seed = {k: [s["metrics"][k] for s in seeds] for k in metrics}
     metrics, bounds = means(by_seed), intervals(by_seed)
     spread = {k: float(np.std(v, ddof=1)) for k, v in by_seed.items()}
   images = {grid: portrait(x, model.classes)}
@@ -91,6 +95,7 @@ def measure(
     "metrics": metrics,
     "spread": spread,
     "intervals": bounds,
+    "seeds": seeds,
     "samples_per_second": speed,
     "nfe": model.model.nfe(),
     "sampling": quality_by_cost(model, judge) if "sweep" in extras else [],

@@ -23,7 +23,7 @@ from jaxgen.monitor.progress import duration
 from jaxgen.report.fields import percent
 
 SETS = 5  # of samples: the fewest that give intervals of use
-SHARE = 0.05  # of a budget of time, that sampling takes in a round
+SHARE = 0.03  # of a budget of time, that sampling takes in a round
 LEARNING = 0.15  # the most of a budget of time that accuracy scores may take
 LEAST_SET, CPU_SET = 100, 200  # samples; in budgets of time, and of other kinds on CPUs
 
@@ -135,6 +135,8 @@ def plan_lines(rounds: Rounds, seconds: float) -> list[str]:
   lines.append(
     f"{agenda.trainings()} trainings; rounds end at {ends or 'no more'} of {agenda.budget.text}"
   )
+  if agenda.spec["halves"]:
+    lines.append("then each is trained on half of the data, to where it stood at half of its part")
   lines.append(
     f"prepared in {duration(seconds)}; to come: about {duration(left)}; "
     f"in all about {duration(seconds + left)}"

@@ -20,6 +20,7 @@ from typing import Any
 from jaxgen import experiment, files, sharding, train
 from jaxgen.compare import measure, rows, standings
 from jaxgen.compare.agenda import Agenda, Position, Round, progress
+from jaxgen.compare.contenders import on_half
 from jaxgen.compare.measure import Entry, command
 from jaxgen.errors import Diverged
 from jaxgen.evaluation.judge import Judge
@@ -57,6 +58,7 @@ class Rounds:
     """
     self.home, self.entries, self.judge, self.agenda = home, entries, judge, agenda
     self.results, self.steps = dict(results), dict(steps or {})
+    self.halves = [on_half(e, home) for e in entries] if agenda.spec.get("halves") else []
     self.real = measure.portrait(*measure.real_samples(entries[0].config.data))
 
   def run(self, stopped: Callable[[], bool]) -> bool:
@@ -69,6 +71,29 @@ class Rounds:
       if number == len(self.agenda.rounds) - 1:  # or a newer one was reported
         self.report(number)
       number += 1
+    return self.run_halves(stopped)
+
+  def run_halves(self, stopped: Callable[[], bool]) -> bool:
+    """Trains each on half of its data, as far as the round at half of the budget.
+
+    That costs half of a training, and tells who is short of data. False if a
+    signal ended it early.
+    """
+    number, agenda = self.agenda.half_round(), self.agenda
+    if number is None:
+      return True
+    for half, entry in zip(self.halves, self.entries, strict=True):
+      if entry.name in agenda.stopped or half.name in agenda.stopped:
+        continue
+      agenda.trials[half.name] = agenda.trials[entry.name]
+      if entry.name in self.steps:
+        self.steps[half.name] = self.steps[entry.name]
+      goal = agenda.rounds[number]["steps"][entry.workdir.name]
+      if progress(half.workdir).step < goal and not self.advance(half, 0, goal):
+        return False
+      if not self.judge_round(half, number, stopped):
+        return False
+    self.report(len(agenda.rounds) - 1)
     return True
 
   def active(self) -> list[Entry]:
@@ -89,7 +114,8 @@ class Rounds:
 
   def position(self) -> Position:
     """How far trainings are, and what judging takes."""
-    seconds = standings.judge_seconds(self.home, self.entries, len(self.agenda.rounds))
+    judged = [*self.entries, *self.halves]
+    seconds = standings.judge_seconds(self.home, judged, len(self.agenda.rounds))
     trials, workdirs = self.agenda.trials, self.workdirs()
     return Position(
       now={name: [progress(w) for w in own] for name, own in workdirs.items()},
@@ -103,21 +129,27 @@ class Rounds:
       return True
     for seed, workdir in enumerate(entry.workdirs):
       while goal := self.agenda.next_goal(entry.name, workdir, number):
-        self.agenda.save()
-        start = time.perf_counter()
-        try:
-          step = self.slice(entry, seed, workdir, goal)
-        except Diverged as e:
-          self.agenda.stopped[entry.name] = f"diverged: {str(e).partition(';')[0]}"
-          announce(f"{entry.name} {self.agenda.stopped[entry.name]}; it is stopped")
-          self.agenda.save()
-          return True
-        self.agenda.spent["train"] += time.perf_counter() - start
-        self.agenda.spent["slices"] += 1
-        self.agenda.save()
-        if step < goal:
+        if not self.advance(entry, seed, goal):
           return False
+        if entry.name in self.agenda.stopped:
+          return True
     return True
+
+  def advance(self, entry: Entry, seed: int, goal: int) -> bool:
+    """A slice, and its account; False if a signal ended it early."""
+    self.agenda.save()
+    start = time.perf_counter()
+    try:
+      step = self.slice(entry, seed, entry.workdirs[seed], goal)
+    except Diverged as e:
+      self.agenda.stopped[entry.name] = f"diverged: {str(e).partition(';')[0]}"
+      announce(f"{entry.name} {self.agenda.stopped[entry.name]}; it is stopped")
+      self.agenda.save()
+      return True
+    self.agenda.spent["train"] += time.perf_counter() - start
+    self.agenda.spent["slices"] += 1
+    self.agenda.save()
+    return step == goal
 
   def slice(self, entry: Entry, seed: int, workdir: pathlib.Path, goal: int) -> int:
     """Trains to a step; answers the step that was reached."""
@@ -143,7 +175,8 @@ class Rounds:
       return not stopped()
     announce(f"{entry.name}: sampling and judging")
     start = time.perf_counter()
-    extras = self.agenda.extras if self.agenda.is_last(number) else ()
+    is_last = self.agenda.is_last(number) and entry not in self.halves
+    extras = self.agenda.extras if is_last else ()
     grid = f"{entry.name}-{number}"
     row, pictures = measure.measure(entry, self.judge, extras, grid)
     if stopped():
@@ -159,7 +192,7 @@ class Rounds:
 
     The latter last: where it is of that round, the page is, too.
     """
-    budget = standings.account(self.agenda, number)
+    budget = standings.account(self.home, self.halves, self.agenda, number)
     if standings.report_budget(self.home) == budget:
       return
     start = time.perf_counter()

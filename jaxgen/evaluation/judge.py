@@ -133,17 +133,18 @@ def open_judge(
     folder: Where that lies, by default in the user's cache.
     features: "inception" or "dinov2", whose weights must be at hand; by default
       those of a network that learns from the training split, see learned.py.
-    sets: Of how many sets of samples numbers are made, each as large as the test
-      split or `most`, and compared with LARGEST_REFERENCE training images at the
-      most: what many rounds can afford. By default sets are as large as the test
-      split, the reference is all training images, and there are as many samples.
+    sets: Of how many sets of samples numbers are made. Of images each is as large
+      as the test split or `most`, and compared with LARGEST_REFERENCE training
+      images at the most: what many rounds can afford. By default sets are as
+      large as the test split, the reference is all training images, and there
+      are as many samples.
     most: Images of a set, where sets are counted.
 
   Raises:
     UserError: There are too few images, or no weights.
   """
   if data.source.startswith("points:"):
-    return PointsJudge(data.source)
+    return PointsJudge(data.source, sets or 1)
   if data.source == "stacked_digits":
     size = data.get("size") or 0
     one = open_judge(ConfigDict(dict(source="digits", split="train", size=size)), folder)

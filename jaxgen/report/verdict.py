@@ -16,6 +16,7 @@ from jaxgen.report.fields import (
   short,
 )
 from jaxgen.report.ranking import Ranking, rankings
+from jaxgen.report.stability import AXES, agreement
 
 MORE_SEEDS = 3  # the fewest that have a standard deviation worth its name
 
@@ -118,12 +119,21 @@ def trust(results: Mapping) -> str:
     parts.append(
       f"{seeds} trainings of each model were seen, with different seeds: intervals are over them."
     )
+    parts += _seeds_alone(results)
   else:
     parts.append(
       "One training of each model was seen: intervals are over sets of its samples, "
       "and another seed may come out differently."
     )
   return " ".join([*parts, _ceiling(results)]).strip()
+
+
+def _seeds_alone(results: Mapping) -> list[str]:
+  """How many seeds by themselves would have led to the same, in a sentence."""
+  counts = {axis: agreement(results, axis) for axis in rankings(results) if axis in AXES}
+  counts = {axis: (right, n) for axis, (right, n) in counts.items() if n > 1}
+  texts = [f"{right} of {n} in {axis}" for axis, (right, n) in counts.items()]
+  return [f"By themselves, {listed(texts)} lead to a winner named here."] if texts else []
 
 
 def _ceiling(results: Mapping) -> str:

@@ -74,6 +74,7 @@ def test_every_round_is_judged_and_told(peace):
   assert results["budget"] == {
     **{"text": "160img", "kind": "img", "amount": 160.0, "share": 1.0},
     "rounds": [1 / 4, 1 / 2, 1.0],  # an eighth is less than a step
+    "halves": 0,
   }
   assert [row["name"] for row in results["rows"]] == list(NAMES)
   for row in results["rows"]:

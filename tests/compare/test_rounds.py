@@ -24,6 +24,10 @@ TRIALS = {
 SPEC = {"contenders": {GAN: {}, VAE: {}}}
 
 
+def trial(entry):
+  return TRIALS[entry.name.removesuffix("-half")]
+
+
 class Killed(BaseException):
   """What nobody catches, as SIGKILL."""
 
@@ -38,7 +42,8 @@ class World:
     events: What was done, as (what, which, to where).
   """
 
-  def __init__(self, patch, home, seeds=1):
+  def __init__(self, patch, home, seeds=1, halves=False):
+    self.halves = halves
     self.home, self.seeds, self.clock, self.slower, self.life = home, seeds, 0.0, 1.0, None
     self.events, self.stopped, self.ill = [], False, ""
     patch.setattr(rounds.time, "perf_counter", lambda: self.clock)
@@ -68,7 +73,7 @@ class World:
       raise Diverged("20 updates in a row were not finite, up to step 101; the last good ..")
     now = self.progress(workdir)
     for step in sorted({(now.step + goal) // 2, goal} - {now.step}):  # a checkpoint on the way
-      seconds = (step - now.step) * TRIALS[entry.name]["step_seconds"] * self.slower
+      seconds = (step - now.step) * trial(entry)["step_seconds"] * self.slower
       self.spend(seconds + 0.5)
       now = Progress(step, now.seconds + seconds)
       workdir.mkdir(parents=True, exist_ok=True)
@@ -78,17 +83,19 @@ class World:
     return goal
 
   def measure(self, entry, judge, extras, grid):
-    self.spend(TRIALS[entry.name]["judge_seconds"] + 2.0 * len(extras))
+    self.spend(trial(entry)["judge_seconds"] + 2.0 * len(extras))
     step = self.progress(entry.workdir).step
     self.events.append(("judge", entry.name, step))
-    row = {"name": entry.name, "grid": grid, "step": step, "extras": extras}
-    return row | {"metrics": {"frechet": 1 / step}, "spread": {}, "intervals": {}}, {grid: b"png"}
+    row = {"name": entry.name, "grid": grid, "step": step, "extras": extras, "seeds": []}
+    row |= {"metrics": {"frechet": 1 / step}, "spread": {}, "intervals": {}}
+    return row, {grid: b"png"}
 
   def choose(self, budget):
     """A choice from its beginning, or from where it was killed -> choice.json."""
     entries = load_contenders([f"{GAN}:debug", f"{VAE}:debug"], DATA, self.home, self.seeds)
-    agenda = open_agenda(self.home / "plan.json", SPEC | {"seeds": self.seeds}, budget)
-    agenda.trials = TRIALS
+    spec = SPEC | {"seeds": self.seeds, "halves": self.halves}
+    agenda = open_agenda(self.home / "plan.json", spec, budget)
+    agenda.trials = dict(TRIALS)
     assert Rounds(self.home, entries, None, agenda, {}).run(lambda: self.stopped)
     return json.loads((self.home / "choice.json").read_text())
 
@@ -216,3 +223,35 @@ def test_seeds_are_parts_of_the_budget(tmp_path, monkeypatch):
   assert {name for what, name, _ in world.events if what == "train"} == {
     *(GAN, VAE, f"{GAN}-seed1", f"{VAE}-seed1")
   }
+
+
+def test_halves_are_trained_to_where_half_of_the_budget_led(tmp_path, monkeypatch):
+  calm = World(monkeypatch, tmp_path / "calm", halves=True)
+  results = calm.choose(parse("4800img"))  # three parts, one of them for two halves
+  halves = [(what, f"{name}-half", 50) for name in (GAN, VAE) for what in ("train", "judge")]
+  assert calm.events[-4:] == halves and calm.events[-5] == ("judge", VAE, 100)
+  assert results["budget"]["halves"] == 2
+  for r in results["rows"]:
+    assert r["half"]["share"] == 0.5 and r["half"]["metrics"] == r["rounds"][-2]["metrics"]
+  before = calm.clock, len(calm.events)
+  calm.choose(parse("4800img"))
+  assert (calm.clock, len(calm.events)) == before
+  rough, lives = World(monkeypatch, tmp_path / "rough", halves=True), 0
+  while True:
+    rough.life, lives = 7, lives + 1
+    try:
+      again = rough.choose(parse("4800img"))
+      break
+    except Killed:
+      pass
+  again = json.loads(json.dumps(again).replace(str(rough.home), str(calm.home)))
+  assert lives > 2 and without_times(again) == without_times(results)
+  assert sorted(rough.events) == sorted(calm.events)
+
+
+@pytest.mark.parametrize("slower", [0.7, 1.6])
+def test_halves_are_part_of_a_budget_of_time(tmp_path, monkeypatch, slower):
+  world = World(monkeypatch, tmp_path / "out", halves=True)
+  world.slower = slower
+  results = world.choose(parse("10m"))
+  assert abs(world.clock - 600) < 40 and results["budget"]["halves"] == 2

@@ -182,9 +182,11 @@ def test_one_round_tells_nothing_of_more_time():
   "half, words", [(9.0, "short of data"), (5.1, "no difference"), (3.0, "better with half")]
 )
 def test_what_half_of_the_data_tell_of_more(half, words):
-  results = report(row("a", 5.0, half={"metrics": {FID: half}}), row("b", 6.0))
-  (text,) = verdict.changes(results)
-  assert text.startswith("More data: ") and words in text and "with all" in text
+  (before, after) = rounds(5.0, 2.0)  # it is compared with its like, not with the end
+  part = {"share": 0.5, "metrics": {FID: half}}
+  results = report(row("a", 2.0, rounds=[before, after], half=part), row("b", 6.0))
+  text = outlook.more_data(results)
+  assert text.startswith("More data: ") and words in text and "5.00 with all" in text
 
 
 def test_seeds_are_proposed_where_it_is_close():
