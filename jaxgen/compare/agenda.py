@@ -8,6 +8,7 @@ Budgets of time become steps by the seconds that steps have taken so far.
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -152,6 +153,16 @@ class Agenda:
       }
     self.rounds.append({"share": shares[0], "target": target, "steps": steps})
     return self.rounds[-1]
+
+  def check_own(self, workdirs: Mapping[str, Sequence[pathlib.Path]]) -> None:
+    """UserError if somebody trained on where a choice would go on from."""
+    for place in itertools.chain(*workdirs.values()):
+      planned = max((r["steps"].get(place.name, 0) for r in self.rounds), default=0)
+      if (step := progress(place).step) > planned:
+        raise UserError(
+          f"{place} was trained to step {step:,}, and this choice to {planned:,} only: move it "
+          "away, for a larger budget goes on from its own trainings, or take another --out"
+        )
 
   def plan(self, position: Position) -> tuple[list[float], float]:
     """Shares at which rounds to come end, and each training's part of the budget.

@@ -41,14 +41,17 @@ def prepare(
     agenda: Gets a trial of each, and the size of sets of samples.
     lines: What was said of the data.
   """
-  data, seeds, steps = entries[0].config.data, agenda.spec["seeds"], {}
+  data, seeds, trials = entries[0].config.data, agenda.spec["seeds"], {}
   announce(f"preparing to judge samples of {data.source}")
   judge = open_judge(data, str(home / "judge"), agenda.spec["features"] or None, SETS)
   for entry in entries:
     if entry.name not in agenda.trials:
       announce(f"{entry.name}: compiling, and timing a few steps and samples")
-      facts, steps[entry.name] = try_out(entry, judge.count)
-      agenda.trials[entry.name] = facts | {"judge_seconds": 0.0, "full_seconds": 0.0}
+      trials[entry.name] = try_out(entry, judge.count)
+      agenda.trials[entry.name] = trials[entry.name].facts | {
+        "judge_seconds": 0.0,
+        "full_seconds": 0.0,
+      }
       agenda.save()
   if not agenda.rounds:  # else all stays as it was planned
     agenda.set_size = set_size(agenda)
@@ -61,7 +64,7 @@ def prepare(
     plan_judging(entries, agenda, judge, scoring)
     agenda.save()
   results = results_of(data, judge, floor, seeds) | {"survey": list(lines)}
-  return Rounds(home, entries, judge, agenda, results, steps)
+  return Rounds(home, entries, judge, agenda, results, trials)
 
 
 def plan_judging(entries: Sequence[Entry], agenda: Agenda, judge: Judge, scoring: float) -> None:

@@ -13,6 +13,7 @@ left of a time budget then goes to the others.
 
 import functools
 import pathlib
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from jaxgen.compare import measure, rows, standings
 from jaxgen.compare.agenda import Agenda, Position, Round, progress
 from jaxgen.compare.contenders import on_half
 from jaxgen.compare.measure import Entry, command
+from jaxgen.compare.trial import Trial
 from jaxgen.errors import Diverged
 from jaxgen.evaluation.judge import Judge
 from jaxgen.experiment import Compiled
@@ -29,8 +31,10 @@ from jaxgen.monitor.progress import duration
 from jaxgen.report import verdict
 from jaxgen.report.fields import percent
 from jaxgen.report.page import render
+from jaxgen.sampling.sampler import load
 
 SAVE = 60.0  # seconds of training between checkpoints, about
+SMALL = "-small "  # ends the argument of configs that have a larger net without it
 
 announce = functools.partial(rows.announce, "choose")
 
@@ -45,7 +49,7 @@ class Rounds:
     judge: Judge,
     agenda: Agenda,
     results: Mapping[str, Any],
-    steps: Mapping[str, Compiled] | None = None,
+    trials: Mapping[str, Trial] | None = None,
   ):
     """
     Args:
@@ -54,10 +58,12 @@ class Rounds:
       judge: Of their data.
       agenda: With a trial of each contender.
       results: What the report says beside rows, budget and trust.
-      steps: Train steps compiled before, by contender.
+      trials: With programs that were compiled before, by contender.
     """
     self.home, self.entries, self.judge, self.agenda = home, entries, judge, agenda
-    self.results, self.steps = dict(results), dict(steps or {})
+    self.results = dict(results)
+    self.steps = {name: trial.step for name, trial in (trials or {}).items()}
+    self.samplers = {name: trial.sampler for name, trial in (trials or {}).items()}
     self.halves = [on_half(e, home) for e in entries] if agenda.spec.get("halves") else []
     self.real = measure.portrait(*measure.real_samples(entries[0].config.data))
 
@@ -86,8 +92,9 @@ class Rounds:
       if entry.name in agenda.stopped or half.name in agenda.stopped:
         continue
       agenda.trials[half.name] = agenda.trials[entry.name]
-      if entry.name in self.steps:
-        self.steps[half.name] = self.steps[entry.name]
+      for programs in (self.steps, self.samplers):
+        if entry.name in programs:
+          programs[half.name] = programs[entry.name]
       goal = agenda.rounds[number]["steps"][entry.workdir.name]
       if progress(half.workdir).step < goal and not self.advance(half, 0, goal):
         return False
@@ -103,6 +110,7 @@ class Rounds:
   def begin(self, number: int) -> Round | None:
     """A round as it is planned; None where there is none any more."""
     if number == len(self.agenda.rounds):
+      self.agenda.check_own(self.workdirs())
       if self.agenda.next_round(self.position(), self.workdirs()) is None:
         return None
       self.agenda.save()
@@ -178,7 +186,10 @@ class Rounds:
     is_last = self.agenda.is_last(number) and entry not in self.halves
     extras = self.agenda.extras if is_last else ()
     grid = f"{entry.name}-{number}"
-    row, pictures = measure.measure(entry, self.judge, extras, grid)
+    if entry.name not in self.samplers:
+      self.samplers[entry.name] = load(entry.workdir)
+    sampler = self.samplers[entry.name]
+    row, pictures = measure.measure(entry, self.judge, extras, grid, sampler)
     if stopped():
       return False
     row |= commands(entry, self.home / "judge")
@@ -212,10 +223,20 @@ class Rounds:
 
 
 def commands(entry: Entry, judge: pathlib.Path) -> dict[str, list[str]]:
-  """What made a contender's row, and what to type next."""
+  """What made a contender's row, and what to type next.
+
+  The next are of a copy: a larger budget has to go on from where this one ended.
+  """
   step = progress(entry.workdir).step
-  (train,), place = entry.commands, entry.workdir
-  again = command("evaluate", workdir=place, judge=judge)
-  longer = f"{train} --config.steps={4 * step}"
-  picture = command("sample", workdir=place, num=64, out=f"{entry.name}.png")
-  return {"commands": [f"{train} --config.steps={step}", again], "next": [longer, picture, again]}
+  (train,), place, name = entry.commands, shlex.quote(str(entry.workdir)), entry.name
+  elsewhere = lambda where: train.replace(f"--workdir={place}", f"--workdir={shlex.quote(where)}")
+  texts = [
+    f"cp -r {place} {shlex.quote(name)} && {elsewhere(name)} --config.steps={4 * step}",
+    command("sample", workdir=name, num=64, out=f"{name}.png"),
+    command("evaluate", workdir=name, judge=judge),
+  ]
+  if SMALL in train:
+    full = elsewhere(f"{name}_full").replace(SMALL, " ", 1)
+    texts += ["# the net that this is a small one of, on an accelerator of 16 GiB:", full]
+  again = command("evaluate", workdir=entry.workdir, judge=judge)
+  return {"commands": [f"{train} --config.steps={step}", again], "next": texts}

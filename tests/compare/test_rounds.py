@@ -51,6 +51,7 @@ class World:
     patch.setattr(rounds, "progress", self.progress)
     patch.setattr(Rounds, "slice", self.slice)
     patch.setattr(measure, "measure", self.measure)
+    patch.setattr(rounds, "load", lambda _: None)
     patch.setattr(measure, "real_samples", lambda _: ((), 0))
     patch.setattr(measure, "portrait", lambda *_: b"")
     patch.setattr(rounds, "render", lambda results, _: self.spend(2.0) or json.dumps(results))
@@ -82,7 +83,7 @@ class World:
     self.spend(0.0)
     return goal
 
-  def measure(self, entry, judge, extras, grid):
+  def measure(self, entry, judge, extras, grid, sampler):
     self.spend(trial(entry)["judge_seconds"] + 2.0 * len(extras))
     step = self.progress(entry.workdir).step
     self.events.append(("judge", entry.name, step))
@@ -255,3 +256,10 @@ def test_halves_are_part_of_a_budget_of_time(tmp_path, monkeypatch, slower):
   world.slower = slower
   results = world.choose(parse("10m"))
   assert abs(world.clock - 600) < 40 and results["budget"]["halves"] == 2
+
+
+def test_what_was_trained_on_by_others_is_not_gone_on_from(world):
+  world.choose(parse("1600img"))
+  (world.home / VAE / "progress").write_text("[200, 4.0]")
+  with pytest.raises(UserError, match="points_vae was trained to step 200, and .* to 50 only"):
+    world.choose(parse("3200img"))
