@@ -10,7 +10,7 @@ among the winners that the report to compare with has: they may be several.
 import itertools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from jaxgen.report.fields import complete, percent, share
 from jaxgen.report.ranking import Ranking, rankings
 
 AXES = ("quality", "diversity")  # of which every round has numbers
-HEAD = ("data", "axis", "share", "leader in the end's winners", "same winners")
 
 
 def as_of(results: Mapping, part: float) -> dict[str, Any]:
@@ -57,30 +56,35 @@ def agreement(results: Mapping, axis: str) -> tuple[int, int]:
 
 
 def table(reports: Sequence[Mapping]) -> str:
-  """For each data set and axis how often an early verdict is the last, as Markdown.
+  """How often an early verdict is the last, and one seed's another's, as Markdown.
 
-  Every training counts by itself, against its own end; the last row of each
-  axis is of the ends of other trainings.
+  Every training counts by itself. Cells are how often the leader was right, of
+  how many; in brackets how often the winners were the very same.
   """
-  lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+  parts = sorted({part for results in reports for part in shares(results)} - {1.0})
+  head = ("data", "axis", *map(percent, parts), "another seed")
+  rows = [head, ("---",) * len(head)]
   for results, axis in itertools.product(reports, AXES):
     seeds = [of_seed(results, i) for i in range(seed_count(results))]
     ends = [rankings(s).get(axis) for s in seeds]
-    parts = sorted({share(r) for row in complete(results)["rows"] for r in row["rounds"]})
-    for part in parts[:-1]:
+    cells = []
+    for part in parts:
       early = [rankings(as_of(s, part)).get(axis) for s in seeds]
-      pairs = list(zip(early, ends, strict=True))
-      lines.append(_line(results, axis, percent(part), pairs))
-    if len(ends) > 1:
-      lines.append(_line(results, axis, "another seed", list(itertools.permutations(ends, 2))))
-  return "\n".join(lines)
+      cells.append(hits(zip(early, ends, strict=True)) if part in shares(results) else "")
+    rows.append((results["dataset"], axis, *cells, hits(itertools.permutations(ends, 2))))
+  return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _line(results, axis, part, pairs):
-  right = sum(is_right(a, b) for a, b in pairs)
+def shares(results: Mapping) -> set[float]:
+  """Of the budget, at which rounds ended."""
+  return {share(r) for row in complete(results)["rows"] for r in row["rounds"]}
+
+
+def hits(pairs: Iterable[tuple[Ranking | None, Ranking | None]]) -> str:
+  """How often the leader of the first is right by the second, as in a `table`."""
+  pairs = list(pairs)
   same = sum(bool(a and b and set(a.winners) == set(b.winners)) for a, b in pairs)
-  cells = (results["dataset"], axis, part, f"{right} of {len(pairs)}", f"{same} of {len(pairs)}")
-  return f"| {' | '.join(cells)} |"
+  return f"{sum(is_right(a, b) for a, b in pairs)} of {len(pairs)} ({same})"
 
 
 if __name__ == "__main__":

@@ -42,8 +42,9 @@ def test_what_was_known_early():
 
 
 def test_the_table_counts_trainings():
-  assert stability.table([RESULTS]).splitlines()[2:5] == [
-    "| d | quality | 25% | 1 of 2 | 1 of 2 |",
-    "| d | quality | 50% | 2 of 2 | 2 of 2 |",
-    "| d | quality | another seed | 0 of 2 | 0 of 2 |",
+  assert stability.table([RESULTS]).splitlines() == [
+    "| data | axis | 25% | 50% | another seed |",
+    "| --- | --- | --- | --- | --- |",
+    "| d | quality | 1 of 2 (1) | 2 of 2 (2) | 0 of 2 (0) |",
+    "| d | diversity | 0 of 2 (0) | 0 of 2 (0) | 0 of 2 (0) |",
   ]
