@@ -29,6 +29,7 @@ REPORT = 3.0  # seconds that a report takes, until one was written
 LONG = 30.0  # seconds; longer slices are cut, to correct their length on the way
 LEG = 0.8  # of what is left is the first part of a long slice
 IDLE = 2.0  # seconds that are not worth a slice
+MORE = 1.25  # times what trainings had, for another round of a time budget to be worth it
 HALF = 0.5  # of the data, and of its part of the budget, for a training on halves
 TRIAL = dict.fromkeys(("step_seconds", "flops", "judge_seconds", "full_seconds"), float)
 FORM = {
@@ -132,7 +133,8 @@ class Agenda:
     shares = [r["share"] for r in self.rounds]
     if not self.spec.get("halves") or not shares or shares[-1] < SHARES[-1]:
       return None
-    return max((i for i, share in enumerate(shares) if share <= HALF), default=None)
+    near = [i for i, share in enumerate(shares) if share < 1.5 * HALF]
+    return min(near, key=lambda i: abs(shares[i] - HALF), default=None)
 
   def next_round(
     self, position: Position, workdirs: Mapping[str, Sequence[pathlib.Path]]
@@ -146,6 +148,11 @@ class Agenda:
     if not shares:
       return None
     target, steps = shares[0] * part, {}
+    if self.budget.kind == "time" and self.rounds:  # parts are known better and better
+      seconds = [p.seconds for own in position.now.values() for p in own]
+      self.rounds[-1]["target"] = sum(seconds) / len(seconds)  # as it came out
+      for before in self.rounds:
+        before["share"] = before["target"] / part
     if self.budget.kind != "time":  # of time slice by slice, see `next_goal`
       costs = self.costs(position.now)
       steps = {
@@ -200,12 +207,15 @@ class Agenda:
   def _plan_time(self, position):
     """What is left of a time budget beside judging, at the pace so far."""
     costs, once = self.costs(position.now), sum(position.judging.values())
-    shares = affordable(self._later(), once, JUDGING * self.budget.amount - position.judged)
-    part = 0.0
+    later = self._later() or [SHARES[-1]]  # of time that a faster machine left over
+    shares = affordable(later, once, JUDGING * self.budget.amount - position.judged)
+    past, part = self.rounds[-1]["target"] if self.rounds else 0.0, 0.0
     while shares:
       part = self._part(position, len(shares))
       first = shares[0] * part
-      if all(first >= max(p.seconds for p in own) + costs[n] for n, own in position.now.items()):
+      if first >= MORE * past and all(
+        first >= max(p.seconds for p in own) + costs[n] for n, own in position.now.items()
+      ):
         return shares, part
       shares = shares[1:]
     if not self.rounds:

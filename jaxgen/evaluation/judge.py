@@ -57,13 +57,22 @@ def spreads(scores: Scores) -> dict[str, float]:
 
 
 def intervals(scores: Scores, level: float = 0.95) -> dict[str, tuple[float, float]]:
-  """Where means over sets (or seeds) lie, by Student's t; of several alone."""
+  """Where means over sets (or seeds) lie, by Student's t; of several alone.
+
+  Of Fréchet distances, whose spread grows with them, that is in their logarithm.
+  """
 
   def interval(v: list[float]) -> tuple[float, float]:
     half = stdtrit(len(v) - 1, (1 + level) / 2) * np.std(v, ddof=1) / np.sqrt(len(v))
     return float(np.mean(v) - half), float(np.mean(v) + half)
 
-  return {k: interval(v) for k, v in scores.items() if len(v) > 1}
+  def of(name: str, v: list[float]) -> tuple[float, float]:
+    if name.startswith("frechet") and min(v) > 0:
+      low, high = interval(list(np.log(v)))
+      return float(np.exp(low)), float(np.exp(high))
+    return interval(v)
+
+  return {k: of(k, v) for k, v in scores.items() if len(v) > 1}
 
 
 def table(scores: Scores, floor: Scores) -> str:

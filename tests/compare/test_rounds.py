@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
 from jaxgen.compare import agenda as agendas
@@ -84,12 +85,15 @@ class World:
     return goal
 
   def measure(self, entry, judge, extras, grid, sampler):
-    self.spend(trial(entry)["judge_seconds"] + 2.0 * len(extras))
+    self.spend(self.measure_seconds(trial(entry)) + 2.0 * len(extras))
     step = self.progress(entry.workdir).step
     self.events.append(("judge", entry.name, step))
     row = {"name": entry.name, "grid": grid, "step": step, "extras": extras, "seeds": []}
     row |= {"metrics": {"frechet": 1 / step}, "spread": {}, "intervals": {}}
     return row, {grid: b"png"}
+
+  def measure_seconds(self, trial):
+    return trial["judge_seconds"]
 
   def choose(self, budget):
     """A choice from its beginning, or from where it was killed -> choice.json."""
@@ -179,10 +183,28 @@ def test_a_machine_that_gets_slower_is_noticed(world, monkeypatch):
   assert abs(world.clock - 600) < 60
 
 
+def test_time_that_a_faster_machine_leaves_over_is_spent(world, monkeypatch):
+  slow = world.slice
+
+  def slice(_, entry, seed, workdir, goal):
+    world.slower = 4.0 if world.clock < 60 else 0.5
+    return slow(entry, seed, workdir, goal)
+
+  monkeypatch.setattr(Rounds, "slice", slice)
+  seconds = lambda _, trial: trial["judge_seconds"] * 8 * world.slower
+  monkeypatch.setattr(World, "measure_seconds", seconds)
+  results = world.choose(parse("10m"))
+  assert abs(world.clock - 600) < 60
+  shares = results["budget"]["rounds"]
+  assert shares == sorted(shares) and shares[-1] == 1.0
+  ends = np.mean([[r["seconds"] for r in row["rounds"]] for row in results["rows"]], 0)
+  assert ends / ends[-1] == pytest.approx(shares, abs=0.05)
+
+
 def test_judging_that_takes_long_leaves_rounds_out(world, monkeypatch):
   monkeypatch.setitem(TRIALS, GAN, TRIALS[GAN] | {"judge_seconds": 40.0})
   results = world.choose(parse("5m"))
-  assert results["budget"]["rounds"] == [0.5, 1.0]
+  assert results["budget"]["rounds"] == pytest.approx([0.5, 1.0], abs=0.05)
   assert abs(world.clock - 300) < 30
   with pytest.raises(UserError, match="--budget=50s is too small: .* takes about 68 s here"):
     World(monkeypatch, world.home.with_name("other")).choose(parse("50s"))
