@@ -18,7 +18,15 @@ from jaxgen.compare.measure import EXTRAS, STEPS, Entry
 from jaxgen.compare.rounds import Rounds
 from jaxgen.compare.trial import try_out
 from jaxgen.config import build
-from jaxgen.evaluation.judge import FEWEST, LARGEST_SET, ImageJudge, Judge, means, open_judge
+from jaxgen.evaluation.judge import (
+  FEWEST,
+  LARGEST_SET,
+  ImageJudge,
+  Judge,
+  intervals,
+  means,
+  open_judge,
+)
 from jaxgen.monitor.progress import duration
 from jaxgen.report.fields import percent
 
@@ -64,6 +72,9 @@ def prepare(
     plan_judging(entries, agenda, judge, scoring)
     agenda.save()
   results = results_of(data, judge, floor, seeds) | {"survey": list(lines)}
+  if isinstance(judge, ImageJudge):
+    scores = judge.baseline()
+    results["baseline"] = {"metrics": means(scores), "intervals": intervals(scores)}
   return Rounds(home, entries, judge, agenda, results, trials)
 
 

@@ -22,6 +22,7 @@ from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
 from jaxgen.evaluation.collect import Collected
 from jaxgen.evaluation.features import Extractor
+from jaxgen.evaluation.gaussian import gaussian_images
 from jaxgen.evaluation.learned import (
   LARGEST,
   Network,
@@ -368,6 +369,12 @@ class ImageJudge:
       right = is_right(self.extractor, *self.test.arrays())
       scores[f"cas@{self.features}"] = [float(np.mean(right))]
     return scores
+
+  def baseline(self) -> Scores:
+    """A Gaussian of pixels: who is no better has learned next to nothing."""
+    x = self.real.arrays()[0]
+    x = x if len(self.rows) == len(x) else x[self.rows]
+    return self.measure(self.embed(gaussian_images(x, self.count)), None)
 
   def copies(self, x: np.ndarray) -> CopyShare:
     """How many samples are copies of training images, and the worst of them.

@@ -194,3 +194,16 @@ def test_seeds_are_proposed_where_it_is_close():
   (text,) = verdict.changes(close)
   assert text.startswith("More trainings: --seeds 3") and "(quality)" in text
   assert verdict.changes(close | {"counts": {"seeds": 3}}) == []
+
+
+def test_who_is_no_better_than_a_gaussian_of_pixels_is_named():
+  rows = row("A", 5.0, [4, 6]), row("B", 7.0, [6.5, 7.5]), row("C", 9.0, [8, 10])
+  for base, names in ((20.0, []), (7.2, ["B", "C"]), (5.5, ["A", "B", "C"])):
+    results = report(*rows, baseline={"metrics": {FID: base}, "intervals": {}})
+    results["baseline"]["intervals"] = {FID: [base - 0.1, base + 0.1]}
+    assert verdict.unbeaten(results) == names
+    nobody = "but nobody beats a Gaussian of pixels yet" in verdict.sentence(results)
+    assert nobody == (len(names) == 3)
+    said = f"{' and '.join(names)} are not better than" if len(names) == 2 else "Nobody is better"
+    assert (said in verdict.trust(results | {"budget": {"share": 1.0}})) == bool(names)
+  assert verdict.unbeaten(report(*rows)) == []
