@@ -14,7 +14,8 @@ FILES = {
     data/test_crop diffusion/test_diffusion diffusion/test_golden_diffusion
     diffusion/test_guidance diffusion/test_importance diffusion/test_likelihood
     diffusion/test_samplers diffusion/test_times diffusion/test_unipc
-    evaluation/test_gaussian evaluation/test_perceptual evaluation/test_scores interop/test_names
+    evaluation/test_gaussian evaluation/test_perceptual evaluation/test_scores
+    evaluation/test_texture interop/test_names
     metrics/test_image_quality
     metrics/test_copies metrics/test_distances metrics/test_inception_score metrics/test_kid
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
