@@ -273,7 +273,11 @@ class ImageJudge:
     return {
       "features": self.features,
       "network": looks(self.network, self.real.shape)
-      + ("; and strengths of Haar wavelets, of the same variance" if self.sees_texture else ""),
+      + (
+        "; and strengths of Haar wavelets, of a quarter of its variance"
+        if self.sees_texture
+        else ""
+      ),
       "classifier" if self.network.kind in LEARNED else "weights": self.network.card,
       "reference": f"{len(self.rows)} real training images of "
       f"{self.real.name} ({self.real.fingerprint})",

@@ -14,6 +14,11 @@ LEAST = 16  # pixels of a side, for there to be so many
 MOST = 256  # images at a time
 FLOOR = 0.25  # of a byte's step, added to strengths: no logarithm of zero
 STEADY = 0.05  # standard deviation, of strengths that hardly differ: they are not all there is
+# Of the variance of learned features. On photographs at 32 pixels noise of 10 and
+# a Gaussian of pixels scored 4 and 52 without textures, images of other
+# photographs 66; with a quarter 74, 131 and 87; with as much 300, 374 and 143, but
+# then no real image lies near another in k-nearest-neighbour metrics.
+WEIGHT = 0.25
 # Brightness and two contrasts of colours, orthonormal (Ohta et al. 1980).
 COLOURS = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]).T / np.sqrt([3, 2, 6])
 
@@ -53,7 +58,7 @@ def haar(x: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
 
 
 class Texture(NamedTuple):
-  """Strengths as features: as spread as others are.
+  """Strengths as features, beside others of an image.
 
   Attributes:
     mean: Of training images' strengths, [D].
@@ -67,10 +72,10 @@ class Texture(NamedTuple):
   def of(cls, x: np.ndarray, f: np.ndarray) -> "Texture":
     """Of training images [M, H, W, C], whose other features are f [M, F].
 
-    All strengths together have the variance of these.
+    All strengths together have WEIGHT times the variance of these.
     """
     values = strengths(x)
-    each = np.sqrt(f.var(0).sum() / values.shape[1])
+    each = np.sqrt(WEIGHT * f.var(0).sum() / values.shape[1])
     return cls(values.mean(0), each / np.maximum(values.std(0), STEADY))
 
   def __call__(self, x: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxgen.evaluation import texture
-from jaxgen.evaluation.texture import FLOOR, LEVELS, Texture, haar, strengths
+from jaxgen.evaluation.texture import FLOOR, LEVELS, WEIGHT, Texture, haar, strengths
 
 
 def test_haar_keeps_all_energy_and_finds_directions():
@@ -40,6 +40,6 @@ def test_noise_and_blur_are_far_and_spread_is_the_features():
   own = look(x)
   varies = strengths(x).std(0) > 0.05
   assert own.mean(0) == pytest.approx(0, abs=1e-4)
-  assert own[:, varies].var(0) == pytest.approx(f.var(0).sum() / own.shape[1], rel=1e-3)
+  assert own[:, varies].var(0) == pytest.approx(WEIGHT * f.var(0).sum() / own.shape[1], rel=1e-3)
   noisy = np.clip(x + 5 * rng.normal(size=x.shape), 0, 255).astype(np.uint8)
   assert np.linalg.norm(look(noisy).mean(0)) > 3 * np.linalg.norm(own.std(0))
