@@ -16,11 +16,15 @@ Array = jax.Array
 Weight = Array | Callable[[Noise], Array]
 
 
-def classifier_free(cond: Denoise, uncond: Denoise, w: Weight) -> Denoise:
+def classifier_free(
+  cond: Denoise, uncond: Denoise, w: Weight, channels: int | None = None
+) -> Denoise:
   """uncond + w (cond - uncond): Ho & Salimans 2022, Eq. 6, where w is 1 + w.
 
   Where w = 1 there is no guidance, and `uncond` is not evaluated at all. The
-  weight may be a function of the noise level, see `within`.
+  weight may be a function of the noise level, see `within`. With `channels` the
+  first so many of x_0's last axis are guided, and the others are as `cond` says:
+  DiT's and SiT's published numbers guide three of their latents' four.
   """
 
   def denoise(x_t: Array, t: Noise) -> Array | Estimate:
@@ -29,7 +33,10 @@ def classifier_free(cond: Denoise, uncond: Denoise, w: Weight) -> Denoise:
 
     def guided() -> Array:
       null = mean(uncond(x_t, t))
-      return (null + weight * (x_0 - null)).astype(x_0.dtype)
+      moved = (null + weight * (x_0 - null)).astype(x_0.dtype)
+      return (
+        jnp.concatenate([moved[..., :channels], x_0[..., channels:]], -1) if channels else moved
+      )
 
     return with_x_0(D, jax.lax.cond(jnp.asarray(weight) == 1, lambda: x_0, guided))
 

@@ -35,10 +35,13 @@ class Diffusion:
     sampler: (denoise, x_T, path, n, key, **knobs) -> x_0.
     steps: Points of the path when sampling does not say.
     objective: (mean squared errors [B], bound) -> losses [B].
+    weighting: Noise -> weight of the squared error of eps, which takes the place
+      of F's own; None: F's, as it is.
     classes: Number of labels.
     label_drop: Share of labels dropped in training, for classifier-free
       guidance (Ho & Salimans 2022, Alg. 1). Where it is positive the net takes
       label `classes` for "none"; else it knows no such label.
+    guide: (D, D without label, weight) -> D, how it is guided by itself.
     bound: Estimates of x_0 are clipped to [-bound, bound]; None: they are not.
     cond: What else of the batch the net takes: {name: f(x) that makes it where
       the batch lacks it, or None}.
@@ -57,8 +60,10 @@ class Diffusion:
   sampler: Callable
   steps: int = 50
   objective: Callable = objective.simple
+  weighting: Callable | None = None
   classes: int = 0
   label_drop: float = 0.1
+  guide: Callable = guidance.classifier_free
   bound: float | None = None
   cond: Mapping[str, Callable | None] = dataclasses.field(default_factory=dict)
   augment: Callable | None = None
@@ -126,7 +131,10 @@ class Diffusion:
       D = x_0 if frac is None else Estimate(x_0, frac)
       return posterior.vb_terms(x, x_t, D, posterior.link(self.process, t))
 
-    losses = self.objective(mse, vb)
+    weighed = mse
+    if self.weighting:  # an error of F is one of alpha c_out / sigma of eps
+      weighed = mse * jnp.ravel(self.weighting(t) * (t.alpha * c_out / t.sigma) ** 2)
+    losses = self.objective(weighed, vb)
     if learns:
       history = self.draw_t.update(stats["draw_t"], t.t, jax.lax.stop_gradient(losses))
       stats = stats | {"draw_t": history}
@@ -207,7 +215,7 @@ class Diffusion:
     if w is not None:
       unlabelled = conditions | {"y": jnp.full(len(batch["x"]), self.classes)}
       D_null = functools.partial(self.D, state, unlabelled)
-      D = guidance.classifier_free(D, D_null, guidance.within(w, lo, hi))
+      D = self.guide(D, D_null, guidance.within(w, lo, hi))
     return D if self.bound is None else guidance.clip(D, -self.bound, self.bound)
 
   def D(self, state: State, conditions: dict[str, Any], x_t: Array, t: Noise) -> Array | Estimate:

@@ -12,12 +12,13 @@ FILES = {
   "theorem": """
     test_ema test_optim adversarial/test_ada adversarial/test_adversarial
     data/test_crop diffusion/test_diffusion diffusion/test_golden_diffusion
-    diffusion/test_guidance diffusion/test_importance diffusion/test_likelihood
+    diffusion/test_guidance diffusion/test_importance diffusion/test_interpolants
+    diffusion/test_likelihood
     diffusion/test_samplers diffusion/test_times diffusion/test_unipc
     evaluation/test_scores metrics/test_image_quality evaluation/test_perceptual interop/test_names
     metrics/test_copies metrics/test_distances metrics/test_inception_score metrics/test_kid
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
-    nets/test_biggan nets/test_dinov2 nets/test_gan_nets nets/test_inception
+    nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2
   """,
   "contract": """
