@@ -11,22 +11,32 @@ import jax.numpy as jnp
 
 from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, with_x_0
 from jaxgen.diffusion.process import Noise
+from jaxgen.diffusion.traits import declare
 
 Array = jax.Array
 Weight = Array | Callable[[Noise], Array]
 
 
-def classifier_free(
-  cond: Denoise, uncond: Denoise, w: Weight, channels: int | None = None
-) -> Denoise:
+def classifier_free(cond: Denoise, uncond: Denoise, w: Weight) -> Denoise:
   """uncond + w (cond - uncond): Ho & Salimans 2022, Eq. 6, where w is 1 + w.
 
   Where w = 1 there is no guidance, and `uncond` is not evaluated at all. The
-  weight may be a function of the noise level, see `within`. With `channels` the
-  first so many of x_0's last axis are guided, and the others are as `cond` says:
-  DiT's and SiT's published numbers guide three of their latents' four.
+  weight may be a function of the noise level, see `within`.
   """
+  return _guided(cond, uncond, w)
 
+
+@declare(knobs=("channels",))
+def first_channels(cond: Denoise, uncond: Denoise, w: Weight, channels: Array = 3) -> Denoise:
+  """The same for the first `channels` of x_0's last axis; others are `cond`'s.
+
+  The published numbers of DiT and SiT guide three of their latents' four (their
+  code, `forward_with_cfg`).
+  """
+  return _guided(cond, uncond, w, channels)
+
+
+def _guided(cond: Denoise, uncond: Denoise, w: Weight, channels: Array | None = None) -> Denoise:
   def denoise(x_t: Array, t: Noise) -> Array | Estimate:
     D = cond(x_t, t)
     x_0, weight = mean(D), w(t) if callable(w) else w
@@ -34,9 +44,9 @@ def classifier_free(
     def guided() -> Array:
       null = mean(uncond(x_t, t))
       moved = (null + weight * (x_0 - null)).astype(x_0.dtype)
-      return (
-        jnp.concatenate([moved[..., :channels], x_0[..., channels:]], -1) if channels else moved
-      )
+      if channels is None:
+        return moved
+      return jnp.where(jnp.arange(x_0.shape[-1]) < channels, moved, x_0)
 
     return with_x_0(D, jax.lax.cond(jnp.asarray(weight) == 1, lambda: x_0, guided))
 

@@ -85,9 +85,10 @@ class Diffusion:
   def knobs(self) -> dict[str, float]:
     """`steps`; `guidance` and its interval of sigma / alpha; `level`.
 
-    And those of the path and of the sampler.
+    And those of the path, of the sampler and of `guide`.
     """
-    own = {"steps": self.steps} | (GUIDANCE if self.free else {})
+    own = {"steps": self.steps}
+    own |= GUIDANCE | traits(self.guide).knobs if self.free else {}
     own |= {"level": 0.0} if self.augment else {}
     own |= traits(self.path).knobs | traits(self.sampler).knobs
     if trait(self.net, "learned"):
@@ -166,7 +167,8 @@ class Diffusion:
     knobs = self.knobs | knobs
     batch = self.augmented(batch, key, knobs.pop("level", 0.0))
     weight = [knobs.pop(k) for k in GUIDANCE if k in knobs]
-    denoise = denoise or self.denoiser(state, batch, *weight)
+    guide = {k: knobs.pop(k) for k in traits(self.guide).knobs if k in knobs}
+    denoise = denoise or self.denoiser(state, batch, *weight, **guide)
     path, n = self.path_points(knobs)
     if stop is not None:
       denoise, path, n = conditioning.stop_early(denoise, path, n, stop)
@@ -200,10 +202,11 @@ class Diffusion:
     w: Array | None = None,
     lo: Array = 0.0,
     hi: Array = float("inf"),
+    **guide,
   ) -> Denoise:
     """D(x_t, t), guided by weight `w` where lo < sigma / alpha <= hi.
 
-    With w = None it is not guided at all.
+    With w = None it is not guided at all. `guide`: knobs of the rule.
     """
     conditions = self.conditions(batch)
     if self.classes:
@@ -215,7 +218,7 @@ class Diffusion:
     if w is not None:
       unlabelled = conditions | {"y": jnp.full(len(batch["x"]), self.classes)}
       D_null = functools.partial(self.D, state, unlabelled)
-      D = self.guide(D, D_null, guidance.within(w, lo, hi))
+      D = self.guide(D, D_null, guidance.within(w, lo, hi), **guide)
     return D if self.bound is None else guidance.clip(D, -self.bound, self.bound)
 
   def D(self, state: State, conditions: dict[str, Any], x_t: Array, t: Noise) -> Array | Estimate:

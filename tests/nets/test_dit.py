@@ -1,6 +1,8 @@
 """Diffusion transformers: published numbers, exact counts, what blocks are."""
 
+import dataclasses
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +11,33 @@ import pytest
 from games import jit
 from golden import GOLDEN, draws, near, scaled
 
-from jaxgen.diffusion import guidance
+from configs import _dit
+from jaxgen import config, core
+from jaxgen.config import build
+from jaxgen.diffusion import guidance, interpolants, samplers, times
+from jaxgen.diffusion.objective import hybrid
 from jaxgen.interop import dit_names, names
+from jaxgen.keys import example_keys
+from jaxgen.models import diffusion
 from jaxgen.nets import dit, dit_modern
+from jaxgen.plan.programs import data_spec
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 KEY = jax.random.key(0)
 TINY = dict(width=48, heads=4, patch=2, labels=11)
 NETS = {"dit": dit.DiT(depth=3, learned=True, **TINY), "sit": dit.SiT(depth=2, **TINY)}
-# Depth, width, heads; and weights with patches of 2, 4 and 8.
-SIZES = {
-  "S": ((12, 384, 6), (32_865_056, 32_920_448, 33_142_016)),
-  "B": ((12, 768, 12), (130_315_808, 130_426_496, 130_869_248)),
-  "L": ((24, 1024, 16), (457_840_672, 457_988_224, 458_578_432)),
-  "XL": ((28, 1152, 16), (674_834_720, 675_000_704, 675_664_640)),
+# Of latents [32, 32, 4], with the outputs of a variance and 1000 classes.
+COUNTS = {
+  "S": (32_865_056, 32_920_448, 33_142_016),
+  "B": (130_315_808, 130_426_496, 130_869_248),
+  "L": (457_840_672, 457_988_224, 458_578_432),
+  "XL": (674_834_720, 675_000_704, 675_664_640),
+}
+PUBLISHED = {f"{s}-{p}": n for s, row in COUNTS.items() for p, n in zip((2, 4, 8), row)}  # noqa: B905
+PUBLISHED |= {"XL-2-512": PUBLISHED["XL-2"]}
+SMALL = {
+  "dit": dict(zip(_dit.SMALL, (724_232, 725_800, 1_288_416, 1_356_384), strict=True)),
+  "sit": dict(zip(_dit.SMALL, (723_844, 725_412, 1_282_224, 1_350_192), strict=True)),
 }
 
 
@@ -71,18 +86,102 @@ def test_guidance_is_of_three_channels_where_it_was_published(case):
     params, np.concatenate([x[:2], x[:2]]), jnp.float32(golden["a_t"]), y
   )[..., :4]
   cond, null = (lambda x, t, F=F: F for F in np.split(np.asarray(half), 2))
-  of = lambda **kw: first(guidance.classifier_free(cond, null, 2.5, **kw)(x, None))
-  near(of(channels=3), golden["a_guided"][:2, :4], 2e-5)
-  assert np.abs(of() - golden["a_guided"][:2, :4]).max() > 0.1
+  of = lambda **kw: first(guidance.first_channels(cond, null, 2.5, **kw)(x, None))
+  near(of(), golden["a_guided"][:2, :4], 2e-5)
+  of_all = first(guidance.classifier_free(cond, null, 2.5)(x, None))
+  np.testing.assert_array_equal(of(channels=4), of_all)
+  assert np.abs(of() - of_all)[:, 3].max() > 0.1
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_parameters_are_as_many_as_published(size):
-  (depth, width, heads), want = SIZES[size]
-  kw = dict(width=width, depth=depth, heads=heads, labels=1001)
-  for patch, n in zip((2, 4, 8), want, strict=True):
-    assert count(dit.DiT(**kw, patch=patch, learned=True), size=32) == n
-    assert count(dit.SiT(**kw, patch=patch), size=32) == n
+@pytest.mark.parametrize("name, args", [("dit", PUBLISHED), ("sit", ("S-8", "XL-2"))])
+def test_parameters_are_as_many_as_published(name, args):
+  text = (pathlib.Path(config.OURS) / f"{name}.py").read_text()
+  assert set(PUBLISHED) == set(_dit.LATENTS)
+  for arg, want in [(a, PUBLISHED[a]) for a in args] + list(SMALL[name].items()):
+    c = config.load(f"configs/{name}.py:{arg}")
+    size, _, channels = data_spec(c).shape
+    net, labels = build(c.model.net), bool(c.model.classes)
+    assert count(net, size=size, channels=channels, labels=labels) == want, arg
+    assert f"{want:,}" in text, arg
+    # Theirs counts the fixed places, of every patch.
+    total = want + (size // net.patch) ** 2 * net.width
+    assert name == "sit" or arg not in PUBLISHED or f"| {want:,} | {total:,} |" in text
+
+
+def run_of(name, **kw):
+  """The model of a published config, around the golden case's net."""
+  model = build(config.load(f"configs/{name}.py:XL-2").model)
+  return dataclasses.replace(model, net=NETS[name], classes=10, **kw)
+
+
+def taped(monkeypatch, seed, shape):
+  """Noise of a step by its number: of the two halves of a batch, the first."""
+  z = [np.random.Generator(np.random.PCG64([seed, k])).standard_normal(shape) for k in range(9)]
+  z = jnp.asarray(np.moveaxis(np.float32(z), 2, -1)[:, :2])
+  monkeypatch.setattr(samplers, "fold", lambda key, i: i)
+  for room in (samplers, interpolants):
+    monkeypatch.setattr(room, "normal", lambda i, shape: z[i])
+
+
+def state_of(params):
+  return core.State(0, {"net": params["params"]}, {"net": {}}, {}, {}, None)
+
+
+def sample(model, params, start, y, **knobs):
+  """From the first half of a batch, whose other half had no label."""
+  start, keys = np.moveaxis(start[:2], 1, -1), example_keys(KEY, 2)
+  batch = {"x": jnp.zeros(start.shape), "y": jnp.int32(y[:2])}
+  path, _ = model.path_points(model.knobs | knobs)
+  batch["noise"] = jnp.asarray(start) / path.sigma[0]  # theirs is taken as it is
+  return first(jit(lambda p: model.sample(state_of(p), batch, keys, **knobs))(params))
+
+
+def test_losses_are_the_published_codes(monkeypatch):
+  golden, params = published("dit")
+  t = jnp.float32(golden["loss_t"] + 1).reshape(-1, 1, 1, 1) / 1000
+  seen = []
+  model = run_of(
+    "dit",
+    label_drop=0.0,
+    draw_t=lambda key, ndim: t,
+    objective=lambda mse, vb: seen.append((mse, vb(True))) or hybrid(mse, vb),
+  )
+  noise = jnp.asarray(np.moveaxis(golden["noise"], 1, -1))
+  monkeypatch.setattr(diffusion, "normal", lambda key, shape: noise)
+  x, y = np.moveaxis(golden["x_start"], 1, -1), jnp.int32(golden["loss_y"])
+
+  def loss(params):
+    total, _ = model.loss(state_of(params), {"x": jnp.asarray(x), "y": y}, example_keys(KEY, 4))
+    return total, seen[-1]
+
+  (total, (mse, vb)), grads = jit(jax.value_and_grad(loss, has_aux=True))(params)
+  near(mse, golden["loss_mse"], 1e-5)
+  near(vb, golden["loss_vb"], 1e-4)
+  near(total, golden["loss_loss"].mean(), 1e-4)
+  norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads)))
+  np.testing.assert_allclose(norm, golden["loss_grad_norm"], rtol=1e-4)
+
+
+def test_a_guided_run_of_dit(monkeypatch):
+  golden, params = published("dit")
+  params["params"]["head"]["kernel"] *= 0.5
+  model, manifest = run_of("dit"), json.loads(str(golden["manifest"]))
+  path, _ = model.path_points({"steps": 8})
+  index = np.round(path.t[:8] * 1000).astype(int) - 1
+  np.testing.assert_array_equal(index[::-1], golden["kept_timesteps"])
+  taped(monkeypatch, manifest["tape_seeds"]["sampled"], golden["sample_start"].shape)
+  x = sample(model, params, golden["sample_start"], golden["sample_y"], steps=8, guidance=2.5)
+  near(x, golden["sampled"][:2], 2e-4)
+
+
+def test_guided_runs_of_sit(monkeypatch):
+  golden, params = published("sit")
+  args = params, golden["net_start"], golden["net_y"]
+  manifest = json.loads(str(golden["manifest"]))
+  taped(monkeypatch, manifest["tape_seeds"]["net_sde"], golden["net_start"].shape)
+  near(sample(run_of("sit"), *args, steps=6, guidance=2.5), golden["net_sde"][:2], 2e-4)
+  ode = run_of("sit", path=times.even, sampler=interpolants.ode_euler)
+  near(sample(ode, *args, steps=5, guidance=2.5), golden["net_ode"][:2], 2e-4)
 
 
 def filled(net, **kw):
