@@ -18,7 +18,7 @@ def latents(arg, net):
   c = _base.base(
     "latents:imagenet", steps=7_000_000, batch=256, size=64 if larger else 32, classes=1000
   )
-  c.data.update(channels=4, flip=True)
+  # Images are mirrored before they become latents: mirrored latents are others.
   c.model = model(net, width, depth, heads, int(patch), 1000)
   c.model.net.update(remat=True, unroll=1, dtype="bfloat16")
   c.model.guide = dict(name="diffusion.guidance.first_channels", channels=3)

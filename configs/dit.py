@@ -10,6 +10,8 @@ the code, of three of the four channels: `--knobs channels=4` guides all.
   jaxgen train --config configs/dit.py:XL-2 --workdir W
   jaxgen sample --workdir W --guidance 1.5 --out samples.npz
   jaxgen plan --config configs/dit.py:XL-2 --topology v5e:16x16
+  jaxgen import --source dit --checkpoint DiT-XL-2-256x256.pt \
+    --config configs/dit.py:XL-2 --workdir W
 
 | arg | parameters | with theirs of fixed places |
 | --- | --- | --- |

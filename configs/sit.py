@@ -8,6 +8,8 @@ and 9.5 by the ODE. The same weights by the ODE: `--sampler ode_heun`.
 
   jaxgen train --config configs/sit.py:XL-2 --workdir W
   jaxgen sample --workdir W --guidance 1.5 --out samples.npz
+  jaxgen import --source sit --checkpoint SiT-XL-2-256x256.pt \
+    --config configs/sit.py:XL-2 --workdir W
 
 | arg | parameters |
 | --- | --- |

@@ -11,7 +11,10 @@ from typing import Any
 from jaxgen.errors import UserError
 from jaxgen.interop import names
 
+# Whose files they are of -> our net.
+TRANSFORMERS = {"dit": "nets.dit.DiT", "sit": "nets.dit.SiT"}
 PLACES = "pos_embed"
+FIRST = "x_embedder.proj.weight"  # [D, channels, patch, patch]
 MODULES = {
   "patch_embed": "x_embedder.proj",
   "time_0": "t_embedder.mlp.0",
@@ -29,7 +32,10 @@ MODULES = {
 
 def entries(tree: names.Tree) -> list[names.Entry]:
   """The table for a tree of ours, see `names.Entry`; UserError for another net's."""
-  return [entry(path, tuple(leaf.shape)) for path, leaf in names.flat(tree).items()]
+  table = [entry(path, tuple(leaf.shape)) for path, leaf in names.flat(tree).items()]
+  order = list(MODULES)
+  rank = lambda e: (order.index(e.ours.rpartition("/")[0]), e.ours.endswith("bias"))
+  return sorted(table, key=rank)
 
 
 def entry(path: str, shape: tuple[int, ...]) -> names.Entry:
