@@ -68,7 +68,8 @@ def span(process, i: Array, n: Array, hi: float = 1.0, lo: float = 0.04) -> Arra
   """
   del process
   part = jnp.minimum(i, n - 1) / jnp.maximum(n - 1, 1)
-  return jnp.where(part == 1, lo, hi + part * (lo - hi))  # n / n need not be 1
+  # n / n need not be 1 on a device.
+  return jnp.where((i >= n - 1) & (n > 1), lo, hi + part * (lo - hi))
 
 
 @declare(knobs=("first", "bend"))

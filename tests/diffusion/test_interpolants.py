@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 from games import jit
 from golden import GOLDEN, near
+from ml_collections import ConfigDict
 
 from jaxgen.core import State
-from jaxgen.diffusion import interpolants, times
+from jaxgen.diffusion import conditioning, interpolants, times
 from jaxgen.diffusion.process import GVP, VP, Flow
+from jaxgen.diffusion.traits import traits
+from jaxgen.errors import UserError
 from jaxgen.keys import example_keys
 from jaxgen.models import diffusion
+from jaxgen.sampling import presets
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 CASE = np.load(GOLDEN / "sit.npz")
@@ -147,3 +151,82 @@ def test_scores_and_velocities_of_each_other(path):
   c_skip, c_out, *_ = interpolants.score(t)
   e = interpolants.estimate(lambda x, t: c_skip * x + c_out * v, x, t, process)
   near(e.velocity, CASE[f"velocity_from_score_{path}"], 1e-5)
+
+
+NAMES = ("ode_euler", "ode_heun", "sde_euler", "sde_heun")
+SAMPLERS = [getattr(interpolants, name) for name in NAMES]
+
+
+def gaussian(x_t, t):
+  """E[x_0 | x_t] for x_0 ~ N(0, 1)."""
+  return t.alpha * x_t / (t.alpha**2 + t.sigma**2)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_evaluations_are_counted_and_the_network_is_in_the_program_once(sampler):
+  calls, process = [], Flow()
+  path = process(times.even(process, jnp.arange(6), 6))
+
+  def denoise(x_t, t):
+    jax.debug.callback(lambda: calls.append(1))
+    return gaussian(x_t, t) + 0 * jax.lax.lgamma(1 + x_t**2)
+
+  draw = lambda n: sampler(denoise, jnp.ones((3, 2)), path, n, KEYS, process)
+  assert str(jax.make_jaxpr(draw)(4)).count("lgamma") == 1
+  draw = jit(draw)
+  for n in (1, 4):
+    calls.clear()
+    assert np.isfinite(draw(n)).all()
+    jax.effects_barrier()
+    assert len(calls) == traits(sampler).nfe(n)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_chains_that_stop_early_pass_x_t_on(sampler):
+  # The chain's last point but two, and with logsnr infinite all of it.
+  process, n, x_T = Flow(), 5, jnp.ones((3, 2))
+  path = process(times.even(process, jnp.arange(n), n))
+
+  def run(logsnr):
+    D, longer, m = conditioning.stop_early(gaussian, path, n, logsnr)
+    return sampler(D, x_T, longer, m, KEYS, process)
+
+  run = jit(run)
+  stopped, whole = run(path.logsnr[2]), run(jnp.float32(jnp.inf))
+  if sampler is interpolants.ode_euler:
+    x = x_T
+    for t, s in zip(range(2), range(1, 3), strict=True):
+      t, s = (jax.tree.map(lambda a, i=i: a[i], path) for i in (t, s))
+      x0 = gaussian(x, t)
+      x = x + (t.t - s.t) * (x0 - (x - t.alpha * x0) / t.sigma)
+    np.testing.assert_allclose(stopped, x, rtol=1e-5)
+  assert np.isfinite(stopped).all() and np.abs(stopped - whole).max() > 1e-2
+
+
+def test_a_quarter_of_a_circle():
+  t = jnp.linspace(0, 1, 11)
+  noise = GVP()(t)
+  np.testing.assert_allclose(noise.alpha**2 + noise.sigma**2, 1, rtol=1e-6)
+  assert noise.alpha[-1] == 0 and noise.sigma[0] == 0
+  np.testing.assert_allclose(GVP().inverse(noise.logsnr)[1:-1], t[1:-1], rtol=1e-5)
+  slopes = interpolants.slopes(GVP(), t)
+  quarter = np.pi / 2
+  np.testing.assert_allclose(slopes[0], quarter * np.cos(quarter * (1 - t)), atol=1e-6)
+  np.testing.assert_allclose(slopes[1], -quarter * np.cos(quarter * t), atol=1e-6)
+
+
+def test_spans_have_both_ends():
+  for n in (1, 2, 7, 250):
+    t = times.span(None, jnp.arange(300), n, hi=1.0, lo=0.04)
+    assert t[0] == 1 and (t[n - 1 :] == (np.float32(0.04) if n > 1 else 1)).all()
+  np.testing.assert_allclose(np.diff(times.span(None, jnp.arange(5), 5, lo=0.0)), -0.25)
+  np.testing.assert_allclose(times.even(None, jnp.arange(3), 3, lo=0.1), [1, 0.7, 0.4], rtol=1e-6)
+
+
+def test_steps_in_time_want_a_process_in_continuous_time():
+  spec = ConfigDict(dict(name="x", process=dict(name="diffusion.process.Linear"), sampler={}))
+  with pytest.raises(UserError, match="ode_heun steps in continuous time, .* has 1000 steps"):
+    presets.with_sampler(spec, "ode_heun")
+  spec.process = dict(name="diffusion.process.Flow")
+  assert presets.with_sampler(spec, "ode_heun").sampler.name == "diffusion.interpolants.ode_heun"
+  assert presets.samplers_with("strength") == ["sde_euler", "sde_heun"]
