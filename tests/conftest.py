@@ -28,6 +28,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(TMP, "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Most programs here take longer to compile than to run: without LLVM's passes,
+# and with the older emitter of loops in one module, compiling takes a third as
+# long. (A jaxlib that has lost one of these flags says so, and stops.)
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if FLAGS not in (flags := os.environ.get("XLA_FLAGS", "")):
+  os.environ["XLA_FLAGS"] = f"{flags} {FLAGS}".strip()
 # In the background of a script Ctrl-C is ignored, and so by what tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,14 +46,15 @@ gc.set_threshold(50_000, 20, 50)
 
 @pytest.fixture(scope="module")
 def unoptimised():
-  """For files whose programs take longer to compile than to run."""
+  """For files that take too long otherwise, whatever the environment says."""
   import jax
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # in subprocesses, too
+    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
