@@ -1,6 +1,7 @@
 """Tests run on the CPU and share compiled programs; each is marked by its file."""
 
 import atexit
+import contextlib
 import gc
 import os
 import shutil
@@ -30,7 +31,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Most programs here take longer to compile than to run: without LLVM's passes,
 # and with the older emitter of loops in one module, compiling takes a third as
-# long. (A jaxlib that has lost one of these flags says so, and stops.)
+# long. (See `optimised`. A jaxlib that has lost one of these flags says so.)
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if FLAGS not in (flags := os.environ.get("XLA_FLAGS", "")):
@@ -44,17 +45,43 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 gc.set_threshold(50_000, 20, 50)
 
 
-@pytest.fixture(scope="module")
-def unoptimised():
-  """For files that take too long otherwise, whatever the environment says."""
+@contextlib.contextmanager
+def compiling(optimised: bool):
+  """Compiles so meanwhile, here and in subprocesses."""
   import jax
 
+  before = jax.config.values["jax_disable_most_optimizations"]
+  if before is not optimised:  # as it should be
+    yield
+    return
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # in subprocesses, too
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", True)
+    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(not optimised)))
+    jax.config.update("jax_disable_most_optimizations", not optimised)
+    jax.clear_caches()  # which do not ask how a program was compiled
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def optimised():
+  """For files whose numbers are close to the true ones with LLVM's passes alone."""
+  with compiling(optimised=True):
+    yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def theorems(request):
+  """Those of a law or a golden file are such."""
+  if marks.MARK.get(request.path) == "theorem":
+    request.getfixturevalue("optimised")
+
+
+@pytest.fixture(scope="module")
+def unoptimised():
+  """For files of the others, whatever the environment says."""
+  with compiling(optimised=False):
+    yield
 
 
 @pytest.fixture
