@@ -65,7 +65,7 @@ def compiling(optimised: bool):
 
 @pytest.fixture(scope="module")
 def optimised():
-  """For files whose numbers are close to the true ones with LLVM's passes alone."""
+  """For files whose numbers LLVM's passes bring nearer to the true ones."""
   with compiling(optimised=True):
     yield
 
