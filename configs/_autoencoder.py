@@ -38,6 +38,7 @@ def small(arg, net, latents, **kw):
       width=width,
       mults=(1, 2, 2) if photos else (1, 2),
       blocks=1,
+      attend=(),
       size=size,
       channels=3 if photos else 1,
       **kw,

@@ -61,7 +61,7 @@ def small(arg):
     ),
     codes=128 if photos else 64,
     count=1.0,
-    revive=0.1,
+    revive=0.5,
   )
   c.optim.net = dict(name="optim.adam", lr=1e-3, warmup=50, decay="cosine")
   c.log.update(every=50, pictures=500)

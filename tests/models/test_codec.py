@@ -96,8 +96,9 @@ def case(request):
   model = MODELS[request.param]
   x = nhwc(arrays["x"])
   shapes = jax.eval_shape(model.init, {"x": x}, KEY)[0]
+  table = autoencoder_names.ldm_entries({"params": shapes["net"]})
   params = {
-    "net": names.fill(autoencoder_names.ldm_entries(shapes["net"]), tensors(manifest)),
+    "net": names.fill(table, tensors(manifest))["params"],
     "disc": discriminator(tensors(manifest, "discriminator")),
     "perceptual": perceptual(tensors(manifest, "perceptual")),
   }
