@@ -39,6 +39,7 @@ def small(arg, net, latents, **kw):
       mults=(1, 2, 2) if photos else (1, 2),
       blocks=1,
       attend=(),
+      middle=not debug,
       size=size,
       channels=3 if photos else 1,
       **kw,

@@ -108,7 +108,11 @@ def case(request):
 
   def answer(state):
     net = value_and_grads(model.net_loss, "net", state, {"x": x}, keys)
-    disc = value_and_grads(model.disc_loss, "disc", state, {"x": x}, keys)
+    if isinstance(model.latents, KL):
+      disc = value_and_grads(model.disc_loss, "disc", state, {"x": x}, keys)
+    else:  # its gradients are the same function's
+      loss, (_, info) = model.disc_loss(state, {"x": x}, keys)
+      disc = loss, info
     z = model.encode(state, x)
     said = model.of(state)(x, method="encode")
     looks = model.look(state, x, nhwc(arrays["reconstruction"]))
