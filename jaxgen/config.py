@@ -113,13 +113,14 @@ SEEDS = 2**32  # how many jax.random tells apart
 # Whole numbers that may be 0; all others are at least 1.
 MAY_BE_ZERO = set(
   "classes labels warmup lazy depth layers embed tables spare attend halvings fine mapped pad"
-  " octaves y".split()
+  " octaves y start".split()
 )
 # Other numbers, by least and most; what is not here may be any finite number.
 ABOVE_ZERO, BELOW_ONE = math.nextafter(0, 1), math.nextafter(1, 0)
 RANGES = {
   (0, math.inf): "lr eps weight_decay images ramp beta std weight weight_fake gamma noise churn"
-  " snr s_min s_max s_noise blur floor lo eta truncation temperature cutoff",
+  " snr s_min s_max s_noise blur floor lo eta truncation temperature cutoff commitment count"
+  " revive disc_weight",
   (ABOVE_ZERO, math.inf): "sigma sigma_data sigma_min sigma_max clip clip_weights bound clamp kimg"
   " rho period mults width bend most hi",
   (0, BELOW_ONE): "b1 b2 momentum w_beta dropout",

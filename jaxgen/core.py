@@ -95,6 +95,24 @@ class Model(Protocol):
     """How often a network is evaluated for one sample."""
 
 
+class Codec(Model, Protocol):
+  """A model that also writes examples as latents, and reads these.
+
+  Latents are an array [B, ...], or a pytree of them: numbers, or whole numbers
+  that are rows of codebooks. Another model may learn how they are distributed.
+  """
+
+  def encode(self, state: State, x: Array, key: Key | None = None, y: Array | None = None) -> Any:
+    """x [B, ...], labels where it knows them -> z.
+
+    With keys [B] z is a sample of q(z | x), where that is a distribution;
+    without, its mode.
+    """
+
+  def decode(self, state: State, z: Any, y: Array | None = None) -> Array:
+    """Latents -> x [B, ...] in [-1, 1] or a little beyond: nothing is drawn."""
+
+
 # What the house may also ask of a model, its nets and its objects, and what
 # stands for a member that one lacks. Nothing inherits: `trait` reads them all,
 # and nobody asks for a name that is not listed here.
@@ -113,8 +131,9 @@ OPTIONAL: dict[str, Any] = {
   "augment": None,  # conditioning augmentation of an upsampler
   "probe": None,  # f(state, batch, held, key) -> metrics, measured now and then
   "classifier": None,  # logits of a model that judges
-  "encode": None,  # of a codec: f(state, x [B, ...], key [B]) -> z [B, ...]
-  "decode": None,  # of a codec: f(state, z [B, ...]) -> x [B, ...]
+  "encode": None,  # the two of a codec, see `Codec`
+  "decode": None,
+  "perceptual": None,  # net of a frozen group whose weights are a user's files
   # Of a net.
   "labels": 0,  # number of labels that it can be told
   "heights": None,  # f(height of x) -> heights of its maps, to attend at

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxgen import core, keys, sharding
+from jaxgen.checkpoint import pretrained
 from jaxgen.config import LARGEST, SEEDS, as_json, build, check_single, find
 from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import check_crop
@@ -126,7 +127,8 @@ class Experiment:
   def fresh(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
     """The state before the first step, which the seed determines.
 
-    Every device makes its own part: none ever has all of it.
+    Every device makes its own part: none ever has all of it. Groups of a user's
+    files are read.
     """
     shapes = dummy(source, self.config.batch)
     zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items()}
@@ -134,7 +136,8 @@ class Experiment:
     where = sharding.shardings(jax.eval_shape(self.init, shapes, key), mesh)
     # It runs once; on CPUs optimising triples the time that compiling takes.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    return jax.jit(self.init, out_shardings=where, compiler_options=options)(zeros, key)
+    init = jax.jit(self.init, out_shardings=where, compiler_options=options)
+    return pretrained.fill(self.model, init(zeros, key))
 
 
 @contextlib.contextmanager

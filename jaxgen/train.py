@@ -27,7 +27,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import cli, core, sharding
-from jaxgen.checkpoint import lock
+from jaxgen.checkpoint import lock, pretrained
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.meta import check_meta, latest
 from jaxgen.checkpoint.restore import NoCheckpoint
@@ -207,6 +207,7 @@ def prepare(
   check_same(workdir, meta)
   if not steps(workdir):  # older runs go on as they began
     check_attention(experiment.model, source)
+    pretrained.read(experiment.model)
   return experiment, source, mesh, meta, abstract
 
 

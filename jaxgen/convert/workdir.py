@@ -1,7 +1,8 @@
 """Other people's weights into a workdir of ours, and ours out of it.
 
-GANs, U-Nets and transformers differ in what their files hold: `gan_workdir`,
-`net_workdir` and `dit_workdir` have the same functions, `open_file` and `tensors`.
+GANs, codecs, U-Nets and transformers differ in what their files hold:
+`gan_workdir`, `codec_workdir`, `net_workdir` and `dit_workdir` have the same
+functions for them, `open_file` and `tensors`.
 """
 
 import datetime
@@ -16,17 +17,18 @@ from jaxgen import config as configs
 from jaxgen import core
 from jaxgen.checkpoint import disk, lock, step_folder
 from jaxgen.checkpoint.meta import latest, settings
-from jaxgen.convert import dit_workdir, gan_workdir, net_workdir
+from jaxgen.convert import codec_workdir, dit_workdir, gan_workdir, net_workdir
 from jaxgen.convert.initial_state import ForeignFile, initial_state
 from jaxgen.convert.published import NOTHING, Facts
 from jaxgen.errors import UserError, nearest
 from jaxgen.experiment import describe
 from jaxgen.interop import names, tensor_files
+from jaxgen.interop.autoencoder_names import CODECS
 from jaxgen.interop.dit_names import TRANSFORMERS
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.unet_names import SOURCES
 
-ALL = SOURCES | GANS | TRANSFORMERS
+ALL = SOURCES | GANS | CODECS | TRANSFORMERS
 
 
 def import_weights(
@@ -75,10 +77,14 @@ def import_weights(
 
 
 def module_for(config: ConfigDict | None, source: str) -> ModuleType:
-  """Which of the three reads and writes files for a config."""
+  """Which of the four reads and writes files for a config."""
   if source in TRANSFORMERS:
     return dit_workdir
-  return gan_workdir if config is not None and "gen" in config.model else net_workdir
+  if config is None:
+    return net_workdir
+  if config.model.name in {how.model for how in CODECS.values()}:
+    return codec_workdir
+  return gan_workdir if "gen" in config.model else net_workdir
 
 
 def provenance(file: ForeignFile, licence: str) -> dict[str, Any]:

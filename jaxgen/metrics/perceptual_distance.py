@@ -40,5 +40,6 @@ def distance(
 
 def unit(x: Array) -> Array:
   """Features [.., C] of length 1."""
-  length = jnp.sqrt(jnp.sum(x**2, -1, keepdims=True))
+  # Not of zero, where a root has no slope: losses are differentiated here.
+  length = jnp.sqrt(jnp.maximum(jnp.sum(x**2, -1, keepdims=True), 1e-30))
   return x / (length + EPS)

@@ -88,8 +88,19 @@ class VAE:
   ) -> Array:
     """Keys [B] -> x, shaped and conditioned like `batch`."""
     z = temperature * normal(fold(key, 0), (self.net.z_dim,))
-    x = self.net.apply(state.variables("net"), z, **self.conditions(batch), method="decode")
+    x = self.decode(state, z, batch.get("y"))
     return x + noise * self.scale(state) * normal(fold(key, 1), x.shape[1:])
+
+  def encode(self, state: State, x: Array, key: Key | None = None, y: Array | None = None) -> Array:
+    """x -> z [B, Z]: q's mean, or with keys [B] a sample of q."""
+    y = self.conditions({"y": y})
+    mean, logvar = self.net.apply(state.variables("net"), x, **y, method="encode")
+    return mean if key is None else mean + jnp.exp(logvar / 2) * normal(key, mean.shape[1:])
+
+  def decode(self, state: State, z: Array, y: Array | None = None) -> Array:
+    """z [B, Z] -> mean of p(x | z)."""
+    y = self.conditions({"y": y})
+    return self.net.apply(state.variables("net"), z, **y, method="decode")
 
   def nfe(self, **knobs) -> int:
     """One pass of the decoder."""

@@ -4,8 +4,9 @@ Krizhevsky 2014 ("one weird trick") and Simonyan & Zisserman 2015, without
 their heads, with torchvision's weights. Float32, all digits kept.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -96,10 +97,13 @@ VGG = Trunk(
 )
 
 
-def features(trunk: Trunk, params: Sequence[Mapping[str, Array]], x: Array) -> list[Array]:
+def features(
+  trunk: Trunk, params: Sequence[Mapping[str, Array]], x: Array, precision: str | None = "highest"
+) -> list[Array]:
   """Images [B, H, W, 3] in [-1, 1] -> [B, h, w, C] of every tap.
 
-  `params` has a "kernel" [k, k, C, C'] and a "bias" [C'] for every layer.
+  `params` has a "kernel" [k, k, C, C'] and a "bias" [C'] for every layer. All
+  digits are kept for a metric; a loss can do with the device's usual ones.
   """
   x, taps = (x - jnp.array(SHIFT)) / jnp.array(SCALE), []
   for layer, p in zip(trunk.layers, params, strict=True):
@@ -111,7 +115,7 @@ def features(trunk: Trunk, params: Sequence[Mapping[str, Array]], x: Array) -> l
       (layer.stride,) * 2,
       [(layer.pad,) * 2] * 2,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
-      precision="highest",
+      precision=precision,
     )
     x = nn.relu(x + p["bias"])
     if layer.tap:
@@ -159,3 +163,70 @@ def of(weights: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> 
   if value.shape != shape:
     raise ValueError(f"{name} has shape {list(value.shape)}, not {list(shape)}")
   return value
+
+
+@dataclasses.dataclass(frozen=True)
+class LPIPS:
+  """LPIPS as a part of a loss. Its weights are {"trunk": .., "linear": ..}.
+
+  Attributes:
+    net: "vgg", as losses have it, or "alex".
+  """
+
+  net: str = "vgg"
+
+  @property
+  def trunk(self) -> Trunk:
+    """Its layers."""
+    trunks = {"vgg": VGG, "alex": ALEX}
+    if self.net not in trunks:
+      raise ValueError(f"net={self.net!r}: want vgg or alex")
+    return trunks[self.net]
+
+  @property
+  def name(self) -> str:
+    """Of its metric."""
+    return f"lpips@{self.net}"
+
+  def init(self) -> dict[str, Any]:
+    """Zeros in the shapes of its weights: the files of a user have others."""
+    trunk, linear, channels = {}, {}, 3
+    for layer in self.trunk.layers:
+      kernel = jnp.zeros((layer.kernel, layer.kernel, channels, layer.width))
+      trunk[f"conv_{layer.number}"] = {"kernel": kernel, "bias": jnp.zeros(layer.width)}
+      channels = layer.width
+      if layer.tap:
+        linear[f"lin_{len(linear)}"] = jnp.zeros(layer.width)
+    return {"trunk": trunk, "linear": linear}
+
+  def converted(
+    self, trunk: Mapping[str, np.ndarray], lin: Mapping[str, np.ndarray]
+  ) -> dict[str, Any]:
+    """Tensors of the two published files -> its weights.
+
+    Raises:
+      KeyError: A tensor is missing.
+      ValueError: One has the wrong shape, as if of another network.
+    """
+    network, layers = converted(trunk)
+    if network != self.trunk:
+      raise ValueError(f"it is of {network.name}, not {self.net}")
+    names = [f"conv_{layer.number}" for layer in network.layers]
+    weights = linear(network, lin)
+    return {
+      "trunk": dict(zip(names, layers, strict=True)),
+      "linear": {f"lin_{i}": w for i, w in enumerate(weights)},
+    }
+
+  def features(self, params: Mapping[str, Any], x: Array) -> list[Array]:
+    """Images [B, H, W, 1 or 3] in [-1, 1] -> [B, h, w, C] of every tap."""
+    if min(x.shape[1:3]) < self.trunk.least:
+      least = self.trunk.least
+      raise ValueError(f"{self.name} looks at images of {least}x{least} or more, not {x.shape[1:]}")
+    x = jnp.repeat(x, 3, -1) if x.shape[-1] == 1 else x
+    layers = [params["trunk"][f"conv_{layer.number}"] for layer in self.trunk.layers]
+    return features(self.trunk, layers, x, precision=None)
+
+  def linear(self, params: Mapping[str, Any]) -> list[Array]:
+    """The weights of channels, [C] for every tap."""
+    return [params["linear"][f"lin_{i}"] for i in range(len(self.trunk.taps))]

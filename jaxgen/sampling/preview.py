@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core, keys, sharding
@@ -16,8 +17,22 @@ from jaxgen.sampling.sampler import draw
 PROBED = 128  # examples that a probe looks at, at most
 
 
+def rebuild(
+  model: core.Codec, profile: str | None, state: core.State, real: core.Batch
+) -> jax.Array:
+  """Images, and beside each what is decoded of its latents: uint8 [2B, ...]."""
+  state = sharding.replicate(state.averaged(profile) if profile else state, sharding.make_mesh())
+  batch = core.on_device(real)
+  z = model.encode(state, batch["x"], y=batch.get("y"))
+  x = core.as_data(model.decode(state, z, y=batch.get("y")), real["x"].dtype)
+  return jnp.stack([real["x"], x], 1).reshape(-1, *x.shape[1:])
+
+
 class Preview:
-  """Samples drawn while training, always with the same key."""
+  """Samples drawn while training, always with the same key.
+
+  Of a codec, also images of the data beside their reconstructions.
+  """
 
   def __init__(
     self,
@@ -36,7 +51,8 @@ class Preview:
       profile: The averaged weights that draw; None: the weights themselves.
       source: Labels come in turn from its classes.
       shapes: Of a batch as large as the picture, see `experiment.dummy`.
-      folder: Where pictures go, STEP.png.
+      folder: Where pictures go, STEP.png. Those of reconstructions go beside
+        it.
       histograms: Whether weights are logged as well.
     """
     self.logger, self.folder, self.histograms = logger, folder, histograms
@@ -48,16 +64,27 @@ class Preview:
     # What is made from other images is shown made from real ones.
     rows = np.arange(len(shapes["x"])) % len(source)
     self.real = source.read(rows) if core.trait(model, "cond") else None
+    self.pairs = self.rebuild = None
+    if core.trait(model, "encode") and len(source.shape) == 3:
+      self.pairs = source.read(rows[: (len(rows) + 1) // 2])
+      self.rebuild = jax.jit(
+        functools.partial(rebuild, model, profile), out_shardings=sharding.replicated(mesh)
+      )
 
   def draw(self, done: int, state: core.State) -> None:
     """A grid of samples into the log and the folder."""
     x = jax.device_get(self.draw_from(state, jax.random.key(0), self.real))
+    pairs = self.rebuild and jax.device_get(self.rebuild(state, self.pairs))
     if self.histograms:  # all processes fetch, though one of them writes
       params = jax.tree.map(sharding.fetch, state.params)
     if not self.logger.lead:
       return
     image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})
     self.logger.write_images(done, {"samples": image[None]})
+    if pairs is not None:
+      place = self.folder.parent / "reconstructions" / f"{done:08d}.png"
+      image = portrait(pairs, place, {"step": done})
+      self.logger.write_images(done, {"reconstructions": image[None]})
     if self.histograms:
       self.logger.write_histograms(
         done, {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(params)}

@@ -12,7 +12,10 @@ FILES = rooms.files()
 JAX = {"jax", "numpy"}
 # Room -> what it may import of ours beside itself, and of others; None: anything.
 RULES = {
-  "models": ({"core", "diffusion", "adversarial", "keys", "errors"}, JAX | {"flax", "optax"}),
+  "models": (
+    {"core", "diffusion", "adversarial", "metrics.perceptual_distance", "keys", "errors"},
+    JAX | {"flax", "optax"},
+  ),
   "nets": (set(), JAX | {"flax"}),
   "diffusion": ({"keys"}, JAX),
   "adversarial": ({"keys"}, JAX),

@@ -1,0 +1,56 @@
+"""What the autoencoders of latent diffusion share: `ldm_kl` and `ldm_vq`."""
+
+from configs import _base
+
+
+def published(net, latents, steps, *, start, disc_weight, layers=3, perceptual=True):
+  """A config of a size in the paper's Table 8, for one's own images of 256."""
+  c = _base.base("folder:images", steps=steps, batch=24, size=256)
+  c.data.update(flip=True, channels=3)
+  c.model = dict(
+    name="models.codec.Autoencoder",
+    net=net | dict(width=128, blocks=2, size=256, channels=3),
+    latents=latents,
+    disc=dict(name="nets.patchgan.PatchGAN", width=64, layers=layers),
+    disc_weight=disc_weight,
+    start=start,
+  )
+  if perceptual:
+    c.model.perceptual = dict(name="nets.lpips.LPIPS", net="vgg")
+  adam = dict(name="optim.adam", lr=4.5e-6 * c.get_ref("batch"), b1=0.5, b2=0.9)
+  c.optim.net, c.optim.disc = adam, adam
+  c.log.pictures = 5000
+  c.checkpoint.update(every=5000, keep_every=50_000)
+  return c
+
+
+def small(arg, net, latents, **kw):
+  """A config of a small net, for `digits`, `photos` or `debug`."""
+  photos, debug = arg == "photos", arg == "debug"
+  size = 32 if photos else 8
+  c = _base.base("photos" if photos else "digits", steps=1500, batch=32, size=size)
+  c.data.flip = photos
+  width = 8 if debug else 32
+  c.model = dict(
+    name="models.codec.Autoencoder",
+    net=dict(
+      name=f"nets.autoencoder.{net}",
+      width=width,
+      mults=(1, 2, 2) if photos else (1, 2),
+      blocks=1,
+      attend=(),
+      middle=not debug,
+      size=size,
+      channels=3 if photos else 1,
+      **kw,
+    ),
+    latents=latents,
+    disc=dict(name="nets.patchgan.PatchGAN", width=width // 2, layers=2 if photos else 1),
+    disc_weight=0.5,
+    start=0 if debug else 500,
+  )
+  adam = dict(name="optim.adam", lr=1e-3, b1=0.5, b2=0.9, warmup=50, clip=10.0, decay="cosine")
+  c.optim.net, c.optim.disc = adam, adam
+  c.ema.main = dict(name="ema.half_life", images=5_000, ramp=0.1)
+  c.log.update(every=50, pictures=500)
+  return c

@@ -1,0 +1,51 @@
+"""Autoencoders of latent diffusion with Gaussian latents (Rombach et al. 2022).
+
+| arg | latents of 256 x 256 | parameters | steps | published rFID, PSNR |
+| --- | --- | --- | --- | --- |
+| f4 | 64 x 64 x 3 | 55,312,063 | 176,991 | 0.27, 27.53 |
+| f8 | 32 x 32 x 4 | 83,653,863 | 246,803 | 0.90, 24.19 |
+| f16 | 16 x 16 x 16 | 69,610,963 | 442,998 | 0.87, 24.08 |
+| f32 | 8 x 8 x 64 | 103,880,131 | 406,763 | 2.04, 22.27 |
+
+Numbers are of OpenImages, rFID on ImageNet's validation images, from the
+README of the published code; the paper's are in its Table 8. Beside these
+parameters there are 2,765,633 of the discriminator, which begins at step
+50,001, and 14,716,160 of LPIPS (VGG16), which do not move: set
+$JAXGEN_LPIPS_NET and $JAXGEN_LPIPS_LIN to your files of them. `f8-pixels` and
+the like do without: |x - x'| and the discriminator.
+
+The rate is 4.5e-6 for each image of a batch, as published; how many devices
+that was is not said, and 24 images are 12, twice accumulated, on one of them.
+
+  jaxgen train --config configs/ldm_kl.py:f8 --workdir W \
+    --config.data.source=folder:/openimages
+  jaxgen train --config configs/ldm_kl.py:digits --workdir W
+
+`digits` (8 x 8, latents of 4 x 4 x 4) and `photos` (32 x 32, latents of 8 x 8 x
+4) are for minutes on two CPU cores, without LPIPS.
+"""
+
+from configs import _autoencoder, _base
+
+# Channel multipliers, heights that attend, channels of latents, steps.
+SIZES = {
+  "f4": ((1, 2, 4), (), 3, 176_991),
+  "f8": ((1, 2, 4, 4), (), 4, 246_803),
+  "f16": ((1, 1, 2, 2, 4), (16,), 16, 442_998),
+  "f32": ((1, 1, 2, 2, 4, 4), (16, 8), 64, 406_763),
+}
+ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), "digits", "photos", "debug")
+
+
+def get_config(arg="f8"):
+  """`arg`: see above; or `debug`, a few steps on digits."""
+  latents = dict(name="models.codec.KL", weight=1e-6)
+  if arg in ("digits", "photos", "debug"):
+    c = _autoencoder.small(arg, "KLNet", latents)
+    return _base.debug(c) if arg == "debug" else c
+  size, _, pixels = arg.partition("-")
+  mults, attend, z, steps = SIZES[size]
+  net = dict(name="nets.autoencoder.KLNet", mults=mults, attend=attend, z=z, dim=z)
+  return _autoencoder.published(
+    net, latents, steps, start=50_001, disc_weight=0.5, perceptual=not pixels
+  )

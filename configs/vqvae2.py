@@ -1,0 +1,68 @@
+"""VQ-VAE-2 on images of 256 x 256 (Razavi et al. 2019): two maps of codes.
+
+1,388,867 parameters, and 132,096 numbers of the codebooks' state; 32 x 32 codes
+above 64 x 64, of 512 each. Net and recipe are of rosinality/vq-vae-2-pytorch,
+whose FFHQ model had 560 epochs: 306,250 steps of 128 images, which are taken
+for ImageNet, too. The paper's mean squared errors, of its own, larger nets on
+ImageNet, are not to be compared.
+
+  jaxgen train --config configs/vqvae2.py:ffhq --workdir W \
+    --config.data.source=folder:/ffhq
+  jaxgen train --config configs/vqvae2.py:digits --workdir W
+
+As published, what no latent chose in the first step is lost for good; with
+`--config.model.count=1 --config.model.revive=1` codes stay where they are, and
+begin again at a latent once fewer than one in a batch chooses them. `digits`
+(8 x 8: one code above 2 x 2) and `photos` (32 x 32: 4 x 4 above 8 x 8), for
+minutes on two CPU cores, do that.
+"""
+
+from configs import _base
+
+ARGS = ("imagenet", "ffhq", "digits", "photos", "debug")
+
+
+def get_config(arg="imagenet"):
+  """`arg`: see above; or `debug`, a few steps on digits."""
+  if arg in ("digits", "photos", "debug"):
+    return small(arg)
+  source = dict(imagenet="tfds:imagenet2012", ffhq="folder:ffhq")[arg]
+  c = _base.base(source, steps=306_250, batch=128, size=256)
+  c.data.update(flip=True, channels=3)
+  c.model = dict(
+    name="models.vqvae.VQVAE2",
+    net=dict(name="nets.vqvae2.TwoLevels", channels=3, width=128, blocks=2, hidden=32, dim=64),
+    codes=512,
+    commitment=0.25,
+    decay=0.99,
+    count=0.0,
+    revive=0.0,
+  )
+  c.optim.net = dict(name="optim.adam", lr=3e-4)
+  c.log.pictures = 5000
+  c.checkpoint.update(every=5000, keep_every=50_000)
+  return c
+
+
+def small(arg):
+  """A smaller net on built-in data."""
+  photos = arg == "photos"
+  c = _base.base("photos" if photos else "digits", steps=2000, batch=32, size=32 if photos else 8)
+  c.data.flip = photos
+  c.model = dict(
+    name="models.vqvae.VQVAE2",
+    net=dict(
+      name="nets.vqvae2.TwoLevels",
+      channels=3 if photos else 1,
+      width=16 if arg == "debug" else 64,
+      blocks=2,
+      hidden=8 if arg == "debug" else 32,
+      dim=16,
+    ),
+    codes=128 if photos else 64,
+    count=1.0,
+    revive=0.5,
+  )
+  c.optim.net = dict(name="optim.adam", lr=1e-3, warmup=50, decay="cosine")
+  c.log.update(every=50, pictures=500)
+  return _base.debug(c) if arg == "debug" else c
