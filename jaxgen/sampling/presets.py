@@ -14,7 +14,7 @@ from jaxgen.errors import UserError, nearest
 from jaxgen.models.diffusion import LONGEST
 
 INF = float("inf")
-FROM_ZERO = "lo hi eta churn s_min s_max s_noise snr cap temperature noise cutoff".split()
+FROM_ZERO = "lo hi eta churn s_min s_max s_noise snr cap temperature noise cutoff top_k".split()
 # Knob -> least, most, and whether the least is too little. Others: any number.
 RANGES = {k: (0, INF, False) for k in FROM_ZERO} | {
   "steps": (1, LONGEST, False),
