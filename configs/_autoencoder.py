@@ -38,6 +38,8 @@ def small(arg, net, latents, **kw):
       width=width,
       mults=(1, 2, 2) if photos else (1, 2),
       blocks=1,
+      attend=(),
+      middle=not debug,
       size=size,
       channels=3 if photos else 1,
       **kw,

@@ -23,6 +23,7 @@ def base(source: str, *, steps: int, batch: int, size: int = 0, classes: int = 0
   # channels: 1 grey, 3 RGB, 0 as they are stored.
   # classes: labels that the model is given; 0: none.
   # holdout: share of images without a test split that is held out as one.
+  # fraction: of the examples that is trained on, drawn by chance once and for all.
   # crop: 0.8 takes random squares of 0.8 to 1 of an image; 0: the middle one.
   c.data = dict(
     source=source,
@@ -31,6 +32,7 @@ def base(source: str, *, steps: int, batch: int, size: int = 0, classes: int = 0
     channels=0,
     classes=classes,
     holdout=0.0,
+    fraction=1.0,
     flip=False,
     crop=0.0,
     workers=0,

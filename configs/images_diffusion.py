@@ -18,7 +18,13 @@ of them dropped, for `--guidance`; grey images are `--config.data.channels=1`.
 | 128-small | 1,218,352 | 16 | |
 | 256-small | 1,301,440 | 16 | |
 
-32 needs 6.5 GiB of a v5e's 15.75 (`jaxgen plan --topology v5e:1x1`).
+What a train step needs of a v5e's 15.75 GiB, by `jaxgen plan --topology
+v5e:1x1` (optimisation level O1); 64 and 128 were not planned.
+
+| arg | needs |
+| --- | --- |
+| 32 | 6.5 GiB |
+| 256 | 10.2 GiB |
 
 Any number from 4 to 1024 is a size, and takes the net of the next in the table
 (above 256: that of 256). Blocks are ADM's, with adaptive norms. Noise, path and
@@ -35,8 +41,8 @@ where left and right matter.
 evaluations of DPM-Solver++ where the others take 35 of Heun's. At 32 a step of
 64 takes 0.9 s of one core, so that a batch is 32. Rate and warm-up are those of
 `photos.py`: after 60 steps of 64 of `photos` the loss was at 0.77, with 1e-3 and
-100 steps of warm-up at 0.82 (one run each). Averages remember a tenth of the training,
-twice as much as the others', for it is short.
+100 steps of warm-up at 0.82 (one run each). Averages remember a tenth of the
+training, twice as much as the others', for it is short.
 """
 
 from configs import _base, _images

@@ -15,8 +15,11 @@ images are `--config.data.channels=1`.
 | 256 | 23,191,522, 24,001,089 | 16 |
 | 32-small | 233,267, 277,137 | 64 |
 | 64-small | 661,939, 850,961 | 32 |
-| 128-small | 2,109,107, 2,883,345 | 16 |
-| 256-small | 4,469,939, 7,602,961 | 8 |
+| 128-small | 661,147, 721,353 | 16 |
+| 256-small | 2,108,315, 2,622,665 | 8 |
+
+A train step of 32 needs 1.4 GiB of a v5e's 15.75, by `jaxgen plan --topology
+v5e:1x1` (optimisation level O1); the larger ones were not planned.
 
 Of the designs here this one has published results for thousands of images,
 not tens of thousands (Karras et al. 2020b); R3GAN has none below 50,000. All
@@ -32,10 +35,12 @@ matter.
 `-small` is for minutes on two CPU cores: DCGAN's nets with spectral norm and
 hinge (Miyato et al. 2018), the rates of `digits_gan`, and DiffAugment at its
 fixed strength (Zhao et al. 2020), for ADA takes 500,000 images to find its own.
-At 32 a step of 64 takes about 0.5 s of one core. After 120 steps on `photos`
-samples were as diverse as data, at a loss of D of 1.93. With 1e-3 for both they
-scored better (a Fréchet distance of 38 against 48, real test photographs 36),
-but D told nothing apart from step 30 on: not taken. One run each.
+At 32 a step of 64 takes about 0.5 s of one core. From 128 on nets are half as
+wide: as wide as at 64, a step of 8 at 256 took 5.7 s of one core. After 120
+steps of 64 on `photos` samples were as diverse as data, at a loss of D of 1.93.
+With 1e-3 for both they scored better (a Fréchet distance of 38 against 48, real
+test photographs 36), but D told nothing apart from step 30 on: not taken. One
+run each.
 """
 
 from configs import _base, _images, _stylegan2
@@ -48,7 +53,7 @@ def get_config(arg="32"):
   size = 16 if arg == "debug" else int(arg.removesuffix("-small"))
   c, size, small = _images.base(arg, min(4096 // size, 32), min(2048 // size, 64))
   if small:
-    pair(c, size, 8 if arg == "debug" else 16)
+    pair(c, size, 16 if arg != "debug" and size <= 64 else 8)
   else:
     _stylegan2.model(
       c,

@@ -14,9 +14,9 @@ images are `--config.data.channels=1`.
 | 128 | 36,046,339 | 64 |
 | 256 | 43,127,811 | 32 |
 | 32-small | 671,139 | 64 |
-| 64-small | 2,116,899 | 64 |
-| 128-small | 7,367,715 | 32 |
-| 256-small | 14,449,187 | 16 |
+| 64-small | 2,116,899 | 32 |
+| 128-small | 7,367,715 | 16 |
+| 256-small | 14,449,187 | 8 |
 
 256 needs 12.5 GiB of a v5e's 15.75 (`jaxgen plan --topology v5e:1x1`); the
 others have at most half as many pixels in a batch.
@@ -29,8 +29,9 @@ the deep hierarchies that do not (Child 2021) are another kind of net.
 Adam's rate is 3e-4, of `-small` 1e-3 as in `digits_vae`.
 
 `-small` is for minutes on two CPU cores: at 32 a step of 64 takes 0.35 s of one
-core. On `photos` sigma fell from 0.5 to 0.35 in 100 steps and to 0.29 in 200,
-while the KL term rose to 66 and 86 nats: z is used from the start.
+core, at 256 one of 8 takes 3.8 s. On `photos` sigma fell from 0.5 to 0.35 in
+100 steps and to 0.29 in 200, while the KL term rose to 66 and 86 nats: z is
+used from the start.
 """
 
 from configs import _base, _images
@@ -41,7 +42,7 @@ ARGS = _images.ARGS
 def get_config(arg="32"):
   """`arg`: height and width, or one with `-small`; or `debug`."""
   size = 16 if arg == "debug" else int(arg.removesuffix("-small"))
-  c, size, small = _images.base(arg, min(8192 // size, 128), min(4096 // size, 64))
+  c, size, small = _images.base(arg, min(8192 // size, 128), min(2048 // size, 64))
   classes = c.data.get_ref("classes")
   c.model = dict(
     name="models.vae.VAE",

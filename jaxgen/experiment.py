@@ -24,7 +24,7 @@ from jaxgen.errors import UserError, nearest, refusing
 FIELDS = {
   "": "seed steps batch accumulate patience mesh data model optim ema log checkpoint".split(),
   "mesh": ("data", "fsdp"),
-  "data": "source split classes holdout flip crop workers size channels".split(),
+  "data": "source split classes holdout fraction flip crop workers size channels".split(),
   "log": ("every", "pictures", "histograms", "eval"),
   "checkpoint": ("every", "keep", "keep_every"),
 }
@@ -289,6 +289,9 @@ def check_fields(config: ConfigDict) -> None:
   holdout = config.data.holdout
   if type(holdout) not in (int, float) or not 0 <= holdout < 1:
     raise UserError(f"config.data.holdout={holdout!r}: want a share from 0 to below 1, such as 0.2")
+  fraction = config.data.fraction
+  if type(fraction) not in (int, float) or not 0 < fraction <= 1:
+    raise UserError(f"config.data.fraction={fraction!r}: want more than 0 and at most 1")
   specs = {"model": config.model} | {
     f"{part}.{k}": v for part in ("optim", "ema") for k, v in config[part].items()
   }

@@ -37,7 +37,7 @@ from jaxgen.monitor.results import kind_of
 from jaxgen.sampling import latents
 from jaxgen.sampling.latents import WAYS, interpolate, mix
 from jaxgen.sampling.output import json_knobs, part_of, write
-from jaxgen.sampling.presets import CHOICES, KNOBS, SAMPLERS, knobs_from_flags
+from jaxgen.sampling.presets import CHOICES, IN_TIME, KNOBS, SAMPLERS, knobs_from_flags
 from jaxgen.sampling.projection import check_images, project
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.upscale import enlarge_folder, factor_of
@@ -55,7 +55,7 @@ def define(values: flags.FlagValues) -> None:
     "-1: any, of models that are guided without a classifier; default: each "
     "in turn",
   )
-  flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS))
+  flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS | IN_TIME))
   flag(
     "respacing",
     None,

@@ -1,6 +1,7 @@
 """Tests run on the CPU and share compiled programs; each is marked by its file."""
 
 import atexit
+import contextlib
 import gc
 import os
 import shutil
@@ -28,6 +29,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(TMP, "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Most programs here take longer to compile than to run: without LLVM's passes,
+# and with the older emitter of loops in one module, compiling takes a third as
+# long. (See `optimised`. A jaxlib that has lost one of these flags says so.)
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if FLAGS not in (flags := os.environ.get("XLA_FLAGS", "")):
+  os.environ["XLA_FLAGS"] = f"{flags} {FLAGS}".strip()
 # In the background of a script Ctrl-C is ignored, and so by what tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,16 +45,43 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 gc.set_threshold(50_000, 20, 50)
 
 
-@pytest.fixture(scope="module")
-def unoptimised():
-  """For files whose programs take longer to compile than to run."""
+@contextlib.contextmanager
+def compiling(optimised: bool):
+  """Compiles so meanwhile, here and in subprocesses."""
   import jax
 
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # in subprocesses, too
-    jax.config.update("jax_disable_most_optimizations", True)
+  before = jax.config.values["jax_disable_most_optimizations"]
+  if before is not optimised:  # as it should be
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    return
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(not optimised)))
+    jax.config.update("jax_disable_most_optimizations", not optimised)
+    jax.clear_caches()  # which do not ask how a program was compiled
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def optimised():
+  """For files whose numbers LLVM's passes bring nearer to the true ones."""
+  with compiling(optimised=True):
+    yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def theorems(request):
+  """Those of a law or a golden file are such."""
+  if marks.MARK.get(request.path) == "theorem":
+    request.getfixturevalue("optimised")
+
+
+@pytest.fixture(scope="module")
+def unoptimised():
+  """For files of the others, whatever the environment says."""
+  with compiling(optimised=False):
+    yield
 
 
 @pytest.fixture

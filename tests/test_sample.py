@@ -367,7 +367,7 @@ def test_the_sampler_can_be_changed(points, digits):
   assert not np.array_equal(heun.sample(0, 16), x)
   with pytest.raises(UserError, match="did you mean 'heun'"):
     jaxgen.load(points, sampler="huen")
-  with pytest.raises(UserError, match="but ancestral, ddim, .*, pc$"):
+  with pytest.raises(UserError, match="but ancestral, ddim, .*, sde_heun$"):
     jaxgen.load(points, sampler="zzz")
   with pytest.raises(UserError, match="does not sample in steps"):
     jaxgen.load(digits, sampler="heun")

@@ -20,7 +20,6 @@ from jaxgen.monitor import pictures
 from jaxgen.sampling.presets import SAMPLERS
 from jaxgen.sampling.sampler import draw
 
-pytestmark = pytest.mark.usefixtures("unoptimised")
 TINY = {"width": 8, "mults": (1,), "head": 8}
 
 

@@ -139,15 +139,7 @@ def test_batches_that_do_not_divide_are_mistakes():
 def eight(tmp_path_factory):
   """What eight devices did: {game: {mesh: ...}}."""
   out = tmp_path_factory.mktemp("eight") / "seen.json"
-  (done,) = pod.run(
-    1,
-    8,
-    RECORD.format(out=out),
-    timeout=900,
-    env={
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    },
-  )
+  (done,) = pod.run(1, 8, RECORD.format(out=out), timeout=900)
   assert done.status == 0, done.stderr
   return json.loads(out.read_text())
 

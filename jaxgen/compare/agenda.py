@@ -8,8 +8,9 @@ Budgets of time become steps by the seconds that steps have taken so far.
 
 import dataclasses
 import functools
+import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxgen import files, forms
@@ -28,6 +29,8 @@ REPORT = 3.0  # seconds that a report takes, until one was written
 LONG = 30.0  # seconds; longer slices are cut, to correct their length on the way
 LEG = 0.8  # of what is left is the first part of a long slice
 IDLE = 2.0  # seconds that are not worth a slice
+MORE = 1.25  # times what trainings had, for another round of a time budget to be worth it
+HALF = 0.5  # of the data, and of its part of the budget, for a training on halves
 TRIAL = dict.fromkeys(("step_seconds", "flops", "judge_seconds", "full_seconds"), float)
 FORM = {
   "spec": Each(object),
@@ -114,8 +117,24 @@ class Agenda:
     return self.rounds[number]["share"] == SHARES[-1]
 
   def trainings(self) -> int:
-    """Into how many parts the budget is divided."""
+    """How many trainings get a part of the budget."""
     return len(self.spec["contenders"]) * self.spec["seeds"]
+
+  def parts(self) -> float:
+    """Into how many parts the budget is divided."""
+    return self.trainings() + self.half_parts(self.spec["contenders"])
+
+  def half_parts(self, names: Collection[str]) -> float:
+    """How many parts these contenders' trainings on halves of the data take."""
+    return HALF * len(names) if self.spec.get("halves") else 0.0
+
+  def half_round(self) -> int | None:
+    """The round that trainings on halves are compared with, once all are planned."""
+    shares = [r["share"] for r in self.rounds]
+    if not self.spec.get("halves") or not shares or shares[-1] < SHARES[-1]:
+      return None
+    near = [i for i, share in enumerate(shares) if share < 1.5 * HALF]
+    return min(near, key=lambda i: abs(shares[i] - HALF), default=None)
 
   def next_round(
     self, position: Position, workdirs: Mapping[str, Sequence[pathlib.Path]]
@@ -129,6 +148,11 @@ class Agenda:
     if not shares:
       return None
     target, steps = shares[0] * part, {}
+    if self.budget.kind == "time" and self.rounds:  # parts are known better and better
+      seconds = [p.seconds for own in position.now.values() for p in own]
+      self.rounds[-1]["target"] = sum(seconds) / len(seconds)  # as it came out
+      for before in self.rounds:
+        before["share"] = before["target"] / part
     if self.budget.kind != "time":  # of time slice by slice, see `next_goal`
       costs = self.costs(position.now)
       steps = {
@@ -136,6 +160,16 @@ class Agenda:
       }
     self.rounds.append({"share": shares[0], "target": target, "steps": steps})
     return self.rounds[-1]
+
+  def check_own(self, workdirs: Mapping[str, Sequence[pathlib.Path]]) -> None:
+    """UserError if somebody trained on where a choice would go on from."""
+    for place in itertools.chain(*workdirs.values()):
+      planned = max((r["steps"].get(place.name, 0) for r in self.rounds), default=0)
+      if (step := progress(place).step) > planned:
+        raise UserError(
+          f"{place} was trained to step {step:,}, and this choice to {planned:,} only: move it "
+          "away, for a larger budget goes on from its own trainings, or take another --out"
+        )
 
   def plan(self, position: Position) -> tuple[list[float], float]:
     """Shares at which rounds to come end, and each training's part of the budget.
@@ -149,8 +183,8 @@ class Agenda:
       return self._plan_time(position)
     done = {name: max(p.step for p in own) for name, own in position.now.items()}
     costs = self.costs(position.now)
-    shares = split(self.budget, costs, self.trainings(), done if self.rounds else None)
-    return [s for s in shares if s in self._later()], self.budget.amount / self.trainings()
+    shares = split(self.budget, costs, self.parts(), done if self.rounds else None)
+    return [s for s in shares if s in self._later()], self.budget.amount / self.parts()
 
   def seconds_left(self, position: Position) -> float:
     """Seconds that all that is to come takes, but for preparing."""
@@ -161,8 +195,9 @@ class Agenda:
     seconds = len(shares) * (sum(position.judging.values()) + count * SLICE)
     for name, own in position.now.items() if shares else ():
       steps = sum(steps_within(1.0, part, costs[name]) - p.step for p in own)
+      steps += steps_within(self.half_parts([name]), part, costs[name])
       seconds += steps * self.pace(name, own) + self.trials[name]["full_seconds"]
-    return seconds
+    return seconds + self._half_seconds(position)
 
   def _later(self) -> list[float]:
     """Shares that are still to come."""
@@ -172,12 +207,15 @@ class Agenda:
   def _plan_time(self, position):
     """What is left of a time budget beside judging, at the pace so far."""
     costs, once = self.costs(position.now), sum(position.judging.values())
-    shares = affordable(self._later(), once, JUDGING * self.budget.amount - position.judged)
-    part = 0.0
+    later = self._later() or [SHARES[-1]]  # of time that a faster machine left over
+    shares = affordable(later, once, JUDGING * self.budget.amount - position.judged)
+    past, part = self.rounds[-1]["target"] if self.rounds else 0.0, 0.0
     while shares:
       part = self._part(position, len(shares))
       first = shares[0] * part
-      if all(first >= max(p.seconds for p in own) + costs[n] for n, own in position.now.items()):
+      if first >= MORE * past and all(
+        first >= max(p.seconds for p in own) + costs[n] for n, own in position.now.items()
+      ):
         return shares, part
       shares = shares[1:]
     if not self.rounds:
@@ -193,11 +231,19 @@ class Agenda:
     )
     left -= sum(self.trials[name]["full_seconds"] for name in position.now)
     left -= self.slice_seconds(trained) * count * (rounds + 1)  # the last may be cut
-    return (trained + left) / count
+    left -= self._half_seconds(position)
+    return (trained + left) / (count + self.half_parts(position.now))
+
+  def _half_seconds(self, position):
+    """Seconds that trainings on halves take beside their steps."""
+    if not self.spec.get("halves"):
+      return 0.0
+    each = (position.judging[name] / self.spec["seeds"] + SLICE for name in position.now)
+    return sum(each) + self.report_seconds()
 
   def _too_short(self, costs, part):
     """Why a budget of time is too small, from what would be left to each training."""
-    name, count = max(costs, key=costs.__getitem__), self.trainings()
+    name, count = max(costs, key=costs.__getitem__), self.parts()
     beside = self.budget.amount - count * part
     return (
       f"--budget={self.budget.text} is too small: all but training (loading, judging, the report) "

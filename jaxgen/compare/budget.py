@@ -71,7 +71,7 @@ def steps_within(share: float, part: float, cost: float) -> int:
 
 
 def split(
-  budget: Budget, costs: Mapping[str, float], trainings: int, done: Mapping[str, int] | None = None
+  budget: Budget, costs: Mapping[str, float], parts: float, done: Mapping[str, int] | None = None
 ) -> list[float]:
   """The shares at which rounds end.
 
@@ -81,31 +81,30 @@ def split(
   Args:
     budget: Of the whole choice.
     costs: What a step of each contender costs, in units of the budget.
-    trainings: Into how many parts the budget is divided.
+    parts: Into how many the budget is divided, one for each training.
     done: Steps so far of each contender.
 
   Raises:
     UserError: It is too small for a single step of each.
   """
-  part, before, shares = budget.amount / trainings, dict(done or {}), []
+  part, before, shares = budget.amount / parts, dict(done or {}), []
   for share in SHARES:
     steps = {name: steps_within(share, part, cost) for name, cost in costs.items()}
     if all(n > before.get(name, 0) for name, n in steps.items()):
       shares.append(share)
       before = steps
   if not shares and not done:
-    raise UserError(too_small(budget, costs, trainings))
+    raise UserError(too_small(budget, costs, parts))
   return shares
 
 
-def too_small(budget: Budget, costs: Mapping[str, float], trainings: int) -> str:
+def too_small(budget: Budget, costs: Mapping[str, float], parts: float) -> str:
   """Why a budget pays for no step of somebody, in one line."""
   name = max(costs, key=costs.__getitem__)
   noun, cost = NOUNS[budget.kind], costs[name]
   return (
-    f"--budget={budget.text} is too small: each of {trainings} trainings gets "
-    f"{budget.amount / trainings:.3g} {noun}, and one step of {name} takes {cost:.3g}; "
-    f"want {cost * trainings:.3g} {noun} or more"
+    f"--budget={budget.text} is too small: each training gets {budget.amount / parts:.3g} {noun}, "
+    f"and one step of {name} takes {cost:.3g}; want {cost * parts:.3g} {noun} or more"
   )
 
 

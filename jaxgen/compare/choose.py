@@ -28,7 +28,7 @@ from jaxgen import config
 from jaxgen.checkpoint import lock
 from jaxgen.compare import budget as budgets
 from jaxgen.compare import rows
-from jaxgen.compare.agenda import open_agenda
+from jaxgen.compare.agenda import HALF, open_agenda
 from jaxgen.compare.contenders import default_paths, load_contenders
 from jaxgen.compare.preparation import plan_lines, prepare
 from jaxgen.data.sources import open_split
@@ -59,6 +59,8 @@ def define(values: flags.FlagValues) -> None:
   integer("num", None, "samples to judge; default: as the budget allows")
   text = "configs; default: one of each family"
   flags.DEFINE_list("contenders", [], text, flag_values=values)
+  text = "also train each on half of the data, for half as long"
+  flags.DEFINE_bool("halves", False, text, flag_values=values)
   flags.DEFINE_bool("dry_run", False, "end with the plan", flag_values=values)
 
 
@@ -76,11 +78,12 @@ def main(values: flags.FlagValues) -> int:
   entries = load_contenders(paths, data, home, values.seeds)
   if budget.kind == "img":  # before anything is timed
     costs = {e.name: float(e.config.batch) for e in entries}
-    budgets.split(budget, costs, len(entries) * values.seeds)
+    budgets.split(budget, costs, len(entries) * (values.seeds + HALF * values.halves))
   spec = {
     "data": data,
     "contenders": {e.name: config.as_json(e.config) for e in entries},
     "seeds": values.seeds,
+    "halves": values.halves,
     "features": values.features or "",
     "num": values.num or 0,
   }

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxgen import config
+from jaxgen.compare.agenda import HALF
 from jaxgen.compare.comparison import check_alike
 from jaxgen.compare.measure import Entry
 from jaxgen.experiment import Experiment, field
@@ -66,6 +67,17 @@ def load_contenders(
   for entry in entries:
     Experiment.of(entry.config)
   return entries
+
+
+def on_half(entry: Entry, home: pathlib.Path) -> Entry:
+  """The contender on half of its data, in HOME/NAME-half, without twins."""
+  settings = entry.config.copy_and_resolve_references()
+  with settings.unlocked():
+    settings.data.fraction = HALF
+  place = home / f"{entry.name}-half"
+  before, after = (f"--workdir={shlex.quote(str(p))}" for p in (entry.workdir, place))
+  commands = (c.replace(before, f"--config.data.fraction={HALF} {after}") for c in entry.commands)
+  return Entry(place.name, place, tuple(commands), settings)
 
 
 def adapt(settings: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One trained model, judged: its row of a report, and a picture of its samples."""
 
 import dataclasses
+import math
 import pathlib
 import shlex
 from collections.abc import Collection
@@ -14,7 +15,7 @@ from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
-from jaxgen.evaluation.judge import FEWEST, ImageJudge, Judge, intervals, means, spreads
+from jaxgen.evaluation.judge import ImageJudge, Judge, intervals, means, spreads
 from jaxgen.evaluation.likelihood_bound import bits_per_dim
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
@@ -23,6 +24,7 @@ from jaxgen.sampling.sampler import Sampler, load
 STEPS = (4, 8, 16, 32)  # of the diffusion model, for quality against cost
 CURVES = {"loss": ("/loss",), "health": ("grad_norm", "accuracy", "diversity")}  # ends of keys
 EXTRAS = ("accuracy", "sweep", "copies")
+BATCH = 256  # samples that are drawn at once, at the most
 MOST = 2000  # real examples to choose from, to look at
 
 
@@ -43,21 +45,27 @@ class Entry:
 
 
 def measure(
-  entry: Entry, judge: Judge, extras: Collection[str] = EXTRAS, grid: str = ""
+  entry: Entry,
+  judge: Judge,
+  extras: Collection[str] = EXTRAS,
+  grid: str = "",
+  sampler: Sampler | None = None,
 ) -> tuple[rows.Row, dict[str, bytes]]:
   """The report's row of one model, and the pictures that it names: PNGs.
 
   Args:
     entry: The model; of several trainings numbers are means, `spread` and
-      `intervals` are over them, and else over sets of samples.
+      `intervals` are over them, and else over sets of samples. `seeds` are the
+      numbers of each training by itself.
     judge: Of its data.
     extras: What takes long: "accuracy", of a classifier that is trained on
       samples; "sweep", quality by number of steps; "copies", with the picture,
       and bits per dimension.
     grid: Name of the picture of samples; default: the model's.
+    sampler: Of the same config, for its program.
   """
   grid = grid or entry.name
-  model = load(entry.workdir)
+  model = sampler.reload(entry.workdir) if sampler else load(entry.workdir)
   card, log = meta.latest(entry.workdir), read_jsonl(entry.workdir / "metrics.jsonl")
   n = judge.count
   y = labels(model, judge, n)
@@ -65,9 +73,12 @@ def measure(
   cas = "accuracy" in extras
   scores = judge.scores(x, y, cas=cas)
   metrics, spread, bounds = means(scores), spreads(scores), intervals(scores)
+  seeds = [{"metrics": metrics, "intervals": bounds}]
+  for w in entry.twins:
+    scores = judge.scores(model.reload(w).sample(0, n, y), y, cas=cas)
+    seeds.append({"metrics": means(scores), "intervals": intervals(scores)})
   if entry.twins:
-    twins = [means(judge.scores(load(w).sample(0, n, y), y, cas=cas)) for w in entry.twins]
-    by_seed = {k: [m[k] for m in (metrics, *twins)] for k in metrics}
+    by_seed = {k: [s["metrics"][k] for s in seeds] for k in metrics}
     metrics, bounds = means(by_seed), intervals(by_seed)
     spread = {k: float(np.std(v, ddof=1)) for k, v in by_seed.items()}
   images = {grid: portrait(x, model.classes)}
@@ -91,6 +102,7 @@ def measure(
     "metrics": metrics,
     "spread": spread,
     "intervals": bounds,
+    "seeds": seeds,
     "samples_per_second": speed,
     "nfe": model.model.nfe(),
     "sampling": quality_by_cost(model, judge) if "sweep" in extras else [],
@@ -136,7 +148,7 @@ def draw_warm(
   model: Sampler, n: int, y: np.ndarray | None, **knobs: float
 ) -> tuple[np.ndarray, float]:
   """n samples, and how many of them a second makes once it is compiled."""
-  batch = min(n, 256)
+  batch = min(n, BATCH)
   fewest = {"steps": 1} if "steps" in model.model.knobs else {}
   model.sample(0, batch, None if y is None else y[:batch], batch=batch, **fewest)
   x, seconds = rows.draw(model, 0, n, y, batch=batch, **knobs)
@@ -145,7 +157,8 @@ def draw_warm(
 
 def quality_by_cost(model: Sampler, judge: Judge) -> list[dict[str, Any]]:
   """Scores and speed by number of steps; once for what takes no steps."""
-  n = max(judge.count // 4, FEWEST)
+  batch = min(judge.count, BATCH)
+  n = math.ceil(judge.count / 4 / batch) * batch  # whole batches of the size that is compiled
   y = labels(model, judge, n)
   points = []
   for knobs in [{"steps": s} for s in STEPS] if "steps" in model.model.knobs else [{}]:

@@ -18,12 +18,20 @@ from jaxgen.compare.measure import EXTRAS, STEPS, Entry
 from jaxgen.compare.rounds import Rounds
 from jaxgen.compare.trial import try_out
 from jaxgen.config import build
-from jaxgen.evaluation.judge import FEWEST, LARGEST_SET, ImageJudge, Judge, means, open_judge
+from jaxgen.evaluation.judge import (
+  FEWEST,
+  LARGEST_SET,
+  ImageJudge,
+  Judge,
+  intervals,
+  means,
+  open_judge,
+)
 from jaxgen.monitor.progress import duration
 from jaxgen.report.fields import percent
 
 SETS = 5  # of samples: the fewest that give intervals of use
-SHARE = 0.05  # of a budget of time, that sampling takes in a round
+SHARE = 0.03  # of a budget of time, that sampling takes in a round
 LEARNING = 0.15  # the most of a budget of time that accuracy scores may take
 LEAST_SET, CPU_SET = 100, 200  # samples; in budgets of time, and of other kinds on CPUs
 
@@ -41,14 +49,17 @@ def prepare(
     agenda: Gets a trial of each, and the size of sets of samples.
     lines: What was said of the data.
   """
-  data, seeds, steps = entries[0].config.data, agenda.spec["seeds"], {}
+  data, seeds, trials = entries[0].config.data, agenda.spec["seeds"], {}
   announce(f"preparing to judge samples of {data.source}")
   judge = open_judge(data, str(home / "judge"), agenda.spec["features"] or None, SETS)
   for entry in entries:
     if entry.name not in agenda.trials:
       announce(f"{entry.name}: compiling, and timing a few steps and samples")
-      facts, steps[entry.name] = try_out(entry, judge.count)
-      agenda.trials[entry.name] = facts | {"judge_seconds": 0.0, "full_seconds": 0.0}
+      trials[entry.name] = try_out(entry, judge.count)
+      agenda.trials[entry.name] = trials[entry.name].facts | {
+        "judge_seconds": 0.0,
+        "full_seconds": 0.0,
+      }
       agenda.save()
   if not agenda.rounds:  # else all stays as it was planned
     agenda.set_size = set_size(agenda)
@@ -61,7 +72,10 @@ def prepare(
     plan_judging(entries, agenda, judge, scoring)
     agenda.save()
   results = results_of(data, judge, floor, seeds) | {"survey": list(lines)}
-  return Rounds(home, entries, judge, agenda, results, steps)
+  if isinstance(judge, ImageJudge):
+    scores = judge.baseline()
+    results["baseline"] = {"metrics": means(scores), "intervals": intervals(scores)}
+  return Rounds(home, entries, judge, agenda, results, trials)
 
 
 def plan_judging(entries: Sequence[Entry], agenda: Agenda, judge: Judge, scoring: float) -> None:
@@ -135,6 +149,8 @@ def plan_lines(rounds: Rounds, seconds: float) -> list[str]:
   lines.append(
     f"{agenda.trainings()} trainings; rounds end at {ends or 'no more'} of {agenda.budget.text}"
   )
+  if agenda.spec["halves"]:
+    lines.append("then each is trained on half of the data, to where it stood at half of its part")
   lines.append(
     f"prepared in {duration(seconds)}; to come: about {duration(left)}; "
     f"in all about {duration(seconds + left)}"

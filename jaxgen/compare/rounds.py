@@ -13,6 +13,7 @@ left of a time budget then goes to the others.
 
 import functools
 import pathlib
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,9 @@ from typing import Any
 from jaxgen import experiment, files, sharding, train
 from jaxgen.compare import measure, rows, standings
 from jaxgen.compare.agenda import Agenda, Position, Round, progress
+from jaxgen.compare.contenders import on_half
 from jaxgen.compare.measure import Entry, command
+from jaxgen.compare.trial import Trial
 from jaxgen.errors import Diverged
 from jaxgen.evaluation.judge import Judge
 from jaxgen.experiment import Compiled
@@ -28,8 +31,10 @@ from jaxgen.monitor.progress import duration
 from jaxgen.report import verdict
 from jaxgen.report.fields import percent
 from jaxgen.report.page import render
+from jaxgen.sampling.sampler import load
 
 SAVE = 60.0  # seconds of training between checkpoints, about
+SMALL = "-small "  # ends the argument of configs that have a larger net without it
 
 announce = functools.partial(rows.announce, "choose")
 
@@ -44,7 +49,7 @@ class Rounds:
     judge: Judge,
     agenda: Agenda,
     results: Mapping[str, Any],
-    steps: Mapping[str, Compiled] | None = None,
+    trials: Mapping[str, Trial] | None = None,
   ):
     """
     Args:
@@ -53,10 +58,13 @@ class Rounds:
       judge: Of their data.
       agenda: With a trial of each contender.
       results: What the report says beside rows, budget and trust.
-      steps: Train steps compiled before, by contender.
+      trials: With programs that were compiled before, by contender.
     """
     self.home, self.entries, self.judge, self.agenda = home, entries, judge, agenda
-    self.results, self.steps = dict(results), dict(steps or {})
+    self.results = dict(results)
+    self.steps = {name: trial.step for name, trial in (trials or {}).items()}
+    self.samplers = {name: trial.sampler for name, trial in (trials or {}).items()}
+    self.halves = [on_half(e, home) for e in entries] if agenda.spec.get("halves") else []
     self.real = measure.portrait(*measure.real_samples(entries[0].config.data))
 
   def run(self, stopped: Callable[[], bool]) -> bool:
@@ -69,6 +77,30 @@ class Rounds:
       if number == len(self.agenda.rounds) - 1:  # or a newer one was reported
         self.report(number)
       number += 1
+    return self.run_halves(stopped)
+
+  def run_halves(self, stopped: Callable[[], bool]) -> bool:
+    """Trains each on half of its data, as far as the round at half of the budget.
+
+    That costs half of a training, and tells who is short of data. False if a
+    signal ended it early.
+    """
+    number, agenda = self.agenda.half_round(), self.agenda
+    if number is None:
+      return True
+    for half, entry in zip(self.halves, self.entries, strict=True):
+      if entry.name in agenda.stopped or half.name in agenda.stopped:
+        continue
+      agenda.trials[half.name] = agenda.trials[entry.name]
+      for programs in (self.steps, self.samplers):
+        if entry.name in programs:
+          programs[half.name] = programs[entry.name]
+      goal = agenda.rounds[number]["steps"][entry.workdir.name]
+      if progress(half.workdir).step < goal and not self.advance(half, 0, goal):
+        return False
+      if not self.judge_round(half, number, stopped):
+        return False
+    self.report(len(agenda.rounds) - 1)
     return True
 
   def active(self) -> list[Entry]:
@@ -78,6 +110,7 @@ class Rounds:
   def begin(self, number: int) -> Round | None:
     """A round as it is planned; None where there is none any more."""
     if number == len(self.agenda.rounds):
+      self.agenda.check_own(self.workdirs())
       if self.agenda.next_round(self.position(), self.workdirs()) is None:
         return None
       self.agenda.save()
@@ -89,7 +122,8 @@ class Rounds:
 
   def position(self) -> Position:
     """How far trainings are, and what judging takes."""
-    seconds = standings.judge_seconds(self.home, self.entries, len(self.agenda.rounds))
+    judged = [*self.entries, *self.halves]
+    seconds = standings.judge_seconds(self.home, judged, len(self.agenda.rounds))
     trials, workdirs = self.agenda.trials, self.workdirs()
     return Position(
       now={name: [progress(w) for w in own] for name, own in workdirs.items()},
@@ -103,21 +137,27 @@ class Rounds:
       return True
     for seed, workdir in enumerate(entry.workdirs):
       while goal := self.agenda.next_goal(entry.name, workdir, number):
-        self.agenda.save()
-        start = time.perf_counter()
-        try:
-          step = self.slice(entry, seed, workdir, goal)
-        except Diverged as e:
-          self.agenda.stopped[entry.name] = f"diverged: {str(e).partition(';')[0]}"
-          announce(f"{entry.name} {self.agenda.stopped[entry.name]}; it is stopped")
-          self.agenda.save()
-          return True
-        self.agenda.spent["train"] += time.perf_counter() - start
-        self.agenda.spent["slices"] += 1
-        self.agenda.save()
-        if step < goal:
+        if not self.advance(entry, seed, goal):
           return False
+        if entry.name in self.agenda.stopped:
+          return True
     return True
+
+  def advance(self, entry: Entry, seed: int, goal: int) -> bool:
+    """A slice, and its account; False if a signal ended it early."""
+    self.agenda.save()
+    start = time.perf_counter()
+    try:
+      step = self.slice(entry, seed, entry.workdirs[seed], goal)
+    except Diverged as e:
+      self.agenda.stopped[entry.name] = f"diverged: {str(e).partition(';')[0]}"
+      announce(f"{entry.name} {self.agenda.stopped[entry.name]}; it is stopped")
+      self.agenda.save()
+      return True
+    self.agenda.spent["train"] += time.perf_counter() - start
+    self.agenda.spent["slices"] += 1
+    self.agenda.save()
+    return step == goal
 
   def slice(self, entry: Entry, seed: int, workdir: pathlib.Path, goal: int) -> int:
     """Trains to a step; answers the step that was reached."""
@@ -143,9 +183,13 @@ class Rounds:
       return not stopped()
     announce(f"{entry.name}: sampling and judging")
     start = time.perf_counter()
-    extras = self.agenda.extras if self.agenda.is_last(number) else ()
+    is_last = self.agenda.is_last(number) and entry not in self.halves
+    extras = self.agenda.extras if is_last else ()
     grid = f"{entry.name}-{number}"
-    row, pictures = measure.measure(entry, self.judge, extras, grid)
+    if entry.name not in self.samplers:
+      self.samplers[entry.name] = load(entry.workdir)
+    sampler = self.samplers[entry.name]
+    row, pictures = measure.measure(entry, self.judge, extras, grid, sampler)
     if stopped():
       return False
     row |= commands(entry, self.home / "judge")
@@ -159,7 +203,7 @@ class Rounds:
 
     The latter last: where it is of that round, the page is, too.
     """
-    budget = standings.account(self.agenda, number)
+    budget = standings.account(self.home, self.halves, self.agenda, number)
     if standings.report_budget(self.home) == budget:
       return
     start = time.perf_counter()
@@ -179,10 +223,20 @@ class Rounds:
 
 
 def commands(entry: Entry, judge: pathlib.Path) -> dict[str, list[str]]:
-  """What made a contender's row, and what to type next."""
+  """What made a contender's row, and what to type next.
+
+  The next are of a copy: a larger budget has to go on from where this one ended.
+  """
   step = progress(entry.workdir).step
-  (train,), place = entry.commands, entry.workdir
-  again = command("evaluate", workdir=place, judge=judge)
-  longer = f"{train} --config.steps={4 * step}"
-  picture = command("sample", workdir=place, num=64, out=f"{entry.name}.png")
-  return {"commands": [f"{train} --config.steps={step}", again], "next": [longer, picture, again]}
+  (train,), place, name = entry.commands, shlex.quote(str(entry.workdir)), entry.name
+  elsewhere = lambda where: train.replace(f"--workdir={place}", f"--workdir={shlex.quote(where)}")
+  texts = [
+    f"cp -r {place} {shlex.quote(name)} && {elsewhere(name)} --config.steps={4 * step}",
+    command("sample", workdir=name, num=64, out=f"{name}.png"),
+    command("evaluate", workdir=name, judge=judge),
+  ]
+  if SMALL in train:
+    full = elsewhere(f"{name}_full").replace(SMALL, " ", 1)
+    texts += ["# the net that this is a small one of, on an accelerator of 16 GiB:", full]
+  again = command("evaluate", workdir=entry.workdir, judge=judge)
+  return {"commands": [f"{train} --config.steps={step}", again], "next": texts}

@@ -23,7 +23,7 @@ FORM = {
   "round": {"seconds": float, "images": float, "step": float, "grid": str, "metrics": SCORES},
   "judge_seconds": float,
 }
-FIELDS = ("metrics", "spread", "intervals", "grid")  # of a row, that rounds have too
+FIELDS = ("metrics", "spread", "intervals", "seeds", "grid")  # of a row, that rounds have too
 
 
 def round_file(home: pathlib.Path, name: str, number: int) -> pathlib.Path:
@@ -101,8 +101,16 @@ def rows_of(
       for grid in (s["row"]["grid"], (s["row"].get("copies") or {}).get("grid")):
         if grid:
           images[grid] = (home / "rounds" / f"{grid}.png").read_bytes()
-    models.append(row | {"rounds": history, "stopped": agenda.stopped.get(entry.name, "")})
+    row |= {"rounds": history, "stopped": agenda.stopped.get(entry.name, "")}
+    models.append(row | {"half": half_of(home, entry, agenda)})
   return models, images
+
+
+def half_of(home: pathlib.Path, entry: Entry, agenda: Agenda) -> dict[str, Any] | None:
+  """How a contender did on half of its data, with the share that it compares with."""
+  number = agenda.half_round()
+  stored = None if number is None else read_round(home, f"{entry.name}-half", number)
+  return stored and stored["round"] | {"share": agenda.rounds[number]["share"]}
 
 
 def unjudged_row(entry: Entry, agenda: Agenda) -> Row:
@@ -117,15 +125,22 @@ def unjudged_row(entry: Entry, agenda: Agenda) -> Row:
   }
 
 
-def account(agenda: Agenda, last: int) -> dict[str, Any]:
-  """The budget, and which share of it stands behind the report."""
-  budget = agenda.budget
+def account(
+  home: pathlib.Path, halves: Sequence[Entry], agenda: Agenda, last: int
+) -> dict[str, Any]:
+  """The budget, and which share of it stands behind the report.
+
+  With trainings on `halves` of the data also how many of them do.
+  """
+  budget, number = agenda.budget, agenda.half_round()
+  judged = [] if number is None else [e for e in halves if read_round(home, e.name, number)]
   return {
     "text": budget.text,
     "kind": budget.kind,
     "amount": budget.amount,
     "share": agenda.rounds[last]["share"],
     "rounds": [r["share"] for r in agenda.rounds[: last + 1]],
+    "halves": len(judged),
   }
 
 

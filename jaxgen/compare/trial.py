@@ -7,7 +7,7 @@ import jax
 
 from jaxgen.bench.training import Training
 from jaxgen.compare import rows
-from jaxgen.compare.measure import Entry
+from jaxgen.compare.measure import BATCH, Entry
 from jaxgen.errors import UserError
 from jaxgen.experiment import Compiled
 from jaxgen.sampling.sampler import Sampler
@@ -15,14 +15,14 @@ from jaxgen.sampling.trained import sampling_state
 
 SECONDS = 2.0  # that steps are timed for
 MOST = 200  # steps that are timed
-BATCH = 256  # samples that are timed, at the most
 
 
 class Trial(NamedTuple):
-  """What was measured, as JSON, and the train step that was compiled for it."""
+  """What was measured, as JSON, and the programs that were compiled for it."""
 
   facts: dict[str, Any]
   step: Compiled
+  sampler: Sampler  # with untrained weights
 
 
 def try_out(entry: Entry, count: int) -> Trial:
@@ -56,21 +56,26 @@ def try_out(entry: Entry, count: int) -> Trial:
     "programs": training.facts["programs"],
     "compile_seconds": training.facts["compile_seconds"],
     "peak_bytes": training.facts["peak_bytes"],
-    "sample_seconds": sample_seconds(training, min(count, BATCH)),
+    "sample_seconds": sample_seconds(sampler := untrained(training), min(count, BATCH)),
   }
-  return Trial(facts | {"seconds": time.perf_counter() - start}, training.step)
+  return Trial(facts | {"seconds": time.perf_counter() - start}, training.step, sampler)
 
 
-def sample_seconds(training: Training, batch: int) -> float:
-  """Seconds of a sample, by the untrained weights.
-
-  Of what samples in steps, few are taken: each costs as much as any other.
-  """
+def untrained(training: Training) -> Sampler:
+  """A sampler of a training that has not begun."""
   model, state, source = training.model, training.state, training.source
   stats = {g: state.stats[g] for g in model.sampled if g in state.stats}
   state = sampling_state(0, {g: state.params[g] for g in model.sampled}, stats)
   classes = training.config.data.classes
-  sampler = Sampler(model, state, source.shape, source.dtype, classes, {})
+  return Sampler(model, state, source.shape, source.dtype, classes, {})
+
+
+def sample_seconds(sampler: Sampler, batch: int) -> float:
+  """Seconds of a sample.
+
+  Of what samples in steps, few are taken: each costs as much as any other.
+  """
+  model = sampler.model
   few = {"steps": 2} if "steps" in model.knobs else {}
   sampler.sample(0, batch, batch=batch, **few)  # compiles
   _, seconds = rows.draw(sampler, 0, batch, batch=batch, **few)

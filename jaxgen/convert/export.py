@@ -8,10 +8,8 @@ import functools
 
 from absl import flags
 
-from jaxgen.convert.workdir import export_weights
+from jaxgen.convert.workdir import ALL, export_weights
 from jaxgen.errors import UserError, printable
-from jaxgen.interop.gans import GANS
-from jaxgen.interop.unet_names import SOURCES
 from jaxgen.monitor.results import check_file
 
 
@@ -23,9 +21,7 @@ def define(values: flags.FlagValues) -> None:
   flag(
     "source",
     None,
-    "whose names they get: "
-    + ", ".join(SOURCES | GANS)
-    + "; default: those that they were imported by",
+    "whose names they get: " + ", ".join(ALL) + "; default: those that they were imported by",
   )
   flag("ema", None, "profile of averaged weights, or none for the last ones")
   flag("disc", None, "a GAN's discriminator, where that is another file: D.pth")

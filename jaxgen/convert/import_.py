@@ -18,10 +18,8 @@ import sys
 from absl import flags
 
 from jaxgen.convert.published import Facts
-from jaxgen.convert.workdir import import_weights
+from jaxgen.convert.workdir import ALL, import_weights
 from jaxgen.errors import UserError, printable
-from jaxgen.interop.gans import GANS
-from jaxgen.interop.unet_names import SOURCES
 from jaxgen.monitor.progress import Progress
 
 CONFIGS = ("config",)
@@ -30,7 +28,7 @@ CONFIGS = ("config",)
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
-  flag("source", None, "whose code it is of: " + ", ".join(SOURCES | GANS))
+  flag("source", None, "whose code it is of: " + ", ".join(ALL))
   flag("checkpoint", None, "x.pt, .pth, .bin or .safetensors")
   flag("workdir", None, "to be made")
   flag("key", None, "which of several sets of weights: ema, state_dict, ...")

@@ -10,6 +10,7 @@ from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weight
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import diffusers, edm, names, tensor_files
+from jaxgen.interop.gans import GANS
 from jaxgen.interop.tensors import Tensor, lazy
 from jaxgen.interop.unet_names import SOURCES, Block, sr3_buffers
 from jaxgen.sampling import trained as sampling_trained
@@ -41,7 +42,8 @@ def check_net(config: ConfigDict, source: str, checkpoint: str | None = None) ->
   """UserError if weights of the source would mean something else to our net."""
   net = config.model.get("net", {})
   if source not in SOURCES:
-    raise UserError(f"{source} has checkpoints of GANs; the config is of {config.model.name}")
+    kind = "GANs" if source in GANS else "codecs"
+    raise UserError(f"{source} has checkpoints of {kind}; the config is of {config.model.name}")
   if net.get("patch", 1) > 1:
     raise UserError(f"{source} has no networks of patches: config.model.net.patch is {net.patch}")
   one = net.get("heads") == 1 and net.get("heads_up") in (None, 1)

@@ -1,7 +1,8 @@
 """Other people's weights into a workdir of ours, and ours out of it.
 
-GANs and single networks differ in what their files hold: `gan_workdir` and
-`net_workdir` have the same functions for either, `open_file` and `tensors`.
+GANs, codecs, U-Nets and transformers differ in what their files hold:
+`gan_workdir`, `codec_workdir`, `net_workdir` and `dit_workdir` have the same
+functions for them, `open_file` and `tensors`.
 """
 
 import datetime
@@ -16,14 +17,18 @@ from jaxgen import config as configs
 from jaxgen import core
 from jaxgen.checkpoint import disk, lock, step_folder
 from jaxgen.checkpoint.meta import latest, settings
-from jaxgen.convert import gan_workdir, net_workdir
+from jaxgen.convert import codec_workdir, dit_workdir, gan_workdir, net_workdir
 from jaxgen.convert.initial_state import ForeignFile, initial_state
 from jaxgen.convert.published import NOTHING, Facts
 from jaxgen.errors import UserError, nearest
 from jaxgen.experiment import describe
 from jaxgen.interop import names, tensor_files
+from jaxgen.interop.autoencoder_names import CODECS
+from jaxgen.interop.dit_names import TRANSFORMERS
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.unet_names import SOURCES
+
+ALL = SOURCES | GANS | CODECS | TRANSFORMERS
 
 
 def import_weights(
@@ -48,7 +53,7 @@ def import_weights(
   Args:
     checkpoint: The file.
     workdir: Holds no checkpoints yet.
-    source: A key of SOURCES or GANS.
+    source: A key of ALL.
     config: Of the experiment; None: what the file tells, and what is usual.
     key: See interop.tensor_files.read; of GANs all sets are taken.
     size: Height of the images, where the config does not say.
@@ -65,15 +70,21 @@ def import_weights(
     config = config.copy_and_resolve_references()
     facts.apply(config)
   file = ForeignFile(checkpoint, source, key, size, disc, facts, progress, log)
-  imported = module_for(config).open_file(file, config)
+  imported = module_for(config, source).open_file(file, config)
   config = imported.experiment.config
   meta = describe(config, imported.data) | {"import": provenance(file, licence)}
   save_first(workdir, initial_state(imported), meta, config.checkpoint, log)
 
 
-def module_for(config: ConfigDict | None) -> ModuleType:
-  """Which of the two reads and writes files for a config."""
-  return gan_workdir if config is not None and "gen" in config.model else net_workdir
+def module_for(config: ConfigDict | None, source: str) -> ModuleType:
+  """Which of the four reads and writes files for a config."""
+  if source in TRANSFORMERS:
+    return dit_workdir
+  if config is None:
+    return net_workdir
+  if config.model.name in {how.model for how in CODECS.values()}:
+    return codec_workdir
+  return gan_workdir if "gen" in config.model else net_workdir
 
 
 def provenance(file: ForeignFile, licence: str) -> dict[str, Any]:
@@ -115,9 +126,8 @@ def check_new(workdir: str) -> None:
 
 def check_source(source: str) -> None:
   """UserError for an unknown one."""
-  sources = SOURCES | GANS
-  if source not in sources:
-    raise UserError(f"there is no source {source!r}" + nearest(source, sources))
+  if source not in ALL:
+    raise UserError(f"there is no source {source!r}" + nearest(source, ALL))
 
 
 def export_weights(
@@ -134,7 +144,7 @@ def export_weights(
   Args:
     workdir: Of the training, or of an import.
     out: Name of the file, .pt or .safetensors.
-    source: A key of SOURCES or GANS; None: where they were imported from.
+    source: A key of ALL; None: where they were imported from.
     ema: See sampler.load.
     step: Likewise.
     disc: Name of a file for a GAN's discriminator, where that is another.
@@ -146,12 +156,12 @@ def export_weights(
   meta = latest(workdir)
   config, origin = settings(meta), meta.get("import") or {}
   if source is None and not origin:
-    raise UserError("export needs --source, one of " + ", ".join(SOURCES | GANS))
+    raise UserError("export needs --source, one of " + ", ".join(ALL))
   source = source or origin["source"]
   check_source(source)
-  module = module_for(config)
+  module = module_for(config, source)
   if disc:
-    if module is net_workdir:
+    if module is not gan_workdir:
       raise UserError(f"--disc is a GAN's, and {workdir} holds a {config.model.name}")
     gan_workdir.check_disc(source, "--disc")
     tensor_files.kind_of(disc)

@@ -3,7 +3,8 @@
 On which side an image lies follows from its perceptual hash alone. So equal
 images are on one side under any name, and more images move none of the old
 ones across. Where a near duplicate of an image to be held out lies on the other
-side, that image is left out of both.
+side, that image is left out of both. A part of the examples is a view of rows,
+too: see `some`.
 """
 
 import dataclasses
@@ -114,6 +115,24 @@ def open_side(opener: Callable[[str], Source], split: str, share: float, root: P
     note = f"{dropped:,} held-out images left out that are near duplicates of training images"
     return Rows(source, rows, (*source.notes, note))
   return Rows(source, rows, source.notes)
+
+
+def some(source: Source, fraction: float) -> Rows:
+  """A fraction of the examples, drawn by chance but always the same.
+
+  Those of a smaller fraction are among those of a larger one.
+
+  Raises:
+    UserError: That would be none.
+  """
+  n = round(fraction * len(source))
+  if not n:
+    raise UserError(
+      f"{source.name} has {len(source):,} examples, and config.data.fraction={fraction} of them "
+      "are none: take a larger one"
+    )
+  order = np.random.default_rng(0).permutation(len(source))
+  return Rows(source, np.sort(order[:n]), source.notes)
 
 
 def sides(source: Source, share: float, root: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 from jaxgen.data import cache
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import open_folder
-from jaxgen.data.holdout import open_side
+from jaxgen.data.holdout import open_side, some
 from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
@@ -81,13 +81,19 @@ def holds_arrays(kind: str, path: str) -> bool:
 def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:
   """What config.data describes: as it is trained on, or another split of it.
 
-  With data.holdout, a share, images without a split called "test" get one.
+  With data.holdout, a share, images without a split called "test" get one. With
+  data.fraction, the split that is trained on has so many of its examples.
+
+  Raises:
+    UserError: There are no such data, or a part of them would hold nothing.
   """
   size, split = data.get("size") or None, split or data["split"]
   opener = lambda part: open_source(data["source"], part, size, channels=channels_of(data))
-  if not (share := data.get("holdout", 0.0)):
-    return opener(split)
-  return open_side(opener, split, share, cache.root())
+  share = data.get("holdout", 0.0)
+  source = open_side(opener, split, share, cache.root()) if share else opener(split)
+  if split == data["split"] and (fraction := data.get("fraction", 1.0)) < 1:
+    return some(source, fraction)
+  return source
 
 
 def channels_of(data: Mapping[str, Any]) -> int:

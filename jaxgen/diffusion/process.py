@@ -202,3 +202,23 @@ class Flow:
   def inverse(self, logsnr: Array) -> Array:
     """The t of this logsnr."""
     return jax.nn.sigmoid(-jnp.asarray(logsnr, float) / 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class GVP:
+  """A quarter of a circle to the noise, t in (0, 1]: alpha = cos(pi t / 2).
+
+  Albergo & Vanden-Eijnden 2023; SiT's "GVP" (Ma et al. 2024).
+  """
+
+  steps = None
+
+  def __call__(self, t: Array) -> Noise:
+    t = jnp.asarray(t, float)
+    quarter = jnp.pi / 2
+    # Not a cosine, which is below zero in float32 at t = 1.
+    return Noise(t, jnp.sin(quarter * (1 - t)), jnp.sin(quarter * t))
+
+  def inverse(self, logsnr: Array) -> Array:
+    """The t of this logsnr."""
+    return jnp.arctan(jnp.exp(-jnp.asarray(logsnr, float) / 2)) * 2 / jnp.pi

@@ -50,12 +50,26 @@ def logit_normal(key: Array, ndim: int, mean: float = 0.0, std: float = 1.0) -> 
   return _each(draw, key, ndim)
 
 
-def even(process, i: Array, n: Array, hi: float = 1.0) -> Array:
-  """hi, hi (n - 1) / n, .., hi / n: all of a process of n steps."""
+def even(process, i: Array, n: Array, hi: float = 1.0, lo: float = 0.0) -> Array:
+  """hi, hi (n - 1) / n, .., hi / n: all of a process of n steps.
+
+  With `lo`, evenly from hi to the last before lo.
+  """
   del process
-  t = hi * (n - jnp.minimum(i, n - 1)) / n
+  t = lo + (hi - lo) * (n - jnp.minimum(i, n - 1)) / n
   # n / n need not be 1 on a device, and Flow knows no time beyond 1.
   return jnp.where(i == 0, hi, t)
+
+
+def span(process, i: Array, n: Array, hi: float = 1.0, lo: float = 0.04) -> Array:
+  """Evenly from `hi` to `lo`, both ends among the points.
+
+  SiT's way to its last step, which is of size `lo` (Ma et al. 2024).
+  """
+  del process
+  part = jnp.minimum(i, n - 1) / jnp.maximum(n - 1, 1)
+  # n / n need not be 1 on a device.
+  return jnp.where((i >= n - 1) & (n > 1), lo, hi + part * (lo - hi))
 
 
 @declare(knobs=("first", "bend"))

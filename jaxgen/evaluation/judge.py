@@ -2,7 +2,9 @@
 
 Images are judged in the features of a network that learned from the real
 training split (see learned.py), or of a published one, by the protocol
-`classifier`; the name of every number says so: frechet@digits-cnn.
+`classifier`; the name of every number says so: frechet@digits-cnn. To what a
+network learned of images that are no icons textures are added, see texture.py:
+frechet@photos-cnn+haar.
 Points and stacked digits are judged by their modes, which are known: see
 modes_judge.py. Upsamplers are judged by pairs: see restoration.py.
 """
@@ -22,6 +24,7 @@ from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
 from jaxgen.evaluation.collect import Collected
 from jaxgen.evaluation.features import Extractor
+from jaxgen.evaluation.gaussian import gaussian_images
 from jaxgen.evaluation.learned import (
   LARGEST,
   Network,
@@ -35,6 +38,7 @@ from jaxgen.evaluation.learned import (
 from jaxgen.evaluation.modes_judge import PointsJudge, StackedJudge, check_look, has_known_modes
 from jaxgen.evaluation.protocols import CLASSIFIER, Protocol
 from jaxgen.evaluation.scores import Comparison, score
+from jaxgen.evaluation.texture import LEAST, Texture
 from jaxgen.metrics.copies import CopyShare, Nearness, copy_share, nearness
 from jaxgen.metrics.distances import moments
 
@@ -57,13 +61,22 @@ def spreads(scores: Scores) -> dict[str, float]:
 
 
 def intervals(scores: Scores, level: float = 0.95) -> dict[str, tuple[float, float]]:
-  """Where means over sets (or seeds) lie, by Student's t; of several alone."""
+  """Where means over sets (or seeds) lie, by Student's t; of several alone.
+
+  Of Fréchet distances, whose spread grows with them, that is in their logarithm.
+  """
 
   def interval(v: list[float]) -> tuple[float, float]:
     half = stdtrit(len(v) - 1, (1 + level) / 2) * np.std(v, ddof=1) / np.sqrt(len(v))
     return float(np.mean(v) - half), float(np.mean(v) + half)
 
-  return {k: interval(v) for k, v in scores.items() if len(v) > 1}
+  def of(name: str, v: list[float]) -> tuple[float, float]:
+    if name.startswith("frechet") and min(v) > 0:
+      low, high = interval(list(np.log(v)))
+      return float(np.exp(low)), float(np.exp(high))
+    return interval(v)
+
+  return {k: of(k, v) for k, v in scores.items() if len(v) > 1}
 
 
 def table(scores: Scores, floor: Scores) -> str:
@@ -133,17 +146,18 @@ def open_judge(
     folder: Where that lies, by default in the user's cache.
     features: "inception" or "dinov2", whose weights must be at hand; by default
       those of a network that learns from the training split, see learned.py.
-    sets: Of how many sets of samples numbers are made, each as large as the test
-      split or `most`, and compared with LARGEST_REFERENCE training images at the
-      most: what many rounds can afford. By default sets are as large as the test
-      split, the reference is all training images, and there are as many samples.
+    sets: Of how many sets of samples numbers are made. Of images each is as large
+      as the test split or `most`, and compared with LARGEST_REFERENCE training
+      images at the most: what many rounds can afford. By default sets are as
+      large as the test split, the reference is all training images, and there
+      are as many samples.
     most: Images of a set, where sets are counted.
 
   Raises:
     UserError: There are too few images, or no weights.
   """
   if data.source.startswith("points:"):
-    return PointsJudge(data.source)
+    return PointsJudge(data.source, sets or 1)
   if data.source == "stacked_digits":
     size = data.get("size") or 0
     one = open_judge(ConfigDict(dict(source="digits", split="train", size=size)), folder)
@@ -219,7 +233,12 @@ class ImageJudge:
   @property
   def features(self) -> str:
     """In the name of every number."""
-    return f"{short_name(self.real)}-{self.network.kind}"
+    return f"{short_name(self.real)}-{self.network.kind}" + "+haar" * self.sees_texture
+
+  @property
+  def sees_texture(self) -> bool:
+    """Whether it looks at textures, too: learned labels need not tell noise from images."""
+    return self.network.kind in LEARNED and min(self.real.shape[:2]) >= LEAST
 
   @property
   def extractor(self) -> Extractor:
@@ -253,7 +272,12 @@ class ImageJudge:
   def card(self) -> dict[str, Any]:
     return {
       "features": self.features,
-      "network": looks(self.network, self.real.shape),
+      "network": looks(self.network, self.real.shape)
+      + (
+        "; and strengths of Haar wavelets, of a quarter of its variance"
+        if self.sees_texture
+        else ""
+      ),
       "classifier" if self.network.kind in LEARNED else "weights": self.network.card,
       "reference": f"{len(self.rows)} real training images of "
       f"{self.real.name} ({self.real.fingerprint})",
@@ -295,11 +319,26 @@ class ImageJudge:
       return np.arange(n)
     return np.sort(np.random.default_rng(0).permutation(n)[:LARGEST_REFERENCE])
 
+  @property
+  def images(self) -> np.ndarray:
+    """These training images, uint8 [M, H, W, C]."""
+    x = self.real.arrays()[0]
+    return x if len(self.rows) == len(x) else x[self.rows]
+
+  @functools.cached_property
+  def learned_features(self) -> np.ndarray:
+    """Of these training images, by the network alone, [M, F]."""
+    return self.network.embed(self.images)
+
+  @functools.cached_property
+  def texture(self) -> Texture | None:
+    """What sees textures, if anything does."""
+    return Texture.of(self.images, self.learned_features) if self.sees_texture else None
+
   @functools.cached_property
   def real_features(self) -> np.ndarray:
     """Of these training images, [M, D]."""
-    x = self.real.arrays()[0]
-    return self.network.embed(x if len(self.rows) == len(x) else x[self.rows])
+    return self.with_texture(self.learned_features, self.images)
 
   @functools.cached_property
   def held(self) -> tuple[np.ndarray, np.ndarray | None]:
@@ -324,7 +363,11 @@ class ImageJudge:
 
   def embed(self, x: np.ndarray) -> np.ndarray:
     """Images uint8 [N, H, W, C] -> features [N, D]."""
-    return self.network.embed(x)
+    return self.with_texture(self.network.embed(x), x)
+
+  def with_texture(self, f: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The network's features [N, F] of images -> [N, D], with textures if it sees them."""
+    return f if self.texture is None else np.concatenate([f, self.texture(x)], 1)
 
   def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """See Judge. Fréchet and the like on sets as large as the test split."""
@@ -359,6 +402,10 @@ class ImageJudge:
       scores[f"cas@{self.features}"] = [float(np.mean(right))]
     return scores
 
+  def baseline(self) -> Scores:
+    """A Gaussian of pixels: who is no better has learned next to nothing."""
+    return self.measure(self.embed(gaussian_images(self.images, self.count)), None)
+
   def copies(self, x: np.ndarray) -> CopyShare:
     """How many samples are copies of training images, and the worst of them.
 
@@ -373,10 +420,7 @@ class ImageJudge:
 
   def nearness(self, x: np.ndarray) -> Nearness:
     """How near images are to the training images, by the rows of these."""
-    real = self.real.arrays()[0]
-    if len(self.rows) < len(real):
-      real = real[self.rows]
-    return nearness(self.embed(x), x, self.real_features, real)
+    return nearness(self.embed(x), x, self.real_features, self.images)
 
   @functools.cached_property
   def held_nearness(self) -> Nearness:

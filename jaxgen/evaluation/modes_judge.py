@@ -37,9 +37,17 @@ def check_look(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class PointsJudge:
-  """Knows the modes of a mixture."""
+  """Knows the modes of a mixture.
+
+  Attributes:
+    name: Of the mixture.
+    sets: Into which samples are cut, for numbers of each.
+    features: In the name of the Fréchet distance, which is of coordinates.
+    count: Samples that it likes to see.
+  """
 
   name: str
+  sets: int = 1
   features: str = "xy"
   count: int = 10_000
 
@@ -52,19 +60,20 @@ class PointsJudge:
       "reference": self.name,
       "protocol": "high quality: within 3 standard deviations of a mode; "
       "found: a mode with such a sample; KL of all samples' "
-      "nearest modes",
+      "nearest modes" + (f"; means over {self.sets} sets of samples" if self.sets > 1 else ""),
     }
 
   def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """Modes found, share of high-quality samples, Fréchet of coordinates."""
     del y, cas
-    coverage = modes(x, *modes_of(self.name))
     real, _ = open_source(self.name).arrays()
+    parts = np.array_split(x, self.sets)
+    each = [modes(part, *modes_of(self.name)) for part in parts]
     return {
-      "modes": [coverage.covered],
-      "high_quality": [coverage.high_quality],
-      "kl": [coverage.kl],
-      "frechet@xy": [frechet_rows(x, real)],
+      "modes": [coverage.covered for coverage in each],
+      "high_quality": [coverage.high_quality for coverage in each],
+      "kl": [coverage.kl for coverage in each],
+      "frechet@xy": [frechet_rows(part, real) for part in parts],
     }
 
   def floor(self) -> Scores:

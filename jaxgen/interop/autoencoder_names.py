@@ -1,64 +1,115 @@
 """What others call the weights of autoencoders: one table for both directions.
 
-    ldm       CompVis/latent-diffusion, taming-transformers: first stages
-    vqvae2    rosinality/vq-vae-2-pytorch
+    ldm        CompVis/latent-diffusion, taming-transformers, Stability: first
+               stages, by themselves or within a model's file
+    diffusers  huggingface/diffusers' AutoencoderKL and VQModel
+    vqvae2     rosinality/vq-vae-2-pytorch
 
 A discriminator and LPIPS, which files of `ldm` hold beside it as `loss.*`, are
-no part of the table.
+no part of the table. A group of ours is here {"params": .., "codes": ..}.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from jaxgen.errors import UserError
 from jaxgen.interop import names
 from jaxgen.interop.names import LEAVES, Entry, Tree
+from jaxgen.interop.tensors import Tensor
+from jaxgen.interop.unet_names import columns, current_name
 
-# Our blocks -> theirs, and our layers within them -> theirs.
-LDM_PLACES = (
-  (r"(down|up)_(\d+)_(\d+)", r"\1.\2.block.\3"),
-  (r"(down|up)_(\d+)_(\d+)_attn", r"\1.\2.attn.\3"),
-  (r"down_(\d+)_down", r"down.\1.downsample"),
-  (r"up_(\d+)_up", r"up.\1.upsample"),
-  (r"mid_0", "mid.block_1"),
-  (r"mid_1", "mid.attn_1"),
-  (r"mid_2", "mid.block_2"),
-  (r"(conv_in|conv_out|norm_out)", r"\1"),
-)
-LDM_LAYERS = {
-  **{f"{kind}_{i}": f"{kind}{i}" for kind in ("conv", "norm") for i in (1, 2)},
-  **{name: name for name in ("conv", "norm", "q", "k", "v")},
-  "skip": "nin_shortcut",
-  "proj": "proj_out",
-}
-LDM_OUTER = {"quant": "quant_conv", "post_quant": "post_quant_conv", "last": "decoder.conv_out"}
-FLAT = {"skip", "q", "k", "v", "proj", "quant", "post_quant"}  # 1 x 1 convolutions there
+LEVEL = re.compile(r"(down|up)_(\d+)_(\d+|down|up)(_attn)?")
+# Our blocks and layers -> theirs; a layer in attention may have another name.
+WORDS = columns("""
+               ldm                diffusers
+  conv_in      conv_in            conv_in
+  conv_out     conv_out           conv_out
+  norm_out     norm_out           conv_norm_out
+  mid_0        mid.block_1        mid_block.resnets.0
+  mid_1        mid.attn_1         mid_block.attentions.0
+  mid_2        mid.block_2        mid_block.resnets.1
+  down         down.{i}           down_blocks.{i}
+  up           up.{i}             up_blocks.{back}
+  res          block.{j}          resnets.{j}
+  attn         attn.{j}           attentions.{j}
+  down/conv    downsample.conv    downsamplers.0.conv
+  up/conv      upsample.conv      upsamplers.0.conv
+  conv_1       conv1              conv1
+  conv_2       conv2              conv2
+  norm_1       norm1              norm1
+  norm_2       norm2              norm2
+  skip         nin_shortcut       conv_shortcut
+  norm         norm               group_norm
+  q            q                  to_q
+  k            k                  to_k
+  v            v                  to_v
+  proj         proj_out           to_out.0
+  quant        quant_conv         quant_conv
+  post_quant   post_quant_conv    post_quant_conv
+  last         decoder.conv_out   decoder.conv_out
+""")
+CODEBOOK = "quantize.embedding.weight"
+OURS = re.compile(r"(encoder|decoder|quant_conv|post_quant_conv|quantize)\.")
 
 
-def ldm_entries(tree: Tree) -> list[Entry]:
-  """The table of a KLNet or VQNet."""
-  table = []
+def ldm_entries(group: Tree, source: str = "ldm") -> list[Entry]:
+  """The table of a KLNet or VQNet, by the words of `ldm` or `diffusers`."""
+  table, words, tree = [], WORDS[source], group["params"]
+  levels = count_levels(tree)
+  ones = {"skip", "quant", "post_quant"} | ({"q", "k", "v", "proj"} if source == "ldm" else set())
   for path, leaf in names.flat(tree).items():
     *module, kind = path.split("/")
     if kind == "codebook":
-      table.append(names.entry(path, leaf, "quantize.embedding.weight"))
+      table.append(names.entry(path, leaf, CODEBOOK))
       continue
-    place = LDM_OUTER.get(module[0]) if len(module) == 1 else ldm_place(module)
-    if place is None:
-      raise UserError(f"ldm has no name for this net's {path}: is it a nets.autoencoder?")
-    ones = 2 * (module[-1] in FLAT and kind == "kernel")
-    table.append(names.entry(path, leaf, place + LEAVES[kind], after=ones))
-  return table
+    try:
+      place = ".".join(ldm_place(module, words, levels))
+    except KeyError as e:
+      raise UserError(f"{source} has no name for this net's {path}") from e
+    after = 2 * (module[-1] in ones and kind == "kernel")
+    table.append(names.entry(path, leaf, place + LEAVES[kind], after=after))
+  return [e._replace(ours=f"params/{e.ours}") for e in table]
 
 
-def ldm_place(module: list[str]) -> str | None:
-  """["encoder", "down_0_1", "conv_1"] -> "encoder.down.0.block.1.conv1"."""
-  half, block, *layer = module
-  for ours, theirs in LDM_PLACES:
-    if match := re.fullmatch(ours, block):
-      place = [half, match.expand(theirs), *(LDM_LAYERS[name] for name in layer)]
-      return ".".join(place)
-  return None
+def count_levels(tree: Tree) -> int:
+  """Of a net's heights."""
+  return 1 + max(int(m[2]) for m in map(LEVEL.fullmatch, tree["encoder"]) if m)
+
+
+def ldm_place(module: list[str], words: Mapping[str, str], levels: int) -> list[str]:
+  """["encoder", "down_0_1", "conv_1"] -> ["encoder", "down.0", "block.1", "conv1"]."""
+  if len(module) == 1:
+    return [words[module[0]]]
+  half, block, *layers = module
+  if not (match := LEVEL.fullmatch(block)):
+    return [half, *(words[word] for word in (block, *layers))]
+  side, i, j, attention = match.groups()
+  level = words[side].format(i=i, back=levels - 1 - int(i))
+  if j in ("down", "up"):
+    return [half, level, words[f"{j}/conv"]]
+  row = words["attn" if attention else "res"].format(j=j)
+  return [half, level, row, *(words[word] for word in layers)]
+
+
+def first_stage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+  """Of a file's tensors those of an autoencoder, which may be part of a model."""
+  inner = "first_stage_model."
+  if any(name.startswith(inner) for name in tensors):
+    tensors = {k.removeprefix(inner): t for k, t in tensors.items() if k.startswith(inner)}
+  return {k: t for k, t in tensors.items() if OURS.match(k)}
+
+
+def of_today(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+  """diffusers' tensors by today's names; attention was once 1 x 1 convolutions."""
+  renamed = {current_name(k): t for k, t in tensors.items()}
+
+  def flat(name: str, tensor: Tensor) -> Tensor:
+    if not re.search(r"\.to_(q|k|v|out\.0)\.weight$", name) or len(tensor.shape) == 2:
+      return tensor
+    return tensor.map(lambda x: x.reshape(tensor.shape[:2]), tensor.shape[:2])
+
+  return {name: flat(name, tensor) for name, tensor in renamed.items()}
 
 
 # Of rosinality's lists of layers: the number of each of ours, by its part.
@@ -109,4 +160,24 @@ def vqvae2_place(module: list[str], blocks: int) -> str:
   return f"{theirs}.blocks.{numbers[first]}"
 
 
-TABLES: dict[str, Callable[[Tree], list[Entry]]] = {"ldm": ldm_entries, "vqvae2": vqvae2_entries}
+class Layout(NamedTuple):
+  """How somebody saves a codec.
+
+  Attributes:
+    model: Our model of it, as configs name it.
+    entries: A group of ours -> the table of names.
+    incoming: Tensors of a file -> those that are weights.
+  """
+
+  model: str
+  entries: Callable[[Tree], list[Entry]]
+  incoming: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+
+
+CODECS = {
+  "ldm": Layout("models.codec.Autoencoder", ldm_entries, first_stage),
+  "diffusers": Layout(
+    "models.codec.Autoencoder", lambda group: ldm_entries(group, "diffusers"), of_today
+  ),
+  "vqvae2": Layout("models.vqvae.VQVAE2", vqvae2_entries),
+}

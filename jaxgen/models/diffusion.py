@@ -35,10 +35,13 @@ class Diffusion:
     sampler: (denoise, x_T, path, n, key, **knobs) -> x_0.
     steps: Points of the path when sampling does not say.
     objective: (mean squared errors [B], bound) -> losses [B].
+    weighting: Noise -> weight of the squared error of eps, which takes the place
+      of F's own; None: F's, as it is.
     classes: Number of labels.
     label_drop: Share of labels dropped in training, for classifier-free
       guidance (Ho & Salimans 2022, Alg. 1). Where it is positive the net takes
       label `classes` for "none"; else it knows no such label.
+    guide: (D, D without label, weight) -> D, how it is guided by itself.
     bound: Estimates of x_0 are clipped to [-bound, bound]; None: they are not.
     cond: What else of the batch the net takes: {name: f(x) that makes it where
       the batch lacks it, or None}.
@@ -57,8 +60,10 @@ class Diffusion:
   sampler: Callable
   steps: int = 50
   objective: Callable = objective.simple
+  weighting: Callable | None = None
   classes: int = 0
   label_drop: float = 0.1
+  guide: Callable = guidance.classifier_free
   bound: float | None = None
   cond: Mapping[str, Callable | None] = dataclasses.field(default_factory=dict)
   augment: Callable | None = None
@@ -80,9 +85,10 @@ class Diffusion:
   def knobs(self) -> dict[str, float]:
     """`steps`; `guidance` and its interval of sigma / alpha; `level`.
 
-    And those of the path and of the sampler.
+    And those of the path, of the sampler and of `guide`.
     """
-    own = {"steps": self.steps} | (GUIDANCE if self.free else {})
+    own = {"steps": self.steps}
+    own |= GUIDANCE | traits(self.guide).knobs if self.free else {}
     own |= {"level": 0.0} if self.augment else {}
     own |= traits(self.path).knobs | traits(self.sampler).knobs
     if trait(self.net, "learned"):
@@ -126,7 +132,10 @@ class Diffusion:
       D = x_0 if frac is None else Estimate(x_0, frac)
       return posterior.vb_terms(x, x_t, D, posterior.link(self.process, t))
 
-    losses = self.objective(mse, vb)
+    weighed = mse
+    if self.weighting:  # an error of F is one of alpha c_out / sigma of eps
+      weighed = mse * jnp.ravel(self.weighting(t) * (t.alpha * c_out / t.sigma) ** 2)
+    losses = self.objective(weighed, vb)
     if learns:
       history = self.draw_t.update(stats["draw_t"], t.t, jax.lax.stop_gradient(losses))
       stats = stats | {"draw_t": history}
@@ -158,7 +167,8 @@ class Diffusion:
     knobs = self.knobs | knobs
     batch = self.augmented(batch, key, knobs.pop("level", 0.0))
     weight = [knobs.pop(k) for k in GUIDANCE if k in knobs]
-    denoise = denoise or self.denoiser(state, batch, *weight)
+    guide = {k: knobs.pop(k) for k in traits(self.guide).knobs if k in knobs}
+    denoise = denoise or self.denoiser(state, batch, *weight, **guide)
     path, n = self.path_points(knobs)
     if stop is not None:
       denoise, path, n = conditioning.stop_early(denoise, path, n, stop)
@@ -192,10 +202,11 @@ class Diffusion:
     w: Array | None = None,
     lo: Array = 0.0,
     hi: Array = float("inf"),
+    **guide,
   ) -> Denoise:
     """D(x_t, t), guided by weight `w` where lo < sigma / alpha <= hi.
 
-    With w = None it is not guided at all.
+    With w = None it is not guided at all. `guide`: knobs of the rule.
     """
     conditions = self.conditions(batch)
     if self.classes:
@@ -207,7 +218,7 @@ class Diffusion:
     if w is not None:
       unlabelled = conditions | {"y": jnp.full(len(batch["x"]), self.classes)}
       D_null = functools.partial(self.D, state, unlabelled)
-      D = guidance.classifier_free(D, D_null, guidance.within(w, lo, hi))
+      D = self.guide(D, D_null, guidance.within(w, lo, hi), **guide)
     return D if self.bound is None else guidance.clip(D, -self.bound, self.bound)
 
   def D(self, state: State, conditions: dict[str, Any], x_t: Array, t: Noise) -> Array | Estimate:

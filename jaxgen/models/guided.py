@@ -93,6 +93,7 @@ class Guided:
     knobs = self.knobs | knobs
     batch = self.diffusion.augmented(batch, key, knobs.pop("level", 0.0))
     w, lo, hi = (knobs.pop(k, None) for k in GUIDANCE)
+    guide = {k: knobs.pop(k) for k in traits(self.diffusion.guide).knobs if k in knobs}
     theirs = state.replace(
       params=state.params | {"net": state.params["guide"]},
       stats=state.stats | {"net": state.stats.get("guide", {})},
@@ -100,12 +101,12 @@ class Guided:
     if self.classifies:
       y = batch.get("y", jnp.full(len(batch["x"]), -1))
       within = lambda t: (lo < t.sigma / t.alpha) & (t.sigma / t.alpha <= hi)
-      D = self.diffusion.denoiser(state, batch, w, lo, hi)
+      D = self.diffusion.denoiser(state, batch, w, lo, hi, **guide)
       D, knobs = self.push(D, self.guide.gradient(theirs, y), within, knobs)
     else:
       good, bad = (dataclasses.replace(m, bound=None) for m in (self.diffusion, self.guide))
       D = guidance.autoguidance(
-        good.denoiser(state, batch, w, lo, hi),
+        good.denoiser(state, batch, w, lo, hi, **guide),
         bad.denoiser(theirs, batch),
         guidance.within(knobs.pop("auto"), lo, hi),
       )

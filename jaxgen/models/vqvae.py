@@ -33,7 +33,7 @@ class VQVAE2:
       and what no latent chose in the first step then ends a hundred thousand
       away, for good; 1 keeps it where it is.
     revive: A code with a smaller count begins again at a latent of the batch; 0:
-      none does, as published.
+      none does, as published. With `count` 0 all begin so, in the first step.
   """
 
   net: nn.Module

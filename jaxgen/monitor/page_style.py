@@ -41,9 +41,10 @@ p { margin: 0 0 14px; max-width: 72ch; }
   grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); }
 .card { background: var(--card); border: 1px solid var(--rule);
   border-radius: 10px; padding: 16px 18px; min-width: 0; }
-.picks .axis { font-size: 13px; color: var(--muted); }
+.picks .axis { font-size: 13px; color: var(--muted); display: flex; flex-wrap: wrap;
+  justify-content: space-between; gap: 2px 8px; }
 .picks .winner { font-size: 20px; font-weight: 650; margin: 2px 0 4px;
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
 .picks .winner.many { font-size: 16px; line-height: 1.35; }
 .close { float: right; background: var(--alert); color: var(--alert-ink);
   font-weight: 600; border-radius: 6px; padding: 0 8px; }

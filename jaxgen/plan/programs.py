@@ -114,6 +114,7 @@ STORED = {
   "stacked_digits": (8, 8, 3),
   "photos": (64, 64, 3),
   "points": (2,),
+  "latents": (32, 32, 4),
   "tfds:cifar10": (32, 32, 3),
   "tfds:cifar100": (32, 32, 3),
   "tfds:mnist": (28, 28, 1),

@@ -70,7 +70,7 @@ MOVED = 0.05
 
 # What a report may lack, or hold as None, with what stands for it.
 REPORT = {"dataset": "this data", "real": {}, "counts": {}, "judge": {}, "rows": []}
-REPORT |= {"budget": {}, "survey": []}
+REPORT |= {"budget": {}, "survey": [], "baseline": {}}
 LISTS = dict.fromkeys(("sampling", "warnings", "commands", "rounds", "next"), [])
 SCORES = dict.fromkeys(("metrics", "spread", "intervals"), {})
 ROW = SCORES | dict.fromkeys(("settings", "curves", "copies"), {}) | LISTS | {"stopped": ""}
@@ -85,6 +85,7 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
 
   report = fill(results, REPORT)
   report["real"] = fill(report["real"], {"metrics": {}})
+  report["baseline"] = fill(report["baseline"], SCORES)
   report["rows"] = [fill(row, ROW) for row in report["rows"]]
   for row in report["rows"]:
     row["sampling"] = [fill(entry, ENTRY) for entry in row["sampling"]]

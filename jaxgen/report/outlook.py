@@ -140,8 +140,8 @@ def crossing(best: Trend, other: Trend) -> float:
 def more_data(results: Mapping) -> str:
   """What the other half of the data brought, where rows have a "half"; else "".
 
-  row["half"] is {"metrics", "intervals"} of the same training on half of the
-  data.
+  row["half"] is {"share", "metrics", "intervals"} of the same training on half of
+  the data; it is compared with the row's round of that share.
   """
   results = complete(results)
   key, texts = deciding_metric(results, QUALITY), []
@@ -152,7 +152,8 @@ def more_data(results: Mapping) -> str:
     small = score(
       {"metrics": half.get("metrics") or {}, "intervals": half.get("intervals") or {}}, key
     )
-    whole = score(row, key)
+    same = [r for r in row["rounds"] if share(r) == share(half)]
+    whole = score(same[0], key) if same else None
     if small is None or whole is None:
       continue
     gain = describe(key).better * (whole.mean - small.mean)

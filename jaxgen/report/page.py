@@ -18,7 +18,8 @@ from jaxgen.report.page_training import progress, troubles
 from jaxgen.report.ranking import Ranking, rankings
 
 INTERVALS = (
-  "95%, Student's t over sets of samples, or over trainings where there are several. Models are "
+  "95%, Student's t over sets of samples, or over trainings where there are several; of Fréchet "
+  "distances in their logarithm. Models are "
   "too close to call where the interval of one overlaps that of the best. Intervals over sets of "
   "one training say nothing about another training."
 )

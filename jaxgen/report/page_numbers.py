@@ -35,6 +35,7 @@ class Column(NamedTuple):
   group: str = ""
   features: str = ""
   real: float | None = None
+  baseline: float | None = None
   scores: Sequence[fields.Score | None] = ()  # the values with their intervals
   spreads: Sequence[float | None] = ()  # standard deviations of the values
 
@@ -89,6 +90,7 @@ def metric_columns(results: Mapping) -> list[Column]:
       key,
       metrics,
       real=real.get(key),
+      baseline=results["baseline"]["metrics"].get(key),
       scores=[fields.score(row, key) for row in rows],
       spreads=[row["spread"].get(key) for row in rows],
     )
@@ -137,11 +139,12 @@ def number_tables(results: Mapping, models: Sequence[Model]) -> str:
     if seeds > 1
     else "Of one training each: means over sets of samples"
   )
+  beaten = ", a Gaussian of pixels what has to be beaten" if results["baseline"]["metrics"] else ""
   small = "95% intervals" if any(m.row["intervals"] for m in models) else "standard deviations"
   return section(
     "Quality, diversity, speed, cost",
     "↑ more is better, ↓ less is better. The best of each column is marked, and what may be as "
-    "good; real data, scored like a model, show what can be reached. "
+    f"good; real data, scored like a model, show what can be reached{beaten}. "
     f"{of}, with {small}.",
     (
       *_tables(columns, notes),
@@ -201,6 +204,10 @@ def _table(columns: Sequence[Column], titles: Sequence[str], real: bool = False)
   if real:
     cells = "".join(_cell(c.real, c.form) for c in columns)
     title = '<span class="swatch"></span>Real data'
+    body.append(f'<tr class="real"><th>{title}</th>{cells}</tr>')
+  if any(c.baseline is not None for c in columns):
+    cells = "".join(_cell(c.baseline, c.form) for c in columns)
+    title = '<span class="swatch"></span>Gaussian of pixels'
     body.append(f'<tr class="real"><th>{title}</th>{cells}</tr>')
   for i, title in enumerate(titles):
     cells = "".join(

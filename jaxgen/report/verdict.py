@@ -3,20 +3,25 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from jaxgen.report import outlook
+from jaxgen.report import outlook, stability
 from jaxgen.report.fields import (
+  AXES,
+  QUALITY,
   RATE,
   complete,
   describe,
   either,
   is_finite,
+  is_level,
   labels,
   listed,
   percent,
+  score,
   short,
 )
 from jaxgen.report.ranking import Ranking, rankings
 
+BASELINE = "a Gaussian of pixels"
 MORE_SEEDS = 3  # the fewest that have a standard deviation worth its name
 
 
@@ -91,6 +96,8 @@ def sentence(results: Mapping) -> str:
   if close:
     ties = [f"{listed(axes)} ({either(who)})" for who, axes in close.items()]
     parts.append(f"too close to call for {listed(ties, ', ')}")
+  if (names := unbeaten(results)) and set(names) == set(order["quality"].scores):
+    parts.append(f"but nobody beats {BASELINE} yet")
   return f"On {data}, {'; '.join(parts)}."
 
 
@@ -118,12 +125,56 @@ def trust(results: Mapping) -> str:
     parts.append(
       f"{seeds} trainings of each model were seen, with different seeds: intervals are over them."
     )
+    parts += _seeds_alone(results)
   else:
     parts.append(
       "One training of each model was seen: intervals are over sets of its samples, "
       "and another seed may come out differently."
     )
-  return " ".join([*parts, _ceiling(results)]).strip()
+  return " ".join(filter(None, [*parts, _ground(results), _ceiling(results)]))
+
+
+def _seeds_alone(results: Mapping) -> list[str]:
+  """How many seeds by themselves would have led to the same, in a sentence."""
+  counts = {
+    axis: stability.agreement(results, axis) for axis in rankings(results) if axis in stability.AXES
+  }
+  counts = {axis: (right, n) for axis, (right, n) in counts.items() if n > 1}
+  texts = [f"{right} of {n} in {axis}" for axis, (right, n) in counts.items()]
+  return [f"By themselves, {listed(texts)} lead to a winner named here."] if texts else []
+
+
+def unbeaten(results: Mapping) -> list[str]:
+  """Who is not better in quality than the baseline, where that was judged."""
+  results = complete(results)
+  quality = rankings(results).get("quality")
+  base = quality and score(results["baseline"], quality.metric)
+  if not base:
+    return []
+  better, margin = describe(quality.metric).better, AXES[QUALITY][1]
+  return [
+    name
+    for name, s in quality.scores.items()
+    if better * (s.mean - base.mean) <= 0 or is_level(base, s, margin)
+  ]
+
+
+def _ground(results: Mapping) -> str:
+  """Who has learned next to nothing, in a sentence; or ""."""
+  if not (names := unbeaten(results)):
+    return ""
+  quality = rankings(results)["quality"]
+  metric = describe(quality.metric).label
+  base = short(results["baseline"]["metrics"][quality.metric])
+  who = (
+    "Nobody is"
+    if len(names) == len(quality.scores)
+    else f"{listed(names)} {'are' if names[1:] else 'is'} not"
+  )
+  return (
+    f"{who} better than {BASELINE} ({metric} {base}), which knows their means and covariances "
+    "alone: there is little to choose by before that is beaten."
+  )
 
 
 def _ceiling(results: Mapping) -> str:

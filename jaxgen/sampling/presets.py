@@ -16,7 +16,7 @@ from jaxgen.errors import UserError, nearest
 from jaxgen.models.diffusion import LONGEST
 
 INF = float("inf")
-FROM_ZERO = "lo hi eta churn s_min s_max s_noise snr cap temperature noise cutoff".split()
+FROM_ZERO = "lo hi eta churn s_min s_max s_noise snr cap temperature noise cutoff top_k".split()
 # Knob -> least, most, and whether the least is too little. Others: any number.
 RANGES = {k: (0, INF, False) for k in FROM_ZERO} | {
   "steps": (1, LONGEST, False),
@@ -34,17 +34,28 @@ SAMPLERS = {
   "ddim": dict(name="diffusion.samplers.ancestral", eta=0.0),
   "unipc": dict(name="diffusion.unipc.unipc"),
 }
+# Those of SiT, for processes in continuous time alone.
+IN_TIME = {
+  name: dict(name=f"diffusion.interpolants.{name}")
+  for name in ("ode_euler", "ode_heun", "sde_euler", "sde_heun")
+}
 PATHS = ("even", "karras", "ddim", "spaced", "quadratic", "warped")
 
 
 def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
-  """A model's config with one of SAMPLERS, with its own defaults."""
+  """A model's config with one of SAMPLERS or IN_TIME, with its own defaults."""
   if "sampler" not in model:
     raise UserError(f"{model.name} does not sample in steps: leave --sampler")
-  if name not in SAMPLERS:
-    _, hint, close = nearest(name, SAMPLERS).partition("; did you mean")
-    raise UserError(f"there is no sampler {name!r}, but {', '.join(SAMPLERS)}{hint}{close}")
-  return ConfigDict(model.to_dict() | {"sampler": SAMPLERS[name]})
+  choices = SAMPLERS | IN_TIME
+  if name not in choices:
+    _, hint, close = nearest(name, choices).partition("; did you mean")
+    raise UserError(f"there is no sampler {name!r}, but {', '.join(choices)}{hint}{close}")
+  if name in IN_TIME and (steps := trait(build(model.get("process", {})), "steps")):
+    raise UserError(
+      f"the sampler {name} steps in continuous time, and this model's process has {steps} steps: "
+      f"choose one of {', '.join(SAMPLERS)}"
+    )
+  return ConfigDict(model.to_dict() | {"sampler": choices[name]})
 
 
 def stepping(model: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -60,7 +71,8 @@ def with_stepping(model: ConfigDict, steps: ConfigDict) -> ConfigDict:
 
 def samplers_with(knob: str) -> list[str]:
   """Names of the samplers that have a knob."""
-  return [name for name, spec in SAMPLERS.items() if knob in traits(build(spec)).knobs]
+  choices = SAMPLERS | IN_TIME
+  return [name for name, spec in choices.items() if knob in traits(build(spec)).knobs]
 
 
 def check_knob(name: str, value: float, default: float) -> None:

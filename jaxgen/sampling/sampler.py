@@ -238,6 +238,15 @@ class Sampler:
       )
     return x
 
+  def reload(self, workdir: str | os.PathLike) -> "Sampler":
+    """The newest weights of a workdir, sampled by this one's program.
+
+    Nothing is compiled anew. The workdir has to be of the same model and data.
+    """
+    newest = Sampler.of(load_trained(workdir))
+    newest.__dict__["program"] = self.program  # where cached_property looks
+    return newest
+
   def check_count(self, num: int, what: str = "") -> None:
     """UserError for more samples (than `what` asks for) than can be held."""
     what = what or f"num={num}"

@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import optax
 import pytest
+import xla
 from test_checkpoint_damage import abstract
 
 from jaxgen.checkpoint.disk import steps
@@ -136,10 +137,7 @@ print("resharded")
 
 
 def test_restores_onto_any_number_of_devices(tmp_path):
-  env = os.environ | {
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-  }
+  env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla.devices(4)}
   out = subprocess.run(
     [sys.executable, "-c", RESHARD, str(tmp_path)], env=env, capture_output=True, text=True
   )

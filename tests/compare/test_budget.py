@@ -68,7 +68,7 @@ def test_a_small_budget_has_fewer_rounds():
   assert split(Budget("img", 64, ""), {"a": 8.0, "b": 32.0}, 2) == [1.0]
   with pytest.raises(UserError) as e:
     split(parse("60img"), {"a": 8.0, "b": 32.0}, 2)
-  assert "each of 2 trainings gets 30 images, and one step of b takes 32" in str(e.value)
+  assert "each training gets 30 images, and one step of b takes 32" in str(e.value)
   assert "want 64 images or more" in str(e.value)
 
 

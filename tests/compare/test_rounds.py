@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
 from jaxgen.compare import agenda as agendas
@@ -24,6 +25,10 @@ TRIALS = {
 SPEC = {"contenders": {GAN: {}, VAE: {}}}
 
 
+def trial(entry):
+  return TRIALS[entry.name.removesuffix("-half")]
+
+
 class Killed(BaseException):
   """What nobody catches, as SIGKILL."""
 
@@ -38,7 +43,8 @@ class World:
     events: What was done, as (what, which, to where).
   """
 
-  def __init__(self, patch, home, seeds=1):
+  def __init__(self, patch, home, seeds=1, halves=False):
+    self.halves = halves
     self.home, self.seeds, self.clock, self.slower, self.life = home, seeds, 0.0, 1.0, None
     self.events, self.stopped, self.ill = [], False, ""
     patch.setattr(rounds.time, "perf_counter", lambda: self.clock)
@@ -46,6 +52,7 @@ class World:
     patch.setattr(rounds, "progress", self.progress)
     patch.setattr(Rounds, "slice", self.slice)
     patch.setattr(measure, "measure", self.measure)
+    patch.setattr(rounds, "load", lambda _: None)
     patch.setattr(measure, "real_samples", lambda _: ((), 0))
     patch.setattr(measure, "portrait", lambda *_: b"")
     patch.setattr(rounds, "render", lambda results, _: self.spend(2.0) or json.dumps(results))
@@ -68,7 +75,7 @@ class World:
       raise Diverged("20 updates in a row were not finite, up to step 101; the last good ..")
     now = self.progress(workdir)
     for step in sorted({(now.step + goal) // 2, goal} - {now.step}):  # a checkpoint on the way
-      seconds = (step - now.step) * TRIALS[entry.name]["step_seconds"] * self.slower
+      seconds = (step - now.step) * trial(entry)["step_seconds"] * self.slower
       self.spend(seconds + 0.5)
       now = Progress(step, now.seconds + seconds)
       workdir.mkdir(parents=True, exist_ok=True)
@@ -77,18 +84,23 @@ class World:
     self.spend(0.0)
     return goal
 
-  def measure(self, entry, judge, extras, grid):
-    self.spend(TRIALS[entry.name]["judge_seconds"] + 2.0 * len(extras))
+  def measure(self, entry, judge, extras, grid, sampler):
+    self.spend(self.measure_seconds(trial(entry)) + 2.0 * len(extras))
     step = self.progress(entry.workdir).step
     self.events.append(("judge", entry.name, step))
-    row = {"name": entry.name, "grid": grid, "step": step, "extras": extras}
-    return row | {"metrics": {"frechet": 1 / step}, "spread": {}, "intervals": {}}, {grid: b"png"}
+    row = {"name": entry.name, "grid": grid, "step": step, "extras": extras, "seeds": []}
+    row |= {"metrics": {"frechet": 1 / step}, "spread": {}, "intervals": {}}
+    return row, {grid: b"png"}
+
+  def measure_seconds(self, trial):
+    return trial["judge_seconds"]
 
   def choose(self, budget):
     """A choice from its beginning, or from where it was killed -> choice.json."""
     entries = load_contenders([f"{GAN}:debug", f"{VAE}:debug"], DATA, self.home, self.seeds)
-    agenda = open_agenda(self.home / "plan.json", SPEC | {"seeds": self.seeds}, budget)
-    agenda.trials = TRIALS
+    spec = SPEC | {"seeds": self.seeds, "halves": self.halves}
+    agenda = open_agenda(self.home / "plan.json", spec, budget)
+    agenda.trials = dict(TRIALS)
     assert Rounds(self.home, entries, None, agenda, {}).run(lambda: self.stopped)
     return json.loads((self.home / "choice.json").read_text())
 
@@ -171,10 +183,28 @@ def test_a_machine_that_gets_slower_is_noticed(world, monkeypatch):
   assert abs(world.clock - 600) < 60
 
 
+def test_time_that_a_faster_machine_leaves_over_is_spent(world, monkeypatch):
+  slow = world.slice
+
+  def slice(_, entry, seed, workdir, goal):
+    world.slower = 4.0 if world.clock < 60 else 0.5
+    return slow(entry, seed, workdir, goal)
+
+  monkeypatch.setattr(Rounds, "slice", slice)
+  seconds = lambda _, trial: trial["judge_seconds"] * 8 * world.slower
+  monkeypatch.setattr(World, "measure_seconds", seconds)
+  results = world.choose(parse("10m"))
+  assert abs(world.clock - 600) < 60
+  shares = results["budget"]["rounds"]
+  assert shares == sorted(shares) and shares[-1] == 1.0
+  ends = np.mean([[r["seconds"] for r in row["rounds"]] for row in results["rows"]], 0)
+  assert ends / ends[-1] == pytest.approx(shares, abs=0.05)
+
+
 def test_judging_that_takes_long_leaves_rounds_out(world, monkeypatch):
   monkeypatch.setitem(TRIALS, GAN, TRIALS[GAN] | {"judge_seconds": 40.0})
   results = world.choose(parse("5m"))
-  assert results["budget"]["rounds"] == [0.5, 1.0]
+  assert results["budget"]["rounds"] == pytest.approx([0.5, 1.0], abs=0.05)
   assert abs(world.clock - 300) < 30
   with pytest.raises(UserError, match="--budget=50s is too small: .* takes about 68 s here"):
     World(monkeypatch, world.home.with_name("other")).choose(parse("50s"))
@@ -216,3 +246,42 @@ def test_seeds_are_parts_of_the_budget(tmp_path, monkeypatch):
   assert {name for what, name, _ in world.events if what == "train"} == {
     *(GAN, VAE, f"{GAN}-seed1", f"{VAE}-seed1")
   }
+
+
+def test_halves_are_trained_to_where_half_of_the_budget_led(tmp_path, monkeypatch):
+  calm = World(monkeypatch, tmp_path / "calm", halves=True)
+  results = calm.choose(parse("4800img"))  # three parts, one of them for two halves
+  halves = [(what, f"{name}-half", 50) for name in (GAN, VAE) for what in ("train", "judge")]
+  assert calm.events[-4:] == halves and calm.events[-5] == ("judge", VAE, 100)
+  assert results["budget"]["halves"] == 2
+  for r in results["rows"]:
+    assert r["half"]["share"] == 0.5 and r["half"]["metrics"] == r["rounds"][-2]["metrics"]
+  before = calm.clock, len(calm.events)
+  calm.choose(parse("4800img"))
+  assert (calm.clock, len(calm.events)) == before
+  rough, lives = World(monkeypatch, tmp_path / "rough", halves=True), 0
+  while True:
+    rough.life, lives = 7, lives + 1
+    try:
+      again = rough.choose(parse("4800img"))
+      break
+    except Killed:
+      pass
+  again = json.loads(json.dumps(again).replace(str(rough.home), str(calm.home)))
+  assert lives > 2 and without_times(again) == without_times(results)
+  assert sorted(rough.events) == sorted(calm.events)
+
+
+@pytest.mark.parametrize("slower", [0.7, 1.6])
+def test_halves_are_part_of_a_budget_of_time(tmp_path, monkeypatch, slower):
+  world = World(monkeypatch, tmp_path / "out", halves=True)
+  world.slower = slower
+  results = world.choose(parse("10m"))
+  assert abs(world.clock - 600) < 40 and results["budget"]["halves"] == 2
+
+
+def test_what_was_trained_on_by_others_is_not_gone_on_from(world):
+  world.choose(parse("1600img"))
+  (world.home / VAE / "progress").write_text("[200, 4.0]")
+  with pytest.raises(UserError, match="points_vae was trained to step 200, and .* to 50 only"):
+    world.choose(parse("3200img"))

@@ -92,6 +92,19 @@ def test_data_with_a_test_split_keep_theirs():
     )
 
 
+def test_a_fraction_is_of_what_is_trained_on(textures, tmp_path):
+  data = write(tmp_path / "a", textures[:40]) | {"holdout": 0.25}
+  whole, held = open_split(data), open_split(data, "test")
+  half, tenth = (open_split(data | {"fraction": f}) for f in (0.5, 0.1))
+  assert (len(half), len(tenth)) == (round(len(whole) / 2), round(len(whole) / 10))
+  rows = [{a.tobytes() for a in s.arrays()[0]} for s in (whole, half, tenth)]
+  assert rows[2] < rows[1] < rows[0]
+  assert open_split(data | {"fraction": 0.5}, "test").fingerprint == held.fingerprint
+  assert open_split(data | {"fraction": 0.5}).fingerprint == half.fingerprint != whole.fingerprint
+  with pytest.raises(UserError, match="config.data.fraction=0.001 of them are none"):
+    open_split(data | {"fraction": 0.001})
+
+
 def test_what_cannot_be_held_out_is_refused(textures, tmp_path):
   data = write(tmp_path / "a", textures[:2])
   with pytest.raises(UserError, match="none of them is for test"):

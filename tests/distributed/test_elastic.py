@@ -14,7 +14,6 @@ from jaxgen.checkpoint.fingerprint import named_leaves
 from jaxgen.monitor.log import read_jsonl
 
 NAME = "configs/points_vae.py:debug"
-FEW = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count="
 FLAGS = {
   "model.net.width": 64,
   "batch": 16,
@@ -49,7 +48,6 @@ def life(processes: int, devices: int, workdir, steps: int, **mesh: int):
       f"--workdir={workdir}",
       *(f"--config.{k}={v}" for k, v in flags.items()),
     ],
-    env={"XLA_FLAGS": FEW + str(devices)},
     timeout=600,
   )
 
@@ -89,9 +87,7 @@ print("the same bits")
 def undisturbed(tmp_path_factory):
   """A training on eight devices: at once, and in two lives."""
   folder = tmp_path_factory.mktemp("undisturbed")
-  (done,) = pod.run(
-    1, 8, WHOLE.replace("WORKDIR", str(folder)), timeout=900, env={"XLA_FLAGS": FEW + "8"}
-  )
+  (done,) = pod.run(1, 8, WHOLE.replace("WORKDIR", str(folder)), timeout=900)
   assert done.status == 0, done.stderr
   return folder / "whole", done
 

@@ -12,6 +12,7 @@ import jax
 import looks
 import numpy as np
 import pytest
+import xla
 from ml_collections import ConfigDict
 from PIL import Image
 from verbs import ROOT, call, finish, tree
@@ -477,7 +478,7 @@ def begin(workdir, out, most=10**9, devices=1):
     text=True,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
-    env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+    env=os.environ | {"XLA_FLAGS": xla.devices(devices)},
   )
 
 

@@ -20,6 +20,7 @@ from jaxgen.report.page import render
 F = "photos-self"
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 REAL = {"frechet": 1.64, "precision": 0.87, "recall": 0.86, "density": 1.01, "coverage": 0.95}
+BASELINE = {"frechet": 44.1, "precision": 0.2, "recall": 0.41, "density": 0.1, "coverage": 0.2}
 # By family: (name, samples a second, parameters, images in its whole share,
 # metrics by round).
 FAMILIES = {
@@ -91,6 +92,7 @@ def results(seed=0, rounds=5):
       "257 images held out (10%); 14 duplicates on one side",
     ],
     "real": {"grid": "real", "metrics": {f"{k}@{F}": v for k, v in REAL.items()}},
+    "baseline": {"metrics": {f"{k}@{F}": v for k, v in BASELINE.items()}},
     "rows": [row(rng, family, rounds) for family in FAMILIES],
   }
   return report | {"verdict": verdict.answer(report), "changes": verdict.changes(report)}

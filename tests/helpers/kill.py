@@ -101,16 +101,18 @@ def parser(text: str, kills: int) -> argparse.ArgumentParser:
   return parser
 
 
-def start(command: list[str], workdir: pathlib.Path) -> subprocess.Popen:
+def start(command: list[str], workdir: pathlib.Path, flag: str = "workdir") -> subprocess.Popen:
   """A training in a process of its own; what it says goes to a file."""
   workdir.parent.mkdir(parents=True, exist_ok=True)
   with open(f"{workdir}.log", "ab") as log:
-    return subprocess.Popen([*command, f"--workdir={workdir}"], stdout=log, stderr=log)
+    return subprocess.Popen([*command, f"--{flag}={workdir}"], stdout=log, stderr=log)
 
 
-def finish(command: list[str], workdir: pathlib.Path) -> None:
+def finish(
+  command: list[str], workdir: pathlib.Path, flag: str = "workdir", patience: float = PATIENCE
+) -> None:
   """Trains to the end; what went wrong ends this script, too."""
-  status = start(command, workdir).wait(PATIENCE)
+  status = start(command, workdir, flag).wait(patience)
   if status:
     text = pathlib.Path(f"{workdir}.log").read_text(errors="replace")
     sys.exit(f"status {status} of {' '.join(command)}\n{text[-2000:]}")

@@ -12,20 +12,24 @@ FILES = {
   "theorem": """
     test_ema test_optim adversarial/test_ada adversarial/test_adversarial
     data/test_crop diffusion/test_diffusion diffusion/test_golden_diffusion
-    diffusion/test_guidance diffusion/test_importance diffusion/test_likelihood
+    diffusion/test_guidance diffusion/test_importance diffusion/test_interpolants
+    diffusion/test_likelihood
     diffusion/test_samplers diffusion/test_times diffusion/test_unipc
-    evaluation/test_scores metrics/test_image_quality evaluation/test_perceptual interop/test_names
+    evaluation/test_gaussian evaluation/test_perceptual evaluation/test_scores
+    evaluation/test_texture interop/test_names
+    metrics/test_image_quality
     metrics/test_copies metrics/test_distances metrics/test_inception_score metrics/test_kid
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
-    nets/test_biggan nets/test_dinov2 nets/test_gan_nets nets/test_inception
+    nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
+    models/test_autoregressive nets/test_pixelsnail
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
     checkpoint/test_manager checkpoint/test_pretrained compare/test_budget report/test_diagnosis
-    report/test_page report/test_page_looks compare/test_rounds report/test_verdict
-    data/test_class_names data/test_folder data/test_holdout data/test_phash data/test_photos
-    data/test_pipeline data/test_sources data/test_survey
+    report/test_page report/test_page_looks compare/test_rounds report/test_stability
+    report/test_verdict data/test_class_names data/test_folder data/test_holdout data/test_phash
+    data/test_photos data/test_pipeline data/test_sources data/test_survey
     data/test_splits data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
     evaluation/test_periodic evaluation/test_statistics sampling/test_sampler
@@ -46,7 +50,8 @@ FILES = {
   "process": """
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
-    compare/test_choose compare/test_modes compare/test_sweep convert/test_convert data/test_points
+    compare/test_choose compare/test_modes compare/test_sweep convert/test_codec_workdir
+    convert/test_convert convert/test_dit_workdir data/test_points
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate

@@ -23,6 +23,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import xla
+
 ROOT = pathlib.Path(__file__).parents[2]
 JOIN = "import jax\nfrom jaxgen.distributed import join as processes\nprocesses.join()\n"
 # It says so on stdout, not at line ends, and in pieces: threads interrupt each
@@ -102,7 +104,7 @@ def started(
       for i in range(processes):
         own = place(processes, i, port) | {
           "JAX_PLATFORMS": "cpu",
-          "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+          "XLA_FLAGS": xla.devices(devices),
         }
         them.append(start(i, what, own | each(env or {}, i), folder))
       yield them

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import kill
 import pod
+import xla
 
 from jaxgen.checkpoint import disk
 
@@ -52,8 +53,8 @@ def main() -> int:
   words = ["train", f"--config={args.config}", *(f"--config.{s}" for s in args.set)]
   env = {
     "JAXGEN_HEARTBEAT_SECONDS": str(args.patience),
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 "  # compiles sooner
-    f"--xla_force_host_platform_device_count={args.devices}",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles sooner
+    "XLA_FLAGS": xla.devices(args.devices),
   }
   chance, start_time = random.Random(args.seed), time.monotonic()
   peace, storm = home / "peace", home / "storm"

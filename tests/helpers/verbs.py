@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import xla
 
 from jaxgen import cli
 
@@ -29,8 +30,7 @@ def call(capsys, monkeypatch, *argv):
 
 def start(*argv, devices=1, **env):
   """The console command, in a process of its own; None unsets a variable."""
-  flags = f"--xla_force_host_platform_device_count={devices}"
-  env = os.environ | {"XLA_FLAGS": flags} | env
+  env = os.environ | {"XLA_FLAGS": xla.devices(devices)} | env
   return subprocess.Popen(
     [sys.executable, "-m", "jaxgen", *map(str, argv)],
     cwd=ROOT,

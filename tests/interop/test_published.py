@@ -205,7 +205,8 @@ def test_the_upsampler_answers_alike_inside_a_cascade(published):
   state = core.State(0, {"0.net": None, "1.net": params}, {}, {}, {}, None)
   t = jnp.float32(t).reshape(-1, 1, 1, 1)
   noise = stage.process((t + 1) / 1000)  # ADM counts indices from 0
-  D = jit(lambda x: chain.stages[1].denoiser(stage_state(state, 1), {"x": x, **more})(x, noise))(x)
+  denoiser = lambda state, x: chain.stages[1].denoiser(stage_state(state, 1), {"x": x, **more})
+  D = jit(lambda state, x: denoiser(state, x)(x, noise))(state, x)
   eps = (x - noise.alpha * D.x_0) / noise.sigma
   learned = jnp.concatenate([eps, 2 * D.frac - 1], -1)
   near(jnp.moveaxis(learned, -1, 1)[:, :, ::4, ::4], golden["output"], 2e-5)
@@ -215,8 +216,8 @@ def test_the_upsampler_answers_alike_inside_a_cascade(published):
 def test_the_classifiers_gradient_is_the_references(published):
   _, net, ((x, t), _), params, golden = published
 
-  def log_p(x):
+  def log_p(x, params):  # whose constants would be compiled and kept
     log_p = jax.nn.log_softmax(net.apply({"params": params}, x, t))
     return jnp.sum(log_p[jnp.arange(len(x)), golden["y"]])
 
-  near(jnp.moveaxis(jit(jax.grad(log_p))(x), -1, 1), golden["grad_log_prob_y"], 2e-5)
+  near(jnp.moveaxis(jit(jax.grad(log_p))(x, params), -1, 1), golden["grad_log_prob_y"], 2e-5)

@@ -23,7 +23,6 @@ from jaxgen.keys import example_keys, fold
 from jaxgen.models.cascade import Cascade, shrink, stage_state
 
 KEYS = jax.random.split(jax.random.key(0), 2000)
-pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
 # Truncation.
@@ -116,7 +115,9 @@ def test_training_levels_and_blur():
 # Cascades.
 
 
-UNET = dict(name="nets.unet.UNet", width=8, attend=(), head=8, least=4, labels=3, blocks=1)
+UNET = dict(
+  name="nets.unet.UNet", width=8, mults=(1,), attend=(), head=8, least=4, labels=3, blocks=1
+)
 
 
 COSINE = dict(
@@ -126,12 +127,12 @@ COSINE = dict(
 )
 
 
-def stage(mults, low):
+def stage(low):
   """An upsampler from `low` pixels to twice as many."""
   return build(
     dict(
       name="models.diffusion.Diffusion",
-      net=dict(UNET, mults=mults),
+      net=UNET,
       **COSINE,
       precond=dict(name="diffusion.precond.v"),
       sampler=dict(name="diffusion.samplers.dpmpp_2m"),
@@ -151,7 +152,7 @@ def chain():
   disc = dict(name="nets.convs.Discriminator", width=4, classes=3)
   gan = build(SPECS["norms"] | dict(gen=DCGAN | dict(size=4), disc=disc))
   shapes = (4, 4, 1), (8, 8, 1), (16, 16, 1)
-  stages = gan, stage((1, 1), 4), stage((1,), 8)
+  stages = gan, stage(4), stage(8)
   model = Cascade(stages, shapes, (3, 3, 3), np.dtype("uint8"))
   batch = {"x": jnp.zeros((4, 16, 16, 1)), "y": jnp.zeros(4, jnp.int32)}
   params, stats = jax.eval_shape(model.init, batch, jax.random.key(0))
@@ -279,7 +280,7 @@ def trained(tmp_path_factory):
   for name in ("digits4", "digits8"):
     c = config.load(f"configs/cdm.py:{name}")
     c.update(steps=2, batch=8)
-    c.model.net.update(width=8, head=8)
+    c.model.net.update(width=8, head=8, mults=(1,), attend=(), blocks=1)
     c.model.steps = 3
     c.log.update(every=1, pictures=0)
     train.train(c, str(home / name), quiet=True)

@@ -96,8 +96,9 @@ def case(request):
   model = MODELS[request.param]
   x = nhwc(arrays["x"])
   shapes = jax.eval_shape(model.init, {"x": x}, KEY)[0]
+  table = autoencoder_names.ldm_entries({"params": shapes["net"]})
   params = {
-    "net": names.fill(autoencoder_names.ldm_entries(shapes["net"]), tensors(manifest)),
+    "net": names.fill(table, tensors(manifest))["params"],
     "disc": discriminator(tensors(manifest, "discriminator")),
     "perceptual": perceptual(tensors(manifest, "perceptual")),
   }
@@ -107,7 +108,11 @@ def case(request):
 
   def answer(state):
     net = value_and_grads(model.net_loss, "net", state, {"x": x}, keys)
-    disc = value_and_grads(model.disc_loss, "disc", state, {"x": x}, keys)
+    if isinstance(model.latents, KL):
+      disc = value_and_grads(model.disc_loss, "disc", state, {"x": x}, keys)
+    else:  # its gradients are the same function's
+      loss, (_, info) = model.disc_loss(state, {"x": x}, keys)
+      disc = loss, info
     z = model.encode(state, x)
     said = model.of(state)(x, method="encode")
     looks = model.look(state, x, nhwc(arrays["reconstruction"]))

@@ -10,7 +10,7 @@ import pytest
 
 from jaxgen import config
 from jaxgen.config import build
-from jaxgen.interop import autoencoder_names, names
+from jaxgen.interop import autoencoder_names
 from jaxgen.nets.autoencoder import KLNet, VQNet
 from jaxgen.nets.lpips import LPIPS
 from jaxgen.nets.patchgan import BatchStatNorm, PatchGAN
@@ -59,9 +59,33 @@ def test_published_autoencoders_have_their_parameters(name):
   assert shape == (1, 256 // f, 256 // f, model.net.dim)
   assert " x ".join(map(str, shape[1:])) in row or "the same" in row
   assert "perceptual" not in config.load(f"configs/{file}.py:{arg}-pixels").model
-  # Everything has a name in the published files, and none has two.
-  table = autoencoder_names.ldm_entries(net)
-  assert len({e.theirs for e in table}) == len(table) == len(jax.tree.leaves(net))
+  # Everything has a name of its own in both kinds of files.
+  group = {"params": net}
+  table = autoencoder_names.ldm_entries(group) + autoencoder_names.ldm_entries(group, "diffusers")
+  names_of = lambda table: len({e.theirs for e in table})
+  n = len(jax.tree.leaves(net))
+  assert names_of(table[:n]) == names_of(table[n:]) == n == len(table) / 2
+
+
+def test_diffusers_counts_the_way_up_from_below():
+  net = KLNet(width=8, mults=(1, 2, 4, 4))
+  params = jax.eval_shape(net.init, KEY, jnp.zeros((1, 8, 8, 3)))["params"]
+  theirs = {
+    e.ours.removeprefix("params/"): (e.theirs[0], e.layout)
+    for e in autoencoder_names.ldm_entries({"params": params}, "diffusers")
+  }
+  for ours, name in {
+    "decoder/up_3_2/conv_1/kernel": "decoder.up_blocks.0.resnets.2.conv1.weight",
+    "decoder/up_1_0/skip/bias": "decoder.up_blocks.2.resnets.0.conv_shortcut.bias",
+    "decoder/up_3_up/conv/kernel": "decoder.up_blocks.0.upsamplers.0.conv.weight",
+    "encoder/down_0_down/conv/bias": "encoder.down_blocks.0.downsamplers.0.conv.bias",
+    "encoder/mid_1/proj/kernel": "encoder.mid_block.attentions.0.to_out.0.weight",
+    "encoder/norm_out/scale": "encoder.conv_norm_out.weight",
+    "last/kernel": "decoder.conv_out.weight",
+  }.items():
+    assert theirs[ours][0] == name
+  assert theirs["encoder/mid_1/proj/kernel"][1] == (32, 32)
+  assert theirs["quant/kernel"][1] == (8, 8, 1, 1)
 
 
 def test_other_published_nets_have_their_parameters():
@@ -133,14 +157,3 @@ def test_lpips_takes_the_files_of_its_own_network():
     looks.converted(*files(alex))
   with pytest.raises(ValueError, match="want vgg or alex"):
     LPIPS("resnet").init()
-
-
-def test_names_of_both_tables_go_back_and_forth():
-  net = VQNet(width=8, mults=(1, 2), blocks=1, size=8, attend=(4,), z=2, dim=3, codes=5)
-  rng, shapes = np.random.default_rng(0), jax.eval_shape(net.init, KEY, jnp.zeros((1, 8, 8, 3)))
-  params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes["params"])
-  table = autoencoder_names.ldm_entries(params)
-  theirs = names.spell(table, params)
-  assert theirs["decoder.up.1.attn.0.proj_out.weight"].shape == (16, 16, 1, 1)
-  back = names.fill(table, theirs)
-  jax.tree.map(np.testing.assert_array_equal, back, params)

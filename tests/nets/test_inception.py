@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xla
 from inception_weights import golden, saved, state_dict
 from jax.extend import core
 from PIL import Image
@@ -297,7 +298,7 @@ def test_every_device_looks_at_its_share():
     check=True,
     timeout=200,
     cwd=root,
-    env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+    env=os.environ | {"XLA_FLAGS": xla.devices(4)},
   )
   assert batch_size(10) == 10 and batch_size(None) == 16
 

@@ -182,9 +182,11 @@ def test_one_round_tells_nothing_of_more_time():
   "half, words", [(9.0, "short of data"), (5.1, "no difference"), (3.0, "better with half")]
 )
 def test_what_half_of_the_data_tell_of_more(half, words):
-  results = report(row("a", 5.0, half={"metrics": {FID: half}}), row("b", 6.0))
-  (text,) = verdict.changes(results)
-  assert text.startswith("More data: ") and words in text and "with all" in text
+  (before, after) = rounds(5.0, 2.0)  # it is compared with its like, not with the end
+  part = {"share": 0.5, "metrics": {FID: half}}
+  results = report(row("a", 2.0, rounds=[before, after], half=part), row("b", 6.0))
+  text = outlook.more_data(results)
+  assert text.startswith("More data: ") and words in text and "5.00 with all" in text
 
 
 def test_seeds_are_proposed_where_it_is_close():
@@ -192,3 +194,16 @@ def test_seeds_are_proposed_where_it_is_close():
   (text,) = verdict.changes(close)
   assert text.startswith("More trainings: --seeds 3") and "(quality)" in text
   assert verdict.changes(close | {"counts": {"seeds": 3}}) == []
+
+
+def test_who_is_no_better_than_a_gaussian_of_pixels_is_named():
+  rows = row("A", 5.0, [4, 6]), row("B", 7.0, [6.5, 7.5]), row("C", 9.0, [8, 10])
+  for base, names in ((20.0, []), (7.2, ["B", "C"]), (5.5, ["A", "B", "C"])):
+    results = report(*rows, baseline={"metrics": {FID: base}, "intervals": {}})
+    results["baseline"]["intervals"] = {FID: [base - 0.1, base + 0.1]}
+    assert verdict.unbeaten(results) == names
+    nobody = "but nobody beats a Gaussian of pixels yet" in verdict.sentence(results)
+    assert nobody == (len(names) == 3)
+    said = f"{' and '.join(names)} are not better than" if len(names) == 2 else "Nobody is better"
+    assert (said in verdict.trust(results | {"budget": {"share": 1.0}})) == bool(names)
+  assert verdict.unbeaten(report(*rows)) == []

@@ -1,0 +1,62 @@
+"""DiT: Peebles & Xie 2023, arXiv 2212.09748, as facebookresearch/DiT has it.
+
+On ImageNet 256x256, whose latents are 32x32 of four channels (KL-f8 of latent
+diffusion, times 0.18215): published FID of `XL-2` 2.27, Inception Score 278.24
+(guidance 1.5, 250 steps, 7,000,000 updates of 256 images), 9.62 without
+guidance; at 512x512, `XL-2-512`, 3.04 (3,000,000 updates). After 400,000 updates and
+without guidance: XL-2 19.5, B-4 68.4, S-2 68.4, S-8 153.6. Guidance is that of
+the code, of three of the four channels: `--knobs channels=4` guides all.
+
+  jaxgen train --config configs/dit.py:XL-2 --workdir W
+  jaxgen sample --workdir W --guidance 1.5 --out samples.npz
+  jaxgen plan --config configs/dit.py:XL-2 --topology v5e:16x16
+  jaxgen import --source dit --checkpoint DiT-XL-2-256x256.pt \
+    --config configs/dit.py:XL-2 --workdir W
+
+| arg | parameters | with theirs of fixed places |
+| --- | --- | --- |
+| S-2 | 32,865,056 | 32,963,360 |
+| S-4 | 32,920,448 | 32,945,024 |
+| S-8 | 33,142,016 | 33,148,160 |
+| B-2 | 130,315,808 | 130,512,416 |
+| B-4 | 130,426,496 | 130,475,648 |
+| B-8 | 130,869,248 | 130,881,536 |
+| L-2 | 457,840,672 | 458,102,816 |
+| L-4 | 457,988,224 | 458,053,760 |
+| L-8 | 458,578,432 | 458,594,816 |
+| XL-2 | 674,834,720 | 675,129,632 |
+| XL-4 | 675,000,704 | 675,074,432 |
+| XL-8 | 675,664,640 | 675,683,072 |
+| XL-2-512 | 674,834,720 | 676,014,368 |
+
+On pixels and two cores: `digits` (724,232 parameters), real 8x8 digits,
+and `photos` (1,288,416), patches of photographs at 32x32; with today's trunk,
+`nets.dit_modern.ModernDiT`, `digits-modern` (725,800) and
+`photos-modern` (1,356,384).
+
+  jaxgen train --config configs/dit.py:digits --workdir D
+  jaxgen sample --workdir D --guidance 2 --out grid.png
+"""
+
+from configs import _dit
+
+ARGS = (*_dit.LATENTS, *_dit.SMALL, "debug")
+
+
+def get_config(arg="XL-2"):
+  """`arg`: size and patch, or one of SMALL; `debug`: a few steps of `digits`."""
+  if arg in _dit.LATENTS:
+    c = _dit.latents(arg, "dit.DiT")
+  else:
+    small = "digits" if arg == "debug" else arg
+    c = _dit.small(small, "dit.DiT", "dit_modern.ModernDiT", lr=1e-3)
+  c.model.net.learned = True
+  c.model.update(
+    process=dict(name="diffusion.process.Linear"),
+    precond=dict(name="diffusion.precond.eps", steps=1000),
+    draw_t=dict(name="diffusion.times.grid", steps=1000),
+    objective=dict(name="diffusion.objective.hybrid", weight=1.0),
+    path=dict(name="diffusion.times.spaced"),
+    sampler=dict(name="diffusion.samplers.ancestral"),
+  )
+  return _dit.debug(c) if arg == "debug" else c

@@ -1,0 +1,94 @@
+"""Diffusion transformers of other people's files, and ours for them; see `workdir`."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxgen import sharding
+from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights
+from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment
+from jaxgen.interop import dit_names, names, tensor_files
+from jaxgen.interop.dit_names import TRANSFORMERS
+from jaxgen.interop.tensors import Tensor, lazy
+from jaxgen.nets.dit import sin_cos
+from jaxgen.sampling import trained as sampling_trained
+
+AVERAGE = "ema"  # of what training saves, the set that is sampled from
+
+
+def open_file(file: ForeignFile, config: ConfigDict | None) -> Imported:
+  """Reads a checkpoint; of a training's, the averaged weights."""
+  if file.disc:
+    raise UserError("--disc is a GAN's, and wants its --config")
+  if config is None:
+    raise UserError(
+      f"import from {file.source} needs a --config, such as configs/{file.source}.py:XL-2"
+    )
+  check_net(config, file.source)
+  sets = tensor_files.sets(file.path)
+  key = file.key or (AVERAGE if AVERAGE in sets else None)
+  places, tensors = dit_names.places(tensor_files.select(pathlib.Path(file.path), sets, key))
+  experiment = Experiment.of(config)
+  data = data_spec(experiment, tensors, file.size)
+  check_places(places, fixed_places(config, data.shape[0]))
+  abstract = experiment.abstract(data, sharding.make_mesh())
+  weights = names.fill(dit_names.entries(abstract.params["net"]), tensors, file.progress)
+  return Imported(experiment, data, abstract, Weights({"net": weights}))
+
+
+def check_net(config: ConfigDict, source: str) -> None:
+  """UserError if the source has no such nets."""
+  net = config.model.get("net", {}).get("name", config.model.name)
+  if net != TRANSFORMERS[source]:
+    fit = [k for k, name in TRANSFORMERS.items() if name == net]
+    raise UserError(
+      f"{source} has no checkpoints of {net}" + (f": try {' or '.join(fit)}" if fit else "")
+    )
+
+
+def data_spec(experiment: Experiment, tensors: dict[str, Tensor], size: int) -> DataSpec:
+  """Shape of the data, none of which needs to be there."""
+  c = experiment.config.data
+  if c.size and size not in (0, c.size):
+    raise UserError(f"--size={size}, but config.data.size={c.size}: leave one")
+  if not (size := size or c.size):
+    raise UserError("the config does not say how large x is: give --size, such as --size=32")
+  first = tensors.get(dit_names.FIRST)
+  channels = c.channels or (first.shape[1] if first and len(first.shape) == 4 else 3)
+  return DataSpec(c.source, (size, size, channels), c.classes)
+
+
+def fixed_places(config: ConfigDict, size: int) -> np.ndarray:
+  """What their files hold of places, [1, T, D]."""
+  net = config.model.net
+  return sin_cos((size // net.patch,) * 2, net.width).reshape(1, -1, net.width)
+
+
+def check_places(theirs: Tensor | None, ours: np.ndarray) -> None:
+  """UserError for a file whose places are not the fixed ones that our net has."""
+  if theirs is None:
+    return
+  if tuple(theirs.shape) != ours.shape:
+    raise UserError(
+      f"file and config do not match: {dit_names.PLACES} is {list(theirs.shape)} in the file and "
+      f"{list(ours.shape)} for the config's size, patch and width"
+    )
+  if np.abs(names.floats(dit_names.PLACES, theirs.read()) - ours).max() > 1e-5:
+    raise UserError(
+      f"the file's {dit_names.PLACES} is not the sines and cosines that our net adds: "
+      "they were trained, and cannot be taken along"
+    )
+
+
+def tensors(
+  workdir: str, source: str, config: ConfigDict, ema: str | None, step: int | None
+) -> tuple[sampling_trained.Trained, dict[str, Any]]:
+  """A workdir's network, and its tensors as the source names them."""
+  check_net(config, source)
+  trained = sampling_trained.load_trained(workdir, ema, step)
+  net = trained.params["net"]
+  places = lazy(fixed_places(config, trained.data["shape"][0]))
+  return trained, {dit_names.PLACES: places} | names.spell(dit_names.entries(net), net)

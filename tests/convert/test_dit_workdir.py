@@ -1,0 +1,86 @@
+"""DiT's and SiT's files in and out again: every name, every bit."""
+
+import jax
+import numpy as np
+import pytest
+from golden import draws
+
+from jaxgen import config
+from jaxgen.convert.workdir import export_weights, import_weights
+from jaxgen.errors import UserError
+from jaxgen.interop import dit_names, tensor_files
+from jaxgen.interop.tensors import lazy
+from jaxgen.nets.dit import sin_cos
+from jaxgen.sampling import trained
+
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
+
+def small(name="dit"):
+  """The published config, of a small net."""
+  c = config.load(f"configs/{name}.py:S-2")
+  with c.unlocked():
+    c.data.update(size=8, classes=10)
+    c.model.classes = 10
+    c.model.net.update(width=32, depth=3, heads=2, labels=11, dtype="float32")
+  return c
+
+
+def theirs(out=32, depth=3, width=32):
+  """Names and numbers of a file as published."""
+  layer = lambda name, *shape: [(f"{name}.weight", shape), (f"{name}.bias", shape[:1])]
+  rows = layer("x_embedder.proj", width, 4, 2, 2)
+  rows += layer("t_embedder.mlp.0", width, 256) + layer("t_embedder.mlp.2", width, width)
+  rows += [("y_embedder.embedding_table.weight", (11, width))]
+  for i in range(depth):
+    rows += layer(f"blocks.{i}.attn.qkv", 3 * width, width)
+    rows += layer(f"blocks.{i}.attn.proj", width, width)
+    rows += layer(f"blocks.{i}.mlp.fc1", 4 * width, width)
+    rows += layer(f"blocks.{i}.mlp.fc2", width, 4 * width)
+    rows += layer(f"blocks.{i}.adaLN_modulation.1", 6 * width, width)
+  rows += layer("final_layer.linear", out, width)
+  rows += layer("final_layer.adaLN_modulation.1", 2 * width, width)
+  places = sin_cos((4, 4), width).reshape(1, 16, width)
+  return {"pos_embed": places} | {name: z for name, z, _ in draws(5, rows)}
+
+
+def write(path, tensors):
+  tensor_files.write(path, jax.tree.map(lazy, tensors))
+
+
+@pytest.mark.parametrize("source", dit_names.TRANSFORMERS)
+def test_in_and_out_again_bit_by_bit(source, tmp_path):
+  # As training saves it: of the two sets, the averages are taken.
+  file, back, w = tmp_path / "x.pt", tmp_path / "y.pt", tmp_path / "w"
+  tensors = theirs()
+  write(file, {"model": theirs(width=28), "ema": tensors})
+  import_weights(file, w, source, small(source))
+  block = trained.load_trained(w).params["net"]["blocks"]["mlp"]["fc1"]
+  assert block["kernel"].shape == (3, 32, 128)
+  for i in range(3):
+    want = tensors[f"blocks.{i}.mlp.fc1.weight"].T
+    np.testing.assert_array_equal(block["kernel"][i], want)
+  report = export_weights(w, back)
+  assert report["tensors"] == len(tensors)
+  read = tensor_files.read(back)
+  assert set(read) == set(tensors)
+  for name, tensor in read.items():
+    assert tensor.read().tobytes() == tensors[name].tobytes(), name
+
+
+def test_files_that_do_not_fit(tmp_path):
+  def refused(says, tensors, source="dit", c=None):
+    write(tmp_path / "x.pt", tensors)
+    with pytest.raises(UserError, match=says):
+      import_weights(tmp_path / "x.pt", tmp_path / "w", source, small() if c is None else None)
+
+  full = theirs()
+  refused("needs a --config, such as configs/dit.py:XL-2", full, c=False)
+  refused("sit has no checkpoints of nets.dit.DiT: try dit", full, "sit")
+  lacking = {k: v for k, v in full.items() if not k.startswith("blocks.2.attn.qkv")}
+  refused(r"2 not in the file \(blocks.2.attn.qkv.weight, blocks.2.attn.qkv.bias\)", lacking)
+  refused("1 not in the config's net .extra", full | {"extra": np.ones(3, np.float32)})
+  refused("final_layer.linear.weight: file has .16, 32., config wants .32, 32.", theirs(out=16))
+  refused(r"pos_embed is \[1, 9, 32\]", full | {"pos_embed": np.ones((1, 9, 32), np.float32)})
+  refused("not the sines and cosines", full | {"pos_embed": full["pos_embed"] + 0.1})
+  assert not list((tmp_path / "w").glob("checkpoints/*"))
