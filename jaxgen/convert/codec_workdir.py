@@ -34,7 +34,7 @@ def open_file(file: ForeignFile, config: ConfigDict) -> Imported:
   group = names.fill(how.entries(group_of(abstract)), tensors, file.progress)
   if "disc" in abstract.params:
     file.log("the discriminator begins at random")
-  params = {"net": group.pop("params")} | pretrained.read(experiment.model)
+  params = {"net": group.pop("params")} | pretrained.read(experiment.model)[0]
   return Imported(experiment, spec, abstract, Weights(params, {"net": group} if group else {}))
 
 
