@@ -96,7 +96,11 @@ def test_a_reference_is_numbered_by_name(tmp_path):
   assert numbered(real, ()).tolist() == [0, 1, 2]
 
 
-OLD = {"crop": 0.0, "holdout": 0.0}  # fields that runs of before have, beside what all have
+OLD = {
+  "crop": 0.0,
+  "holdout": 0.0,
+  "fraction": 1.0,
+}  # fields that runs of before have, beside what all have
 
 
 @pytest.mark.parametrize(("saved", "now", "shape", "continues"), [
