@@ -77,7 +77,7 @@ def on_half(entry: Entry, home: pathlib.Path) -> Entry:
   place = home / f"{entry.name}-half"
   before, after = (f"--workdir={shlex.quote(str(p))}" for p in (entry.workdir, place))
   commands = (c.replace(before, f"--config.data.fraction={HALF} {after}") for c in entry.commands)
-  return Entry(place.name, place, tuple(commands), settings)
+  return Entry(place.name, place, tuple(commands), settings, half_of=entry.name)
 
 
 def adapt(settings: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """One trained model, judged: its row of a report, and a picture of its samples."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
-from jaxgen.evaluation.judge import ImageJudge, Judge, intervals, means, spreads
+from jaxgen.evaluation.judge import ImageJudge, Judge, Scores, intervals, means, spreads
 from jaxgen.evaluation.likelihood_bound import bits_per_dim
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
@@ -37,11 +38,17 @@ class Entry:
   commands: tuple[str, ...]  # that train it
   config: ConfigDict
   twins: tuple[pathlib.Path, ...] = ()  # the same with other seeds
+  half_of: str = ""  # name of the contender that this is, on half of its data
 
   @property
   def workdirs(self) -> tuple[pathlib.Path, ...]:
     """Of all its trainings, by seed."""
     return (self.workdir, *self.twins)
+
+  @property
+  def contender(self) -> str:
+    """Whose trial and programs are its own."""
+    return self.half_of or self.name
 
 
 def measure(
@@ -49,7 +56,7 @@ def measure(
   judge: Judge,
   extras: Collection[str] = EXTRAS,
   grid: str = "",
-  sampler: Sampler | None = None,
+  model: Sampler | None = None,
 ) -> tuple[rows.Row, dict[str, bytes]]:
   """The report's row of one model, and the pictures that it names: PNGs.
 
@@ -62,25 +69,15 @@ def measure(
       samples; "sweep", quality by number of steps; "copies", with the picture,
       and bits per dimension.
     grid: Name of the picture of samples; default: the model's.
-    sampler: Of the same config, for its program.
+    model: The first of its trainings, ready to sample; default: it is loaded.
   """
-  grid = grid or entry.name
-  model = sampler.reload(entry.workdir) if sampler else load(entry.workdir)
+  grid, model = grid or entry.name, model or load(entry.workdir)
   card, log = meta.latest(entry.workdir), read_jsonl(entry.workdir / "metrics.jsonl")
   n = judge.count
   y = labels(model, judge, n)
   x, speed = draw_warm(model, n, y)
-  cas = "accuracy" in extras
-  scores = judge.scores(x, y, cas=cas)
-  metrics, spread, bounds = means(scores), spreads(scores), intervals(scores)
-  seeds = [{"metrics": metrics, "intervals": bounds}]
-  for w in entry.twins:
-    scores = judge.scores(model.reload(w).sample(0, n, y), y, cas=cas)
-    seeds.append({"metrics": means(scores), "intervals": intervals(scores)})
-  if entry.twins:
-    by_seed = {k: [s["metrics"][k] for s in seeds] for k in metrics}
-    metrics, bounds = means(by_seed), intervals(by_seed)
-    spread = {k: float(np.std(v, ddof=1)) for k, v in by_seed.items()}
+  scores = functools.partial(judge.scores, y=y, cas="accuracy" in extras)
+  trainings = [scores(x), *(scores(model.reload(w).sample(0, n, y)) for w in entry.twins)]
   images = {grid: portrait(x, model.classes)}
   if "copies" in extras and isinstance(judge, ImageJudge):
     copies, images[f"{grid}-copies"] = copies_of(judge, x, f"{grid}-copies")
@@ -99,10 +96,7 @@ def measure(
     "peak_memory": card.get("peak_bytes"),
     "grid": grid,
     "settings": settings,
-    "metrics": metrics,
-    "spread": spread,
-    "intervals": bounds,
-    "seeds": seeds,
+    **summary(trainings),
     "samples_per_second": speed,
     "nfe": model.model.nfe(),
     "sampling": quality_by_cost(model, judge) if "sweep" in extras else [],
@@ -111,6 +105,23 @@ def measure(
     "curves": curves(log),
     "warnings": [f"Step {f.step:,}: {f.text}" for f in health.replay(log)[1]],
   }, images
+
+
+def summary(trainings: Sequence[Scores]) -> dict[str, Any]:
+  """Scores of a model: metrics, spread, intervals; and seeds, of each training.
+
+  Of several trainings they are over these, else over sets of samples.
+  """
+  seeds = [{"metrics": means(s), "intervals": intervals(s)} for s in trainings]
+  if len(seeds) == 1:
+    return seeds[0] | {"spread": spreads(trainings[0]), "seeds": seeds}
+  over = {k: [s["metrics"][k] for s in seeds] for k in seeds[0]["metrics"]}
+  return {
+    "metrics": means(over),
+    "spread": {k: float(np.std(v, ddof=1)) for k, v in over.items()},
+    "intervals": intervals(over),
+    "seeds": seeds,
+  }
 
 
 def copies_of(judge: ImageJudge, x: np.ndarray, grid: str) -> tuple[dict[str, Any], bytes]:

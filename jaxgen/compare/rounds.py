@@ -91,10 +91,6 @@ class Rounds:
     for half, entry in zip(self.halves, self.entries, strict=True):
       if entry.name in agenda.stopped or half.name in agenda.stopped:
         continue
-      agenda.trials[half.name] = agenda.trials[entry.name]
-      for programs in (self.steps, self.samplers):
-        if entry.name in programs:
-          programs[half.name] = programs[entry.name]
       goal = agenda.rounds[number]["steps"][entry.workdir.name]
       if progress(half.workdir).step < goal and not self.advance(half, 0, goal):
         return False
@@ -162,16 +158,16 @@ class Rounds:
   def slice(self, entry: Entry, seed: int, workdir: pathlib.Path, goal: int) -> int:
     """Trains to a step; answers the step that was reached."""
     settings = entry.config.copy_and_resolve_references()
-    pace = self.agenda.trials[entry.name]["step_seconds"]
+    pace = self.agenda.trials[entry.contender]["step_seconds"]
     settings.seed += seed
     settings.steps = goal
     settings.checkpoint.every = max(1, round(SAVE / pace))
     left = goal - progress(workdir).step
     announce(f"{workdir.name}: to step {goal:,}, about {duration(left * pace)}")
-    if entry.name not in self.steps:
+    if entry.contender not in self.steps:
       built = experiment.Experiment.of(settings)
-      self.steps[entry.name] = Compiled(built, sharding.make_mesh(settings.mesh))
-    state = train.train(settings, str(workdir), quiet=True, step=self.steps[entry.name])
+      self.steps[entry.contender] = Compiled(built, sharding.make_mesh(settings.mesh))
+    state = train.train(settings, str(workdir), quiet=True, step=self.steps[entry.contender])
     return int(state.step)
 
   def judge_round(self, entry: Entry, number: int, stopped: Callable[[], bool]) -> bool:
@@ -183,18 +179,18 @@ class Rounds:
       return not stopped()
     announce(f"{entry.name}: sampling and judging")
     start = time.perf_counter()
-    is_last = self.agenda.is_last(number) and entry not in self.halves
+    is_last = self.agenda.is_last(number) and not entry.half_of
     extras = self.agenda.extras if is_last else ()
     grid = f"{entry.name}-{number}"
-    if entry.name not in self.samplers:
-      self.samplers[entry.name] = load(entry.workdir)
-    sampler = self.samplers[entry.name]
-    row, pictures = measure.measure(entry, self.judge, extras, grid, sampler)
+    before = self.samplers.get(entry.contender)  # its program is compiled
+    model = before.reload(entry.workdir) if before else load(entry.workdir)
+    self.samplers[entry.contender] = model
+    row, pictures = measure.measure(entry, self.judge, extras, grid, model)
     if stopped():
       return False
     row |= commands(entry, self.home / "judge")
     seconds = time.perf_counter() - start
-    now, facts = [progress(w) for w in entry.workdirs], self.agenda.trials[entry.name]
+    now, facts = [progress(w) for w in entry.workdirs], self.agenda.trials[entry.contender]
     standings.write_round(self.home, number, row, now, facts, pictures, seconds)
     return True
 
@@ -207,7 +203,7 @@ class Rounds:
     if standings.report_budget(self.home) == budget:
       return
     start = time.perf_counter()
-    models, images = standings.rows_of(self.home, self.entries, self.agenda, number)
+    models, images = standings.rows_of(self.home, self.entries, self.halves, self.agenda, number)
     results = self.results | {"budget": budget, "rows": models}
     results |= {
       "verdict": verdict.answer(results),

@@ -86,13 +86,15 @@ def judge_seconds(
 
 
 def rows_of(
-  home: pathlib.Path, entries: Sequence[Entry], agenda: Agenda, last: int
+  home: pathlib.Path, entries: Sequence[Entry], halves: Sequence[Entry], agenda: Agenda, last: int
 ) -> tuple[list[Row], dict[str, bytes]]:
   """Rows of the report after round `last`, and the pictures that they name.
 
-  A row is that of its contender's newest round.
+  A row is that of its contender's newest round; of `halves`, trainings on half of
+  the data, it has what was judged.
   """
   models, images = [], {}
+  half_rounds = judged_halves(home, halves, agenda)
   for entry in entries:
     stored = {i: s for i in range(last + 1) if (s := read_round(home, entry.name, i))}
     row = stored[max(stored)]["row"] if stored else unjudged_row(entry, agenda)
@@ -102,15 +104,19 @@ def rows_of(
         if grid:
           images[grid] = (home / "rounds" / f"{grid}.png").read_bytes()
     row |= {"rounds": history, "stopped": agenda.stopped.get(entry.name, "")}
-    models.append(row | {"half": half_of(home, entry, agenda)})
+    models.append(row | {"half": half_rounds.get(entry.name)})
   return models, images
 
 
-def half_of(home: pathlib.Path, entry: Entry, agenda: Agenda) -> dict[str, Any] | None:
-  """How a contender did on half of its data, with the share that it compares with."""
-  number = agenda.half_round()
-  stored = None if number is None else read_round(home, f"{entry.name}-half", number)
-  return stored and stored["round"] | {"share": agenda.rounds[number]["share"]}
+def judged_halves(
+  home: pathlib.Path, halves: Sequence[Entry], agenda: Agenda
+) -> dict[str, dict[str, Any]]:
+  """By contender, how it did on half of its data, at the share to compare with."""
+  if (number := agenda.half_round()) is None:
+    return {}
+  share = {"share": agenda.rounds[number]["share"]}
+  stored = {h.contender: read_round(home, h.name, number) for h in halves}
+  return {name: s["round"] | share for name, s in stored.items() if s}
 
 
 def unjudged_row(entry: Entry, agenda: Agenda) -> Row:
@@ -132,15 +138,14 @@ def account(
 
   With trainings on `halves` of the data also how many of them do.
   """
-  budget, number = agenda.budget, agenda.half_round()
-  judged = [] if number is None else [e for e in halves if read_round(home, e.name, number)]
+  budget = agenda.budget
   return {
     "text": budget.text,
     "kind": budget.kind,
     "amount": budget.amount,
     "share": agenda.rounds[last]["share"],
     "rounds": [r["share"] for r in agenda.rounds[: last + 1]],
-    "halves": len(judged),
+    "halves": len(judged_halves(home, halves, agenda)),
   }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from jaxgen.report.fields import complete, percent, share
 from jaxgen.report.ranking import Ranking, rankings
 
-AXES = ("quality", "diversity")  # of which every round has numbers
+ROUND_AXES = ("quality", "diversity")  # of which every round has numbers
 
 
 def as_of(results: Mapping, part: float) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def table(reports: Sequence[Mapping]) -> str:
   parts = sorted({part for results in reports for part in shares(results)} - {1.0})
   head = ("data", "axis", *map(percent, parts), "another seed")
   rows = [head, ("---",) * len(head)]
-  for results, axis in itertools.product(reports, AXES):
+  for results, axis in itertools.product(reports, ROUND_AXES):
     seeds = [of_seed(results, i) for i in range(seed_count(results))]
     ends = [rankings(s).get(axis) for s in seeds]
     cells = []

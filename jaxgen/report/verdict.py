@@ -136,11 +136,11 @@ def trust(results: Mapping) -> str:
 
 def _seeds_alone(results: Mapping) -> list[str]:
   """How many seeds by themselves would have led to the same, in a sentence."""
-  counts = {
-    axis: stability.agreement(results, axis) for axis in rankings(results) if axis in stability.AXES
-  }
-  counts = {axis: (right, n) for axis, (right, n) in counts.items() if n > 1}
-  texts = [f"{right} of {n} in {axis}" for axis, (right, n) in counts.items()]
+  texts = []
+  for axis in stability.ROUND_AXES:
+    right, n = stability.agreement(results, axis)
+    if n > 1 and axis in rankings(results):
+      texts.append(f"{right} of {n} in {axis}")
   return [f"By themselves, {listed(texts)} lead to a winner named here."] if texts else []
 
 

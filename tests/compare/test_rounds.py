@@ -26,7 +26,7 @@ SPEC = {"contenders": {GAN: {}, VAE: {}}}
 
 
 def trial(entry):
-  return TRIALS[entry.name.removesuffix("-half")]
+  return TRIALS[entry.contender]
 
 
 class Killed(BaseException):
@@ -84,7 +84,7 @@ class World:
     self.spend(0.0)
     return goal
 
-  def measure(self, entry, judge, extras, grid, sampler):
+  def measure(self, entry, judge, extras, grid, model):
     self.spend(self.measure_seconds(trial(entry)) + 2.0 * len(extras))
     step = self.progress(entry.workdir).step
     self.events.append(("judge", entry.name, step))
