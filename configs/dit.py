@@ -7,11 +7,12 @@ guidance; at 512x512, `XL-2-512`, 3.04 (3,000,000 updates). After 400,000 update
 without guidance: XL-2 19.5, B-4 68.4, S-2 68.4, S-8 153.6. Guidance is that of
 the code, of three of the four channels: `--knobs channels=4` guides all.
 
-  jaxgen train --config configs/dit.py:XL-2 --workdir W
-  jaxgen sample --workdir W --guidance 1.5 --out samples.npz
-  jaxgen plan --config configs/dit.py:XL-2 --topology v5e:16x16
   jaxgen import --source dit --checkpoint DiT-XL-2-256x256.pt \
     --config configs/dit.py:XL-2 --workdir W
+  jaxgen sample --workdir W --guidance 1.5 --out latents.npz
+  jaxgen plan --config configs/dit.py:XL-2 --topology v5e:16x16
+
+Samples are latents, float32; no source of latents to train on is here yet.
 
 | arg | parameters | with theirs of fixed places |
 | --- | --- | --- |

@@ -6,10 +6,11 @@ these: published FID of `XL-2` 2.06, Inception Score 270.27 (SDE of 250 steps,
 guidance 1.5, 7,000,000 updates of 256 images); without guidance 8.3 by the SDE
 and 9.5 by the ODE. The same weights by the ODE: `--sampler ode_heun`.
 
-  jaxgen train --config configs/sit.py:XL-2 --workdir W
-  jaxgen sample --workdir W --guidance 1.5 --out samples.npz
   jaxgen import --source sit --checkpoint SiT-XL-2-256x256.pt \
     --config configs/sit.py:XL-2 --workdir W
+  jaxgen sample --workdir W --guidance 1.5 --out latents.npz
+
+Samples are latents, float32; no source of latents to train on is here yet.
 
 | arg | parameters |
 | --- | --- |

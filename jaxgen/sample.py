@@ -106,6 +106,10 @@ def main(values: flags.FlagValues) -> None:
     return enlarge(values, kind)
   cond, y, of = small_images(values.low_res)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
+  if kind != ".npz" and len(model.shape) == 3 and model.dtype != np.uint8:
+    raise UserError(
+      f"{values.workdir} makes latents {list(model.shape)}, which are no images: give --out=x.npz"
+    )
   if values.labels is not None or not model.classes:
     y = model.numbers(parse_labels(values.labels))
   knobs = knobs_from_flags(values)

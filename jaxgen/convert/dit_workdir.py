@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import sharding
-from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights
+from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights, stored_dtype
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import dit_names, names, tensor_files
@@ -58,7 +58,8 @@ def data_spec(experiment: Experiment, tensors: dict[str, Tensor], size: int) -> 
     raise UserError("the config does not say how large x is: give --size, such as --size=32")
   first = tensors.get(dit_names.FIRST)
   channels = c.channels or (first.shape[1] if first and len(first.shape) == 4 else 3)
-  return DataSpec(c.source, (size, size, channels), c.classes)
+  shape = (size, size, channels)
+  return DataSpec(c.source, shape, c.classes, stored_dtype(c.source, shape))
 
 
 def fixed_places(config: ConfigDict, size: int) -> np.ndarray:

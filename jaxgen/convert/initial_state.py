@@ -30,6 +30,16 @@ class DataSpec:
     return 0
 
 
+def stored_dtype(source: str, shape: tuple[int, ...]) -> np.dtype:
+  """Of examples of a data source that need not be there.
+
+  Images are bytes. Points are not, nor latents, which bytes of images would cut
+  off at [-1, 1].
+  """
+  is_image = len(shape) == 3 and not source.startswith("latents:")
+  return np.dtype(np.uint8 if is_image else np.float32)
+
+
 class ForeignFile(NamedTuple):
   """Somebody's checkpoint and what the user says of it; see `import_weights`."""
 

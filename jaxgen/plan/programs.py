@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -15,7 +14,7 @@ from jaxgen import core, sharding
 from jaxgen.bench import device
 from jaxgen.bench.sampling import conditions
 from jaxgen.bench.training import cycle, step_flops
-from jaxgen.convert.initial_state import DataSpec
+from jaxgen.convert.initial_state import DataSpec, stored_dtype
 from jaxgen.errors import UserError
 from jaxgen.experiment import Compiled, Experiment, check_attention, dummy
 from jaxgen.sampling.sampler import Sampler
@@ -147,8 +146,7 @@ def data_spec(config: ConfigDict, shape: Sequence[int] | None = None) -> DataSpe
       f"the config does not say how large the images of {name} "
       "are: say --shape=32,32,3 or --config.data.size=32"
     )
-  dtype = np.float32 if len(shape) == 1 else np.uint8
-  return DataSpec(name, tuple(shape), config.data.classes, np.dtype(dtype))
+  return DataSpec(name, tuple(shape), config.data.classes, stored_dtype(name, tuple(shape)))
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

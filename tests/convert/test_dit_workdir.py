@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from golden import draws
 
+import jaxgen
 from jaxgen import config
 from jaxgen.convert.workdir import export_weights, import_weights
 from jaxgen.errors import UserError
@@ -55,7 +56,9 @@ def test_in_and_out_again_bit_by_bit(source, tmp_path):
   tensors = theirs()
   write(file, {"model": theirs(width=28), "ema": tensors})
   import_weights(file, w, source, small(source))
-  block = trained.load_trained(w).params["net"]["blocks"]["mlp"]["fc1"]
+  model = trained.load_trained(w)
+  assert (model.data["shape"], model.data["dtype"]) == ([8, 8, 4], "float32")  # no bytes
+  block = model.params["net"]["blocks"]["mlp"]["fc1"]
   assert block["kernel"].shape == (3, 32, 128)
   for i in range(3):
     want = tensors[f"blocks.{i}.mlp.fc1.weight"].T
@@ -84,3 +87,13 @@ def test_files_that_do_not_fit(tmp_path):
   refused(r"pos_embed is \[1, 9, 32\]", full | {"pos_embed": np.ones((1, 9, 32), np.float32)})
   refused("not the sines and cosines", full | {"pos_embed": full["pos_embed"] + 0.1})
   assert not list((tmp_path / "w").glob("checkpoints/*"))
+
+
+def test_latents_are_numbers_and_no_pictures(tmp_path, verb):
+  few = {k: v if k == dit_names.PLACES else v * np.float32(0.02) for k, v in theirs().items()}
+  write(tmp_path / "x.pt", few)
+  import_weights(tmp_path / "x.pt", tmp_path / "w", "dit", small())
+  status, _, lines = verb("sample", f"--workdir={tmp_path / 'w'}", f"--out={tmp_path / 'x.png'}")
+  assert status == 2 and "makes latents [8, 8, 4], which are no images" in lines[-1]
+  x = jaxgen.load(str(tmp_path / "w")).sample(0, 2, steps=2)
+  assert x.dtype == np.float32 and np.abs(x).max() > 1
