@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxgen.errors import UserError
 from jaxgen.report.fields import complete, percent, share
 from jaxgen.report.ranking import Ranking, rankings
 
@@ -87,5 +88,23 @@ def hits(pairs: Iterable[tuple[Ranking | None, Ranking | None]]) -> str:
   return f"{sum(is_right(a, b) for a, b in pairs)} of {len(pairs)} ({same})"
 
 
+def read(path: str) -> dict[str, Any]:
+  """A choice.json.
+
+  Raises:
+    UserError: It is none.
+  """
+  try:
+    results = json.loads(Path(path).read_text())
+  except (OSError, ValueError) as e:
+    raise UserError(f"{path}: {e.strerror if isinstance(e, OSError) else 'it is no JSON'}") from e
+  if not isinstance(results, dict) or not {"dataset", "budget", "rows"} <= results.keys():
+    raise UserError(f"{path} was not written by jaxgen choose: want its choice.json")
+  return results
+
+
 if __name__ == "__main__":
-  print(table([json.loads(Path(path).read_text()) for path in sys.argv[1:]]))
+  try:
+    print(table([read(path) for path in sys.argv[1:]]))
+  except UserError as e:
+    sys.exit(f"jaxgen: {e}")

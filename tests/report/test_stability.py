@@ -1,5 +1,10 @@
 """How soon a verdict stands, and how often another training turns it."""
 
+import json
+
+import pytest
+
+from jaxgen.errors import UserError
 from jaxgen.report import stability, verdict
 
 FID = "frechet@f"
@@ -48,3 +53,16 @@ def test_the_table_counts_trainings():
     "| d | quality | 1 of 2 (1) | 2 of 2 (2) | 0 of 2 (0) |",
     "| d | diversity | 0 of 2 (0) | 0 of 2 (0) | 0 of 2 (0) |",
   ]
+
+
+@pytest.mark.parametrize(
+  "text, says", [(None, "No such file"), ("{", "no JSON"), ("{}", "not written by jaxgen choose")]
+)
+def test_what_is_no_choice_is_refused(tmp_path, text, says):
+  path = tmp_path / "choice.json"
+  if text is not None:
+    path.write_text(text)
+  with pytest.raises(UserError, match=says):
+    stability.read(str(path))
+  path.write_text(json.dumps(RESULTS | {"budget": {}}))
+  assert stability.read(str(path))["rows"] == RESULTS["rows"]
