@@ -16,7 +16,7 @@ from jaxgen.bench import device
 from jaxgen.bench.device import Progress
 from jaxgen.data.pipeline import batches
 from jaxgen.errors import UserError
-from jaxgen.experiment import Compiled, Experiment, dummy, open_data
+from jaxgen.experiment import Compiled, Experiment, open_data, training_batch
 
 AHEAD = 2  # steps that the host is ahead of the device
 FEWEST, MOST = 5, 1000  # steps to time when nobody says how many
@@ -69,7 +69,7 @@ class Training:
       progress(f"compiling the step of {' and '.join(self.names(turn)) or 'nobody'}")
       self.step.compile(turn, self.state, self.fixed, self.seed)
     progress("counting operations")
-    self.flops = step_flops(self.experiment, dummy(self.source, config.batch))
+    self.flops = step_flops(self.experiment, training_batch(self.source, config.batch))
     self.facts = {
       "batch": config.batch,
       "cycle": len(cycle(self.model)),

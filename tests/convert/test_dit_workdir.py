@@ -1,14 +1,18 @@
 """DiT's and SiT's files in and out again: every name, every bit."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
+from games import same
 from golden import draws
 
 import jaxgen
-from jaxgen import config
-from jaxgen.convert.workdir import export_weights, import_weights
+from jaxgen import config, sharding
+from jaxgen.convert.workdir import export_weights, import_weights, save_first
 from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.interop import dit_names, tensor_files
 from jaxgen.interop.tensors import lazy
 from jaxgen.nets.dit import sin_cos
@@ -17,13 +21,15 @@ from jaxgen.sampling import trained
 pytestmark = pytest.mark.usefixtures("unoptimised")
 
 
-def small(name="dit"):
-  """The published config, of a small net."""
+def small(name="dit", codec=""):
+  """The published config, of small nets: latents are [8, 8, 4] of [16, 16, 3]."""
   c = config.load(f"configs/{name}.py:S-2")
   with c.unlocked():
-    c.data.update(size=8, classes=10)
-    c.model.classes = 10
-    c.model.net.update(width=32, depth=3, heads=2, labels=11, dtype="float32")
+    c.data.update(size=16, classes=10)
+    c.model.codec_workdir = codec
+    c.model.codec.net.update(width=32, mults=(1, 1), blocks=1)
+    c.model.model.classes = 10
+    c.model.model.net.update(width=32, depth=3, heads=2, labels=11, dtype="float32")
   return c
 
 
@@ -87,6 +93,30 @@ def test_files_that_do_not_fit(tmp_path):
   refused(r"pos_embed is \[1, 9, 32\]", full | {"pos_embed": np.ones((1, 9, 32), np.float32)})
   refused("not the sines and cosines", full | {"pos_embed": full["pos_embed"] + 0.1})
   assert not list((tmp_path / "w").glob("checkpoints/*"))
+
+
+def test_with_a_codec_samples_are_images(tmp_path):
+  """And the same tensors come out again; the codec's workdir is not needed then."""
+  file, back, k, w = (tmp_path / name for name in ("x.pt", "y.pt", "k", "w"))
+  few = {k: v if k == dit_names.PLACES else v * np.float32(0.02) for k, v in theirs().items()}
+  write(file, few)
+  c = small(codec=str(k))
+  codec = config.load("configs/ldm_kl.py:f8-pixels").unlock()
+  codec.data.update(source="photos", size=16)
+  codec.model.net = c.model.codec.net
+  codec.model.disc.update(layers=1, width=8)
+  experiment, photos = Experiment.of(codec), open_data(codec)
+  state = experiment.fresh(photos, sharding.make_mesh())
+  save_first(k, state, describe(codec, photos), codec.checkpoint, print)
+  import_weights(file, w, "dit", c)
+  shutil.rmtree(k)
+  model = jaxgen.load(str(w))
+  assert same(model.state.params["codec"]["net"], state.params["net"])
+  x = model.sample(0, 2, labels=[1, 2], steps=2, guidance=1.5)
+  assert (x.shape, x.dtype) == ((2, 16, 16, 3), np.uint8)
+  export_weights(w, back)
+  read = tensor_files.read(back)
+  assert all(read[name].read().tobytes() == value.tobytes() for name, value in few.items())
 
 
 def test_latents_are_numbers_and_no_pictures(tmp_path, verb):
