@@ -51,7 +51,7 @@ def train(config: ConfigDict, data: DataSpec, mesh: Mesh) -> list[Program]:
       flops,
       by_kind(state, batch),
     )
-    for turn, flops in step_flops(experiment, training_batch(data, config.batch)).items()
+    for turn, flops in step_flops(experiment, data, config.batch).items()
   ]
 
 
