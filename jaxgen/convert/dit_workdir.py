@@ -18,12 +18,13 @@ from jaxgen.convert.initial_state import (
 )
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.interop import dit_names, names, tensor_files
+from jaxgen.interop import dit_diffusers, dit_names, names, tensor_files
 from jaxgen.interop.dit_names import TRANSFORMERS
 from jaxgen.interop.tensors import Tensor, lazy
 from jaxgen.nets.dit import sin_cos
 from jaxgen.sampling import trained as sampling_trained
 
+DIFFUSERS = "diffusers"  # has the same nets by other names
 AVERAGE = "ema"  # of what training saves, the set that is sampled from
 
 
@@ -38,7 +39,10 @@ def open_file(file: ForeignFile, config: ConfigDict | None) -> Imported:
   check_net(config, file.source)
   sets = tensor_files.sets(file.path)
   key = file.key or (AVERAGE if AVERAGE in sets else None)
-  places, tensors = dit_names.places(tensor_files.select(pathlib.Path(file.path), sets, key))
+  tensors = tensor_files.select(pathlib.Path(file.path), sets, key)
+  if file.source == DIFFUSERS:
+    tensors = dit_diffusers.published(tensors)
+  places, tensors = dit_names.places(tensors)
   if "codec" in config.model and not config.model.codec_workdir:
     file.log(
       "samples will be latents; images with --config.model.codec_workdir=W, of its autoencoder"
@@ -65,12 +69,17 @@ def without_codec(config: ConfigDict) -> ConfigDict:
   return config
 
 
+def is_transformer(config: ConfigDict) -> bool:
+  """Whether a config's net is one of theirs."""
+  return model_of_net(config).get("net", {}).get("name") in TRANSFORMERS.values()
+
+
 def check_net(config: ConfigDict, source: str) -> None:
   """UserError if the source has no such nets."""
-  model = model_of_net(config)
+  model, known = model_of_net(config), TRANSFORMERS | {DIFFUSERS: TRANSFORMERS["dit"]}
   net = model.get("net", {}).get("name", model.name)
-  if net != TRANSFORMERS[source]:
-    fit = [k for k, name in TRANSFORMERS.items() if name == net]
+  if net != known.get(source):
+    fit = [k for k, name in known.items() if name == net]
     raise UserError(
       f"{source} has no checkpoints of {net}" + (f": try {' or '.join(fit)}" if fit else "")
     )
@@ -125,4 +134,5 @@ def tensors(
   net = trained.params["net"]
   data = DataSpec(trained.data["name"], tuple(trained.data["shape"]), trained.data["classes"])
   places = lazy(fixed_places(config, seen_shape(Experiment.of(config), data)[0]))
-  return trained, {dit_names.PLACES: places} | names.spell(dit_names.entries(net), net)
+  tensors = {dit_names.PLACES: places} | names.spell(dit_names.entries(net), net)
+  return trained, dit_diffusers.renamed(tensors) if source == DIFFUSERS else tensors

@@ -77,6 +77,59 @@ def test_in_and_out_again_bit_by_bit(source, tmp_path):
     assert tensor.read().tobytes() == tensors[name].tobytes(), name
 
 
+def of_diffusers(tensors, depth=3):
+  """The same weights as diffusers saves them."""
+  word = lambda name: name.replace("mlp.0", "linear_1").replace("mlp.2", "linear_2")
+  ends = {"x_embedder": "pos_embed", "final_layer.linear": "proj_out_2"}
+  ends["final_layer.adaLN_modulation.1"] = "proj_out_1"
+  inner = {"adaLN_modulation.1": "norm1.linear", "attn.proj": "attn1.to_out.0"}
+  inner |= {"mlp.fc1": "ff.net.0.proj", "mlp.fc2": "ff.net.2"}
+  out = {}
+  for name, value in tensors.items():
+    for k, v in ends.items():
+      name = name.replace(k, v)
+    if name.startswith(("t_embedder", "y_embedder")):
+      kind = "timestep" if name[0] == "t" else "class"
+      end = word(name.partition(".")[2])
+      copies = (f"transformer_blocks.{i}.norm1.emb.{kind}_embedder.{end}" for i in range(depth))
+      out |= dict.fromkeys(copies, value)
+    elif "attn.qkv" in name:
+      place = name.replace("blocks", "transformer_blocks").replace("attn.qkv", "attn1.to_{}")
+      out |= {place.format(k): v for k, v in zip("qkv", np.split(value, 3), strict=True)}
+    elif name != dit_names.PLACES:
+      for k, v in inner.items():
+        name = name.replace(k, v)
+      out[name.replace("blocks", "transformer_blocks")] = value
+  return out
+
+
+def test_files_of_diffusers(tmp_path):
+  """Of a copy of the embeddings in every block, all have to be the same."""
+  back, w = tmp_path / "y.safetensors", tmp_path / "w"
+  tensors = of_diffusers(theirs())
+  with pytest.raises(UserError, match="folder without .*, and without transformer/diffusion_py"):
+    import_weights(tmp_path, w, "diffusers", small())
+  file = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors"
+  file.parent.mkdir()
+  assert "transformer_blocks.2.norm1.emb.class_embedder.embedding_table.weight" in tensors
+  write(file, tensors)
+  import_weights(tmp_path, w, "diffusers", small())
+  write(tmp_path / "x.pt", theirs())
+  import_weights(tmp_path / "x.pt", tmp_path / "v", "dit", small())
+  assert same(trained.load_trained(w).params, trained.load_trained(tmp_path / "v").params)
+  export_weights(w, back)
+  read = tensor_files.read(back)
+  assert set(read) == set(tensors)
+  assert all(read[name].read().tobytes() == value.tobytes() for name, value in tensors.items())
+  other = "transformer_blocks.1.norm1.emb.timestep_embedder.linear_1.bias"
+  write(file, tensors | {other: tensors[other] + 1})
+  with pytest.raises(UserError, match="t_embedder.mlp.0.bias of their own"):
+    import_weights(file, tmp_path / "u", "diffusers", small())
+  write(file, {k: v for k, v in tensors.items() if "blocks.1.attn1.to_k" not in k})
+  with pytest.raises(UserError, match=r"2 not in the file \(blocks.1.attn.qkv.weight, blocks.1"):
+    import_weights(file, tmp_path / "u", "diffusers", small())
+
+
 def test_files_that_do_not_fit(tmp_path):
   def refused(says, tensors, source="dit", c=None):
     write(tmp_path / "x.pt", tensors)
