@@ -20,6 +20,7 @@ def base(source: str, *, steps: int, batch: int, size: int = 0, classes: int = 0
   # it each; batches are cut over all. 0: what is left.
   c.mesh = dict(data=0, fsdp=1)
   # size: images are cropped and resized to it; 0: as they are stored.
+  # rate: samples a second of sound, of which `size` are a clip; 0: of images.
   # channels: 1 grey, 3 RGB, 0 as they are stored.
   # classes: labels that the model is given; 0: none.
   # holdout: share of images without a test split that is held out as one.
@@ -30,6 +31,7 @@ def base(source: str, *, steps: int, batch: int, size: int = 0, classes: int = 0
     split="train",
     size=size,
     channels=0,
+    rate=0,
     classes=classes,
     holdout=0.0,
     fraction=1.0,

@@ -167,9 +167,11 @@ def trait(thing: Any, name: str) -> Any:
 
 
 def on_device(batch: Batch) -> Batch:
-  """Bytes become floats in [-1, 1] here, and not a moment earlier."""
+  """Bytes and samples become floats in [-1, 1] here, and not a moment earlier."""
 
   def scale(x):
+    if x.dtype == jnp.int16:
+      return x.astype(jnp.float32) / 2**15
     if x.dtype != jnp.uint8:
       return x
     # Not x / 127.5 - 1: by XLA's reciprocal 255 would come out above 1.
@@ -179,7 +181,9 @@ def on_device(batch: Batch) -> Batch:
 
 
 def as_data(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-  """What a model makes, in the data's own units: [-1, 1] -> rounded bytes."""
+  """What a model makes, in the data's own units: [-1, 1] -> rounded bytes or samples."""
+  if dtype == jnp.int16:
+    return jnp.clip(jnp.round(x * 2**15), -(2**15), 2**15 - 1).astype(jnp.int16)
   if dtype != jnp.uint8:
     return x
   return jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8)

@@ -24,12 +24,12 @@ from jaxgen.errors import UserError, nearest, refusing
 FIELDS = {
   "": "seed steps batch accumulate patience mesh data model optim ema log checkpoint".split(),
   "mesh": ("data", "fsdp"),
-  "data": "source split classes holdout fraction flip crop workers size channels".split(),
+  "data": "source split classes holdout fraction flip crop workers size rate channels".split(),
   "log": ("every", "pictures", "histograms", "eval"),
   "checkpoint": ("every", "keep", "keep_every"),
 }
 AT_LEAST = {
-  **dict.fromkeys(("seed", "mesh.data", "mesh.fsdp", "data.size", "data.classes"), 0),
+  **dict.fromkeys(("seed", "mesh.data", "mesh.fsdp", "data.size", "data.rate", "data.classes"), 0),
   **dict.fromkeys(("data.workers", "log.pictures", "checkpoint.keep_every"), 0),
   **dict.fromkeys(("steps", "batch", "accumulate", "patience", "log.every"), 1),
   "checkpoint.every": 1,

@@ -311,6 +311,7 @@ def check_same(workdir: str, meta: dict[str, Any]) -> None:
   data.setdefault("crop", 0.0)  # runs older than these fields; and than this one:
   data.setdefault("holdout", 0.0)
   data.setdefault("fraction", 1.0)
+  data.setdefault("rate", 0)
   alike = saved["data"]["shape"] == meta["data"]["shape"]
   data.setdefault("channels", now["channels"] if alike else saved["data"]["shape"][-1])
   fresh = "import" in saved and saved["step"] == 0

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,8 +191,8 @@ def labels_beside(top: Path, names: Sequence[str]) -> np.ndarray | None:
   return zipped.labels_of(path.read_bytes(), names, str(path)) if path.is_file() else None
 
 
-def listing(top: Path) -> list[str]:
-  """Image files below `top`, relative, sorted; links are followed once.
+def listing(top: Path, suffixes: Set[str] = SUFFIXES, kind: str = "images") -> list[str]:
+  """Files of these suffixes below `top`, relative, sorted; links are followed once.
 
   Raises:
     UserError: there are none, or a folder cannot be looked into.
@@ -208,16 +208,16 @@ def listing(top: Path) -> list[str]:
     if _hidden(entry):
       continue
     if not os.path.isdir(path):
-      names += [entry] if _is_image(path) else []
+      names += [entry] if _is_one(path, suffixes) else []
     else:  # each by itself: two that are links to one are two
-      names += [f"{entry}/{name}" for name in _below(path, parents)]
+      names += [f"{entry}/{name}" for name in _below(path, parents, suffixes)]
   if not names:
-    raise UserError(f"there are no images in {top} (looked for {' '.join(sorted(SUFFIXES))})")
+    raise UserError(f"there are no {kind} in {top} (looked for {' '.join(sorted(suffixes))})")
   return sorted(names)
 
 
-def _below(top: str, parents: set[str]) -> list[str]:
-  """Image files below a folder; none of `parents` is entered again."""
+def _below(top: str, parents: set[str], suffixes: Set[str]) -> list[str]:
+  """Files of these suffixes below a folder; none of `parents` is entered again."""
   names, visited = [], set(parents)
 
   def refuse(e: OSError):
@@ -231,7 +231,7 @@ def _below(top: str, parents: set[str]) -> list[str]:
       continue
     visited.add(real)
     start = "" if folder == top else f"{os.path.relpath(folder, top)}/"
-    files = [f for f in files if not _hidden(f) and _is_image(os.path.join(folder, f))]
+    files = [f for f in files if not _hidden(f) and _is_one(os.path.join(folder, f), suffixes)]
     names += [start + file for file in files]
   return names
 
@@ -240,8 +240,8 @@ def _hidden(name: str) -> bool:
   return name.startswith((".", "__MACOSX"))
 
 
-def _is_image(path: str) -> bool:
-  return os.path.splitext(path)[1].lower() in SUFFIXES and os.path.isfile(path)
+def _is_one(path: str, suffixes: Set[str]) -> bool:
+  return os.path.splitext(path)[1].lower() in suffixes and os.path.isfile(path)
 
 
 def choose(path: object, names: Sequence[str], split: str) -> Pictures:

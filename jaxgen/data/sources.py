@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxgen.data import cache
 from jaxgen.data.arrays import Source
+from jaxgen.data.clips import open_clips
 from jaxgen.data.folder import open_folder
 from jaxgen.data.holdout import open_side, some
 from jaxgen.data.latent_rows import Latents, open_latents
@@ -16,7 +17,7 @@ from jaxgen.data.points import open_points
 from jaxgen.errors import UserError
 
 NAMES = (
-  "digits", "stacked_digits", "photos", "points:ring8", "points:grid25",
+  "digits", "stacked_digits", "spoken_digits", "photos", "points:ring8", "points:grid25",
   "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH", "latents:PATH",
 )  # fmt: skip
 
@@ -27,6 +28,7 @@ def open_source(
   size: int | None = None,
   data_dir: str | None = None,
   channels: int | None = None,
+  rate: int = 0,
 ) -> Source:
   """Opens a data set, preparing on first use what needs no download.
 
@@ -40,6 +42,8 @@ def open_source(
       jaxgen/data in $XDG_CACHE_HOME or ~/.cache.
     channels: 1 or 3; 0: as stored, where a folder of files is grey if all of
       its images are. By default as stored, and 3 for folders.
+    rate: Samples a second of sound, of which `size` are a clip; a folder with a
+      rate is one of recordings. 0: of images.
 
   Raises:
     UserError: for what cannot be opened: a line that says what to do.
@@ -51,6 +55,12 @@ def open_source(
   kind, _, argument = name.partition(":")
   root, fixed_channels = cache.root(data_dir), channels or None
   match kind, bool(argument):  # importing TFDS takes half a second: where it is needed
+    case "folder", True if rate:
+      return open_clips(argument, split, size, rate, root)
+    case "spoken_digits", False:
+      from jaxgen.data.spoken import open_spoken
+
+      return open_spoken(split, size, rate, root)
     case "points", True:
       if size or channels:
         raise UserError(f"{name} are points: leave out size and channels")
@@ -93,7 +103,9 @@ def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:
   """
   data = images_of(data)
   size, split = data.get("size") or None, split or data["split"]
-  opener = lambda part: open_source(data["source"], part, size, channels=channels_of(data))
+  opener = lambda part: open_source(
+    data["source"], part, size, channels=channels_of(data), rate=data.get("rate", 0)
+  )
   share = data.get("holdout", 0.0)
   source = open_side(opener, split, share, cache.root()) if share else opener(split)
   if split == data["split"] and (fraction := data.get("fraction", 1.0)) < 1:
