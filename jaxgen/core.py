@@ -153,6 +153,7 @@ OPTIONAL: dict[str, Any] = {
   "size": 0,  # height and width of images, if built in
   "channels": 3,  # likewise
   # Of a data source.
+  "rate": 0,  # samples a second, of sound
   "stored": None,  # {name: (shape, dtype)} of a row, where it holds latents of x
   # Of a noise process, and of draws of times.
   "steps": None,  # number of them in discrete time

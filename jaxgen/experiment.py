@@ -359,6 +359,7 @@ def describe(config: ConfigDict, source: Source) -> dict[str, Any]:
       "dtype": str(source.dtype),
       "examples": len(source),
       "fingerprint": source.fingerprint,
+      **({"rate": source.rate} if core.trait(source, "rate") else {}),
     },
   }
 

@@ -235,7 +235,7 @@ def open_logger(config: ConfigDict, workdir: str, first: int, source: Source, ou
     total_steps=config.steps,
     batch=config.batch,
     start=first,
-    unit="points" if len(source.shape) == 1 else "images",
+    unit={1: "points", 2: "clips"}.get(len(source.shape), "images"),
     stream=out,
   )
 

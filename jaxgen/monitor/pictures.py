@@ -20,6 +20,7 @@ if TYPE_CHECKING:
   import matplotlib.figure
 
 KEY = "jaxgen"  # the PNG text chunk that holds JSON
+FRAME, COLUMNS = 256, 128  # of spectrograms: samples of a frame; frames
 
 
 def grid(
@@ -53,6 +54,22 @@ def grid(
     y, x = (i // columns) * (height + pad), (i % columns) * (width + pad)
     picture[y : y + height, x : x + width] = image
   return picture
+
+
+def spectrograms(clips: np.ndarray) -> np.ndarray:
+  """Clips int16 [N, L] -> their spectrograms uint8 [N, H, W, 1], low tones below.
+
+  60 decibels below the loudest of each are black.
+  """
+  window = np.hanning(FRAME + 1)[:-1]
+  hop = max(clips.shape[1] // COLUMNS, 1)
+  padded = np.pad(clips.astype(np.float32) / 2**15, ((0, 0), (FRAME // 2, FRAME // 2)))
+  frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME, 1)[:, ::hop]
+  power = np.abs(np.fft.rfft(frames * window)) ** 2
+  decibels = 10 * np.log10(np.maximum(power, 1e-10))
+  top = decibels.max((1, 2), keepdims=True)
+  grey = np.clip(1 + (decibels - top) / 60, 0, 1) * 255
+  return np.rint(grey).astype(np.uint8).swapaxes(1, 2)[:, ::-1, :, None]
 
 
 def scatter(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxgen.audio import wav
 from jaxgen.errors import UserError
 from jaxgen.monitor import pictures
 
@@ -160,7 +161,7 @@ def _files_below(top: Path) -> Iterator[str]:
 
 
 def _matches(path: Path, want: Mapping[str, Any] | None) -> bool:
-  """Whether a picture says that it was made like this."""
+  """Whether a picture or a clip says that it was made like this."""
   info = None if want is None else _info(path)
   return info is not None and _within(json.loads(json.dumps(want)), info)
 
@@ -173,9 +174,9 @@ def _within(part: Any, value: Any) -> bool:
 
 
 def _info(path: Path) -> dict[str, Any] | None:
-  """How a picture was made; None if it is none of ours."""
+  """How a picture or a clip was made; None if it is none of ours."""
   try:
-    return pictures.read_info(path)
+    return (wav if path.suffix == ".wav" else pictures).read_info(path)
   except UserError:
     return None
 

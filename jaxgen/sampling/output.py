@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxgen.audio.wav import save_wav
 from jaxgen.errors import UserError
 from jaxgen.files import atomic
 from jaxgen.monitor import pictures, results
@@ -31,7 +32,9 @@ def digest_of(*arrays: np.ndarray) -> str:
 def portrait(
   x: np.ndarray, path: pathlib.Path, info: dict[str, Any], columns: int | None = None
 ) -> np.ndarray:
-  """Writes samples as one picture, with how it was made."""
+  """Writes samples as one picture, with how it was made; of clips their spectrograms."""
+  if x.dtype == np.int16:
+    x = pictures.spectrograms(x[..., 0])
   image = pictures.scatter(x) if x.ndim == 2 else pictures.grid(x, columns)
   pictures.save_png(path, image, info)
   return image
@@ -42,13 +45,15 @@ def part_of(
 ) -> Callable[[str], dict[str, Any] | None]:
   """Name of a picture in a folder -> its info; None for other names.
 
-  Labels are those of all pictures, or None if they are not known yet.
+  Labels are those of all pictures, or None if they are not known yet. Clips,
+  whose info has their `rate`, are WAV files.
   """
+  end = ".wav" if "rate" in info else ".png"
 
   def info_of(name: str) -> dict[str, Any] | None:
-    stem = name.removesuffix(".png")
+    stem = name.removesuffix(end)
     i = int(stem) if re.fullmatch(r"\d{1,9}", stem) else -1
-    if name != f"{i:06d}.png" or not 0 <= i < num:
+    if name != f"{i:06d}{end}" or not 0 <= i < num:
       return None
     return info | {"index": i} | ({} if labels is None else {"label": labels[i]})
 
@@ -67,7 +72,7 @@ def write(
 
   Args:
     out: x.png, x.npz or a folder.
-    x: uint8 [N, H, W, C], or points.
+    x: uint8 [N, H, W, C], points, or clips int16 [N, L, 1].
     labels: [N].
     info: How they were made.
     columns: Of the grid.
@@ -93,10 +98,14 @@ def write(
 def write_folder(
   path: pathlib.Path, x: np.ndarray, labels: Sequence[Any], info: dict[str, Any]
 ) -> None:
-  """Samples as one picture each, with the name of its own class alone."""
+  """Samples as one picture or clip each, with the name of its own class alone."""
   names = info.get("class_names") or ()
   info = {k: v for k, v in info.items() if k != "class_names"}
   results.check_folder(path, part_of(info, len(x), labels))
   for i, (image, y) in enumerate(zip(x, labels, strict=True)):
     own = {"class": names[y]} if isinstance(y, int) and 0 <= y < len(names) else {}
-    portrait(image[None], path / f"{i:06d}.png", info | {"index": i, "label": y} | own)
+    about = info | {"index": i, "label": y} | own
+    if image.dtype == np.int16:
+      save_wav(path / f"{i:06d}.wav", image, info["rate"], about)
+    else:
+      portrait(image[None], path / f"{i:06d}.png", about)

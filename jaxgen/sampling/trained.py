@@ -77,6 +77,7 @@ def load_trained(
     "dataset": data["name"],
   }
   card |= {"respacing": respacing} if respacing else {}
+  card |= {"rate": data["rate"]} if "rate" in data else {}
   return Trained(model, params, stats, step, data, card)
 
 
