@@ -120,3 +120,8 @@ def triangles(hz: np.ndarray, ends: np.ndarray) -> np.ndarray:
   gap = ends - hz[:, None]
   up, down = -gap[:, :-2] / np.diff(ends)[:-1], gap[:, 2:] / np.diff(ends)[1:]
   return np.maximum(0, np.minimum(up, down))
+
+
+def of_clips(x: Array, front: DiffWaveMel | TacotronMel) -> Array:
+  """What a vocoder is told of clips [B, L, 1]: spectrograms [B, frames, mels]."""
+  return front(x[..., 0])

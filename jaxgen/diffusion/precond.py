@@ -10,10 +10,13 @@ which is eps, x_0, v, ... in turn, with the weight that its paper gives it.
 neither is zero (float32 keeps about six digits of eps at sigma = 0.01).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxgen.diffusion.process import Noise, position
+from jaxgen.diffusion.process import DDPM, Noise, position
 
 Coefficients = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
@@ -25,6 +28,21 @@ def eps(noise: Noise, steps: int = 1000, scale: float = 1.0) -> Coefficients:
   rescaled timesteps take scale = 1000 / steps.
   """
   c_noise = _index(noise, steps, scale)
+  return 1 / noise.alpha, -noise.sigma / noise.alpha, 1.0, c_noise
+
+
+def aligned(noise: Noise, process: Callable = DDPM(50, 1e-4, 0.05)) -> Coefficients:  # noqa: B008
+  """F = eps; c_noise is where alpha lies among those of a discrete process.
+
+  Counted from 0; between two points linear in alpha (Kong et al. 2021, App. B).
+  So a net of 50 steps can be asked at the levels of a schedule of six.
+  """
+  alphas = jnp.asarray(np.sqrt(np.cumprod(1 - process.betas)), jnp.float32)
+  index = jnp.clip(position(noise.t, process.steps) - 1, 0, process.steps - 1)
+  low = jnp.clip(jnp.floor(index).astype(jnp.int32), 0, process.steps - 2)
+  part = (alphas[low] - noise.alpha) / (alphas[low] - alphas[low + 1])
+  # On a point alpha is known to rounding alone, and the place exactly.
+  c_noise = jnp.where(index == jnp.round(index), index, low + part)
   return 1 / noise.alpha, -noise.sigma / noise.alpha, 1.0, c_noise
 
 

@@ -87,6 +87,30 @@ def ancestral(
 
 
 @declare(nfe=lambda n: n)
+def waveform(
+  denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array, bound: float = 1.0
+) -> Array:
+  """DDPM's chain that begins with N(0, 1) and clips x_t after every step.
+
+  lmnt-com/diffwave's, whose process ends before all is noise. What is clipped
+  are the samples on the way, to [-bound, bound], and not the estimates of x_0.
+  """
+  step_at = steps(path, n, key)
+
+  def step(i: Array, carry: tuple) -> tuple:
+    (x, _), (t, s, z_key) = carry, step_at(i)
+    x0 = mean(denoise(x, t))
+    eps = (x - t.alpha * x0) / t.sigma
+    fresh = -jnp.expm1(t.logsnr - s.logsnr)
+    x_s = s.alpha * x0 + s.sigma * jnp.sqrt(1 - fresh) * eps
+    x_s += s.sigma * jnp.sqrt(fresh) * normal(z_key, x.shape[1:])
+    return jnp.clip(x_s, -bound, bound), x0
+
+  first = x_T / path.sigma[0]
+  return jnp.clip(jax.lax.fori_loop(0, n, step, (first, first))[-1], -bound, bound)
+
+
+@declare(nfe=lambda n: n)
 def euler(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array) -> Array:
   """The probability-flow ODE by Euler's method, for x / alpha in sigma / alpha.
 

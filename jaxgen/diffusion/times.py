@@ -10,7 +10,7 @@ the process has. With n = 1 a path is the noisiest point alone.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,22 @@ def span(process, i: Array, n: Array, hi: float = 1.0, lo: float = 0.04) -> Arra
   part = jnp.minimum(i, n - 1) / jnp.maximum(n - 1, 1)
   # n / n need not be 1 on a device.
   return jnp.where((i >= n - 1) & (n > 1), lo, hi + part * (lo - hi))
+
+
+def shorter(
+  process, i: Array, n: Array, betas: Sequence[float] = (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)
+) -> Array:
+  """The noise levels of a shorter chain of these betas, the last one first.
+
+  DiffWave's fast schedule (Kong et al. 2021, App. B; Chen et al. 2021), of a
+  discrete process whose levels those lie between. n should be as many as there
+  are: with fewer the way would end in noise, so all of it is NaN.
+  """
+  abar, own = (np.cumprod(1 - np.asarray(b, np.float64)) for b in (betas, process.betas))
+  logsnr = lambda abar: np.log(abar) - np.log1p(-abar)
+  grid = np.arange(1, process.steps + 1)
+  t = jnp.asarray(np.interp(-logsnr(abar), -logsnr(own), grid)[::-1] / process.steps, float)
+  return jnp.where(n < len(betas), jnp.nan, t[jnp.minimum(i, len(betas) - 1)])
 
 
 @declare(knobs=("first", "bend"))

@@ -10,6 +10,8 @@ import pytest
 from games import jit
 from golden import GOLDEN, draws, near, scaled
 
+from jaxgen.config import build
+from jaxgen.diffusion import precond, samplers, times
 from jaxgen.interop import names
 from jaxgen.interop.diffwave_names import diffwave_entries
 from jaxgen.nets import diffwave
@@ -120,3 +122,66 @@ def test_parameters_are_as_many_as_published(net, want):
   told = {"mel": jnp.zeros((1, 4, 80))} if net.mels else {}
   told |= {"y": jnp.zeros(1, int)} if net.labels else {}
   assert count(net, **told) == want
+
+
+def tape(seed, k, shape):
+  return np.random.Generator(np.random.PCG64([seed, k])).standard_normal(shape).astype(np.float32)
+
+
+def sampled(monkeypatch, net, params, schedule, seed, shape, steps, **told):
+  """A whole reverse pass of a published config, with the reference's noise."""
+  process = dict(name="diffusion.process.DDPM", steps=steps, beta_1=1e-4)
+  process["beta_T"] = 0.05 if steps == 50 else 0.02
+  process, path = build(process), build(schedule)
+  n = len(path.keywords["betas"]) if "betas" in getattr(path, "keywords", {}) else steps
+  points = process(path(process, jnp.arange(n), n))
+  monkeypatch.setattr(samplers, "fold", lambda key, i: i)
+  noise = jnp.stack([tape(seed, k + 1, shape) for k in range(n)])[..., None]
+  monkeypatch.setattr(samplers, "normal", lambda i, shape: noise[i])
+  places = []
+
+  def denoise(x, t):
+    c_skip, c_out, c_in, c_noise = precond.aligned(t, process)
+    jax.debug.callback(places.append, c_noise)
+    t = jnp.broadcast_to(c_noise, (len(x),))
+    return c_skip * x + c_out * net.apply(params, c_in * x, t, **told)
+
+  x_T = points.sigma[0] * tape(seed, 0, shape)[..., None]
+  x = jax.jit(lambda x: samplers.waveform(denoise, x, points, n, None))(x_T)
+  jax.effects_barrier()
+  return np.asarray(x)[..., 0], np.array(places)
+
+
+FAST = dict(name="diffusion.times.shorter", betas=(1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5))
+FULL = dict(name="diffusion.times.even")
+
+
+@pytest.mark.parametrize(("name", "schedule"), [("fast", FAST), ("full", FULL)])
+def test_whole_passes_with_the_noise_of_the_reference(monkeypatch, name, schedule):
+  """At six steps of a shorter schedule, between those it was trained at, and at all."""
+  net, golden, manifest, params = vocoder()
+  mel = jnp.moveaxis(golden["spectrogram"], 1, -1)
+  seed = manifest["tape_seeds"][name]
+  x, places = sampled(monkeypatch, net, params, schedule, seed, (2, 1024), 50, mel=mel)
+  # The file has the last step first.
+  np.testing.assert_allclose(places[::-1], golden[f"{name}_steps"], atol=2e-4)
+  near(x, golden[f"{name}_sampled"], 2e-4)
+
+
+def test_a_pass_without_a_spectrogram(monkeypatch):
+  net = DiffWave(width=16, layers=6, cycle=6, steps=200, mels=0)
+  last = ("output_projection.weight", np.float32(0.3))
+  golden, manifest, params = published(net, "diffwave_class", "diffwave", "unconditional_", last)
+  seed = manifest["tape_seeds"]["fast"]
+  x, _ = sampled(monkeypatch, net, params, FAST, seed, (1, 800), 200)
+  near(x, golden["fast_sampled"], 2e-4)
+
+
+def test_the_fast_schedule_lies_where_it_was_published():
+  """Kong et al. 2021, App. B, by lmnt-com's rule."""
+  process = build(dict(name="diffusion.process.DDPM", steps=200))
+  t = times.shorter(process, jnp.arange(6), 6, (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.7))
+  places = precond.aligned(process(t), process)[-1][::-1]
+  want = [0, 3.20068, 13.43028, 33.82029, 73.98246, 170.60513]
+  np.testing.assert_allclose(places, want, atol=1e-3)
+  assert jnp.isnan(times.shorter(process, jnp.arange(6), 5)).all()
