@@ -57,6 +57,10 @@ def open_source(
   match kind, bool(argument):  # importing TFDS takes half a second: where it is needed
     case "folder", True if rate:
       return open_clips(argument, split, size, rate, root)
+    case "mel", True:
+      from jaxgen.data.heard import open_heard
+
+      return open_heard(open_source(argument, split, size, data_dir, channels, rate))
     case "spoken_digits", False:
       from jaxgen.data.spoken import open_spoken
 

@@ -12,13 +12,16 @@ modes_judge.py. Upsamplers are judged by pairs: see restoration.py.
 import dataclasses
 import functools
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from scipy.special import stdtrit
 
+from jaxgen.core import trait
 from jaxgen.data.arrays import Source
+from jaxgen.data.heard import heard, open_heard
 from jaxgen.data.sources import images_of, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
@@ -165,7 +168,10 @@ def open_judge(
     return StackedJudge(
       open_split(data, "test"), lambda x: logits(one.extractor, x), one.network.card
     )
-  real, test = open_split(data), open_split(data, "test")
+  real, test, hear = open_split(data), open_split(data, "test"), None
+  if rate := trait(real, "rate"):
+    data.source, hear = f"mel:{data.source}", functools.partial(heard, rate=rate)
+    real, test = open_heard(real), open_heard(test)
   if len(real) < FEWEST_REAL or len(test) < FEWEST_TEST:
     raise UserError(
       f"{real.name} has {len(real)} images to train on and {len(test)} held out: "
@@ -174,7 +180,7 @@ def open_judge(
   introduce(real, data.split)
   introduce(test, "test")
   network = open_published(features, real, folder) if features else learn(data, real, folder)
-  return ImageJudge(data, real, test, network, sets, most)
+  return ImageJudge(data, real, test, network, sets, most, hear)
 
 
 def check_samples(
@@ -220,6 +226,7 @@ class ImageJudge:
     network: What it looks through.
     sets: Of samples; None: as many as there are to train on make.
     most: Images of a set, where sets are counted.
+    hear: Samples -> images, of clips.
   """
 
   data: ConfigDict
@@ -228,6 +235,7 @@ class ImageJudge:
   network: Network
   sets: int | None = None
   most: int = LARGEST_SET
+  hear: Callable[[np.ndarray], np.ndarray] | None = None
 
   floor_name = "real test data"
 
@@ -239,7 +247,7 @@ class ImageJudge:
   @property
   def sees_texture(self) -> bool:
     """Whether it looks at textures, too: learned labels need not tell noise from images."""
-    return self.network.kind in LEARNED and min(self.real.shape[:2]) >= LEAST
+    return not self.hear and self.network.kind in LEARNED and min(self.real.shape[:2]) >= LEAST
 
   @property
   def extractor(self) -> Extractor:
@@ -372,6 +380,7 @@ class ImageJudge:
 
   def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> Scores:
     """See Judge. Fréchet and the like on sets as large as the test split."""
+    x = self.hear(x) if self.hear else x
     check_like(self.real, x.shape, x.dtype)
     result = self.measure(self.embed(x), y)
     if cas and y is not None and self.classifies:
@@ -413,8 +422,9 @@ class ImageJudge:
     Looks at the first `most` samples, see metrics/copies.py.
 
     Args:
-      x: Samples uint8 [N, H, W, C].
+      x: Samples uint8 [N, H, W, C], or clips.
     """
+    x = self.hear(x) if self.hear else x
     check_look(self.real, x.shape, x.dtype)
     share = copy_share(self.nearness(x[: self.most]), self.held_nearness)
     return share._replace(images=self.rows[share.images])

@@ -121,6 +121,7 @@ def judge_config(data: ConfigDict, real: Source, classes: int) -> ConfigDict:
       classes=classes,
       size=LARGEST if side > LARGEST else data.get("size", 0),
       channels=channels_of(data),
+      rate=data.get("rate", 0),
     )
     c.model.net.classes = classes
     c.checkpoint.every = c.steps
