@@ -162,6 +162,8 @@ def on_file(settings: ConfigDict, file: pathlib.Path) -> ConfigDict:
   """A config, of the images and labels of a file in place of its data."""
   with settings.unlocked():
     settings.data.update(source=f"npz:{file}", split="train")
+    if settings.data.rate:  # the file is of images, and size was that of clips
+      settings.data.update(size=0, rate=0)
     if "holdout" in settings.data:
       settings.data.holdout = 0.0
   return settings
