@@ -130,6 +130,7 @@ def copies_of(judge: ImageJudge, x: np.ndarray, grid: str) -> tuple[dict[str, An
   The worst samples stand above the training images that they are nearest to.
   """
   worst = judge.copies(x)
+  x = judge.hear(x) if judge.hear else x
   pairs = np.concatenate([x[worst.samples], judge.real.read(worst.images)["x"]])
   picture = pictures.png(pictures.grid(pairs, columns=len(worst.samples)))
   return {"share": worst.share, "floor": worst.floor, "grid": grid}, picture
@@ -207,7 +208,9 @@ def real_samples(data: ConfigDict, n: int = 60) -> tuple[np.ndarray, int]:
 
 
 def portrait(x: np.ndarray, classes: int = 0, n: int = 60) -> bytes:
-  """PNG of samples; a column for every class."""
+  """PNG of samples, of clips of their spectrograms; a column for every class."""
+  if x.dtype == np.int16:
+    x = pictures.spectrograms(x[:n, :, 0])
   if x.ndim == 2:
     return pictures.png(pictures.scatter(x[:MOST], limit=1.1))
   return pictures.png(pictures.grid(x[:n], columns=classes if 1 < classes <= 20 else None))
