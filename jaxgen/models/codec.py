@@ -132,21 +132,21 @@ class Autoencoder:
     perceptual: What makes d, whose weights are a frozen group, read before the
       first step: `nets.lpips.LPIPS`, of the user's files, or, where there are
       none, `nets.convs.JudgeLayers`, of a workdir; None: pixels alone.
-    judge_workdir: Where the classifier of JudgeLayers was trained.
     disc_weight: Of the adversarial term, beside w's ratio.
     start: The step, of batches, at which the discriminator begins.
     logvar: ln of the variance by which |x - x'| is divided, where pixels are
       summed. It is a parameter of the published code, but in no optimiser.
+    judge_workdir: Where the classifier of JudgeLayers was trained.
   """
 
   net: nn.Module
   latents: Any
   disc: nn.Module | None = None
   perceptual: Any = None
-  judge_workdir: str = ""
   disc_weight: float = 0.5
   start: int = 50_001
   logvar: float = 0.0
+  judge_workdir: str = ""
 
   sampled = ("net",)
   wants_prior = True
