@@ -196,12 +196,16 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
   data = data_of(values.workdir)
   if restoration.enlarges(model.model):
     return restoration.evaluate_upsampler(model, data, knobs, values)
-  text, card = reconstructions(model, data, values)
-  if text and trait(model.model, "wants_prior"):
-    return text, card
+  if is_codec(model) and trait(model.model, "wants_prior"):
+    return reconstruction.evaluate_codec(model, data, values)
   if values.num is not None:
     check_samples(data, (values.num, *model.shape), model.dtype)
+  text, card = "", {}
+  if not is_codec(model):
+    restoration.check_flags(values)
   judge = open_judge(data, values.judge)
+  if is_codec(model):
+    text, card = reconstruction.evaluate_codec(model, data, values, judge)
   n = values.num or judge.count
   y = model.labels(n, None)
   x = model.sample(values.seed, n, y, **knobs)
@@ -211,16 +215,6 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
   if not text:
     return own, of_samples
   return f"{text}\n\nsamples:\n{own}", of_samples | {"reconstructions": card}
-
-
-def reconstructions(
-  model: Sampler, data: ConfigDict, values: flags.FlagValues
-) -> tuple[str, dict[str, Any]]:
-  """What is said of a codec's reconstructions: text, and a card; else "" and {}."""
-  if not is_codec(model):
-    restoration.check_flags(values)
-    return "", {}
-  return reconstruction.evaluate_codec(model, data, values)
 
 
 def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from jaxgen.data.arrays import Source
 from jaxgen.evaluation import cards, perceptual, restoration
 from jaxgen.evaluation.codec_images import MOST, Latents, Reconstructions, held_out, is_random
 from jaxgen.evaluation.images import quantise, weights_hash
-from jaxgen.evaluation.judge import FEWEST, ImageJudge, collected, open_judge
+from jaxgen.evaluation.judge import FEWEST, ImageJudge, Judge, collected, open_judge
 from jaxgen.evaluation.learned import short_name
 from jaxgen.evaluation.modes_judge import has_known_modes
 from jaxgen.evaluation.perceptual import Perceptual
@@ -152,11 +152,12 @@ def data_for(model: Sampler, data: ConfigDict, values: flags.FlagValues) -> Conf
 
 
 def evaluate_codec(
-  model: Sampler, data: ConfigDict, values: flags.FlagValues
+  model: Sampler, data: ConfigDict, values: flags.FlagValues, judge: Judge | None = None
 ) -> tuple[str, dict[str, Any]]:
   """What `evaluate` says of a codec: text, and a card.
 
-  Also goes to WORKDIR/evals, with a picture, and a line into its log.
+  Also goes to WORKDIR/evals, with a picture, and a line into its log. `judge`
+  is that of its data, if it is there already.
 
   Raises:
     UserError: There are no test images, or others than it reads.
@@ -167,7 +168,7 @@ def evaluate_codec(
   source = held_out(data, num) if strict else held_out(data, most=num)
   images = Reconstructions(model, source, seed=values.seed, most=min(values.batch, MOST))
   model.check_count(2 * len(source))
-  originals = open_originals(source, data, values)
+  originals = open_originals(source, data, values, None if values.data else judge)
   columns = {"mode": Column.of(images, originals)}
   if is_random(model):
     columns["sample"] = Column.of(dataclasses.replace(images, drawn=True), originals)
@@ -183,17 +184,21 @@ def evaluate_codec(
   return f"{table(card)}\npicture: {picture}", card
 
 
-def open_originals(source: Source, data: ConfigDict, values: flags.FlagValues) -> Originals:
+def open_originals(
+  source: Source, data: ConfigDict, values: flags.FlagValues, judge: Judge | None
+) -> Originals:
   """By the judge of the data, and by LPIPS where its weights are at hand.
 
   Where they are not, or images are too small for it, the judge's own features
   measure perceptual distances, too.
   """
-  networks, judge = restoration.open_networks(values), None
+  networks = restoration.open_networks(values)
   if not (values.perceptual or values.lpips_net or values.lpips_lin):  # of the environment
     networks = [net for net in networks if not net.fit(source.shape)]
-  if not has_known_modes(data.source) and len(source) >= FEWEST:
-    judge = open_judge(data, values.judge)
+  if has_known_modes(data.source) or len(source) < FEWEST:
+    judge = None
+  else:
+    judge = judge or open_judge(data, values.judge)
   if judge and not networks:
     name = f"{short_name(judge.real)}-{judge.network.kind}"
     classifier = load(judge.network.home, samples=False)

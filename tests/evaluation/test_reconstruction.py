@@ -179,6 +179,29 @@ def test_codes(verb, tmp_path):
   assert row["eval/dead_grey"] == use["dead"] and row["eval/perplexity_grey"] == use["perplexity"]
 
 
+class Drawn(Brighter):
+  """One whose samples are images."""
+
+  wants_prior = False
+
+  def sample(self, state, batch, key):
+    return jnp.zeros_like(batch["x"])
+
+
+def test_one_command_tells_all_of_a_vae(verb, tmp_path, monkeypatch):
+  judge = SimpleNamespace(**vars(JUDGE), count=40, floor=lambda: {"a@x": [2.0]})
+  judge.scores = lambda x, y: {"a@x": [float(x.mean())]}
+  monkeypatch.setattr(evaluate, "open_judge", lambda data, folder: judge)
+  monkeypatch.setattr(evaluate, "check_samples", lambda *_: None)
+  status, printed, err = verb(f"--num=60 --out={tmp_path}/v.json", Drawn())
+  assert status == 0 and not err
+  card = json.loads((tmp_path / "v.json").read_text())
+  assert card["scores"] == {"a@x": 128.0} and card["made"]["num"] == 60
+  own = card["reconstructions"]
+  assert own["data"]["images"] == N and own["scores"]["mode"]["perceptual@corner"] == SHIFT
+  assert printed.index("psnr") < printed.index("samples:") < printed.index("a@x")
+
+
 def test_mistakes(verb, monkeypatch):
   for flags, message in (
     ("--num=46", "num=46: want 2 to 45"),
