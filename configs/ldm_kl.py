@@ -20,6 +20,7 @@ that was is not said, and 24 images are 12, twice accumulated, on one of them.
   jaxgen train --config configs/ldm_kl.py:f8 --workdir W \
     --config.data.source=folder:/openimages
   jaxgen train --config configs/ldm_kl.py:digits --workdir W
+  jaxgen eval --workdir W                    (PSNR, SSIM, rFID: how they come about)
 
 `digits` (8 x 8, latents of 4 x 4 x 4) and `photos` (32 x 32, latents of 8 x 8 x
 4) are for minutes on two CPU cores, without LPIPS. `digits-judge` and
