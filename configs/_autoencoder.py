@@ -25,7 +25,8 @@ def published(net, latents, steps, *, start, disc_weight, layers=3, perceptual=T
 
 
 def small(arg, net, latents, **kw):
-  """A config of a small net, for `digits`, `photos` or `debug`."""
+  """A config of a small net, for `digits`, `photos`, `debug`, or `digits-judge`."""
+  arg, _, judge = arg.partition("-")
   photos, debug = arg == "photos", arg == "debug"
   size = 32 if photos else 8
   c = _base.base("photos" if photos else "digits", steps=1500, batch=32, size=size)
@@ -49,6 +50,11 @@ def small(arg, net, latents, **kw):
     disc_weight=0.5,
     start=0 if debug else 500,
   )
+  if judge:
+    classifier = dict(width=16, classes=7) if photos else dict(width=32, classes=10)
+    classifier |= dict(name="nets.convs.Classifier", features=64)
+    c.model.perceptual = dict(name="nets.convs.JudgeLayers", net=classifier, weight=1.0)
+    c.model.judge_workdir = ""
   adam = dict(name="optim.adam", lr=1e-3, b1=0.5, b2=0.9, warmup=50, clip=10.0, decay="cosine")
   c.optim.net, c.optim.disc = adam, adam
   c.ema.main = dict(name="ema.half_life", images=5_000, ramp=0.1)

@@ -20,9 +20,20 @@ that was is not said, and 24 images are 12, twice accumulated, on one of them.
   jaxgen train --config configs/ldm_kl.py:f8 --workdir W \
     --config.data.source=folder:/openimages
   jaxgen train --config configs/ldm_kl.py:digits --workdir W
+  jaxgen eval --workdir W                    (PSNR, SSIM, rFID: how they come about)
 
 `digits` (8 x 8, latents of 4 x 4 x 4) and `photos` (32 x 32, latents of 8 x 8 x
-4) are for minutes on two CPU cores, without LPIPS.
+4) are for minutes on two CPU cores, without LPIPS. `digits-judge` and
+`photos-judge` look through the layers of a classifier beside pixels, which is
+trained first, from `configs/judge.py` or `configs/photos_judge.py:32`:
+
+  jaxgen train --config configs/judge.py --workdir J
+  jaxgen train --config configs/ldm_kl.py:digits-judge --workdir W \
+    --config.model.judge_workdir=J
+
+The built-in judge of `jaxgen eval` is such a classifier, too: it flatters who
+was trained to please its like. Of digits, after 600 steps of one run each, PSNR rose,
+too, from 24.2 to 26.1.
 """
 
 from configs import _autoencoder, _base
@@ -34,13 +45,14 @@ SIZES = {
   "f16": ((1, 1, 2, 2, 4), (16,), 16, 442_998),
   "f32": ((1, 1, 2, 2, 4, 4), (16, 8), 64, 406_763),
 }
-ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), "digits", "photos", "debug")
+SMALL = ("digits", "photos", "digits-judge", "photos-judge", "debug")
+ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), *SMALL)
 
 
 def get_config(arg="f8"):
   """`arg`: see above; or `debug`, a few steps on digits."""
   latents = dict(name="models.codec.KL", weight=1e-6)
-  if arg in ("digits", "photos", "debug"):
+  if arg in SMALL:
     c = _autoencoder.small(arg, "KLNet", latents)
     return _base.debug(c) if arg == "debug" else c
   size, _, pixels = arg.partition("-")

@@ -23,7 +23,8 @@ from jaxgen.monitor.log import read_jsonl
 from jaxgen.sampling.sampler import Sampler, load
 
 STEPS = (4, 8, 16, 32)  # of the diffusion model, for quality against cost
-CURVES = {"loss": ("/loss",), "health": ("grad_norm", "accuracy", "diversity")}  # ends of keys
+CODES = ("perplexity", "perplexity_top", "perplexity_bottom", "dead", "dead_top", "dead_bottom")
+CURVES = {"loss": ("/loss",), "health": ("grad_norm", "accuracy", "diversity", *CODES)}  # ends
 EXTRAS = ("accuracy", "sweep", "copies")
 BATCH = 256  # samples that are drawn at once, at the most
 MOST = 2000  # real examples to choose from, to look at

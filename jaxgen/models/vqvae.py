@@ -44,6 +44,7 @@ class VQVAE2:
   revive: float = 0.0
 
   sampled = ("net",)
+  wants_prior = True
 
   @property
   def players(self) -> Sequence[Player]:
@@ -113,6 +114,11 @@ class VQVAE2:
     del y
     codes = (self.books(state)[level]["codes"][z[level]] for level in LEVELS)
     return self.net.apply(state.variables("net"), *codes, method="decode")
+
+  def occupancy(self, state: State, z: Codes) -> dict[str, Array]:
+    """How often each code was chosen, [K] for each level."""
+    del state
+    return {level: codebook.occupancy(z[level], self.codes) for level in LEVELS}
 
   def sample(
     self, state: State, batch: Batch, key: Key, *, temperature: Array | float = 1.0
