@@ -18,16 +18,18 @@ pytestmark = pytest.mark.usefixtures("unoptimised")
 LOSSES = {f"first_stage_model.loss.{i}.weight": np.ones(i, np.float32) for i in range(1, 7)}
 
 
-def small(scale=None):
+def small(scale=None, attend=()):
+  """Of a net with one transformer, in the middle."""
   c = config.load("configs/ldm.py:debug").unlock()
+  c.model.model.net.attend = attend
   c.data.update(size=8, channels=1)
   c.model.scale = scale
   return c
 
 
-def theirs(averages=True, scale=0.7):
+def theirs(averages=True, scale=0.7, attend=()):
   """Names and numbers of a file as training saves it."""
-  model = build(small().model)
+  model = build(small(attend=attend).model)
   batch = {"x": jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)}
   params, _ = jax.eval_shape(model.init, batch | {"y": jax.ShapeDtypeStruct((1,), np.int32)}, KEY)
   tree = {"net": params["net"], "codec": {"params": params["codec"]["net"]}}
@@ -74,7 +76,7 @@ def test_in_and_out_again_bit_by_bit(averages, scale, tmp_path):
 
 def test_names_are_those_of_their_code():
   """A few of each kind, as CompVis' modules spell them."""
-  tensors, unet = theirs(), "model.diffusion_model."
+  tensors, unet = theirs(attend=(4,)), "model.diffusion_model."
   block = "input_blocks.1.1.transformer_blocks.0"
   for name, shape in {
     unet + "time_embed.0.weight": (64, 16),
@@ -105,7 +107,7 @@ def test_files_that_do_not_fit(tmp_path):
       import_weights(file, tmp_path / "w", source, c or small())
 
   without = lambda part: {k: v for k, v in full.items() if part not in k}
-  refused(r"8 not in the file \(model.*norm1.bias", without("transformer_blocks.0.norm1"))
+  refused(r"4 not in the file \(model.*norm1.bias", without("transformer_blocks.0.norm1"))
   refused(
     "1 not in the config's net .cond_stage_model.transformer.x",
     full | {"cond_stage_model.transformer.x": full["betas"]},
