@@ -22,7 +22,7 @@ FILES = {
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
-    models/test_autoregressive nets/test_ldm nets/test_pixelsnail
+    models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -40,7 +40,7 @@ FILES = {
     models/test_gan models/test_guided models/test_latent models/test_models monitor/test_goodput
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
-    sampling/test_latents sampling/test_upscale
+    sampling/test_encode sampling/test_latents sampling/test_upscale
     study/test_study style/test_layers style/test_style
   """,
   "refusal": """
