@@ -107,7 +107,7 @@ def test_files_that_do_not_fit(tmp_path):
       import_weights(file, tmp_path / "w", source, c or small())
 
   without = lambda part: {k: v for k, v in full.items() if part not in k}
-  refused(r"4 not in the file \(model.*norm1.bias", without("transformer_blocks.0.norm1"))
+  refused(r"2 not in the file \(model.*norm1.bias", without("transformer_blocks.0.norm1"))
   refused(
     "1 not in the config's net .cond_stage_model.transformer.x",
     full | {"cond_stage_model.transformer.x": full["betas"]},
