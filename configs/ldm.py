@@ -127,7 +127,7 @@ def small(arg):
   c.optim.net = dict(name="optim.adam", lr=1e-3, warmup=100, clip=1.0, decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=20_000, ramp=0.1)
   if arg == "debug":
-    c.model.model.net.update(width=16, mults=(1,), token=8)
+    c.model.model.net.update(width=16, mults=(1,), attend=(), token=8)
     return _base.debug(c)
   return c
 

@@ -19,7 +19,6 @@ LOSSES = {f"first_stage_model.loss.{i}.weight": np.ones(i, np.float32) for i in 
 
 
 def small(scale=None, attend=()):
-  """Of a net with one transformer, in the middle."""
   c = config.load("configs/ldm.py:debug").unlock()
   c.model.model.net.attend = attend
   c.data.update(size=8, channels=1)

@@ -185,12 +185,12 @@ def test_published_configs_have_their_parameters(arg):
   want, labels, shape = COUNTS[arg]
   c = config.load(f"configs/ldm.py:{arg}")
   model = build(c.model)
-  batch = {"x": jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)}
+  batch = {"x": jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
   if labels:
     batch["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-  params, _ = jax.eval_shape(model.init, batch, KEY)
-  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  assert count(params["net"]) == want + 512 * labels
+  net = jax.eval_shape(model.model.init, batch, KEY)[0]["net"]
+  leaves = jax.tree.leaves(net)
+  assert sum(x.size for x in leaves) == want + 512 * labels
   side = 256 // model.codec.net.factor
   assert (side, side, model.codec.net.dim) == shape
   row = row_of(arg)
@@ -200,6 +200,5 @@ def test_published_configs_have_their_parameters(arg):
   # The codec is one that has a config of its own, and every weight has a name.
   file, size = codec.split(":")
   assert config.load(f"configs/{file}.py:{size}").model.net == c.model.codec.net
-  table = ldm_names.entries({"net": params["net"], "codec": {"params": params["codec"]["net"]}})
-  leaves = len(jax.tree.leaves(params))
-  assert len(table) == len({e.theirs for e in table}) == leaves
+  table = ldm_names.net_entries(net)
+  assert len(table) == len({e.theirs for e in table}) == len(leaves)
