@@ -30,7 +30,7 @@ It takes more points than it is asked for where 1000 is no multiple: of 400, 500
   jaxgen import --source ldm --checkpoint model.ckpt \
     --config configs/ldm.py:cin256-v2 --workdir W
   jaxgen sample --workdir W --steps 250 --eta 1 --guidance 1.5 --out samples.npz
-  jaxgen plan --config configs/ldm.py:cin256-v2 --topology v5e:16x16
+  jaxgen plan --config configs/ldm.py:cin256-v2 --topology v5e:4x4
 
 `digits` (8 x 8, with classes) and `photos` (32 x 32) are for minutes on two CPU
 cores, over the codecs of the same name:
