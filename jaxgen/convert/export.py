@@ -17,7 +17,7 @@ def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("workdir", None, "of the trained model")
-  flag("out", None, "x.pt, .pth or .bin (PyTorch), or x.safetensors")
+  flag("out", None, "x.pt, .pth, .bin or .ckpt (PyTorch), or x.safetensors")
   flag(
     "source",
     None,

@@ -1,8 +1,8 @@
 """Other people's weights into a workdir of ours, and ours out of it.
 
-GANs, codecs, U-Nets and transformers differ in what their files hold:
-`gan_workdir`, `codec_workdir`, `net_workdir` and `dit_workdir` have the same
-functions for them, `open_file` and `tensors`.
+GANs, codecs, U-Nets, transformers and models of latents differ in what their
+files hold: `gan_workdir`, `codec_workdir`, `net_workdir`, `dit_workdir` and
+`latent_workdir` have the same functions for them, `open_file` and `tensors`.
 """
 
 import datetime
@@ -17,7 +17,7 @@ from jaxgen import config as configs
 from jaxgen import core
 from jaxgen.checkpoint import disk, lock, step_folder
 from jaxgen.checkpoint.meta import latest, settings
-from jaxgen.convert import codec_workdir, dit_workdir, gan_workdir, net_workdir
+from jaxgen.convert import codec_workdir, dit_workdir, gan_workdir, latent_workdir, net_workdir
 from jaxgen.convert.initial_state import ForeignFile, initial_state
 from jaxgen.convert.published import NOTHING, Facts
 from jaxgen.errors import UserError, nearest
@@ -30,7 +30,7 @@ from jaxgen.interop.unet_names import SOURCES
 
 ALL = SOURCES | GANS | CODECS | TRANSFORMERS
 # What a pipeline of diffusers calls the folder of such a model.
-PARTS = {codec_workdir: "vae", dit_workdir: "transformer", gan_workdir: "unet", net_workdir: "unet"}
+PARTS = {codec_workdir: "vae", dit_workdir: "transformer"}
 
 
 def import_weights(
@@ -72,7 +72,7 @@ def import_weights(
     config = config.copy_and_resolve_references()
     facts.apply(config)
   module = module_for(config, source)
-  checkpoint = in_folder(checkpoint, PARTS[module])
+  checkpoint = in_folder(checkpoint, PARTS.get(module, "unet"))
   file = ForeignFile(checkpoint, source, key, size, disc, facts, progress, log)
   imported = module.open_file(file, config)
   config = imported.experiment.config
@@ -93,11 +93,13 @@ def in_folder(checkpoint: str, part: str) -> str:
 
 
 def module_for(config: ConfigDict | None, source: str) -> ModuleType:
-  """Which of the four reads and writes files for a config."""
+  """Which of the five reads and writes files for a config."""
   if source in TRANSFORMERS or config is not None and dit_workdir.is_transformer(config):
     return dit_workdir
   if config is None:
     return net_workdir
+  if config.model.name == latent_workdir.LATENT:
+    return latent_workdir
   if config.model.name in {how.model for how in CODECS.values()}:
     return codec_workdir
   return gan_workdir if "gen" in config.model else net_workdir
@@ -186,6 +188,8 @@ def export_weights(
     if disc:
       tensor_files.write(disc, tensors["disc"])
     tensors = tensors[""]
+  if module is latent_workdir:
+    tensors = latent_workdir.packed(tensors, out)
   tensor_files.write(out, tensors)
   return {
     "step": trained.step,

@@ -10,9 +10,20 @@ is not called.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Bound = Callable[[bool], Array]
+
+
+def squared(gap: Array) -> Array:
+  """What an entry of F is off by -> its error, for L2."""
+  return gap**2
+
+
+def absolute(gap: Array) -> Array:
+  """The same for L1 (Chen et al. 2021, Sec. 3)."""
+  return jnp.abs(gap)
 
 
 def simple(mse: Array, vb: Bound) -> Array:

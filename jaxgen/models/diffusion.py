@@ -34,7 +34,8 @@ class Diffusion:
     path: (process, i, n) -> t, the points to sample at; i = 0 is the noisiest.
     sampler: (denoise, x_T, path, n, key, **knobs) -> x_0.
     steps: Points of the path when sampling does not say.
-    objective: (mean squared errors [B], bound) -> losses [B].
+    error: What F is off by -> the error of each entry, F's own square or another.
+    objective: (mean errors [B], bound) -> losses [B].
     weighting: Noise -> weight of the squared error of eps, which takes the place
       of F's own; None: F's, as it is.
     classes: Number of labels.
@@ -59,6 +60,7 @@ class Diffusion:
   path: Callable
   sampler: Callable
   steps: int = 50
+  error: Callable = objective.squared
   objective: Callable = objective.simple
   weighting: Callable | None = None
   classes: int = 0
@@ -125,6 +127,7 @@ class Diffusion:
     F, frac = self.F(state, c_in * residual, c_noise, conditions, fold(key, 3))
     target = (x - mean - c_skip * residual) / c_out
     mse = jnp.mean((F - target) ** 2, range(1, x.ndim))
+    errors = jnp.mean(self.error(F - target), range(1, x.ndim))
 
     def vb(stop: bool) -> Array:
       x_0 = mean + c_skip * residual + c_out * F
@@ -132,10 +135,9 @@ class Diffusion:
       D = x_0 if frac is None else Estimate(x_0, frac)
       return posterior.vb_terms(x, x_t, D, posterior.link(self.process, t))
 
-    weighed = mse
     if self.weighting:  # an error of F is one of alpha c_out / sigma of eps
-      weighed = mse * jnp.ravel(self.weighting(t) * (t.alpha * c_out / t.sigma) ** 2)
-    losses = self.objective(weighed, vb)
+      errors *= jnp.ravel(self.weighting(t) * (t.alpha * c_out / t.sigma) ** 2)
+    losses = self.objective(errors, vb)
     if learns:
       history = self.draw_t.update(stats["draw_t"], t.t, jax.lax.stop_gradient(losses))
       stats = stats | {"draw_t": history}

@@ -46,12 +46,17 @@ class Brighter:
   def encode(self, state, x, key=None, y=None):
     return x if key is None else x + SPREAD * normal(key, x.shape[1:])
 
+  def moments(self, state, x, y=None):
+    return x, jnp.full_like(x, SPREAD)
+
   def decode(self, state, z, y=None):
     return z + SHIFT / 127.5
 
 
 class Coarse(Brighter):
   """One whose codes are K levels of grey, a pixel each; nothing is drawn."""
+
+  moments = None
 
   def encode(self, state, x, key=None, y=None):
     return {"grey": jnp.floor((x + 1) * K / 2).astype(jnp.int32)}

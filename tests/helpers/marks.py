@@ -22,7 +22,7 @@ FILES = {
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
-    models/test_autoregressive models/test_hierarchy nets/test_pixelsnail
+    models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -52,7 +52,7 @@ FILES = {
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
     compare/test_choose compare/test_modes compare/test_sweep convert/test_codec_workdir
-    convert/test_convert convert/test_dit_workdir data/test_points
+    convert/test_convert convert/test_dit_workdir convert/test_latent_workdir data/test_points
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
