@@ -17,27 +17,17 @@ above 2 x 2) and `photos` (32 x 32: 4 x 4 above 8 x 8), for minutes on two CPU
 cores, do so below one half.
 """
 
-from configs import _base
+from configs import _base, _vqvae2
 
 ARGS = ("imagenet", "ffhq", "digits", "photos", "debug")
 
 
 def get_config(arg="imagenet"):
   """`arg`: see above; or `debug`, a few steps on digits."""
-  if arg in ("digits", "photos", "debug"):
+  if arg in _vqvae2.SMALL:
     return small(arg)
-  source = dict(imagenet="tfds:imagenet2012", ffhq="folder:ffhq")[arg]
-  c = _base.base(source, steps=306_250, batch=128, size=256)
-  c.data.update(flip=True, channels=3)
-  c.model = dict(
-    name="models.vqvae.VQVAE2",
-    net=dict(name="nets.vqvae2.TwoLevels", channels=3, width=128, blocks=2, hidden=32, dim=64),
-    codes=512,
-    commitment=0.25,
-    decay=0.99,
-    count=0.0,
-    revive=0.0,
-  )
+  c = _vqvae2.experiment(arg, steps=306_250, batch=128)
+  c.model = _vqvae2.codec(arg) | dict(commitment=0.25, decay=0.99, count=0.0, revive=0.0)
   c.optim.net = dict(name="optim.adam", lr=3e-4)
   c.log.pictures = 5000
   c.checkpoint.update(every=5000, keep_every=50_000)
@@ -46,23 +36,8 @@ def get_config(arg="imagenet"):
 
 def small(arg):
   """A smaller net on built-in data."""
-  photos = arg == "photos"
-  c = _base.base("photos" if photos else "digits", steps=2000, batch=32, size=32 if photos else 8)
-  c.data.flip = photos
-  c.model = dict(
-    name="models.vqvae.VQVAE2",
-    net=dict(
-      name="nets.vqvae2.TwoLevels",
-      channels=3 if photos else 1,
-      width=16 if arg == "debug" else 64,
-      blocks=2,
-      hidden=8 if arg == "debug" else 32,
-      dim=16,
-    ),
-    codes=128 if photos else 64,
-    count=0.0,
-    revive=0.5,
-  )
+  c = _vqvae2.experiment(arg, steps=2000, batch=32)
+  c.model = _vqvae2.codec(arg) | dict(count=0.0, revive=0.5)
   c.optim.net = dict(name="optim.adam", lr=1e-3, warmup=50, decay="cosine")
   c.log.update(every=50, pictures=500)
   return _base.debug(c) if arg == "debug" else c

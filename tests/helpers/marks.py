@@ -22,7 +22,7 @@ FILES = {
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
-    models/test_autoregressive nets/test_pixelsnail
+    models/test_autoregressive models/test_hierarchy nets/test_pixelsnail
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
