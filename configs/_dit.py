@@ -41,7 +41,7 @@ def small(arg, net, modern, lr):
     c = _base.base("photos", steps=2000, batch=16, size=32)
     c.data.flip = True
   c.model = model(modern if trunk else net, width, depth, heads, patch, classes)
-  c.model.bound = 1.0
+  c.model.update(bound=1.0, steps=50)
   c.optim.net = dict(name="optim.adam", lr=lr, warmup=100, clip=1.0, decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=20_000, ramp=0.1)
   return c

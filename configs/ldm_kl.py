@@ -34,14 +34,15 @@ SIZES = {
   "f16": ((1, 1, 2, 2, 4), (16,), 16, 442_998),
   "f32": ((1, 1, 2, 2, 4, 4), (16, 8), 64, 406_763),
 }
-ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), "digits", "photos", "debug")
+SMALL = ("digits", "photos", "debug")
+ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), *SMALL)
 
 
 def get_config(arg="f8"):
   """`arg`: see above; or `debug`, a few steps on digits."""
   latents = dict(name="models.codec.KL", weight=1e-6)
-  if arg in ("digits", "photos", "debug"):
-    c = _autoencoder.small(arg, "KLNet", latents)
+  if arg in SMALL:
+    c = small(arg)
     return _base.debug(c) if arg == "debug" else c
   size, _, pixels = arg.partition("-")
   mults, attend, z, steps = SIZES[size]
@@ -49,3 +50,9 @@ def get_config(arg="f8"):
   return _autoencoder.published(
     net, latents, steps, start=50_001, disc_weight=0.5, perceptual=not pixels
   )
+
+
+def small(arg):
+  """A config of SMALL; `configs/digits_latent.py` reads what it is of."""
+  z = 4 if arg == "photos" else 2
+  return _autoencoder.small(arg, "KLNet", dict(name="models.codec.KL", weight=0.03), z=z, dim=z)

@@ -46,7 +46,6 @@ def get_config(arg="XL-2"):
     small = "digits" if arg == "debug" else arg
     c = _dit.small(small, "dit.DiT", "dit_modern.ModernDiT", lr=1e-3)
     path, sampler = dict(name="diffusion.times.even"), "ode_euler"
-    c.model.steps = 50
   c.model.update(
     process=flow,
     precond=dict(name="diffusion.interpolants.velocity", process=dict(flow)),

@@ -133,15 +133,19 @@ def _cost_columns(rows: Sequence[Mapping]) -> list[Column]:
 def _paid_column(
   title: str, better: int, key: str, form: Callable[[float], str], rows: Sequence[Mapping]
 ) -> Column:
-  """What a model and its codec cost together; words, which are in no order, if half is unknown."""
+  """What a model and its codec cost together.
+
+  Where the codec's part is unknown, what is shown is text: it is in no order.
+  """
   values, notes = [], []
   for row in rows:
-    value, codec = row.get(key), row["codec"]
-    part = codec.get(key)
-    if codec and part is None and fields.is_finite(value):
-      value = f"{form(value)} without its codec, whose cost is unknown"
+    value, part, note = row.get(key), row["codec"].get(key), ""
+    if fields.is_finite(part):
+      note = f"of which codec {form(part)}"
+    elif row["codec"] and fields.is_finite(value):
+      value, note = form(value), "and its codec: cost unknown"
     values.append(value)
-    notes.append(f"of which codec {form(part)}" if fields.is_finite(part) else "")
+    notes.append(note)
   return Column(title, better, values, form, COST, notes=notes)
 
 
@@ -250,8 +254,8 @@ def _head(column: Column) -> str:
 def _cell(value, form: Callable[[float], str], best=False, note: str = "") -> str:
   if value is None:
     return f'<td class="none">{DASH}</td>'
-  if not fields.is_finite(value):
-    return f"<td>{escape(value)}</td>"
-  mark = ' class="best"' if best else ""
   small = f" <small>{escape(note)}</small>" if note else ""
+  if not fields.is_finite(value):
+    return f"<td>{escape(value)}{small}</td>"
+  mark = ' class="best"' if best else ""
   return f'<td{mark} title="{value}">{escape(form(value))}{small}</td>'

@@ -345,7 +345,7 @@ def test_a_codec_is_paid_for_or_its_cost_is_unknown(results):
   page = render(results)
   assert page.count("of which codec") == 3
   assert "10:00 <small>of which codec 3:20" in page
-  assert page.count("without its codec, whose cost is unknown") == 3
+  assert page.count("and its codec: cost unknown") == 3
   # What is unknown is not the least.
   assert 'class="best" title="600.0"' in page and 'class="best" title="60.0"' not in page
   assert f'class="best" title="{3e12}"' in page
