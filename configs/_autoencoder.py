@@ -28,7 +28,7 @@ def small(arg, net, latents, **kw):
   """A config of a small net, for `digits`, `photos` or `debug`."""
   photos, debug = arg == "photos", arg == "debug"
   size = 32 if photos else 8
-  c = _base.base("photos" if photos else "digits", steps=1000, batch=32, size=size)
+  c = _base.base("photos" if photos else "digits", steps=1000, batch=32, size=size if photos else 0)
   c.data.flip = photos
   width = 8 if debug else 16
   c.model = dict(

@@ -11,28 +11,58 @@ SMALL = ("digits", "digits-modern", "photos", "photos-modern")
 NETS = {"digits": (96, 4, 4, 2, 10), "photos": (128, 4, 4, 4, 0)}
 
 
-def latents(arg, net):
-  """ImageNet's latents and the published recipe; `net`: its path in `nets`."""
+# KL-f8 of `ldm_kl.py`: what encoding and decoding read of it.
+CODEC = dict(
+  name="models.codec.Autoencoder",
+  net=dict(
+    name="nets.autoencoder.KLNet",
+    width=128,
+    mults=(1, 2, 4, 4),
+    blocks=2,
+    attend=(),
+    z=4,
+    dim=4,
+    size=256,
+    channels=3,
+  ),
+  latents=dict(name="models.codec.KL"),
+)
+
+
+def latents(arg, net, learned, **parts):
+  """ImageNet's latents and the published recipe.
+
+  Args:
+    arg: One of LATENTS.
+    net: Path of the net in `nets`.
+    learned: Whether it predicts variances, too.
+    **parts: Of the diffusion.
+  """
   size, patch, *larger = arg.split("-")
   width, depth, heads = SIZES[size]
-  c = _base.base(
-    "latents:imagenet", steps=7_000_000, batch=256, size=64 if larger else 32, classes=1000
+  steps = 3_000_000 if larger else 7_000_000
+  size = 512 if larger else 256
+  c = _base.base("latents:imagenet", steps=steps, batch=256, size=size, classes=1000)
+  c.data.update(channels=3, flip=True)
+  inner = model(net, width, depth, heads, int(patch), 1000)
+  inner["net"].update(remat=True, unroll=1, dtype="bfloat16", learned=learned)
+  guide = dict(name="diffusion.guidance.first_channels", channels=3)
+  c.model = dict(
+    name="models.latent.Latent",
+    codec=CODEC,
+    codec_workdir="",
+    scale=0.18215,
+    model=inner | parts | dict(guide=guide),
   )
-  # Images are mirrored before they become latents: mirrored latents are others.
-  c.model = model(net, width, depth, heads, int(patch), 1000)
-  c.model.net.update(remat=True, unroll=1, dtype="bfloat16")
-  c.model.guide = dict(name="diffusion.guidance.first_channels", channels=3)
-  if larger:
-    c.steps = 3_000_000
   c.optim.net = dict(name="optim.adam", lr=1e-4)
   c.ema.main = _adm.decay_9999(256)
-  c.log.pictures = 0  # latents are none
+  c.log.pictures = 50_000
   c.checkpoint.update(every=5000, keep_every=50_000)
   return c
 
 
-def small(arg, net, modern, lr):
-  """A config of SMALL: pixels, and a net that two cores train."""
+def small(arg, net, modern, lr, learned, **parts):
+  """A config of SMALL: pixels, and a net that two cores train; see `latents`."""
   name, _, trunk = arg.partition("-")
   width, depth, heads, patch, classes = NETS[name]
   if name == "digits":
@@ -40,8 +70,9 @@ def small(arg, net, modern, lr):
   else:
     c = _base.base("photos", steps=2000, batch=16, size=32)
     c.data.flip = True
-  c.model = model(modern if trunk else net, width, depth, heads, patch, classes)
-  c.model.update(bound=1.0, steps=50)
+  c.model = model(modern if trunk else net, width, depth, heads, patch, classes) | parts
+  c.model.net.learned = learned
+  c.model.bound = 1.0
   c.optim.net = dict(name="optim.adam", lr=lr, warmup=100, clip=1.0, decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=20_000, ramp=0.1)
   return c

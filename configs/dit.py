@@ -7,12 +7,20 @@ guidance; at 512x512, `XL-2-512`, 3.04 (3,000,000 updates). After 400,000 update
 without guidance: XL-2 19.5, B-4 68.4, S-2 68.4, S-8 153.6. Guidance is that of
 the code, of three of the four channels: `--knobs channels=4` guides all.
 
+  jaxgen import --source diffusers --checkpoint vae.safetensors \
+    --config configs/ldm_kl.py:f8-pixels --workdir K
   jaxgen import --source dit --checkpoint DiT-XL-2-256x256.pt \
-    --config configs/dit.py:XL-2 --workdir W
-  jaxgen sample --workdir W --guidance 1.5 --out latents.npz
-  jaxgen plan --config configs/dit.py:XL-2 --topology v5e:16x16
+    --config configs/dit.py:XL-2 --config.model.codec_workdir=K --workdir W
+  jaxgen sample --workdir W --guidance 1.5 --out grid.png
 
-Samples are latents, float32; no source of latents to train on is here yet.
+or trained, on latents that are written once, of images and their mirror images:
+
+  jaxgen encode --workdir K --data tfds:imagenet2012 --flip --out imagenet
+  jaxgen plan --config configs/dit.py:XL-2 --topology v5e:16x16
+  jaxgen train --config configs/dit.py:XL-2 --config.model.codec_workdir=K \
+    --config.data.source=latents:imagenet --workdir W
+
+An import without a codec_workdir samples latents, float32 and scaled.
 
 | arg | parameters | with theirs of fixed places |
 | --- | --- | --- |
@@ -42,19 +50,6 @@ and `photos` (1,288,416), patches of photographs at 32x32; with today's trunk,
 from configs import _base, _dit
 
 ARGS = (*_dit.LATENTS, *_dit.SMALL, "debug")
-# As the U-Nets of the same pixels are trained and sampled.
-EDM = {
-  "digits": dict(
-    _base.edm(0.75, -0.6, 1.0, lo=0.01, hi=20.0, rho=7.0),
-    sampler=dict(name="diffusion.samplers.ancestral", eta=0.0),
-    steps=25,
-  ),
-  "photos": dict(
-    _base.edm(0.5, -1.2, 1.2, lo=0.002, hi=80.0, rho=7.0),
-    sampler=dict(name="diffusion.samplers.dpmpp_2m"),
-    steps=18,
-  ),
-}
 PUBLISHED = dict(
   process=dict(name="diffusion.process.Linear"),
   precond=dict(name="diffusion.precond.eps", steps=1000),
@@ -62,19 +57,30 @@ PUBLISHED = dict(
   objective=dict(name="diffusion.objective.hybrid", weight=1.0),
   path=dict(name="diffusion.times.spaced"),
   sampler=dict(name="diffusion.samplers.ancestral"),
+  learned=True,
 )
+# As the U-Nets of the same pixels are trained and sampled.
+EDM = {
+  "digits": dict(
+    _base.edm(0.75, -0.6, 1.0, lo=0.01, hi=20.0, rho=7.0),
+    sampler=dict(name="diffusion.samplers.ancestral", eta=0.0),
+    steps=25,
+    learned=False,
+  ),
+  "photos": dict(
+    _base.edm(0.5, -1.2, 1.2, lo=0.002, hi=80.0, rho=7.0),
+    sampler=dict(name="diffusion.samplers.dpmpp_2m"),
+    steps=18,
+    learned=False,
+  ),
+}
 
 
 def get_config(arg="XL-2"):
   """`arg`: size and patch, or one of SMALL; `debug`: a few steps of a small net."""
   if arg in _dit.LATENTS:
-    c = _dit.latents(arg, "dit.DiT")
-  else:
-    small = "digits" if arg == "debug" else arg
-    c = _dit.small(small, "dit.DiT", "dit_modern.ModernDiT", lr=1e-3)
-    if arg != "debug":
-      c.model.update(EDM[arg.partition("-")[0]])
-      return c
-  c.model.net.learned = True
-  c.model.update(PUBLISHED)
-  return _dit.debug(c) if arg == "debug" else c
+    return _dit.latents(arg, "dit.DiT", **PUBLISHED)
+  if arg == "debug":  # what is published, and not what `digits` has
+    return _dit.debug(_dit.small("digits", "dit.DiT", "", lr=2e-3, **PUBLISHED))
+  parts = EDM[arg.partition("-")[0]]
+  return _dit.small(arg, "dit.DiT", "dit_modern.ModernDiT", lr=2e-3, **parts)

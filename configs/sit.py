@@ -7,10 +7,10 @@ guidance 1.5, 7,000,000 updates of 256 images); without guidance 8.3 by the SDE
 and 9.5 by the ODE. The same weights by the ODE: `--sampler ode_heun`.
 
   jaxgen import --source sit --checkpoint SiT-XL-2-256x256.pt \
-    --config configs/sit.py:XL-2 --workdir W
-  jaxgen sample --workdir W --guidance 1.5 --out latents.npz
+    --config configs/sit.py:XL-2 --config.model.codec_workdir=K --workdir W
+  jaxgen sample --workdir W --guidance 1.5 --out grid.png
 
-Samples are latents, float32; no source of latents to train on is here yet.
+K and the latents that training takes are those of `dit.py`.
 
 | arg | parameters |
 | --- | --- |
@@ -20,8 +20,8 @@ Samples are latents, float32; no source of latents to train on is here yet.
 | XL-2, XL-4, XL-8 | 674,834,720, 675,000,704, 675,664,640 |
 | XL-2-512 | 674,834,720 |
 
-Other interpolants are `--config.model.process.name=diffusion.process.GVP` or
-`.VP`, here and in `precond.process`; nets of the score or of eps take `precond`
+Other interpolants are `--config.model.model.process.name=diffusion.process.GVP`
+or `.VP`, here and in `precond.process`; nets of the score or of eps take `precond`
 `diffusion.interpolants.score` or `.eps`, with a `weighting` of that module.
 
 On pixels and two cores, by the ODE in 50 steps of Euler: `digits` (723,844
@@ -39,20 +39,22 @@ ARGS = (*_dit.LATENTS, *_dit.SMALL, "debug")
 def get_config(arg="XL-2"):
   """`arg`: size and patch, or one of SMALL; `debug`: a few steps of a small net."""
   flow = dict(name="diffusion.process.Flow")
-  if arg in _dit.LATENTS:
-    c = _dit.latents(arg, "dit.SiT")
-    path, sampler = dict(name="diffusion.times.span", lo=0.04), "sde_euler"
-  else:
-    small = "digits" if arg == "debug" else arg
-    c = _dit.small(small, "dit.DiT", "dit_modern.ModernDiT", lr=1e-3)
-    path, sampler = dict(name="diffusion.times.even"), "ode_euler"
-  c.model.update(
+  published = arg in _dit.LATENTS
+  parts = dict(
     process=flow,
     precond=dict(name="diffusion.interpolants.velocity", process=dict(flow)),
     draw_t=dict(name="diffusion.times.uniform", lo=1e-5, hi=1.0),  # float32 wants some noise
-    path=path,
-    sampler=dict(name=f"diffusion.interpolants.{sampler}"),
+    path=dict(name="diffusion.times.span", lo=0.04)
+    if published
+    else dict(name="diffusion.times.even"),
+    sampler=dict(name=f"diffusion.interpolants.{'sde' if published else 'ode'}_euler"),
+    learned=False,
   )
+  if published:
+    return _dit.latents(arg, "dit.SiT", **parts)
+  small = "digits" if arg == "debug" else arg
+  c = _dit.small(small, "dit.DiT", "dit_modern.ModernDiT", lr=2e-3, **parts)
+  c.model.steps = 50
   if arg == "debug":  # what is published, and not what `digits` has
     c.model.net.name = "nets.dit.SiT"
     c.model.sampler.name = "diffusion.interpolants.sde_euler"

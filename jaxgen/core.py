@@ -23,7 +23,9 @@ import optax
 from jaxgen.keys import example_keys, fold
 
 Array = Key = jax.Array
-Batch = dict[str, Array]  # "x" [B, *shape]: images, audio, points; "y": labels; conditions
+# "x" [B, *shape]: images, audio, points; "y": labels; conditions; or "z" in the
+# place of x: what a codec wrote of it, see `models.latent`.
+Batch = dict[str, Array]
 Groups = dict[str, Any]  # one pytree per parameter group
 Metrics = dict[str, Array]
 
@@ -133,6 +135,7 @@ OPTIONAL: dict[str, Any] = {
   "classifier": None,  # logits of a model that judges
   "encode": None,  # the two of a codec, see `Codec`
   "decode": None,
+  "moments": None,  # f(state, x, y) -> mean, std of a Gaussian q(z | x)
   "perceptual": None,  # net of a frozen group whose weights are a user's files
   "codec": None,  # of a model of latents: what writes them, a frozen group
   "codec_workdir": "",  # where that was trained
@@ -149,6 +152,8 @@ OPTIONAL: dict[str, Any] = {
   "num_ws": 0,  # number of latents that a style generator takes
   "size": 0,  # height and width of images, if built in
   "channels": 3,  # likewise
+  # Of a data source.
+  "stored": None,  # {name: (shape, dtype)} of a row, where it holds latents of x
   # Of a noise process, and of draws of times.
   "steps": None,  # number of them in discrete time
   "betas": None,  # [steps], in discrete time

@@ -16,8 +16,8 @@ from jaxgen import core, keys, sharding
 from jaxgen.checkpoint import pretrained
 from jaxgen.config import LARGEST, SEEDS, as_json, build, check_single, find
 from jaxgen.data.arrays import Source
-from jaxgen.data.pipeline import batches, check_crop
-from jaxgen.data.sources import open_split
+from jaxgen.data.pipeline import batches, check_crop, check_latents
+from jaxgen.data.sources import open_training
 from jaxgen.errors import UserError, nearest, refusing
 
 # The fixed part of a config; `build` checks the fields of model, optim and ema.
@@ -89,6 +89,8 @@ class Experiment:
     if config.data.flip and len(source.shape) != 3:
       raise UserError(f"data.flip mirrors images, and {source.name} holds none")
     check_crop(source, config.data.crop)
+    check_latents(source, config.data.flip, config.data.crop)
+    check_stored(self.model, source)
     # Of a model of latents, the one that learns them.
     within, where = core.trait(self.model, "model"), "model"
     if within is not None:
@@ -153,7 +155,7 @@ class Experiment:
 
     def look(state, batch, key):
       batch = core.on_device(batch)
-      return measure(state, batch, keys.example_keys(key, len(batch["x"])))
+      return measure(state, batch, keys.example_keys(key, c.batch))
 
     program = jax.jit(look, out_shardings=sharding.replicated(mesh))
     stream = batches(
@@ -222,6 +224,21 @@ def check_labels(model: core.Model, classes: int, source: Source, where: str = "
         f"config.{where}.{name}.{field}={count}: want {want}, for "
         f"the labels 0 to {classes - 1}" + " and none" * (want > classes)
       )
+
+
+def check_stored(model: core.Model, source: Source) -> None:
+  """UserError for latents that were written before, and a model that wants images."""
+  if core.trait(source, "stored") is None:
+    return
+  if core.trait(model, "codec") is None:
+    raise UserError(
+      f"{source.name} holds latents, and config.model is a {type(model).__name__} of images: want "
+      "models.latent.Latent, over the codec that wrote them"
+    )
+  if made := [k for k, make in core.trait(model, "cond").items() if make]:
+    raise UserError(
+      f"{source.name} holds latents, and {made[0]} is made from images: train on the images"
+    )
 
 
 def check_attention(model: core.Model, source: Source) -> None:
@@ -309,15 +326,24 @@ def field(config: ConfigDict, path: str) -> Any:
 
 def open_data(config: ConfigDict) -> Source:
   """The source that a config trains on."""
-  return open_split(config.data)
+  return open_training(config.data)
 
 
 def dummy(source: Source, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-  """The shape of a batch, without its contents."""
+  """The shape of a batch as models are made for, and sampled: x, labels."""
   shapes = {"x": jax.ShapeDtypeStruct((batch, *source.shape), source.dtype)}
   if source.classes:
     shapes["y"] = jax.ShapeDtypeStruct((batch,), jnp.int32)
   return shapes
+
+
+def training_batch(source: Source, batch: int) -> dict[str, Any]:
+  """The shape of a batch as it is trained on: of latents, they stand in x's place."""
+  shapes, stored = dummy(source, batch), core.trait(source, "stored")
+  if stored is None:
+    return shapes
+  z = {k: jax.ShapeDtypeStruct((batch, *shape), dtype) for k, (shape, dtype) in stored.items()}
+  return {k: v for k, v in shapes.items() if k != "x"} | {"z": z}
 
 
 def describe(config: ConfigDict, source: Source) -> dict[str, Any]:

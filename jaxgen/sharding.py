@@ -123,12 +123,12 @@ def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
     )
 
 
-def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def shard_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
   """This process's share of a global batch -> the global batch on devices."""
   sharding = batched(mesh)
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
-  return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+  return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), batch)
 
 
 def local_rows(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -177,8 +177,8 @@ def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
     count = size = 0
     while (elapsed := time.perf_counter() - start) < seconds or not count:
       batch = jax.block_until_ready(next(batches))
-      count += len(batch["x"])
-      size += sum(a.nbytes for a in batch.values())
+      count += len(jax.tree.leaves(batch)[0])
+      size += sum(a.nbytes for a in jax.tree.leaves(batch))
   return {
     "examples_per_s": count / elapsed,
     "mb_per_s": size / elapsed / 1e6,

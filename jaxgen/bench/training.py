@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 from jaxgen import core, sharding
 from jaxgen.bench import device
 from jaxgen.bench.device import Progress
+from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import batches
 from jaxgen.errors import UserError
-from jaxgen.experiment import Compiled, Experiment, dummy, open_data
+from jaxgen.experiment import Compiled, Experiment, dummy, open_data, training_batch
 
 AHEAD = 2  # steps that the host is ahead of the device
 FEWEST, MOST = 5, 1000  # steps to time when nobody says how many
@@ -27,10 +28,11 @@ def cycle(model: core.Model) -> list[tuple[int, ...]]:
   return [core.turn(model, i) for i in range(math.lcm(*(p.every for p in model.players)))]
 
 
-def step_flops(experiment: Experiment, shapes: core.Batch) -> dict[tuple[int, ...], float]:
-  """Operations of a train step, for every turn that players take."""
+def step_flops(experiment: Experiment, source: Source, batch: int) -> dict[tuple[int, ...], float]:
+  """Operations of a train step of so many examples, for every turn that players take."""
   key = jax.eval_shape(lambda: jax.random.key(0))
-  state = jax.eval_shape(experiment.init, shapes, key)
+  state = jax.eval_shape(experiment.init, dummy(source, batch), key)
+  shapes = training_batch(source, batch)
   step = jax.jit(experiment.step, static_argnums=0)
   return {
     turn: device.flops(step, turn, state, shapes, key)
@@ -69,7 +71,7 @@ class Training:
       progress(f"compiling the step of {' and '.join(self.names(turn)) or 'nobody'}")
       self.step.compile(turn, self.state, self.fixed, self.seed)
     progress("counting operations")
-    self.flops = step_flops(self.experiment, dummy(self.source, config.batch))
+    self.flops = step_flops(self.experiment, self.source, config.batch)
     self.facts = {
       "batch": config.batch,
       "cycle": len(cycle(self.model)),

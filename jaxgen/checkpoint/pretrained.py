@@ -17,10 +17,12 @@ import optax
 
 from jaxgen import core
 from jaxgen.checkpoint.averaged import weights
+from jaxgen.checkpoint.fingerprint import fingerprint
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.config import build, find
 from jaxgen.data.arrays import Source
 from jaxgen.errors import UserError, guarding
+from jaxgen.files import digest
 from jaxgen.interop import tensor_files
 
 # Of LPIPS: torchvision's network, and the linear weights of the package lpips.
@@ -89,7 +91,18 @@ def read_codec(
     init = core.make_init(codec, moves, tuple(config.ema))
     abstract = jax.eval_shape(init, shapes, jax.random.key(0))
     params, stats, _ = weights(workdir, config, codec, abstract)
+    if core.trait(source, "stored") and source.codec != codec_digest(params, stats):
+      raise UserError(
+        f"{source.name} was written by another codec than this: by its workdir as it was then, "
+        f"{source.meta['codec']['workdir']}, step {source.meta['codec']['step']}"
+      )
   return jax.device_get((params, {g: own for g, own in stats.items() if own}))
+
+
+def codec_digest(params: core.Groups, stats: core.Groups) -> str:
+  """Sixteen hex digits of weights, which tell what wrote latents."""
+  leaves, _ = fingerprint({"params": params, "stats": stats})
+  return digest({path: leaf["sum"] for path, leaf in leaves.items()})
 
 
 def check_codec(codec: core.Codec, spec: Any) -> None:

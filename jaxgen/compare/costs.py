@@ -14,7 +14,7 @@ from jaxgen.checkpoint import meta
 from jaxgen.compare.rows import Row
 from jaxgen.core import trait
 from jaxgen.errors import UserError
-from jaxgen.experiment import Experiment, dummy, open_data
+from jaxgen.experiment import Experiment, open_data
 from jaxgen.sampling.sampler import Sampler
 
 PAID = ("train_seconds", "train_images", "flops")  # of a row, that its codec adds to
@@ -59,9 +59,7 @@ def training_flops(settings: ConfigDict, step: int) -> float | None:
     experiment, source = Experiment.of(settings), open_data(settings)
   except UserError:
     return None
-  return step * mean_over_cycle(
-    experiment.model, step_flops(experiment, dummy(source, settings.batch))
-  )
+  return step * mean_over_cycle(experiment.model, step_flops(experiment, source, settings.batch))
 
 
 def charge(row: Row, codec: dict[str, Any]) -> Row:

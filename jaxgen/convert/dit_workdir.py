@@ -7,15 +7,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import sharding
-from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights, stored_dtype
+from jaxgen.checkpoint import pretrained
+from jaxgen.convert.initial_state import (
+  DataSpec,
+  ForeignFile,
+  Imported,
+  Weights,
+  seen_shape,
+  stored_dtype,
+)
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.interop import dit_names, names, tensor_files
+from jaxgen.interop import dit_diffusers, dit_names, names, tensor_files
 from jaxgen.interop.dit_names import TRANSFORMERS
 from jaxgen.interop.tensors import Tensor, lazy
 from jaxgen.nets.dit import sin_cos
 from jaxgen.sampling import trained as sampling_trained
 
+DIFFUSERS = "diffusers"  # has the same nets by other names
 AVERAGE = "ema"  # of what training saves, the set that is sampled from
 
 
@@ -30,20 +39,47 @@ def open_file(file: ForeignFile, config: ConfigDict | None) -> Imported:
   check_net(config, file.source)
   sets = tensor_files.sets(file.path)
   key = file.key or (AVERAGE if AVERAGE in sets else None)
-  places, tensors = dit_names.places(tensor_files.select(pathlib.Path(file.path), sets, key))
+  tensors = tensor_files.select(pathlib.Path(file.path), sets, key)
+  if file.source == DIFFUSERS:
+    tensors = dit_diffusers.published(tensors)
+  places, tensors = dit_names.places(tensors)
+  if "codec" in config.model and not config.model.codec_workdir:
+    file.log(
+      "samples will be latents; images with --config.model.codec_workdir=W, of its autoencoder"
+    )
+    config = without_codec(config)
   experiment = Experiment.of(config)
   data = data_spec(experiment, tensors, file.size)
-  check_places(places, fixed_places(config, data.shape[0]))
+  check_places(places, fixed_places(config, seen_shape(experiment, data)[0]))
   abstract = experiment.abstract(data, sharding.make_mesh())
-  weights = names.fill(dit_names.entries(abstract.params["net"]), tensors, file.progress)
-  return Imported(experiment, data, abstract, Weights({"net": weights}))
+  net = names.fill(dit_names.entries(abstract.params["net"]), tensors, file.progress)
+  params, stats = pretrained.read(experiment.model, data)
+  return Imported(experiment, data, abstract, Weights(params | {"net": net}, stats))
+
+
+def without_codec(config: ConfigDict) -> ConfigDict:
+  """The config of the model of latents alone, whose x are latents."""
+  experiment = Experiment.of(config)
+  size, *_ = seen_shape(experiment, data_spec(experiment, {}, 0))
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.model = config.model.model
+    config.data.update(size=size, channels=0, flip=False)
+    config.log.pictures = 0  # latents are none
+  return config
+
+
+def is_transformer(config: ConfigDict) -> bool:
+  """Whether a config's net is one of theirs."""
+  return model_of_net(config).get("net", {}).get("name") in TRANSFORMERS.values()
 
 
 def check_net(config: ConfigDict, source: str) -> None:
   """UserError if the source has no such nets."""
-  net = config.model.get("net", {}).get("name", config.model.name)
-  if net != TRANSFORMERS[source]:
-    fit = [k for k, name in TRANSFORMERS.items() if name == net]
+  model, known = model_of_net(config), TRANSFORMERS | {DIFFUSERS: TRANSFORMERS["dit"]}
+  net = model.get("net", {}).get("name", model.name)
+  if net != known.get(source):
+    fit = [k for k, name in known.items() if name == net]
     raise UserError(
       f"{source} has no checkpoints of {net}" + (f": try {' or '.join(fit)}" if fit else "")
     )
@@ -59,12 +95,17 @@ def data_spec(experiment: Experiment, tensors: dict[str, Tensor], size: int) -> 
   first = tensors.get(dit_names.FIRST)
   channels = c.channels or (first.shape[1] if first and len(first.shape) == 4 else 3)
   shape = (size, size, channels)
-  return DataSpec(c.source, shape, c.classes, stored_dtype(c.source, shape))
+  return DataSpec(c.source, shape, c.classes, stored_dtype(experiment.config, shape))
+
+
+def model_of_net(config: ConfigDict) -> ConfigDict:
+  """The part of a config that has the net: of a model of latents, what learns them."""
+  return config.model.get("model", config.model)
 
 
 def fixed_places(config: ConfigDict, size: int) -> np.ndarray:
   """What their files hold of places, [1, T, D]."""
-  net = config.model.net
+  net = model_of_net(config).net
   return sin_cos((size // net.patch,) * 2, net.width).reshape(1, -1, net.width)
 
 
@@ -91,5 +132,7 @@ def tensors(
   check_net(config, source)
   trained = sampling_trained.load_trained(workdir, ema, step)
   net = trained.params["net"]
-  places = lazy(fixed_places(config, trained.data["shape"][0]))
-  return trained, {dit_names.PLACES: places} | names.spell(dit_names.entries(net), net)
+  data = DataSpec(trained.data["name"], tuple(trained.data["shape"]), trained.data["classes"])
+  places = lazy(fixed_places(config, seen_shape(Experiment.of(config), data)[0]))
+  tensors = {dit_names.PLACES: places} | names.spell(dit_names.entries(net), net)
+  return trained, dit_diffusers.renamed(tensors) if source == DIFFUSERS else tensors

@@ -29,7 +29,7 @@ def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("source", None, "whose code it is of: " + ", ".join(ALL))
-  flag("checkpoint", None, "x.pt, .pth, .bin or .safetensors")
+  flag("checkpoint", None, "x.pt, .pth, .bin or .safetensors, or a folder of diffusers")
   flag("workdir", None, "to be made")
   flag("key", None, "which of several sets of weights: ema, state_dict, ...")
   flag("disc", None, "a GAN's discriminator, where it is another file: D.pth")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.convert.published import Facts
@@ -25,19 +26,41 @@ class DataSpec:
   dtype: np.dtype = np.dtype(np.uint8)
   fingerprint: None = None  # any data will do to train on
   class_names: tuple[str, ...] = ()
+  stored: dict[str, Any] | None = None  # of latents in x's place, see core.OPTIONAL
 
   def __len__(self) -> int:
     return 0
 
 
-def stored_dtype(source: str, shape: tuple[int, ...]) -> np.dtype:
-  """Of examples of a data source that need not be there.
+def stored_dtype(config: ConfigDict, shape: tuple[int, ...]) -> np.dtype:
+  """Of x of a data source that need not be there.
 
   Images are bytes. Points are not, nor latents, which bytes of images would cut
-  off at [-1, 1].
+  off at [-1, 1]; but with a codec x are the images that they were written of.
   """
-  is_image = len(shape) == 3 and not source.startswith("latents:")
-  return np.dtype(np.uint8 if is_image else np.float32)
+  are_images = "codec" in config.model or not config.data.source.startswith("latents:")
+  return np.dtype(np.uint8 if len(shape) == 3 and are_images else np.float32)
+
+
+def stored_latents(
+  experiment: Experiment, data: DataSpec, dtype: str = "float16"
+) -> dict[str, Any] | None:
+  """Of a row that `jaxgen encode` writes of such data: {name: (shape, dtype)}."""
+  batch = dummy(data, 1)
+  state = jax.eval_shape(experiment.init, batch, jax.random.key(0))
+  z = jax.eval_shape(lambda s, b: experiment.model.stored(s, core.on_device(b)), state, batch)
+  kind = lambda a: dtype if jnp.issubdtype(a.dtype, jnp.floating) else "uint16"
+  return {k: (a.shape[1:], np.dtype(kind(a))) for k, a in z.items()}
+
+
+def seen_shape(experiment: Experiment, data: DataSpec) -> tuple[int, ...]:
+  """Of what the net sees of such data: the shape of latents, or of x itself."""
+  if core.trait(experiment.model, "codec") is None:
+    return data.shape
+  batch = dummy(data, 1)
+  state = jax.eval_shape(experiment.init, batch, jax.random.key(0))
+  blank = lambda s, b: experiment.model.blank(s, core.on_device(b))
+  return jax.eval_shape(blank, state, batch)["x"].shape[1:]
 
 
 class ForeignFile(NamedTuple):

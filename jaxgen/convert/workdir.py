@@ -29,6 +29,8 @@ from jaxgen.interop.gans import GANS
 from jaxgen.interop.unet_names import SOURCES
 
 ALL = SOURCES | GANS | CODECS | TRANSFORMERS
+# What a pipeline of diffusers calls the folder of such a model.
+PARTS = {codec_workdir: "vae", dit_workdir: "transformer", gan_workdir: "unet", net_workdir: "unet"}
 
 
 def import_weights(
@@ -51,7 +53,7 @@ def import_weights(
   not begun. From then on it is a workdir like any other.
 
   Args:
-    checkpoint: The file.
+    checkpoint: The file, or a folder as diffusers saves it.
     workdir: Holds no checkpoints yet.
     source: A key of ALL.
     config: Of the experiment; None: what the file tells, and what is usual.
@@ -69,16 +71,30 @@ def import_weights(
     configs.check_single(config, "import")
     config = config.copy_and_resolve_references()
     facts.apply(config)
+  module = module_for(config, source)
+  checkpoint = in_folder(checkpoint, PARTS[module])
   file = ForeignFile(checkpoint, source, key, size, disc, facts, progress, log)
-  imported = module_for(config, source).open_file(file, config)
+  imported = module.open_file(file, config)
   config = imported.experiment.config
   meta = describe(config, imported.data) | {"import": provenance(file, licence)}
   save_first(workdir, initial_state(imported), meta, config.checkpoint, log)
 
 
+def in_folder(checkpoint: str, part: str) -> str:
+  """The file of weights in diffusers' folder of a model, or of a pipeline of several."""
+  folder = pathlib.Path(checkpoint)
+  if not folder.is_dir():
+    return checkpoint
+  names = [f"diffusion_pytorch_model{end}" for end in (".safetensors", ".bin")]
+  for path in [place / name for place in (folder, folder / part) for name in names]:
+    if path.is_file():
+      return str(path)
+  raise UserError(f"{checkpoint} is a folder without {names[0]}, and without {part}/{names[0]}")
+
+
 def module_for(config: ConfigDict | None, source: str) -> ModuleType:
   """Which of the four reads and writes files for a config."""
-  if source in TRANSFORMERS:
+  if source in TRANSFORMERS or config is not None and dit_workdir.is_transformer(config):
     return dit_workdir
   if config is None:
     return net_workdir

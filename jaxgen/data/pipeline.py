@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxgen.data import image, order
 from jaxgen.data.arrays import Example, Source
+from jaxgen.data.latent_rows import Latents
 from jaxgen.errors import UserError
 
 LEAST_CROP = 0.1  # images grow by its inverse before they are cut
@@ -49,9 +50,11 @@ class Batches:
     if self.crop:
       words, size = order.crops(self.seed, positions), self.source.shape[0]
       cut = lambda k, x: image.random_crop(x, size, self.crop, words[k])
+    mirror = order.flips(self.seed, positions) if self.flip else None
+    if isinstance(self.source, Latents):
+      return self.source.read(indices, mirror=mirror)
     batch = self.source.read(indices, cut)
-    if self.flip:
-      mirror = order.flips(self.seed, positions)
+    if mirror is not None:
       batch["x"][mirror] = batch["x"][mirror, :, ::-1]
     return batch
 
@@ -118,8 +121,9 @@ def throughput(
     count = size = 0
     while (elapsed := time.perf_counter() - start) < seconds or not count:
       example = next(stream)
-      count += len(example["x"])
-      size += sum(a.nbytes for a in example.values())
+      arrays = [*example.pop("z", {}).values(), *example.values()]
+      count += len(arrays[0])
+      size += sum(a.nbytes for a in arrays)
   return {
     "examples_per_s": count / elapsed,
     "mb_per_s": size / elapsed / 1e6,
@@ -139,7 +143,21 @@ def _check(stream: Batches, start: int, workers: int) -> None:
     )
   if stream.flip and len(stream.source.shape) != 3:
     raise UserError(f"flip mirrors images, and {stream.source.name} holds none")
+  check_latents(stream.source, stream.flip, stream.crop)
   check_crop(stream.source, stream.crop)
+
+
+def check_latents(source: Source, flip: bool, crop: float) -> None:
+  """UserError if latents are to be treated as only images can be."""
+  if not isinstance(source, Latents):
+    return
+  if flip and not source.mirrored:
+    raise UserError(
+      f"data.flip: {source.name} holds no latents of mirror images, so write them by "
+      "`jaxgen encode --flip`, or set config.data.flip=False"
+    )
+  if crop:
+    raise UserError(f"data.crop cuts images, and {source.name} holds latents: set it to 0")
 
 
 def check_crop(source: Source, crop: float) -> None:

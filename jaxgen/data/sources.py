@@ -9,6 +9,7 @@ from jaxgen.data import cache
 from jaxgen.data.arrays import Source
 from jaxgen.data.folder import open_folder
 from jaxgen.data.holdout import open_side, some
+from jaxgen.data.latent_rows import Latents, open_latents
 from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
@@ -16,7 +17,7 @@ from jaxgen.errors import UserError
 
 NAMES = (
   "digits", "stacked_digits", "photos", "points:ring8", "points:grid25",
-  "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH",
+  "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH", "latents:PATH",
 )  # fmt: skip
 
 
@@ -65,6 +66,8 @@ def open_source(
       return opener(split, size, fixed_channels, root)
     case "photos", False:
       return open_photos(split, size, fixed_channels)
+    case "latents", True:
+      raise UserError(f"{name} holds latents: only a model of latents can be trained on them")
     case "tfds", True:
       from jaxgen.data.catalogue import open_tfds
 
@@ -82,11 +85,13 @@ def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:
   """What config.data describes: as it is trained on, or another split of it.
 
   With data.holdout, a share, images without a split called "test" get one. With
-  data.fraction, the split that is trained on has so many of its examples.
+  data.fraction, the split that is trained on has so many of its examples. Of
+  latents, these are the images that they were written of: see `open_training`.
 
   Raises:
     UserError: There are no such data, or a part of them would hold nothing.
   """
+  data = images_of(data)
   size, split = data.get("size") or None, split or data["split"]
   opener = lambda part: open_source(data["source"], part, size, channels=channels_of(data))
   share = data.get("holdout", 0.0)
@@ -94,6 +99,30 @@ def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:
   if split == data["split"] and (fraction := data.get("fraction", 1.0)) < 1:
     return some(source, fraction)
   return source
+
+
+def open_training(data: Mapping[str, Any]) -> Source | Latents:
+  """What config.data describes, as it is trained on: images, or their latents."""
+  if not is_latents(data):
+    return open_split(data)
+  if data.get("holdout") or data.get("fraction", 1.0) < 1:
+    raise UserError(
+      "config.data.holdout and fraction choose images: set them where latents are written, of a "
+      "workdir's own data, and not beside data.source=latents:.."
+    )
+  return open_latents(data["source"].partition(":")[2])
+
+
+def images_of(data: Mapping[str, Any]) -> Mapping[str, Any]:
+  """config.data of the images themselves, where it is of their latents."""
+  if not is_latents(data):
+    return data
+  return open_latents(data["source"].partition(":")[2]).images
+
+
+def is_latents(data: Mapping[str, Any]) -> bool:
+  """Whether config.data is of latents that were written by `jaxgen encode`."""
+  return data["source"].startswith("latents:")
 
 
 def channels_of(data: Mapping[str, Any]) -> int:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from scipy.special import stdtrit
 
 from jaxgen.data.arrays import Source
-from jaxgen.data.sources import open_split
+from jaxgen.data.sources import images_of, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
 from jaxgen.evaluation.collect import Collected
@@ -156,6 +156,7 @@ def open_judge(
   Raises:
     UserError: There are too few images, or no weights.
   """
+  data = ConfigDict(dict(images_of(data)))
   if data.source.startswith("points:"):
     return PointsJudge(data.source, sets or 1)
   if data.source == "stacked_digits":

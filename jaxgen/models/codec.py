@@ -44,6 +44,11 @@ class KL:
     mean, logvar = net(x, method="encode")
     return mean if key is None else spread(mean, logvar, key)
 
+  def moments(self, net: Net, x: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of q(z | x)."""
+    mean, logvar = net(x, method="encode")
+    return mean, jnp.exp(logvar / 2)
+
   def decodable(self, net: Net, z: Array) -> Array:
     """z as the decoder reads it."""
     del net
@@ -74,6 +79,7 @@ class VQ:
   beta: float = 0.25
   mean = True  # over pixels, of what is said of them
   knobs = {}
+  moments = None  # z is not drawn
 
   def train(self, net: Net, x: Array, key: Key) -> tuple[Array, Array, Metrics]:
     """Images -> codes with the gradient of z, the loss of codes, metrics."""
@@ -237,6 +243,13 @@ class Autoencoder:
     """Images -> z [B, H / f, W / f, dim], see the latents; no label is read."""
     del y
     return self.latents.encode(self.of(state), x, key)
+
+  @property
+  def moments(self) -> Callable | None:
+    """f(state, x, y) -> mean and standard deviation of q(z | x), if it is a Gaussian."""
+    if self.latents.moments is None:
+      return None
+    return lambda state, x, y=None: self.latents.moments(self.of(state), x)
 
   def decode(self, state: State, z: Array, y: Array | None = None) -> Array:
     """z -> images, by the nearest codes where there are codes."""

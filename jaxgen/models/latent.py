@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Codec, Groups, Key, Loss, Metrics, Model, Player, State, trait
 from jaxgen.errors import UserError
-from jaxgen.keys import fold
+from jaxgen.keys import fold, normal
 
 ENCODE = 1000  # of keys: no model folds this number into its own
 
@@ -24,8 +24,9 @@ class Latent:
 
   The codec is the frozen group "codec": its averaged weights are read from its
   workdir before the first step, and are in every checkpoint. So neither a
-  resumed training nor a sampler looks for that workdir. Batches are encoded
-  within the train step; labels and conditions pass through as they are, and
+  resumed training nor a sampler looks for that workdir. Batches of images are
+  encoded within the train step; of latents that were written before ("z", see
+  `write`) samples are drawn. Labels and conditions pass through as they are, and
   conditions that are made from x are made from the images.
 
   Where latents are numbers, the model sees scale * z, and what it samples is
@@ -112,7 +113,8 @@ class Latent:
     """A batch as the model sees it; keys [B]."""
     z, factor = self.latents_of(state, batch, key), self.factor(state)
     z = jax.tree.map(lambda z: factor * z if is_number(z) else z, z)
-    return self.conditioned(batch) | {"x": z}
+    rest = {k: v for k, v in self.conditioned(batch).items() if k != "z"}
+    return rest | {"x": z}
 
   def latents_of(self, state: State, batch: Batch, key: Key | None = None) -> Any:
     """The latents of a batch, not scaled: float32, or codes.
@@ -120,8 +122,15 @@ class Latent:
     With keys [B], and unless `mode` is set, samples of them.
     """
     key = None if self.mode or key is None else fold(key, ENCODE)
-    z = self.codec.encode(codec_state(state), batch["x"], key, batch.get("y"))
-    return jax.tree.map(lambda z: z.astype(jnp.float32) if is_number(z) else z, z)
+    if "z" in batch:
+      z = read(batch["z"], key)
+    else:
+      z = self.codec.encode(codec_state(state), batch["x"], key, batch.get("y"))
+    return jax.tree.map(lambda z: z.astype(jnp.float32 if is_number(z) else jnp.int32), z)
+
+  def stored(self, state: State, batch: Batch) -> dict[str, Array]:
+    """What is stored of a batch of images, see `write`."""
+    return write(self.codec, codec_state(state), batch["x"], batch.get("y"))
 
   def conditioned(self, batch: Batch) -> Batch:
     """The batch with what the model is conditioned on beside labels."""
@@ -186,6 +195,26 @@ class Latent:
     """What the model says of itself beside latents of held data; keys [B]."""
     batch, held = (self.encoded(state, b, key) for b in (batch, held))
     return self.model.probe(state, batch, held, key)
+
+
+def write(codec: Codec, state: State, x: Array, y: Array | None = None) -> dict[str, Array]:
+  """Of images, what is stored of their latents: arrays by name.
+
+  The moments of q(z | x) as "mean" and "std", where it is a Gaussian; else "z",
+  or an array for each level of codes.
+  """
+  if moments := trait(codec, "moments"):
+    return dict(zip(("mean", "std"), moments(state, x, y), strict=True))
+  z = codec.encode(state, x, None, y)
+  return z if isinstance(z, dict) else {"z": z}
+
+
+def read(z: dict[str, Array], key: Key | None = None) -> Any:
+  """Latents of what `write` wrote: with keys [B] samples, where there are moments."""
+  if "std" not in z:
+    return z.get("z", z)
+  mean, std = (z[name].astype(jnp.float32) for name in ("mean", "std"))
+  return mean if key is None else mean + std * normal(key, mean.shape[1:])
 
 
 def codec_state(state: State) -> State:

@@ -93,9 +93,14 @@ class VAE:
 
   def encode(self, state: State, x: Array, key: Key | None = None, y: Array | None = None) -> Array:
     """x -> z [B, Z]: q's mean, or with keys [B] a sample of q."""
+    mean, std = self.moments(state, x, y)
+    return mean if key is None else mean + std * normal(key, mean.shape[1:])
+
+  def moments(self, state: State, x: Array, y: Array | None = None) -> tuple[Array, Array]:
+    """x -> mean and standard deviation of q(z | x), [B, Z] each."""
     y = self.conditions({"y": y})
     mean, logvar = self.net.apply(state.variables("net"), x, **y, method="encode")
-    return mean if key is None else mean + jnp.exp(logvar / 2) * normal(key, mean.shape[1:])
+    return mean, jnp.exp(logvar / 2)
 
   def decode(self, state: State, z: Array, y: Array | None = None) -> Array:
     """z [B, Z] -> mean of p(x | z)."""

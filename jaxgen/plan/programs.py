@@ -1,5 +1,6 @@
 """Programs made of shapes alone: train steps and samplers, for any mesh."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,9 @@ from jaxgen import core, sharding
 from jaxgen.bench import device
 from jaxgen.bench.sampling import conditions
 from jaxgen.bench.training import cycle, step_flops
-from jaxgen.convert.initial_state import DataSpec, stored_dtype
+from jaxgen.convert.initial_state import DataSpec, stored_dtype, stored_latents
 from jaxgen.errors import UserError
-from jaxgen.experiment import Compiled, Experiment, check_attention, dummy
+from jaxgen.experiment import Compiled, Experiment, check_attention, training_batch
 from jaxgen.sampling.sampler import Sampler
 
 
@@ -36,7 +37,9 @@ def train(config: ConfigDict, data: DataSpec, mesh: Mesh) -> list[Program]:
   experiment = Experiment.of(config)
   check_attention(experiment.model, data)
   state = experiment.abstract(data, mesh)
-  batch = place(sharding.batched(mesh), dummy(data, config.batch))
+  if data.name.startswith("latents:") and core.trait(experiment.model, "codec"):
+    data = dataclasses.replace(data, stored=stored_latents(experiment, data))
+  batch = place(sharding.batched(mesh), training_batch(data, config.batch))
   seed = place(sharding.replicated(mesh), key())
   step = Compiled(experiment, mesh)
   turns = cycle(experiment.model)
@@ -48,7 +51,7 @@ def train(config: ConfigDict, data: DataSpec, mesh: Mesh) -> list[Program]:
       flops,
       by_kind(state, batch),
     )
-    for turn, flops in step_flops(experiment, dummy(data, config.batch)).items()
+    for turn, flops in step_flops(experiment, data, config.batch).items()
   ]
 
 
@@ -113,7 +116,6 @@ STORED = {
   "stacked_digits": (8, 8, 3),
   "photos": (64, 64, 3),
   "points": (2,),
-  "latents": (32, 32, 4),
   "tfds:cifar10": (32, 32, 3),
   "tfds:cifar100": (32, 32, 3),
   "tfds:mnist": (28, 28, 1),
@@ -146,7 +148,7 @@ def data_spec(config: ConfigDict, shape: Sequence[int] | None = None) -> DataSpe
       f"the config does not say how large the images of {name} "
       "are: say --shape=32,32,3 or --config.data.size=32"
     )
-  return DataSpec(name, tuple(shape), config.data.classes, stored_dtype(name, tuple(shape)))
+  return DataSpec(name, tuple(shape), config.data.classes, stored_dtype(config, tuple(shape)))
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

@@ -17,7 +17,7 @@ from jaxgen.bench import bench, device, sampling, training
 from jaxgen.bench.sampling import count_evaluations, fresh_sampler, inputs, sampling_speed
 from jaxgen.config import build
 from jaxgen.errors import UserError
-from jaxgen.experiment import Experiment, dummy, open_data
+from jaxgen.experiment import Experiment, open_data
 from jaxgen.monitor import progress, table
 from jaxgen.sampling.sampler import Sampler
 
@@ -74,7 +74,7 @@ def test_flops_do_not_depend_on_accumulation():
     with c.unlocked():
       c.batch, c.accumulate = 512, accumulate
     source = open_data(c)
-    return training.step_flops(Experiment.of(c), dummy(source, c.batch))
+    return training.step_flops(Experiment.of(c), source, c.batch)
 
   assert of(4)[0,] == pytest.approx(of(1)[0,], rel=0.02)
 
@@ -83,7 +83,7 @@ def test_flops_of_a_train_step_are_three_times_the_net():
   c = config.load("points_diffusion")  # an MLP: backward is twice forward
   source, experiment = open_data(c), Experiment.of(c)
   c.unlock().batch = 4096  # the optimiser's share becomes small
-  step = training.step_flops(experiment, dummy(source, 4096))
+  step = training.step_flops(experiment, source, 4096)
   w, d, features = 128, 3, 7 * 2 + 64
   net = 2 * 4096 * (features * w + (d - 1) * w * w + w * 2)
   # The first layer has no input gradient; activations and noise come on top.
@@ -108,7 +108,7 @@ def test_a_cycle_weighs_turns_by_how_often_they_are_taken(every):
 def test_a_gan_moves_its_generator_every_second_time():
   c = config.load("points_gan")
   experiment = Experiment.of(c)
-  cost = training.step_flops(experiment, dummy(open_data(c), c.batch))
+  cost = training.step_flops(experiment, open_data(c), c.batch)
   assert set(cost) == {(0, 1), (0,)} and cost[0, 1] > cost[0,]
   mean = training.mean_over_cycle(experiment.model, cost)
   assert mean == (cost[0, 1] + cost[0,]) / 2

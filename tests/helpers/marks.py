@@ -40,7 +40,7 @@ FILES = {
     models/test_gan models/test_guided models/test_latent models/test_models monitor/test_goodput
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
-    sampling/test_latents sampling/test_upscale
+    sampling/test_encode sampling/test_latents sampling/test_upscale
     study/test_study style/test_layers style/test_style
   """,
   "refusal": """

@@ -14,8 +14,10 @@ from golden import GOLDEN, draws, near, scaled
 from configs import _dit
 from jaxgen import config, core
 from jaxgen.config import build
+from jaxgen.convert.initial_state import seen_shape, stored_latents
 from jaxgen.diffusion import guidance, interpolants, samplers, times
 from jaxgen.diffusion.objective import hybrid
+from jaxgen.experiment import Experiment
 from jaxgen.interop import dit_names, names
 from jaxgen.keys import example_keys
 from jaxgen.models import diffusion
@@ -92,7 +94,10 @@ def test_parameters_are_as_many_as_published(name, args):
   for arg, want in [(a, PUBLISHED[a]) for a in args] + list(SMALL[name].items()):
     c = config.load(f"configs/{name}.py:{arg}")
     size, _, channels = data_spec(c).shape
-    net, labels = build(c.model.net), bool(c.model.classes)
+    if arg in PUBLISHED:  # latents of images
+      size, channels = size // 8, 4
+    model = c.model.get("model", c.model)
+    net, labels = build(model.net), bool(model.classes)
     assert count(net, size=size, channels=channels, labels=labels) == want, arg
     assert f"{want:,}" in text, arg
     # Theirs counts the fixed places, of every patch.
@@ -100,9 +105,17 @@ def test_parameters_are_as_many_as_published(name, args):
     assert name == "sit" or arg not in PUBLISHED or f"| {want:,} | {total:,} |" in text
 
 
+def test_latents_of_images_are_what_the_net_sees():
+  c = config.load("configs/dit.py:XL-2")
+  experiment, data = Experiment.of(c), data_spec(c)
+  assert (data.shape, seen_shape(experiment, data)) == ((256, 256, 3), (32, 32, 4))
+  half = ((32, 32, 4), np.float16)
+  assert stored_latents(experiment, data) == {"mean": half, "std": half}
+
+
 def run_of(name, **kw):
   """The model of a published config, around the golden case's net."""
-  model = build(config.load(f"configs/{name}.py:XL-2").model)
+  model = build(config.load(f"configs/{name}.py:XL-2").model.model)
   return dataclasses.replace(model, net=NETS[name], classes=10, **kw)
 
 
