@@ -54,5 +54,4 @@ def get_config(arg="f8"):
 
 def small(arg):
   """A config of SMALL; `configs/digits_latent.py` reads what it is of."""
-  z = 4 if arg == "photos" else 2
-  return _autoencoder.small(arg, "KLNet", dict(name="models.codec.KL", weight=0.03), z=z, dim=z)
+  return _autoencoder.small(arg, "KLNet", dict(name="models.codec.KL", weight=0.03))

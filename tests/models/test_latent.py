@@ -163,7 +163,7 @@ def test_what_does_not_go_together():
 
 @pytest.mark.parametrize(
   ("arg", "codec", "shape"),
-  [("", "ldm_kl.py:digits", (1, 4, 4, 2)), (":vae", "digits_vae.py", (1, 16))],
+  [("", "ldm_kl.py:digits", (1, 4, 4, 4)), (":vae", "digits_vae.py", (1, 16))],
 )
 def test_presets_fit_their_data_and_codecs(arg, codec, shape):
   c = config.load(f"configs/digits_latent.py{arg}")
