@@ -27,8 +27,7 @@ def get_config(arg=None):
     codec = VAE
     net = dict(name="nets.mlp.Denoiser", width=256, depth=4, classes=10)
   else:
-    latents = dict(name="models.codec.KL")
-    codec = _autoencoder.small(arg or "digits", "KLNet", latents).model.to_dict()
+    codec = _autoencoder.small_kl(arg or "digits").model.to_dict()
     codec = {k: codec[k] for k in ("name", "net", "latents")}
     net = dict(
       name="nets.unet.UNet", width=32, mults=(1, 2), blocks=1, attend=(4,), head=32, labels=11

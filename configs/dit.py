@@ -47,24 +47,40 @@ and `photos` (1,288,416), patches of photographs at 32x32; with today's trunk,
   jaxgen sample --workdir D --guidance 2 --out grid.png
 """
 
-from configs import _dit
+from configs import _base, _dit
 
 ARGS = (*_dit.LATENTS, *_dit.SMALL, "debug")
+PUBLISHED = dict(
+  process=dict(name="diffusion.process.Linear"),
+  precond=dict(name="diffusion.precond.eps", steps=1000),
+  draw_t=dict(name="diffusion.times.grid", steps=1000),
+  objective=dict(name="diffusion.objective.hybrid", weight=1.0),
+  path=dict(name="diffusion.times.spaced"),
+  sampler=dict(name="diffusion.samplers.ancestral"),
+  learned=True,
+)
+# As the U-Nets of the same pixels are trained and sampled.
+EDM = {
+  "digits": dict(
+    _base.edm(0.75, -0.6, 1.0, lo=0.01, hi=20.0, rho=7.0),
+    sampler=dict(name="diffusion.samplers.ancestral", eta=0.0),
+    steps=25,
+    learned=False,
+  ),
+  "photos": dict(
+    _base.edm(0.5, -1.2, 1.2, lo=0.002, hi=80.0, rho=7.0),
+    sampler=dict(name="diffusion.samplers.dpmpp_2m"),
+    steps=18,
+    learned=False,
+  ),
+}
 
 
 def get_config(arg="XL-2"):
-  """`arg`: size and patch, or one of SMALL; `debug`: a few steps of `digits`."""
-  parts = dict(
-    process=dict(name="diffusion.process.Linear"),
-    precond=dict(name="diffusion.precond.eps", steps=1000),
-    draw_t=dict(name="diffusion.times.grid", steps=1000),
-    objective=dict(name="diffusion.objective.hybrid", weight=1.0),
-    path=dict(name="diffusion.times.spaced"),
-    sampler=dict(name="diffusion.samplers.ancestral"),
-    learned=True,
-  )
+  """`arg`: size and patch, or one of SMALL; `debug`: a few steps of a small net."""
   if arg in _dit.LATENTS:
-    return _dit.latents(arg, "dit.DiT", **parts)
-  small = "digits" if arg == "debug" else arg
-  c = _dit.small(small, "dit.DiT", "dit_modern.ModernDiT", lr=1e-3, **parts)
-  return _dit.debug(c) if arg == "debug" else c
+    return _dit.latents(arg, "dit.DiT", **PUBLISHED)
+  if arg == "debug":  # what is published, and not what `digits` has
+    return _dit.debug(_dit.small("digits", "dit.DiT", "", lr=2e-3, **PUBLISHED))
+  parts = EDM[arg.partition("-")[0]]
+  return _dit.small(arg, "dit.DiT", "dit_modern.ModernDiT", lr=2e-3, **parts)

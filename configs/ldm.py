@@ -3,20 +3,20 @@
 As CompVis/latent-diffusion has it: a U-Net over the latents of a codec that was
 trained before, which learns eps; classes are tokens that it attends to.
 
-| arg | U-Net | latents, codec | FID, IS | points, eta | updates |
-| --- | --- | --- | --- | --- | --- |
-| cin256-v2 | 400,920,579 | 64 x 64 x 3, ldm_vq:f4 | 3.60, 247.67 | 250, 1 | 178,000 x 1200 |
-| cin256 | 394,984,196 | 32 x 32 x 4, ldm_vq:f8 | 15.82, 78.82 | 200, 1 | 2,000,000 x 64 |
-| celebahq | 274,056,163 | 64 x 64 x 3, ldm_vq:f4 | 5.11, 3.29 | 200, 0 | 410,000 x 48 |
-| ffhq | 274,056,163 | 64 x 64 x 3, ldm_vq:f4 | 4.98, 4.50 | 200, 1 | 635,000 x 42 |
-| bedrooms | 274,056,163 | 64 x 64 x 3, ldm_vq:f4 | 2.95, 2.22 | 200, 1 | 1,900,000 x 48 |
-| churches | 294,966,916 | 32 x 32 x 4, ldm_kl:f8 | 4.02, 2.72 | 400, 0 | 500,000 x 96 |
+| arg | U-Net | latents, codec | FID | points, eta |
+| --- | --- | --- | --- | --- |
+| cin256-v2 | 400,920,579 | 64 x 64 x 3, ldm_vq:f4 | 3.60 | 250, 1 |
+| cin256 | 394,984,196 | 32 x 32 x 4, ldm_vq:f8 | 15.82 | 200, 1 |
+| celebahq | 274,056,163 | 64 x 64 x 3, ldm_vq:f4 | 5.11 | 200, 0 |
+| ffhq | 274,056,163 | 64 x 64 x 3, ldm_vq:f4 | 4.98 | 200, 1 |
+| bedrooms | 274,056,163 | 64 x 64 x 3, ldm_vq:f4 | 2.95 | 200, 1 |
+| churches | 294,966,916 | 32 x 32 x 4, ldm_kl:f8 | 4.02 | 400, 0 |
 
 Beside these parameters there is a token of 512 for each label: 1000, and of
-`cin256-v2` one more for "none", which makes guidance possible; its numbers are
-with guidance 1.5 (others got 3.54 and 249.59 of the published weights, with as
-many images of each class; at eta 0, 3.31 and 205.55). Which share of labels was
-dropped for it is not published; here it is a tenth.
+`cin256-v2` one more for "none", which makes guidance possible; its number is
+with guidance 1.5. Which share of labels was dropped for it is not published;
+here it is a tenth. Nor do the published configs say how many updates there were:
+those here are a guess.
 
 `churches` divides latents by their standard deviation and learns from
 |eps - eps'|; of the others the scale is 1. Sampling is the published code's
@@ -32,11 +32,11 @@ It takes more points than it is asked for where 1000 is no multiple: of 400, 500
   jaxgen sample --workdir W --steps 250 --eta 1 --guidance 1.5 --out samples.npz
   jaxgen plan --config configs/ldm.py:cin256-v2 --topology v5e:4x4
 
-`digits` (8 x 8, with classes) and `photos` (32 x 32) are for minutes on two CPU
-cores, over the codecs of the same name:
+`photos` (32 x 32) is for two CPU cores, over the codec of the same name; of
+digits there is `digits_latent`:
 
-  jaxgen train --config configs/ldm_kl.py:digits --workdir K
-  jaxgen train --config configs/ldm.py:digits --workdir W --config.model.codec_workdir=K
+  jaxgen train --config configs/ldm_kl.py:photos --workdir K
+  jaxgen train --config configs/ldm.py:photos --workdir W --config.model.codec_workdir=K
 """
 
 from configs import _adm, _autoencoder, _base
@@ -79,7 +79,7 @@ MODELS = {
     (500, 0.0),
   ),
 }
-ARGS = (*MODELS, "digits", "photos", "debug")
+ARGS = (*MODELS, "photos", "debug")
 
 
 def get_config(arg="cin256-v2"):
@@ -121,7 +121,7 @@ def small(arg):
     c = _base.base("digits", steps=1500, batch=64, classes=10)
     net = dict(width=32, mults=(1, 2), attend=(4,), head=16, labels=11, **CROSS) | dict(token=32)
   c.data.flip = photos
-  codec = _autoencoder.small(arg, "KLNet", dict(name="models.codec.KL"))
+  codec = _autoencoder.small_kl(arg)
   net = dict(blocks=1, affine=False) | net
   c.model = model(codec.model.net, "KL", None, net, c.data.classes, 50, 0.0)
   c.optim.net = dict(name="optim.adam", lr=1e-3, warmup=100, clip=1.0, decay="cosine")

@@ -39,23 +39,24 @@ ARGS = (*_dit.LATENTS, *_dit.SMALL, "debug")
 def get_config(arg="XL-2"):
   """`arg`: size and patch, or one of SMALL; `debug`: a few steps of a small net."""
   flow = dict(name="diffusion.process.Flow")
-  published = arg in _dit.LATENTS
   parts = dict(
     process=flow,
     precond=dict(name="diffusion.interpolants.velocity", process=dict(flow)),
     draw_t=dict(name="diffusion.times.uniform", lo=1e-5, hi=1.0),  # float32 wants some noise
-    path=dict(name="diffusion.times.span", lo=0.04)
-    if published
-    else dict(name="diffusion.times.even"),
-    sampler=dict(name=f"diffusion.interpolants.{'sde' if published else 'ode'}_euler"),
+    path=dict(name="diffusion.times.span", lo=0.04),
+    sampler=dict(name="diffusion.interpolants.sde_euler"),
     learned=False,
   )
-  if published:
+  if arg in _dit.LATENTS:
     return _dit.latents(arg, "dit.SiT", **parts)
-  small = "digits" if arg == "debug" else arg
-  c = _dit.small(small, "dit.DiT", "dit_modern.ModernDiT", lr=1e-3, **parts)
-  c.model.steps = 50
+  ode = dict(
+    path=dict(name="diffusion.times.even"),
+    sampler=dict(name="diffusion.interpolants.ode_euler"),
+    steps=50,
+  )
   if arg == "debug":  # what is published, and not what `digits` has
-    c.model.net.name = "nets.dit.SiT"
-    c.model.sampler.name = "diffusion.interpolants.sde_euler"
-  return _dit.debug(c) if arg == "debug" else c
+    ode["sampler"] = parts["sampler"]
+    return _dit.debug(_dit.small("digits", "dit.SiT", "", lr=1e-3, **parts | ode))
+  # Times in the middle, where velocities are hard to tell (Esser et al. 2024).
+  ode["draw_t"] = dict(name="diffusion.times.logit_normal", mean=0.0, std=1.0)
+  return _dit.small(arg, "dit.DiT", "dit_modern.ModernDiT", lr=2e-3, **parts | ode)

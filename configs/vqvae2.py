@@ -12,8 +12,8 @@ ImageNet, are not to be compared.
 
 As published, what no latent chose in the first step is lost for good. With
 `--config.model.revive=1` codes begin at latents of the first batch, and again at
-others once fewer than one in a batch chooses them; `digits` (8 x 8: one code
-above 2 x 2) and `photos` (32 x 32: 4 x 4 above 8 x 8), for minutes on two CPU
+others once fewer than one in a batch chooses them; `digits` (8 x 8: 2 x 2 codes
+above 4 x 4) and `photos` (32 x 32: 4 x 4 above 8 x 8), for minutes on two CPU
 cores, do so below one half.
 """
 

@@ -31,7 +31,7 @@ def get_config(arg="imagenet"):
   c = _vqvae2.experiment(arg, steps=918_750 if published else 1500, batch=32)
   c.data.classes = {"imagenet": 1000, "digits": 10, "debug": 10}.get(arg, 0)
   codec = _vqvae2.codec(arg)
-  side = c.data.size // 8
+  side = (c.data.size or 8) // 2 ** (codec["net"].get("halvings", 2) + 1)
   c.model = dict(
     name="models.latent.Latent",
     codec=codec,

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
+from jaxgen.compare.costs import title
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.evaluation.judge import ImageJudge, Judge, Scores, intervals, means, spreads
@@ -87,7 +88,7 @@ def measure(
   settings = {k: v for k, v in model.model.knobs.items() if k in ("steps", "guidance", "eta")}
   return {
     "name": entry.name,
-    "family": type(model.model).__name__,
+    "family": title(model),
     "config": entry.name,
     "workdir": str(entry.workdir),
     "params": sum(x.size for x in jax.tree.leaves(model.state.params)),

@@ -11,7 +11,7 @@ from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.keys import fold
 from jaxgen.models import codebook
 
-LEVELS = ("top", "bottom")  # an eighth and a quarter of the image's height
+LEVELS = ("top", "bottom")  # published: an eighth and a quarter of the image's height
 Codes = dict[str, Array]  # int32 [B, h, w] for each level
 
 
@@ -130,7 +130,8 @@ class VQVAE2:
     height, width = batch["x"].shape[1:3]
     z = {}
     for i, level in enumerate(LEVELS):
-      shape = (height // (8 >> i), width // (8 >> i))
+      f = 2 ** (self.net.halvings + 1 - i)
+      shape = (height // f, width // f)
       weights = jnp.maximum(self.books(state)[level]["count"], 1e-10) ** (1 / temperature)
       z[level] = codebook.prior(fold(key, i), shape, weights)
     return self.decode(state, z)

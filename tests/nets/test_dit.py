@@ -38,8 +38,8 @@ COUNTS = {
 PUBLISHED = {f"{s}-{p}": n for s, row in COUNTS.items() for p, n in zip((2, 4, 8), row)}  # noqa: B905
 PUBLISHED |= {"XL-2-512": PUBLISHED["XL-2"]}
 SMALL = {
-  "dit": dict(zip(_dit.SMALL, (724_232, 725_800, 1_288_416, 1_356_384), strict=True)),
-  "sit": dict(zip(_dit.SMALL, (723_844, 725_412, 1_282_224, 1_350_192), strict=True)),
+  name: dict(zip(_dit.SMALL, (723_844, 725_412, 1_282_224, 1_350_192), strict=True))
+  for name in ("dit", "sit")
 }
 
 
