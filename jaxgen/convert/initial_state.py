@@ -74,6 +74,7 @@ class ForeignFile(NamedTuple):
   facts: Facts
   progress: Callable[[int, int], None]
   log: Callable[[str], None]
+  bottom: str | None = None
 
 
 class Weights(NamedTuple):

@@ -129,7 +129,8 @@ class Autoencoder:
   L = |x - x'| + d(x, x') + w G(x') + the latents' part, where G = -mean
   D(x') and w = |dL_rec| / |dG| at the decoder's last layer, times `disc_weight`
   (Esser et al. 2021, Eqs. 6 and 7). Both w G and the discriminator's hinge loss
-  count nothing before step `start`; w is logged from the first.
+  count nothing before step `start`; w is logged from the first. Where a batch is
+  differentiated in parts, w and the discriminator's batch norm are of each part.
 
   Attributes:
     net: `nets.autoencoder.KLNet` or VQNet.

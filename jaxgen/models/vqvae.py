@@ -78,6 +78,7 @@ class VQVAE2:
       new = codebook.follow(book, z, index, self.decay)
       use = codebook.use(codebook.occupancy(index, self.codes))
       if self.revive:
+        # The first example's key, which is the same however a batch is cut.
         own = jax.random.fold_in(key[0], LEVELS.index(level))
         new, use["revived"] = codebook.revive(new, z, own, self.revive)
       books[level] = new

@@ -52,7 +52,8 @@ FILES = {
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
     compare/test_choose compare/test_modes compare/test_sweep convert/test_codec_workdir
-    convert/test_convert convert/test_dit_workdir convert/test_latent_workdir data/test_points
+    convert/test_convert convert/test_dit_workdir convert/test_latent_workdir
+    convert/test_prior_workdir data/test_points distributed/test_codecs
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
