@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.checkpoint import pretrained
-from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights
+from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights, height_of
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import names, tensor_files
@@ -24,13 +24,11 @@ def open_file(file: ForeignFile, config: ConfigDict) -> Imported:
     raise UserError("--disc is a GAN's: a codec's discriminator is in its own file")
   check_source(config, file.source)
   how, data = CODECS[file.source], config.data
-  if file.size not in (0, data.size):
-    raise UserError(f"--size={file.size}, but config.data.size={data.size}: leave one")
+  height = height_of(config, file.size)
   without_perceptual(config, file)
   experiment = Experiment.of(config)
   net = core.trait(experiment.model, "net")
-  size = (data.size or file.size,) * 2
-  spec = DataSpec(data.source, (*size, core.trait(net, "channels")), data.classes)
+  spec = DataSpec(data.source, (height, height, core.trait(net, "channels")), data.classes)
   abstract = experiment.abstract(spec, sharding.make_mesh())
   stored = tensor_files.read(file.path, file.key)
   tensors = how.incoming(stored)

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
-from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights
+from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights, height_of
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import ldm_names, names, tensor_files
@@ -30,14 +30,12 @@ def open_file(file: ForeignFile, config: ConfigDict) -> Imported:
   if file.disc:
     raise UserError("--disc is a GAN's: a codec's discriminator is not read")
   check_model(config, file.source)
-  if file.size not in (0, config.data.size):
-    raise UserError(f"--size={file.size}, but config.data.size={config.data.size}: leave one")
+  size = height_of(config, file.size)
   tensors = tensor_files.read(file.path, file.key)
   set_scale(config, tensors, file)
   experiment = Experiment.of(config)
   check_schedule(experiment.model, tensors)
   c, codec = config.data, experiment.model.codec
-  size = c.size or file.size
   spec = DataSpec(c.source, (size, size, core.trait(codec.net, "channels")), c.classes)
   abstract = experiment.abstract(spec, sharding.make_mesh())
   has_averages = any(name.startswith(ldm_names.EMA) for name in tensors)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.checkpoint import pretrained
-from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights
+from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights, height_of
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import names, tensor_files
@@ -33,10 +33,9 @@ def open_file(file: ForeignFile, config: ConfigDict | None) -> Imported:
   if not file.bottom:
     raise UserError("a prior has a file for each level: --checkpoint=top.pt and --bottom=bottom.pt")
   experiment, data = Experiment.of(config), config.data
-  if data.size and file.size not in (0, data.size):
-    raise UserError(f"--size={file.size}, but config.data.size={data.size}: leave one")
+  height = height_of(config, file.size)
   channels = data.channels or core.trait(experiment.model.codec.net, "channels")
-  spec = DataSpec(data.source, (data.size or file.size,) * 2 + (channels,), data.classes)
+  spec = DataSpec(data.source, (height, height, channels), data.classes)
   abstract = experiment.abstract(spec, sharding.make_mesh())
   tables = {level: pixelsnail_entries(abstract.params[level]) for level in LEVELS}
   params, stats = pretrained.read(experiment.model, spec)

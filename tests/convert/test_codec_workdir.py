@@ -22,7 +22,7 @@ KEY = jax.random.key(0)
 
 def config_of(name):
   c = config.load(f"configs/{name}.py:debug")
-  c.data.channels = 1
+  c.data.update(size=8, channels=1)
   if "mults" in c.model.net:
     c.model.net.mults = (1,)
   return c

@@ -18,12 +18,13 @@ from jaxgen.sampling import trained
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 NET = dict(width=16, blocks=1, res_blocks=1, hidden=4, cond_width=4, out_blocks=1, labels=0)
-SIDES = {"top": 1, "bottom": 2}  # of maps of codes
+SIDES = {"top": 2, "bottom": 4}  # of maps of codes
 
 
 def small(codec, classes=0):
   """A prior of tiny nets, over the codec of a workdir."""
   c = config.load("configs/vqvae2_prior.py:debug").unlock()
+  c.data.size = 8
   c.data.classes = classes
   c.model.codec_workdir = str(codec)
   for level in LEVELS:
