@@ -2,6 +2,9 @@
 
 from configs import _base
 
+# Gaussian latents of small nets; see `ldm_kl` for the weight.
+SMALL_KL = dict(name="models.codec.KL", weight=0.03)
+
 
 def published(net, latents, steps, *, start, disc_weight, layers=3, perceptual=True):
   """A config of a size in the paper's Table 8, for one's own images of 256."""
