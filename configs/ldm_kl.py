@@ -24,7 +24,7 @@ that was is not said, and 24 images are 12, twice accumulated, on one of them.
 `digits` (8 x 8, latents of 4 x 4 x 4) and `photos` (32 x 32, latents of 8 x 8 x
 4) are for minutes on two CPU cores, without LPIPS. Their divergence weighs 0.03:
 with 1e-6 latents of digits held 590 nats after 700 steps, with it 59, near N(0,
-1) place by place, and |x - x'| fell faster. 1000 steps of `digits` are 1.2e12
+1) place by place, and |x - x'| fell faster. 1000 steps of `digits` are 8e11
 operations; reconstructions have a PSNR of 26.5 and a Fréchet distance of 1.56,
 where real test digits have 1.64.
 """
