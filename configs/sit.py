@@ -26,7 +26,9 @@ or `.VP`, here and in `precond.process`; nets of the score or of eps take `preco
 
 On pixels and two cores, by the ODE in 50 steps of Euler: `digits` (723,844
 parameters), `photos` (1,282,224), `digits-modern` (725,412) and `photos-modern`
-(1,350,192), as in `dit.py`, but without outputs that nobody reads.
+(1,350,192), as in `dit.py`. Times of training are drawn in the middle (Esser
+et al. 2024). Fréchet of 500 samples of `digits`, as there: 3.3 after 2000 steps
+of 32 at 4e-3; evenly drawn times, 1000 steps of 64 and 2e-3: 6.4.
 
   jaxgen train --config configs/sit.py:digits --workdir D
 """
@@ -56,7 +58,7 @@ def get_config(arg="XL-2"):
   )
   if arg == "debug":  # what is published, and not what `digits` has
     ode["sampler"] = parts["sampler"]
-    return _dit.debug(_dit.small("digits", "dit.SiT", "", lr=1e-3, **parts | ode))
+    return _dit.debug(_dit.small("digits", "dit.SiT", "", **parts | ode))
   # Times in the middle, where velocities are hard to tell (Esser et al. 2024).
   ode["draw_t"] = dict(name="diffusion.times.logit_normal", mean=0.0, std=1.0)
-  return _dit.small(arg, "dit.DiT", "dit_modern.ModernDiT", lr=2e-3, **parts | ode)
+  return _dit.small(arg, "dit.DiT", "dit_modern.ModernDiT", **parts | ode)
