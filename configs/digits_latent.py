@@ -46,7 +46,7 @@ def get_config(arg=None):
       # Of latents that are scaled to a variance of 1.
       **_base.edm(1.0, -0.4, 1.2, lo=0.01, hi=30.0, rho=7.0),
       sampler=dict(name="diffusion.samplers.heun"),
-      steps=18,
+      steps=8,
       classes=10,
       label_drop=0.1,
     ),

@@ -121,9 +121,9 @@ def test_files_that_do_not_fit(theirs, tmp_path):
   refused("adm has no checkpoints of models.hierarchy.Hierarchy: try pixelsnail", source="adm")
   refused("knows no labels, and config.model.model.top.classes=10", c=small(folder / "k", 10))
   refused("codec_workdir names no workdir: train the codec first", c=small(""))
-  wide = files["bottom"] | {PLACES: places((4, 4))}
+  wide = files["bottom"] | {PLACES: places((8, 8))}
   tensor_files.write(other, jax.tree.map(lazy, wide))
-  refused(r"^other.pt: background is \[1, 2, 4, 4\] in the file and \[1, 2, 2, 2\]", bottom=other)
+  refused(r"^other.pt: background is \[1, 2, 8, 8\] in the file and \[1, 2, 4, 4\]", bottom=other)
   lacking = {k: v for k, v in files["top"].items() if k != "out.0.conv1.conv.bias"}
   tensor_files.write(other, jax.tree.map(lazy, lacking | {"extra": np.ones(3, np.float32)}))
   refused(r"1 not in the file \(out.0.conv1.conv.bias\); 1 not in the con.*extra", top=other)
