@@ -42,7 +42,8 @@ def base(source: str, *, steps: int, batch: int, size: int = 0, classes: int = 0
   c.model = ConfigDict()
   c.optim = ConfigDict()  # an optimiser for every group that a player moves
   c.ema = ConfigDict()  # profiles of averaged weights; "main" is sampled
-  # eval: like `jaxgen eval --protocol`, every so many steps; 0: never.
+  # eval: like `jaxgen eval --protocol`, every so many steps; 0: never. features:
+  # inception, dinov2 or judge, the built-in one's.
   c.log = dict(
     every=100,
     pictures=1000,

@@ -61,14 +61,14 @@ def latents(arg, net, learned, **parts):
   return c
 
 
-def small(arg, net, modern, lr, learned, **parts):
+def small(arg, net, modern, learned, **parts):
   """A config of SMALL: pixels, and a net that two cores train; see `latents`."""
   name, _, trunk = arg.partition("-")
   width, depth, heads, patch, classes = NETS[name]
   if name == "digits":
-    c = _base.base("digits", steps=3000, batch=64, classes=classes)
+    c, lr = _base.base("digits", steps=2000, batch=32, classes=classes), 4e-3
   else:
-    c = _base.base("photos", steps=2000, batch=16, size=32)
+    c, lr = _base.base("photos", steps=2000, batch=16, size=32), 2e-3
     c.data.flip = True
   c.model = model(modern if trunk else net, width, depth, heads, patch, classes) | parts
   c.model.net.learned = learned

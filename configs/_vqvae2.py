@@ -8,9 +8,9 @@ SMALL = ("digits", "photos", "debug")
 
 def experiment(arg, steps, batch):
   """A config of the codec's data that has no model yet."""
-  size = {"imagenet": 256, "ffhq": 256, "photos": 32}.get(arg, 8)
+  size = {"imagenet": 256, "ffhq": 256, "photos": 32}.get(arg, 0)  # digits as they are
   c = _base.base(SOURCES.get(arg, "digits"), steps=steps, batch=batch, size=size)
-  if size > 8:
+  if size:
     c.data.update(flip=True, channels=3)
   return c
 
@@ -20,8 +20,9 @@ def codec(arg):
   net = dict(name="nets.vqvae2.TwoLevels", channels=3, width=128, blocks=2, hidden=32, dim=64)
   codes = 512
   if arg in SMALL:
-    net.update(channels=3 if arg == "photos" else 1, width=64, dim=16)
-    codes = 128 if arg == "photos" else 64
+    photos = arg == "photos"
+    net.update(channels=3 if photos else 1, width=64, dim=16, halvings=2 if photos else 1)
+    codes = 128
   if arg == "debug":
     net.update(width=16, hidden=8)
   return dict(name="models.vqvae.VQVAE2", net=net, codes=codes)

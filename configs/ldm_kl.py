@@ -20,9 +20,22 @@ that was is not said, and 24 images are 12, twice accumulated, on one of them.
   jaxgen train --config configs/ldm_kl.py:f8 --workdir W \
     --config.data.source=folder:/openimages
   jaxgen train --config configs/ldm_kl.py:digits --workdir W
+  jaxgen eval --workdir W                    (PSNR, SSIM, rFID: how they come about)
 
 `digits` (8 x 8, latents of 4 x 4 x 4) and `photos` (32 x 32, latents of 8 x 8 x
-4) are for minutes on two CPU cores, without LPIPS.
+4) are for minutes on two CPU cores, without LPIPS. Their divergence weighs 0.03,
+which holds latents near N(0, 1) place by place. After the 1000 steps of `digits`
+reconstructions have a PSNR of 26.5 and a Fréchet distance of 1.56, where real
+test digits have 1.64. `digits-judge` and `photos-judge` look through the layers
+of a classifier beside pixels, which is trained first, from `configs/judge.py` or
+`configs/photos_judge.py:32`:
+
+  jaxgen train --config configs/judge.py --workdir J
+  jaxgen train --config configs/ldm_kl.py:digits-judge --workdir W \
+    --config.model.judge_workdir=J
+
+The built-in judge of `jaxgen eval` is such a classifier, too: it flatters who
+was trained to please its like.
 """
 
 from configs import _autoencoder, _base
@@ -34,15 +47,16 @@ SIZES = {
   "f16": ((1, 1, 2, 2, 4), (16,), 16, 442_998),
   "f32": ((1, 1, 2, 2, 4, 4), (16, 8), 64, 406_763),
 }
-ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), "digits", "photos", "debug")
+SMALL = ("digits", "photos", "digits-judge", "photos-judge", "debug")
+ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), *SMALL)
 
 
 def get_config(arg="f8"):
   """`arg`: see above; or `debug`, a few steps on digits."""
-  latents = dict(name="models.codec.KL", weight=1e-6)
-  if arg in ("digits", "photos", "debug"):
-    c = _autoencoder.small(arg, "KLNet", latents)
+  if arg in SMALL:
+    c = _autoencoder.small_kl(arg)
     return _base.debug(c) if arg == "debug" else c
+  latents = dict(name="models.codec.KL", weight=1e-6)
   size, _, pixels = arg.partition("-")
   mults, attend, z, steps = SIZES[size]
   net = dict(name="nets.autoencoder.KLNet", mults=mults, attend=attend, z=z, dim=z)

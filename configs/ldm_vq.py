@@ -19,7 +19,8 @@ f16: two) and begins at the step that the published runs had, from 0 to 250,001.
   jaxgen train --config configs/ldm_vq.py:photos --workdir W
 
 `digits` (8 x 8, 4 x 4 codes of 64) and `photos` (32 x 32, 8 x 8 codes of 256)
-are for minutes on two CPU cores, without LPIPS.
+are for minutes on two CPU cores, without LPIPS; with `digits-judge` and
+`photos-judge` see `ldm_kl`.
 """
 
 from configs import _autoencoder, _base
@@ -33,14 +34,15 @@ SIZES = {
   "f8-n256": ((1, 2, 2, 4), (32,), 4, 256, 1_608_649, 250_001, 0.75, 2),
   "f16": ((1, 1, 2, 2, 4), (16,), 8, 16_384, 1_101_166, 250_001, 0.75, 2),
 }
-ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), "digits", "photos", "debug")
+SMALL = ("digits", "photos", "digits-judge", "photos-judge", "debug")
+ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), *SMALL)
 
 
 def get_config(arg="f4"):
   """`arg`: see above; or `debug`, a few steps on digits."""
   latents = dict(name="models.codec.VQ", weight=1.0, beta=0.25)
-  if arg in ("digits", "photos", "debug"):
-    c = _autoencoder.small(arg, "VQNet", latents, codes=256 if arg == "photos" else 64)
+  if arg in SMALL:
+    c = _autoencoder.small(arg, "VQNet", latents, codes=256 if arg[:6] == "photos" else 64)
     return _base.debug(c) if arg == "debug" else c
   size = arg.removesuffix("-pixels")
   mults, attend, z, codes, steps, start, weight, layers = SIZES[size]

@@ -16,7 +16,9 @@ The codec is trained first, and both levels then learn from the same batches:
   jaxgen sample --workdir W --knobs temperature_bottom=0.9 --out grid.png
 
 `digits` and `photos` are for minutes on two CPU cores, over the codecs of
-`configs/vqvae2.py` of the same names.
+`configs/vqvae2.py` of the same names. `digits`: 1500 steps are 2.2e12 operations,
+Fréchet of 500 samples 7.4 by `jaxgen evaluate`, with `--temperature 0.8` 6.5; of
+real digits 1.64.
 """
 
 from configs import _base, _vqvae2
@@ -31,7 +33,7 @@ def get_config(arg="imagenet"):
   c = _vqvae2.experiment(arg, steps=918_750 if published else 1500, batch=32)
   c.data.classes = {"imagenet": 1000, "digits": 10, "debug": 10}.get(arg, 0)
   codec = _vqvae2.codec(arg)
-  side = c.data.size // 8
+  side = (c.data.size or 8) // 2 ** (codec["net"].get("halvings", 2) + 1)
   c.model = dict(
     name="models.latent.Latent",
     codec=codec,

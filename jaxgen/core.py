@@ -136,7 +136,10 @@ OPTIONAL: dict[str, Any] = {
   "encode": None,  # the two of a codec, see `Codec`
   "decode": None,
   "moments": None,  # f(state, x, y) -> mean, std of a Gaussian q(z | x)
-  "perceptual": None,  # net of a frozen group whose weights are a user's files
+  "occupancy": None,  # f(state, z) -> how often codes are chosen, {codebook: [K]}
+  "wants_prior": False,  # whether samples want a model of latents to be images
+  "perceptual": None,  # net of a frozen group whose weights are from elsewhere
+  "judge_workdir": "",  # where these were trained, unless they are a user's files
   "codec": None,  # of a model of latents: what writes them, a frozen group
   "codec_workdir": "",  # where that was trained
   "model": None,  # what learns them

@@ -6,6 +6,7 @@
   jaxgen eval --samples a.npz --ref b.pkl --protocol edm  (of two statistics)
   jaxgen eval --card a.json --against b.json
   jaxgen eval --workdir U --picture u.png  (U enlarges images: restoration.py)
+  jaxgen eval --workdir K --picture k.png  (K is a codec: reconstruction.py)
 
 Without --protocol the built-in judge does it, by features that are learned from
 the data: see evaluation/judge.py.
@@ -25,11 +26,13 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import cli, files
+from jaxgen.core import trait
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
-from jaxgen.evaluation import cards, features, restoration, statistics
+from jaxgen.evaluation import cards, features, reconstruction, restoration, statistics
+from jaxgen.evaluation.codec_images import MOST, Reconstructions, held_out, is_codec, with_names
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.fid_of_statistics import StatisticsPair
 from jaxgen.evaluation.images import SPANS, Dataset, Images, ModelSamples, choose_labels
@@ -92,6 +95,12 @@ def define(values: flags.FlagValues) -> None:
     number(name, default, about)
   names("metrics", None, "in place of the protocol's own: " + ", ".join((*METRICS, "cas")))
   names("against", [], "cards to be ranked with this one")
+  flags.DEFINE_bool(
+    "reconstructions",
+    False,
+    "of a VAE, with --protocol: judge what it decodes of test images, as of other codecs",
+    flag_values=values,
+  )
   flags.DEFINE_bool("convert", False, "make grey and transparent images RGB", flag_values=values)
   restoration.define(values)
   for name in presets.CHOICES:
@@ -187,15 +196,25 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
   data = data_of(values.workdir)
   if restoration.enlarges(model.model):
     return restoration.evaluate_upsampler(model, data, knobs, values)
-  restoration.check_flags(values)
+  if is_codec(model) and trait(model.model, "wants_prior"):
+    return reconstruction.evaluate_codec(model, data, values)
   if values.num is not None:
     check_samples(data, (values.num, *model.shape), model.dtype)
+  text, card = "", {}
+  if not is_codec(model):
+    restoration.check_flags(values)
   judge = open_judge(data, values.judge)
+  if is_codec(model):
+    text, card = reconstruction.evaluate_codec(model, data, values, judge)
   n = values.num or judge.count
   y = model.labels(n, None)
   x = model.sample(values.seed, n, y, **knobs)
   settings = output.json_knobs(model.settings(knobs))
-  return report(judge, x, y, model.card | {"seed": values.seed, "num": n, "knobs": settings})
+  origin = model.card | {"seed": values.seed, "num": n, "knobs": settings}
+  own, of_samples = report(judge, x, y, origin)
+  if not text:
+    return own, of_samples
+  return f"{text}\n\nsamples:\n{own}", of_samples | {"reconstructions": card}
 
 
 def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> None:
@@ -214,7 +233,7 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
   images, data = open_samples(values, how)
   judge = open_accuracy(values, images, data) if "cas" in (metrics or ()) else None
   evaluation = Evaluation(
-    open_real(values, how, data),
+    open_real(values, how, data, images),
     open_features(values, how, data),
     how,
     tuple(m for m in metrics if m != "cas") if metrics else None,
@@ -224,14 +243,17 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
   # Before the hours that it takes:
   evaluation.check(images.count, images.labels, images.sizes, images.class_names)
   cards.check_alike({"this evaluation": evaluation.head(images)} | against)
+  of_codec = isinstance(images, Reconstructions)
   if not out and values.workdir:
-    name = card_name(images.card["step"], evaluation.extractor.name, how.name, images.count)
+    kind = how.name + "-reconstructions" * of_codec
+    name = card_name(images.card["step"], evaluation.extractor.name, kind, images.count)
     out = pathlib.Path(values.workdir) / "evals" / name
   card = evaluation.run(
     images,
     out and out.with_suffix(".partial"),
     out and "copies" in evaluation.possible and out.with_suffix(".png"),
   )
+  card = with_names(card, images) if of_codec else card
   if judge:
     if out:
       files.write_json(out, card)  # should what follows fail
@@ -280,6 +302,8 @@ def compare_statistics(
 def open_samples(values: flags.FlagValues, how: Protocol) -> tuple[Images, ConfigDict | None]:
   """What is judged, and the config of what it imitates, if that is known."""
   if values.samples:
+    if values.reconstructions:
+      raise UserError("--reconstructions is for a --workdir of a codec")
     images = open_images(
       values.samples,
       how,
@@ -290,6 +314,13 @@ def open_samples(values: flags.FlagValues, how: Protocol) -> tuple[Images, Confi
     )
     return images, imitated(values)
   model, knobs = open_model(values)
+  if values.reconstructions and not is_codec(model):
+    raise UserError(f"--reconstructions: {values.workdir} is of no codec of images")
+  if values.reconstructions or is_codec(model) and trait(model.model, "wants_prior"):
+    data = reconstruction.data_for(model, data_of(values.workdir), values)
+    source = held_out(data, values.num)
+    most = min(values.batch, MOST)
+    return Reconstructions(model, source, seed=values.seed, rule=how.floats, most=most), data
   n = how.images if values.num is None else values.num
   labels = choose_labels(model, values.labels, n, values.seed)
   samples = ModelSamples(
@@ -298,8 +329,10 @@ def open_samples(values: flags.FlagValues, how: Protocol) -> tuple[Images, Confi
   return samples, data_of(values.workdir)
 
 
-def open_real(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) -> Reference:
-  """What it is compared with."""
+def open_real(
+  values: flags.FlagValues, how: Protocol, data: ConfigDict | None, images: Images
+) -> Reference:
+  """What it is compared with; reconstructions with their originals."""
   if values.ref:
     return open_reference(
       values.ref,
@@ -312,10 +345,12 @@ def open_real(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) 
     )
   if data is None:
     raise UserError("--protocol wants --ref: what are samples compared with?")
-  source = open_split(data)
+  source, split = open_split(data), data.split
+  if isinstance(images, Reconstructions):
+    source, split = images.source, images.split
   if join.is_main_process():
-    introduce(source, data.split)
-  return Reference.of(Dataset(source, data.split))
+    introduce(source, split)
+  return Reference.of(Dataset(source, split))
 
 
 def open_features(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) -> Extractor:

@@ -1,8 +1,9 @@
 """Weights from elsewhere, for groups that no player moves.
 
-A loss may look through a published network, which a user has in files; a model
-of latents reads them by a codec of another workdir. Both are read once, before
-the first step, and are in every checkpoint from there on.
+A loss may look through a published network, which a user has in files, or
+through a judge of another workdir; a model of latents reads them by a codec of
+another one. All are read once, before the first step, and are in every
+checkpoint from there on.
 """
 
 import os
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from jaxgen import core
 from jaxgen.checkpoint.averaged import weights
@@ -40,8 +42,11 @@ def read(model: core.Model, source: Source | None = None) -> tuple[core.Groups, 
       something else.
   """
   params, stats = {}, {}
-  if core.trait(model, "perceptual"):
-    params["perceptual"] = read_perceptual(model.perceptual)
+  look = core.trait(model, "perceptual")
+  if look and isinstance(core.trait(look, "net"), nn.Module):
+    params["perceptual"] = read_judge(look, core.trait(model, "judge_workdir"), source)
+  elif look:
+    params["perceptual"] = read_perceptual(look)
   if core.trait(model, "codec"):
     params["codec"], stats["codec"] = read_codec(model.codec, model.codec_workdir, source)
   return params, stats
@@ -68,6 +73,35 @@ def read_perceptual(net: Any) -> core.Groups:
     raise UserError(f"{what}: {e}") from e
 
 
+def read_judge(look: Any, workdir: str, source: Source | None) -> core.Groups:
+  """The averaged weights of a classifier of images like those of `source`.
+
+  `look` has its net, see `nets.convs.JudgeLayers`.
+  """
+  if not workdir:
+    raise UserError(
+      "config.model.judge_workdir names no workdir: train configs/judge.py first, and say where "
+      "with --config.model.judge_workdir=J"
+    )
+  what = f"config.model.judge_workdir={workdir}"
+  with guarding(what):
+    meta = latest(workdir)
+    config, data = settings(meta), meta["data"]
+    judge = build(config.model)
+    if core.trait(judge, "sample") or core.trait(judge, "process"):
+      raise UserError(
+        f"a {type(judge).__name__} was trained there: want a classifier of clean images"
+      )
+    check_net(judge.net, look.net, "that judge", "config.model.perceptual.net")
+    if source is not None and tuple(data["shape"]) != tuple(source.shape):
+      raise UserError(
+        f"that judge looks at images {tuple(data['shape'])}, and {source.name} holds "
+        f"{tuple(source.shape)}"
+      )
+    params, _ = averaged_weights(workdir, config, data, judge)
+  return params["net"]
+
+
 def read_codec(
   codec: core.Codec, workdir: str, source: Source | None
 ) -> tuple[core.Groups, core.Groups]:
@@ -84,24 +118,32 @@ def read_codec(
     check_codec(codec, config.model)
     if source is not None:
       check_data(codec, data, source)
-    shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]), np.dtype(data["dtype"]))}
-    if data["classes"]:
-      shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-    moves = {p.moves: optax.identity() for p in codec.players}
-    init = core.make_init(codec, moves, tuple(config.ema))
-    abstract = jax.eval_shape(init, shapes, jax.random.key(0))
-    params, stats, _ = weights(workdir, config, codec, abstract)
+    params, stats = averaged_weights(workdir, config, data, codec)
     if core.trait(source, "stored") and source.codec != codec_digest(params, stats):
       raise UserError(
         f"{source.name} was written by another codec than this: by its workdir as it was then, "
         f"{source.meta['codec']['workdir']}, step {source.meta['codec']['step']}"
       )
+    return params, stats
+
+
+def averaged_weights(
+  workdir: str, config: ConfigDict, data: dict[str, Any], model: core.Model
+) -> tuple[core.Groups, core.Groups]:
+  """What a workdir's model judges, writes or samples with, on the host."""
+  shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]), np.dtype(data["dtype"]))}
+  if data["classes"]:
+    shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+  moves = {p.moves: optax.identity() for p in model.players}
+  init = core.make_init(model, moves, tuple(config.ema))
+  abstract = jax.eval_shape(init, shapes, jax.random.key(0))
+  params, stats, _ = weights(workdir, config, model, abstract)
   return jax.device_get((params, {g: own for g, own in stats.items() if own}))
 
 
 def codec_digest(params: core.Groups, stats: core.Groups) -> str:
   """Sixteen hex digits of weights, which tell what wrote latents."""
-  leaves, _ = fingerprint({"params": params, "stats": stats})
+  leaves, _ = fingerprint(jax.tree.map(jnp.asarray, {"params": params, "stats": stats}))
   return digest({path: leaf["sum"] for path, leaf in leaves.items()})
 
 
@@ -116,8 +158,12 @@ def check_codec(codec: core.Codec, spec: Any) -> None:
     )
   if not isinstance(core.trait(codec, "net"), nn.Module):
     return
-  nets = build(spec["net"]), codec.net
-  theirs, mine = ({**vars(net), "name": type(net).__name__} for net in nets)
+  check_net(build(spec["net"]), codec.net, "that codec", "config.model.codec.net")
+
+
+def check_net(trained: nn.Module, ours: nn.Module, which: str, where: str) -> None:
+  """UserError unless two nets have all fields alike; `where` in the config ours is."""
+  theirs, mine = ({**vars(net), "name": type(net).__name__} for net in (trained, ours))
   for name in sorted(theirs.keys() | mine.keys()):
     if name.startswith("_") or name == "parent":  # linen's own
       continue
@@ -125,8 +171,7 @@ def check_codec(codec: core.Codec, spec: Any) -> None:
     a, b = (repr(fields.get(name, ABSENT)) for fields in (theirs, mine))
     if a != b:
       raise UserError(
-        f"that codec was trained with net.{name}={a}, and config.model.codec.net.{name} is {b}: "
-        "make them equal"
+        f"{which} was trained with net.{name}={a}, and {where}.{name} is {b}: make them equal"
       )
 
 

@@ -11,6 +11,7 @@ from jaxgen import config, files, train
 from jaxgen.bench.device import machine
 from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
+from jaxgen.compare.costs import charge, codec_cost, training_flops
 from jaxgen.compare.measure import Entry, command, measure, portrait, real_samples
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import Judge, means, open_judge
@@ -39,6 +40,8 @@ def compare(
     again = command("evaluate", workdir=entry.workdir, judge=home / "judge")
     row, own = measure(entry, judge)
     images |= own
+    row |= {"flops": training_flops(entry.config, row["step"])}
+    row = charge(row, codec_cost(entry.config))
     models.append(row | {"commands": [*entry.commands, again]})
   results = results_of(data, judge, means(judge.floor()), seeds) | {"rows": models}
   files.write_json(home / "report.json", results)
@@ -83,6 +86,11 @@ def train_entries(
     announce(f"replaces the report in {home}")
   for entry in fresh:
     Experiment.of(entry.config)  # says what is wrong with it, if anything
+    if entry.config.model.get("codec_workdir") == "":
+      raise UserError(
+        f"{entry.name} is a model of latents: train its codec, then it with "
+        "--config.model.codec_workdir=W, and say where it is with --workdirs"
+      )
   for entry in fresh:
     for seed, workdir in enumerate((entry.workdir, *entry.twins)):
       announce(f"{entry.name}: training in {workdir}")
@@ -113,7 +121,8 @@ def check_alike(entries: Sequence[Entry]) -> None:
       raise UserError(f"a model cannot be called {entry.name!r} in a report: rename its workdir")
     if names.count(entry.name) > 1:
       raise UserError(
-        f"two models are called {entry.name!r}: rename one, or compare them in two reports"
+        f"two models are called {entry.name!r}: rename one's workdir, or train configs of one file "
+        "apart and say where they are with --workdirs"
       )
     if entry.config.data.source != first.config.data.source:
       raise UserError(

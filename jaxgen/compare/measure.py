@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
+from jaxgen.compare.costs import title
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.evaluation.judge import ImageJudge, Judge, Scores, intervals, means, spreads
@@ -23,7 +24,8 @@ from jaxgen.monitor.log import read_jsonl
 from jaxgen.sampling.sampler import Sampler, load
 
 STEPS = (4, 8, 16, 32)  # of the diffusion model, for quality against cost
-CURVES = {"loss": ("/loss",), "health": ("grad_norm", "accuracy", "diversity")}  # ends of keys
+CODES = ("perplexity", "perplexity_top", "perplexity_bottom", "dead", "dead_top", "dead_bottom")
+CURVES = {"loss": ("/loss",), "health": ("grad_norm", "accuracy", "diversity", *CODES)}  # ends
 EXTRAS = ("accuracy", "sweep", "copies")
 BATCH = 256  # samples that are drawn at once, at the most
 MOST = 2000  # real examples to choose from, to look at
@@ -86,7 +88,7 @@ def measure(
   settings = {k: v for k, v in model.model.knobs.items() if k in ("steps", "guidance", "eta")}
   return {
     "name": entry.name,
-    "family": type(model.model).__name__,
+    "family": title(model),
     "config": entry.name,
     "workdir": str(entry.workdir),
     "params": sum(x.size for x in jax.tree.leaves(model.state.params)),

@@ -1,46 +1,63 @@
 """Codecs of other people's files, and ours for them; see `workdir`."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.checkpoint import pretrained
-from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights
+from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights, height_of
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import names, tensor_files
-from jaxgen.interop.autoencoder_names import CODECS
+from jaxgen.interop.autoencoder_names import CODECS, disc_entries, discriminator
 from jaxgen.interop.tensors import Tensor
+from jaxgen.nets.patchgan import PatchGAN
 from jaxgen.sampling import trained as sampling_trained
 
 
 def open_file(file: ForeignFile, config: ConfigDict) -> Imported:
-  """Reads a checkpoint of a codec; a discriminator begins at random."""
+  """Reads a checkpoint of a codec, with its discriminator if that is there."""
   if file.disc:
-    raise UserError("--disc is a GAN's: a codec's discriminator is not read")
+    raise UserError("--disc is a GAN's: a codec's discriminator is in its own file")
   check_source(config, file.source)
   how, data = CODECS[file.source], config.data
-  if file.size not in (0, data.size):
-    raise UserError(f"--size={file.size}, but config.data.size={data.size}: leave one")
+  height = height_of(config, file.size)
   without_perceptual(config, file)
   experiment = Experiment.of(config)
   net = core.trait(experiment.model, "net")
-  size = (data.size or file.size,) * 2
-  spec = DataSpec(data.source, (*size, core.trait(net, "channels")), data.classes)
+  spec = DataSpec(data.source, (height, height, core.trait(net, "channels")), data.classes)
   abstract = experiment.abstract(spec, sharding.make_mesh())
-  tensors = how.incoming(tensor_files.read(file.path, file.key))
+  stored = tensor_files.read(file.path, file.key)
+  tensors = how.incoming(stored)
   group = names.fill(how.entries(group_of(abstract)), tensors, file.progress)
-  if "disc" in abstract.params:
-    file.log("the discriminator begins at random")
   params = {"net": group.pop("params")} | pretrained.read(experiment.model)[0]
+  if core.trait(experiment.model, "disc"):
+    params |= read_disc(experiment.model.disc, abstract.params["disc"], stored, file)
   return Imported(experiment, spec, abstract, Weights(params, {"net": group} if group else {}))
+
+
+def read_disc(
+  disc: Any, shapes: core.Groups, stored: Mapping[str, Tensor], file: ForeignFile
+) -> core.Groups:
+  """{"disc": weights}, or {} where the file has none of the config's shape."""
+  tensors = discriminator(stored)
+  table = disc_entries(shapes) if tensors and isinstance(disc, PatchGAN) else []
+  own = {name: tuple(t.shape) for name, t in tensors.items()}
+  if own and own == {e.theirs[0]: e.layout for e in table}:
+    return {"disc": names.fill(table, tensors)}
+  why = ", for that of the file is not the config's" if own else ""
+  file.log(f"the discriminator begins at random{why}")
+  return {}
 
 
 def without_perceptual(config: ConfigDict, file: ForeignFile) -> None:
   """Leaves LPIPS out of a config where there are no files of it."""
-  if "perceptual" in config.model and not any(map(os.environ.get, pretrained.VARIABLES)):
+  if (config.model.get("perceptual") or {}).get("name") == "nets.lpips.LPIPS" and not any(
+    map(os.environ.get, pretrained.VARIABLES)
+  ):
     with config.unlocked():
       del config.model.perceptual
     variables = " and ".join(f"${name}" for name in pretrained.VARIABLES)

@@ -13,6 +13,7 @@ from jaxgen.convert.initial_state import (
   ForeignFile,
   Imported,
   Weights,
+  height_of,
   seen_shape,
   stored_dtype,
 )
@@ -88,10 +89,7 @@ def check_net(config: ConfigDict, source: str) -> None:
 def data_spec(experiment: Experiment, tensors: dict[str, Tensor], size: int) -> DataSpec:
   """Shape of the data, none of which needs to be there."""
   c = experiment.config.data
-  if c.size and size not in (0, c.size):
-    raise UserError(f"--size={size}, but config.data.size={c.size}: leave one")
-  if not (size := size or c.size):
-    raise UserError("the config does not say how large x is: give --size, such as --size=32")
+  size = height_of(experiment.config, size)
   first = tensors.get(dit_names.FIRST)
   channels = c.channels or (first.shape[1] if first and len(first.shape) == 4 else 3)
   shape = (size, size, channels)

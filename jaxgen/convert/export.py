@@ -17,7 +17,7 @@ def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("workdir", None, "of the trained model")
-  flag("out", None, "x.pt, .pth or .bin (PyTorch), or x.safetensors")
+  flag("out", None, "x.pt, .pth, .bin or .ckpt (PyTorch), or x.safetensors")
   flag(
     "source",
     None,
@@ -25,6 +25,7 @@ def define(values: flags.FlagValues) -> None:
   )
   flag("ema", None, "profile of averaged weights, or none for the last ones")
   flag("disc", None, "a GAN's discriminator, where that is another file: D.pth")
+  flag("bottom", None, "the bottom level's file of a prior, whose top level is --out")
   flags.DEFINE_integer("step", None, "of the checkpoint; default: the last", flag_values=values)
 
 
@@ -32,11 +33,17 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.workdir or not values.out:
     raise UserError("export needs --workdir=W and --out=x.pt or .safetensors")
-  for name in ("out", "disc"):
+  for name in ("out", "disc", "bottom"):
     if values[name].value:
       check_file(values[name].value, f"--{name}")
   report = export_weights(
-    values.workdir, values.out, values.source, ema=values.ema, step=values.step, disc=values.disc
+    values.workdir,
+    values.out,
+    values.source,
+    ema=values.ema,
+    step=values.step,
+    disc=values.disc,
+    bottom=values.bottom,
   )
   print(
     f"{report['tensors']} tensors of step {report['step']}, averaged by "

@@ -9,6 +9,11 @@ what no file says must be told:
 
   jaxgen import --source adm --checkpoint ema_0.9999_200000.pt --size 64 \
     --heads 4 --attention_order legacy --schedule cosine --workdir W
+
+A prior of codes has a file for each of its levels, and a codec in a workdir:
+
+  jaxgen import --source pixelsnail --checkpoint top.pt --bottom bottom.pt \
+    --config configs/vqvae2_prior.py:ffhq --config.model.codec_workdir=K --workdir W
 """
 
 import functools
@@ -29,10 +34,11 @@ def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("source", None, "whose code it is of: " + ", ".join(ALL))
-  flag("checkpoint", None, "x.pt, .pth, .bin or .safetensors, or a folder of diffusers")
+  flag("checkpoint", None, "x.pt, .pth, .bin, .ckpt, .safetensors, or a folder of diffusers")
   flag("workdir", None, "to be made")
   flag("key", None, "which of several sets of weights: ema, state_dict, ...")
   flag("disc", None, "a GAN's discriminator, where it is another file: D.pth")
+  flag("bottom", None, "the bottom level's file of a prior, whose top level is --checkpoint")
   flag("licence", "", "a note that stays with the weights")
   flag(
     "attention_order",
@@ -72,6 +78,7 @@ def main(values: flags.FlagValues) -> None:
     size=values.size,
     licence=values.licence,
     disc=values.disc,
+    bottom=values.bottom,
     facts=Facts(
       values.heads, values.head_channels, values.heads_up, values.attention_order, values.schedule
     ),

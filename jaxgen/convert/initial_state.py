@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.convert.published import Facts
+from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, complete, dummy
 from jaxgen.interop import names
 
@@ -40,6 +41,19 @@ def stored_dtype(config: ConfigDict, shape: tuple[int, ...]) -> np.dtype:
   """
   are_images = "codec" in config.model or not config.data.source.startswith("latents:")
   return np.dtype(np.uint8 if len(shape) == 3 and are_images else np.float32)
+
+
+def height_of(config: ConfigDict, size: int) -> int:
+  """Of images that need not be there: config.data.size, or --size.
+
+  UserError if both are said and differ, or neither is.
+  """
+  own = config.data.size
+  if own and size not in (0, own):
+    raise UserError(f"--size={size}, but config.data.size={own}: leave one")
+  if not (own or size):
+    raise UserError("neither the file nor the config says how large the images are: give --size=32")
+  return own or size
 
 
 def stored_latents(
@@ -74,6 +88,7 @@ class ForeignFile(NamedTuple):
   facts: Facts
   progress: Callable[[int, int], None]
   log: Callable[[str], None]
+  bottom: str | None = None
 
 
 class Weights(NamedTuple):

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
 from jaxgen.convert import published
-from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights
+from jaxgen.convert.initial_state import DataSpec, ForeignFile, Imported, Weights, height_of
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.interop import diffusers, edm, names, tensor_files
@@ -64,14 +64,7 @@ def data_spec(
 ) -> DataSpec:
   """Shape of the data, none of which needs to be there."""
   c = experiment.config.data
-  if c.size and size not in (0, c.size):
-    raise UserError(f"--size={size}, but config.data.size={c.size}: leave one")
-  size = size or c.size
-  if not size:
-    raise UserError(
-      "neither the file nor the config says how large the images "
-      "are: give --size, such as --size=32"
-    )
+  size = height_of(experiment.config, size)
   places = SOURCES[source].places([HEAD, FIRST])
   head, first = f"{places[HEAD]}.bias", f"{places[FIRST]}.weight"
   channels = 3

@@ -1,8 +1,9 @@
 """Other people's weights into a workdir of ours, and ours out of it.
 
-GANs, codecs, U-Nets and transformers differ in what their files hold:
-`gan_workdir`, `codec_workdir`, `net_workdir` and `dit_workdir` have the same
-functions for them, `open_file` and `tensors`.
+GANs, codecs, priors of codes, U-Nets, transformers and models of latents differ
+in what their files hold: `gan_workdir`, `codec_workdir`, `prior_workdir`,
+`net_workdir`, `dit_workdir` and `latent_workdir` have the same functions for
+them, `open_file` and `tensors`.
 """
 
 import datetime
@@ -17,7 +18,14 @@ from jaxgen import config as configs
 from jaxgen import core
 from jaxgen.checkpoint import disk, lock, step_folder
 from jaxgen.checkpoint.meta import latest, settings
-from jaxgen.convert import codec_workdir, dit_workdir, gan_workdir, net_workdir
+from jaxgen.convert import (
+  codec_workdir,
+  dit_workdir,
+  gan_workdir,
+  latent_workdir,
+  net_workdir,
+  prior_workdir,
+)
 from jaxgen.convert.initial_state import ForeignFile, initial_state
 from jaxgen.convert.published import NOTHING, Facts
 from jaxgen.errors import UserError, nearest
@@ -26,11 +34,12 @@ from jaxgen.interop import names, tensor_files
 from jaxgen.interop.autoencoder_names import CODECS
 from jaxgen.interop.dit_names import TRANSFORMERS
 from jaxgen.interop.gans import GANS
+from jaxgen.interop.pixelsnail_names import PRIORS
 from jaxgen.interop.unet_names import SOURCES
 
-ALL = SOURCES | GANS | CODECS | TRANSFORMERS
+ALL = SOURCES | GANS | CODECS | TRANSFORMERS | PRIORS
 # What a pipeline of diffusers calls the folder of such a model.
-PARTS = {codec_workdir: "vae", dit_workdir: "transformer", gan_workdir: "unet", net_workdir: "unet"}
+PARTS = {codec_workdir: "vae", dit_workdir: "transformer"}
 
 
 def import_weights(
@@ -43,6 +52,7 @@ def import_weights(
   size: int = 0,
   licence: str = "",
   disc: str | None = None,
+  bottom: str | None = None,
   facts: Facts = NOTHING,
   progress: Callable[[int, int], None] = lambda n, total: None,
   log: Callable[[str], None] = lambda line: None,
@@ -61,6 +71,7 @@ def import_weights(
     size: Height of the images, where the config does not say.
     licence: A note that stays with the weights.
     disc: The file of a GAN's discriminator, where it is another.
+    bottom: The file of a prior's bottom level; `checkpoint` is the top's.
     facts: What files of U-Nets do not tell.
     progress: Called after each weight with its number, and that of all.
     log: Called with a line on what was assumed.
@@ -72,8 +83,11 @@ def import_weights(
     config = config.copy_and_resolve_references()
     facts.apply(config)
   module = module_for(config, source)
-  checkpoint = in_folder(checkpoint, PARTS[module])
-  file = ForeignFile(checkpoint, source, key, size, disc, facts, progress, log)
+  if module is not prior_workdir:
+    if bottom:
+      raise UserError("--bottom is of a prior of two levels: leave it")
+    checkpoint = in_folder(checkpoint, PARTS.get(module, "unet"))
+  file = ForeignFile(checkpoint, source, key, size, disc, facts, progress, log, bottom)
   imported = module.open_file(file, config)
   config = imported.experiment.config
   meta = describe(config, imported.data) | {"import": provenance(file, licence)}
@@ -93,11 +107,15 @@ def in_folder(checkpoint: str, part: str) -> str:
 
 
 def module_for(config: ConfigDict | None, source: str) -> ModuleType:
-  """Which of the four reads and writes files for a config."""
+  """Which of the six reads and writes files for a config."""
+  if source in PRIORS or config is not None and prior_workdir.is_prior(config):
+    return prior_workdir
   if source in TRANSFORMERS or config is not None and dit_workdir.is_transformer(config):
     return dit_workdir
   if config is None:
     return net_workdir
+  if config.model.name == latent_workdir.LATENT:
+    return latent_workdir
   if config.model.name in {how.model for how in CODECS.values()}:
     return codec_workdir
   return gan_workdir if "gen" in config.model else net_workdir
@@ -112,6 +130,7 @@ def provenance(file: ForeignFile, licence: str) -> dict[str, Any]:
     "sha256": tensor_files.sha256(file.path),
     "licence": licence,
     **({"disc": tensor_files.sha256(file.disc)} if file.disc else {}),
+    **({"bottom": tensor_files.sha256(file.bottom)} if file.bottom else {}),
     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
   }
 
@@ -154,6 +173,7 @@ def export_weights(
   ema: str | None = None,
   step: int | None = None,
   disc: str | None = None,
+  bottom: str | None = None,
 ) -> dict[str, Any]:
   """Writes a workdir's weights as a checkpoint of somebody else's code.
 
@@ -164,11 +184,11 @@ def export_weights(
     ema: See sampler.load.
     step: Likewise.
     disc: Name of a file for a GAN's discriminator, where that is another.
+    bottom: Name of a file for a prior's bottom level, beside `out` for the top.
 
   Returns:
     {"step", "tensors": their number, "import": provenance or {}, "ema"}.
   """
-  tensor_files.kind_of(out)
   meta = latest(workdir)
   config, origin = settings(meta), meta.get("import") or {}
   if source is None and not origin:
@@ -176,17 +196,28 @@ def export_weights(
   source = source or origin["source"]
   check_source(source)
   module = module_for(config, source)
+  for path in filter(None, (out, disc, bottom)):
+    tensor_files.kind_of(path)
   if disc:
     if module is not gan_workdir:
       raise UserError(f"--disc is a GAN's, and {workdir} holds a {config.model.name}")
     gan_workdir.check_disc(source, "--disc")
-    tensor_files.kind_of(disc)
+  if bool(bottom) != (module is prior_workdir):
+    raise UserError(
+      f"--bottom is of a prior of two levels, and {workdir} holds a {config.model.name}"
+      if bottom
+      else "a prior has a file for each level: --out=top.pt and --bottom=bottom.pt"
+    )
   trained, tensors = module.tensors(workdir, source, config, ema, step)
   if module is gan_workdir and gan_workdir.apart(source):
     if disc:
       tensor_files.write(disc, tensors["disc"])
     tensors = tensors[""]
-  tensor_files.write(out, tensors)
+  if module is latent_workdir:
+    tensors = latent_workdir.packed(tensors, out)
+  if bottom:
+    tensor_files.write(bottom, tensors["bottom"])
+  tensor_files.write(out, tensors["top"] if bottom else tensors)
   return {
     "step": trained.step,
     "tensors": len(names.flat(tensors)),

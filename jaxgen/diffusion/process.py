@@ -113,6 +113,29 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
+class LDM:
+  """Latent diffusion's "linear": the root of beta is (Rombach et al. 2022).
+
+  Its code's default schedule, for latents; others know it as "scaled linear".
+  """
+
+  steps: int = 1000
+  beta_1: float = 0.0015
+  beta_T: float = 0.0195
+
+  @property
+  def betas(self) -> np.ndarray:
+    """[steps] float64."""
+    lo, hi, i = self.beta_1**0.5, self.beta_T**0.5, np.arange(self.steps)
+    # From both ends and rounded once, as PyTorch does: the same to the last bit.
+    pace = np.longdouble((hi - lo) / max(self.steps - 1, 1))
+    roots = np.where(i < self.steps // 2, lo + pace * i, hi - pace * (self.steps - 1 - i))
+    return roots.astype(np.float64) ** 2
+
+  __call__, inverse = _noise, _time
+
+
+@dataclasses.dataclass(frozen=True)
 class Cosine:
   """Nichol & Dhariwal 2021, Eq. 17: abar ~ cos^2, betas clipped at 0.999."""
 

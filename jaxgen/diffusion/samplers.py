@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.diffusion.denoiser import Denoise, Estimate, mean
-from jaxgen.diffusion.process import EDM, Noise
+from jaxgen.diffusion.process import EDM, LDM, Noise
 from jaxgen.diffusion.traits import declare
 from jaxgen.keys import fold, normal
 
@@ -68,7 +68,41 @@ def ancestral(
   is classifier guidance as in Dhariwal & Nichol 2021, Alg. 1: the scale is
   inside and the gradient at x_t.
   """
-  step_at = steps(path, n, key)
+  return _chain(denoise, x_T, steps(path, n, key), n, eta, frac, gradient)[1]
+
+
+@declare(nfe=lambda n: n, knobs=("eta", "frac"), takes=("gradient", "process"))
+def ancestral_ldm(
+  denoise: Denoise,
+  x_T: Array,
+  path: Noise,
+  n: Array,
+  key: Array,
+  eta: float = 0.0,
+  frac: float = 0.0,
+  gradient: Callable[[Array, Noise], Array] | None = None,
+  process: Callable = LDM(),  # noqa: B008 (frozen)
+) -> Array:
+  """`ancestral`, but the last step leads to a chain's first noise level.
+
+  As in latent diffusion's code: x is given as it is there, with noise that a
+  decoder does not mind (sigma = 0.04), and is not denoised once more.
+  """
+  end = process(1 / (process.steps or 1000))
+  longer = jax.tree.map(lambda a, last: jnp.append(a, a[-1]).at[n].set(last), path, end)
+  return _chain(denoise, x_T, steps(longer, n + 1, key), n, eta, frac, gradient)[0]
+
+
+def _chain(
+  denoise: Denoise,
+  x_T: Array,
+  step_at: Callable[[Array], tuple[Noise, Noise, Array]],
+  n: Array,
+  eta: Array | float,
+  frac: Array | float,
+  gradient: Callable[[Array, Noise], Array] | None,
+) -> tuple[Array, Array]:
+  """n steps -> x where the last one led, and the estimate of x_0 it went by."""
 
   def step(i: Array, carry: tuple) -> tuple:
     (x, _), (t, s, z_key) = carry, step_at(i)
@@ -83,7 +117,7 @@ def ancestral(
       x_s += std**2 * gradient(x, t)
     return x_s + std * normal(z_key, x.shape[1:]), x0
 
-  return jax.lax.fori_loop(0, n, step, (x_T, x_T))[-1]
+  return jax.lax.fori_loop(0, n, step, (x_T, x_T))
 
 
 @declare(nfe=lambda n: n)

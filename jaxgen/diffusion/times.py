@@ -88,6 +88,22 @@ def shorter(
   return jnp.where(n < len(betas), jnp.nan, t[jnp.minimum(i, len(betas) - 1)])
 
 
+def ldm(process, i: Array, n: Array) -> Array:
+  """Latent diffusion's: every k-th index from 1, where k = steps // S.
+
+  S is what its code is asked for, which may be less than n: 6 make 7 points, 400
+  make 500. Of n that no S makes, floor(j steps / n) + 1; and where that code
+  reads beyond its table, and fails, all one earlier. Its last step is that of
+  `samplers.ancestral_ldm`.
+  """
+  return _respaced(_from_one, process, i, n)
+
+
+def ldm_quadratic(process, i: Array, n: Array) -> Array:
+  """`quadratic`, one index later each: latent diffusion's "quad"."""
+  return _respaced(_squares_from_one, process, i, n)
+
+
 @declare(knobs=("first", "bend"))
 def warped(process, i: Array, n: Array, first: float = 1.0, bend: float = 1.0) -> Array:
   """t = first ((n - i) / n)^bend: short schedules to be searched for.
@@ -209,6 +225,20 @@ def _both_ends(steps: int, n: int) -> np.ndarray:
 
 def _squares(steps: int, n: int) -> np.ndarray:
   return np.floor(np.linspace(0, np.sqrt(steps * 0.8), n) ** 2)
+
+
+def _squares_from_one(steps: int, n: int) -> np.ndarray:
+  return np.minimum(_squares(steps, n) + 1, steps - 1)
+
+
+def _from_one(steps: int, n: int) -> np.ndarray:
+  points = lambda S: -(-steps // (steps // S))
+  S = n
+  while points(S) > n:
+    S -= 1
+  j = np.arange(n)
+  index = j * (steps // S) if points(S) == n else j * steps // n
+  return index + (index[-1] + 1 < steps)
 
 
 @functools.cache

@@ -11,7 +11,6 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +19,11 @@ from jaxgen import core
 from jaxgen.core import trait
 from jaxgen.errors import UserError
 from jaxgen.evaluation import weights
+from jaxgen.evaluation.features import shrunk
 from jaxgen.evaluation.images import weights_hash
 from jaxgen.interop import tensor_files
 from jaxgen.metrics.perceptual_distance import distance
 from jaxgen.nets import convs, lpips
-from jaxgen.nets.layers import GroupNorm
 from jaxgen.sampling.sampler import Sampler
 
 Array = jax.Array
@@ -45,6 +44,7 @@ class Perceptual:
     params: Its weights.
     linear: The weights of channels; None: none.
     fit: (shape of images [H, W, C]) -> what is wrong with it, or "".
+    prepare: What images are made to before, uint8 [N, H, W, C]; None: nothing.
     batch: Pairs at a time.
   """
 
@@ -54,6 +54,7 @@ class Perceptual:
   params: Any
   linear: Sequence[Array] | None
   fit: Callable[[tuple[int, ...]], str]
+  prepare: Callable[[np.ndarray], np.ndarray] | None = None
   batch: int = 32
 
   def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -67,6 +68,7 @@ class Perceptual:
     parts = []
     for i in range(0, len(x), self.batch):
       pair = [a[i : i + self.batch] for a in (x, y)]
+      pair = [self.prepare(a) for a in pair] if self.prepare else pair
       n = len(pair[0])
       padded = [np.concatenate([a, np.repeat(a[-1:], self.batch - n, 0)]) for a in pair]
       d = self._program(self.params, self.linear, *padded)
@@ -144,12 +146,20 @@ def read(path: pathlib.Path, what: str, convert: Callable) -> Any:
   return weights.converted(path, what, weights.tensors(path), convert)
 
 
-def of_classifier(sampler: Sampler) -> Perceptual:
+def of_classifier(
+  sampler: Sampler, name: str | None = None, shape: tuple[int, ...] | None = None
+) -> Perceptual:
   """The same distance by the features of a classifier that was trained here.
 
   What every normalised convolution of `nets.convs.Classifier` hands on, from
   the images' own size down to 4 x 4; nobody has weighed its channels. Such
   numbers rank what was judged by the same classifier, and nothing else.
+
+  Args:
+    sampler: The classifier.
+    name: Of its features; default: "DATA-cnn".
+    shape: [H, W, C] of images, where they are larger than it was trained on:
+      they shrink to its size first.
 
   Raises:
     UserError: The model is no such classifier, or one of noisy images.
@@ -166,29 +176,21 @@ def of_classifier(sampler: Sampler) -> Perceptual:
       f"{where} is a classifier of noisy images: want one of "
       "clean ones, see configs/photos_judge.py"
     )
-  data = sampler.card["dataset"].rpartition("/")[2].replace(":", "-")
+  name = name or sampler.card["dataset"].rpartition("/")[2].replace(":", "-") + "-cnn"
+  own, seen = tuple(sampler.shape), tuple(shape or sampler.shape)
   card = {
-    "network": f"{data}-cnn",
+    "network": name,
+    "resize": "none" if seen == own else f"to {own[0]}",
     "linear": False,
     "classifier": sampler.card,
     "weights": weights_hash(sampler.state),
   }
 
   def features(state, x):
-    _, state = net.apply(
-      state.variables("net"),
-      x,
-      method="embed",
-      mutable=["intermediates"],
-      capture_intermediates=lambda module, _: isinstance(module, GroupNorm),
-    )
-    norms = state["intermediates"]["encoder"]
-    order = sorted(norms, key=lambda name: int(name.rpartition("_")[2]))
-    return [nn.silu(norms[name]["__call__"][0]) for name in order]
+    return convs.maps(net, state.params["net"], x)
 
   def fit(shape):
-    if tuple(shape) == tuple(sampler.shape):
-      return ""
-    return f"looks at images {list(sampler.shape)}, not {list(shape)}"
+    return "" if tuple(shape) == seen else f"looks at images {list(seen)}, not {list(shape)}"
 
-  return Perceptual(f"perceptual@{data}-cnn", card, features, sampler.state, None, fit)
+  prepare = None if seen == own else functools.partial(shrunk, size=own[0])
+  return Perceptual(f"perceptual@{name}", card, features, sampler.state, None, fit, prepare)

@@ -1,4 +1,8 @@
-"""Evaluation while training: the same code, every so many steps."""
+"""Evaluation while training: the same code, every so many steps.
+
+Of samples; or, of codecs whose samples are none, of what they decode of test
+images, beside these: rfid@adm, psnr.
+"""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -6,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from jaxgen import core, files
 from jaxgen.data.arrays import Source
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.evaluation import features
+from jaxgen.evaluation.codec_images import Reconstructions, held_out, with_names
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.images import Dataset, ModelSamples, choose_labels
+from jaxgen.evaluation.learned import learn
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.evaluation.reference import open_reference
 from jaxgen.evaluation.run import Evaluation
@@ -93,22 +100,34 @@ class Periodic:
     self.how = settings(options)
     self.config, self.model = config, model
     self.source, self.workdir = source, Path(workdir)
-    self.every, self.samples = self.how["every"], None
+    self.every, self.samples, self.held = self.how["every"], None, None
     if not self.every:
       return
     how = protocol(self.how["protocol"])
+    real = Dataset(source, config["data"]["split"])
+    if core.trait(model, "wants_prior"):
+      self.held = held_out(config["data"], most=self.how["num"])
+      self.how["num"], real = len(self.held), Dataset(self.held, "test")
     if self.how["ref"]:
       reference = open_reference(self.how["ref"], how, self.how["features"])
     else:
-      reference = Reference.of(Dataset(source, config["data"]["split"]))
-    if open_features is None:
-      open_features = features.open_extractor
-    extractor = open_features(self.how["features"], self.how["weights"] or None, how.resize)
+      reference = Reference.of(real)
+    extractor = (open_features or self.extractor)(
+      self.how["features"], self.how["weights"] or None, how.resize
+    )
     self.evaluation = Evaluation(reference, extractor, how, self.how["metrics"] or None)
     classes = config["data"]["classes"]
     self.evaluation.check(
       self.how["num"], np.arange(classes) if classes else None, [tuple(source.shape[:2])]
     )
+
+  def extractor(self, name: str, weights: str | None, resize: str) -> Extractor:
+    """What looks at images: a published network, or the built-in judge's."""
+    if name != "judge":
+      return features.open_extractor(name, weights, resize)
+    if join.joined():
+      raise UserError("config.log.eval.features=judge is for one process: want inception or dinov2")
+    return learn(ConfigDict(self.config["data"]), self.source).extractor
 
   def due(self, done: int) -> bool:
     """Whether it is time, after so many steps."""
@@ -125,24 +144,25 @@ class Periodic:
     except UserError as e:
       warnings.warn(f"not judged at step {done}: {e}", RuntimeWarning, stacklevel=2)
       return {}
-    name = card_name(
-      done, self.evaluation.extractor.name, self.evaluation.protocol.name, self.how["num"]
-    )
+    kind = self.evaluation.protocol.name + "-reconstructions" * (self.held is not None)
+    name = card_name(done, self.evaluation.extractor.name, kind, self.how["num"])
     if join.is_main_process():
       files.write_json(self.workdir / "evals" / name, card)
     return card["scores"]
 
   def card(self, done: int, state: core.State) -> dict[str, Any]:
-    sampler = self.sampler(done, state)
-    if self.samples is None:
+    """Judges -> a card."""
+    sampler, rule = self.sampler(done, state), self.evaluation.protocol.floats
+    if self.samples is not None:
+      self.samples = self.samples.of(sampler)
+    elif self.held is not None:
+      self.samples = Reconstructions(sampler, self.held, seed=self.how["seed"], rule=rule)
+    else:
       how, n = self.how, self.how["num"]
       labels = choose_labels(sampler, "turn", n, how["seed"])
-      self.samples = ModelSamples(
-        sampler, n, how["seed"], labels, "turn", self.evaluation.protocol.floats, {}, how["batch"]
-      )
-    else:
-      self.samples = self.samples.of(sampler)
-    return self.evaluation.run(self.samples)
+      self.samples = ModelSamples(sampler, n, how["seed"], labels, "turn", rule, {}, how["batch"])
+    card = self.evaluation.run(self.samples)
+    return card if self.held is None else with_names(card, self.samples)
 
   def sampler(self, done: int, state: core.State) -> Sampler:
     """What `jaxgen.load` would give of this state's checkpoint."""

@@ -54,23 +54,25 @@ FLAGS = {
   "perceptual": "workdir of a classifier whose features tell images apart",
   "lpips_net": "AlexNet's or VGG16's weights, for LPIPS",
   "lpips_lin": "LPIPS' linear weights for that network",
-  "picture": "x.png gets small images, bicubic, the model's, originals",
+  "picture": "x.png gets small images, bicubic, the model's, originals; of a codec originals "
+  "above reconstructions",
 }
 
 
 def define(values: flags.FlagValues, picture: bool = True) -> None:
-  """The flags of a verb that are for models which enlarge images."""
+  """The flags of a verb that are for models which enlarge images, and for codecs."""
   for name, text in FLAGS.items():
     if picture or name != "picture":
-      flags.DEFINE_string(name, None, f"of an upsampler: {text}", flag_values=values)
+      flags.DEFINE_string(name, None, f"of an upsampler or codec: {text}", flag_values=values)
 
 
 def check_flags(values: flags.FlagValues) -> None:
-  """UserError if flags of an upsampler are set for something else."""
+  """UserError if flags of an upsampler or codec are set for something else."""
   for name in FLAGS:
     if name in values and values[name].value is not None:
       raise UserError(
-        f"--{name} is for a --workdir of a model that makes x from small images, without --protocol"
+        f"--{name} is for a --workdir of a model that makes x from small images, or of a codec, "
+        "without --protocol"
       )
 
 

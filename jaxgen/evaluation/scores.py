@@ -22,8 +22,9 @@ from jaxgen.metrics.kid import kid as kernel_distance
 from jaxgen.metrics.prdc import PRDC, half_precision_recall, prdc
 
 Values = dict[str, tuple[float, float | None]]  # name -> value, its spread
-LOWER = ("fid", "sfid", "frechet", "sfrechet", "kid")  # is better
-HIGHER = ("is", "precision", "recall", "density", "coverage", "cas")
+FRECHET = ("fid", "sfid", "frechet", "sfrechet")
+LOWER = (*FRECHET, *(f"r{name}" for name in FRECHET), "kid")  # is better; r: reconstructions
+HIGHER = ("is", "precision", "recall", "density", "coverage", "cas", "psnr")
 
 
 @dataclasses.dataclass(eq=False)

@@ -5,8 +5,9 @@
     diffusers  huggingface/diffusers' AutoencoderKL and VQModel
     vqvae2     rosinality/vq-vae-2-pytorch
 
-A discriminator and LPIPS, which files of `ldm` hold beside it as `loss.*`, are
-no part of the table. A group of ours is here {"params": .., "codes": ..}.
+A group of ours is here {"params": .., "codes": ..}. What files of `ldm` hold
+beside it as `loss.*` is no part of that: LPIPS, which is not read, and a
+discriminator, which has a table of its own.
 """
 
 import re
@@ -50,6 +51,7 @@ WORDS = columns("""
   last         decoder.conv_out   decoder.conv_out
 """)
 CODEBOOK = "quantize.embedding.weight"
+DISC = re.compile(r"(?:first_stage_model\.)?loss\.discriminator\.(main\.\d+\.(?:weight|bias))")
 OURS = re.compile(r"(encoder|decoder|quant_conv|post_quant_conv|quantize)\.")
 
 
@@ -98,6 +100,23 @@ def first_stage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
   if any(name.startswith(inner) for name in tensors):
     tensors = {k.removeprefix(inner): t for k, t in tensors.items() if k.startswith(inner)}
   return {k: t for k, t in tensors.items() if OURS.match(k)}
+
+
+def discriminator(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+  """Of a file's tensors those of a PatchGAN; its norms' averages are not read."""
+  matches = [(DISC.fullmatch(name), t) for name, t in tensors.items()]
+  return {m[1]: t for m, t in matches if m}
+
+
+def disc_entries(tree: Tree) -> list[Entry]:
+  """The table of a PatchGAN: main.0, .2, .5, .8, .. and the norms behind them."""
+  table = []
+  for path, leaf in names.flat(tree).items():
+    layer, kind = path.split("/")
+    word, i = layer.split("_")
+    number = 3 * int(i) - (word == "conv" and i != "0")
+    table.append(names.entry(path, leaf, f"main.{number}{LEAVES[kind]}"))
+  return table
 
 
 def of_today(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import pathlib
 from typing import Any, BinaryIO, NamedTuple
 
 from jaxgen.interop import pickles, torchfile
-from jaxgen.interop.pickles import Nothing, Stub, Unreadable, guarded
+from jaxgen.interop.pickles import Stub, Unreadable, guarded, nothing
 from jaxgen.interop.torchfile import MAGIC, Place, Storage, View
 
 LARGE = 1 << 20  # bytes that are not read at once
@@ -159,11 +159,6 @@ def branch(tree: dict, name: str) -> dict:
   return value if isinstance(value, dict) else {}
 
 
-def nothing(*_: Any) -> Nothing:
-  """In the place of what no tensor depends on."""
-  return Nothing()
-
-
 NAMES = torchfile.NAMES | {
   "torch_utils.persistence._reconstruct_persistent_obj": Stub("module", reconstruct),
   **{
@@ -171,7 +166,5 @@ NAMES = torchfile.NAMES | {
     for name in ("ModuleDict", "ModuleList", "Sequential")
   },
   "dnnlib.util.EasyDict": Stub("EasyDict", torchfile.ordered),
-  "numpy.dtype": Stub("dtype", nothing),
-  **{f"numpy.{core}.multiarray.scalar": Stub("scalar", nothing) for core in ("core", "_core")},
   **{f"{module}.set": Stub("set", nothing) for module in ("builtins", "__builtin__")},
 }

@@ -16,7 +16,6 @@ LONGEST = 1 << 24
 MOST = 2_000_000  # of what a file may ask for: opcodes, and things they touch
 NEAR = 5  # containers within each other that a call may look into
 LONGEST_KEY, LONGEST_INT = 1000, 1024  # letters and bits
-KEYS = str | int | float | bytes | None  # of dicts: they hash in no time
 BROKEN = (
   AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
   OverflowError, RecursionError, TypeError, ValueError, struct.error,
@@ -32,6 +31,9 @@ class Stub(NamedTuple):
 
   name: str
   make: Callable | None  # called in its place; None: it cannot be called
+
+  def __str__(self) -> str:
+    return self.name
 
 
 class Buildable:
@@ -62,6 +64,14 @@ class Namespace(dict, Buildable):
 
   def build(self, state: dict) -> None:
     self.update(state)
+
+
+KEYS = str | int | float | bytes | Stub | None  # of dicts: they hash in no time
+
+
+def nothing(*_: Any) -> Nothing:
+  """In the place of what no tensor depends on."""
+  return Nothing()
 
 
 def plain(text: Any) -> str:

@@ -1,14 +1,20 @@
 """What rosinality/vq-vae-2-pytorch calls the weights of a PixelSNAIL.
 
-Their `background`, which holds places and is not learned, has no row.
+Their `background`, which holds places and is not learned, has no row: see
+`places`.
 """
 
 import re
+from collections.abc import Sequence
+
+import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.interop import names
 from jaxgen.interop.names import Entry, Tree
 
+PRIORS = {"pixelsnail": "models.hierarchy.Hierarchy"}  # sources and our model of them
+PLACES = "background"  # row and column of every pixel, as their files hold them
 LEAVES = {"kernel": "weight_v", "scale": "weight_g", "bias": "bias"}
 GATED = {"conv_1": "conv1", "conv_2": "conv2", "aux": "aux_conv"}
 ROLES = {"key": "key_resblock", "query": "query_resblock", "merge": "out_resblock"}
@@ -29,6 +35,12 @@ def pixelsnail_entries(tree: Tree) -> list[Entry]:
     ones = {"kernel": 2 * (leaf.ndim == 2 and not flat), "scale": 1 if flat else 3}.get(kind, 0)
     table.append(names.entry(path, leaf, f"{place}.{LEAVES[kind]}", after=ones))
   return table
+
+
+def places(shape: Sequence[int]) -> np.ndarray:
+  """What their files hold of places in a map of (height, width), [1, 2, H, W]."""
+  rows, cols = ((np.arange(n, dtype=np.float32) - n / 2) / n for n in shape)
+  return np.stack(np.meshgrid(rows, cols, indexing="ij"))[None].astype(np.float32)
 
 
 def pixelsnail_place(module: list[str], last: int) -> str | None:

@@ -23,7 +23,9 @@ from jaxgen.interop.tensors import Tensor
 DEEPEST, MOST = 16, 1_000_000  # containers within each other; things in all
 LETTERS = 1 << 25  # of the names of sets, in all
 PREFIXES = ("module.", "_orig_mod.")  # of data-parallel, of compiled modules
-SUFFIXES = {".pt": "torch", ".pth": "torch", ".bin": "torch", ".safetensors": "safetensors"}
+SUFFIXES = dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), "torch") | {
+  ".safetensors": "safetensors"
+}
 TYPES = {
   "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bfloat16", "I64": "i8",
   "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?",

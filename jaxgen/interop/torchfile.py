@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxgen.interop import pickles
-from jaxgen.interop.pickles import Stub, Unreadable, guarded, is_count, plain
+from jaxgen.interop.pickles import Stub, Unreadable, guarded, is_count, nothing, plain
 from jaxgen.interop.tensors import Tensor
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -219,6 +219,11 @@ NAMES = {
   "torch._utils._rebuild_tensor": Stub("tensor", view),
   "torch._utils._rebuild_tensor_v2": Stub("tensor", view),
   "torch._utils._rebuild_parameter": Stub("parameter", parameter),
+  # Beside the tensors of PyTorch Lightning: whose state a dict is, best scores.
+  "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint": Stub("ModelCheckpoint", None),
+  "numpy.dtype": Stub("dtype", nothing),
+  "_codecs.encode": Stub("encode", nothing),
+  **{f"numpy.{core}.multiarray.scalar": Stub("scalar", nothing) for core in ("core", "_core")},
   "torch.Size": Stub("Size", size),
   "torch.device": Stub("device", lambda *words: words),
   **{f"{m}.{name}Storage": Stub(name, None) for name in STORAGES for m in ("torch", "torch.cuda")},

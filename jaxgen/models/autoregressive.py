@@ -146,7 +146,10 @@ def walk(
 
   When a row begins, each convolution of the net takes in the rows above as a
   whole, once. For a pixel there remains what is to its left: of a 5 x 5 kernel
-  2 taps in 25. Attention remembers keys and values.
+  2 taps in 25. Attention remembers keys and values. Of the published sizes, by
+  counting: 161 GFLOP for 32 x 32 codes, as much as one pass over the map, and
+  624 GFLOP for 64 x 64, 0.94 passes; without memory it is a pass for each code,
+  1,023 and 4,351 times as much. What is remembered: 11 and 14 MiB a map.
 
   Args:
     net: See `nets.pixelsnail.PixelSNAIL`, or what takes `at` as it does.

@@ -54,6 +54,11 @@ class KL:
     del net
     return z
 
+  def occupancy(self, net: Net, z: Array) -> dict[str, Array]:
+    """There are no codes."""
+    del net, z
+    return {}
+
   def draw(
     self, net: Net, key: Key, shape: tuple[int, ...], temperature: Array | float = 1.0
   ) -> Array:
@@ -101,6 +106,11 @@ class VQ:
     codes = net(method="table")
     return codes[codebook.nearest(z, codes)]
 
+  def occupancy(self, net: Net, z: Array) -> dict[str, Array]:
+    """How often each code is the nearest, {"codes": [K]}."""
+    codes = net(method="table")
+    return {"codes": codebook.occupancy(codebook.nearest(z, codes), len(codes))}
+
   def draw(self, net: Net, key: Key, shape: tuple[int, ...]) -> Array:
     """Keys [B] -> codes [B, *shape], each drawn alone, all alike probable."""
     codes = net(method="table")
@@ -116,21 +126,24 @@ def spread(mean: Array, logvar: Array, key: Key) -> Array:
 class Autoencoder:
   """An autoencoder that a discriminator of patches keeps sharp.
 
-  L = |x - x'| + LPIPS(x, x') + w G(x') + the latents' part, where G = -mean
+  L = |x - x'| + d(x, x') + w G(x') + the latents' part, where G = -mean
   D(x') and w = |dL_rec| / |dG| at the decoder's last layer, times `disc_weight`
   (Esser et al. 2021, Eqs. 6 and 7). Both w G and the discriminator's hinge loss
-  count nothing before step `start`; w is logged from the first.
+  count nothing before step `start`; w is logged from the first. Where a batch is
+  differentiated in parts, w and the discriminator's batch norm are of each part.
 
   Attributes:
     net: `nets.autoencoder.KLNet` or VQNet.
     latents: KL or VQ, as the net.
     disc: x -> logits of patches, [B, h, w]; None: no second player.
-    perceptual: `nets.lpips.LPIPS`, whose weights are a frozen group, read from
-      the user's files before the first step; None: pixels alone.
+    perceptual: What makes d, whose weights are a frozen group, read before the
+      first step: `nets.lpips.LPIPS`, of the user's files, or, where there are
+      none, `nets.convs.JudgeLayers`, of a workdir; None: pixels alone.
     disc_weight: Of the adversarial term, beside w's ratio.
     start: The step, of batches, at which the discriminator begins.
     logvar: ln of the variance by which |x - x'| is divided, where pixels are
       summed. It is a parameter of the published code, but in no optimiser.
+    judge_workdir: Where the classifier of JudgeLayers was trained.
   """
 
   net: nn.Module
@@ -140,8 +153,10 @@ class Autoencoder:
   disc_weight: float = 0.5
   start: int = 50_001
   logvar: float = 0.0
+  judge_workdir: str = ""
 
   sampled = ("net",)
+  wants_prior = True
 
   @property
   def players(self) -> Sequence[Player]:
@@ -161,7 +176,7 @@ class Autoencoder:
     if self.disc:
       params["disc"] = self.disc.init(k_disc, batch["x"])["params"]
     if self.perceptual:
-      params["perceptual"] = self.perceptual.init()
+      params["perceptual"] = self.perceptual.init(batch["x"])
     return params, {}
 
   def net_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
@@ -190,7 +205,7 @@ class Autoencoder:
     return rec + w * G, slope + w * slope_of_G, info | {"fool": G, "disc_weight": weight}
 
   def reconstruction(self, state: State, x: Array, x_hat: Array) -> tuple[Array, Metrics]:
-    """|x - x'| + LPIPS, a sum over an image's pixels, or a mean; and metrics."""
+    """|x - x'| + d, a sum over an image's pixels, or a mean; and metrics."""
     pixels = jnp.mean(jnp.abs(x - x_hat))
     info, rec = {"l1": pixels}, pixels
     if self.perceptual:
@@ -256,6 +271,10 @@ class Autoencoder:
     del y
     net = self.of(state)
     return net(self.latents.decodable(net, z), method="decode")
+
+  def occupancy(self, state: State, z: Array) -> dict[str, Array]:
+    """How often latents choose each code, where there are codes: {name: [K]}."""
+    return self.latents.occupancy(self.of(state), z)
 
   def sample(self, state: State, batch: Batch, key: Key, **knobs: Array | float) -> Array:
     """Keys [B] -> x, of latents that are drawn one by one.

@@ -11,7 +11,7 @@ from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.keys import fold
 from jaxgen.models import codebook
 
-LEVELS = ("top", "bottom")  # an eighth and a quarter of the image's height
+LEVELS = ("top", "bottom")  # published: an eighth and a quarter of the image's height
 Codes = dict[str, Array]  # int32 [B, h, w] for each level
 
 
@@ -44,6 +44,7 @@ class VQVAE2:
   revive: float = 0.0
 
   sampled = ("net",)
+  wants_prior = True
 
   @property
   def players(self) -> Sequence[Player]:
@@ -77,6 +78,7 @@ class VQVAE2:
       new = codebook.follow(book, z, index, self.decay)
       use = codebook.use(codebook.occupancy(index, self.codes))
       if self.revive:
+        # The first example's key, which is the same however a batch is cut.
         own = jax.random.fold_in(key[0], LEVELS.index(level))
         new, use["revived"] = codebook.revive(new, z, own, self.revive)
       books[level] = new
@@ -114,6 +116,11 @@ class VQVAE2:
     codes = (self.books(state)[level]["codes"][z[level]] for level in LEVELS)
     return self.net.apply(state.variables("net"), *codes, method="decode")
 
+  def occupancy(self, state: State, z: Codes) -> dict[str, Array]:
+    """How often each code was chosen, [K] for each level."""
+    del state
+    return {level: codebook.occupancy(z[level], self.codes) for level in LEVELS}
+
   def sample(
     self, state: State, batch: Batch, key: Key, *, temperature: Array | float = 1.0
   ) -> Array:
@@ -124,7 +131,8 @@ class VQVAE2:
     height, width = batch["x"].shape[1:3]
     z = {}
     for i, level in enumerate(LEVELS):
-      shape = (height // (8 >> i), width // (8 >> i))
+      f = 2 ** (self.net.halvings + 1 - i)
+      shape = (height // f, width // f)
       weights = jnp.maximum(self.books(state)[level]["count"], 1e-10) ** (1 / temperature)
       z[level] = codebook.prior(fold(key, i), shape, weights)
     return self.decode(state, z)

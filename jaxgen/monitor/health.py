@@ -157,6 +157,18 @@ def _leaking(health: Health) -> str | None:
   )
 
 
+def _few_codes(health: Health) -> str | None:
+  for key in BOOKS:
+    perplexity = _typical(health, key)
+    if perplexity is not None and perplexity < 2:
+      return (
+        f"A codebook has collapsed: its perplexity is {perplexity:.2f}, so that nearly all latents "
+        "have one code. Try to revive codes (config.model.revive), a lower learning rate, or a "
+        "larger batch."
+      )
+  return None
+
+
 def _skipping(health: Health) -> str | None:
   counts = health.recent.get("skips", (0,))
   if counts[-1] <= (counts[0] if len(counts) == WINDOW else 0):
@@ -176,10 +188,13 @@ RULES = {
   "class_collapse": _narrow,
   "singular": _exploding,
   "leaking": _leaking,
+  "codebook": _few_codes,
   "skips": _skipping,
 }
+BOOKS = ("net/perplexity", "net/perplexity_top", "net/perplexity_bottom")
 NORMAL = {"gen/grad_norm", "gen/sigma_max", "disc/sigma_max"}
 KEYS = NORMAL | {
+  *BOOKS,
   "disc/accuracy",
   "disc/p",
   "gen/diversity",

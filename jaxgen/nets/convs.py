@@ -3,6 +3,7 @@
 The pair is after DCGAN (Radford et al. 2016), for any size 2^k.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,56 @@ class Classifier(nn.Module):
     """Logits [B, classes]."""
     del key
     return self.head(self.embed(x))
+
+
+def maps(net: Classifier, params: Any, x: Array) -> list[Array]:
+  """What every norm of a classifier hands on: [B, h, w, C], the largest first.
+
+  From the images' own size down to 4 x 4; perceptual distances compare them.
+  """
+  _, state = net.apply(
+    {"params": params},
+    x,
+    method="embed",
+    mutable=["intermediates"],
+    capture_intermediates=lambda module, _: isinstance(module, GroupNorm),
+  )
+  norms = state["intermediates"]["encoder"]
+  order = sorted(norms, key=lambda name: int(name.rpartition("_")[2]))
+  return [nn.silu(norms[name]["__call__"][0]) for name in order]
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeLayers:
+  """A judge's perceptual distance as a part of a loss, like `lpips.LPIPS`.
+
+  Where a user has no weights of LPIPS: its layers are those of a classifier that
+  was trained here, see configs/judge.py. Nobody has weighed their channels.
+
+  Attributes:
+    net: The classifier, as it was trained. Its parameters are the weights.
+    weight: Of the distance: of each layer it is between 0 and 4 of them.
+  """
+
+  net: Classifier
+  weight: float = 1.0
+
+  name = "perceptual@judge"  # of its metric
+
+  def init(self, x: Array) -> dict[str, Any]:
+    """Zeros in the shapes of its weights for images like x."""
+    shapes = jax.eval_shape(self.net.init, jax.random.key(0), x)["params"]
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+  def features(self, params: Any, x: Array) -> list[Array]:
+    """Images [B, H, W, C] in [-1, 1] -> [B, h, w, C'] of every layer."""
+    return maps(self.net, params, x)
+
+  def linear(self, params: Any) -> list[Array]:
+    """The weight of every channel, [C'] for every layer."""
+    encoder = params["encoder"]
+    norms = [f"GroupNorm_{i}" for i in range(sum(name.startswith("GroupNorm") for name in encoder))]
+    return [jnp.full_like(encoder[name]["scale"], self.weight) for name in norms]
 
 
 NORMAL = nn.initializers.normal(0.02)  # Radford et al. 2016, Sec. 4

@@ -17,16 +17,47 @@ import numpy as np
 
 from jaxgen.nets.attention import attend
 from jaxgen.nets.layers import sinusoids
-from jaxgen.nets.unet import split_heads, spread_patches
+from jaxgen.nets.unet import spread_patches
 
 Array = jax.Array
 ZERO = nn.initializers.zeros
 XAVIER = nn.initializers.xavier_uniform()
 SMALL = nn.initializers.normal(0.02)
+PRODUCTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable  # no attention's weights
 FEATURES = 256  # sinusoids that a time becomes
 
 # Without a gain and a bias of its own: those are the condition's. In float32.
 Norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_bias=False, use_scale=False)
+
+
+class Heads(nn.Module):
+  """Queries, keys and values of all heads, of tokens [B, T, D].
+
+  Three products of one matrix's columns, written such that tokens are neighbours
+  in memory: a TPU keeps 128 neighbours together, and heads of 72 channels would
+  be laid out anew for every product of attention.
+
+  Attributes:
+    heads: Their number, N.
+    dtype: Of the products.
+  """
+
+  heads: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> tuple[Array, ...]:
+    """-> three of [B, T, N, D / N]."""
+    width = x.shape[-1]
+    kernel = self.param("kernel", XAVIER, (width, 3 * width)).astype(self.dtype)
+    bias = self.param("bias", nn.initializers.zeros, (3 * width,)).astype(self.dtype)
+    x = x.astype(self.dtype)
+    parts = zip(jnp.split(kernel, 3, -1), jnp.split(bias, 3), strict=True)
+    return tuple(self.split(jnp.einsum("de,btd->ebt", w, x) + b[:, None, None]) for w, b in parts)
+
+  def split(self, y: Array) -> Array:
+    """[D, B, T] -> [B, T, N, D / N]."""
+    return jnp.moveaxis(y.reshape(self.heads, -1, *y.shape[1:]), (0, 1), (2, 3))
 
 
 class Attention(nn.Module):
@@ -49,8 +80,7 @@ class Attention(nn.Module):
     width = x.shape[-1]
     if width % self.heads:
       raise ValueError(f"{width} channels cannot be split into {self.heads} heads")
-    qkv = nn.Dense(3 * width, dtype=self.dtype, kernel_init=XAVIER, name="qkv")(x)
-    q, k, v = split_heads(qkv, self.heads, split_first=True)
+    q, k, v = Heads(self.heads, self.dtype, name="qkv")(x)
     y = attend(*self.adapt(q, k), v).reshape(x.shape)
     return nn.Dense(width, dtype=self.dtype, kernel_init=XAVIER, name="proj")(y)
 
@@ -86,12 +116,18 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Array, c: Array) -> Array:
     """Tokens [B, T, D], the condition [B, D] float32 -> tokens."""
-    ada = nn.Dense(6 * x.shape[-1], kernel_init=ZERO, name="ada")(c)[:, None]
+    dense = functools.partial(nn.Dense, dtype=x.dtype, dot_general=sum_in_float32)
+    ada = dense(6 * x.shape[-1], kernel_init=ZERO, name="ada")(c)[:, None]
     shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(ada, 6, -1)
     h = modulate(self.norm(name="norm_1")(x), shift_1, scale_1)
     x += gate_1.astype(x.dtype) * self.attention(name="attn")(h)
     h = modulate(self.norm(name="norm_2")(x), shift_2, scale_2)
     return x + gate_2.astype(x.dtype) * self.mlp(name="mlp")(h)
+
+
+def sum_in_float32(*args: Any, **kw: Any) -> Array:
+  """`lax.dot_general` of whatever dtype, whose sums are not rounded."""
+  return jax.lax.dot_general(*args, **kw | {"preferred_element_type": jnp.float32})
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
@@ -113,11 +149,12 @@ class Transformer(nn.Module):
     labels: Rows of the label embedding; 0: no labels. A "none" is one of them.
     learned: [B, H, W, 2C]: F and, in about [-1, 1], where the variance lies
       between its bounds (Nichol & Dhariwal 2021, Sec. 3.1).
-    remat: Blocks do not keep what they compute for the gradient but make it
-      again: a third more work, for much less memory.
+    remat: Of what they compute, blocks keep the products of their matrices
+      for the gradient, and make the rest again: a little more work, for much
+      less memory.
     unroll: Blocks in a turn of the loop; `depth`: there is none.
-    dtype: Of the computation; parameters, norms, softmax, the condition and
-      the last layer are float32.
+    dtype: Of the computation; parameters, norms, softmax, the condition (but
+      for what blocks multiply) and the last layer are float32.
   """
 
   width: int = 384
@@ -167,7 +204,7 @@ class Transformer(nn.Module):
     """All blocks, one after the other, [B, T, D]."""
     block = self.block(grid)
     if self.remat:  # nothing is found to be the same from turn to turn of a loop
-      remat = nn.remat(block.func, prevent_cse=self.unroll > 1)
+      remat = nn.remat(block.func, prevent_cse=self.unroll > 1, policy=PRODUCTS)
       block = functools.partial(remat, **block.keywords)
     turn = nn.scan(
       lambda block, tokens, c: (block(tokens, c), None),
@@ -177,7 +214,16 @@ class Transformer(nn.Module):
       length=self.depth,
       unroll=self.unroll,
     )
+    if not self.is_initializing():
+      # Matrices are rounded before the loop, and so are the sums of their
+      # gradients: half of what is written in every turn, and of what chips send.
+      turn = nn.map_variables(turn, "params", trans_in_fn=lambda tree: rounded(tree, self.dtype))
     return turn(block(name="blocks"), tokens, c)[0]
+
+
+def rounded(tree: Any, dtype: Any) -> Any:
+  """The same with matrices, all of those of a loop in one array, of `dtype`."""
+  return jax.tree.map(lambda a: a.astype(dtype) if a.ndim > 2 else a, tree)
 
 
 class DiT(Transformer):

@@ -188,8 +188,12 @@ class LPIPS:
     """Of its metric."""
     return f"lpips@{self.net}"
 
-  def init(self) -> dict[str, Any]:
-    """Zeros in the shapes of its weights: the files of a user have others."""
+  def init(self, x: Array | None = None) -> dict[str, Any]:
+    """Zeros in the shapes of its weights, for any images.
+
+    The files of a user have others.
+    """
+    del x
     trunk, linear, channels = {}, {}, 3
     for layer in self.trunk.layers:
       kernel = jnp.zeros((layer.kernel, layer.kernel, channels, layer.width))

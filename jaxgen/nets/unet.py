@@ -200,6 +200,8 @@ class Trunk(nn.Module):
     least: Channels that a norm's group has at least.
     eps: Of the norms.
     embedding: (c_noise, y, width, labels) -> what blocks read, [B, E].
+    transformer: Makes what stands in the place of `Attention` and also reads a
+      context, see `nets.spatial_transformer`; None: `Attention` itself.
     remat: Heights of what comes into blocks that do not keep what they compute
       for the gradient but make it again: the same numbers to rounding, for more
       work and less memory, of which the largest heights take most.
@@ -224,13 +226,14 @@ class Trunk(nn.Module):
   least: int = 1
   eps: float = 1e-5
   embedding: Callable = time_and_label
+  transformer: Callable[..., nn.Module] | None = None
   remat: Sequence[int] = ()
   dtype: Any = jnp.float32
 
   @property
   def norm(self) -> Callable[..., nn.Module]:
     """Makes group norms."""
-    return functools.partial(GroupNorm, self.groups, self.eps, self.least)
+    return functools.partial(GroupNorm, self.groups, eps=self.eps, least=self.least)
 
   def heights(self, height: int) -> tuple[int, ...]:
     """Those of the levels, for images of `height`."""
@@ -255,20 +258,38 @@ class Trunk(nn.Module):
       width or h.shape[-1], resample, self.affine, self.dropout, self.norm, self.dtype, name=name
     )(h, emb, key)
 
-  def attention(self, h: Array, name: str, heads: int | None = None) -> Array:
-    """Self-attention of `heads`, or as many as elsewhere."""
+  def attention(
+    self, h: Array, name: str, heads: int | None = None, context: Array | None = None
+  ) -> Array:
+    """Attention of `heads`, or as many as elsewhere."""
+    heads = heads or self.heads
+    if self.transformer:
+      call = lambda block, h, context: block(h, context)
+      call = nn.remat(call) if h.shape[1] in self.remat else call
+      return call(self.transformer(heads, self.head, self.norm, self.dtype, name), h, context)
+    if context is not None:
+      raise ValueError("this net's attention reads no context: give it a transformer")
     return self.block_for(Attention, h)(
-      heads or self.heads, self.head, self.split_first, self.bias, self.norm, self.dtype, name=name
+      heads, self.head, self.split_first, self.bias, self.norm, self.dtype, name=name
     )(h)
 
   def level(
-    self, h: Array, emb: Array, key: Array | None, name: str, mult: float, heads: int | None = None
+    self,
+    h: Array,
+    emb: Array,
+    key: Array | None,
+    name: str,
+    mult: float,
+    heads: int | None = None,
+    context: Array | None = None,
   ) -> Array:
-    """A residual block, with self-attention at the heights that have it."""
+    """A residual block, with attention at the heights that have it."""
     h = self.res(h, emb, key, f"{name}_res", int(self.width * mult))
-    return self.attention(h, f"{name}_attn", heads) if (h.shape[1] in self.attend) else h
+    return self.attention(h, f"{name}_attn", heads, context) if h.shape[1] in self.attend else h
 
-  def encode(self, x: Array, emb: Array, key: Array | None) -> tuple[Array, list[Array]]:
+  def encode(
+    self, x: Array, emb: Array, key: Array | None, context: Array | None = None
+  ) -> tuple[Array, list[Array]]:
     """-> what comes out of the middle, and of every block before it."""
     least = 2 ** (len(self.mults) - 1)
     if self.updown and (x.shape[1] % least or x.shape[2] % least):
@@ -287,7 +308,7 @@ class Trunk(nn.Module):
         )
       for _ in range(self.blocks):
         name = f"in_{len(skips)}"
-        skips.append(self.level(skips[-1], emb, key, name, mult))
+        skips.append(self.level(skips[-1], emb, key, name, mult, context=context))
     heights = sorted({skip.shape[1] for skip in skips}, reverse=True)
     if unknown := set(self.remat) - set(heights):
       raise ValueError(
@@ -295,7 +316,7 @@ class Trunk(nn.Module):
         f"heights of {', '.join(map(str, heights))}"
       )
     h = self.res(skips[-1], emb, key, "mid_0")
-    h = self.res(self.attention(h, "mid_1"), emb, key, "mid_2")
+    h = self.res(self.attention(h, "mid_1", context=context), emb, key, "mid_2")
     return h, skips
 
 
@@ -311,12 +332,17 @@ class UNet(Trunk):
   not None (improved-diffusion's num_heads_upsample). The net works on squares of
   `patch` x `patch` pixels, whose channels are one position's (Hoogeboom et al.
   2023, Sec. 3.3): less work and memory, for what is finest in an image.
+
+  With a `transformer` it also reads `context` [B, T, D], any number of tokens. A
+  label is such a token, of `token` channels, where that is positive (Rombach et
+  al. 2022, App. C); else labels join the embedding.
   """
 
   learned: bool = False
   enlarge: str = "bilinear"
   heads_up: int | None = None
   patch: int = 1
+  token: int = 0
 
   def heights(self, height: int) -> tuple[int, ...]:
     """Those of the levels, for images of `height`."""
@@ -331,18 +357,23 @@ class UNet(Trunk):
     key: Array | None = None,
     low_res: Array | None = None,
     level: Array | None = None,
+    context: Array | None = None,
   ) -> Array:
-    emb = self.embedding(c_noise, y, self.width, self.labels, level=level)
+    if self.token:
+      begin = nn.initializers.normal(1.0)
+      table = nn.Embed(self.labels, self.token, name="token", embedding_init=begin)
+      y, context = None, table(y)[:, None]
+    emb = self.embedding(c_noise, y, self.width, 0 if self.token else self.labels, level=level)
     channels = x.shape[-1]
     if low_res is not None:
       large = (*x.shape[:-1], low_res.shape[-1])
       x = jnp.concatenate([x, jax.image.resize(low_res, large, self.enlarge)], -1)
-    h, skips = self.encode(gather_patches(x, self.patch), emb, key)
+    h, skips = self.encode(gather_patches(x, self.patch), emb, key, context)
     index = 0
     for i, mult in reversed(list(enumerate(self.mults))):
       for j in range(self.blocks + 1):
         h = jnp.concatenate([h, skips.pop()], -1)
-        h = self.level(h, emb, key, f"out_{index}", mult, self.heads_up)
+        h = self.level(h, emb, key, f"out_{index}", mult, self.heads_up, context)
         if i and j == self.blocks:
           h = self.upsample(h, emb, key, f"out_{index}_up", skips[-1])
         index += 1

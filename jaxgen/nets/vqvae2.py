@@ -105,7 +105,7 @@ class Decode(nn.Module):
 class TwoLevels(nn.Module):
   """Images [B, H, W, C] <-> latents of two levels, which others quantise.
 
-  The top one has an eighth of the image's height, the bottom one a quarter.
+  The bottom one has a quarter of the image's height, the top one half of that.
 
   Attributes:
     channels: Of the images.
@@ -114,6 +114,7 @@ class TwoLevels(nn.Module):
     hidden: Channels within them.
     dim: Channels of latents.
     dtype: Of the computation; latents and images are float32.
+    halvings: From the image's height to the bottom level's.
   """
 
   channels: int = 3
@@ -122,22 +123,25 @@ class TwoLevels(nn.Module):
   hidden: int = 32
   dim: int = 64
   dtype: Any = jnp.float32
+  halvings: int = 2
 
   def setup(self):
     rest = self.blocks, self.hidden, self.dtype
-    self.encode_bottom = Encode(self.width, 2, *rest)
+    self.encode_bottom = Encode(self.width, self.halvings, *rest)
     self.encode_top = Encode(self.width, 1, *rest)
     self.decode_top = Decode(self.width, self.dim, 1, *rest)
-    self.decode_all = Decode(self.width, self.channels, 2, *rest)
+    self.decode_all = Decode(self.width, self.channels, self.halvings, *rest)
     self.upsample_top = double(self.dim, self.dtype, None)
     self.to_top = conv(self.dim, 1, jnp.float32, None)
     self.to_bottom = conv(self.dim, 1, jnp.float32, None)
 
   def look(self, x: Array) -> tuple[Array, Array]:
     """Images -> features [B, H / 4, W / 4, width], and z of the top level."""
-    if x.shape[1] % 8 or x.shape[2] % 8:
+    f = 2 ** (self.halvings + 1)
+    if x.shape[1] % f or x.shape[2] % f:
       raise ValueError(
-        f"images of {x.shape[1]}x{x.shape[2]} cannot be halved 3 times: want multiples of 8"
+        f"images of {x.shape[1]}x{x.shape[2]} cannot be halved {self.halvings + 1} times: want "
+        f"multiples of {f}"
       )
     h = self.encode_bottom(x)
     return h, self.to_top(self.encode_top(h))

@@ -26,6 +26,9 @@ REDUCTIONS = {"reduce", "reduce-window", "select-and-scatter"}
 PLACES = {
   "attention": "attention|attend|attn|qkv|softmax",
   "normalisation": "norm",
+  "perceptrons": "mlp|fc1|fc2",
+  "what conditions shift and scale": "/ada/",
+  "slices of a loop's arrays": "index_in_dim",
   "convolutions": "conv",
   "spectral norms": "spectral",
   "dense layers": "dense|linear",
@@ -58,8 +61,10 @@ def place(instruction: Instruction) -> str:
 
 
 def direction(instruction: Instruction) -> str:
-  """Forward, backward, or beside the networks."""
+  """Forward, again for the gradient, backward, or beside the networks."""
   path = instruction.op_name
+  if "rematted_computation" in path:
+    return "forward again"
   if "transpose(" in path:
     return "backward"
   return "forward" if "jvp(" in path else "beside"

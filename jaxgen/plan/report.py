@@ -7,8 +7,9 @@ from jaxgen.plan.planner import fits
 
 LESS = (
   "it needs less with --config.mesh.fsdp=N (weights in parts), "
-  "--config.accumulate=N\n(batches in parts) or, in a U-Net, "
-  "--config.model.net.remat=HEIGHT,HEIGHT"
+  "--config.accumulate=N\n(batches in parts) or what is made again for the "
+  "gradient: remat of the net, such as\n--config.model.net.remat=HEIGHT,HEIGHT "
+  "of a U-Net or =True of a transformer"
 )
 
 

@@ -43,6 +43,7 @@ WARNINGS = {
   "lost its diversity": ("Collapse of a class", "class_diversity_min"),
   "by heart": ("Overfitted discriminator", "rank"),
   "singular value": ("Exploding weights", "sigma_max"),
+  "codebook has collapsed": ("Collapsed codebook", "perplexity"),
   "Augmentation is at": ("Leaking augmentation", "disc/p"),
   "Updates were skipped": ("Skipped updates", "skips"),
 }

@@ -73,7 +73,9 @@ REPORT = {"dataset": "this data", "real": {}, "counts": {}, "judge": {}, "rows":
 REPORT |= {"budget": {}, "survey": [], "baseline": {}}
 LISTS = dict.fromkeys(("sampling", "warnings", "commands", "rounds", "next"), [])
 SCORES = dict.fromkeys(("metrics", "spread", "intervals"), {})
-ROW = SCORES | dict.fromkeys(("settings", "curves", "copies"), {}) | LISTS | {"stopped": ""}
+ROW = (
+  SCORES | dict.fromkeys(("settings", "curves", "copies", "codec"), {}) | LISTS | {"stopped": ""}
+)
 ENTRY = SCORES | {"knobs": {}}
 
 

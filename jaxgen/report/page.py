@@ -41,7 +41,9 @@ def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:
       counts, real {grid, metrics}, and rows of {name, family, config, workdir,
       commands, params, train_seconds, train_images, step, peak_memory, grid,
       metrics, spread, intervals, settings, samples_per_second, nfe, sampling,
-      curves, warnings, bits_per_dim, stopped, next}. Of trainings under a
+      curves, warnings, bits_per_dim, flops, codec, stopped, next}. Seconds,
+      images and flops are with those of a codec {workdir, step, train_seconds,
+      train_images, flops}, if its cost is known. Of trainings under a
       budget also budget {text, kind, share}, survey (lines), trust, changes,
       and rows' rounds of {share, seconds, images, flops, step, grid, metrics,
       spread, intervals} and copies {share, floor, grid}.

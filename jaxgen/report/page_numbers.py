@@ -38,6 +38,7 @@ class Column(NamedTuple):
   baseline: float | None = None
   scores: Sequence[fields.Score | None] = ()  # the values with their intervals
   spreads: Sequence[float | None] = ()  # standard deviations of the values
+  notes: Sequence[str] = ()  # in small letters beside the values
 
   def has_values(self) -> bool:
     """Whether it was measured of anything."""
@@ -55,11 +56,11 @@ class Column(NamedTuple):
     return value == self.values[best]
 
   def note(self, i: int) -> str:
-    """The interval of row i's value, else its standard deviation; or ""."""
+    """The interval of row i's value, else its standard deviation or its note; or ""."""
     if self.scores and self.scores[i] and self.scores[i].low is not None:
       return f"{self.form(self.scores[i].low)} – {self.form(self.scores[i].high)}"
     spread = self.spreads[i] if self.spreads else None
-    return f"± {self.form(spread)}" if spread else ""
+    return f"± {self.form(spread)}" if spread else self.notes[i] if self.notes else ""
 
 
 def _metric_column(results: Mapping, key: str, metrics: Sequence[Mapping], **more) -> Column:
@@ -109,16 +110,43 @@ def _speed_columns(entries: Sequence[Mapping]) -> list[Column]:
 
 def _cost_columns(rows: Sequence[Mapping]) -> list[Column]:
   rounds = [row["rounds"] for row in rows]
-  return [
-    Column(title, better, [row.get(key) for row in rows], form, COST)
-    for title, better, key, form in (
-      ("Training time", -1, "train_seconds", duration),
-      ("Examples seen", 0, "train_images", charts.short),
-      ("Steps", 0, "step", number),
-      ("Parameters", -1, "params", number),
-      ("Peak memory", -1, "peak_memory", table.size),
-    )
-  ] + [Column("FLOPs", -1, [r[-1].get("flops") if r else None for r in rounds], _flops, COST)]
+  flops = [{"flops": own[-1].get("flops")} if own else {} for own in rounds]
+  return (
+    [
+      _paid_column("Training time", -1, "train_seconds", duration, rows),
+      _paid_column("Examples seen", 0, "train_images", charts.short, rows),
+    ]
+    + [
+      Column(title, better, [row.get(key) for row in rows], form, COST)
+      for title, better, key, form in (
+        ("Steps", 0, "step", number),
+        ("Parameters", -1, "params", number),
+        ("Peak memory", -1, "peak_memory", table.size),
+      )
+    ]
+    + [
+      _paid_column("FLOPs", -1, "flops", _flops, [r | f for r, f in zip(rows, flops, strict=True)])
+    ]
+  )
+
+
+def _paid_column(
+  title: str, better: int, key: str, form: Callable[[float], str], rows: Sequence[Mapping]
+) -> Column:
+  """What a model and its codec cost together.
+
+  Where the codec's part is unknown, what is shown is text: it is in no order.
+  """
+  values, notes = [], []
+  for row in rows:
+    value, part, note = row.get(key), row["codec"].get(key), ""
+    if fields.is_finite(part):
+      note = f"of which codec {form(part)}"
+    elif row["codec"] and fields.is_finite(value):
+      value, note = form(value), "and its codec: cost unknown"
+    values.append(value)
+    notes.append(note)
+  return Column(title, better, values, form, COST, notes=notes)
 
 
 def _flops(value: float) -> str:
@@ -226,8 +254,8 @@ def _head(column: Column) -> str:
 def _cell(value, form: Callable[[float], str], best=False, note: str = "") -> str:
   if value is None:
     return f'<td class="none">{DASH}</td>'
-  if not fields.is_finite(value):
-    return f"<td>{escape(value)}</td>"
-  mark = ' class="best"' if best else ""
   small = f" <small>{escape(note)}</small>" if note else ""
+  if not fields.is_finite(value):
+    return f"<td>{escape(value)}{small}</td>"
+  mark = ' class="best"' if best else ""
   return f'<td{mark} title="{value}">{escape(form(value))}{small}</td>'

@@ -6,11 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import filled, same
 from inception_weights import saved
 
-from jaxgen import core
+from jaxgen import config, core, sharding
 from jaxgen.checkpoint import pretrained
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.data.points import open_points
 from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment, describe, open_data
+from jaxgen.nets.convs import Classifier, JudgeLayers
 from jaxgen.nets.lpips import LPIPS
 
 LOOKS = LPIPS("alex")
@@ -69,3 +74,40 @@ def test_files_that_are_not_there_or_others(files, monkeypatch):
   monkeypatch.setenv("JAXGEN_LPIPS_LIN", str(paths["JAXGEN_LPIPS_LIN"]))
   with pytest.raises(UserError, match="do not hold lpips@vgg: it is of alex"):
     pretrained.read(types.SimpleNamespace(perceptual=LPIPS("vgg")))
+
+
+def workdir_of(folder, name):
+  """A tiny net of random weights and other averages: its data and state."""
+  c = config.load(f"configs/{name}.py:debug")
+  c.model.net.update(width=4)
+  experiment, source = Experiment.of(c), open_data(c)
+  state = filled(experiment.abstract(source, sharding.make_mesh()))
+  state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
+  with Checkpoints(str(folder), every=1, keep=2) as checkpoints:
+    checkpoints.save(0, state, describe(c, source), force=True)
+  return source, state
+
+
+def test_a_judge_of_another_workdir(tmp_path):
+  """Its averages are read, if it is a classifier of such images."""
+  source, state = workdir_of(tmp_path / "J", "judge")
+  model = lambda workdir="J", width=4: types.SimpleNamespace(
+    perceptual=JudgeLayers(Classifier(width, 64, 10)),
+    judge_workdir=str(tmp_path / workdir) if workdir else "",
+  )
+  params, stats = pretrained.read(model(), source)
+  assert same(params, {"perceptual": state.ema["main"]["net"]}) and not stats
+  read = lambda model, source=source: pretrained.read(model, source)
+  with pytest.raises(UserError, match="judge_workdir names no workdir: train configs/judge.py"):
+    read(model(""))
+  with pytest.raises(UserError, match="judge_workdir=.*none: there is no folder"):
+    read(model("none"))
+  with pytest.raises(
+    UserError, match=r"that judge was trained with net.width=4, .*width is 8: make"
+  ):
+    read(model(width=8))
+  with pytest.raises(UserError, match=r"judge looks at images \(8, 8, 1\), and .* holds \(2,\)"):
+    read(model(), open_points("ring8", "train"))
+  workdir_of(tmp_path / "V", "digits_vae")
+  with pytest.raises(UserError, match="a VAE was trained there: want a classifier of clean images"):
+    read(model("V"))

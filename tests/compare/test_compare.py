@@ -8,6 +8,7 @@ from verbs import call
 
 from jaxgen import config
 from jaxgen.compare import comparison, measure
+from jaxgen.compare.costs import charge, codec_cost
 from jaxgen.evaluation.judge import open_judge
 from jaxgen.sampling.sampler import load
 from jaxgen.train import train
@@ -67,10 +68,34 @@ def test_mistakes_end_in_a_line_before_anything_is_trained(home, tmp_path, capsy
     ([f"--workdirs={home / 'points_gan'},{tmp_path / 'other'}"], "only like can be compared"),
     (["--configs=points_vae:debug,digits_vae:debug"], "only like"),
     (["--configs=points_vae:debug,points_vae:debug"], "two models"),
+    (["--configs=digits_vae:debug,digits_latent:debug"], "train its codec"),
   ):
     status, _, err = call(capsys, monkeypatch, "compare", f"--out={out}", *flags)
     assert status == 2 and len(err) == 1 and words in err[0]
   assert not out.exists()
+
+
+def test_a_model_of_latents_pays_for_its_codec(home):
+  results = json.loads((home / "report.json").read_text())
+  *_, vae = results["rows"]
+  # Every weight is in one product per example: 2 operations forward, 4 backward.
+  assert 4 < vae["flops"] / (vae["params"] * vae["train_images"]) < 8
+  assert vae["codec"] == {} and "of which codec" not in (home / "report.html").read_text()
+  settings = config.load("configs/digits_latent.py:vae")
+  settings.model.codec_workdir = str(home / "points_vae")
+  cost = codec_cost(settings)
+  keys = ("step", "train_seconds", "train_images", "flops")
+  assert cost == {"workdir": str(home / "points_vae")} | {k: vae[k] for k in keys}
+  own = {"name": "m", "step": 7, "train_seconds": 2.0, "train_images": 100, "flops": 1e6}
+  assert charge(own, cost) == own | {
+    "train_seconds": 2.0 + vae["train_seconds"],
+    "train_images": 100 + 320,
+    "flops": 1e6 + vae["flops"],
+    "codec": cost,
+  }
+  settings.model.codec_workdir = str(home / "gone")
+  unknown = codec_cost(settings)
+  assert charge(own, unknown) == own | {"codec": {"workdir": str(home / "gone")}}
 
 
 def test_seeds_are_trainings_of_their_own(tmp_path):

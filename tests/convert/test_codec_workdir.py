@@ -1,11 +1,16 @@
 """Codecs of other people's files: into a workdir, and out again."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
+from games import same
 
 from jaxgen import config, core
+from jaxgen.checkpoint import restore
 from jaxgen.config import build
+from jaxgen.convert import codec_workdir
 from jaxgen.convert.workdir import export_weights, import_weights
 from jaxgen.errors import UserError
 from jaxgen.interop import autoencoder_names, names, tensor_files
@@ -17,7 +22,7 @@ KEY = jax.random.key(0)
 
 def config_of(name):
   c = config.load(f"configs/{name}.py:debug")
-  c.data.channels = 1
+  c.data.update(size=8, channels=1)
   if "mults" in c.model.net:
     c.model.net.mults = (1,)
   return c
@@ -30,6 +35,14 @@ def random_group(name):
   params, stats = jax.eval_shape(init, jax.ShapeDtypeStruct((1, 8, 8, 1), np.uint8))
   rng, group = np.random.default_rng(0), {"params": params["net"]} | stats.get("net", {})
   return jax.tree.map(lambda s: np.abs(rng.standard_normal(s.shape, np.float32)), group)
+
+
+def random_disc(name):
+  """Of its discriminator, as a file of `ldm` holds them."""
+  model, rng = build(config_of(name).model), np.random.default_rng(1)
+  tree = jax.eval_shape(model.init, {"x": np.zeros((1, 8, 8, 1), np.float32)}, KEY)[0]["disc"]
+  tree = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32), tree)
+  return tree, names.spell(autoencoder_names.disc_entries(tree), tree)
 
 
 def written(folder, name, source):
@@ -58,6 +71,29 @@ def test_round_trips_are_exact(tmp_path, name, source):
   assert set(ours) == set(theirs)
   for k, value in theirs.items():
     np.testing.assert_array_equal(ours[k].read(), value)
+
+
+def test_the_discriminator_of_a_file_goes_on(tmp_path):
+  _, theirs = written(tmp_path, "ldm_kl", "ldm")
+  tree, disc = random_disc("ldm_kl")
+  assert sorted(disc) == sorted(
+    [f"main.{i}.{kind}" for i in (0, 3, 5) for kind in ("weight", "bias")] + ["main.2.weight"]
+  )
+  averages = {"main.3.running_mean": np.ones(8), "main.3.num_batches_tracked": np.ones(())}
+  disc = {k: t.read() for k, t in disc.items()} | averages
+  tensors = theirs | {f"loss.discriminator.{k}": v for k, v in disc.items()}
+  tensor_files.write(tmp_path / "d.pt", {k: lazy(np.float32(v)) for k, v in tensors.items()})
+  c, lines = config_of("ldm_kl"), []
+  import_weights(tmp_path / "d.pt", tmp_path / "w", "ldm", c, log=lines.append)
+  _, saved, _ = restore.restore_subset(
+    tmp_path / "w", lambda meta: restore.abstract_leaves(meta, ["params/disc"])
+  )
+  assert not lines and same(saved["params"]["disc"], tree)
+  # Unless it is another than the config's.
+  other = jax.tree.map(lambda x: np.zeros((*x.shape, 1)), tree)
+  stored, file = tensor_files.read(tmp_path / "d.pt"), types.SimpleNamespace(log=lines.append)
+  assert codec_workdir.read_disc(build(c.model.disc), other, stored, file) == {}
+  assert lines == ["the discriminator begins at random, for that of the file is not the config's"]
 
 
 def test_tables_go_back_and_forth():

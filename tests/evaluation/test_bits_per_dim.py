@@ -7,15 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games import filled
 from test_sample import trained
 from verbs import call
 
 import jaxgen
-from jaxgen import core
+from jaxgen import config, core, sharding
+from jaxgen.convert.workdir import save_first
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import likelihood, posterior, process, times
 from jaxgen.evaluation.likelihood_bound import bits_per_dim, chain, evidence
+from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.keys import example_keys
+from jaxgen.models.hierarchy import level_state, of_level
+from jaxgen.models.latent import codec_state
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,51 @@ def test_the_ode_of_points(points, tmp_path, capsys, monkeypatch):
 def test_slips_are_one_line(points, flags, message, capsys, monkeypatch):
   status, _, lines = call(capsys, monkeypatch, "likelihood", f"--workdir={points}", *flags)
   assert status == 2 and lines[-1].startswith("jaxgen: ") and message in lines[-1]
+
+
+def untrained(folder, c):
+  """A workdir of random weights, of which none is zero."""
+  experiment, data = Experiment.of(c), open_data(c)
+  state = filled(experiment.abstract(data, sharding.make_mesh()))
+  save_first(str(folder), state, describe(c, data), c.checkpoint, print)
+  return state
+
+
+def test_a_prior_of_codes_is_exact(tmp_path, verb):
+  c = config.load("configs/vqvae2_prior.py:debug").unlock()
+  for level in ("top", "bottom"):
+    c.model.model[level].net.update(width=16, blocks=1, res_blocks=1, hidden=4, cond_width=4)
+  state = untrained(tmp_path / "w", c)
+  words = "likelihood", f"--workdir={tmp_path / 'w'}", "--num=10"
+  status, printed, _ = verb(*words, "--batch=4", f"--out={tmp_path / 'x.json'}")
+  assert status == 0 and printed.count("bits/code") == 3 and "bits/dim" not in printed
+  result = json.loads((tmp_path / "x.json").read_text())
+  bits = result["bits_per_dim"]
+  # By hand, in one batch: one code of the top level, and four of the bottom's.
+  model = Experiment.of(c).model
+  x, y = open_source("digits", split="test").arrays()
+
+  @jax.jit
+  def codes_and_logits(batch):
+    z = model.codec.encode(codec_state(state), batch["x"])
+    parts = {k: (level_state(state, k), of_level(batch | {"x": z}, k)) for k in z}
+    return z, {k: model.model.at(k).logits(*part) for k, part in parts.items()}
+
+  z, logits = codes_and_logits(core.on_device({"x": x[:10], "y": y[:10]}))
+  for level in ("top", "bottom"):
+    p = np.exp(np.asarray(logits[level], np.float64))
+    p = np.take_along_axis(p / p.sum(-1, keepdims=True), np.asarray(z[level])[..., None], -1)
+    assert bits[level] == pytest.approx(-np.log2(p).mean(), rel=1e-5)
+  assert bits["total"] == pytest.approx((bits["top"] + 4 * bits["bottom"]) / 5, rel=1e-5)
+  assert result["made"]["method"] == "exact" and result["made"]["split"] == "test"
+  status, _, lines = verb(*words, "--method=bound")
+  assert status == 2 and "a prior's likelihoods are exact: leave --method and --steps" in lines[-1]
+
+
+def test_numbers_of_a_codec_have_no_likelihood_of_images(tmp_path, verb):
+  untrained(tmp_path, config.load("configs/digits_latent.py:vae"))
+  status, _, lines = verb("likelihood", f"--workdir={tmp_path}")
+  assert status == 2 and "a Diffusion of latents knows no likelihoods of images" in lines[-1]
 
 
 PROCESSES = process.EDM(), process.DDPM()

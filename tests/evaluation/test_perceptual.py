@@ -180,6 +180,19 @@ def test_a_classifiers_distance_is_by_hand():
     ((unit(a) - unit(b)) ** 2).sum(-1).mean((1, 2)) for a, b in zip(fx, fy, strict=True)
   )
   np.testing.assert_allclose(looks.distances(x, y), expected, rtol=1e-5)
+  # As a part of a loss it is the same, times a weight.
+  params = sampler.state.params["net"]
+  for weight in (1.0, 0.5):
+    layers = convs.JudgeLayers(sampler.model.net, weight)
+    seen = (layers.features(params, core.on_device(jnp.asarray(i))) for i in (x, y))
+    np.testing.assert_allclose(distance(*seen, layers.linear(params)), weight * expected, rtol=1e-4)
+  shapes = layers.init(jnp.zeros((1, 8, 8, 1)))
+  assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, params)
+  # Larger images shrink to the size that it was trained on.
+  x, y = (i.repeat(2, 1).repeat(2, 2) for i in (x, y))
+  larger = perceptual.of_classifier(sampler, "both", (16, 16, 1))
+  np.testing.assert_allclose(larger.distances(x, y), expected, rtol=1e-5)
+  assert larger.name == "perceptual@both" and larger.card["resize"] == "to 8"
 
 
 def by_hand(p, x):

@@ -22,7 +22,7 @@ FILES = {
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
-    models/test_autoregressive models/test_hierarchy nets/test_pixelsnail
+    models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
     nets/test_diffwave audio/test_mel data/test_clips
   """,
   "contract": """
@@ -34,7 +34,8 @@ FILES = {
     data/test_splits data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
     evaluation/test_periodic evaluation/test_statistics sampling/test_sampler
-    evaluation/test_images evaluation/test_judge evaluation/test_learned evaluation/test_reference
+    evaluation/test_images evaluation/test_judge evaluation/test_learned
+    evaluation/test_reconstruction evaluation/test_reference
     evaluation/test_restoration evaluation/test_weights interop/test_infer
     interop/test_interop_biggan interop/test_nvlabs interop/test_published
     interop/test_tensor_files models/test_cascade models/test_classifier
@@ -52,7 +53,8 @@ FILES = {
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
     compare/test_choose compare/test_modes compare/test_sweep convert/test_codec_workdir
-    convert/test_convert convert/test_dit_workdir data/test_points
+    convert/test_convert convert/test_dit_workdir convert/test_latent_workdir
+    convert/test_prior_workdir data/test_points distributed/test_codecs
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate

@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FLOORS = (
   ("errors",),
   ("files", "keys", "forms"),
+  ("audio",),
   (
     "core",
     "optim",

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from opcodes import called, legacy, state_dict, zipped
+from opcodes import SCALAR, called, legacy, mapping, state_dict, zipped
 
 from jaxgen.errors import UserError
 from jaxgen.interop import tensor_files
@@ -297,6 +297,18 @@ def damage(path, rng):
   assert len(ends) > 10
 
 
+def test_what_lightning_saves_beside_is_passed_over(tmp_path):
+  """Classes as keys, scalars of numpy: names that stand for nothing."""
+  score = called("numpy.core.multiarray", "scalar", called("numpy", "dtype", text("f8"), b"K\0"))
+  encoded = called("_codecs", "encode", text("x"), text("latin1"))
+  checkpoint = name("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
+  state = mapping({"best_model_score": SCALAR, "again": score, "bytes": encoded})
+  root = {"callbacks": b"}" + checkpoint + state + b"s", "state_dict": GOOD[2:-1]}
+  (tmp_path / "x.ckpt").write_bytes(zipped(b"\x80\2" + mapping(root) + b"."))
+  assert list(tensor_files.sets(tmp_path / "x.ckpt")) == ["state_dict"]
+  assert set(tensor_files.read(tmp_path / "x.ckpt")) == {"w"}
+
+
 def test_other_names_are_not_written(tmp_path):
-  with pytest.raises(UserError, match="want a name that ends in .bin, .pt"):
+  with pytest.raises(UserError, match="want a name that ends in .bin, .ckpt, .pt"):
     tensor_files.write(tmp_path / "x.onnx", {})

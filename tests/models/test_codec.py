@@ -63,20 +63,6 @@ def perceptual(values):
   return LPIPS().converted(trunk, values)
 
 
-def discriminator(values):
-  """main.0, .2, .5, .8, .11 are convolutions; norms come after them."""
-  tree = {}
-  convs = [k.split(".")[1] for k in values if np.ndim(values[k]) == 4]
-  for i, number in enumerate(convs):
-    tree[f"conv_{i}"] = {"kernel": values[f"main.{number}.weight"].transpose(2, 3, 1, 0)}
-    if f"main.{number}.bias" in values:
-      tree[f"conv_{i}"]["bias"] = values[f"main.{number}.bias"]
-    else:
-      norm = f"main.{int(number) + 1}"
-      tree[f"norm_{i}"] = {"scale": values[f"{norm}.weight"], "bias": values[f"{norm}.bias"]}
-  return tree
-
-
 def value_and_grads(loss, group, state, batch, keys):
   """-> loss, metrics, gradients of a player's own group."""
 
@@ -99,7 +85,9 @@ def case(request):
   table = autoencoder_names.ldm_entries({"params": shapes["net"]})
   params = {
     "net": names.fill(table, tensors(manifest))["params"],
-    "disc": discriminator(tensors(manifest, "discriminator")),
+    "disc": names.fill(
+      autoencoder_names.disc_entries(shapes["disc"]), tensors(manifest, "discriminator")
+    ),
     "perceptual": perceptual(tensors(manifest, "perceptual")),
   }
   assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
@@ -190,6 +178,7 @@ def test_codecs_write_latents_and_read_them():
     "ldm_vq": ((B, 4, 4, 4), f32),
     "vqvae2": {"bottom": ((B, 2, 2), i32), "top": ((B, 1, 1), i32)},
   }
+  books = {"ldm_vq": {"codes": (64,)}, "vqvae2": {"bottom": (64,), "top": (64,)}}
   for name, latents in want.items():
     model = build(config.load(f"configs/{name}.py:debug").model)
     x, y, keys = jnp.zeros((B, 8, 8, 1)), jnp.zeros(B, i32), example_keys(KEY, B)
@@ -198,12 +187,26 @@ def test_codecs_write_latents_and_read_them():
       params, stats = model.init({"x": x, "y": y}, KEY)
       state = core.State(jnp.int32(0), params, stats, {}, {}, None)
       z = model.encode(state, x, key, y=y)
-      return z, model.decode(state, z, y=y)
+      occupancy = core.trait(model, "occupancy")
+      return z, model.decode(state, z, y=y), occupancy(state, z) if occupancy else {}
 
     for key in (None, keys):
-      z, x_hat = jax.eval_shape(through, key)
+      z, x_hat, occupancy = jax.eval_shape(through, key)
+      assert {k: s.shape for k, s in occupancy.items()} == books.get(name, {})
       assert jax.tree.map(lambda s: (s.shape, s.dtype), z) == latents, name
       assert x_hat.shape == x.shape and x_hat.dtype == f32
+
+
+def test_a_judge_in_the_place_of_lpips():
+  """A frozen group that the loss looks through, and no player moves: shapes alone."""
+  model = build(config.load("configs/ldm_kl.py:digits-judge").model)
+  batch = {"x": jnp.zeros((B, 8, 8, 1))}
+  params, _ = jax.eval_shape(model.init, batch, KEY)
+  assert params["perceptual"]["head"]["kernel"].shape == (64, 10)
+  assert {p.moves for p in model.players} == {"net", "disc"}
+  state = core.State(jnp.int32(0), params, {}, {}, {}, None)
+  _, (_, info) = jax.eval_shape(model.net_loss, state, batch, example_keys(KEY, B))
+  assert {"l1", "perceptual@judge", "rec"} <= set(info)
 
 
 def test_small_images_are_refused_by_lpips():

@@ -138,8 +138,8 @@ def test_codes_are_not_scaled():
   batch = core.on_device(images())
   z = model.encoded(state, batch, KEYS)["x"]
   assert {k: (v.shape, v.dtype) for k, v in z.items()} == {
-    "top": ((N, 1, 1), jnp.int32),
-    "bottom": ((N, 2, 2), jnp.int32),
+    "top": ((N, 2, 2), jnp.int32),
+    "bottom": ((N, 4, 4), jnp.int32),
   }
   assert same(z, model.codec.encode(latent.codec_state(state), batch["x"]))
   assert same(model.moments(state, batch, KEYS), state.stats)

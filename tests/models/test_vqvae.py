@@ -136,3 +136,17 @@ def test_the_code_has_the_gradient_of_its_latent():
   z, code = jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0])
   loss = lambda z: jnp.sum(codebook.straight_through(z, code) ** 2)
   np.testing.assert_allclose(jax.grad(loss)(z), 2 * code)
+
+
+def test_samples_are_as_large_as_the_batch_however_often_it_is_halved():
+  model = VQVAE2(TwoLevels(channels=1, width=8, hidden=4, dim=6, halvings=1), codes=5)
+  batch = {"x": jnp.zeros((3, 8, 12, 1))}
+
+  def draw():
+    params, stats = model.init(batch, KEY)
+    state = core.State(jnp.int32(0), params, stats, {}, {}, None)
+    return model.encode(state, batch["x"]), model.sample(state, batch, example_keys(KEY, 3))
+
+  codes, x = jax.eval_shape(draw)
+  assert codes["top"].shape == (3, 2, 3) and codes["bottom"].shape == (3, 4, 6)
+  assert x.shape == (3, 8, 12, 1)

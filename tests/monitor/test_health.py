@@ -21,6 +21,7 @@ def told(key, series):
     ("gen/sigma_max", 3.0, 40.0, 3, "singular", "generator's.*40.0, 3.0 at"),
     ("disc/sigma_max", 3.0, 31.0, 3, "singular", "discriminator's.*31.0"),
     ("disc/p", 0.7, 0.85, 3, "leaking", "p = 0.85"),
+    ("net/perplexity_top", 20.0, 1.5, 3, "codebook", "perplexity is 1.50"),
   ],
 )
 def test_rules(key, well, ill, rows, name, words):

@@ -126,6 +126,24 @@ def test_small_images_are_refused_by_a_discriminator_of_patches():
 def test_two_levels_refuse_what_does_not_halve_three_times():
   with pytest.raises(ValueError, match="12x8 .* multiples of 8"):
     jax.eval_shape(TwoLevels().init, KEY, jnp.zeros((1, 12, 8, 3)))
+  with pytest.raises(ValueError, match="6x8 cannot be halved 2 times: want multiples of 4"):
+    jax.eval_shape(TwoLevels(halvings=1).init, KEY, jnp.zeros((1, 6, 8, 3)))
+
+
+@pytest.mark.parametrize("halvings", [1, 3])
+def test_levels_are_as_large_as_halvings_say(halvings):
+  net, latents = TwoLevels(width=8, hidden=4, dim=6, halvings=halvings), {}
+  remember = lambda level, z: latents.setdefault(level, z)
+
+  def shapes(x):
+    params = net.init(KEY, x)
+    codes = net.apply(params, x, remember, method="encode")
+    return codes, net.apply(params, *codes, method="decode")
+
+  (top, bottom), x_hat = jax.eval_shape(shapes, jnp.zeros((2, 16, 32, 3)))
+  assert bottom.shape == (2, 16 >> halvings, 32 >> halvings, 6)
+  assert top.shape == (2, 8 >> halvings, 16 >> halvings, 6)
+  assert x_hat.shape == (2, 16, 32, 3) and set(latents) == {"top", "bottom"}
 
 
 def test_batch_norm_is_by_this_batch_alone():

@@ -38,8 +38,8 @@ COUNTS = {
 PUBLISHED = {f"{s}-{p}": n for s, row in COUNTS.items() for p, n in zip((2, 4, 8), row)}  # noqa: B905
 PUBLISHED |= {"XL-2-512": PUBLISHED["XL-2"]}
 SMALL = {
-  "dit": dict(zip(_dit.SMALL, (724_232, 725_800, 1_288_416, 1_356_384), strict=True)),
-  "sit": dict(zip(_dit.SMALL, (723_844, 725_412, 1_282_224, 1_350_192), strict=True)),
+  name: dict(zip(_dit.SMALL, (723_844, 725_412, 1_282_224, 1_350_192), strict=True))
+  for name in ("dit", "sit")
 }
 
 
@@ -225,6 +225,23 @@ def test_turns_of_the_loop_are_the_same_blocks():
     results.append(jit(jax.grad(loss))(params))
   for a, b in zip(*map(jax.tree.leaves, results), strict=True):
     near(a, b, 1e-4)
+
+
+@pytest.mark.parametrize("make", [dit.DiT, dit_modern.ModernDiT])
+def test_what_is_made_again_multiplies_no_matrix_and_weights_are_float32(make):
+  args, products = (jnp.ones((2, 8, 8, 4)), jnp.ones(2), jnp.arange(2)), []
+  for remat in (False, True):
+    net = make(**TINY, depth=2, remat=remat, dtype=jnp.bfloat16)
+    params = jax.eval_shape(net.init, KEY, *args)
+    grad = jax.jit(jax.grad(lambda p, net=net: jnp.mean(net.apply(p, *args) ** 2)))
+    assert {a.dtype for a in jax.tree.leaves((params, jax.eval_shape(grad, params)))} == {
+      jnp.dtype("float32")
+    }
+    lines = [line for line in grad.lower(params).as_text().splitlines() if "dot_general" in line]
+    of_heads = ["batching_dims" in line for line in lines]
+    products.append((len(lines) - sum(of_heads), sum(of_heads)))
+  (without, kept), (again, attention) = products
+  assert again == without > 20 and attention > kept
 
 
 @pytest.mark.parametrize("make", [dit.DiT, dit_modern.ModernDiT])

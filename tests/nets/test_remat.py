@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.nets import unet
+from jaxgen.nets import spatial_transformer, unet
 
 QUICK = {"xla_backend_optimization_level": 0}
 
 
-def gradient(remat, mults=(1,)):
+def gradient(remat, mults=(1,), **kw):
   """-> gradient of a loss by the weights, and these and its inputs."""
   net = unet.UNet(
-    width=8, mults=mults, blocks=1, attend=(4,), head=4, updown=True, dropout=0.5, remat=remat
+    width=8, mults=mults, blocks=1, attend=(4,), head=4, updown=True, dropout=0.5, remat=remat, **kw
   )
   rng = np.random.default_rng(0)
   x, c = rng.normal(size=(2, 4, 4, 1)).astype(np.float32), jnp.ones(2)
@@ -38,18 +38,23 @@ def test_gradients_are_the_same():
   assert max(np.abs(x).max() for x in jax.tree.leaves(gradients[0])) > 1e-3
 
 
+def count_blocks(remat, **kw):
+  grad, args = gradient(remat, **kw)
+  eqns = jax.make_jaxpr(grad)(*args).jaxpr.eqns
+  return sum("remat" in e.primitive.name or e.primitive.name == "checkpoint" for e in eqns)
+
+
 def test_blocks_of_some_heights_are_made_again():
-  counts = []
-  for remat in ((), (4,), (2,), (4, 2)):
-    grad, args = gradient(remat, mults=(1, 1))
-    jaxpr = jax.make_jaxpr(grad)(*args).jaxpr
-    counts.append(
-      sum("remat" in e.primitive.name or e.primitive.name == "checkpoint" for e in jaxpr.eqns)
-    )
+  counts = [count_blocks(remat, mults=(1, 1)) for remat in ((), (4,), (2,), (4, 2))]
   # At 4, four residual blocks, one of which halves, and three attentions; at 2,
   # six, one of which doubles, and the middle's attention.
   assert counts[0] == 0 and counts[1] >= 7 and counts[2] >= 7
   assert counts[3] == counts[1] + counts[2]
+
+
+def test_transformers_are_made_again():
+  """Of a single height, five residual blocks and four of them."""
+  assert count_blocks((4,), transformer=spatial_transformer.transformer) >= 9
 
 
 def test_heights_that_there_are_not():

@@ -207,6 +207,20 @@ def test_what_cycles_are_spent_on():
   assert [line["name"] for line in result["top"][:2]] == ["fusion.1", "fusion.2"]
 
 
+def test_a_transformers_places():
+  own = "jit(step)/transpose(jvp(DiT))/DiT.blocks/while/body"
+  rows = {
+    f"{own}/blocks/attn/qkv/dot_general": ("attention", "backward"),
+    f"{own}/checkpoint/rematted_computation/blocks/norm_1/sub": ("normalisation", "forward again"),
+    f"{own}/blocks/mlp/fc1/dot_general": ("perceptrons", "backward"),
+    f"{own}/blocks/ada/dot_general": ("what conditions shift and scale", "backward"),
+    f"{own}/jit(dynamic_index_in_dim)/squeeze": ("slices of a loop's arrays", "backward"),
+  }
+  for path, want in rows.items():
+    i = hlo.parse_instruction("x", f'f32[] add(%a), metadata={{op_name="{path}"}}')
+    assert (profile.place(i), profile.direction(i)) == want
+
+
 @pytest.mark.parametrize(
   "message, want",
   [

@@ -334,3 +334,18 @@ def test_labels_in_the_trade_off_do_not_collide(up):
     assert left >= 0 and right <= 345
     for other_left, other_right, other_y in boxes[:i]:
       assert abs(y - other_y) >= 10 or left >= other_right or right <= other_left
+
+
+def test_a_codec_is_paid_for_or_its_cost_is_unknown(results):
+  diffusion, gan, vae = results["rows"]
+  known = {"workdir": "k", "step": 9, "train_seconds": 200.0, "train_images": 30_000, "flops": 2e12}
+  diffusion |= {"train_seconds": 600.0, "flops": 3e12, "codec": known}
+  gan |= {"train_seconds": 60.0, "flops": 1e12, "codec": {"workdir": "gone"}}
+  vae |= {"flops": 4e12}
+  page = render(results)
+  assert page.count("of which codec") == 3
+  assert "10:00 <small>of which codec 3:20" in page
+  assert page.count("and its codec: cost unknown") == 3
+  # What is unknown is not the least.
+  assert 'class="best" title="600.0"' in page and 'class="best" title="60.0"' not in page
+  assert f'class="best" title="{3e12}"' in page

@@ -1,0 +1,77 @@
+"""What a training cost; a model of latents pays for its codec, too.
+
+Without the codec there would be neither its latents nor its samples: seconds,
+images and operations of the codec's own training are added to those of the
+model. They are the codec's as it is by now: as its newest checkpoint has them.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxgen.bench.training import mean_over_cycle, step_flops
+from jaxgen.checkpoint import meta
+from jaxgen.compare.rows import Row
+from jaxgen.core import trait
+from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment, open_data
+from jaxgen.sampling.sampler import Sampler
+
+PAID = ("train_seconds", "train_images", "flops")  # of a row, that its codec adds to
+
+
+def codec_cost(settings: ConfigDict) -> dict[str, Any]:
+  """What it took to train the codec of a model of latents.
+
+  Args:
+    settings: The model's config.
+
+  Returns:
+    {} where there is no codec. Else its workdir, step, train_seconds,
+    train_images and flops; without the last four where they are not known: the
+    workdir is gone, or holds weights that were trained elsewhere.
+  """
+  workdir = settings.model.get("codec_workdir")
+  if not workdir:
+    return {}
+  try:
+    card = meta.latest(workdir)
+  except UserError:
+    return {"workdir": workdir}
+  if not card.get("seconds") or card.get("import"):
+    return {"workdir": workdir}
+  own, step = meta.settings(card), card["step"]
+  return {
+    "workdir": workdir,
+    "step": step,
+    "train_seconds": card["seconds"],
+    "train_images": step * own.batch,
+    "flops": training_flops(own, step),
+  }
+
+
+def training_flops(settings: ConfigDict, step: int) -> float | None:
+  """Floating-point operations of so many train steps, see `device.flops`.
+
+  None where they cannot be counted: the data are gone, whose shapes they need.
+  """
+  try:
+    experiment, source = Experiment.of(settings), open_data(settings)
+  except UserError:
+    return None
+  return step * mean_over_cycle(experiment.model, step_flops(experiment, source, settings.batch))
+
+
+def charge(row: Row, codec: dict[str, Any]) -> Row:
+  """A row with what its codec cost added, and the codec as "codec".
+
+  Where that is not known, numbers are the model's alone.
+  """
+  paid = {k: row[k] + codec[k] for k in PAID if row.get(k) is not None and codec.get(k) is not None}
+  return row | paid | {"codec": codec}
+
+
+def title(model: Sampler) -> str:
+  """The kind of a model for readers: Diffusion, or Latent Diffusion over a codec."""
+  inner = trait(model.model, "model") if trait(model.model, "codec") else None
+  return f"Latent {type(inner).__name__}" if inner else type(model.model).__name__
