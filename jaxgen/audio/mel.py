@@ -7,16 +7,15 @@ lies before the begin and after the end is mirrored, which wants L > fft / 2.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.audio.bands import hann, htk_bands, slaney_bands
+
 Array = jax.Array
 FLOOR = 1e-5  # the least that a logarithm is taken of
-# Slaney's scale: linear up to 1 kHz, 15 mels, and then logarithmic.
-LINEAR, KNEE, STEP = 200 / 3, 1000.0, np.log(6.4) / 27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +74,6 @@ class TacotronMel:
     return jnp.log(jnp.maximum(bands, FLOOR))
 
 
-def hann(size: int) -> np.ndarray:
-  """Hann's window of a period of `size`, float32."""
-  return np.float32(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size))
-
-
 def magnitudes(wave: Array, fft: int, hop: int, window: np.ndarray) -> Array:
   """Of the short-time Fourier transform: [..., L] -> [..., frames, fft / 2 + 1]."""
   if wave.shape[-1] <= fft // 2:
@@ -91,35 +85,6 @@ def magnitudes(wave: Array, fft: int, hop: int, window: np.ndarray) -> Array:
   frames = 1 + wave.shape[-1] // hop
   at = np.arange(frames)[:, None] * hop + np.arange(fft)
   return jnp.abs(jnp.fft.rfft(padded[..., at] * window))
-
-
-@functools.cache
-def htk_bands(rate: int, fft: int, mels: int, lowest: float, highest: float) -> np.ndarray:
-  """Triangles on HTK's scale, as high as 1, float32 [fft / 2 + 1, mels]."""
-  mel = lambda hz: 2595 * np.log10(1 + hz / 700)
-  ends = 700 * (10 ** (np.linspace(mel(lowest), mel(highest), mels + 2) / 2595) - 1)
-  return np.float32(triangles(np.linspace(0, rate // 2, fft // 2 + 1), ends))
-
-
-@functools.cache
-def slaney_bands(rate: int, fft: int, mels: int, lowest: float, highest: float) -> np.ndarray:
-  """Triangles on Slaney's scale, each of area 1 in Hz, float32 [fft / 2 + 1, mels]."""
-
-  def mel(hz: float) -> float:
-    return hz / LINEAR if hz < KNEE else KNEE / LINEAR + np.log(hz / KNEE) / STEP
-
-  at = np.linspace(mel(lowest), mel(highest), mels + 2)
-  knee = KNEE / LINEAR
-  ends = np.where(at < knee, at * LINEAR, KNEE * np.exp(STEP * (at - knee)))
-  bands = triangles(np.linspace(0, rate / 2, fft // 2 + 1), ends)
-  return np.float32(bands * 2 / (ends[2:] - ends[:-2]))
-
-
-def triangles(hz: np.ndarray, ends: np.ndarray) -> np.ndarray:
-  """[F, M]: triangle m rises from ends[m] to its top at ends[m + 1], and falls."""
-  gap = ends - hz[:, None]
-  up, down = -gap[:, :-2] / np.diff(ends)[:-1], gap[:, 2:] / np.diff(ends)[1:]
-  return np.maximum(0, np.minimum(up, down))
 
 
 def of_clips(x: Array, front: DiffWaveMel | TacotronMel) -> Array:

@@ -20,9 +20,10 @@ RULES = {
   "diffusion": ({"keys"}, JAX),
   "adversarial": ({"keys"}, JAX),
   "data": (
-    {"files", "errors"},
+    {"files", "errors", "audio.bands"},
     {"numpy", "grain", "tensorflow_datasets", "PIL", "sklearn", "absl"},
   ),  # absl's flags are what grain's worker processes want
+  "audio": ({"files", "errors"}, JAX),
   "interop": ({"files", "errors"}, {"numpy", "ml_dtypes", "safetensors"}),
   "metrics": ({"nets.inception"}, JAX | {"scipy"}),
   "evaluation": (
