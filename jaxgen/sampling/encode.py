@@ -47,7 +47,7 @@ def define(values: flags.FlagValues) -> None:
   flag("split", None, "of the images: train or test; default: what the codec was trained on")
   flag("out", None, "folder of the latents; read as --config.data.source=latents:FOLDER")
   flags.DEFINE_bool("flip", False, "also latents of every image's mirror image", flag_values=values)
-  flags.DEFINE_enum("dtype", "float16", DTYPES, "of numbers on the disk", flag_values=values)
+  flag("dtype", "float16", f"of numbers on the disk: {' or '.join(DTYPES)}")
   flags.DEFINE_integer("batch", 64, "images at a time, on all devices together", flag_values=values)
 
 
@@ -55,6 +55,8 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not (values.workdir and values.out):
     raise UserError("encode needs --workdir=CODEC and --out=FOLDER")
+  if values.dtype not in DTYPES:
+    raise UserError(f"--dtype={values.dtype}: want {' or '.join(DTYPES)}")
   count = encode(
     values.workdir,
     pathlib.Path(values.out).expanduser(),
