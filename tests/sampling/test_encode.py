@@ -7,10 +7,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from games import same
+from games import SPECS, same
+from ml_collections import ConfigDict
 
 from jaxgen import config, sharding, train
 from jaxgen.checkpoint import pretrained
+from jaxgen.compare.comparison import check_alike
+from jaxgen.compare.measure import Entry
 from jaxgen.data import latent_rows
 from jaxgen.data.latent_rows import open_latents
 from jaxgen.data.pipeline import Batches, batches
@@ -99,6 +102,16 @@ def test_the_images_themselves_are_judged_by(written):
     want = open_split({"source": "digits", "split": split})
     assert open_split(data, split).fingerprint == want.fingerprint
   assert open_training(data).fingerprint == open_latents(str(written)).fingerprint
+
+
+def test_models_of_them_compare_with_models_of_the_images(written):
+  entry = lambda name, source: Entry(
+    name, written, (), ConfigDict(dict(model=SPECS["vae"], data=dict(source=source)))
+  )
+  pixels, own = entry("pixels", "digits"), entry("own", f"latents:{written}")
+  check_alike([pixels, own])
+  with pytest.raises(UserError, match="photos is of photos, but own of digits: only like can"):
+    check_alike([own, entry("photos", "photos")])
 
 
 def test_whoever_is_killed_goes_on(codec, written, tmp_path, monkeypatch):
