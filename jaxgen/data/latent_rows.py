@@ -245,6 +245,8 @@ class Writer:
       self.files = {}
       for name, size in (self.sizes | {LABELS: 4}).items():
         path = self.folder / f"{name}.bin"
+        if path.is_symlink():  # what it points at is no file of ours
+          raise UserError(f"{path} is a link: move it away, or take a new --out")
         path.touch()
         file = self.files[name] = stack.enter_context(open(path, "r+b"))
         rows = self.count if name == LABELS else self.rows

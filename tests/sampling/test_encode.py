@@ -154,6 +154,20 @@ def test_folders_that_are_not_free(codec, written, tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_files_behind_links_stay_as_they_are(tmp_path):
+  """Also in a folder in which our own rows were begun."""
+  (tmp_path / "mine.txt").write_text("mine")
+  meta = meta_of("float32")
+  with latent_rows.Writer(tmp_path / "out", meta).writing():
+    pass
+  (tmp_path / "out" / "z.bin").unlink()
+  (tmp_path / "out" / "z.bin").symlink_to(tmp_path / "mine.txt")
+  with pytest.raises(UserError, match="z.bin is a link: move it away"):
+    with latent_rows.Writer(tmp_path / "out", meta).writing():
+      pass
+  assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
 def test_what_cannot_be_trained_on_them(codec, written):
   name = f"latents:{written}"
   with pytest.raises(UserError, match="holds latents, and config.model is a Diffusion of images"):
