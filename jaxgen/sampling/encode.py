@@ -151,7 +151,7 @@ def compiled(
   trained: Trained, source: Source, mesh: jax.sharding.Mesh, batch: int, flip: bool, dtype: str
 ) -> tuple[Program, dict[str, Any]]:
   """f(examples) -> arrays [batch, copies, ...] by name; {name: (shape of a row, dtype)}."""
-  state = sharding.replicate(sampling_state(trained.step, trained.params, trained.stats), mesh)
+  state = sharding.everywhere(sampling_state(trained.step, trained.params, trained.stats), mesh)
 
   def program(state: core.State, examples: core.Batch) -> dict[str, jax.Array]:
     examples = core.on_device(examples)
