@@ -2,6 +2,44 @@
 
 from configs import _base
 
+# Published nets by downsampling: channel multipliers, heights that attend, channels
+# of latents; of VQ also the number of codes.
+KL = {
+  "f4": ((1, 2, 4), (), 3),
+  "f8": ((1, 2, 4, 4), (), 4),
+  "f16": ((1, 1, 2, 2, 4), (16,), 16),
+  "f32": ((1, 1, 2, 2, 4, 4), (16, 8), 64),
+}
+VQ = {
+  "f4": ((1, 2, 4), (), 3, 8192),
+  "f4-noattn": ((1, 2, 4), (), 3, 8192),
+  "f8": ((1, 2, 2, 4), (32,), 4, 16_384),
+  "f8-n256": ((1, 2, 2, 4), (32,), 4, 256),
+  "f16": ((1, 1, 2, 2, 4), (16,), 8, 16_384),
+}
+OF_256 = dict(width=128, blocks=2, size=256, channels=3)
+
+
+def kl_net(size):
+  """A published net of Gaussian latents, one of KL."""
+  mults, attend, z = KL[size]
+  return dict(name="nets.autoencoder.KLNet", mults=mults, attend=attend, z=z, dim=z, **OF_256)
+
+
+def vq_net(size):
+  """A published net of codes, one of VQ."""
+  mults, attend, z, codes = VQ[size]
+  return dict(
+    name="nets.autoencoder.VQNet",
+    mults=mults,
+    attend=attend,
+    middle=size != "f4-noattn",
+    z=z,
+    dim=z,
+    codes=codes,
+    **OF_256,
+  )
+
 
 def published(net, latents, steps, *, start, disc_weight, layers=3, perceptual=True):
   """A config of a size in the paper's Table 8, for one's own images of 256."""
@@ -9,7 +47,7 @@ def published(net, latents, steps, *, start, disc_weight, layers=3, perceptual=T
   c.data.update(flip=True, channels=3)
   c.model = dict(
     name="models.codec.Autoencoder",
-    net=net | dict(width=128, blocks=2, size=256, channels=3),
+    net=net,
     latents=latents,
     disc=dict(name="nets.patchgan.PatchGAN", width=64, layers=layers),
     disc_weight=disc_weight,
@@ -52,8 +90,7 @@ def small(arg, net, latents, **kw):
     ),
     latents=latents,
     disc=dict(name="nets.patchgan.PatchGAN", width=width // 2, layers=2 if photos else 1),
-    # The published half was as much of a gradient as |x - x'| had: with it that
-    # was still at 0.085 after 700 steps on digits, with a tenth at 0.062.
+    # The published half is as much of a gradient as |x - x'| has: too much here.
     disc_weight=0.1,
     start=0 if debug else 300,
   )

@@ -1,6 +1,6 @@
 """What the configs of diffusion transformers share: sizes, data, recipe."""
 
-from configs import _adm, _base
+from configs import _adm, _autoencoder, _base
 
 # Channels, blocks, heads (Peebles & Xie 2023, Table 1).
 SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
@@ -9,22 +9,10 @@ LATENTS = (*(f"{size}-{patch}" for size in SIZES for patch in PATCHES), "XL-2-51
 SMALL = ("digits", "digits-modern", "photos", "photos-modern")
 # Of what is trained on two cores: channels, blocks, heads, patch, labels.
 NETS = {"digits": (96, 4, 4, 2, 10), "photos": (128, 4, 4, 4, 0)}
-
-
 # KL-f8 of `ldm_kl.py`: what encoding and decoding read of it.
 CODEC = dict(
   name="models.codec.Autoencoder",
-  net=dict(
-    name="nets.autoencoder.KLNet",
-    width=128,
-    mults=(1, 2, 4, 4),
-    blocks=2,
-    attend=(),
-    z=4,
-    dim=4,
-    size=256,
-    channels=3,
-  ),
+  net=_autoencoder.kl_net("f8"),
   latents=dict(name="models.codec.KL"),
 )
 

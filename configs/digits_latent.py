@@ -6,7 +6,7 @@ The codec is trained first, and its averaged weights stay as they are:
   jaxgen train --config configs/digits_latent.py --workdir W --config.model.codec_workdir=K
 
 1000 steps are 1.2e12 operations, and 8e11 the codec's before: Fréchet of 500
-samples 2.3 by `jaxgen evaluate`, real digits 1.64, `digits_diffusion` 2.5 after
+samples 2.1 by `jaxgen evaluate`, real digits 1.64, `digits_diffusion` 2.5 after
 2.9e12.
 
 `vae`: over the 16 numbers of `configs/digits_vae.py`, by an MLP. `debug` wants

@@ -50,7 +50,7 @@ the same pixels (EDM), for what is published wants longer trainings: Fréchet of
 | --- | --- | --- | --- |
 | as published, 50 steps | 1500 x 64, 2e-3 | 4.5e12 | 34.7 |
 | EDM | 1000 x 64, 1e-3 | 3.0e12 | 14.1 |
-| EDM, `digits` | 2000 x 32, 4e-3 | 3.0e12 | 3.5 |
+| EDM, `digits` | 2000 x 32, 4e-3 | 3.0e12 | 3.2 |
 
   jaxgen train --config configs/dit.py:digits --workdir D
   jaxgen sample --workdir D --guidance 2 --out grid.png

@@ -45,11 +45,8 @@ FACES = dict(width=224, mults=(1, 2, 3, 4), attend=(32, 16, 8), head=32)
 CROSS = dict(transformer=dict(name="nets.spatial_transformer.transformer", depth=1), token=512)
 FOLDER = "folder:images"
 # Codecs' nets, as `ldm_vq` and `ldm_kl` have them.
-OF_256 = dict(width=128, blocks=2, size=256, channels=3)
-VQ = dict(name="nets.autoencoder.VQNet", middle=True, **OF_256)
-F4 = dict(VQ, mults=(1, 2, 4), attend=(), z=3, dim=3, codes=8192)
-F8 = dict(VQ, mults=(1, 2, 2, 4), attend=(32,), z=4, dim=4, codes=16_384)
-KL8 = dict(name="nets.autoencoder.KLNet", mults=(1, 2, 4, 4), attend=(), z=4, dim=4, **OF_256)
+F4, F8 = (_autoencoder.vq_net(size) for size in ("f4", "f8"))
+KL8 = _autoencoder.kl_net("f8")
 # Data, codec, U-Net; updates, images, rate; points and eta.
 MODELS = {
   "cin256-v2": (

@@ -25,17 +25,16 @@ are for minutes on two CPU cores, without LPIPS; with `digits-judge` and
 
 from configs import _autoencoder, _base
 
-# Channel multipliers, heights that attend, channels of latents, codes, steps;
-# of the discriminator: its start, weight and layers.
-SIZES = {
-  "f4": ((1, 2, 4), (), 3, 8192, 533_066, 0, 0.75, 3),
-  "f4-noattn": ((1, 2, 4), (), 3, 8192, 658_131, 11, 0.75, 3),
-  "f8": ((1, 2, 2, 4), (32,), 4, 16_384, 971_043, 1, 0.6, 2),
-  "f8-n256": ((1, 2, 2, 4), (32,), 4, 256, 1_608_649, 250_001, 0.75, 2),
-  "f16": ((1, 1, 2, 2, 4), (16,), 8, 16_384, 1_101_166, 250_001, 0.75, 2),
+# Steps; of the discriminator: its start, weight and layers.
+RECIPES = {
+  "f4": (533_066, 0, 0.75, 3),
+  "f4-noattn": (658_131, 11, 0.75, 3),
+  "f8": (971_043, 1, 0.6, 2),
+  "f8-n256": (1_608_649, 250_001, 0.75, 2),
+  "f16": (1_101_166, 250_001, 0.75, 2),
 }
 SMALL = ("digits", "photos", "digits-judge", "photos-judge", "debug")
-ARGS = (*SIZES, *(f"{size}-pixels" for size in SIZES), *SMALL)
+ARGS = (*RECIPES, *(f"{size}-pixels" for size in RECIPES), *SMALL)
 
 
 def get_config(arg="f4"):
@@ -45,16 +44,7 @@ def get_config(arg="f4"):
     c = _autoencoder.small(arg, "VQNet", latents, codes=256 if arg[:6] == "photos" else 64)
     return _base.debug(c) if arg == "debug" else c
   size = arg.removesuffix("-pixels")
-  mults, attend, z, codes, steps, start, weight, layers = SIZES[size]
-  net = dict(
-    name="nets.autoencoder.VQNet",
-    mults=mults,
-    attend=attend,
-    middle=size != "f4-noattn",
-    z=z,
-    dim=z,
-    codes=codes,
-  )
+  net, (steps, start, weight, layers) = _autoencoder.vq_net(size), RECIPES[size]
   return _autoencoder.published(
     net, latents, steps, start=start, disc_weight=weight, layers=layers, perceptual=size == arg
   )

@@ -27,7 +27,7 @@ or `.VP`, here and in `precond.process`; nets of the score or of eps take `preco
 On pixels and two cores, by the ODE in 50 steps of Euler: `digits` (723,844
 parameters), `photos` (1,282,224), `digits-modern` (725,412) and `photos-modern`
 (1,350,192), as in `dit.py`. Times of training are drawn in the middle (Esser
-et al. 2024). Fréchet of 500 samples of `digits`, as there: 3.3 after 2000 steps
+et al. 2024). Fréchet of 500 samples of `digits`, as there: 3.0 after 2000 steps
 of 32 at 4e-3; evenly drawn times, 1000 steps of 64 and 2e-3: 6.4.
 
   jaxgen train --config configs/sit.py:digits --workdir D

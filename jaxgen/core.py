@@ -170,6 +170,14 @@ def trait(thing: Any, name: str) -> Any:
   return getattr(thing, name, OPTIONAL[name])
 
 
+def batch_shapes(
+  shape: Sequence[int], dtype: Any, classes: int, n: int = 1
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Of n examples of data: x and, where there are classes, y."""
+  shapes = {"x": jax.ShapeDtypeStruct((n, *shape), jnp.dtype(dtype))}
+  return shapes | ({"y": jax.ShapeDtypeStruct((n,), jnp.int32)} if classes else {})
+
+
 def on_device(batch: Batch) -> Batch:
   """Bytes and samples become floats in [-1, 1] here, and not a moment earlier."""
 

@@ -36,7 +36,7 @@ from jaxgen.evaluation.codec_images import MOST, Reconstructions, held_out, is_c
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.fid_of_statistics import StatisticsPair
 from jaxgen.evaluation.images import SPANS, Dataset, Images, ModelSamples, choose_labels
-from jaxgen.evaluation.judge import ImageJudge, check_like, check_samples, open_judge, report
+from jaxgen.evaluation.judge import ImageJudge, Judge, check_like, check_samples, open_judge, report
 from jaxgen.evaluation.modes_judge import has_known_modes
 from jaxgen.evaluation.protocols import PROTOCOLS, Protocol, protocol
 from jaxgen.evaluation.reference import open_images, open_reference, save_statistics
@@ -200,21 +200,24 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
     return reconstruction.evaluate_codec(model, data, values)
   if values.num is not None:
     check_samples(data, (values.num, *model.shape), model.dtype)
-  text, card = "", {}
   if not is_codec(model):
     restoration.check_flags(values)
+    return judge_samples(model, open_judge(data, values.judge), knobs, values)
   judge = open_judge(data, values.judge)
-  if is_codec(model):
-    text, card = reconstruction.evaluate_codec(model, data, values, judge)
+  text, card = reconstruction.evaluate_codec(model, data, values, judge)
+  own, of_samples = judge_samples(model, judge, knobs, values)
+  return f"{text}\n\nsamples:\n{own}", of_samples | {"reconstructions": card}
+
+
+def judge_samples(
+  model: Sampler, judge: Judge, knobs: dict[str, float], values: flags.FlagValues
+) -> tuple[str, dict[str, Any]]:
+  """Draws samples, and has them judged: text, and a card."""
   n = values.num or judge.count
   y = model.labels(n, None)
   x = model.sample(values.seed, n, y, **knobs)
   settings = output.json_knobs(model.settings(knobs))
-  origin = model.card | {"seed": values.seed, "num": n, "knobs": settings}
-  own, of_samples = report(judge, x, y, origin)
-  if not text:
-    return own, of_samples
-  return f"{text}\n\nsamples:\n{own}", of_samples | {"reconstructions": card}
+  return report(judge, x, y, model.card | {"seed": values.seed, "num": n, "knobs": settings})
 
 
 def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> None:

@@ -331,10 +331,7 @@ def open_data(config: ConfigDict) -> Source:
 
 def dummy(source: Source, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
   """The shape of a batch as models are made for, and sampled: x, labels."""
-  shapes = {"x": jax.ShapeDtypeStruct((batch, *source.shape), source.dtype)}
-  if source.classes:
-    shapes["y"] = jax.ShapeDtypeStruct((batch,), jnp.int32)
-  return shapes
+  return core.batch_shapes(source.shape, source.dtype, source.classes, batch)
 
 
 def training_batch(source: Source, batch: int) -> dict[str, Any]:

@@ -22,8 +22,12 @@ POD = dict(NAME="adm64", ZONE="z-1", TYPE="v5litepod-32", BUCKET="b")
 GKE = dict(
   NAME="adm64", ACCELERATOR="tpu-v6e-slice", TOPOLOGY="4x8", IMAGE="r/p/jaxgen:1", CLAIM="share"
 )
+# One after the other, or words of two calls at once would lie in between.
 NOTE = """#!/usr/bin/env bash
+exec 9>>"$HOME/lock"
+flock 9
 printf '%s\\0' "${0##*/}" "$@" $'\\n' >>"$HOME/calls"
+exec 9>&-
 """
 # Ends as the file `ends` says, a line for each life of a process.
 PYTHON = (

@@ -131,9 +131,7 @@ def averaged_weights(
   workdir: str, config: ConfigDict, data: dict[str, Any], model: core.Model
 ) -> tuple[core.Groups, core.Groups]:
   """What a workdir's model judges, writes or samples with, on the host."""
-  shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]), np.dtype(data["dtype"]))}
-  if data["classes"]:
-    shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+  shapes = core.batch_shapes(data["shape"], data["dtype"], data["classes"])
   moves = {p.moves: optax.identity() for p in model.players}
   init = core.make_init(model, moves, tuple(config.ema))
   abstract = jax.eval_shape(init, shapes, jax.random.key(0))

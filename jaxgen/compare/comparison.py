@@ -7,12 +7,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jaxgen import config, files, train
 from jaxgen.bench.device import machine
 from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.compare.costs import charge, codec_cost, training_flops
 from jaxgen.compare.measure import Entry, command, measure, portrait, real_samples
+from jaxgen.data.sources import images_of
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import Judge, means, open_judge
 from jaxgen.experiment import Experiment, check_samples
@@ -31,7 +34,7 @@ def compare(
   """Trains, samples, judges -> the path of the report."""
   home = pathlib.Path(out)
   entries = train_entries(configs, workdirs, home, seeds)
-  data = entries[0].config.data
+  data = ConfigDict(dict(images_of(entries[0].config.data)))
   announce(f"judge: features and floor of {data.source}")
   judge = open_judge(data, str(home / "judge"))
   images, models = {"real": portrait(*real_samples(data))}, []
@@ -114,8 +117,8 @@ def entry_of(path: str, home: pathlib.Path, seeds: int = 1) -> Entry:
 def check_alike(entries: Sequence[Entry]) -> None:
   """UserError unless models have names of their own and the same data."""
   names = [e.name for e in entries]
-  first = entries[0]
-  for entry in entries:
+  sources = [images_of(e.config.data)["source"] for e in entries]
+  for entry, source in zip(entries, sources, strict=True):
     check_samples(entry.config, entry.name)
     if entry.name in ("", "..", "real"):  # the report's own is called so
       raise UserError(f"a model cannot be called {entry.name!r} in a report: rename its workdir")
@@ -124,8 +127,7 @@ def check_alike(entries: Sequence[Entry]) -> None:
         f"two models are called {entry.name!r}: rename one's workdir, or train configs of one file "
         "apart and say where they are with --workdirs"
       )
-    if entry.config.data.source != first.config.data.source:
+    if source != sources[0]:
       raise UserError(
-        f"{entry.name} is of {entry.config.data.source}, but {first.name} "
-        f"of {first.config.data.source}: only like can be compared"
+        f"{entry.name} is of {source}, but {names[0]} of {sources[0]}: only like can be compared"
       )

@@ -44,7 +44,7 @@ def open_file(file: ForeignFile, config: ConfigDict | None) -> Imported:
   if file.source == DIFFUSERS:
     tensors = dit_diffusers.published(tensors)
   places, tensors = dit_names.places(tensors)
-  if "codec" in config.model and not config.model.codec_workdir:
+  if "codec" in config.model and not config.model.get("codec_workdir"):
     file.log(
       "samples will be latents; images with --config.model.codec_workdir=W, of its autoencoder"
     )

@@ -15,6 +15,7 @@ from jaxgen.convert.published import Facts
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, complete, dummy
 from jaxgen.interop import names
+from jaxgen.models.latent import row_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +57,12 @@ def height_of(config: ConfigDict, size: int) -> int:
   return own or size
 
 
-def stored_latents(
-  experiment: Experiment, data: DataSpec, dtype: str = "float16"
-) -> dict[str, Any] | None:
+def stored_latents(experiment: Experiment, data: DataSpec) -> dict[str, Any]:
   """Of a row that `jaxgen encode` writes of such data: {name: (shape, dtype)}."""
   batch = dummy(data, 1)
   state = jax.eval_shape(experiment.init, batch, jax.random.key(0))
   z = jax.eval_shape(lambda s, b: experiment.model.stored(s, core.on_device(b)), state, batch)
-  kind = lambda a: dtype if jnp.issubdtype(a.dtype, jnp.floating) else "uint16"
-  return {k: (a.shape[1:], np.dtype(kind(a))) for k, a in z.items()}
+  return {k: (a.shape[1:], np.dtype(row_dtype(a))) for k, a in z.items()}
 
 
 def seen_shape(experiment: Experiment, data: DataSpec) -> tuple[int, ...]:

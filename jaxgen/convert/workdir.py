@@ -7,6 +7,7 @@ them, `open_file` and `tensors`.
 """
 
 import datetime
+import os
 import pathlib
 from collections.abc import Callable
 from types import ModuleType
@@ -202,6 +203,8 @@ def export_weights(
     if module is not gan_workdir:
       raise UserError(f"--disc is a GAN's, and {workdir} holds a {config.model.name}")
     gan_workdir.check_disc(source, "--disc")
+  if bottom and os.path.realpath(bottom) == os.path.realpath(out):
+    raise UserError(f"--out and --bottom are both {out}: each level has a file of its own")
   if bool(bottom) != (module is prior_workdir):
     raise UserError(
       f"--bottom is of a prior of two levels, and {workdir} holds a {config.model.name}"

@@ -45,7 +45,11 @@ class Latents:
   y: np.ndarray | None
 
   skipped, notes = (), ()
-  in_memory = True  # rows are small, and there is nothing to decode
+
+  @property
+  def in_memory(self) -> bool:
+    """Whether reading waits for no disk: all of it, or little, is mapped."""
+    return sum(a.nbytes for a in self.z.values()) < 2**30
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -92,9 +96,9 @@ class Latents:
     return self.meta["count"]
 
   def __getitem__(self, i: int) -> Example:
-    return {k: v[0] for k, v in self.read(np.array([i])).items() if k != "z"} | {
-      "z": {k: np.array(a[i * self.meta["copies"]]) for k, a in self.z.items()}
-    }
+    row = self.read(np.array([i]))
+    own = {"z": {k: a[0] for k, a in row["z"].items()}}
+    return own if self.y is None else own | {"y": row["y"][0]}
 
   def read(
     self, indices: np.ndarray, cut: None = None, mirror: np.ndarray | None = None
@@ -127,21 +131,30 @@ def open_latents(path: str) -> Latents:
     raise UserError(f"there are no latents in {path}: {how}")
   try:
     meta = json.loads((folder / META).read_text())
-    leaves, data = leaves_of(meta), meta["data"]
-    rows = int(meta["count"]) * int(meta["copies"])
+    check_meta(meta)
+    count, rows = meta["count"], meta["count"] * meta["copies"]
     z = {
-      k: mapped(folder / f"{k}.bin", (rows, *shape), dtype) for k, (shape, dtype) in leaves.items()
+      k: mapped(folder / f"{k}.bin", (rows, *shape), dtype)
+      for k, (shape, dtype) in leaves_of(meta).items()
     }
-    y = mapped(folder / f"{LABELS}.bin", (int(meta["count"]),), np.dtype(np.int32))
-    y = np.array(y) if data["classes"] else None
-    if meta["version"] != VERSION or meta["copies"] not in (1, 2) or meta["count"] < 1:
-      raise ValueError("its meta.json is of another form")
-    source = Latents(f"latents:{path}", folder, meta, z, y)
-    assert len(source.shape) in (1, 3) and source.dtype and source.codec and source.images
-  except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as e:
-    why = str(e) or type(e).__name__
-    raise UserError(f"the latents in {path} are damaged ({why}): write them anew") from e
-  return source
+    y = mapped(folder / f"{LABELS}.bin", (count,), np.dtype(np.int32))
+    y = np.array(y) if meta["data"]["classes"] else None
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    raise UserError(f"the latents in {path} are damaged ({e}): write them anew") from e
+  return Latents(f"latents:{path}", folder, meta, z, y)
+
+
+def check_meta(meta: Mapping[str, Any]) -> None:
+  """ValueError, or that of a missing part, unless it is as `Writer` writes it."""
+  data, images = meta["data"], meta["data"]["config"]
+  whole = (meta["version"], meta["count"], meta["copies"], data["classes"], *data["shape"])
+  texts = (meta["codec"]["digest"], data["fingerprint"], images["source"], images["split"])
+  if not all(type(n) is int and n >= 0 for n in whole) or not all(type(t) is str for t in texts):
+    raise ValueError("meta.json is of another form")
+  if meta["version"] != VERSION or meta["copies"] not in (1, 2) or not meta["count"]:
+    raise ValueError("meta.json is of another version")
+  if len(data["shape"]) not in (1, 3) or np.dtype(data["dtype"]).hasobject:
+    raise ValueError("they are of no images")
 
 
 def leaves_of(meta: Mapping[str, Any]) -> Leaves:
@@ -232,6 +245,8 @@ class Writer:
       self.files = {}
       for name, size in (self.sizes | {LABELS: 4}).items():
         path = self.folder / f"{name}.bin"
+        if path.is_symlink():  # what it points at is no file of ours
+          raise UserError(f"{path} is a link: move it away, or take a new --out")
         path.touch()
         file = self.files[name] = stack.enter_context(open(path, "r+b"))
         rows = self.count if name == LABELS else self.rows
@@ -244,12 +259,12 @@ class Writer:
       (self.folder / PROGRESS).unlink(missing_ok=True)
 
   def append(self, z: Mapping[str, np.ndarray], y: np.ndarray | None) -> None:
-    """Rows [n * copies, ...] of each array, labels [n] or none.
+    """Arrays [n, copies, ...] of n images by name, labels [n] or none.
 
     Raises:
       UserError: Numbers are too large for the dtype, or not finite.
     """
-    n = len(next(iter(z.values()))) // self.meta["copies"]
+    n = len(next(iter(z.values())))
     for name, (_, dtype) in self.leaves.items():
       with np.errstate(over="ignore"):
         values = np.ascontiguousarray(z[name], dtype)

@@ -68,7 +68,8 @@ def ancestral(
   is classifier guidance as in Dhariwal & Nichol 2021, Alg. 1: the scale is
   inside and the gradient at x_t.
   """
-  return _chain(denoise, x_T, steps(path, n, key), n, eta, frac, gradient)[1]
+  step = _chain(denoise, steps(path, n, key), eta, frac, gradient)
+  return jax.lax.fori_loop(0, n, step, (x_T, x_T))[1]
 
 
 @declare(nfe=lambda n: n, knobs=("eta", "frac"), takes=("gradient", "process"))
@@ -90,19 +91,18 @@ def ancestral_ldm(
   """
   end = process(1 / (process.steps or 1000))
   longer = jax.tree.map(lambda a, last: jnp.append(a, a[-1]).at[n].set(last), path, end)
-  return _chain(denoise, x_T, steps(longer, n + 1, key), n, eta, frac, gradient)[0]
+  step = _chain(denoise, steps(longer, n + 1, key), eta, frac, gradient)
+  return jax.lax.fori_loop(0, n, step, (x_T, x_T))[0]
 
 
 def _chain(
   denoise: Denoise,
-  x_T: Array,
   step_at: Callable[[Array], tuple[Noise, Noise, Array]],
-  n: Array,
   eta: Array | float,
   frac: Array | float,
   gradient: Callable[[Array, Noise], Array] | None,
-) -> tuple[Array, Array]:
-  """n steps -> x where the last one led, and the estimate of x_0 it went by."""
+) -> Callable[[Array, tuple], tuple[Array, Array]]:
+  """(i, (x, _)) -> x where step i leads, and the estimate of x_0 it goes by."""
 
   def step(i: Array, carry: tuple) -> tuple:
     (x, _), (t, s, z_key) = carry, step_at(i)
@@ -117,7 +117,7 @@ def _chain(
       x_s += std**2 * gradient(x, t)
     return x_s + std * normal(z_key, x.shape[1:]), x0
 
-  return jax.lax.fori_loop(0, n, step, (x_T, x_T))
+  return step
 
 
 @declare(nfe=lambda n: n)

@@ -8,7 +8,8 @@
 of `--steps` of it; `ode` follows the probability-flow ODE (Song et al. 2021,
 Sec. 4.3), with the trace of its slope estimated from one random direction. Of
 a prior of codes it is exact, in bits for a code: the images are encoded by its
-codec, and what that loses is not in it. For every family at a small cost: likelihood_bound.py.
+codec, and what that loses is not in it. For every family at a small cost:
+likelihood_bound.py.
 """
 
 import dataclasses

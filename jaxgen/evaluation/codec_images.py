@@ -161,7 +161,7 @@ class Reconstructions:
 
 
 @dataclasses.dataclass(eq=False)
-class Latents:
+class LatentStatistics:
   """What is known of all latents of a set of images."""
 
   sampler: Sampler

@@ -25,7 +25,13 @@ from jaxgen import files
 from jaxgen.core import trait
 from jaxgen.data.arrays import Source
 from jaxgen.evaluation import cards, perceptual, restoration
-from jaxgen.evaluation.codec_images import MOST, Latents, Reconstructions, held_out, is_random
+from jaxgen.evaluation.codec_images import (
+  MOST,
+  LatentStatistics,
+  Reconstructions,
+  held_out,
+  is_random,
+)
 from jaxgen.evaluation.images import quantise, weights_hash
 from jaxgen.evaluation.judge import FEWEST, ImageJudge, Judge, collected, open_judge
 from jaxgen.evaluation.learned import short_name
@@ -117,14 +123,14 @@ class Column(NamedTuple):
   """What became of the images in one way."""
 
   x: np.ndarray  # uint8 [N, H, W, C]
-  latents: Latents
+  latents: LatentStatistics
   by_image: dict[str, np.ndarray]
   of_sets: dict[str, float]
 
   @classmethod
   def of(cls, images: Reconstructions, originals: Originals) -> "Column":
     """Encodes and decodes all of them, and compares."""
-    latents, parts = Latents(images.sampler), []
+    latents, parts = LatentStatistics(images.sampler), []
     for part in images.parts(0, images.count):
       latents.add(part.z)
       parts.append(quantise(part.x_hat, images.rule))

@@ -209,6 +209,11 @@ def write(codec: Codec, state: State, x: Array, y: Array | None = None) -> dict[
   return z if isinstance(z, dict) else {"z": z}
 
 
+def row_dtype(z: Any, dtype: str = "float16") -> str:
+  """Of what is stored of an array that `write` writes: `dtype`, of codes "uint16"."""
+  return dtype if is_number(z) else "uint16"
+
+
 def read(z: dict[str, Array], key: Key | None = None) -> Any:
   """Latents of what `write` wrote: with keys [B] samples, where there are moments."""
   if "std" not in z:

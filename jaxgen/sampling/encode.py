@@ -16,10 +16,11 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -31,12 +32,13 @@ from jaxgen.data.arrays import Example, Source
 from jaxgen.data.image import ahead
 from jaxgen.data.sources import open_split
 from jaxgen.errors import UserError, refusing
-from jaxgen.models.latent import is_number, write
+from jaxgen.models.latent import row_dtype, write
 from jaxgen.monitor.progress import Progress
 from jaxgen.sampling.trained import Trained, load_trained, sampling_state
 
 EVERY = 10  # seconds between what is safe on the disk
 DTYPES = ("float16", "float32")
+Program = Callable[[Example], dict[str, jax.Array]]
 
 
 def define(values: flags.FlagValues) -> None:
@@ -47,7 +49,7 @@ def define(values: flags.FlagValues) -> None:
   flag("split", None, "of the images: train or test; default: what the codec was trained on")
   flag("out", None, "folder of the latents; read as --config.data.source=latents:FOLDER")
   flags.DEFINE_bool("flip", False, "also latents of every image's mirror image", flag_values=values)
-  flags.DEFINE_enum("dtype", "float16", DTYPES, "of numbers on the disk", flag_values=values)
+  flag("dtype", "float16", f"of numbers on the disk: {' or '.join(DTYPES)}")
   flags.DEFINE_integer("batch", 64, "images at a time, on all devices together", flag_values=values)
 
 
@@ -55,6 +57,8 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not (values.workdir and values.out):
     raise UserError("encode needs --workdir=CODEC and --out=FOLDER")
+  if values.dtype not in DTYPES:
+    raise UserError(f"--dtype={values.dtype}: want {' or '.join(DTYPES)}")
   count = encode(
     values.workdir,
     pathlib.Path(values.out).expanduser(),
@@ -92,10 +96,10 @@ def encode(
     UserError: It is no codec, or not of such images; the folder is not free, or
       the disk too small.
   """
-  trained, about = load_trained(workdir, any_kind=True), latest(workdir)
+  trained = load_trained(workdir, any_kind=True)
   if core.trait(trained.model, "encode") is None:
     raise UserError(f"{workdir} holds a {type(trained.model).__name__}, which is no codec")
-  spec = images_spec(settings(about).data.to_dict(), data, split)
+  spec = images_spec(settings(latest(workdir)).data, data, split)
   source = open_split(spec)
   if flip and len(source.shape) != 3:
     raise UserError(f"--flip mirrors images, and {source.name} holds none")
@@ -103,12 +107,29 @@ def encode(
     check_data(trained.model, trained.data, source)
   mesh = sharding.make_mesh()
   batch += -batch % mesh.size
-  program, leaves = compiled(trained, source, mesh, batch, dtype)
-  meta = {
-    "version": latent_rows.VERSION,
+  program, leaves = compiled(trained, source, mesh, batch, flip, dtype)
+  meta = {"version": latent_rows.VERSION, "copies": 1 + flip, "leaves": leaves}
+  writer = latent_rows.Writer(out, meta | provenance(workdir, trained, source, spec))
+  if writer.count < len(source):
+    fill(writer, source, program, batch)
+  return len(source)
+
+
+def images_spec(own: Mapping[str, Any], data: str | None, split: str | None) -> dict[str, Any]:
+  """config.data of the images: the codec's, of another source or split."""
+  spec = {**own, "split": split or own["split"], "flip": False, "crop": 0.0}
+  if data:
+    # What chooses among images of one source means nothing for another.
+    spec |= {"source": data, "split": split or "train", "fraction": 1.0, "holdout": 0.0}
+  return spec
+
+
+def provenance(
+  workdir: str, trained: Trained, source: Source, spec: dict[str, Any]
+) -> dict[str, Any]:
+  """What meta.json says of the codec and of the images."""
+  return {
     "count": len(source),
-    "copies": 1 + flip,
-    "leaves": leaves,
     "codec": {
       "workdir": str(pathlib.Path(workdir).absolute()),
       "step": trained.step,
@@ -124,66 +145,44 @@ def encode(
       "fingerprint": source.fingerprint,
     },
   }
-  writer = latent_rows.Writer(out, meta)
-  if writer.count < len(source):
-    fill(writer, source, program, flip, batch)
-  return len(source)
-
-
-def images_spec(own: dict[str, Any], data: str | None, split: str | None) -> dict[str, Any]:
-  """config.data of the images: the codec's, of another source or split."""
-  own |= {"split": split or own["split"]}
-  if data:
-    # What chooses among images of one source means nothing for another.
-    own |= {"source": data, "split": split or "train", "fraction": 1.0, "holdout": 0.0}
-  return own | {"flip": False, "crop": 0.0}
 
 
 def compiled(
-  trained: Trained, source: Source, mesh: jax.sharding.Mesh, batch: int, dtype: str
-) -> tuple[Any, dict[str, Any]]:
-  """f(batch) -> arrays by name on the host; and {name: (shape of a row, dtype)}."""
-  state = sharding.replicate(sampling_state(trained.step, trained.params, trained.stats), mesh)
+  trained: Trained, source: Source, mesh: jax.sharding.Mesh, batch: int, flip: bool, dtype: str
+) -> tuple[Program, dict[str, Any]]:
+  """f(examples) -> arrays [batch, copies, ...] by name; {name: (shape of a row, dtype)}."""
+  state = sharding.everywhere(sampling_state(trained.step, trained.params, trained.stats), mesh)
 
-  def program(state: core.State, example: core.Batch) -> dict[str, jax.Array]:
-    example = core.on_device(example)
-    return write(trained.model, state, example["x"], example.get("y"))
+  def program(state: core.State, examples: core.Batch) -> dict[str, jax.Array]:
+    examples = core.on_device(examples)
+    x, y = examples["x"], examples.get("y")
+    copies = [write(trained.model, state, x, y) for x in ([x, x[:, :, ::-1]] if flip else [x])]
+    return jax.tree.map(lambda *z: jnp.stack(z, 1), *copies)
 
-  shapes = {"x": jax.ShapeDtypeStruct((batch, *source.shape), source.dtype)}
-  if source.classes:
-    shapes["y"] = jax.ShapeDtypeStruct((batch,), np.int32)
+  shapes = core.batch_shapes(source.shape, source.dtype, source.classes, batch)
   z = jax.eval_shape(program, state, shapes)
-  leaves = {name: (a.shape[1:], dtype if is_number(a) else "uint16") for name, a in z.items()}
-  where = sharding.batched(mesh), sharding.replicated(mesh)
-  run = jax.jit(program, in_shardings=(where[1], where[0]), out_shardings=where[1])
-  return lambda example: run(state, sharding.shard_batch(example, mesh)), leaves
+  rows, everywhere = sharding.batched(mesh), sharding.replicated(mesh)
+  run = jax.jit(program, in_shardings=(everywhere, rows), out_shardings=everywhere)
+  leaves = {name: (a.shape[2:], row_dtype(a, dtype)) for name, a in z.items()}
+  return lambda examples: run(state, sharding.shard_batch(examples, mesh)), leaves
 
 
-def fill(writer: latent_rows.Writer, source: Source, program: Any, flip: bool, batch: int) -> None:
+def fill(writer: latent_rows.Writer, source: Source, program: Program, batch: int) -> None:
   """Writes the rows that are not there yet; the device works a batch ahead."""
   starts = range(writer.count, len(source), batch)
   bar = Progress(len(starts), batch, unit="images", stream=sys.stderr)
   synced, pending = time.monotonic(), collections.deque()
   with writer.writing(), contextlib.closing(rows(source, starts, batch)) as stream:
-    for done, (n, example) in enumerate(stream, 1):
-      mirror = [{**example, "x": example["x"][:, :, ::-1]}] if flip else []
-      pending.append((n, example.get("y"), [program(e) for e in (example, *mirror)]))
+    for done, (n, examples) in enumerate(stream, 1):
+      pending.append((n, examples.get("y"), program(examples)))
       while len(pending) > (done < len(starts)):
-        store(writer, *pending.popleft())
+        n, y, z = pending.popleft()
+        writer.append({k: np.asarray(a)[:n] for k, a in z.items()}, None if y is None else y[:n])
       bar.at(done)
       if time.monotonic() > synced + EVERY:
         writer.sync()
         synced = time.monotonic()
   bar.end()
-
-
-def store(writer: latent_rows.Writer, n: int, y: np.ndarray | None, copies: list) -> None:
-  """Appends the first n rows of a batch; those of its mirror images in between."""
-  copies = [{k: np.asarray(a)[:n] for k, a in z.items()} for z in copies]
-  z = {k: np.stack([c[k] for c in copies], 1) for k in copies[0]}
-  writer.append(
-    {k: a.reshape(-1, *a.shape[2:]) for k, a in z.items()}, None if y is None else y[:n]
-  )
 
 
 def rows(source: Source, starts: range, batch: int) -> Iterator[tuple[int, Example]]:

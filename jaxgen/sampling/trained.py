@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core
@@ -58,9 +57,7 @@ def load_trained(
   if respacing:
     steps = presets.with_respacing(steps, respacing)
   config.model = presets.with_stepping(config.model, steps)
-  shapes = {"x": jax.ShapeDtypeStruct((1, *data["shape"]), np.dtype(data["dtype"]))}
-  if data["classes"]:
-    shapes["y"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+  shapes = core.batch_shapes(data["shape"], data["dtype"], data["classes"])
   what = f"{workdir}: the checkpoint's config is of no model"
   with guarding(what), nn.intercept_methods(counting(what, meta["leaves"])):
     model = build(config.model)

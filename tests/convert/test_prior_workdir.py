@@ -98,6 +98,8 @@ def test_in_and_out_again_bit_by_bit(theirs, tmp_path, verb):
     read = tensor_files.read(path)
     assert set(read) == set(files[level])
     assert all(read[k].read().tobytes() == v.tobytes() for k, v in files[level].items())
+  with pytest.raises(UserError, match="--out and --bottom are both .*: each level has a file"):
+    export_weights(str(tmp_path / "w"), str(back["top"]), bottom=str(back["top"]))
   with pytest.raises(UserError, match="a file for each level: --out=top.pt and --bottom=bottom.pt"):
     export_weights(str(tmp_path / "w"), str(back["top"]))
 

@@ -400,7 +400,6 @@ SETTINGS = {
   "metrics as text": (dict(metrics="fid,kdi"), "did you mean 'kid'"),
   "metrics as numbers": (dict(metrics=(1,)), "want names"),
   "features": (dict(features="inceptoin"), "no network 'inceptoin'"),
-  "the judge": (dict(features="judge"), "no network 'judge'"),
   "weights": (dict(weights="/none.pth"), "there is no file /none.pth"),
   "ref": (dict(ref="none.npz"), "there is no file none.npz"),
   "ref of nothing": (dict(ref="none"), "no file, folder or data set 'none'"),

@@ -176,9 +176,9 @@ def test_codecs_write_latents_and_read_them():
     "digits_vae": ((B, 16), f32),
     "ldm_kl": ((B, 4, 4, 4), f32),
     "ldm_vq": ((B, 4, 4, 4), f32),
-    "vqvae2": {"bottom": ((B, 2, 2), i32), "top": ((B, 1, 1), i32)},
+    "vqvae2": {"bottom": ((B, 4, 4), i32), "top": ((B, 2, 2), i32)},
   }
-  books = {"ldm_vq": {"codes": (64,)}, "vqvae2": {"bottom": (64,), "top": (64,)}}
+  books = {"ldm_vq": {"codes": (64,)}, "vqvae2": {"bottom": (128,), "top": (128,)}}
   for name, latents in want.items():
     model = build(config.load(f"configs/{name}.py:debug").model)
     x, y, keys = jnp.zeros((B, 8, 8, 1)), jnp.zeros(B, i32), example_keys(KEY, B)

@@ -153,7 +153,8 @@ def test_samples_are_finite_and_repeatable(sampled):
   np.testing.assert_allclose(draw(*take(order)), x[order], atol=1e-5)
   # ... nor on how much: another program, so the first config of each net says so.
   spec = sampled.config.model
-  own = spec.get("net") or spec.get("gen") or spec.model.net
+  inner = spec.get("model", spec)
+  own = inner.get("net") or inner.get("gen") or inner.top.net
   net = spec.name, own.name, bool(spec.get("cond"))
   if net not in NETS:
     NETS.add(net)

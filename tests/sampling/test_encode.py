@@ -7,10 +7,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from games import same
+from games import SPECS, same
+from ml_collections import ConfigDict
 
 from jaxgen import config, sharding, train
 from jaxgen.checkpoint import pretrained
+from jaxgen.compare.comparison import check_alike
+from jaxgen.compare.measure import Entry
 from jaxgen.data import latent_rows
 from jaxgen.data.latent_rows import open_latents
 from jaxgen.data.pipeline import Batches, batches
@@ -101,6 +104,16 @@ def test_the_images_themselves_are_judged_by(written):
   assert open_training(data).fingerprint == open_latents(str(written)).fingerprint
 
 
+def test_models_of_them_compare_with_models_of_the_images(written):
+  entry = lambda name, source: Entry(
+    name, written, (), ConfigDict(dict(model=SPECS["vae"], data=dict(source=source)))
+  )
+  pixels, own = entry("pixels", "digits"), entry("own", f"latents:{written}")
+  check_alike([pixels, own])
+  with pytest.raises(UserError, match="photos is of photos, but own of digits: only like can"):
+    check_alike([own, entry("photos", "photos")])
+
+
 def test_whoever_is_killed_goes_on(codec, written, tmp_path, monkeypatch):
   """With half a row at the end, and nothing that tells of the last batches."""
   out, append, calls = tmp_path / "latents", latent_rows.Writer.append, []
@@ -139,6 +152,20 @@ def test_folders_that_are_not_free(codec, written, tmp_path):
   with pytest.raises(UserError, match="holds other files, or .*: take a new --out"):
     encode(str(codec), tmp_path)
   assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_files_behind_links_stay_as_they_are(tmp_path):
+  """Also in a folder in which our own rows were begun."""
+  (tmp_path / "mine.txt").write_text("mine")
+  meta = meta_of("float32")
+  with latent_rows.Writer(tmp_path / "out", meta).writing():
+    pass
+  (tmp_path / "out" / "z.bin").unlink()
+  (tmp_path / "out" / "z.bin").symlink_to(tmp_path / "mine.txt")
+  with pytest.raises(UserError, match="z.bin is a link: move it away"):
+    with latent_rows.Writer(tmp_path / "out", meta).writing():
+      pass
+  assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_what_cannot_be_trained_on_them(codec, written):

@@ -1,7 +1,7 @@
 """How much of a diffusion model's time is spent outside its net.
 
-  python tests/helpers/outside.py --config configs/dit.py:digits
-  python tests/helpers/outside.py --config configs/dit.py:digits --batch 256
+  python tests/helpers/outside_net.py --config configs/dit.py:digits
+  python tests/helpers/outside_net.py --config configs/dit.py:digits --batch 256
 
 In one process and in turn, so that a machine that others use too does little
 harm: the net alone, forward and backward; the gradient of the loss, which draws
