@@ -1,6 +1,6 @@
 """DiffWave: Kong et al. 2021, arXiv 2009.09761, as lmnt-com/diffwave has it.
 
-| arg | told | layers, channels, cycle | steps | parameters |
+| arg | condition | layers, channels, cycle | steps | parameters |
 | --- | --- | --- | --- | --- |
 | base | mel spectrogram | 30, 64, 10 | 50 | 2,619,971 |
 | large | mel spectrogram | 30, 128, 10 | 200 | 6,885,315 |

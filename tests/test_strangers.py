@@ -99,7 +99,7 @@ META = {
   "huge shape": ("data.shape", [2**20] * 3, "no example is so large"),
   "no classes": ("data.classes", GONE, "data.classes is missing"),
   "negative classes": ("data.classes", -1, "data.classes is -1"),
-  "dtype": ("data.dtype", "object", "want float32 or uint8"),
+  "dtype": ("data.dtype", "object", "want float32 or int16 or uint8"),
   "seconds": ("seconds", "long", "seconds is 'long'"),
   "nan": ("seconds", float("nan"), "seconds is nan"),
   "goodput": ("goodput.seconds", [1], "goodput.seconds is a list"),

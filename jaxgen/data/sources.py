@@ -58,9 +58,9 @@ def open_source(
     case "folder", True if rate:
       return open_clips(argument, split, size, rate, root)
     case "mel", True:
-      from jaxgen.data.heard import open_heard
+      from jaxgen.data.mel_images import open_mel_images
 
-      return open_heard(open_source(argument, split, size, data_dir, channels, rate))
+      return open_mel_images(open_source(argument, split, size, data_dir, channels, rate))
     case "spoken_digits", False:
       from jaxgen.data.spoken import open_spoken
 

@@ -129,19 +129,14 @@ def waveform(
   lmnt-com/diffwave's, whose process ends before all is noise. What is clipped
   are the samples on the way, to [-bound, bound], and not the estimates of x_0.
   """
-  step_at = steps(path, n, key)
+  step = _chain(lambda x, t: mean(denoise(x, t)), steps(path, n, key), 1.0, 0.0, None)
 
-  def step(i: Array, carry: tuple) -> tuple:
-    (x, _), (t, s, z_key) = carry, step_at(i)
-    x0 = mean(denoise(x, t))
-    eps = (x - t.alpha * x0) / t.sigma
-    fresh = -jnp.expm1(t.logsnr - s.logsnr)
-    x_s = s.alpha * x0 + s.sigma * jnp.sqrt(1 - fresh) * eps
-    x_s += s.sigma * jnp.sqrt(fresh) * normal(z_key, x.shape[1:])
+  def bounded(i: Array, carry: tuple) -> tuple:
+    x_s, x0 = step(i, carry)
     return jnp.clip(x_s, -bound, bound), x0
 
   first = x_T / path.sigma[0]
-  return jnp.clip(jax.lax.fori_loop(0, n, step, (first, first))[-1], -bound, bound)
+  return jnp.clip(jax.lax.fori_loop(0, n, bounded, (first, first))[-1], -bound, bound)
 
 
 @declare(nfe=lambda n: n)

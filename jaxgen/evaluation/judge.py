@@ -21,7 +21,7 @@ from scipy.special import stdtrit
 
 from jaxgen.core import trait
 from jaxgen.data.arrays import Source
-from jaxgen.data.heard import heard, open_heard
+from jaxgen.data.mel_images import mel_images, open_mel_images
 from jaxgen.data.sources import images_of, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
@@ -170,8 +170,8 @@ def open_judge(
     )
   real, test, hear = open_split(data), open_split(data, "test"), None
   if rate := trait(real, "rate"):
-    data.source, hear = f"mel:{data.source}", functools.partial(heard, rate=rate)
-    real, test = open_heard(real), open_heard(test)
+    data.source, hear = f"mel:{data.source}", functools.partial(mel_images, rate=rate)
+    real, test = open_mel_images(real), open_mel_images(test)
   if len(real) < FEWEST_REAL or len(test) < FEWEST_TEST:
     raise UserError(
       f"{real.name} has {len(real)} images to train on and {len(test)} held out: "

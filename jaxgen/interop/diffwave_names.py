@@ -34,14 +34,14 @@ INNER = {
   "diffwave": {
     "dilated": "residual_layers.{}.dilated_conv",
     "step": "residual_layers.{}.diffusion_projection",
-    "told": "residual_layers.{}.conditioner_projection",
+    "cond": "residual_layers.{}.conditioner_projection",
     "out": "residual_layers.{}.output_projection",
   },
   "wavenet": {
     "dilated": "residual_layer.residual_blocks.{}.dilated_conv_layer.conv",
     "step": "residual_layer.residual_blocks.{}.fc_t",
     "upsampler": "residual_layer.residual_blocks.{}.upsample_conv2d.{}",
-    "told": "residual_layer.residual_blocks.{}.mel_conv.conv",
+    "cond": "residual_layer.residual_blocks.{}.mel_conv.conv",
     "res": "residual_layer.residual_blocks.{}.res_conv",
     "skip": "residual_layer.residual_blocks.{}.skip_conv",
   },

@@ -1,9 +1,9 @@
 """DiffWave: dilated convolutions over a waveform (Kong et al. 2021, Sec. 3).
 
 Two nets, for the two published codes that everybody's weights are of disagree
-in what the net is told of the step, in its gates and in its last layers:
+in the embedding of a step, in the gates and in the last layers:
 `DiffWave` is lmnt-com's, `WaveNet` that of the paper's authors' (philsyn) and
-of albertfgu's. Waveforms are [B, L, 1]; the net is told a mel spectrogram, a
+of albertfgu's. Waveforms are [B, L, 1]; the condition is a mel spectrogram, a
 label, or nothing.
 """
 
@@ -20,7 +20,7 @@ Array = jax.Array
 ZERO = nn.initializers.zeros
 HE = nn.initializers.he_normal()
 LEAK = 0.4
-EMBED, HIDDEN = 128, 512  # numbers that a step is told by, before and after
+EMBED, HIDDEN = 128, 512  # widths of a step's embedding, before and after its layers
 
 
 class DiffWave(nn.Module):
@@ -30,12 +30,12 @@ class DiffWave(nn.Module):
     width: Channels.
     layers: Number of residual layers.
     cycle: Dilations are 1, 2, 4, .. for so many layers, and begin again.
-    steps: Of the training's schedule. The net is told places in it, counted
+    steps: Of the training's schedule. `t` are places in it, counted
       from 0; between two of them what lies between their embeddings.
-    mels: Bands of the spectrogram; 0: none is told.
+    mels: Bands of the spectrogram; 0: no spectrogram.
     strides: Of the layers that upsample it, whose product is its hop.
-    labels: Number of labels, of which the last may stand for "none"; 0: none is
-      told. It is a bias of every layer (Sec. 3.2), which no code was published
+    labels: Number of labels, of which the last may stand for "none"; 0: no
+      labels. One is a bias of every layer (Sec. 3.2), which no code was published
       for.
     label_dim: Numbers of a label.
     dtype: Of the convolutions.
@@ -73,19 +73,19 @@ class DiffWave(nn.Module):
     emb = between(step_table(self.steps), t)
     for i in (1, 2):
       emb = nn.silu(nn.Dense(HIDDEN, name=f"step_{i}")(emb))
-    told = None
+    cond = None
     if self.mels:
-      told = Upsampler(self.strides, name="upsampler")(mel)[:, : x.shape[1]]
+      cond = Upsampler(self.strides, name="upsampler")(mel)[:, : x.shape[1]]
     elif self.labels:
-      told = nn.Embed(self.labels, self.label_dim, name="label")(y)[:, None]
+      cond = nn.Embed(self.labels, self.label_dim, name="label")(y)[:, None]
     conv = functools.partial(convolution, dtype=self.dtype)
     x = nn.relu(conv(x, self.width, "in"))
     skips = 0.0
     for i in range(self.layers):
       h = x + nn.Dense(self.width, name=f"layer_{i}_step")(emb)[:, None]
       h = conv(h, 2 * self.width, f"layer_{i}_dilated", 3, 2 ** (i % self.cycle))
-      if told is not None:
-        h += conv(told, 2 * self.width, f"layer_{i}_told")
+      if cond is not None:
+        h += conv(cond, 2 * self.width, f"layer_{i}_cond")
       gate, signal = jnp.split(h, 2, -1)
       h = conv(nn.sigmoid(gate) * jnp.tanh(signal), 2 * self.width, f"layer_{i}_out")
       residual, skip = jnp.split(h, 2, -1)
@@ -102,9 +102,9 @@ class WaveNet(nn.Module):
     skip: Channels of what layers add up.
     layers: Number of residual layers.
     cycle: See DiffWave.
-    embed: Numbers that a step is told by: as sines and cosines, and of the two
+    embed: Widths of a step's embedding: of sines and cosines, and of the two
       layers after it.
-    mels: Bands of the spectrogram; 0: none is told. Each layer upsamples it.
+    mels: Bands of the spectrogram; 0: no spectrogram. Each layer upsamples it.
     strides: See DiffWave.
     labels: See DiffWave.
     label_dim: Likewise.
@@ -149,8 +149,8 @@ class WaveNet(nn.Module):
       x = h if self.adds_step else x
       h = conv(h, 2 * self.width, f"layer_{i}_dilated", 3, 2 ** (i % self.cycle))
       if self.mels:
-        told = Upsampler(self.strides, normed=True, name=f"layer_{i}_upsampler")(mel)
-        h += conv(told[:, : x.shape[1]], 2 * self.width, f"layer_{i}_told")
+        cond = Upsampler(self.strides, normed=True, name=f"layer_{i}_upsampler")(mel)
+        h += conv(cond[:, : x.shape[1]], 2 * self.width, f"layer_{i}_cond")
       if self.labels:
         h += conv(label, 2 * self.width, f"layer_{i}_label")
       signal, gate = jnp.split(h, 2, -1)

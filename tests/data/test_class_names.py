@@ -100,6 +100,7 @@ OLD = {
   "crop": 0.0,
   "holdout": 0.0,
   "fraction": 1.0,
+  "rate": 0,
 }  # fields that runs of before have, beside what all have
 
 

@@ -8,7 +8,7 @@ import pytest
 from jaxgen import core
 from jaxgen.audio import wav
 from jaxgen.data import spoken
-from jaxgen.data.heard import heard
+from jaxgen.data.mel_images import mel_images
 from jaxgen.data.pipeline import Batches
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
@@ -126,7 +126,7 @@ def test_wav_files_say_how_they_were_made(tmp_path):
 def test_what_a_judge_sees(tmp_path):
   """A tone is a line; an octave is higher up."""
   x = np.stack([tone(hz, 0.512, RATE) for hz in (500, 1000, 2000)])
-  images = heard(np.int16(x * 2**15)[..., None], RATE)
+  images = mel_images(np.int16(x * 2**15)[..., None], RATE)
   assert images.shape == (3, 32, 32, 1) and images.dtype == np.uint8
   rows = images[:, :, 16, 0].argmax(1)
   assert rows[0] > rows[1] > rows[2]

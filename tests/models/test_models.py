@@ -39,6 +39,9 @@ def fake_batch(c, n=B):
   rng, source = np.random.default_rng(0), c.data.source.partition(":")[0]
   if source.startswith("points"):
     return {"x": rng.normal(size=(n, 2)).astype(np.float32)}
+  if source == "spoken_digits":
+    x = rng.integers(-(2**15), 2**15, (n, c.data.size, 1), np.int16)
+    return {"x": x, "y": rng.integers(0, 10, n, np.int32)}
   size, channels, classes = {
     "folder": (c.data.size, 3, 0),
     "stacked_digits": (8, 3, 1000),

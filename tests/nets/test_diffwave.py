@@ -22,16 +22,16 @@ KEY = jax.random.key(0)
 SMALL = dict(width=16, layers=6, cycle=3)
 
 
-def shapes(net, length=1024, **told):
+def shapes(net, length=1024, **cond):
   x = jnp.zeros((1, length, 1))
-  return jax.eval_shape(functools.partial(net.init, KEY, x, jnp.zeros(1)), **told)["params"]
+  return jax.eval_shape(functools.partial(net.init, KEY, x, jnp.zeros(1)), **cond)["params"]
 
 
-def count(net, **told):
-  return sum(x.size for x in jax.tree.leaves(shapes(net, **told)))
+def count(net, **cond):
+  return sum(x.size for x in jax.tree.leaves(shapes(net, **cond)))
 
 
-def published(net, case, source, prefix="", last=None, **told):
+def published(net, case, source, prefix="", last=None, **cond):
   """A golden file, and its weights by the rule, as parameters of ours."""
   golden = np.load(GOLDEN / f"{case}.npz")
   manifest = json.loads(str(golden["manifest"]))
@@ -43,7 +43,7 @@ def published(net, case, source, prefix="", last=None, **told):
       weights[name] = 1 + 0.1 * z if name.endswith(".weight") else np.float32(0.1) * z
     if last and name == last[0]:
       weights[name] *= last[1]
-  table = diffwave_entries(shapes(net, **told), source)
+  table = diffwave_entries(shapes(net, **cond), source)
   return golden, manifest, {"params": names.fill(table, weights)}
 
 
@@ -119,16 +119,16 @@ def test_the_net_of_the_authors():
   ],
 )
 def test_parameters_are_as_many_as_published(net, want):
-  told = {"mel": jnp.zeros((1, 4, 80))} if net.mels else {}
-  told |= {"y": jnp.zeros(1, int)} if net.labels else {}
-  assert count(net, **told) == want
+  cond = {"mel": jnp.zeros((1, 4, 80))} if net.mels else {}
+  cond |= {"y": jnp.zeros(1, int)} if net.labels else {}
+  assert count(net, **cond) == want
 
 
 def tape(seed, k, shape):
   return np.random.Generator(np.random.PCG64([seed, k])).standard_normal(shape).astype(np.float32)
 
 
-def sampled(monkeypatch, net, params, schedule, seed, shape, steps, **told):
+def sampled(monkeypatch, net, params, schedule, seed, shape, steps, **cond):
   """A whole reverse pass of a published config, with the reference's noise."""
   process = dict(name="diffusion.process.DDPM", steps=steps, beta_1=1e-4)
   process["beta_T"] = 0.05 if steps == 50 else 0.02
@@ -144,7 +144,7 @@ def sampled(monkeypatch, net, params, schedule, seed, shape, steps, **told):
     c_skip, c_out, c_in, c_noise = precond.aligned(t, process)
     jax.debug.callback(places.append, c_noise)
     t = jnp.broadcast_to(c_noise, (len(x),))
-    return c_skip * x + c_out * net.apply(params, c_in * x, t, **told)
+    return c_skip * x + c_out * net.apply(params, c_in * x, t, **cond)
 
   x_T = points.sigma[0] * tape(seed, 0, shape)[..., None]
   x = jax.jit(lambda x: samplers.waveform(denoise, x, points, n, None))(x_T)

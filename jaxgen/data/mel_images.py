@@ -14,15 +14,15 @@ QUIET, LOUD = -11.5, 2.5  # ln of bands that are black, and white
 SMALL = 8192  # samples of a clip that 32 frames show; longer ones take 64
 
 
-def open_heard(clips: Clips) -> Arrays:
+def open_mel_images(clips: Clips) -> Arrays:
   """The images of all clips, in memory."""
   x, y = clips.arrays()
-  images = heard(x, clips.rate)
+  images = mel_images(x, clips.rate)
   name = f"mel:{clips.name}"
   return Arrays(name, images, y, clips.classes, clips.skipped, class_names=clips.class_names)
 
 
-def heard(x: np.ndarray, rate: int) -> np.ndarray:
+def mel_images(x: np.ndarray, rate: int) -> np.ndarray:
   """Clips int16 [N, L, 1] -> images uint8 [N, S, S, 1], low tones below.
 
   Of S frames, evenly spaced, and S bands up to half the rate, whose amplitudes
