@@ -1,12 +1,16 @@
 """Latents that are written once: the same training, whole after any kill."""
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
+import xla
 from games import SPECS, same
 from ml_collections import ConfigDict
 
@@ -143,6 +147,20 @@ def test_whoever_is_killed_goes_on(codec, written, tmp_path, monkeypatch):
   before = (out / "meta.json").stat().st_mtime_ns
   encode(str(codec), out, flip=True, dtype="float32")  # nothing is left to do
   assert (out / "meta.json").stat().st_mtime_ns == before
+
+
+def test_several_devices_write_the_same(codec, written, tmp_path):
+  out = tmp_path / "latents"
+  command = [sys.executable, "-m", "jaxgen", "encode", f"--workdir={codec}", f"--out={out}"]
+  subprocess.run(
+    [*command, "--flip", "--dtype=float32", "--batch=501"],
+    env=os.environ | {"XLA_FLAGS": xla.devices(2)},
+    check=True,
+    capture_output=True,
+  )
+  a, b = open_latents(str(out)), open_latents(str(written))
+  for name in a.z:
+    np.testing.assert_allclose(a.z[name], b.z[name], atol=1e-5)
 
 
 def test_folders_that_are_not_free(codec, written, tmp_path):
