@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.nets.materialize import materialize
+
 Array = jax.Array
 ZERO = nn.initializers.zeros
 HE = nn.initializers.he_normal()
@@ -89,7 +91,7 @@ class DiffWave(nn.Module):
       gate, signal = jnp.split(h, 2, -1)
       h = conv(nn.sigmoid(gate) * jnp.tanh(signal), 2 * self.width, f"layer_{i}_out")
       residual, skip = jnp.split(h, 2, -1)
-      x, skips = (x + residual) / np.sqrt(2), skips + skip
+      x, skips = materialize((x + residual) / np.sqrt(2)), skips + skip
     h = nn.relu(conv(skips / np.sqrt(self.layers), self.width, "skip"))
     return conv(h, 1, "out", init=ZERO).astype(jnp.float32)
 
@@ -155,7 +157,7 @@ class WaveNet(nn.Module):
         h += conv(label, 2 * self.width, f"layer_{i}_label")
       signal, gate = jnp.split(h, 2, -1)
       h = jnp.tanh(signal) * nn.sigmoid(gate)
-      x = (x + conv(h, self.width, f"layer_{i}_res")) * np.sqrt(0.5)
+      x = materialize((x + conv(h, self.width, f"layer_{i}_res")) * np.sqrt(0.5))
       skips += conv(h, self.skip, f"layer_{i}_skip")
     h = nn.relu(conv(skips * np.sqrt(1 / self.layers), self.skip, "skip"))
     return convolution(h, 1, "out", init=ZERO, dtype=self.dtype).astype(jnp.float32)
