@@ -100,6 +100,8 @@ class Experiment:
     check_labels(within or self.model, classes, source, where)
     shapes, key = dummy(source, config.batch), jax.random.key(0)
     what = f"config.model on {source.name}, {source.shape}"
+    if sound := core.trait(source, "rate"):
+      what += " (clips of sound: is it a model of sound, such as those of configs/wavegan.py?)"
     try:
       with fitting(what):
         state = jax.eval_shape(self.init, shapes, key)
@@ -123,12 +125,7 @@ class Experiment:
         shapes,
       )
     if x.shape[1:] != source.shape:
-      raise UserError(
-        f"the model makes samples of shape {x.shape[1:]}, but {source.name} holds {source.shape}: "
-        "adapt config.model or config.data (size, channels)"
-        + "; it makes squares, and data.size takes the middle of each image"
-        * (source.shape[0] not in source.shape[1:2])
-      )
+      raise UserError(misfit(x.shape[1:], source, bool(sound)))
     return abstract
 
   def fresh(self, source: Source, mesh: jax.sharding.Mesh) -> core.State:
@@ -172,6 +169,20 @@ class Experiment:
         key = jax.random.fold_in(jax.random.key(c.seed), i)
         state = state.replace(stats=program(state, sharding.shard_batch(batch, mesh), key))
     return state
+
+
+def misfit(shape: tuple[int, ...], source: Source, sound: bool) -> str:
+  """What to do about samples that are shaped unlike the data."""
+  line = f"the model makes samples of shape {shape}, but {source.name} holds {source.shape}: "
+  if sound:
+    if len(shape) != len(source.shape):
+      return line + "these are clips of sound: take a config of sound, such as configs/wavegan.py"
+    return line + "adapt config.model or the samples of a clip, config.data.size"
+  return (
+    f"{line}adapt config.model or config.data (size, channels)"
+    + "; it makes squares, and data.size takes the middle of each image"
+    * (source.shape[0] not in source.shape[1:2])
+  )
 
 
 @contextlib.contextmanager

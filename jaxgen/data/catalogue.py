@@ -1,16 +1,20 @@
 """Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
 import re
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxgen.data import image, pack
+from jaxgen.data import clips, image, pack, recordings
 from jaxgen.data.arrays import Arrays, Cut, Example, digest
 from jaxgen.errors import UserError
 
@@ -29,23 +33,14 @@ class Records:
     self._arguments = (name, folder, split, size, channels)
     self.name, self.dtype = name, np.dtype(np.uint8)
     self.shape = (size, size, channels)
-    builder = tfds.builder_from_directory(folder)
+    builder = builder_in(folder)
     features = builder.info.features
     self._image = _image_key(name.removeprefix("tfds:"), features)
     self._label = _label_key(features, builder.info.supervised_keys or ())
     self.class_names = tuple(features[self._label].names) if self._label else ()
     self.classes = len(self.class_names)
     decoders = {self._image: tfds.decode.SkipDecoding()}
-    try:
-      self._records = builder.as_data_source(split, decoders=decoders)
-    except NotImplementedError as e:
-      raise UserError(
-        f"{folder} is not in the array_record format; delete it and prepare"
-        f" it again by: jaxgen prepare {name}"
-      ) from e
-    except ValueError as e:
-      splits = ", ".join(builder.info.splits)
-      raise UserError(f"{name} has the splits {splits}, not {split}") from e
+    self._records = records_of(name, builder, split, decoders)
 
   @functools.cached_property
   def fingerprint(self) -> str:
@@ -89,16 +84,58 @@ class Records:
     return Records, self._arguments
 
 
+def builder_in(folder: Path) -> tfds.core.DatasetBuilder:
+  """TFDS's reader of a prepared data set, of sound without TensorFlow, too."""
+  with audio_without_tensorflow():
+    return tfds.builder_from_directory(folder)
+
+
+@contextlib.contextmanager
+def audio_without_tensorflow() -> Iterator[None]:
+  """TFDS's audio wants TensorFlow for the names of types, and to open files."""
+  if importlib.util.find_spec("tensorflow") is not None:
+    yield
+    return
+  from tensorflow_datasets.core.features import audio_feature, feature
+
+  gfile = types.SimpleNamespace(GFile=lambda path, mode="r": open(path, mode))
+  tf = types.SimpleNamespace(
+    dtypes=types.SimpleNamespace(as_dtype=np.dtype), io=types.SimpleNamespace(gfile=gfile)
+  )
+  with mock.patch.object(audio_feature, "tf", tf), mock.patch.object(feature, "tf", tf):
+    yield
+
+
+def records_of(
+  name: str, builder: tfds.core.DatasetBuilder, split: str, decoders: dict | None = None
+) -> Sequence:
+  """Random access to a split's records; UserError if there is none such."""
+  try:
+    return builder.as_data_source(split, decoders=decoders)
+  except NotImplementedError as e:
+    raise UserError(
+      f"{builder.data_path} is not in the array_record format; delete it and prepare"
+      f" it again by: jaxgen prepare {name}"
+    ) from e
+  except ValueError as e:
+    splits = ", ".join(builder.info.splits)
+    raise UserError(f"{name} has the splits {splits}, not {split}") from e
+
+
 def open_tfds(
-  name: str, split: str, size: int | None, channels: int | None, root: Path
-) -> Arrays | Records:
+  name: str, split: str, size: int | None, channels: int | None, root: Path, rate: int = 0
+) -> Arrays | Records | clips.Clips:
   """A prepared data set; one of less than PACK_BELOW is packed on first use.
+
+  With a rate, sound: see `open_sound`.
 
   Raises:
     UserError: if it is not prepared, or a size is needed.
   """
   folder = find(name, root)
-  features = tfds.builder_from_directory(folder).info.features
+  features = builder_in(folder).info.features
+  if rate:
+    return open_sound(name, folder, split, size, rate, root)
   height, width, stored_channels = features[_image_key(name, features)].shape
   if size is None:
     if height is None or height != width:
@@ -147,6 +184,44 @@ class Originals:
     return self.source.original(self.rows[i])
 
 
+def open_sound(
+  name: str, folder: Path, split: str, size: int | None, rate: int, root: Path
+) -> clips.Clips:
+  """The recordings of a prepared data set, packed at a rate on first use."""
+  clips.check_clip(f"tfds:{name}", size, rate)
+  builder = builder_in(folder)
+  features, metadata = builder.info.features, builder.info.metadata or {}
+  audio = _audio_key(name, features)
+  stored_rate = features[audio].sample_rate or dict(metadata).get("sample_rate")
+  if not stored_rate:
+    raise UserError(f"tfds:{name} does not say how many samples a second it has")
+  label = _label_key(features, builder.info.supervised_keys or ())
+  records = records_of(f"tfds:{name}", builder, split)
+
+  def load(i: int) -> np.ndarray:
+    try:
+      return recordings.resampled(np.asarray(records[i][audio]), int(stored_rate), rate)
+    except ValueError as e:
+      raise pack.Unreadable(f"example {i}: {e}") from e
+
+  parts = *folder.relative_to(root).parts, split, f"{rate}hz", f"v{clips.VERSION}"
+  stem = "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(parts))
+  target = root / "packed" / stem
+  labels = () if target.exists() else [int(r[label]) if label else None for r in records]
+  names = tuple(features[label].names) if label else ()
+  return clips.packed(f"tfds:{name}", target, load, labels, names, rate, size)
+
+
+def _audio_key(name: str, features) -> str:
+  """The feature that holds the sound."""
+  keys = [k for k, v in features.items() if isinstance(v, tfds.features.Audio)]
+  if len(keys) == 1:
+    return keys[0]
+  if any(isinstance(v, tfds.features.Image) for v in features.values()):
+    raise UserError(f"tfds:{name} holds images: leave out --config.data.rate")
+  raise UserError(f"tfds:{name} is no data set of sound: {list(features)}")
+
+
 def find(name: str, root: Path) -> Path:
   """The folder of the newest prepared version below `root`.
 
@@ -188,6 +263,12 @@ def _image_key(name: str, features) -> str:
   if "image" in keys:
     return "image"
   if len(keys) != 1:
+    for audio in (v for v in features.values() if isinstance(v, tfds.features.Audio)):
+      rate = audio.sample_rate or 16_000
+      raise UserError(
+        f"tfds:{name} holds sound: say samples a second and of a clip, --config.data.rate={rate} "
+        f"--config.data.size={rate}, and take a config of sound"
+      )
     raise UserError(f"tfds:{name} is no data set of images: {list(features)}")
   return keys[0]
 

@@ -2,7 +2,7 @@
 
 A packed data set of sound is a folder with `x.bin`, the samples of all
 recordings one after the other, int16; `ends.bin`, where each ends, int64;
-`y.bin`, labels, int32; and `meta.json`.
+`peaks.bin`, the loudest of each, int32; `y.bin`, labels, int32; and `meta.json`.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,15 @@ from jaxgen.data.folder import choose, listing
 from jaxgen.data.pack import Unreadable
 from jaxgen.errors import UserError, printable
 
-VERSION = 1  # of how files become samples
+VERSION = 2  # of how files become samples
+QUIET = 0.01  # of a recording's loudest sample: a clip below it is a pause
+TRIES = 8  # places of a clip, until one is no pause
+GOLDEN = 2654435769  # 2^32 over the golden ratio: places far from each other
+RATES = 1000, 384_000  # least and most samples a second
 EVERY = 10  # seconds between lines of progress
+
+
+ROWS = ("starts", "ends", "peaks", "y")  # of Clips: an entry for each recording
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -30,7 +37,9 @@ class Clips:
   """The source of clips, {"x": int16 [size, 1], "y": label}.
 
   A clip is a stretch of its recording: where, is drawn in training, and the
-  middle elsewhere. Shorter recordings lie between silence.
+  middle elsewhere. Shorter recordings lie between silence. Recordings stay as
+  they are, silence at their ends and pauses, too; but of a longer one no clip is
+  all pause: another place is taken then, the same whenever it is read.
   """
 
   name: str
@@ -38,12 +47,15 @@ class Clips:
   size: int  # samples of a clip
   rate: int  # of them, a second
   wave: np.ndarray  # int16, of all recordings
+  starts: np.ndarray  # int64 [N]: where each begins in `wave`
   ends: np.ndarray  # int64 [N]
+  peaks: np.ndarray  # int32 [N]
   y: np.ndarray | None
   class_names: tuple[str, ...]
   skipped: tuple[str, ...]
   stored_fingerprint: str
   notes: tuple[str, ...] = ()
+  rows: np.ndarray | None = None  # which of what is packed; None: all
 
   dtype = np.dtype(np.int16)
 
@@ -62,9 +74,10 @@ class Clips:
   @property
   def fingerprint(self) -> str:
     """Hex digits of all recordings, and of the clips' length."""
-    return hashlib.blake2b(
-      f"{self.stored_fingerprint}{self.size}".encode(), digest_size=8
-    ).hexdigest()
+    h = hashlib.blake2b(f"{self.stored_fingerprint}{self.size}".encode(), digest_size=8)
+    if self.rows is not None:
+      h.update(self.rows.tobytes())
+    return h.hexdigest()
 
   def __len__(self) -> int:
     return len(self.ends)
@@ -83,26 +96,49 @@ class Clips:
     """
     del cut
     x = np.zeros((len(indices), self.size, 1), np.int16)
-    starts = np.concatenate([[0], self.ends[:-1]])[indices]
-    for k, (start, end) in enumerate(zip(starts, self.ends[indices], strict=True)):
-      spare = int(end - start) - self.size
-      at = spare // 2 if words is None else int(words[k]) * (max(spare, 0) + 1) >> 32
-      if spare >= 0:
-        x[k, :, 0] = self.wave[start + at : start + at + self.size]
+    for k, i in enumerate(indices):
+      start, end = self.starts[i], self.ends[i]
+      if end - start < self.size:
+        pad = (self.size - (end - start)) // 2
+        x[k, pad : pad + end - start, 0] = self.wave[start:end]
       else:
-        pad = -spare // 2
-        x[k, pad : pad + int(end - start), 0] = self.wave[start:end]
+        x[k, :, 0] = self.stretch(i, None if words is None else int(words[k]))
     return {"x": x} if self.y is None else {"x": x, "y": self.y[indices]}
+
+  def stretch(self, i: int, word: int | None) -> np.ndarray:
+    """A clip of a recording that is as long, int16 [size]: of its middle, or by a word."""
+    spare = int(self.ends[i] - self.starts[i]) - self.size
+    at = spare // 2 if word is None else word * (spare + 1) >> 32
+    for n in range(1, TRIES + 1):
+      first = int(self.starts[i]) + at
+      clip = self.wave[first : first + self.size]
+      if max(int(clip.max()), -int(clip.min())) >= QUIET * self.peaks[i]:
+        break
+      at = ((word or 0) + n * GOLDEN) % 2**32 * (spare + 1) >> 32
+    return clip
+
+  def waves(self) -> Iterator[np.ndarray]:
+    """Every recording, whole, int16 [L]."""
+    for start, end in zip(self.starts, self.ends, strict=True):
+      yield self.wave[start:end]
+
+  def take(self, rows: np.ndarray, notes: Sequence[str] = ()) -> "Clips":
+    """The source of some of its recordings, int64 [n] in ascending order."""
+    kept = {k: vars(self)[k][rows] for k in ROWS if vars(self)[k] is not None}
+    rows = rows if self.rows is None else self.rows[rows]
+    return dataclasses.replace(self, **kept, rows=rows, notes=(*self.notes, *notes))
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
     return self.read(np.arange(len(self)))["x"], self.y
 
   def __getstate__(self):  # to a worker process goes the folder's name
-    return vars(self) | {"wave": None, "ends": None, "y": None}
+    return vars(self) | dict.fromkeys(("wave", *ROWS))
 
   def __setstate__(self, state):
     again = open_packed(state["folder"], state["name"], state["size"])
-    vars(self).update(state | {k: vars(again)[k] for k in ("wave", "ends", "y")})
+    if state["rows"] is not None:
+      again = again.take(state["rows"])
+    vars(self).update(state | {k: vars(again)[k] for k in ("wave", *ROWS)})
 
 
 def open_clips(path: str, split: str, size: int | None, rate: int, root: Path) -> Clips:
@@ -121,10 +157,9 @@ def open_clips(path: str, split: str, size: int | None, rate: int, root: Path) -
     UserError: There is no such folder, no recording, or no size.
   """
   name, top = f"folder:{path}", Path(path).expanduser()
-  if size is None:
-    raise UserError(
-      f"{name} with a rate is of sound: say how many samples a clip has, --config.data.size={rate}"
-    )
+  check_clip(name, size, rate)
+  if top.is_file():
+    raise UserError(f"{top} is a file; {name} with a rate wants a folder of recordings")
   if not top.is_dir():
     raise UserError(f"there is no folder {top}")
   chosen = choose(path, listing(top, recordings.SUFFIXES, "recordings"), split)
@@ -147,6 +182,19 @@ def open_clips(path: str, split: str, size: int | None, rate: int, root: Path) -
 
   clips = packed(name, target, load, chosen.labels, chosen.classes, rate, size)
   return dataclasses.replace(clips, notes=tuple(chosen.notes))
+
+
+def check_clip(name: str, size: int | None, rate: int) -> None:
+  """UserError for clips of no length, or of a rate that is none of sound."""
+  if not RATES[0] <= rate <= RATES[1]:
+    raise UserError(
+      f"{name}: a rate of {rate} samples a second: want {RATES[0]:,} to {RATES[1]:,}, such as "
+      "--config.data.rate=16000"
+    )
+  if size is None:
+    raise UserError(
+      f"{name} with a rate is of sound: say how many samples a clip has, --config.data.size={rate}"
+    )
 
 
 def packed(
@@ -183,7 +231,7 @@ def pack(
 ) -> None:
   """Writes a packed data set."""
   folder.mkdir()
-  ends, y, skipped, h = [], [], [], hashlib.blake2b(digest_size=8)
+  ends, peaks, y, skipped, h = [], [], [], [], hashlib.blake2b(digest_size=8)
   reported, at = time.monotonic(), 0
   with open(folder / "x.bin", "wb") as file:
     for i, label in enumerate(labels):
@@ -196,6 +244,7 @@ def pack(
       h.update(wave.data)
       at += len(wave)
       ends.append(at)
+      peaks.append(max(int(wave.max()), -int(wave.min())))
       y.append(label)
       if time.monotonic() > reported + EVERY:
         reported = time.monotonic()
@@ -204,6 +253,7 @@ def pack(
     raise UserError(f"{name}: none of {len(labels)} recordings can be read, e.g. {skipped[0]}")
   np.array(ends, np.int64).tofile(folder / "ends.bin")
   h.update(np.array(ends, np.int64).data)
+  np.array(peaks, np.int32).tofile(folder / "peaks.bin")
   if classes:
     np.array(y, np.int32).tofile(folder / "y.bin")
     h.update(np.array(y, np.int32).data)
@@ -222,12 +272,13 @@ def open_packed(folder: Path, name: str, size: int) -> Clips:
   try:
     meta = json.loads((folder / "meta.json").read_text())
     ends = np.fromfile(folder / "ends.bin", np.int64)
+    peaks = np.fromfile(folder / "peaks.bin", np.int32)
     wave = np.memmap(folder / "x.bin", np.int16, "r")
     y = np.fromfile(folder / "y.bin", np.int32) if meta["class_names"] else None
     if len(ends) != meta["count"] or ends[-1] != len(wave) or (np.diff(ends) < 1).any():
       raise ValueError("sizes disagree")
-    if y is not None and len(y) != len(ends):
-      raise ValueError("labels are missing")
+    if len(peaks) != len(ends) or (y is not None and len(y) != len(ends)):
+      raise ValueError("peaks or labels are missing")
   except (OSError, ValueError, KeyError, IndexError) as e:
     raise UserError(
       f"the packed copy of {name} in {folder} is damaged ({e}); delete that folder and it will be "
@@ -239,7 +290,9 @@ def open_packed(folder: Path, name: str, size: int) -> Clips:
     size,
     meta["rate"],
     np.asarray(wave),
+    np.concatenate([[0], ends[:-1]]),
     ends,
+    peaks,
     y,
     tuple(meta["class_names"]),
     tuple(meta["skipped"]),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.data import image, pack, zipped
+from jaxgen.data import image, pack, recordings, zipped
 from jaxgen.data.arrays import Arrays
 from jaxgen.data.image import SUFFIXES
 from jaxgen.errors import UserError
@@ -191,8 +191,16 @@ def labels_beside(top: Path, names: Sequence[str]) -> np.ndarray | None:
   return zipped.labels_of(path.read_bytes(), names, str(path)) if path.is_file() else None
 
 
-def listing(top: Path, suffixes: Set[str] = SUFFIXES, kind: str = "images") -> list[str]:
+def listing(
+  top: Path, suffixes: Set[str] = SUFFIXES, kind: str = "images", hints: bool = True
+) -> list[str]:
   """Files of these suffixes below `top`, relative, sorted; links are followed once.
+
+  Args:
+    top: The folder.
+    suffixes: In lower case.
+    kind: What they are, for messages: "images" or "recordings".
+    hints: Whether the error says that there are files of the other kind.
 
   Raises:
     UserError: there are none, or a folder cannot be looked into.
@@ -212,8 +220,28 @@ def listing(top: Path, suffixes: Set[str] = SUFFIXES, kind: str = "images") -> l
     else:  # each by itself: two that are links to one are two
       names += [f"{entry}/{name}" for name in _below(path, parents, suffixes)]
   if not names:
-    raise UserError(f"there are no {kind} in {top} (looked for {' '.join(sorted(suffixes))})")
+    hint = hints and _of_another_kind(top, kind)
+    raise UserError(
+      hint or f"there are no {kind} in {top} (looked for {' '.join(sorted(suffixes))})"
+    )
   return sorted(names)
+
+
+def _of_another_kind(top: Path, kind: str) -> str:
+  """What to do with a folder that holds sound in place of images, or the other way."""
+  other, suffixes = "images", SUFFIXES
+  if kind == other:
+    other, suffixes = "recordings", recordings.SUFFIXES
+  try:
+    count = len(listing(top, suffixes, other, hints=False))
+  except UserError:
+    return ""
+  if other == "images":
+    return f"{top} holds {count:,} images and no recordings: leave out --config.data.rate"
+  return (
+    f"{top} holds sound, {count:,} recordings: say samples a second and of a clip, "
+    "--config.data.rate=16000 --config.data.size=16000, and take a config of sound"
+  )
 
 
 def _below(top: str, parents: set[str], suffixes: Set[str]) -> list[str]:

@@ -3,8 +3,9 @@
 On which side an image lies follows from its perceptual hash alone. So equal
 images are on one side under any name, and more images move none of the old
 ones across. Where a near duplicate of an image to be held out lies on the other
-side, that image is left out of both. A part of the examples is a view of rows,
-too: see `some`.
+side, that image is left out of both. Recordings are held out whole, by a digest
+of their samples, which equal ones share. A part of the examples is a view of
+rows, too: see `some`.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import numpy as np
 
 from jaxgen.data import cache, phash
 from jaxgen.data.arrays import Cut, Example, Source
+from jaxgen.data.clips import Clips
 from jaxgen.errors import UserError
 
 TRAIN, TEST, NEITHER = 0, 1, 2  # sides
@@ -102,22 +104,24 @@ def open_side(opener: Callable[[str], Source], split: str, share: float, root: P
   else:
     return test if split == "test" else opener("train")
   source = opener("train")
-  if len(source.shape) != 3:
+  if len(source.shape) != 3 and not isinstance(source, Clips):
     return opener(split)  # that says what there is
   side = sides(source, share, root)
   rows = np.flatnonzero(side == (TEST if split == "test" else TRAIN))
   if not len(rows):
     raise UserError(
-      f"{source.name} has {len(source):,} images, and with config.data.holdout={share} "
-      f"none of them is for {split}: take more images, or another share"
+      f"{source.name} has {len(source):,} examples, and with config.data.holdout={share} "
+      f"none of them is for {split}: take more, or another share"
     )
+  if isinstance(source, Clips):
+    return source.take(rows)
   if dropped := np.count_nonzero(side == NEITHER):
     note = f"{dropped:,} held-out images left out that are near duplicates of training images"
     return Rows(source, rows, (*source.notes, note))
   return Rows(source, rows, source.notes)
 
 
-def some(source: Source, fraction: float) -> Rows:
+def some(source: Source, fraction: float) -> Rows | Clips:
   """A fraction of the examples, drawn by chance but always the same.
 
   Those of a smaller fraction are among those of a larger one.
@@ -132,16 +136,28 @@ def some(source: Source, fraction: float) -> Rows:
       "are none: take a larger one"
     )
   order = np.random.default_rng(0).permutation(len(source))
-  return Rows(source, np.sort(order[:n]), source.notes)
+  rows = np.sort(order[:n])
+  return source.take(rows) if isinstance(source, Clips) else Rows(source, rows, source.notes)
 
 
 def sides(source: Source, share: float, root: Path) -> np.ndarray:
-  """TRAIN, TEST or NEITHER for each image, uint8 [N]; computed once."""
+  """TRAIN, TEST or NEITHER for each example, uint8 [N]; computed once."""
   target = root / "holdout" / f"{source.fingerprint}-{share:g}-v{VERSION}"
   if not target.exists():
-    make = lambda tmp: (tmp / target.name).write_bytes(_sides(source.arrays()[0], share).tobytes())
+
+    def make(tmp: Path) -> None:
+      sound = isinstance(source, Clips)
+      side = _sound_sides(source, share) if sound else _sides(source.arrays()[0], share)
+      (tmp / target.name).write_bytes(side.tobytes())
+
     cache.once(target, make)
   return np.fromfile(target, np.uint8)
+
+
+def _sound_sides(source: Clips, share: float) -> np.ndarray:
+  hashes = (hashlib.blake2b(wave.tobytes(), digest_size=8).digest() for wave in source.waves())
+  drawn = np.array([draw(int.from_bytes(h)) for h in hashes])
+  return np.where(drawn < share, TEST, TRAIN).astype(np.uint8)
 
 
 def _sides(x: np.ndarray, share: float) -> np.ndarray:

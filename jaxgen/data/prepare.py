@@ -4,7 +4,8 @@
 
 Reading needs no TensorFlow; the builders of TFDS do, most of them for two
 small things: to encode an array as PNG and to open a file. Where TensorFlow
-is not installed these are done otherwise, here and nowhere else. Functions
+is not installed these are done otherwise, here and, to read audio, in
+`catalogue`; so is decoding audio where pydub is not installed. Functions
 import TFDS themselves: it takes seconds, and `--help` needs none of it.
 """
 
@@ -29,7 +30,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from jaxgen.data import cache
+from jaxgen.data import cache, recordings
 from jaxgen.errors import UserError, printable
 
 
@@ -147,11 +148,16 @@ def without_tensorflow(builder_class: type):
   """Stands in for the parts of TensorFlow that a builder uses."""
   from tensorflow_datasets.core.features import image_feature
 
+  from jaxgen.data import catalogue
+
   module = sys.modules[builder_class.__module__]
   png = functools.partial(_encode, kind="PNG")
   jpeg = functools.partial(_encode, kind="JPEG", quality=95)  # as tf.image.encode_jpeg
   encoders = {"png": lambda: png, "jpeg": lambda: jpeg}
   with contextlib.ExitStack() as stack:
+    stack.enter_context(catalogue.audio_without_tensorflow())
+    if importlib.util.find_spec("pydub") is None:
+      stack.enter_context(mock.patch.dict(sys.modules, {"pydub": _pydub()}))
     patch = lambda *args: stack.enter_context(mock.patch.object(*args))
     patch(image_feature, "_ENCODE_FN", encoders)
     patch(image_feature.utils, "TFGraphRunner", _Runner)
@@ -181,6 +187,45 @@ def _encode(x: np.ndarray, kind: str, **options) -> bytes:
   x = x[..., 0] if x.shape[-1] == 1 else x
   Image.fromarray(x).save(file, kind, **options)
   return file.getvalue()
+
+
+class _Segment:
+  """What builders ask of pydub.AudioSegment: a file's samples of 16 bits."""
+
+  def __init__(self, wave: np.ndarray):
+    self.wave, self.channels = wave, wave.shape[1]
+
+  @classmethod
+  def from_file(cls, file, format: str | None = None) -> "_Segment":
+    """Of a path or an open file; `format` is told by the file itself."""
+    del format
+    soundfile = recordings.library("soundfile")
+    # Not the stream itself: those of archives cannot be searched.
+    file = io.BytesIO(file.read()) if callable(vars(type(file)).get("read")) else file
+    try:
+      return cls(soundfile.read(file, dtype="int16", always_2d=True)[0])
+    except soundfile.LibsndfileError as e:
+      raise Undecodable(str(e)) from e
+
+  def set_channels(self, channels: int) -> "_Segment":
+    """One that is the mean of all, or as many copies of it."""
+    mean = np.rint(self.wave.mean(1, keepdims=True)).astype(np.int16)
+    return _Segment(np.repeat(mean, channels, 1))
+
+  def get_array_of_samples(self) -> np.ndarray:
+    """Samples of all channels, in turn."""
+    return self.wave.ravel()
+
+
+class Undecodable(Exception):
+  """pydub's, of a file that is no sound."""
+
+
+def _pydub() -> types.SimpleNamespace:
+  """Reads audio by libsndfile, where pydub would by ffmpeg."""
+  return types.SimpleNamespace(
+    AudioSegment=_Segment, exceptions=types.SimpleNamespace(CouldntDecodeError=Undecodable)
+  )
 
 
 def _tensorflow() -> types.SimpleNamespace:

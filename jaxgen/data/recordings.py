@@ -46,6 +46,25 @@ def decode(path: Path, rate: int) -> np.ndarray:
   return checked(as_int16(np.concatenate(parts)), rate)
 
 
+def resampled(wave: np.ndarray, stored: int, rate: int) -> np.ndarray:
+  """Samples [L] or [L, channels] at another rate, the mean of channels, int16 [L].
+
+  Floats are in [-1, 1]; whole numbers have 16 bits, or 32 where one is larger.
+
+  Raises:
+    ValueError: It is too short, silent, or not finite.
+  """
+  if not np.isfinite(wave).all():
+    raise ValueError("has samples that are no numbers")
+  if np.issubdtype(wave.dtype, np.integer):
+    loudest = max(int(wave.max(initial=0)), -int(wave.min(initial=0)))
+    wave = wave / 2.0 ** (15 if loudest <= 2**15 else 31)
+  wave = np.float32(wave.reshape(len(wave), -1).mean(1) if wave.ndim > 1 else wave)
+  if rate != stored:
+    wave = library("soxr").resample(wave, stored, rate)
+  return checked(as_int16(wave), rate)
+
+
 def checked(wave: np.ndarray, rate: int) -> np.ndarray:
   """The samples; ValueError for a recording of nothing."""
   if len(wave) < SHORTEST * rate:

@@ -20,6 +20,7 @@ NAMES = (
   "digits", "stacked_digits", "spoken_digits", "photos", "points:ring8", "points:grid25",
   "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH", "latents:PATH",
 )  # fmt: skip
+SOUND = ("folder", "spoken_digits", "tfds", "mel", "latents")  # kinds that may hold it
 
 
 def open_source(
@@ -42,8 +43,8 @@ def open_source(
       jaxgen/data in $XDG_CACHE_HOME or ~/.cache.
     channels: 1 or 3; 0: as stored, where a folder of files is grey if all of
       its images are. By default as stored, and 3 for folders.
-    rate: Samples a second of sound, of which `size` are a clip; a folder with a
-      rate is one of recordings. 0: of images.
+    rate: Samples a second of sound, of which `size` are a clip: of a folder of
+      recordings, of TFDS's audio, or of spoken digits. 0: of images.
 
   Raises:
     UserError: for what cannot be opened: a line that says what to do.
@@ -54,6 +55,12 @@ def open_source(
     )
   kind, _, argument = name.partition(":")
   root, fixed_channels = cache.root(data_dir), channels or None
+  if rate and kind not in SOUND:
+    raise UserError(f"{name} holds no sound: leave out --config.data.rate")
+  if channels and (rate or kind == "spoken_digits"):
+    raise UserError(
+      f"{name} is sound of one channel, the mean of those it has: leave out --config.data.channels"
+    )
   match kind, bool(argument):  # importing TFDS takes half a second: where it is needed
     case "folder", True if rate:
       return open_clips(argument, split, size, rate, root)
@@ -85,7 +92,7 @@ def open_source(
     case "tfds", True:
       from jaxgen.data.catalogue import open_tfds
 
-      return open_tfds(argument, split, size, fixed_channels, root)
+      return open_tfds(argument, split, size, fixed_channels, root, rate)
   raise UserError(f"there is no data set '{name}'; {_guess(name)}There are {', '.join(NAMES)}")
 
 

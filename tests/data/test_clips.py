@@ -1,5 +1,6 @@
 """Sound: files of all kinds, some broken, as clips of one length."""
 
+import contextlib
 import pickle
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from jaxgen import core
 from jaxgen.audio import wav
 from jaxgen.data import spoken
+from jaxgen.data.clips import Clips
 from jaxgen.data.mel_images import mel_images
-from jaxgen.data.pipeline import Batches
-from jaxgen.data.sources import open_source
+from jaxgen.data.pipeline import Batches, batches
+from jaxgen.data.sources import open_source, open_split
 from jaxgen.errors import UserError
 
 soundfile = pytest.importorskip("soundfile")
@@ -144,3 +146,69 @@ def test_spoken_digits(tmp_path, monkeypatch):
   assert (lengths > 0.15).all() and (lengths < 0.8).all()
   assert lengths[7] == lengths.max() and lengths[2] == lengths.min()  # "seven", "two"
   assert sum(map(spoken.held_out, spoken.VOICES)) == 4
+
+
+@pytest.fixture
+def pauses(tmp_path):
+  """Half a second of a tone within ten of next to nothing, and files that are short."""
+  top = tmp_path / "pauses"
+  top.mkdir()
+  wave = np.random.default_rng(0).normal(0, 1e-4, 10 * RATE).astype(np.float32)
+  wave[6 * RATE : 13 * RATE // 2] += tone(440, 0.5, RATE)
+  soundfile.write(top / "long.wav", wave, RATE)
+  soundfile.write(top / "short.wav", np.pad(tone(440, 0.1, RATE), 400), RATE)
+  for i in range(18):
+    soundfile.write(top / f"tone{i}.wav", tone(300 + i, 1 + i / 10, RATE), RATE)
+  return top
+
+
+def test_no_clip_of_a_longer_recording_is_all_pause(pauses, tmp_path):
+  source = open_source(f"folder:{pauses}", size=2 * RATE, rate=RATE, data_dir=tmp_path / "data")
+  loud = lambda x: np.abs(x.astype(int)).max() > 0.3 * 2**15
+  assert loud(source[0]["x"])  # and the middle is a pause
+  words = np.random.default_rng(1).integers(0, 2**32, 50).astype(np.uint64)
+  clips = source.read(np.zeros(50, int), words=words)["x"][:, :, 0]
+  assert np.mean([loud(x) for x in clips]) > 0.8  # by chance it would be a quarter
+  again = source.read(np.zeros(2, int), words=words[[7, 3]])["x"][:, :, 0]
+  np.testing.assert_array_equal(again, clips[[7, 3]])
+  begins = {x.tobytes() for x in clips}
+  assert len(begins) > 30
+  short = source[1]["x"][:, 0]  # its own ends are as they were
+  assert len(list(source.waves())[1]) == 1600 and np.count_nonzero(short) <= 800
+
+
+def test_parts_of_recordings(pauses, tmp_path, monkeypatch):
+  monkeypatch.setenv("JAXGEN_DATA", str(tmp_path / "data"))
+  data = dict(source=f"folder:{pauses}", split="train", size=4000, rate=RATE, channels=0)
+  whole = open_split(data)
+  sides = [open_split(data | {"holdout": 0.3}, split) for split in ("train", "test")]
+  assert all(isinstance(s, Clips) and s.rate == RATE and len(s) for s in sides)
+  rows = np.concatenate([s.rows for s in sides])
+  assert sorted(rows) == list(range(len(whole)))
+  some = open_split(data | {"fraction": 0.5})
+  assert len(some) == len(whole) / 2 and some.fingerprint != whole.fingerprint
+  for part in (*sides, some):
+    np.testing.assert_array_equal(part.arrays()[0], whole.arrays()[0][part.rows])
+    copy = pickle.loads(pickle.dumps(part))
+    np.testing.assert_array_equal(copy.arrays()[0], part.arrays()[0])
+    first = Batches(part, 4, seed=2)[5]["x"]
+    np.testing.assert_array_equal(first, Batches(copy, 4, seed=2)[5]["x"])
+  # Places of clips are drawn, of parts as of the whole.
+  assert (Batches(some, len(some), 2)[0]["x"] != Batches(some, len(some), 2)[1]["x"]).any()
+
+
+def test_workers_and_a_later_start_give_the_same_clips(pauses, tmp_path):
+  source = open_source(f"folder:{pauses}", size=2000, rate=RATE, data_dir=tmp_path / "data")
+  stream = Batches(source, 8, seed=3)
+  for options in ({"start": 4}, {"start": 3, "workers": 1}, {"start": 2, "threads": 2}):
+    with contextlib.closing(batches(source, batch=8, seed=3, **options)) as later:
+      for step, batch in zip(range(options["start"], 6), later, strict=False):
+        np.testing.assert_array_equal(batch["x"], stream[step]["x"])
+
+
+def test_damaged_packed_copies(pauses, tmp_path):
+  opened = lambda: open_source(f"folder:{pauses}", size=99, rate=RATE, data_dir=tmp_path / "data")
+  folder = opened().folder
+  (folder / "peaks.bin").write_bytes(b"")
+  with pytest.raises(UserError, match="is damaged .* delete that folder"):
+    opened()

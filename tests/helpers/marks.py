@@ -23,13 +23,14 @@ FILES = {
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
-    nets/test_diffwave audio/test_mel data/test_clips
+    nets/test_diffwave nets/test_strided nets/test_wavegan audio/test_mel data/test_clips
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
     checkpoint/test_manager checkpoint/test_pretrained compare/test_budget report/test_diagnosis
     report/test_page report/test_page_looks compare/test_rounds report/test_stability
-    report/test_verdict data/test_class_names data/test_folder data/test_holdout data/test_phash
+    report/test_verdict data/test_catalogue data/test_class_names data/test_folder
+    data/test_holdout data/test_phash
     data/test_photos data/test_pipeline data/test_sources data/test_survey
     data/test_splits data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
@@ -47,7 +48,7 @@ FILES = {
   """,
   "refusal": """
     test_refusals test_strangers checkpoint/test_checkpoint_damage
-    checkpoint/test_checkpoint_foreign data/test_arrayfile interop/test_hostile
+    checkpoint/test_checkpoint_foreign data/test_arrayfile data/test_recordings interop/test_hostile
   """,
   "process": """
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
