@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxgen.data import image, order
 from jaxgen.data.arrays import Example, Source
-from jaxgen.data.clips import Clips
+from jaxgen.data.holdout import is_sound
 from jaxgen.data.latent_rows import Latents
 from jaxgen.errors import UserError
 
@@ -54,7 +54,7 @@ class Batches:
     mirror = order.flips(self.seed, positions) if self.flip else None
     if isinstance(self.source, Latents):
       return self.source.read(indices, mirror=mirror)
-    if isinstance(self.source, Clips):
+    if is_sound(self.source):
       return self.source.read(indices, words=order.crops(self.seed, positions)[:, 0])
     batch = self.source.read(indices, cut)
     if mirror is not None:
