@@ -14,14 +14,19 @@ COMMENT = b"ICMT"  # of a LIST chunk of INFO, which players show or skip
 
 
 def save_wav(path: str | os.PathLike, wave: np.ndarray, rate: int, info: dict[str, Any]) -> None:
-  """int16 [L, channels] at `rate` samples a second; `info` goes in as JSON text."""
+  """Writes int16 [L, channels] at `rate` samples a second; see `encode`."""
+  write_bytes(path, encode(wave, rate, info))
+
+
+def encode(wave: np.ndarray, rate: int, info: dict[str, Any] | None = None) -> bytes:
+  """A file of int16 [L, channels]; `info` goes in as JSON text, None: nothing does."""
   channels = wave.shape[1]
   form = struct.pack("<HHIIHH", 1, channels, rate, 2 * channels * rate, 2 * channels, 16)
-  comment = json.dumps(info).encode() + b"\0"
-  about = b"INFO" + chunk(COMMENT, comment)
+  about = b""
+  if info is not None:
+    about = chunk(b"LIST", b"INFO" + chunk(COMMENT, json.dumps(info).encode() + b"\0"))
   data = np.ascontiguousarray(wave, "<i2").tobytes()
-  body = b"WAVE" + chunk(b"fmt ", form) + chunk(b"LIST", about) + chunk(b"data", data)
-  write_bytes(path, chunk(b"RIFF", body))
+  return chunk(b"RIFF", b"WAVE" + chunk(b"fmt ", form) + about + chunk(b"data", data))
 
 
 def chunk(name: bytes, content: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """What a choice may cost, and how that is cut into rounds.
 
 A budget is of time on this machine ("30m"), of floating-point operations
-("3e15flop") or of training images seen ("2Mimg"). It is of the whole choice:
+("3e15flop") or of training
+images or clips seen ("2Mimg", "50kclips"). It is of the whole choice:
 every training gets an equal part of it. Parts are spent in rounds, each twice
 as long as what came before it, so that there is an answer early, and that half
 of the budget is still to come when the last round but one is judged.
@@ -19,9 +20,12 @@ SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of a part, spent at the end of ea
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 NUMBER = r"(\d+(?:\.\d+)?(?:e\d+)?)"
 TIME = re.compile(rf"(?:{NUMBER}h)?(?:{NUMBER}m)?(?:{NUMBER}s)?")
-COUNT = re.compile(rf"{NUMBER}([kMGTP]?)(flop|img)")
+COUNT = re.compile(rf"{NUMBER}([kMGTP]?)(flop|img|clips?)")
 NOUNS = {"time": "seconds", "flop": "operations", "img": "images"}
-EXAMPLES = "a time such as 30m or 1h30m, images such as 500kimg, or operations such as 3e15flop"
+EXAMPLES = (
+  "a time such as 30m or 1h30m, images such as 500kimg (of sound 500kclips), or operations such as "
+  "3e15flop"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Budget:
   """A budget of a whole choice.
 
   Attributes:
-    kind: "time", "flop" or "img".
-    amount: Seconds, operations or images.
+    kind: "time", "flop" or "img", which is of clips, too.
+    amount: Seconds, operations, or images or clips.
     text: As it was written.
   """
 
@@ -50,7 +54,8 @@ def parse(text: str) -> Budget:
     parts = (float(n or 0) for n in time.groups())
     kind, amount = "time", sum(n * s for n, s in zip(parts, (3600, 60, 1), strict=True))
   elif count := COUNT.fullmatch(text):
-    kind, amount = count[3], float(count[1]) * UNITS[count[2]]
+    kind = "flop" if count[3] == "flop" else "img"
+    amount = float(count[1]) * UNITS[count[2]]
   if not kind:
     raise UserError(f"--budget={text}: want {EXAMPLES}")
   if not 0 < amount < math.inf:
@@ -102,6 +107,7 @@ def too_small(budget: Budget, costs: Mapping[str, float], parts: float) -> str:
   """Why a budget pays for no step of somebody, in one line."""
   name = max(costs, key=costs.__getitem__)
   noun, cost = NOUNS[budget.kind], costs[name]
+  noun = "clips" if "clip" in budget.text else noun
   return (
     f"--budget={budget.text} is too small: each training gets {budget.amount / parts:.3g} {noun}, "
     f"and one step of {name} takes {cost:.3g}; want {cost * parts:.3g} {noun} or more"

@@ -2,6 +2,7 @@
 
   jaxgen choose --data folder:/my/images --budget 30m --out choice
   jaxgen choose --data digits --budget 500kimg --seeds 3 --out choice
+  jaxgen choose --data folder:/my/wavs --rate 16000 --budget 2h --out choice
   jaxgen choose --data npz:x.npz --budget 3e15flop --contenders a.py,b.py --out c
 
 Looks at the data, times the contenders, says what it is going to do (--dry_run
@@ -31,6 +32,7 @@ from jaxgen.compare import rows
 from jaxgen.compare.agenda import HALF, open_agenda
 from jaxgen.compare.contenders import default_paths, load_contenders
 from jaxgen.compare.preparation import plan_lines, prepare
+from jaxgen.data.clip_survey import check_images, survey_clips
 from jaxgen.data.sources import open_split
 from jaxgen.data.survey import SIZES, survey
 from jaxgen.distributed.preemption import STOPPED, stop_signal
@@ -41,7 +43,8 @@ from jaxgen.report import verdict
 
 HOLDOUT = 0.2  # of data that have no test split of their own
 FEWEST_PIXELS, CPU_PIXELS = 32, 32  # of a side, for any of our configs, and for CPUs
-DATA = ("source", "size", "channels", "classes", "holdout")  # of a config
+CPU_SAMPLES = 4096  # of a clip, for CPUs
+DATA = ("source", "size", "channels", "classes", "holdout", "rate")  # of a config
 
 announce = functools.partial(rows.announce, "choose")
 
@@ -49,12 +52,13 @@ announce = functools.partial(rows.announce, "choose")
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
-  flag("data", None, "folder:/my/images, npz:x.npz, tfds:cifar10, digits, ...")
-  flag("budget", None, "of the whole choice: 30m, 1h30m, 500kimg, 3e15flop")
+  flag("data", None, "folder:/my/images, npz:x.npz, tfds:cifar10, digits, spoken_digits, ...")
+  flag("budget", None, "of the whole choice: 30m, 1h30m, 500kimg, 50kclips, 3e15flop")
   flag("out", None, "folder of trainings and report")
   flag("features", None, "inception or dinov2, if weights are at hand; default: learned here")
   integer = functools.partial(flags.DEFINE_integer, flag_values=values)
-  integer("size", None, "height and width at which to work; default: by the data")
+  integer("size", None, "height and width, or samples of a clip; default: by the data")
+  integer("rate", None, "of a folder of recordings: samples a second at which to work")
   integer("seeds", 1, "trainings of each contender")
   integer("num", None, "samples to judge; default: as the budget allows")
   text = "configs; default: one of each family"
@@ -71,10 +75,12 @@ def main(values: flags.FlagValues) -> int:
   start, budget, home = time.perf_counter(), budgets.parse(values.budget), pathlib.Path(values.out)
   if values.features:
     published_weights(values.features)  # or says what is missing
+  if values.rate is not None and values.rate < 1:
+    raise UserError(f"--rate={values.rate}: want samples a second, such as 16000")
   check_report(home, "plan.json", ("choice.json", "report.html", "rounds"))
   data, lines = look(values)
   print("\n".join(lines), flush=True)
-  paths = values.contenders or default_paths(data["source"], data["size"])
+  paths = values.contenders or default_paths(data["source"], data["size"], data.get("rate", 0))
   entries = load_contenders(paths, data, home, values.seeds)
   if budget.kind == "img":  # before anything is timed
     costs = {e.name: float(e.config.batch) for e in entries}
@@ -111,10 +117,15 @@ def look(values: flags.FlagValues) -> tuple[dict[str, Any], list[str]]:
     points, held = open_split(data | {"split": "train"}), open_split(data | {"split": "test"})
     line = f"{points.name}: {len(points):,} points to train on, {len(held):,} to judge by"
     return data | {"channels": 0, "classes": 0}, [line]
+  if values.rate or values.data == "spoken_digits":
+    on_cpu = jax.default_backend() == "cpu"
+    seen = survey_clips(data | {"rate": values.rate or 0}, CPU_SAMPLES if on_cpu else None)
+    return {k: seen.data[k] for k in DATA if k in seen.data}, seen.lines()
+  check_images(values.data)
   seen = survey(data, most_pixels())
   if not values.size and values.data != "digits" and seen.data["size"] < FEWEST_PIXELS:
     seen = survey(data | {"size": FEWEST_PIXELS}, FEWEST_PIXELS)
-  return {k: seen.data[k] for k in DATA}, seen.lines()
+  return {k: seen.data[k] for k in DATA if k in seen.data}, seen.lines()
 
 
 def most_pixels() -> int:

@@ -14,7 +14,8 @@ from jaxgen.bench.device import machine
 from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.compare.costs import charge, codec_cost, training_flops
-from jaxgen.compare.measure import Entry, command, measure, portrait, real_samples
+from jaxgen.compare.measure import Entry, command, file_name, measure, real_data
+from jaxgen.compare.sound import CLIPS
 from jaxgen.data.sources import images_of
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import Judge, means, open_judge
@@ -37,7 +38,9 @@ def compare(
   data = ConfigDict(dict(images_of(entries[0].config.data)))
   announce(f"judge: features and floor of {data.source}")
   judge = open_judge(data, str(home / "judge"))
-  images, models = {"real": portrait(*real_samples(data))}, []
+  results = results_of(data, judge, means(judge.floor()), seeds)
+  images, results["real"] = real_data(data, results["real"])
+  models = []
   for entry in entries:
     announce(f"{entry.name}: sampling and judging")
     again = command("evaluate", workdir=entry.workdir, judge=home / "judge")
@@ -46,10 +49,10 @@ def compare(
     row |= {"flops": training_flops(entry.config, row["step"])}
     row = charge(row, codec_cost(entry.config))
     models.append(row | {"commands": [*entry.commands, again]})
-  results = results_of(data, judge, means(judge.floor()), seeds) | {"rows": models}
+  results |= {"rows": models}
   files.write_json(home / "report.json", results)
   for name, picture in images.items():
-    files.write_bytes(home / f"{name}.png", picture)
+    files.write_bytes(home / file_name(name), picture)
   files.write_text(home / "report.html", render(results, images))
   announce(f"report: {home / 'report.html'}")
   return home / "report.html"
@@ -61,6 +64,7 @@ def results_of(
   """What a report says of data, judge and machine; it still lacks its rows."""
   return {
     "dataset": data["source"],
+    "noun": "clips" if data.get("rate") else "images",
     "features": judge.features,
     "judge": judge.card,
     "created": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
@@ -84,7 +88,8 @@ def train_entries(
     for w in map(pathlib.Path, workdirs)
   ]
   check_alike(entries)  # before the hours that training takes
-  outputs = ("report.html", "real.png", *(f"{e.name}.png" for e in entries))
+  outputs = ["report.html", "real.png", *(f"{e.name}.png" for e in entries)]
+  outputs += [CLIPS] if entries[0].config.data.get("rate") else []
   if check_report(home, "report.json", outputs, ("dataset", "rows")):
     announce(f"replaces the report in {home}")
   for entry in fresh:

@@ -6,25 +6,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from jaxgen import config
 from jaxgen.compare.agenda import HALF
 from jaxgen.compare.comparison import check_alike
 from jaxgen.compare.measure import Entry
+from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, field
 
 FAMILIES = ("diffusion", "gan", "vae")
-DATA = ("source", "size", "channels", "holdout")  # of a choice; classes see `adapt`
+SOUND = ("configs/diffwave.py", "configs/wavegan.py")  # one of each family
+SOUND_ARGS = {4096: "digits", 16_384: "sc09-class"}  # by samples of a clip
+DATA = ("source", "size", "channels", "holdout", "rate")  # of a choice; classes see `adapt`
 
 
-def default_paths(source: str, size: int) -> list[str]:
+def default_paths(source: str, size: int, rate: int = 0) -> list[str]:
   """One config of each family, for this data and this machine.
 
   Args:
     source: As in config.data.
     size: At which images are worked on; 0: as they are stored.
+    rate: Samples a second, of sound.
   """
+  if rate:
+    if size not in SOUND_ARGS:
+      sizes = " or ".join(map(str, SOUND_ARGS))
+      raise UserError(f"--size={size}: our configs of sound take {sizes} samples; or --contenders=")
+    return [f"{path}:{SOUND_ARGS[size]}" for path in SOUND]
   kind, arg = "images", f":{size}"
   if source.startswith("points:"):
     kind, arg = "points", ""
@@ -43,7 +53,8 @@ def load_contenders(
   Args:
     paths: "configs/x.py[:arg]"; a contender is called x, or x-arg where two
       were called the same.
-    data: source, size, channels, classes, holdout, as in config.data.
+    data: source, size, channels, classes, holdout and, of sound, rate, as in
+      config.data.
     home: Folder of the choice.
     seeds: Trainings of each.
 
@@ -93,6 +104,10 @@ def adapt(settings: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:
   with settings.unlocked():
     before = {k: field(settings, k) for k in changes}
     classes = settings.data.classes
+    if data.get("rate"):
+      counts = dict.fromkeys(class_counts(settings.model, classes), data.get("classes", 0))
+      before |= {k: field(settings, k) for k in counts}
+      changes |= counts
     for path, value in changes.items():
       put(settings, path, value)
     # Configs in which the model's classes refer to the data's follow.
@@ -105,6 +120,16 @@ def adapt(settings: ConfigDict, data: Mapping[str, Any]) -> dict[str, Any]:
     settings.log.pictures, settings.log.eval.every = 0, 0  # the report has its own
     settings.checkpoint.update(keep=2, keep_every=0)
   return {f"config.{k}": v for k, v in changes.items() if v != before[k]}
+
+
+def class_counts(model: ConfigDict, classes: int) -> list[str]:
+  """Where in a model's config numbers of classes stand, as "model.gen.classes"."""
+  paths = traverse_util.flatten_dict(model.to_dict(), sep=".")
+  return [
+    f"model.{path}"
+    for path, value in paths.items()
+    if path.rpartition(".")[2] in ("classes", "labels") and value == classes
+  ]
 
 
 def put(settings: ConfigDict, path: str, value: Any) -> None:

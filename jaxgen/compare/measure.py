@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.compare.costs import title
+from jaxgen.compare.sound import clips_of
+from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.evaluation.judge import ImageJudge, Judge, Scores, intervals, means, spreads
@@ -80,7 +82,10 @@ def measure(
   x, speed = draw_warm(model, n, y)
   scores = functools.partial(judge.scores, y=y, cas="accuracy" in extras)
   trainings = [scores(x), *(scores(model.reload(w).sample(0, n, y)) for w in entry.twins)]
-  images = {grid: portrait(x, model.classes)}
+  rate = entry.config.data.get("rate", 0)
+  images = {grid: portrait(x, model.classes, rate=rate)}
+  clips, own = clips_of(grid, x, rate, y, model.class_names)
+  images |= own
   if "copies" in extras and isinstance(judge, ImageJudge):
     copies, images[f"{grid}-copies"] = copies_of(judge, x, f"{grid}-copies")
   else:
@@ -97,13 +102,14 @@ def measure(
     "train_images": model.card["step"] * entry.config.batch,
     "peak_memory": card.get("peak_bytes"),
     "grid": grid,
+    "clips": clips,
     "settings": settings,
     **summary(trainings),
     "samples_per_second": speed,
     "nfe": model.model.nfe(),
     "sampling": quality_by_cost(model, judge) if "sweep" in extras else [],
     "copies": copies,
-    "bits_per_dim": bits_per_dim(model, judge.test) if copies else None,
+    "bits_per_dim": bits_per_dim(model, judge.test) if copies and not rate else None,
     "curves": curves(log),
     "warnings": [f"Step {f.step:,}: {f.text}" for f in health.replay(log)[1]],
   }, images
@@ -198,21 +204,36 @@ def curves(log: list[dict[str, Any]]) -> dict[str, dict[str, list[list[float]]]]
   }
 
 
-def real_samples(data: ConfigDict, n: int = 60) -> tuple[np.ndarray, int]:
-  """Real training examples to look at, labels in turn, and their classes."""
+def real_samples(data: ConfigDict, n: int = 60) -> tuple[np.ndarray, np.ndarray | None, Source]:
+  """Real training examples to look at, their labels, in turn, and their source."""
   source = open_split(data)
   introduce(source, data.split)
   count = min(len(source), MOST)
   batch = source.read(np.arange(count) * len(source) // count)
   if len(source.shape) == 1 or not source.classes:
-    return batch["x"], 0
-  return batch["x"][order_in_turn(batch["y"])[:n]], source.classes
+    return batch["x"], None, source
+  order = order_in_turn(batch["y"])[:n]
+  return batch["x"][order], batch["y"][order], source
 
 
-def portrait(x: np.ndarray, classes: int = 0, n: int = 60) -> bytes:
+def real_data(data: ConfigDict, real: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
+  """Pictures and clips of real data by name, and `real` of a report with these names."""
+  x, y, source = real_samples(data)
+  rate, classes = data.get("rate", 0), 0 if y is None else source.classes
+  files = {real["grid"]: portrait(x, classes, rate=rate)}
+  clips, own = clips_of(real["grid"], x, rate, y, source.class_names)
+  return files | own, real | {"clips": clips}
+
+
+def file_name(name: str) -> str:
+  """Of a picture or a clip that a report names."""
+  return name if name.endswith((".wav", ".png")) else f"{name}.png"
+
+
+def portrait(x: np.ndarray, classes: int = 0, n: int = 60, rate: int = 0) -> bytes:
   """PNG of samples, of clips of their spectrograms; a column for every class."""
   if x.dtype == np.int16:
-    x = pictures.spectrograms(x[:n, :, 0])
+    x = pictures.spectrograms(x[:n, :, 0], rate or pictures.RATE)
   if x.ndim == 2:
     return pictures.png(pictures.scatter(x[:MOST], limit=1.1))
   return pictures.png(pictures.grid(x[:n], columns=classes if 1 < classes <= 20 else None))

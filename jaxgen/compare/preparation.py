@@ -137,7 +137,7 @@ def plan_lines(rounds: Rounds, seconds: float) -> list[str]:
     lines.append(
       f"{name}: {facts['params']:,} parameters; batches of {facts['batch']}, "
       f"{facts['step_seconds']:.2g} s and {facts['flops']:.2g} operations a step: "
-      f"{steps:,} steps, {steps * facts['batch']:,} images; {facts['programs']} programs "
+      f"{steps:,} steps, {steps * facts['batch']:,} {rounds.noun}; {facts['programs']} programs "
       f"compiled in {facts['compile_seconds']:.0f} s; judged in {position.judging[name]:.0f} s"
     )
   if isinstance(rounds.judge, ImageJudge) and rounds.judge.classifies:

@@ -65,7 +65,14 @@ class Rounds:
     self.steps = {name: trial.step for name, trial in (trials or {}).items()}
     self.samplers = {name: trial.sampler for name, trial in (trials or {}).items()}
     self.halves = [on_half(e, home) for e in entries] if agenda.spec.get("halves") else []
-    self.real = measure.portrait(*measure.real_samples(entries[0].config.data))
+    self.real, self.results["real"] = measure.real_data(
+      entries[0].config.data, self.results["real"]
+    )
+
+  @property
+  def noun(self) -> str:
+    """What examples are."""
+    return self.results["noun"]
 
   def run(self, stopped: Callable[[], bool]) -> bool:
     """Until the budget is spent: True; or until a signal asks for an end."""
@@ -210,7 +217,7 @@ class Rounds:
       "trust": verdict.trust(results),
       "changes": verdict.changes(results),
     }
-    files.write_text(self.home / "report.html", render(results, images | {"real": self.real}))
+    files.write_text(self.home / "report.html", render(results, images | self.real))
     files.write_json(self.home / "choice.json", results)
     self.agenda.spent["report"] += time.perf_counter() - start
     self.agenda.spent["reports"] += 1
@@ -224,11 +231,12 @@ def commands(entry: Entry, judge: pathlib.Path) -> dict[str, list[str]]:
   The next are of a copy: a larger budget has to go on from where this one ended.
   """
   step = progress(entry.workdir).step
+  out = f"{entry.name}_clips" if entry.config.data.get("rate") else f"{entry.name}.png"
   (train,), place, name = entry.commands, shlex.quote(str(entry.workdir)), entry.name
   elsewhere = lambda where: train.replace(f"--workdir={place}", f"--workdir={shlex.quote(where)}")
   texts = [
     f"cp -r {place} {shlex.quote(name)} && {elsewhere(name)} --config.steps={4 * step}",
-    command("sample", workdir=name, num=64, out=f"{name}.png"),
+    command("sample", workdir=name, num=64, out=out),
     command("evaluate", workdir=name, judge=judge),
   ]
   if SMALL in train:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxgen import files, forms
 from jaxgen.compare.agenda import Agenda, Progress
-from jaxgen.compare.measure import Entry
+from jaxgen.compare.measure import Entry, file_name
 from jaxgen.compare.rows import Row, damage
 from jaxgen.forms import NUMBER, Each
 
@@ -60,7 +60,7 @@ def write_round(
   } | {k: row[k] for k in FIELDS}
   path = round_file(home, row["name"], number)
   for name, picture in pictures.items():
-    files.write_bytes(path.with_name(f"{name}.png"), picture)
+    files.write_bytes(path.parent / file_name(name), picture)
   files.write_json(path, {"row": row, "round": entry, "judge_seconds": seconds})
 
 
@@ -103,6 +103,8 @@ def rows_of(
       for grid in (s["row"]["grid"], (s["row"].get("copies") or {}).get("grid")):
         if grid:
           images[grid] = (home / "rounds" / f"{grid}.png").read_bytes()
+    for name in (c[k] for c in row.get("clips") or () for k in ("sound", "picture")):
+      images[name] = (home / "rounds" / file_name(name)).read_bytes()
     row |= {"rounds": history, "stopped": agenda.stopped.get(entry.name, "")}
     models.append(row | {"half": half_rounds.get(entry.name)})
   return models, images

@@ -76,7 +76,7 @@ def is_flat(f: np.ndarray) -> np.ndarray:
   return np.linalg.norm(f, axis=1) < FLAT
 
 
-def near_pairs(h: np.ndarray, f: np.ndarray) -> np.ndarray:
+def near_pairs(h: np.ndarray, f: np.ndarray, apart: float = APART) -> np.ndarray:
   """Pairs (i, j), i < j, of near duplicates, int64 [P, 2], sorted.
 
   Hashes that differ in at most 7 of 64 bits agree in one of eight bytes: pairs
@@ -86,7 +86,8 @@ def near_pairs(h: np.ndarray, f: np.ndarray) -> np.ndarray:
 
   Args:
     h: Hashes [N].
-    f: Frequencies [N, 64].
+    f: Frequencies [N, 64]; or what else describes images, on the same scale.
+    apart: Distance of near duplicates, as a share of what is in the image.
   """
   word = np.uint8 if len(h) <= MANY else np.uint16
   most = h.itemsize // np.dtype(word).itemsize - 1
@@ -95,10 +96,16 @@ def near_pairs(h: np.ndarray, f: np.ndarray) -> np.ndarray:
   for i, j in candidates(h, word):
     close = np.bitwise_count(h[i] ^ h[j]) <= most
     i, j = i[close], j[close]
-    alike = np.linalg.norm(f[i] - f[j], axis=1) <= APART * np.minimum(size[i], size[j])
+    far = [np.linalg.norm(f[a] - f[b], axis=1) for a, b in zip(split(i), split(j), strict=True)]
+    alike = np.concatenate(far) <= apart * np.minimum(size[i], size[j])
     alike = np.where(flat[i] | flat[j], flat[i] & flat[j] & (h[i] == h[j]), alike)
     pairs.append(np.sort(np.stack([i[alike], j[alike]], 1), axis=1))
   return np.unique(np.concatenate(pairs), axis=0)
+
+
+def split(rows: np.ndarray) -> list[np.ndarray]:
+  """Rows in parts of which descriptions find room in memory."""
+  return np.array_split(rows, len(rows) // (4 * CHUNK) + 1)
 
 
 def candidates(h: np.ndarray, word: type) -> Iterator[tuple[np.ndarray, np.ndarray]]:

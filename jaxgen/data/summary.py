@@ -6,6 +6,7 @@ from typing import TextIO
 import numpy as np
 
 from jaxgen.data.arrays import Arrays, Source
+from jaxgen.data.holdout import is_sound
 from jaxgen.errors import printable
 
 SHOWN = 8  # classes that are named, of many
@@ -24,9 +25,11 @@ def introduce(source: Source, split: str, stream: TextIO | None = None) -> None:
 
 def summary(source: Source, split: str) -> str:
   """Examples, their shape, classes by name and count, and what was left out."""
-  shape = "x".join(map(str, source.shape))
+  look = "x".join(map(str, source.shape))
   kind = "images" if len(source.shape) == 3 else "examples"
-  parts = [f"{source.name}, {split}: {len(source):,} {kind} of {shape}", classes(source)]
+  if is_sound(source):
+    kind, look = "clips", f"{source.shape[0] / source.rate:.3g} s at {source.rate:,} Hz"
+  parts = [f"{source.name}, {split}: {len(source):,} {kind} of {look}", classes(source)]
   if source.skipped:
     parts.append(
       f"{len(source.skipped):,} left out that cannot be read, such as {source.skipped[0]}"

@@ -174,24 +174,25 @@ def resolution(short_sides: Sequence[int], most: int) -> tuple[int, str]:
   return size, f"{100 * share:.3g}% of the images are at least that large"
 
 
-def check_enough(source: Source, groups: np.ndarray) -> None:
-  """UserError if there are too few different images to learn from and to judge by.
+def check_enough(source: Source, groups: np.ndarray, noun: str = "image") -> None:
+  """UserError if too few examples differ to learn from them and to judge by them.
 
-  `groups`: of near duplicates, the number of each image's.
+  `groups`: of near duplicates, the number of each example's; `noun`: what it is.
   """
   different = len(np.unique(groups))
   if different == 1 and len(source) > 1:
-    raise UserError(f"all {len(source):,} images of {source.name} look alike: there is no choice")
+    raise UserError(f"all {len(source):,} {noun}s of {source.name} look alike: there is no choice")
   if different < FEWEST:
     raise UserError(
-      f"{source.name} has {different} different image{'s' * (different != 1)}: want {FEWEST} or "
+      f"{source.name} has {different} different {noun}{'s' * (different != 1)}: want {FEWEST} or "
       "more, as some are held out to judge by"
     )
 
 
 def duplicates(x: np.ndarray, pairs: np.ndarray) -> tuple[int, tuple[int, ...]]:
-  """How many images are equal to an earlier one, and a pair to look at, or ()."""
-  equal = (x[pairs[:, 0]] == x[pairs[:, 1]]).all((1, 2, 3)) if len(pairs) else np.zeros(0, bool)
+  """How many examples are equal to an earlier one, and a pair to look at, or ()."""
+  flat = x.reshape(len(x), -1)
+  equal = np.array([np.array_equal(flat[i], flat[j]) for i, j in pairs], bool)
   copies = len(np.unique(pairs[equal, 1]))
   shown = pairs[~equal] if (~equal).any() else pairs
   return copies, tuple(int(i) for i in shown[0]) if len(shown) else ()

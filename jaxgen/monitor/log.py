@@ -21,8 +21,10 @@ from typing import TextIO
 import jax
 import numpy as np
 import tensorboardX
+from tensorboardX.proto.summary_pb2 import Summary
 
 from jaxgen import forms
+from jaxgen.audio import wav
 from jaxgen.errors import UserError
 from jaxgen.forms import NUMBER, Whole
 from jaxgen.monitor import health, pictures
@@ -189,6 +191,22 @@ class Logger:
     for key, image in images.items():
       image = pictures.grid(image) if np.ndim(image) == 4 else image
       self._events.add_image(key, np.asarray(image), step, dataformats="HWC")
+
+  def write_audios(self, step: int, audios: Mapping[str, np.ndarray], rate: int) -> None:
+    """Clips int16 [N, L, 1] at `rate` samples a second, to be played."""
+    if not self.lead:
+      return
+    for key, clips in audios.items():
+      for i, clip in enumerate(clips):
+        audio = Summary.Audio(
+          sample_rate=rate,
+          num_channels=1,
+          length_frames=len(clip),
+          encoded_audio_string=wav.encode(clip, rate),
+          content_type="audio/wav",
+        )
+        value = Summary.Value(tag=f"{key}/{i}", audio=audio)
+        self._events.file_writer.add_summary(Summary(value=[value]), step)
 
   def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]):
     """Histograms of the finite values of arrays."""

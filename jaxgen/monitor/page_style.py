@@ -108,6 +108,11 @@ td.best { background: var(--good); color: var(--good-ink); font-weight: 650; }
 td.none { color: var(--muted); }
 .swatch { display: inline-block; width: 10px; height: 10px; margin-right: 8px;
   border-radius: 50%; background: var(--muted); }
+.listen td, .listen th { text-align: left; padding: 7px 9px; vertical-align: middle; }
+.listen td { min-width: 196px; }
+.listen img { display: block; width: 100%; height: 84px; border-radius: 5px;
+  image-rendering: auto; }
+.listen audio { display: block; width: 100%; height: 30px; margin-top: 4px; }
 .narrow { display: none; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", sans-serif; }

@@ -13,6 +13,7 @@ import PIL.Image
 import PIL.PngImagePlugin
 
 from jaxgen import files
+from jaxgen.audio.bands import hann, slaney_bands
 from jaxgen.data.image import open_image
 from jaxgen.errors import UserError, printable
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
   import matplotlib.figure
 
 KEY = "jaxgen"  # the PNG text chunk that holds JSON
-FRAME, COLUMNS = 256, 128  # of spectrograms: samples of a frame; frames
+# Of spectrograms: samples of the shortest frame, frames, bands, and how often
+# as long as a frame its transform is, so that no band of low tones is empty.
+FRAME, COLUMNS, BANDS, PADDING = 256, 128, 80, 4
+RANGE, QUIET = 60.0, -30.0  # decibels that are seen; of what is silence in any case
+RATE = 16_000  # where nobody says it
 
 
 def grid(
@@ -56,20 +61,29 @@ def grid(
   return picture
 
 
-def spectrograms(clips: np.ndarray) -> np.ndarray:
-  """Clips int16 [N, L] -> their spectrograms uint8 [N, H, W, 1], low tones below.
+def spectrograms(clips: np.ndarray, rate: int = RATE) -> np.ndarray:
+  """Clips int16 [N, L] -> mel spectrograms uint8 [N, 80, 128, 3], low tones below.
 
-  60 decibels below the loudest of each are black.
+  Time goes to the right. What is 60 decibels below the loudest of its clip is
+  black, and so is all of a clip that is silent.
+
+  Args:
+    clips: Waveforms.
+    rate: Samples a second: where bands lie.
   """
-  window = np.hanning(FRAME + 1)[:-1]
+  import matplotlib  # here, for many verbs draw nothing
+
   hop = max(clips.shape[1] // COLUMNS, 1)
-  padded = np.pad(clips.astype(np.float32) / 2**15, ((0, 0), (FRAME // 2, FRAME // 2)))
-  frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME, 1)[:, ::hop]
-  power = np.abs(np.fft.rfft(frames * window)) ** 2
-  decibels = 10 * np.log10(np.maximum(power, 1e-10))
-  top = decibels.max((1, 2), keepdims=True)
-  grey = np.clip(1 + (decibels - top) / 60, 0, 1) * 255
-  return np.rint(grey).astype(np.uint8).swapaxes(1, 2)[:, ::-1, :, None]
+  size = max(FRAME, 1 << (2 * hop - 1).bit_length())
+  bands = slaney_bands(rate, PADDING * size, BANDS, 0.0, rate / 2)
+  wave = clips.astype(np.float32) / 2**15
+  padded = np.pad(wave, ((0, 0), (size // 2, size // 2 + COLUMNS * hop)))
+  frames = np.lib.stride_tricks.sliding_window_view(padded, size, 1)[:, ::hop][:, :COLUMNS]
+  spectrum = np.stack([np.abs(np.fft.rfft(f * hann(size), PADDING * size)) for f in frames])
+  decibels = 20 * np.log10(np.maximum(spectrum @ bands, 1e-9))
+  top = np.maximum(decibels.max((1, 2), keepdims=True), QUIET)
+  shade = np.clip(1 + (decibels - top) / RANGE, 0, 1).swapaxes(1, 2)[:, ::-1]
+  return matplotlib.colormaps["magma"](shade, bytes=True)[..., :3]
 
 
 def scatter(

@@ -72,7 +72,7 @@ def diagnose(row: Mapping, results: Mapping) -> list[Finding]:
   """What a row of a report shows, the worst first; [] where all is well."""
   results = complete({**results, "rows": [row]})
   (row,) = results["rows"]
-  collapse = list(_collapse(row))
+  collapse = list(_collapse(row, results["noun"]))
   return [
     *_stop(row),
     *collapse,
@@ -90,11 +90,11 @@ def place(entry: Mapping) -> float | None:
   return next((entry[k] for k in ("images", "step") if is_finite(entry.get(k))), None)
 
 
-def where(entry: Mapping) -> str:
+def where(entry: Mapping, noun: str = "images") -> str:
   """at image 1.2M, at step 400, at 25% of the budget."""
   images = entry.get("images")
   if is_finite(images):
-    return f"image {count(float(f'{images:.3g}'))}"
+    return f"{noun.removesuffix('s')} {count(float(f'{images:.3g}'))}"
   if is_finite(entry.get("step")):
     return f"step {count(entry['step'])}"
   return f"{percent(share(entry))} of the budget"
@@ -119,7 +119,7 @@ def _stop(row: Mapping) -> Iterator[Finding]:
     yield Finding("Stopped", f"{text[:1].upper()}{text[1:]}.", losses, is_metric=False)
 
 
-def _collapse(row: Mapping) -> Iterator[Finding]:
+def _collapse(row: Mapping, noun: str) -> Iterator[Finding]:
   """Diversity that fell, and stayed down."""
   for name in ("recall", "coverage", "modes"):
     key = key_of(row, name)
@@ -137,7 +137,7 @@ def _collapse(row: Mapping) -> Iterator[Finding]:
     yield Finding(
       "Collapsed",
       f"{describe(key).label} fell from {short(values[fell - 1])} to {short(values[fell])} at "
-      f"{where(rounds[fell])}: its samples are much alike.",
+      f"{where(rounds[fell], noun)}: its samples are much alike.",
       curve(row, key),
     )
     return
@@ -154,8 +154,9 @@ def _decline(row: Mapping, results: Mapping) -> Iterator[Finding]:
   if then is not now and not is_level(then, now, MOVED):
     yield Finding(
       "Worse since",
-      f"{metric.label} was {short(then.mean)} at {where(best)} and is {short(now.mean)} now: "
-      "it was trained for too long, or goes astray. An earlier checkpoint is better.",
+      f"{metric.label} was {short(then.mean)} at {where(best, results['noun'])} and is "
+      f"{short(now.mean)} now: it was trained for too long, or goes astray. An earlier "
+      "checkpoint is better.",
       curve(row, key),
     )
 
@@ -181,15 +182,16 @@ def _copies(row: Mapping, results: Mapping) -> Iterator[Finding]:
   part, floor = (row["copies"].get(k) for k in ("share", "floor"))
   if not is_finite(part):
     return
-  floor = floor if is_finite(floor) else 0.0
+  noun, floor = results["noun"], floor if is_finite(floor) else 0.0
+  one = noun.removesuffix("s")
   n = results["counts"].get("samples")
   n = n if is_finite(n) and n > 0 else 1 / COPIES**2
   error = math.sqrt(max(floor, 1 / n) * (1 - min(floor, 1)) / n)
   if part - floor > max(COPIES, CERTAIN * error):
     yield Finding(
-      "Copies training images",
-      f"{percent(part)} of its samples are nearer to a training image than new images should be; "
-      f"of real test images {percent(floor)} are.",
+      f"Copies training {noun}",
+      f"{percent(part)} of its samples are nearer to a training {one} than new {noun} should be; "
+      f"of real test {noun} {percent(floor)} are.",
     )
 
 

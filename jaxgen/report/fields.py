@@ -41,6 +41,18 @@ METRICS = {
   "cas": Metric(
     "CAS", QUALITY, 1, "accuracy on real data of a classifier that saw generated data only"
   ),
+  "accuracy": Metric(
+    "Accuracy", QUALITY, 1, "share of samples that a classifier of real data takes for their class"
+  ),
+  "is": Metric(
+    "IS", QUALITY, 1, "inception score: sure of each sample's class, unsure of all of them together"
+  ),
+  "mis": Metric(
+    "mIS", DIVERSITY, 1, "modified inception score: how samples of one class differ from each other"
+  ),
+  "am": Metric(
+    "AM", QUALITY, -1, "AM score: classes as often as in real data, each sample's for sure"
+  ),
   "high_quality": Metric(
     "High quality",
     QUALITY,
@@ -52,6 +64,12 @@ METRICS = {
     "Coverage", DIVERSITY, 1, "share of real data with a sample in their neighbourhood (k = 5)"
   ),
   "modes": Metric("Modes", DIVERSITY, 1, "modes of the data that at least one sample falls on"),
+  "ndb": Metric(
+    "NDB/K",
+    DIVERSITY,
+    -1,
+    "share of clusters of real data that samples fill too much or too little",
+  ),
   "kl": Metric("KL", DIVERSITY, -1, "KL divergence of the samples' modes from uniform, in nats"),
 }
 
@@ -70,8 +88,8 @@ MOVED = 0.05
 
 # What a report may lack, or hold as None, with what stands for it.
 REPORT = {"dataset": "this data", "real": {}, "counts": {}, "judge": {}, "rows": []}
-REPORT |= {"budget": {}, "survey": [], "baseline": {}}
-LISTS = dict.fromkeys(("sampling", "warnings", "commands", "rounds", "next"), [])
+REPORT |= {"budget": {}, "survey": [], "baseline": {}, "noun": "images"}
+LISTS = dict.fromkeys(("sampling", "warnings", "commands", "rounds", "next", "clips"), [])
 SCORES = dict.fromkeys(("metrics", "spread", "intervals"), {})
 ROW = (
   SCORES | dict.fromkeys(("settings", "curves", "copies", "codec"), {}) | LISTS | {"stopped": ""}
@@ -86,7 +104,7 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
     return {**fields, **{k: fields.get(k) or default for k, default in defaults.items()}}
 
   report = fill(results, REPORT)
-  report["real"] = fill(report["real"], {"metrics": {}})
+  report["real"] = fill(report["real"], {"metrics": {}, "clips": []})
   report["baseline"] = fill(report["baseline"], SCORES)
   report["rows"] = [fill(row, ROW) for row in report["rows"]]
   for row in report["rows"]:
@@ -94,6 +112,11 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
     row["rounds"] = [fill(entry, SCORES) for entry in row["rounds"] if is_finite(share(entry))]
     row["rounds"].sort(key=share)
   return report
+
+
+def baseline(results: Mapping) -> str:
+  """What the simplest model is called, which others have to beat."""
+  return "a Gaussian of spectrograms" if results["noun"] == "clips" else "a Gaussian of pixels"
 
 
 def share(entry: Mapping) -> float | None:

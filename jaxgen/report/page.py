@@ -12,8 +12,9 @@ from jaxgen.monitor.page_style import CSS
 from jaxgen.report import charts, fields, verdict
 from jaxgen.report.charts import escape
 from jaxgen.report.page_numbers import metric_columns, number_tables
-from jaxgen.report.page_parts import COSTS, Model, chart, legend, section, setting, side_by_side
+from jaxgen.report.page_parts import Model, chart, cost_of, legend, section, setting, side_by_side
 from jaxgen.report.page_samples import copies, samples
+from jaxgen.report.page_sound import listen
 from jaxgen.report.page_training import progress, troubles
 from jaxgen.report.ranking import Ranking, rankings
 
@@ -46,9 +47,11 @@ def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:
       train_images, flops}, if its cost is known. Of trainings under a
       budget also budget {text, kind, share}, survey (lines), trust, changes,
       and rows' rounds of {share, seconds, images, flops, step, grid, metrics,
-      spread, intervals} and copies {share, floor, grid}.
+      spread, intervals} and copies {share, floor, grid}. Of models of sound also
+      noun, "clips", and clips, of rows and of real, as [{label, sound, picture}].
       Any of them may be None or missing.
-    images: PNG files by the keys that `results` calls "grid".
+    images: PNG files by the keys that `results` calls "grid"; WAV and PNG files
+      by those in "clips".
   """
   results = fields.complete(results)
   names = fields.labels(results["rows"])
@@ -62,8 +65,9 @@ def render(results: Mapping, images: Mapping[str, bytes] | None = None) -> str:
     _outlook(results),
     progress(results, models),
     _trade_off(results, models),
+    listen(results, models, images or {}),
     samples(results, models, images or {}),
-    copies(models, images or {}),
+    copies(results, models, images or {}),
     troubles(results, models),
     number_tables(results, models),
     _commands(results, models),
@@ -220,7 +224,7 @@ def _budget(results: Mapping) -> str:
   budget = results["budget"]
   if not budget.get("text"):
     return ""
-  _, unit = COSTS.get(budget.get("kind"), COSTS["time"])
+  _, unit = cost_of(results, budget.get("kind"))
   text = f"{budget['text']} in all, in equal shares of {unit}"
   parts = [fields.percent(x) for x in budget.get("rounds") or () if fields.is_finite(x)]
   return f"{text}; judged after {fields.listed(parts)} of each share" if parts else text

@@ -167,7 +167,8 @@ def number_tables(results: Mapping, models: Sequence[Model]) -> str:
     if seeds > 1
     else "Of one training each: means over sets of samples"
   )
-  beaten = ", a Gaussian of pixels what has to be beaten" if results["baseline"]["metrics"] else ""
+  base = fields.baseline(results)
+  beaten = f", {base} what has to be beaten" if results["baseline"]["metrics"] else ""
   small = "95% intervals" if any(m.row["intervals"] for m in models) else "standard deviations"
   return section(
     "Quality, diversity, speed, cost",
@@ -175,23 +176,23 @@ def number_tables(results: Mapping, models: Sequence[Model]) -> str:
     f"good; real data, scored like a model, show what can be reached{beaten}. "
     f"{of}, with {small}.",
     (
-      *_tables(columns, notes),
+      *_tables(columns, notes, base),
       _table(_cost_columns(results["rows"]), [m.title for m in models]),
       _settings(results, models),
     ),
   )
 
 
-def _tables(columns: Sequence[Column], titles: Sequence[str]) -> list[str]:
+def _tables(columns: Sequence[Column], titles: Sequence[str], base: str) -> list[str]:
   """The columns in one table, or in two where one would be too wide for a screen."""
   columns = [c for c in columns if c.has_values()]
   scores = [c for c in columns if c.group in (fields.QUALITY, fields.DIVERSITY)]
   if len(columns) <= WIDEST or not scores:
-    return [_table(columns, titles, real=True)]
+    return [_table(columns, titles, True, base)]
   rest = [c for c in columns if c not in scores]
   return [
-    _table(scores, titles, real=True),
-    _table(rest, titles, real=any(c.real is not None for c in rest)),
+    _table(scores, titles, True, base),
+    _table(rest, titles, any(c.real is not None for c in rest), base),
   ]
 
 
@@ -212,13 +213,16 @@ def _settings(results: Mapping, models: Sequence[Model]) -> str:
   return f"<details>{summary}{_table(columns, titles)}</details>"
 
 
-def _table(columns: Sequence[Column], titles: Sequence[str], real: bool = False) -> str:
+def _table(
+  columns: Sequence[Column], titles: Sequence[str], real: bool = False, base: str = ""
+) -> str:
   """Columns side by side; grouped ones have their best value marked.
 
   Args:
     columns: Those without any value are left out.
     titles: HTML at the beginning of each row.
     real: Whether real data come first, as a row of their own.
+    base: What the row of the baseline is called.
   """
   columns = [c for c in columns if c.has_values()]
   if not columns:
@@ -235,7 +239,7 @@ def _table(columns: Sequence[Column], titles: Sequence[str], real: bool = False)
     body.append(f'<tr class="real"><th>{title}</th>{cells}</tr>')
   if any(c.baseline is not None for c in columns):
     cells = "".join(_cell(c.baseline, c.form) for c in columns)
-    title = '<span class="swatch"></span>Gaussian of pixels'
+    title = f'<span class="swatch"></span>{escape(base.removeprefix("a "))}'
     body.append(f'<tr class="real"><th>{title}</th>{cells}</tr>')
   for i, title in enumerate(titles):
     cells = "".join(

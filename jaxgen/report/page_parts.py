@@ -14,7 +14,7 @@ from jaxgen.report.charts import escape
 # Field of a round and words for what a budget is of.
 COSTS = {
   "time": ("seconds", charts.TIME),
-  "img": ("images", "images seen"),
+  "img": ("images", "{noun} seen"),
   "flop": ("flops", "FLOPs of training"),
 }
 
@@ -32,6 +32,12 @@ class Model(NamedTuple):
     """Its name behind a dot of its colour, as HTML."""
     dot = f'<span class="swatch" style="background: var(--c{self.colour})"></span>'
     return dot + escape(self.name)
+
+
+def cost_of(results: Mapping, kind: str | None) -> tuple[str, str]:
+  """Field of a round, and words, for what a budget is of."""
+  field, text = COSTS.get(kind, COSTS["time"])
+  return field, text.format(noun=results["noun"])
 
 
 def section(title: str, note: str, parts: Iterable[str]) -> str:

@@ -21,6 +21,8 @@ def samples(results: Mapping, models: Sequence[Model], images: Mapping[str, byte
   grid = f'<div class="samples">{"".join(figures)}</div>'
   strips = "".join(_strip(m, images) for m in models)
   note = "Drawn at random, not selected."
+  if results["noun"] == "clips":
+    note += " Mel spectrograms: time to the right, low tones below, 60 decibels."
   if strips:
     shares = {m.row["rounds"][-1]["share"] for m in models if m.row["rounds"]}
     note += " All with the same labels"
@@ -42,19 +44,20 @@ def _strip(m: Model, images: Mapping[str, bytes]) -> str:
   return f'<div class="strip"><p>{m.title}</p>{"".join(figures)}</div>'
 
 
-def copies(models: Sequence[Model], images: Mapping[str, bytes]) -> str:
-  """Samples beside their nearest training images."""
-  figures = []
+def copies(results: Mapping, models: Sequence[Model], images: Mapping[str, bytes]) -> str:
+  """Samples beside their nearest training examples."""
+  figures, noun = [], results["noun"]
+  one = noun.removesuffix("s")
   for m in models:
     part, floor = (m.row["copies"].get(k) for k in ("share", "floor"))
     if not fields.is_finite(part):
       continue
-    note = f"{fields.percent(part)} are nearer than new images should be"
-    note += f"; of real test images {fields.percent(floor)}" if fields.is_finite(floor) else ""
+    note = f"{fields.percent(part)} are nearer than new {noun} should be"
+    note += f"; of real test {noun} {fields.percent(floor)}" if fields.is_finite(floor) else ""
     figures.append(figure(images.get(m.row["copies"].get("grid")), m.name, note))
   note = (
-    "Samples that come nearest to a training image, each beside that image. A model that "
-    "copies does so more often than real test images happen to resemble training images."
+    f"Samples that come nearest to a training {one}, each beside that {one}. A model that "
+    f"copies does so more often than real test {noun} happen to resemble training {noun}."
   )
   grid = f'<div class="samples">{"".join(figures)}</div>' if figures else ""
   return section("Copies", note, [grid])

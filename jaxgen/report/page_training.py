@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jaxgen.report import charts, diagnosis, fields
 from jaxgen.report.charts import escape
-from jaxgen.report.page_parts import COSTS, Model, chart, legend, section, side_by_side
+from jaxgen.report.page_parts import Model, chart, cost_of, legend, section, side_by_side
 from jaxgen.report.ranking import leads
 
 
 def progress(results: Mapping, models: Sequence[Model]) -> str:
   """Quality and diversity against what training took, and who led when."""
   kind = results["budget"].get("kind")
-  field, label = COSTS.get(kind, COSTS["time"])
+  field, label = cost_of(results, kind)
   pairs = []
   for axis in (fields.QUALITY, fields.DIVERSITY):
     key = fields.deciding_metric(results, axis)
@@ -67,7 +67,7 @@ def troubles(results: Mapping, models: Sequence[Model]) -> str:
   for m in models:
     findings = diagnosis.diagnose(m.row, results)
     has_rounds = has_rounds or bool(m.row["rounds"])
-    plots = _curves(m, findings)
+    plots = _curves(m, findings, results["noun"])
     words = "".join(map(_finding, findings))
     if m.row["rounds"] and not any(f.is_wrong for f in findings):
       words = (
@@ -81,13 +81,13 @@ def troubles(results: Mapping, models: Sequence[Model]) -> str:
   return section("What went wrong" if has_rounds else "Training", note, cards)
 
 
-def _curves(m: Model, findings: Sequence[diagnosis.Finding]) -> str:
+def _curves(m: Model, findings: Sequence[diagnosis.Finding], noun: str) -> str:
   """Charts of what was found and of losses; the rest is folded if that is much."""
   health = m.row["curves"].get("health") or {}
   metrics, shown = {}, {}
   for f in findings:
     (metrics if f.is_metric else shown).update(f.curve)
-  plots = [charts.lines(f"{k} by images seen", {k: v}, m.colour) for k, v in metrics.items()]
+  plots = [charts.lines(f"{k} by {noun} seen", {k: v}, m.colour) for k, v in metrics.items()]
   plots += [charts.lines("Loss", m.row["curves"].get("loss") or {}, m.colour)]
   if not m.row["rounds"]:
     shown = health

@@ -8,6 +8,7 @@ from jaxgen.report.fields import (
   AXES,
   QUALITY,
   RATE,
+  baseline,
   complete,
   describe,
   either,
@@ -21,7 +22,6 @@ from jaxgen.report.fields import (
 )
 from jaxgen.report.ranking import Ranking, rankings
 
-BASELINE = "a Gaussian of pixels"
 MORE_SEEDS = 3  # the fewest that have a standard deviation worth its name
 
 
@@ -97,7 +97,7 @@ def sentence(results: Mapping) -> str:
     ties = [f"{listed(axes)} ({either(who)})" for who, axes in close.items()]
     parts.append(f"too close to call for {listed(ties, ', ')}")
   if (names := unbeaten(results)) and set(names) == set(order["quality"].scores):
-    parts.append(f"but nobody beats {BASELINE} yet")
+    parts.append(f"but nobody beats {baseline(results)} yet")
   return f"On {data}, {'; '.join(parts)}."
 
 
@@ -172,8 +172,8 @@ def _ground(results: Mapping) -> str:
     else f"{listed(names)} {'are' if names[1:] else 'is'} not"
   )
   return (
-    f"{who} better than {BASELINE} ({metric} {base}), which knows their means and covariances "
-    "alone: there is little to choose by before that is beaten."
+    f"{who} better than {baseline(results)} ({metric} {base}), which knows their means "
+    "and covariances alone: there is little to choose by before that is beaten."
   )
 
 

@@ -14,6 +14,7 @@ from jaxgen.monitor.log import Logger
 from jaxgen.sampling.output import portrait
 from jaxgen.sampling.sampler import draw
 
+PLAYED = 4  # clips of a grid that can be heard, too
 PROBED = 128  # examples that a probe looks at, at most
 
 
@@ -56,6 +57,7 @@ class Preview:
       histograms: Whether weights are logged as well.
     """
     self.logger, self.folder, self.histograms = logger, folder, histograms
+    self.rate = core.trait(source, "rate")
     # Whole everywhere, so that process 0 has all of what all have drawn.
     self.draw_from = jax.jit(
       functools.partial(draw, model, profile, shapes, source.classes),
@@ -81,6 +83,8 @@ class Preview:
       return
     image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})
     self.logger.write_images(done, {"samples": image[None]})
+    if self.rate:
+      self.logger.write_audios(done, {"samples": x[:PLAYED]}, self.rate)
     if pairs is not None:
       place = self.folder.parent / "reconstructions" / f"{done:08d}.png"
       image = portrait(pairs, place, {"step": done})

@@ -1,4 +1,7 @@
-"""Which images a visitor sees: one real and one fake, of the same size."""
+"""Which images or clips a visitor gets: one real and one fake.
+
+Images of a pair are of the same size. Clips are played at the same rate.
+"""
 
 import dataclasses
 import hashlib
@@ -7,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,6 +18,8 @@ from PIL import Image
 from jaxgen.data.folder import listing
 from jaxgen.data.image import reason, upright
 from jaxgen.errors import UserError
+from jaxgen.study import sounds, study_page
+from jaxgen.study.score import score
 
 LIMIT = 1000  # images of a folder that are used, drawn by the seed
 PAIRINGS = ("auto", "name", "random")
@@ -53,6 +58,8 @@ class Pairs:
     lows: The small input of each fake image, {fake: low}.
     matched: Whether a pair shows the same scene.
     seed: Decides with the visitor's name which pairs are shown, and how.
+    rate: Samples a second of clips; 0: of images.
+    asked: Rate of sample files that do not say theirs.
   """
 
   folders: Folders
@@ -60,6 +67,15 @@ class Pairs:
   lows: dict[str, str]
   matched: bool
   seed: int
+  rate: int = 0
+  asked: int | None = None
+
+  answers, between = ("left", "right"), "or"
+
+  @property
+  def places(self) -> tuple[str, ...]:
+    """Where clips are, that have to be played."""
+    return ("left", "right") if self.rate else ()
 
   @property
   def count(self) -> int:
@@ -74,8 +90,7 @@ class Pairs:
 
   def trials(self, visitor: str, num: int) -> list[Trial]:
     """The first `num` questions to a visitor."""
-    words = hashlib.sha256(f"{self.seed}/{visitor}".encode()).digest()
-    rng = np.random.default_rng(np.frombuffer(words, np.uint32))
+    rng = visitor_rng(self.seed, visitor)
     pairs = [
       (str(real), str(fake))
       for pool in self.pools
@@ -87,6 +102,41 @@ class Pairs:
       Trial(real, fake, self.lows.get(fake), ("real", "fake")[side])
       for (real, fake), side in zip(chosen, sides, strict=True)
     ]
+
+  def files(self, question: Trial) -> dict[str, Path]:
+    """What is to be shown or played, by its place on the page."""
+    kinds = {"left": question.left, "right": "fake" if question.left == "real" else "real"}
+    kinds |= {"low": "low"} if question.low else {}
+    return {place: self.folders[k] / question._asdict()[k] for place, k in kinds.items()}
+
+  def content(self, path: Path) -> tuple[str, bytes]:
+    """Type and bytes of a file as visitors get it."""
+    if self.rate:
+      return "audio/wav", sounds.wav_of(path, self.rate, self.asked)
+    return "image/png", png(path)
+
+  def answer(self, question: Trial, choice: Any) -> dict[str, Any]:
+    """What is recorded of a choice."""
+    fooled = (choice == "left") == (question.left == "fake")
+    return {**question._asdict(), "choice": choice, "fooled": fooled}
+
+  def own_result(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a visitor is told at the end."""
+    return {"fooled": sum(row["fooled"] for row in rows)}
+
+  def page(self, num: int, seconds: float, nonce: str) -> str:
+    if self.rate:
+      return study_page.clip_questions(num, self.matched, nonce)
+    return study_page.questions(num, seconds, self.matched, bool(self.lows), nonce)
+
+  def result(self, rows: Sequence[Mapping[str, Any]], seconds: float, nonce: str) -> str:
+    return study_page.result(score(rows), None if self.rate else seconds, nonce)
+
+
+def visitor_rng(seed: int, visitor: str) -> np.random.Generator:
+  """What draws for a visitor, always the same."""
+  words = hashlib.sha256(f"{seed}/{visitor}".encode()).digest()
+  return np.random.default_rng(np.frombuffer(words, np.uint32))
 
 
 def find_pairs(paths: Mapping[str, str | None], pairing: str, seed: int, warn: Warn) -> Pairs:
@@ -131,6 +181,44 @@ def find_pairs(paths: Mapping[str, str | None], pairing: str, seed: int, warn: W
       f"{shown['fake']}; bring them to the same size"
     )
   return Pairs(folders, pools, lows, matched, seed)
+
+
+def find_clip_pairs(
+  paths: Mapping[str, str], pairing: str, seed: int, rate: int | None, warn: Warn
+) -> Pairs:
+  """Likewise of clips: folders of recordings, or sample files.
+
+  Args:
+    paths: Of "real" and "fake".
+    pairing: As in `find_pairs`.
+    seed: Likewise.
+    rate: Samples a second of sample files that do not say theirs.
+    warn: Prints a line.
+
+  Raises:
+    UserError: No clips, or no names in common.
+  """
+  if pairing not in PAIRINGS:
+    raise UserError(f"--pairing={pairing}: want {', '.join(PAIRINGS)}")
+  folders = {kind: Path(path).expanduser() for kind, path in paths.items()}
+  common = sounds.common_rate(folders.values(), rate)
+  stems = {
+    kind: {name.rpartition(".")[0] or name: name for name in reversed(sounds.names_in(top))}
+    for kind, top in folders.items()
+  }
+  # Rows of sample files have numbers, which say nothing.
+  numbered = pairing == "auto" and any(map(sounds.is_file, folders.values()))
+  matched = not numbered and match(stems, folders, pairing)
+  names = candidates(stems, matched, {}, np.random.default_rng(seed))
+  good = {kind: sounds.readable(folders[kind], names[kind], common, warn) for kind in names}
+  if matched:
+    both = zip(names["real"], names["fake"], strict=True)
+    pools = [Pool([r], [f]) for r, f in both if r in good["real"] and f in good["fake"]]
+  else:
+    pools = [Pool(**good)] if all(good.values()) else []
+  if not pools:
+    raise UserError(f"no pair of clips of {paths['real']} and {paths['fake']} can be read")
+  return Pairs(folders, pools, {}, matched, seed, common, rate)
 
 
 def match(stems: Stems, folders: Folders, pairing: str) -> bool:

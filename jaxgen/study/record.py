@@ -1,5 +1,7 @@
 """The file of a study: its first line holds the settings, each other a choice.
 
+Of an opinion test choices are ratings, and settings say so: {"test": "mos"}.
+
 A choice is on the disk before its visitor sees the next pair.
 """
 
@@ -21,6 +23,11 @@ CHOICE = {
 }  # fmt: skip
 
 
+RATING = {
+  "visitor": str, "trial": Whole(0), "system": str, "clip": str, "rating": Whole(1), "ms": float,
+}  # fmt: skip
+
+
 def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
   """A study's settings, its choices, and the bytes that hold them.
 
@@ -37,10 +44,16 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
   rows = []
   for i, text in enumerate(data[:size].splitlines(), 1):
     damage = lambda why, i=i: f"{path}, line {i}: not what a study writes: {why}"
-    rows.append(forms.loads(text, CHOICE if i > 1 else HEADER, damage))
+    form = HEADER if i == 1 else RATING if is_opinion(rows[0]["study"]) else CHOICE
+    rows.append(forms.loads(text, form, damage))
   if not rows:
     raise UserError(f"{path} holds no study")
   return rows[0]["study"], rows[1:], size
+
+
+def is_opinion(study: dict[str, Any]) -> bool:
+  """Whether settings are of an opinion test."""
+  return study.get("test") == "mos"
 
 
 def line(row: dict[str, Any]) -> bytes:

@@ -1,6 +1,6 @@
 """The study over HTTP, to this machine alone.
 
-A visitor learns of an image its token alone, which says nothing: it is a
+A visitor learns of an image or a clip its token alone, which says nothing: it is a
 keyed hash of who asks which question and of the place on the page.
 """
 
@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.errors import UserError
-from jaxgen.study import study_page
-from jaxgen.study.pairs import Pairs, Trial, png
+from jaxgen.study.pairs import Pairs, Trial
+from jaxgen.study.ratings import Rating, Ratings
 from jaxgen.study.record import Record
-from jaxgen.study.score import score
 
 VISITOR = re.compile(r"[A-Za-z0-9_-]{4,64}")
 SLOWEST = 24 * 3600 * 1000  # milliseconds that an answer may take
 HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?")
 IMAGE = re.compile(r"/image/([0-9a-f]{32})")
+MOST = 10_000  # times that a clip may be played
 LARGEST = 4096  # bytes of a request's body
-HTML, JSON, PNG = "text/html; charset=utf-8", "application/json", "image/png"
+HTML, JSON = "text/html; charset=utf-8", "application/json"
 
 
 class Refusal(Exception):
@@ -43,12 +43,13 @@ class Refusal(Exception):
 class Study:
   """Asks each visitor `num` questions in order, and records the answers."""
 
-  def __init__(self, pairs: Pairs, record: Record, num: int, seconds: float):
-    self.pairs, self.record = pairs, record
+  def __init__(self, test: Pairs | Ratings, record: Record, num: int, seconds: float):
+    self.test, self.record = test, record
     self.num, self.seconds = num, seconds
     self.secret = secrets.token_bytes(32)
     self.lock = threading.Lock()
     self.tokens: dict[str, Path] = {}
+    self.sent: set[str] = set()  # tokens of what a visitor has
     self.shown = Counter()  # more than once where a page was opened anew
     self.answered = Counter(row["visitor"] for row in record.rows)
 
@@ -60,37 +61,45 @@ class Study:
     trial = self.answered[visitor]
     reply = {"visitor": visitor, "trial": trial, "trials": self.num, "seconds": self.seconds}
     if trial >= self.num:  # and no sooner
-      reply["fooled"] = sum(row["fooled"] for row in self.record.rows if row["visitor"] == visitor)
+      own = [row for row in self.record.rows if row["visitor"] == visitor]
+      reply |= self.test.own_result(own)
     return reply
 
   def trial(self, visitor: Any, trial: Any) -> dict[str, Any]:
-    """Addresses of the images of the next question."""
+    """Addresses of the images or clips of the next question."""
     question = self.question(visitor, trial)
-    kinds = {"left": question.left, "right": "fake" if question.left == "real" else "real"}
-    if question.low:
-      kinds["low"] = "low"
     self.shown[visitor, trial] += 1
     reply = {}
-    for place, kind in kinds.items():
-      message = f"{visitor}/{trial}/{place}".encode()
-      token = hmac.new(self.secret, message, hashlib.sha256).hexdigest()[:32]
-      self.tokens[token] = self.pairs.folders[kind] / question._asdict()[kind]
+    for place, file in self.test.files(question).items():
+      token = self.token(visitor, trial, place)
+      self.tokens[token] = file
       reply[place] = f"/image/{token}"
     return reply
 
-  def image(self, token: str) -> bytes:
-    """The image of a token as a PNG file."""
+  def token(self, visitor: str, trial: int, place: str) -> str:
+    """What stands in an address for what is at a place of a question."""
+    message = f"{visitor}/{trial}/{place}".encode()
+    return hmac.new(self.secret, message, hashlib.sha256).hexdigest()[:32]
+
+  def image(self, token: str) -> tuple[str, bytes]:
+    """Type and bytes of the image or clip of a token."""
     if token not in self.tokens:
       raise Refusal(404, "no such image")
     try:
-      return png(self.tokens[token])
+      content = self.test.content(self.tokens[token])
+      self.sent.add(token)
+      return content
     except Exception as e:  # it could be read when the study began
-      raise Refusal(410, "this image cannot be read any more") from e
+      raise Refusal(410, "this file cannot be read any more") from e
 
-  def choice(self, visitor: Any, trial: Any, choice: Any, ms: Any) -> dict[str, Any]:
-    """Records which side was taken for the photograph; replies as `visit`."""
-    if choice not in ("left", "right"):
-      raise Refusal(400, "choice: want left or right")
+  def choice(
+    self, visitor: Any, trial: Any, choice: Any, ms: Any, played: Any = None
+  ) -> dict[str, Any]:
+    """Records which side was taken for the real one, or a rating; replies as `visit`.
+
+    Of clips only if all were `played` to the end, {place: how often}.
+    """
+    self.check_choice(choice)
     if type(ms) not in (int, float) or not 0 <= ms <= SLOWEST:
       raise Refusal(400, "ms: want milliseconds")
     with self.lock:
@@ -100,9 +109,8 @@ class Study:
       self.record.append({
         "visitor": visitor,
         "trial": trial,
-        **question._asdict(),
-        "choice": choice,
-        "fooled": (choice == "left") == (question.left == "fake"),
+        **self.test.answer(question, choice),
+        **self.check_played(visitor, trial, played),
         "ms": round(ms),
         "shown": self.shown[visitor, trial],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -110,13 +118,31 @@ class Study:
       self.answered[visitor] += 1
     return self.visit(visitor)
 
-  def question(self, visitor: Any, trial: Any) -> Trial:
+  def check_choice(self, choice: Any) -> None:
+    """Refuses what is no answer, whatever the question."""
+    answers = self.test.answers
+    if type(choice) is not type(answers[0]) or choice not in answers:
+      raise Refusal(400, f"choice: want {answers[0]} {self.test.between} {answers[-1]}")
+
+  def check_played(self, visitor: str, trial: int, played: Any) -> dict[str, Any]:
+    """What is recorded of players; refuses an answer to what was not heard."""
+    places = self.test.places
+    if not places:
+      return {}
+    times = played if isinstance(played, dict) else {}
+    heard = {place: times.get(place) for place in places}
+    sent = all(self.token(visitor, trial, place) in self.sent for place in places)
+    if not sent or any(type(n) is not int or not 1 <= n <= MOST for n in heard.values()):
+      raise Refusal(400, "played: want every clip played to the end")
+    return {"played": heard}
+
+  def question(self, visitor: Any, trial: Any) -> Trial | Rating:
     """The visitor's next question; a Refusal if `trial` is not its number."""
     check_visitor(visitor)
     number = self.answered[visitor]
     if type(trial) is not int or trial != number or number >= self.num:
       raise Refusal(409, "this question is not the next", **self.visit(visitor))
-    return self.pairs.trials(visitor, self.num)[trial]
+    return self.test.trials(visitor, self.num)[trial]
 
 
 def check_visitor(visitor: Any) -> None:
@@ -173,12 +199,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Type and content of what is at a path."""
     study, nonce, path = self.server.study, self.server.nonce, self.path.partition("?")[0]
     if token := IMAGE.fullmatch(path):
-      return PNG, study.image(token[1])
+      return study.image(token[1])
     if path == "/":
-      low = bool(study.pairs.lows)
-      text = study_page.questions(study.num, study.seconds, study.pairs.matched, low, nonce)
+      text = study.test.page(study.num, study.seconds, nonce)
     elif path == "/result":
-      text = study_page.result(score(list(study.record.rows)), study.seconds, nonce)
+      text = study.test.result(list(study.record.rows), study.seconds, nonce)
     else:
       raise Refusal(404, "there is no such page")
     return HTML, text.encode()
@@ -189,7 +214,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     routes = {
       "/visit": (study.visit, "visitor"),
       "/trial": (study.trial, "visitor", "trial"),
-      "/choice": (study.choice, "visitor", "trial", "choice", "ms"),
+      "/choice": (study.choice, "visitor", "trial", "choice", "ms", "played"),
     }
     if self.path not in routes:
       raise Refusal(404, "there is no such page")
@@ -235,7 +260,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
       "Cache-Control": "no-store",
       "X-Content-Type-Options": "nosniff",
       "Referrer-Policy": "no-referrer",
-      "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; connect-src 'self'; "
+      "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; media-src blob:; "
+      "connect-src 'self'; "
       f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; base-uri 'none'; "
       "form-action 'none'; frame-ancestors 'none'",
     }.items():

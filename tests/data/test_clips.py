@@ -184,7 +184,8 @@ def test_parts_of_recordings(pauses, tmp_path, monkeypatch):
   sides = [open_split(data | {"holdout": 0.3}, split) for split in ("train", "test")]
   assert all(isinstance(s, Clips) and s.rate == RATE and len(s) for s in sides)
   rows = np.concatenate([s.rows for s in sides])
-  assert sorted(rows) == list(range(len(whole)))
+  left_out = int(sides[1].notes[-1].split()[0])  # near duplicates, of either side's
+  assert len(set(rows)) == len(rows) == len(whole) - left_out > 0
   some = open_split(data | {"fraction": 0.5})
   assert len(some) == len(whole) / 2 and some.fingerprint != whole.fingerprint
   for part in (*sides, some):

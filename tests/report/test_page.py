@@ -156,7 +156,7 @@ def test_the_direction_of_each_metric(results):
   quality, diversity, _ = verdict.picks(results)
   assert quality.winners == ("A",) and diversity.winners == ("B",)
   worse = {k for k, m in fields.METRICS.items() if m.better < 0}
-  assert worse == {"frechet", "kid", "kl"}
+  assert worse == {"frechet", "kid", "kl", "am", "ndb"}
 
 
 def test_speed_is_that_of_the_settings_that_were_judged(results):
