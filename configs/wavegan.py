@@ -30,18 +30,15 @@ def get_config(arg="sc09"):
   small = arg in ("digits", "digits-free", "debug")
   conditional = arg in ("sc09-class", "digits", "debug")
   if small:
-    c = _base.base("spoken_digits", steps=6000, batch=16, size=4096)
+    size = 1024 if arg == "debug" else 4096
+    c = _base.base("spoken_digits", steps=6000, batch=16, size=size)
     c.data.rate = 8000
   else:
     size = 16_384 if arg.startswith("sc09") else int(arg)
     c = _base.base("folder:sc09", steps=1_000_000, batch=64, size=size)
     c.data.rate = 16_000
   c.data.classes = 10 if conditional else 0
-  strides = (4,) * 4 if small else (4,) * 5 + {16_384: (), 32_768: (2,), 65_536: (4,)}[c.data.size]
-  if small:
-    nets(c, 16, strides, z_dim=64, moves=2)
-  else:
-    nets(c, 64, strides, z_dim=100, moves=5)
+  nets(c, 16, z_dim=64, moves=2) if small else nets(c, 64, z_dim=100, moves=5)
   adam = dict(name="optim.adam", lr=1e-4, b1=0.5, b2=0.9)
   c.optim.disc, c.optim.gen = adam, dict(adam, every=c.model.gen_every)
   if not small:
@@ -52,13 +49,19 @@ def get_config(arg="sc09"):
   c.optim.disc.lr = c.optim.gen.lr = 4e-4
   c.ema.main = dict(name="ema.half_life", images=4000, ramp=0.1)
   c.log.pictures = 500
-  return _base.debug(c) if arg == "debug" else c
+  if arg == "debug":
+    c.model.gen.width = c.model.disc.width = 4
+    return _base.debug(c)
+  return c
 
 
-def nets(c, width, strides, z_dim, moves):
+def nets(c, width, z_dim, moves):
   """Both nets, and the rules of the game: `moves` of D for one of G."""
-  classes = c.data.classes
-  shape = dict(width=width, strides=strides, classes=classes)
+  classes, strides, length = c.data.classes, [], c.data.size // 16
+  while length > 1:  # by fours, and the last one by what is left
+    strides.append(min(length, 4))
+    length //= 4
+  shape = dict(width=width, strides=tuple(strides), classes=classes)
   penalty = dict(name="adversarial.penalties.gradient_penalty", weight=10.0)
   c.model = dict(
     name="models.gan.GAN",
