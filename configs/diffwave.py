@@ -18,12 +18,16 @@ net of 24,071,681 parameters an accuracy of 91.2% with labels, FID 1.29 without.
   jaxgen sample --workdir D --labels 3 --num 8 --out threes
 
 `digits` (`-free`: without labels) is for two CPU cores: half a second at 8 kHz of
-the synthesised digits of `jaxgen.data.spoken`.
+the synthesised digits of `jaxgen.data.spoken`. `digits-vocoder` renders them from
+spectrograms of 40 bands, and whatever else is spoken:
+
+  jaxgen train --config configs/diffwave.py:digits-vocoder --workdir V
+  jaxgen sample --workdir V --mel clip.wav --respacing fast --out again.wav
+  jaxgen eval --workdir V --num 64
 """
 
 from configs import _base
 
-FAST = (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)  # of 50 steps; of 200 the last is 0.7
 SIZES = {
   "base": (30, 64, 10, 50),
   "large": (30, 128, 10, 200),
@@ -31,6 +35,7 @@ SIZES = {
   "sc09-class": (36, 256, 12, 200),
   "digits": (20, 32, 10, 50),
   "digits-free": (20, 32, 10, 50),
+  "digits-vocoder": (12, 32, 6, 50),
   "debug": (4, 16, 4, 50),
 }
 ARGS = tuple(SIZES)
@@ -39,8 +44,8 @@ ARGS = tuple(SIZES)
 def get_config(arg="base"):
   """`arg`: see above; or `debug`, a few steps of a small net."""
   layers, width, cycle, steps = SIZES[arg]
-  vocoder = arg in ("base", "large")
-  if vocoder:
+  vocoder, small = arg in ("base", "large", "digits-vocoder"), arg == "digits-vocoder"
+  if vocoder and not small:
     c = _base.base("folder:ljspeech", steps=1_000_000, batch=16, size=15_872)
     c.data.rate = 22_050
   elif arg.startswith("sc09"):
@@ -48,6 +53,8 @@ def get_config(arg="base"):
     c.data.rate = 16_000
   else:
     c = _base.base("spoken_digits", steps=2000, batch=8, size=4096)
+    if small:
+      c.steps, c.batch = 1000, 4
     c.data.rate = 8000
   c.data.classes = 10 if arg in ("sc09-class", "digits", "debug") else 0
   classes = c.data.classes
@@ -62,7 +69,8 @@ def get_config(arg="base"):
       layers=layers,
       cycle=cycle,
       steps=steps,
-      mels=80 if vocoder else 0,
+      mels=(40 if small else 80) if vocoder else 0,
+      strides=(8, 8) if small else (16, 16),  # their product is a spectrogram's hop
       labels=classes,
     ),
     process=process,
@@ -76,9 +84,9 @@ def get_config(arg="base"):
     label_drop=0.0,
   )
   if vocoder:
-    c.model.cond = dict(
-      mel=dict(name="audio.mel.of_clips", front=dict(name="audio.mel.DiffWaveMel"))
-    )
+    front = dict(name="audio.mel.DiffWaveMel")
+    front |= dict(rate=8000, mels=40, hop=64, fft=256) if small else {}
+    c.model.cond = dict(mel=dict(name="audio.mel.of_clips", front=front))
   c.optim.net = dict(name="optim.adam", lr=2e-4)
   if c.data.source == "spoken_digits":
     c.optim.net = dict(name="optim.adam", lr=1e-3, warmup=50, clip=1.0, decay="cosine")

@@ -7,6 +7,7 @@
   jaxgen eval --card a.json --against b.json
   jaxgen eval --workdir U --picture u.png  (U enlarges images: restoration.py)
   jaxgen eval --workdir K --picture k.png  (K is a codec: reconstruction.py)
+  jaxgen eval --workdir V --num 64         (V is a vocoder: vocoding.py)
 
 Without --protocol the built-in judge does it, by features that are learned from
 the data: see evaluation/judge.py.
@@ -31,7 +32,7 @@ from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
-from jaxgen.evaluation import cards, features, reconstruction, restoration, statistics
+from jaxgen.evaluation import cards, features, reconstruction, restoration, statistics, vocoding
 from jaxgen.evaluation.codec_images import MOST, Reconstructions, held_out, is_codec, with_names
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.fid_of_statistics import StatisticsPair
@@ -48,6 +49,7 @@ from jaxgen.monitor.log import append, card_name
 from jaxgen.sampling import output, presets, sampler
 from jaxgen.sampling.sampler import Sampler, key_of
 from jaxgen.sampling.stages import data_of
+from jaxgen.sampling.vocode import vocodes
 
 TEXTS = {  # flags that take text -> default, help
   "workdir": (None, "of the trained model to judge"),
@@ -196,6 +198,8 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
   data = data_of(values.workdir)
   if restoration.enlarges(model.model):
     return restoration.evaluate_upsampler(model, data, knobs, values)
+  if vocodes(model.model):
+    return vocoding.evaluate_vocoder(model, data, knobs, values)
   if is_codec(model) and trait(model.model, "wants_prior"):
     return reconstruction.evaluate_codec(model, data, values)
   if values.num is not None:

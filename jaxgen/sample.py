@@ -10,6 +10,8 @@
   jaxgen sample --workdir G --interpolate 8 --between both --out walk.png
   jaxgen sample --workdir G --psi 0.7 --mix 4 --num 6 --out mixed.png
   jaxgen sample --workdir G --project face.png --out projected.png
+  jaxgen sample --workdir V --mel clip.wav --respacing fast --out again.wav
+  jaxgen sample --workdir V --mel recordings/ --steps 50 --out again/
 
 `--out` is one picture (x.png), a sample file (x.npz) or a folder. From Python:
 
@@ -26,6 +28,7 @@ import numpy as np
 from absl import flags
 
 from jaxgen import cli
+from jaxgen.core import trait
 from jaxgen.data import image
 from jaxgen.data.folder import listing
 from jaxgen.data.npz import open_npz
@@ -41,6 +44,7 @@ from jaxgen.sampling.presets import CHOICES, IN_TIME, KNOBS, SAMPLERS, knobs_fro
 from jaxgen.sampling.projection import check_images, project
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.upscale import enlarge_folder, factor_of
+from jaxgen.sampling.vocode import PIECE, Vocoder, check_vocoder, planned_jobs, vocode, vocodes
 
 
 def define(values: flags.FlagValues) -> None:
@@ -59,7 +63,8 @@ def define(values: flags.FlagValues) -> None:
   flag(
     "respacing",
     None,
-    "which times, as ADM says it (250, ddim25, 10,10,20) or by rule: karras, even, ...",
+    "which times, as ADM says it (250, ddim25, 10,10,20) or by rule: karras, even, ...; fast: "
+    "DiffWave's six",
   )
   flag("classifier", None, "workdir of a noisy classifier to guide with")
   flag("worse", None, "workdir of a worse model to keep away from")
@@ -69,6 +74,12 @@ def define(values: flags.FlagValues) -> None:
     "x.npz of small images (and labels) to enlarge; or a "
     "folder of images of any size, enlarged into the folder --out",
   )
+  flag(
+    "mel",
+    None,
+    "for vocoders: a recording or a spectrogram x.npy (float32 [frames, mels]) to make sound of, "
+    "or a folder of them; --out is x.wav or a folder",
+  )
   flag("ema", None, "profile of averaged weights, or a width such as 0.1")
   flag("guide_ema", None, "the same of the classifier or the worse model")
   flag("knobs", None, "any others, such as those of a cascade's stages: steps_1=10,level_1=0.2")
@@ -77,6 +88,7 @@ def define(values: flags.FlagValues) -> None:
     ("num", None, "how many; default: 64, or all of low_res"),
     ("seed", 0, "of all randomness"),
     ("batch", 256, "samples drawn at once"),
+    ("piece", None, f"of --mel: samples of sound at once; default: {PIECE}"),
     ("step", None, "of the checkpoint; default: the last"),
     ("guide_step", None, "of the classifier's or the worse model's"),
   ):
@@ -89,6 +101,10 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.workdir or not values.out:
     raise UserError("sample needs --workdir=W and --out=x.png, x.npz or folder")
+  if values.mel:
+    return sound(values)
+  if values.piece is not None:
+    raise UserError("--piece is for --mel")
   kind = kind_of(values.out)  # before the work, not after it
   special, inputs = requested(values), (values.low_res, values.project)
   if join.joined() and (special or values.low_res):
@@ -106,6 +122,10 @@ def main(values: flags.FlagValues) -> None:
     return enlarge(values, kind)
   cond, y, of = small_images(values.low_res)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
+  if vocodes(model.model):
+    raise UserError(
+      f"{values.workdir} makes sound from spectrograms: give --mel=clip.wav (or x.npy, or a folder)"
+    )
   if kind != ".npz" and len(model.shape) == 3 and model.dtype != np.uint8:
     raise UserError(
       f"{values.workdir} makes latents {list(model.shape)}, which are no images: give --out=x.npz"
@@ -139,6 +159,28 @@ def main(values: flags.FlagValues) -> None:
     info |= {"num": len(x)} | drawing.info
     write(values.out, x, drawing.labels, info, drawing.columns, drawing.arrays)
     print(f"{len(x)} samples -> {printable(values.out)}" + " (replaced)" * old)
+
+
+def sound(values: flags.FlagValues) -> None:
+  """Recordings or their spectrograms -> sound; see jaxgen.sampling.vocode."""
+  others = [k for k in ("low_res", "num", "standing", *KINDS) if values[k].value is not None]
+  if others:
+    raise UserError(f"--{others[0]} is not for --mel, which takes all of what it names: leave it")
+  if join.joined():
+    raise UserError("sound is made from spectrograms by one process: start it on one machine")
+  planned_jobs(values.mel, values.out)  # before the weights are read
+  labels, key = parse_labels(values.labels), key_of(values.seed)
+  model = load(values.workdir, **{k: values[k].value for k in CHOICES})
+  check_vocoder(model)
+  if labels and len(labels) > 1:
+    raise UserError("--labels: give one for all of --mel")
+  y = model.labels(1, labels or ([-1] if trait(model.model, "free") else None))
+  label = None if y is None else int(y[0])
+  knobs = knobs_from_flags(values)
+  vocoder = Vocoder(model, key, label, knobs, values.piece or PIECE)
+  info = model.card | {"seed": values.seed, "knobs": json_knobs(vocoder.knobs)}
+  done = vocode(vocoder, values.mel, values.out, info | ({} if y is None else {"label": label}))
+  print(f"{len(done)} recording{'s' * (len(done) > 1)} -> {printable(values.out)}")
 
 
 def enlarge(values: flags.FlagValues, kind: str) -> None:

@@ -8,9 +8,10 @@ draws from the chain or bounds its likelihood reads `frac`; all else takes the
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxgen.diffusion.process import Noise
 
@@ -29,6 +30,31 @@ class Estimate(NamedTuple):
 
 
 Denoise = Callable[[Array, Noise], Array | Estimate]
+
+
+class Outside(NamedTuple):
+  """A denoiser that is no part of a program, such as one that takes x in pieces.
+
+  Samplers call it with the arrays themselves, one step after the other.
+  """
+
+  denoise: Denoise
+
+  def __call__(self, x_t: Array, t: Noise) -> Array | Estimate:
+    return self.denoise(x_t, t)
+
+
+def repeat(denoise: Denoise, n: Array | int, step: Callable[[Array, Any], Any], carry: Any) -> Any:
+  """step(n - 1, .. step(1, step(0, carry))), where each step calls `denoise`.
+
+  A loop of the program, so that `n` may be traced; of Python if the denoiser is
+  `Outside` of it.
+  """
+  if not isinstance(denoise, Outside):
+    return jax.lax.fori_loop(0, n, step, carry)
+  for i in range(int(n)):
+    carry = step(jnp.int32(i), carry)
+  return carry
 
 
 def mean(D: Array | Estimate) -> Array:

@@ -14,7 +14,8 @@ positive: no step divides by a zero sigma and no last step is special. What it
 draws for an example depends on that example's key and the number of the step,
 never on how the batch is split. The network is in the program once, in the
 body of a loop whose carry ends with the last estimate of x_0: programs of large
-ones take minutes to compile.
+ones take minutes to compile. A denoiser that is `Outside` of programs is called
+by Python, step by step.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.denoiser import Denoise, Estimate, mean
+from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, repeat
 from jaxgen.diffusion.process import EDM, LDM, Noise
 from jaxgen.diffusion.traits import declare
 from jaxgen.keys import fold, normal
@@ -69,7 +70,7 @@ def ancestral(
   inside and the gradient at x_t.
   """
   step = _chain(denoise, steps(path, n, key), eta, frac, gradient)
-  return jax.lax.fori_loop(0, n, step, (x_T, x_T))[1]
+  return repeat(denoise, n, step, (x_T, x_T))[1]
 
 
 @declare(nfe=lambda n: n, knobs=("eta", "frac"), takes=("gradient", "process"))
@@ -92,7 +93,7 @@ def ancestral_ldm(
   end = process(1 / (process.steps or 1000))
   longer = jax.tree.map(lambda a, last: jnp.append(a, a[-1]).at[n].set(last), path, end)
   step = _chain(denoise, steps(longer, n + 1, key), eta, frac, gradient)
-  return jax.lax.fori_loop(0, n, step, (x_T, x_T))[0]
+  return repeat(denoise, n, step, (x_T, x_T))[0]
 
 
 def _chain(
@@ -101,6 +102,7 @@ def _chain(
   eta: Array | float,
   frac: Array | float,
   gradient: Callable[[Array, Noise], Array] | None,
+  noise: Array | None = None,
 ) -> Callable[[Array, tuple], tuple[Array, Array]]:
   """(i, (x, _)) -> x where step i leads, and the estimate of x_0 it goes by."""
 
@@ -115,28 +117,37 @@ def _chain(
     std = s.sigma * jnp.sqrt(fresh) * (t.sigma / s.sigma) ** part
     if gradient is not None:
       x_s += std**2 * gradient(x, t)
-    return x_s + std * normal(z_key, x.shape[1:]), x0
+    z = normal(z_key, x.shape[1:]) if noise is None else noise[i]
+    return x_s + std * z, x0
 
   return step
 
 
 @declare(nfe=lambda n: n)
 def waveform(
-  denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array, bound: float = 1.0
+  denoise: Denoise,
+  x_T: Array,
+  path: Noise,
+  n: Array,
+  key: Array,
+  bound: float = 1.0,
+  noise: Array | None = None,
 ) -> Array:
   """DDPM's chain that begins with N(0, 1) and clips x_t after every step.
 
   lmnt-com/diffwave's, whose process ends before all is noise. What is clipped
   are the samples on the way, to [-bound, bound], and not the estimates of x_0.
+  `noise` [n, B, ...] of unit variance takes the place of what each step draws.
   """
-  step = _chain(lambda x, t: mean(denoise(x, t)), steps(path, n, key), 1.0, 0.0, None)
+  step_at = steps(path, n, key)
+  step = _chain(lambda x, t: mean(denoise(x, t)), step_at, 1.0, 0.0, None, noise)
 
   def bounded(i: Array, carry: tuple) -> tuple:
     x_s, x0 = step(i, carry)
     return jnp.clip(x_s, -bound, bound), x0
 
   first = x_T / path.sigma[0]
-  return jnp.clip(jax.lax.fori_loop(0, n, bounded, (first, first))[-1], -bound, bound)
+  return jnp.clip(repeat(denoise, n, bounded, (first, first))[-1], -bound, bound)
 
 
 @declare(nfe=lambda n: n)
@@ -153,7 +164,7 @@ def euler(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array) -> Ar
     x0 = mean(denoise(x, t))
     return _move(x, x0, t, s), x0
 
-  return jax.lax.fori_loop(0, n, step, (x_T, x_T))[-1]
+  return repeat(denoise, n, step, (x_T, x_T))[-1]
 
 
 @declare(nfe=lambda n: n - 1)
@@ -169,7 +180,7 @@ def encode(denoise: Denoise, x_1: Array, path: Noise, n: Array, key: Array) -> A
     t, s, _ = step_at(i)
     return _move(x, mean(denoise(x, t)), t, s)
 
-  return jax.lax.fori_loop(0, n - 1, step, x_1)
+  return repeat(denoise, n - 1, step, x_1)
 
 
 @declare(nfe=lambda n: 2 * n - 1, knobs=("churn", "s_min", "s_max", "s_noise"), takes=("process",))
@@ -216,7 +227,7 @@ def heun(
     return x, jax.tree.map(pick, t, start), pick(eps, slope), x0
 
   carry = x_T, step_at(0)[0], x_T, x_T
-  return jax.lax.fori_loop(0, 2 * n - 1, step, carry)[-1]
+  return repeat(denoise, 2 * n - 1, step, carry)[-1]
 
 
 def _churned(x: Array, t: Noise, gamma: Array, z: Array, process: Callable) -> tuple[Array, Noise]:
@@ -244,7 +255,7 @@ def dpmpp_2m(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array) ->
     x = s.sigma / t.sigma * x - s.alpha * jnp.expm1(-h) * D
     return x, half(t), x0
 
-  return jax.lax.fori_loop(0, n, step, (x_T, half(path)[0], x_T))[-1]
+  return repeat(denoise, n, step, (x_T, half(path)[0], x_T))[-1]
 
 
 def _move(x: Array, x0: Array, t: Noise, s: Noise) -> Array:
@@ -276,7 +287,7 @@ def dpmpp_2m_sde(
     std = s.sigma * jnp.sqrt(-jnp.expm1(-2 * eta_h))
     return x + std * normal(z_key, x.shape[1:]), half(t), x0
 
-  return jax.lax.fori_loop(0, n, step, (x_T, half(path)[0], x_T))[-1]
+  return repeat(denoise, n, step, (x_T, half(path)[0], x_T))[-1]
 
 
 @declare(nfe=lambda n: 2 * n, knobs=("snr", "cap"))
@@ -327,4 +338,4 @@ def pc(
     std = jnp.sqrt(jnp.where(correct, 2 * langevin, forward))
     return (2 - a) * x + drift * score + std * z, x0
 
-  return jax.lax.fori_loop(0, 2 * n, step, (x_T, x_T))[-1]
+  return repeat(denoise, 2 * n, step, (x_T, x_T))[-1]

@@ -168,9 +168,7 @@ class Diffusion:
     """
     knobs = self.knobs | knobs
     batch = self.augmented(batch, key, knobs.pop("level", 0.0))
-    weight = [knobs.pop(k) for k in GUIDANCE if k in knobs]
-    guide = {k: knobs.pop(k) for k in traits(self.guide).knobs if k in knobs}
-    denoise = denoise or self.denoiser(state, batch, *weight, **guide)
+    denoise = denoise or self.guided(state, batch, knobs)
     path, n = self.path_points(knobs)
     if stop is not None:
       denoise, path, n = conditioning.stop_early(denoise, path, n, stop)
@@ -178,7 +176,8 @@ class Diffusion:
       x_T = path.sigma[0] * batch["noise"]
     else:
       x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
-    knobs = {k: v for k, v in knobs.items() if k not in {"steps", *traits(self.path).knobs}}
+    others = {"steps", *traits(self.path).knobs, *GUIDANCE, *traits(self.guide).knobs}
+    knobs = {k: v for k, v in knobs.items() if k not in others}
     if "process" in traits(self.sampler).takes:
       knobs["process"] = self.process
     return self.sampler(denoise, x_T, path, n, fold(key, 1), **knobs)
@@ -196,6 +195,12 @@ class Diffusion:
     level = jnp.full(len(batch["x"]), level, jnp.float32)
     z_0 = self.conditions(batch)["low_res"]
     return batch | self.augment(fold(key, 2), z_0, level)
+
+  def guided(self, state: State, batch: Batch, knobs: Mapping[str, Any]) -> Denoise:
+    """The `denoiser` that knobs of guidance make; it does not look at others."""
+    weight = [knobs[k] for k in GUIDANCE if k in knobs]
+    guide = {k: knobs[k] for k in traits(self.guide).knobs if k in knobs}
+    return self.denoiser(state, batch, *weight, **guide)
 
   def denoiser(
     self,

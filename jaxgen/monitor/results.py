@@ -123,8 +123,8 @@ def check_report(
 
 
 def ours(path: Path, member: str = "arr_0") -> bool:
-  """Whether jaxgen wrote a file: a picture, a sample file, results as JSON."""
-  if path.suffix.lower() == ".png":
+  """Whether jaxgen wrote a file: a picture, a clip, a sample file, results as JSON."""
+  if path.suffix.lower() in (".png", ".wav"):
     return _info(path) is not None
   if path.suffix == ".npz":
     try:
@@ -176,7 +176,7 @@ def _within(part: Any, value: Any) -> bool:
 def _info(path: Path) -> dict[str, Any] | None:
   """How a picture or a clip was made; None if it is none of ours."""
   try:
-    return (wav if path.suffix == ".wav" else pictures).read_info(path)
+    return (wav if path.suffix.lower() == ".wav" else pictures).read_info(path)
   except UserError:
     return None
 

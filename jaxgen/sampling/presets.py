@@ -29,7 +29,7 @@ RANGES = {k: (0, INF, False) for k in FROM_ZERO} | {
 }
 SAMPLERS = {
   name: dict(name=f"diffusion.samplers.{name}")
-  for name in "ancestral ddim euler heun dpmpp_2m dpmpp_2m_sde unipc pc".split()
+  for name in "ancestral ddim euler heun dpmpp_2m dpmpp_2m_sde unipc pc waveform".split()
 } | {
   "ddim": dict(name="diffusion.samplers.ancestral", eta=0.0),
   "unipc": dict(name="diffusion.unipc.unipc"),
@@ -40,6 +40,8 @@ IN_TIME = {
   for name in ("ode_euler", "ode_heun", "sde_euler", "sde_heun")
 }
 PATHS = ("even", "karras", "ddim", "spaced", "quadratic", "warped")
+# DiffWave's schedules of six steps (Kong et al. 2021, App. B), by those of training.
+FAST = {50: (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5), 200: (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.7)}
 
 
 def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
@@ -103,7 +105,7 @@ def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:
   """A model's config with the times that ADM calls "ddim25", "250", ...
 
   See `diffusion.times.named`; their number becomes that of the steps. Or with
-  one of PATHS, for any number of steps.
+  one of PATHS, for any number of steps; or "fast", DiffWave's six.
   """
   if spacing in PATHS and "path" in model:
     path = {"name": f"diffusion.times.{spacing}"}
@@ -114,6 +116,14 @@ def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:
       "respacing takes some of the steps that a diffusion model "
       "was trained on, and this one knows none: leave it"
     )
+  if spacing == "fast":
+    if steps not in FAST or "path" not in model:
+      raise UserError(
+        f"respacing=fast is of DiffWave's chains of {' or '.join(map(str, FAST))} steps, and this "
+        f"model's has {steps}: give a number of steps"
+      )
+    path = {"name": "diffusion.times.shorter", "betas": FAST[steps]}
+    return ConfigDict(model.to_dict() | {"path": path, "steps": len(FAST[steps])})
   try:
     points = times.count(spacing, steps)
   except ValueError as e:

@@ -84,7 +84,7 @@ def load(
     step: Of the checkpoint; default: the last good one.
     sampler: One of presets.SAMPLERS, with its own defaults.
     respacing: Steps of its training to visit, as ADM says it: "250", "ddim25",
-      "10,10,15,20"; or one of presets.PATHS, such as "karras".
+      "10,10,15,20"; or one of presets.PATHS, such as "karras"; or "fast".
     classifier: Workdir of a noisy classifier to guide with: knob `scale`.
     worse: Workdir of a worse model to keep away from, such as this one at an
       earlier step: knob `auto`.
@@ -213,7 +213,8 @@ class Sampler:
       batch: How many to draw at once.
       **options: Knobs such as steps, guidance, eta, see `model.knobs`; and what
         the model is conditioned on beside labels, see `model.cond`: low_res,
-        small images uint8 [num, h, w, C]. `noise`, float32 [num, H, W, C] of
+        small images uint8 [num, h, w, C]; mel, spectrograms float32 [num,
+        frames, mels] (see `vocode` for such of any length). `noise`, float32 [num, H, W, C] of
         unit variance, is where diffusion begins. Fewer than `num` come in turn.
     """
     if batch < 1:
@@ -356,10 +357,10 @@ class Sampler:
         raise UserError(f"this model makes x from {name}: give it")
       a = conditions[name] = np.asarray(options[name])
       shape = a.shape[1:] if make is None else condition_shape(make, self.shape)
-      if make and (a.shape[1:] != shape or a.dtype != self.dtype or not len(a)):
+      dtype = np.dtype(np.float32) if name == "mel" else self.dtype
+      if make and (a.shape[1:] != shape or a.dtype != dtype or not len(a)):
         raise UserError(
-          f"{name} is {a.dtype} {list(a.shape)}: want {self.dtype} "
-          f"[n, {', '.join(map(str, shape))}]"
+          f"{name} is {a.dtype} {list(a.shape)}: want {dtype} [n, {', '.join(map(str, shape))}]"
         )
     return conditions
 

@@ -23,7 +23,8 @@ FILES = {
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
-    nets/test_diffwave nets/test_strided nets/test_wavegan audio/test_mel data/test_clips
+    audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
+    nets/test_diffwave nets/test_strided nets/test_wavegan
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -37,13 +38,13 @@ FILES = {
     evaluation/test_periodic evaluation/test_statistics sampling/test_sampler
     evaluation/test_images evaluation/test_judge evaluation/test_learned
     evaluation/test_reconstruction evaluation/test_reference
-    evaluation/test_restoration evaluation/test_weights interop/test_infer
+    evaluation/test_restoration evaluation/test_vocoding evaluation/test_weights interop/test_infer
     interop/test_interop_biggan interop/test_nvlabs interop/test_published
     interop/test_tensor_files models/test_cascade models/test_classifier
     models/test_gan models/test_guided models/test_latent models/test_models monitor/test_goodput
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
-    sampling/test_encode sampling/test_latents sampling/test_upscale
+    sampling/test_encode sampling/test_latents sampling/test_upscale sampling/test_vocode
     study/test_study style/test_layers style/test_style
   """,
   "refusal": """
