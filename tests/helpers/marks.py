@@ -23,7 +23,7 @@ FILES = {
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
-    nets/test_diffwave audio/test_mel data/test_clips
+    nets/test_diffwave audio/test_mel data/test_clips study/test_mos
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -43,7 +43,7 @@ FILES = {
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
     sampling/test_encode sampling/test_latents sampling/test_upscale
-    study/test_study style/test_layers style/test_style
+    study/test_study study/test_ratings style/test_layers style/test_style
   """,
   "refusal": """
     test_refusals test_strangers checkpoint/test_checkpoint_damage
