@@ -27,7 +27,8 @@ FILES = {
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
-    checkpoint/test_manager checkpoint/test_pretrained compare/test_budget report/test_diagnosis
+    checkpoint/test_manager checkpoint/test_pretrained compare/test_budget
+    compare/test_sound data/test_clip_survey report/test_diagnosis
     report/test_page report/test_page_looks compare/test_rounds report/test_stability
     report/test_verdict data/test_class_names data/test_folder data/test_holdout data/test_phash
     data/test_photos data/test_pipeline data/test_sources data/test_survey
