@@ -21,6 +21,7 @@ FLAGS = (
   "--remote-debugging-port=0"
 ).split()
 CODES = {"Enter": 13, "ArrowLeft": 37, "ArrowRight": 39, "f": 70, "j": 74}
+CODES |= {" ": 32, "4": 52, "a": 65, "b": 66}
 
 
 class Browser:

@@ -24,11 +24,12 @@ FILES = {
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
-    nets/test_diffwave nets/test_strided nets/test_wavegan
+    nets/test_diffwave nets/test_strided nets/test_wavegan study/test_mos
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
-    checkpoint/test_manager checkpoint/test_pretrained compare/test_budget report/test_diagnosis
+    checkpoint/test_manager checkpoint/test_pretrained compare/test_budget
+    compare/test_sound data/test_clip_survey report/test_diagnosis
     report/test_page report/test_page_looks compare/test_rounds report/test_stability
     report/test_verdict data/test_catalogue data/test_class_names data/test_folder
     data/test_holdout data/test_phash
@@ -45,7 +46,7 @@ FILES = {
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
     sampling/test_encode sampling/test_latents sampling/test_upscale sampling/test_vocode
-    study/test_study style/test_layers style/test_style
+    study/test_ratings study/test_study style/test_layers style/test_style
   """,
   "refusal": """
     test_refusals test_strangers checkpoint/test_checkpoint_damage

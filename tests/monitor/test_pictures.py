@@ -63,3 +63,19 @@ def test_scatter_shows_where_the_points_are():
   blue = np.argwhere(got[..., 2] - got[..., 0] > 40)
   np.testing.assert_allclose(blue.mean(0), [200 * 0.26, 200 * 0.74], atol=4)
   assert pictures.scatter(x, real=x[:1] * 9).shape == (512, 512, 3)
+
+
+def test_spectrograms_rise_with_time_and_pitch():
+  """A tone that rises is a line from low on the left to high on the right."""
+  rate, n = 8000, 4096
+  t = np.arange(n) / rate
+  rising = 8000 * np.sin(2 * np.pi * (300 * t + 2500 * t**2))
+  x = np.stack([rising, 0.01 * rising, 0 * t]).astype(np.int16)
+  loud, quiet, silent = pictures.spectrograms(x, rate)
+  assert loud.shape == (80, 128, 3) and loud.dtype == np.uint8
+  top = lambda image: image.astype(int).sum(-1).argmax(0)  # row of the loudest band
+  rows = top(loud)
+  assert (np.diff(rows[8:-8]) <= 1).all() and rows[10] > 60 > 30 > rows[-10]
+  assert np.abs(top(quiet)[8:-8] - rows[8:-8]).max() <= 3  # relative to its own loudest
+  assert silent.max() < 8 and loud.max() > 200
+  assert pictures.spectrograms(x[:, :100], rate).shape == (3, 80, 128, 3)
