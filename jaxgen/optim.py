@@ -18,6 +18,7 @@ def adam(
   clip: float | None = None,
   warmup: int = 0,
   decay: str = "constant",
+  end: float = 0.05,
   every: int = 1,
   lazy: int = 0,
   *,
@@ -33,7 +34,9 @@ def adam(
     weight_decay: Decoupled decay, multiplied by the learning rate.
     clip: Gradients are scaled to at most this global norm.
     warmup: Updates over which the rate rises linearly from zero.
-    decay: What follows: "constant", "linear" or "cosine", to zero at the end.
+    decay: What follows: "constant"; "linear" or "cosine", to zero at the end; or
+      "exponential", to the share `end` of the peak.
+    end: See decay.
     every: Batches per update: the player's `every`.
     lazy: Batches per move of a lazy penalty on the same group; 0: none. Its
       moves are updates more, so that lr * c, b1^c and b2^c with
@@ -42,7 +45,7 @@ def adam(
     steps: Length of the run in batches; given by the train loop.
   """
   c = lazy / (lazy + every) if lazy else 1.0
-  rate = schedule(lr * c, warmup, decay, updates(steps, every, lazy))
+  rate = schedule(lr * c, warmup, decay, updates(steps, every, lazy), end)
   rule = optax.adamw(rate, b1=b1**c, b2=b2**c, eps=eps, weight_decay=weight_decay)
   return rule if clip is None else optax.chain(optax.clip_by_global_norm(clip), rule)
 
@@ -86,13 +89,14 @@ def updates(steps: int, every: int = 1, lazy: int = 0) -> int:
   return -(-steps // every) + (-(-steps // lazy) if lazy else 0)
 
 
-def schedule(lr: float, warmup: int, decay: str, steps: int) -> Schedule:
-  """Linear warm-up to `lr`, then constant, linear or cosine to 0 at `steps`."""
+def schedule(lr: float, warmup: int, decay: str, steps: int, end: float = 0.05) -> Schedule:
+  """Linear warm-up to `lr`, then to 0, or `end` of it, at `steps`; see `adam`."""
   rest = max(steps - warmup, 1)
   tails = {
     "constant": lambda: optax.constant_schedule(lr),
     "linear": lambda: optax.linear_schedule(lr, 0.0, rest),
     "cosine": lambda: optax.cosine_decay_schedule(lr, rest),
+    "exponential": lambda: optax.exponential_decay(lr, rest, end),
   }
   if decay not in tails:
     raise UserError(f"decay={decay!r}: choose one of {', '.join(tails)}")

@@ -85,7 +85,10 @@ def played(request):
     state, metrics = step(core.turn(model, i), state, batch, SEED)
     seen.append(metrics)
   sample = None if isinstance(model, Classifier) else jit(model.sample)
-  given = core.on_device(batch) | {"x": jnp.zeros(batch["x"].shape)}
+  given = core.on_device(batch)
+  if "gen" in c.model and (make := core.trait(model, "cond").get("mel")):
+    given["mel"] = make(given["x"])  # a vocoder that draws nothing
+  given["x"] = jnp.zeros(batch["x"].shape)
   return Played(c, model, batch, first, state, seen, sample, given, example_keys(SEED, B), moved)
 
 
