@@ -1,5 +1,6 @@
 """Log-mel spectrograms: the numbers that published vocoders were trained on."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -43,3 +44,20 @@ def test_silence_is_the_floor():
 def test_clips_that_are_too_short():
   with pytest.raises(ValueError, match="more than 512 samples, not 512"):
     mel.TacotronMel()(jnp.zeros(512))
+
+
+def test_hifi_gan_spectrograms_by_hand():
+  """Frames between multiples of the hop, in float64; librosa's bands are tested above."""
+  rng = np.random.default_rng(0)
+  wave, fft, hop = 0.3 * rng.normal(size=2048), 256, 64
+  front = mel.HiFiMel(rate=8000, mels=40, hop=hop, fft=fft, highest=0.0)
+  padded = np.pad(wave, (fft - hop) // 2, "reflect")
+  window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(fft) / fft)
+  frames = np.stack([padded[i * hop : i * hop + fft] * window for i in range(2048 // hop)])
+  amplitude = np.sqrt(np.abs(np.fft.rfft(frames)) ** 2 + 1e-9)
+  want = np.log(np.maximum(amplitude @ slaney_bands(8000, fft, 40, 0.0, 4000.0), 1e-5))
+  got = front(np.float32(wave))
+  assert got.shape == (32, 40)
+  np.testing.assert_allclose(got, want, atol=1e-4)
+  slope = jax.grad(lambda x: front(x).sum())(jnp.zeros(2048))
+  assert np.isfinite(slope).all()  # also of silence
