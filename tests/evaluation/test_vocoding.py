@@ -49,7 +49,7 @@ def test_intervals_hold_the_mean_and_shrink():
 
 def test_the_verb_prints_a_table(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(vocoding, "ITERATIONS", 4)
-  workdir = vocoder(tmp_path, 12, holdout=0.25)
+  workdir = vocoder(tmp_path, ("train", "test"))
   out = tmp_path / "v.json"
   argv = ["eval", f"--workdir={workdir}", f"--out={out}", "--num=2"]
   status, said, lines = call(capsys, monkeypatch, *argv)

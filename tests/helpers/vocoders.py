@@ -18,14 +18,15 @@ def song(n, seed=0):
   return np.int16(2**15 * (wave + 0.01 * np.random.default_rng(seed).normal(size=n)))
 
 
-def vocoder(top, count=3, holdout=0.0):
-  """A workdir in `top`, of two steps, beside its data."""
-  (top / "data").mkdir()
-  for i in range(count):
-    soundfile.write(top / "data" / f"{i}.wav", song(2000, i), RATE)
+def vocoder(top, splits=("",)):
+  """A workdir in `top`, of two steps, beside three recordings of each split."""
+  for split in splits:
+    (top / "data" / split).mkdir(parents=True)
+    for i in range(3):
+      soundfile.write(top / "data" / split / f"{i}.wav", song(2000, i), RATE)
   c = config.load("configs/diffwave.py:digits-vocoder")
   with c.unlocked():
-    c.data.update(source=f"folder:{top / 'data'}", size=1024, holdout=holdout)
+    c.data.update(source=f"folder:{top / 'data'}", size=1024)
     c.model.net.update(width=8, layers=2, cycle=2)
     c.model.steps = 2
   source = open_data(c)
