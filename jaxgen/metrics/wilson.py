@@ -1,0 +1,15 @@
+"""How sure one is of a rate."""
+
+import numpy as np
+from scipy.special import ndtri
+
+
+def rate_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+  """Where a rate lies of which k of n independent trials were seen (Wilson 1927)."""
+  if not 0 <= k <= n or not n:
+    raise ValueError(f"{k} of {n} is no rate.")
+  z = -ndtri((1 - level) / 2)
+  centre, half = k + z**2 / 2, z * np.sqrt(k * (n - k) / n + z**2 / 4)
+  return max(float((centre - half) / (n + z**2)), 0.0), min(
+    float((centre + half) / (n + z**2)), 1.0
+  )
