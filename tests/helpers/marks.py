@@ -35,6 +35,7 @@ FILES = {
     data/test_splits data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
     evaluation/test_periodic evaluation/test_statistics sampling/test_sampler
+    evaluation/test_audio_distance evaluation/test_clip_samples
     evaluation/test_images evaluation/test_judge evaluation/test_learned
     evaluation/test_reconstruction evaluation/test_reference
     evaluation/test_restoration evaluation/test_weights interop/test_infer
