@@ -158,6 +158,11 @@ def report(
     ends |= rate_intervals(scores, min(len(x), judge.size))
     floor_ends = rate_intervals(floor, judge.size)
     notes = "\n\n" + judge.legend(list(floor | scores))
+    if len(x) < judge.size:
+      notes += (
+        f"\n{len(x)} samples are fewer than the {judge.size} of the real test data: by that alone "
+        "the Fréchet distance is higher, and NDB/K lower"
+      )
     if len(x) < 2 * judge.size:
       notes += f"\nother intervals take several sets of {judge.size} samples: a larger --num"
   return table(scores, floor, ends) + notes, {

@@ -9,7 +9,6 @@ def rate_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
   if not 0 <= k <= n or not n:
     raise ValueError(f"{k} of {n} is no rate.")
   z = -ndtri((1 - level) / 2)
-  centre, half = k + z**2 / 2, z * np.sqrt(k * (n - k) / n + z**2 / 4)
-  return max(float((centre - half) / (n + z**2)), 0.0), min(
-    float((centre + half) / (n + z**2)), 1.0
-  )
+  middle, half = k + z**2 / 2, z * np.sqrt(k * (n - k) / n + z**2 / 4)
+  low = 0.0 if k == 0 else float((middle - half) / (n + z**2))
+  return low, 1.0 if k == n else float((middle + half) / (n + z**2))
