@@ -4,6 +4,8 @@
   jaxgen eval --workdir W --protocol adm --ref VIRTUAL_imagenet64_labeled.npz
   jaxgen eval --samples folder --protocol clean-fid --ref tfds:cifar10
   jaxgen eval --samples a.npz --ref b.pkl --protocol edm  (of two statistics)
+  jaxgen eval --samples clips.npz --data spoken_digits  (or a folder of WAVs)
+  jaxgen eval --workdir W --features vggish --weights vggish-10086976.pth  (of clips)
   jaxgen eval --card a.json --against b.json
   jaxgen eval --workdir U --picture u.png  (U enlarges images: restoration.py)
   jaxgen eval --workdir K --picture k.png  (K is a codec: reconstruction.py)
@@ -32,7 +34,17 @@ from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
-from jaxgen.evaluation import cards, features, reconstruction, restoration, statistics, vocoding
+from jaxgen.evaluation import (
+  audio_distance,
+  cards,
+  features,
+  reconstruction,
+  restoration,
+  statistics,
+  vocoding,
+  weights,
+)
+from jaxgen.evaluation.clip_samples import open_clip_samples
 from jaxgen.evaluation.codec_images import MOST, Reconstructions, held_out, is_codec, with_names
 from jaxgen.evaluation.collect import Extractor
 from jaxgen.evaluation.fid_of_statistics import StatisticsPair
@@ -55,8 +67,8 @@ TEXTS = {  # flags that take text -> default, help
   "workdir": (None, "of the trained model to judge"),
   "samples": (
     None,
-    "or x.npz (arr_0, arr_1), x.npy, a folder or .zip of images, a data set; "
-    "or statistics, see --ref",
+    "or x.npz (arr_0, arr_1), x.npy, a folder or .zip of images, a folder of recordings, a data "
+    "set; or statistics, see --ref",
   ),
   "data": (None, "what samples imitate, such as digits"),
   "judge": (None, "folder of the judge; default: in the user's cache"),
@@ -68,9 +80,13 @@ TEXTS = {  # flags that take text -> default, help
     "of images, a data set such as tfds:cifar10; default: what the model was trained on",
   ),
   "ref_split": ("train", "of a data set"),
-  "features": ("inception", "inception, dinov2, or judge: what that looks through"),
+  "features": (
+    "inception",
+    "inception, dinov2, or judge: what that looks through; without --protocol vggish, of clips",
+  ),
   "inception": (None, "file of Inception's weights"),
   "dinov2": (None, "file of DINOv2's weights"),
+  "weights": (None, "file of VGGish's weights"),
   "floats": (None, "what floats of a file mean: signed [-1, 1], unit [0, 1] or bytes 0 .. 255"),
   "labels": ("turn", "of the samples: turn, random, or 0,1,2"),
   "card": (None, "in place of judging: a card that is there"),
@@ -78,12 +94,13 @@ TEXTS = {  # flags that take text -> default, help
 }
 NUMBERS = {
   "num": (None, "samples; default: the protocol's, the training split's"),
-  "size": (None, "crop and resize images of a data set --ref to this"),
+  "size": (None, "crop and resize images of a data set --ref to this; samples of a clip"),
+  "rate": (None, "samples a second of clips of --data=folder:.."),
   "kid_size": (None, "images in a subset of KID, in place of 1000"),
   "seed": (0, "of the samples"),
   "batch": (256, "samples drawn at once"),
 }
-LEAST = {"num": 2, "batch": 1, "kid_size": 2, "size": 1, "seed": 0}
+LEAST = {"rate": 1, "num": 2, "batch": 1, "kid_size": 2, "size": 1, "seed": 0}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -103,7 +120,12 @@ def define(values: flags.FlagValues) -> None:
     "of a VAE, with --protocol: judge what it decodes of test images, as of other codecs",
     flag_values=values,
   )
-  flags.DEFINE_bool("convert", False, "make grey and transparent images RGB", flag_values=values)
+  flags.DEFINE_bool(
+    "convert",
+    False,
+    "make grey and transparent images RGB; clips of another rate or length like the data",
+    flag_values=values,
+  )
   restoration.define(values)
   for name in presets.CHOICES:
     (number if "step" in name else text)(name, None, "as in `jaxgen sample`")
@@ -178,7 +200,11 @@ def open_model(values: flags.FlagValues) -> tuple[Sampler, dict[str, float]]:
 
 def imitated(values: flags.FlagValues) -> ConfigDict | None:
   """The config of --data."""
-  return values.data and ConfigDict(dict(source=values.data, split="train", size=values.size or 0))
+  if not values.data:
+    return None
+  return ConfigDict(
+    dict(source=values.data, split="train", size=values.size or 0, rate=values.rate or 0)
+  )
 
 
 def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
@@ -189,11 +215,9 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
       raise UserError(
         "--samples wants --data, or --protocol and --ref: what are they compared with?"
       )
-    source = open_source(f"npz:{values.samples}")
-    x, y = source.arrays()
+    x, y, origin = samples_like(data, values)
     check_samples(data, x.shape, x.dtype, y)  # before a judge is trained
-    origin = {"samples": values.samples, "fingerprint": source.fingerprint}
-    return report(open_judge(data, values.judge), x, y, origin)
+    return judged(data, x, y, origin, values)
   model, knobs = open_model(values)
   data = data_of(values.workdir)
   if restoration.enlarges(model.model):
@@ -206,22 +230,73 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
     check_samples(data, (values.num, *model.shape), model.dtype)
   if not is_codec(model):
     restoration.check_flags(values)
-    return judge_samples(model, open_judge(data, values.judge), knobs, values)
+    return judge_model(model, data, knobs, values)
   judge = open_judge(data, values.judge)
   text, card = reconstruction.evaluate_codec(model, data, values, judge)
   own, of_samples = judge_samples(model, judge, knobs, values)
   return f"{text}\n\nsamples:\n{own}", of_samples | {"reconstructions": card}
 
 
+def samples_like(
+  data: ConfigDict, values: flags.FlagValues
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+  """--samples that imitate some data: examples, labels, and what they are."""
+  if holds_clips(data):
+    return open_clip_samples(values.samples, open_split(data), values.convert, values.num)
+  source = open_source(f"npz:{values.samples}")
+  return *source.arrays(), {"samples": values.samples, "fingerprint": source.fingerprint}
+
+
+def holds_clips(data: ConfigDict) -> bool:
+  """Whether a config's data are sound."""
+  return not has_known_modes(data.source) and bool(trait(open_split(data), "rate"))
+
+
+def judged(
+  data: ConfigDict,
+  x: np.ndarray,
+  y: np.ndarray | None,
+  origin: dict[str, Any],
+  values: flags.FlagValues,
+) -> tuple[str, dict[str, Any]]:
+  """Text, and a card, of examples that imitate some data."""
+  if values.features != "vggish":
+    return report(open_judge(data, values.judge), x, y, origin)
+  if not holds_clips(data):
+    raise UserError(f"--features=vggish hears clips, and {data.source} has none")
+  real, test = open_split(data), open_split(data, "test")
+  return audio_distance.evaluate_clips(x, y, real, test, origin, values.weights)
+
+
+def judge_model(
+  model: Sampler, data: ConfigDict, knobs: dict[str, float], values: flags.FlagValues
+) -> tuple[str, dict[str, Any]]:
+  """Of a model's samples, by the judge of its data or by VGGish."""
+  if values.features != "vggish":
+    return judge_samples(model, open_judge(data, values.judge), knobs, values)
+  if not holds_clips(data):
+    raise UserError(f"--features=vggish hears clips, and {data.source} has none")
+  weights.vggish(values.weights)  # mistakes come before the sampling
+  n = values.num or len(open_split(data, "test"))
+  x, y, origin = draw(model, n, knobs, values)
+  return judged(data, x, y, origin, values)
+
+
+def draw(
+  model: Sampler, n: int, knobs: dict[str, float], values: flags.FlagValues
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+  """n samples, their labels, and how they were made."""
+  y = model.labels(n, None)
+  x = model.sample(values.seed, n, y, **knobs)
+  settings = output.json_knobs(model.settings(knobs))
+  return x, y, model.card | {"seed": values.seed, "num": n, "knobs": settings}
+
+
 def judge_samples(
   model: Sampler, judge: Judge, knobs: dict[str, float], values: flags.FlagValues
 ) -> tuple[str, dict[str, Any]]:
   """Draws samples, and has them judged: text, and a card."""
-  n = values.num or judge.count
-  y = model.labels(n, None)
-  x = model.sample(values.seed, n, y, **knobs)
-  settings = output.json_knobs(model.settings(knobs))
-  return report(judge, x, y, model.card | {"seed": values.seed, "num": n, "knobs": settings})
+  return report(judge, *draw(model, values.num or judge.count, knobs, values))
 
 
 def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> None:
@@ -363,8 +438,8 @@ def open_real(
 def open_features(values: flags.FlagValues, how: Protocol, data: ConfigDict | None) -> Extractor:
   """What looks at images."""
   if values.features != "judge":
-    weights = values.dinov2 if values.features == "dinov2" else values.inception
-    return features.open_extractor(values.features, weights=weights, resize=how.resize)
+    file = values.dinov2 if values.features == "dinov2" else values.inception
+    return features.open_extractor(values.features, weights=file, resize=how.resize)
   if data is None:
     raise UserError("--features=judge is a network that learns from --data: name that")
   judge = open_judge(data, values.judge)

@@ -5,6 +5,8 @@ training split (see learned.py), or of a published one, by the protocol
 `classifier`; the name of every number says so: frechet@digits-cnn. To what a
 network learned of images that are no icons textures are added, see texture.py:
 frechet@photos-cnn+haar.
+Clips are judged as images of their mel spectrograms, and also as their classifier
+recognises them: see recognition.py.
 Points and stacked digits are judged by their modes, which are known: see
 modes_judge.py. Upsamplers are judged by pairs: see restoration.py.
 """
@@ -12,7 +14,7 @@ modes_judge.py. Upsamplers are judged by pairs: see restoration.py.
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,10 +42,13 @@ from jaxgen.evaluation.learned import (
 )
 from jaxgen.evaluation.modes_judge import PointsJudge, StackedJudge, check_look, has_known_modes
 from jaxgen.evaluation.protocols import CLASSIFIER, Protocol
+from jaxgen.evaluation.recognition import Recognition, legend
 from jaxgen.evaluation.scores import Comparison, score
 from jaxgen.evaluation.texture import LEAST, Texture
 from jaxgen.metrics.copies import CopyShare, Nearness, copy_share, nearness
 from jaxgen.metrics.distances import moments
+from jaxgen.metrics.ndb import Bins
+from jaxgen.metrics.wilson import rate_interval
 
 Scores = dict[str, list[float]]  # by name, one for every set of samples
 LEARNED = ("cnn", "exemplar")  # kinds of networks
@@ -82,8 +87,19 @@ def intervals(scores: Scores, level: float = 0.95) -> dict[str, tuple[float, flo
   return {k: of(k, v) for k, v in scores.items() if len(v) > 1}
 
 
-def table(scores: Scores, floor: Scores) -> str:
-  """Scores beside those of real test data, as text."""
+def rate_intervals(scores: Scores, size: int) -> dict[str, tuple[float, float]]:
+  """Where accuracies lie by Wilson's rule, of sets of so many labelled samples."""
+  return {
+    k: rate_interval(round(sum(v) * size), len(v) * size)
+    for k, v in scores.items()
+    if k.startswith("accuracy@")
+  }
+
+
+def table(
+  scores: Scores, floor: Scores, ends: Mapping[str, tuple[float, float]] | None = None
+) -> str:
+  """Scores beside those of real test data, as text; `ends` are their intervals."""
 
   def cell(values):
     if values is None:
@@ -91,9 +107,17 @@ def table(scores: Scores, floor: Scores) -> str:
     spread = f" ± {np.std(values):.2g}" if len(values) > 1 else ""
     return f"{np.mean(values):.4g}{spread}"
 
-  rows = [("", "samples", "real test data")]
-  rows += [(k, cell(scores.get(k)), cell(floor.get(k))) for k in floor | scores]
-  return "\n".join(f"{a:28}{b:>20}{c:>20}" for a, b, c in rows)
+  def interval(name):
+    return "{:.4g} .. {:.4g}".format(*ends[name]) if name in ends else "-"
+
+  ends = ends or {}
+  rows = [("", "samples", "real test data", "95% interval" if ends else "")]
+  rows += [
+    (k, cell(scores.get(k)), cell(floor.get(k)), interval(k) if ends else "")
+    for k in floor | scores
+  ]
+  wide = max(28, 2 + max(len(row[0]) for row in rows))
+  return "\n".join(f"{a:{wide}}{b:>20}{c:>20}{d:>24}".rstrip() for a, b, c, d in rows)
 
 
 class Judge(typing.Protocol):
@@ -126,12 +150,29 @@ def report(
     origin: How they were made.
   """
   scores, floor = judge.scores(x, y), judge.floor()
-  return table(scores, floor), {
+  ends, floor_ends, notes = intervals(scores), {}, ""
+  if isinstance(judge, ImageJudge) and judge.recognises:
+    share = judge.copies(x)
+    scores[f"copies@{judge.features}"] = [share.share]
+    floor[f"copies@{judge.features}"] = [share.floor]
+    ends |= rate_intervals(scores, min(len(x), judge.size))
+    floor_ends = rate_intervals(floor, judge.size)
+    notes = "\n\n" + judge.legend(list(floor | scores))
+    if len(x) < judge.size:
+      notes += (
+        f"\n{len(x)} samples are fewer than the {judge.size} of the real test data: by that alone "
+        "the Fréchet distance is higher, and NDB/K lower"
+      )
+    if len(x) < 2 * judge.size:
+      notes += f"\nother intervals take several sets of {judge.size} samples: a larger --num"
+  return table(scores, floor, ends) + notes, {
     "made": origin,
     "judge": judge.card,
     "scores": means(scores),
     "spread": spreads(scores),
+    "intervals": ends,
     "floor": means(floor),
+    "floor_intervals": floor_ends,
   }
 
 
@@ -168,19 +209,23 @@ def open_judge(
     return StackedJudge(
       open_split(data, "test"), lambda x: logits(one.extractor, x), one.network.card
     )
-  real, test, hear = open_split(data), open_split(data, "test"), None
+  real, test, hear, noun = open_split(data), open_split(data, "test"), None, "images"
   if rate := trait(real, "rate"):
+    noun = "clips"
+    introduce(real, data.split)
+    introduce(test, "test")
     data.source, hear = f"mel:{data.source}", functools.partial(mel_images, rate=rate)
     real, test = open_mel_images(real), open_mel_images(test)
   if len(real) < FEWEST_REAL or len(test) < FEWEST_TEST:
     raise UserError(
-      f"{real.name} has {len(real)} images to train on and {len(test)} held out: "
+      f"{real.name} has {len(real)} {noun} to train on and {len(test)} held out: "
       f"a judge takes {FEWEST_REAL} and {FEWEST_TEST}"
     )
-  introduce(real, data.split)
-  introduce(test, "test")
+  if not hear:
+    introduce(real, data.split)
+    introduce(test, "test")
   network = open_published(features, real, folder) if features else learn(data, real, folder)
-  return ImageJudge(data, real, test, network, sets, most, hear)
+  return ImageJudge(data, real, test, network, sets, most, hear, bool(hear))
 
 
 def check_samples(
@@ -227,6 +272,7 @@ class ImageJudge:
     sets: Of samples; None: as many as there are to train on make.
     most: Images of a set, where sets are counted.
     hear: Samples -> images, of clips.
+    recognises: Whether it also says how its network takes samples.
   """
 
   data: ConfigDict
@@ -236,6 +282,7 @@ class ImageJudge:
   sets: int | None = None
   most: int = LARGEST_SET
   hear: Callable[[np.ndarray], np.ndarray] | None = None
+  recognises: bool = False
 
   floor_name = "real test data"
 
@@ -248,6 +295,11 @@ class ImageJudge:
   def sees_texture(self) -> bool:
     """Whether it looks at textures, too: learned labels need not tell noise from images."""
     return not self.hear and self.network.kind in LEARNED and min(self.real.shape[:2]) >= LEAST
+
+  @property
+  def noun(self) -> str:
+    """What is judged."""
+    return "clips" if self.hear else "images"
 
   @property
   def extractor(self) -> Extractor:
@@ -281,25 +333,35 @@ class ImageJudge:
   def card(self) -> dict[str, Any]:
     return {
       "features": self.features,
-      "network": looks(self.network, self.real.shape)
+      "network": looks(self.network, self.real.shape, self.noun)
       + (
         "; and strengths of Haar wavelets, of a quarter of its variance"
         if self.sees_texture
         else ""
       ),
       "classifier" if self.network.kind in LEARNED else "weights": self.network.card,
-      "reference": f"{len(self.rows)} real training images of "
+      "reference": f"{len(self.rows)} real training {self.noun} of "
       f"{self.real.name} ({self.real.fingerprint})",
       "protocol": f"means over sets of {self.size} samples, as many as "
-      "the real test images that make the floor, classes alike; precision and "
+      f"the real test {self.noun} that make the floor, classes alike; precision and "
       f"recall with k={self.protocol.k}, density and coverage with k={self.protocol.k_ball}"
       + self.shrinking
       + (
         "; classification accuracy score: trained on all samples, tested on real"
         if self.classifies
         else ""
+      )
+      + (
+        f"; {len(self.recognition.bins.counts)} bins of K-means of training features"
+        if self.recognises
+        else ""
       ),
     }
+
+  def legend(self, names: list[str]) -> str:
+    """What its numbers are, a line each."""
+    what = looks(self.network, self.real.shape, self.noun)
+    return legend(names, self.noun, len(self.recognition.bins.counts), what)
 
   @property
   def shrinking(self) -> str:
@@ -308,7 +370,7 @@ class ImageJudge:
       return ""
     width, leading = self.directions.shape
     return (
-      f"; for so few images the Fréchet distance is of the {leading} leading principal "
+      f"; for so few {self.noun} the Fréchet distance is of the {leading} leading principal "
       f"components of the {width} features"
     )
 
@@ -382,7 +444,7 @@ class ImageJudge:
     """See Judge. Fréchet and the like on sets as large as the test split."""
     x = self.hear(x) if self.hear else x
     check_like(self.real, x.shape, x.dtype)
-    result = self.measure(self.embed(x), y)
+    result = self.numbers(x, y)
     if cas and y is not None and self.classifies:
       result[f"cas@{self.features}"] = [self.cas(x, y)]
     return result
@@ -396,6 +458,26 @@ class ImageJudge:
     each = [self.distances(f[i]) for i in sets_of(len(f), min(self.size, len(f)), y)]
     return {name: [one[name] for one in each] for name in each[0]}
 
+  def numbers(self, x: np.ndarray, y: np.ndarray | None) -> Scores:
+    """Images and their labels -> numbers of each set, recognition among them."""
+    f = self.embed(x)
+    scores = self.measure(f, y)
+    if not self.recognises:
+      return scores
+    z = logits(self.extractor, x) if self.classifies else None
+    part = lambda a, i: None if a is None else a[i]
+    each = [
+      self.recognition(f[i], part(z, i), part(y, i))
+      for i in sets_of(len(f), min(self.size, len(f)), y)
+    ]
+    return scores | {f"{k}@{self.features}": [one[k] for one in each] for k in each[0]}
+
+  @functools.cached_property
+  def recognition(self) -> Recognition:
+    """What recognises samples; of the real training split."""
+    z = logits(self.extractor, self.images) if self.classifies else None
+    return Recognition(Bins.of(self.real_features), z)
+
   def distances(self, f: np.ndarray) -> dict[str, float]:
     """Features [N, D] of samples against those of the real training split."""
     own, how = collected(f, self.directions), self.protocol
@@ -406,7 +488,7 @@ class ImageJudge:
   def floor(self) -> Scores:
     """Real test data; for the accuracy score, a classifier of real data."""
     x, y = self.held
-    scores = self.measure(self.embed(x), y)
+    scores = self.numbers(x, y)
     if self.classifies:
       right = is_right(self.extractor, *self.test.arrays())
       scores[f"cas@{self.features}"] = [float(np.mean(right))]
@@ -414,7 +496,7 @@ class ImageJudge:
 
   def baseline(self) -> Scores:
     """A Gaussian of pixels: who is no better has learned next to nothing."""
-    return self.measure(self.embed(gaussian_images(self.images, self.count)), None)
+    return self.numbers(gaussian_images(self.images, self.count), None)
 
   def copies(self, x: np.ndarray) -> CopyShare:
     """How many samples are copies of training images, and the worst of them.
@@ -487,15 +569,17 @@ def collected(f: np.ndarray, directions: np.ndarray | None = None) -> Collected:
   return Collected(len(f), {"features": moments(part)}, {"features": f}, np.zeros(3))
 
 
-def looks(network: Network, shape: tuple[int, ...]) -> str:
-  """What a judge of images [H, W, C] looks through, in words."""
+def looks(network: Network, shape: tuple[int, ...], noun: str = "images") -> str:
+  """What a judge of images [H, W, C] looks through, in words; `noun`: what it judges."""
   if network.kind not in LEARNED:
     return f"the published {network.card.get('network', network.kind)}"
   own = network.card.get("exemplars")
   what = (
-    f"a network that tells {own} training images apart, by random crops of them and of "
+    f"a network that tells {own} training {noun} apart, by random crops of them and of "
     "their mirror images (Dosovitskiy et al. 2014)"
     if own
+    else "a classifier trained on the real clips, which it sees as mel spectrograms"
+    if noun == "clips"
     else "a classifier of the labels of the training split"
   )
   small = f"; it sees images at {LARGEST} pixels" if max(shape[:2]) > LARGEST else ""

@@ -1,4 +1,4 @@
-"""The published weights of InceptionV3 and DINOv2: found, checked, read.
+"""The published weights of InceptionV3, DINOv2 and VGGish: found, checked, read.
 
 Files are only ever read as tensors: nothing in them is run. Inception as
 TensorFlow published it is a frozen graph (a GraphDef, which is a protocol
@@ -26,6 +26,7 @@ from jaxgen.files import atomic, cache
 from jaxgen.interop import tensor_files
 from jaxgen.nets import dinov2 as dino
 from jaxgen.nets import inception as incept
+from jaxgen.nets import vggish as vgg
 
 VARINT, BYTES = 0, 2  # wire types
 FLOAT = 1  # DT_FLOAT
@@ -179,7 +180,7 @@ class Published(NamedTuple):
     what: For messages.
     name: Of the file in caches.
     url: Where it is.
-    sha256: Of its contents.
+    sha256: Of its contents, or how that begins.
     variable: Of the environment, naming a file to take instead.
     flag: Likewise, of the command line.
     others: By which it lies in PyTorch's cache.
@@ -212,6 +213,16 @@ DINOV2 = Published(
   "JAXGEN_DINOV2",
   "--dinov2",
   ("dinov2_vitl14_pretrain.pth",),
+)
+
+VGGISH = Published(
+  "VGGish's weights",
+  "vggish-10086976.pth",
+  "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
+  "10086976",  # by its name, as PyTorch's hub has it
+  "JAXGEN_VGGISH",
+  "--weights",
+  ("vggish-10086976.pth",),
 )
 
 
@@ -249,6 +260,19 @@ def dinov2(name: str | os.PathLike | None = None) -> Weights:
   return load(DINOV2, name, tensors, dino.converted)
 
 
+def vggish(name: str | os.PathLike | None = None) -> Weights:
+  """VGGish, likewise; `name` is torchvggish's vggish-10086976.pth.
+
+  Raises:
+    UserError: Also for TensorFlow's vggish_model.ckpt, which is a table of its own.
+  """
+  if name and pathlib.Path(name).suffix == ".ckpt":
+    raise UserError(
+      f"{name}: TensorFlow's checkpoint is not read; the same weights are at {VGGISH.url}"
+    )
+  return load(VGGISH, name, tensors, vgg.converted)
+
+
 def load(
   file: Published,
   name: str | os.PathLike | None,
@@ -261,7 +285,7 @@ def load(
     raise UserError(f"there is no file {path}: wanted are {file.what}")
   params = converted(path, file.what, read(path), convert)
   sha256 = tensor_files.sha256(path)
-  return Weights(params, sha256, path.name, sha256 == file.sha256)
+  return Weights(params, sha256, path.name, sha256.startswith(file.sha256))
 
 
 def converted(
@@ -297,7 +321,7 @@ def at_hand(file: Published) -> pathlib.Path | None:
   torch = pathlib.Path(os.environ.get("TORCH_HOME") or cache().with_name("torch"))
   for path in (place(file), *(torch.expanduser() / "hub" / "checkpoints" / n for n in file.others)):
     if path.is_file():
-      if tensor_files.sha256(path) != file.sha256:
+      if not tensor_files.sha256(path).startswith(file.sha256):
         raise UserError(f"{path} is damaged or not {file.what}: remove it")
       return path
   return None
@@ -309,7 +333,7 @@ def download(file: Published, path: pathlib.Path) -> None:
     with atomic(path) as draft:
       with urllib.request.urlopen(file.url, timeout=30) as source, draft.open("wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
-      if tensor_files.sha256(draft) != file.sha256:
+      if not tensor_files.sha256(draft).startswith(file.sha256):
         raise OSError("what came has another checksum")
   except (OSError, ValueError) as e:
     reason = e.reason if isinstance(e, urllib.error.URLError) else e

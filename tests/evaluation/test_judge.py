@@ -181,3 +181,37 @@ def test_the_accuracy_of_each_class_by_name(judge):
   truth = judge.test.arrays()[1]
   full = sum(v * (truth == int(k)).sum() for k, v in by_class.items())
   assert judge.cas(x, wrong) == pytest.approx(full / len(truth))
+
+
+def test_recognition_tells_lost_classes_and_wrong_labels(judge):
+  own = dataclasses.replace(judge, recognises=True)
+  x, y = judge.real.arrays()
+  real, floor = (judges.means(s) for s in (own.scores(x, y, cas=False), own.floor()))
+  assert floor["accuracy@digits-cnn"] == floor["cas@digits-cnn"]
+  assert real["ndb@digits-cnn"] <= 0.2 and real["js@digits-cnn"] < 0.02
+  assert 8 < floor["is@digits-cnn"] < 10 < floor["mis@digits-cnn"]
+  assert judge.scores(x, y, cas=False).keys() < own.scores(x, y, cas=False).keys()
+  lost = judges.means(own.scores(x[y < 5], (y[y < 5] + 1) % 10, cas=False))
+  assert lost["is@digits-cnn"] < 5.5 and lost["accuracy@digits-cnn"] < 0.05
+  assert lost["am@digits-cnn"] > 0.5 + real["am@digits-cnn"]
+  assert lost["ndb@digits-cnn"] > 0.6 and lost["js@digits-cnn"] > 0.1
+
+
+def test_accuracies_of_sets_have_one_interval():
+  # Of 9 in 10 (statsmodels' proportion_confint): 0.596 .. 0.982.
+  ends = judges.rate_intervals({"accuracy@a": [0.8, 1.0], "is@a": [3.0]}, 5)
+  assert ends == {"accuracy@a": pytest.approx((0.59585, 0.98212), abs=1e-4)}
+
+
+def test_reports_say_what_numbers_are(judge, monkeypatch):
+  monkeypatch.setattr(judges.ImageJudge, "cas", lambda *_: 0.5)  # which trains a network
+  x, y = judge.real.arrays()
+  text, card = judges.report(
+    dataclasses.replace(judge, recognises=True), x[:300], y[:300], {"samples": "x"}
+  )
+  assert "95% interval" in text and "NDB/K: share of 50 K-means bins" in text
+  assert "300 samples are fewer" in text
+  low, high = card["intervals"]["accuracy@digits-cnn"]
+  assert low < card["scores"]["accuracy@digits-cnn"] <= high
+  assert card["scores"]["copies@digits-cnn"] == 1 > card["floor"]["copies@digits-cnn"]
+  assert "accuracy@digits-cnn" in card["floor_intervals"]

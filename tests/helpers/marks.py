@@ -19,6 +19,7 @@ FILES = {
     evaluation/test_texture interop/test_names
     metrics/test_image_quality
     metrics/test_copies metrics/test_distances metrics/test_inception_score metrics/test_kid
+    metrics/test_am_score metrics/test_ndb audio/test_patches nets/test_vggish
     metrics/test_mode_coverage metrics/test_prdc nets/test_attention
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
@@ -37,6 +38,7 @@ FILES = {
     data/test_splits data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
     evaluation/test_periodic evaluation/test_statistics sampling/test_sampler
+    evaluation/test_audio_distance evaluation/test_clip_samples
     evaluation/test_images evaluation/test_judge evaluation/test_learned
     evaluation/test_reconstruction evaluation/test_reference
     evaluation/test_restoration evaluation/test_vocoding evaluation/test_weights interop/test_infer

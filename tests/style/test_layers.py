@@ -25,7 +25,7 @@ RULES = {
   ),  # absl's flags are what grain's worker processes want
   "audio": ({"files", "errors"}, JAX),
   "interop": ({"files", "errors"}, {"numpy", "ml_dtypes", "safetensors"}),
-  "metrics": ({"nets.inception"}, JAX | {"scipy"}),
+  "metrics": ({"nets.inception"}, JAX | {"scipy", "sklearn"}),
   "evaluation": (
     None,
     JAX
