@@ -30,6 +30,7 @@ CODES = ("perplexity", "perplexity_top", "perplexity_bottom", "dead", "dead_top"
 CURVES = {"loss": ("/loss",), "health": ("grad_norm", "accuracy", "diversity", *CODES)}  # ends
 EXTRAS = ("accuracy", "sweep", "copies")
 BATCH = 256  # samples that are drawn at once, at the most
+SOUNDS = 20  # spectrograms of a picture, each as large as many small images
 MOST = 2000  # real examples to choose from, to look at
 
 
@@ -233,7 +234,7 @@ def file_name(name: str) -> str:
 def portrait(x: np.ndarray, classes: int = 0, n: int = 60, rate: int = 0) -> bytes:
   """PNG of samples, of clips of their spectrograms; a column for every class."""
   if x.dtype == np.int16:
-    x = pictures.spectrograms(x[:n, :, 0], rate or pictures.RATE)
+    x = pictures.spectrograms(x[: min(n, SOUNDS), :, 0], rate or pictures.RATE)
   if x.ndim == 2:
     return pictures.png(pictures.scatter(x[:MOST], limit=1.1))
   return pictures.png(pictures.grid(x[:n], columns=classes if 1 < classes <= 20 else None))

@@ -16,10 +16,10 @@ import numpy as np
 from jaxgen.data import pack, phash, recordings, spoken
 from jaxgen.data.clips import Clips
 from jaxgen.data.folder import choose, listing
-from jaxgen.data.holdout import near_duplicates
-from jaxgen.data.sources import open_source
+from jaxgen.data.sound_hash import near_duplicates
+from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import classes as class_summary
-from jaxgen.data.survey import FEW, REACH, check_enough, duplicates, listed, splits
+from jaxgen.data.survey import FEW, REACH, check_enough, duplicates, listed
 from jaxgen.errors import UserError, printable
 
 LENGTHS = (16_384, 4096)  # samples of clips to work at, as nets like them
@@ -137,13 +137,13 @@ def survey_clips(data: Mapping[str, Any], most: int | None = None) -> ClipSurvey
     source = dataclasses.replace(source, size=data["size"])
   data["classes"] = source.classes
   x, _ = source.arrays()
-  _, pairs = near_duplicates(source)
+  _, pairs = near_duplicates(x, source.rate)
   groups = phash.groups(len(x), pairs)
   check_enough(source, groups, "clip")
   copies, pair = duplicates(x, pairs)
   rates, channels, names = heads(data, source)
   silent = tuple(s for s in source.skipped if s.endswith("is silent"))
-  train, test, own_test = splits(data)
+  train, test = open_split(data, "train"), open_split(data, "test")
   seconds = lengths / source.rate
   return ClipSurvey(
     data=data,
@@ -155,7 +155,7 @@ def survey_clips(data: Mapping[str, Any], most: int | None = None) -> ClipSurvey
     cut=int(np.sum(lengths > data["size"])),
     train=len(train),
     test=len(test),
-    own_test=own_test,
+    own_test=has_test_split(data),
     classes=class_summary(source) if source.classes else "no classes",
     skipped=tuple(s for s in source.skipped if s not in silent),
     silent=silent,
@@ -172,6 +172,15 @@ def open_sound(data: Mapping[str, Any], size: int) -> Clips:
   if not isinstance(source, Clips):
     raise UserError(f"--rate is of sound, and {source.name} holds none: leave it")
   return source
+
+
+def has_test_split(data: Mapping[str, Any]) -> bool:
+  """Whether there is a split to judge by that nobody held out of another."""
+  try:
+    open_source(data["source"], "test", data["size"], rate=data["rate"])
+  except UserError:
+    return False
+  return True
 
 
 def length(lengths: Sequence[int], most: int | None) -> tuple[int, str]:

@@ -20,16 +20,11 @@ import numpy as np
 from jaxgen.data import cache, phash
 from jaxgen.data.arrays import Cut, Example, Source
 from jaxgen.data.clips import Clips
-from jaxgen.data.mel_images import mel_images
+from jaxgen.data.sound_hash import near_duplicates
 from jaxgen.errors import UserError
 
 TRAIN, TEST, NEITHER = 0, 1, 2  # sides
 VERSION = 1  # of how sides are chosen
-LOUD = 2**14  # of the loudest sample of a clip that is compared
-# Of 126 spoken digits copies are so far from the originals: at half the volume
-# 0.02, by way of 44.1 kHz 0.03, as MP3 0.07 (medians); other digits 0.08, the
-# nearest of 5,040 by 154 synthetic voices.
-SOUND_APART = 0.08
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -142,27 +137,6 @@ def is_shown(source: Source) -> bool:
   return len(source.shape) == 3 or is_sound(source)
 
 
-def near_duplicates(source: Source) -> tuple[np.ndarray, np.ndarray]:
-  """Perceptual hashes [N] of all examples, and pairs [P, 2] of near duplicates.
-
-  Low frequencies of spectrograms tell words apart, not who says them: clips are
-  near duplicates if all of their mel spectrograms are.
-  """
-  x, _ = source.arrays()
-  if not is_sound(source):
-    f = phash.describe(x)
-    h = phash.hashes(x, f)
-    return h, phash.near_pairs(h, f)
-  # As loud as each other, for a copy at another volume is one.
-  loud = np.abs(x.astype(np.int32)).max((1, 2), keepdims=True)
-  x = (x * (LOUD / np.maximum(loud, 1)).astype(np.float32)).astype(np.int16)
-  images = mel_images(x, source.rate)
-  h = phash.hashes(images, phash.describe(images))
-  f = images.reshape(len(x), -1).astype(np.float32)
-  f = (f - f.mean(1, keepdims=True)) / np.sqrt(np.float32(f.shape[1]))
-  return h, phash.near_pairs(h, f, SOUND_APART)
-
-
 def some(source: Source, fraction: float) -> Rows | Clips:
   """A fraction of the examples, drawn by chance but always the same.
 
@@ -191,7 +165,13 @@ def sides(source: Source, share: float, root: Path) -> np.ndarray:
 
 
 def _sides(source: Source, share: float) -> np.ndarray:
-  h, pairs = near_duplicates(source)
+  x, _ = source.arrays()
+  if is_sound(source):
+    h, pairs = near_duplicates(x, source.rate)
+  else:
+    f = phash.describe(x)
+    h = phash.hashes(x, f)
+    pairs = phash.near_pairs(h, f)
   unique, where = np.unique(h, return_inverse=True)
   side = np.where(np.array([draw(value) for value in unique]) < share, TEST, TRAIN)[where]
   i, j = pairs.T

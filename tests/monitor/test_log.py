@@ -89,6 +89,7 @@ def test_events_hold_what_was_written(tmp_path):
   logger.write_scalars(3, {"net/loss": 0.25, "bad": float("nan")})
   logger.write_images(3, {"grid": np.zeros((5, 8, 8, 1), np.uint8)})
   logger.write_images(3, {"picture": np.zeros((9, 7, 3), np.uint8)})
+  logger.write_audios(3, {"samples": np.full((2, 50, 1), 7, np.int16)}, 8000)
   logger.write_histograms(3, {"w": np.array([1.0, 2.0, np.nan])})
   logger.write_texts(3, {"config": "hello"})
   logger.flush()
@@ -98,6 +99,9 @@ def test_events_hold_what_was_written(tmp_path):
   assert "bad" not in found
   assert found["picture"].image.height == 9
   assert found["grid"].image.width == 3 * 64 + 2 * 2
+  sound = found["samples/1"].audio
+  assert (sound.sample_rate, sound.length_frames, sound.content_type) == (8000, 50, "audio/wav")
+  assert sound.encoded_audio_string.endswith(np.full(50, 7, "<i2").tobytes())
   assert found["w"].histo.num == 2
   assert "config/text_summary" in found
 
