@@ -47,6 +47,7 @@ def open_spoken(split: str, size: int | None, rate: int, root: Path) -> clips.Cl
   if split not in ("train", "test"):
     raise UserError(f"spoken_digits has the splits train and test, not {split}")
   rate = rate or RATE
+  clips.check_clip("spoken_digits", size or SIZE, rate)
   folder = cache.once(root / "spoken_digits", speak)
   raw = np.fromfile(folder / "x.bin", np.int16)
   ends = np.fromfile(folder / "ends.bin", np.int64)

@@ -80,6 +80,7 @@ def test_sound_where_images_are_wanted_and_the_other_way(tmp_path):
   refused("want 1,000 to 384,000", f"folder:{sound}", size=8, rate=3)
   refused("one channel", f"folder:{sound}", size=8, rate=RATE, channels=3)
   refused("one channel", "spoken_digits", channels=1)
+  refused("want 1,000 to 384,000", "spoken_digits", rate=3)
   source = open_source(f"folder:{sound}", size=100, rate=RATE, data_dir=str(tmp_path / "data"))
   for option in ({"flip": True}, {"crop": 0.8}):
     with pytest.raises(UserError, match="images"):
