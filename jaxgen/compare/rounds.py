@@ -66,7 +66,7 @@ class Rounds:
     self.samplers = {name: trial.sampler for name, trial in (trials or {}).items()}
     self.halves = [on_half(e, home) for e in entries] if agenda.spec.get("halves") else []
     self.real, self.results["real"] = measure.real_data(
-      entries[0].config.data, self.results["real"]
+      entries[0].config.data, self.results.get("real", {"grid": "real"})
     )
 
   @property

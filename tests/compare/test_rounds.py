@@ -53,8 +53,7 @@ class World:
     patch.setattr(Rounds, "slice", self.slice)
     patch.setattr(measure, "measure", self.measure)
     patch.setattr(rounds, "load", lambda _: None)
-    patch.setattr(measure, "real_samples", lambda _: ((), 0))
-    patch.setattr(measure, "portrait", lambda *_: b"")
+    patch.setattr(measure, "real_data", lambda *_: ({}, {}))
     patch.setattr(rounds, "render", lambda results, _: self.spend(2.0) or json.dumps(results))
 
   def spend(self, seconds):
