@@ -150,7 +150,8 @@ def is_latents(data: Mapping[str, Any]) -> bool:
 
 def channels_of(data: Mapping[str, Any]) -> int:
   """config.data.channels; older configs lack it, and took folders as RGB."""
-  return data.get("channels", 3 if data["source"].startswith("folder:") else 0)
+  of_images = data["source"].startswith("folder:") and not data.get("rate")
+  return data.get("channels", 3 if of_images else 0)
 
 
 def _guess(name: str) -> str:
