@@ -14,6 +14,10 @@ A prior of codes has a file for each of its levels, and a codec in a workdir:
 
   jaxgen import --source pixelsnail --checkpoint top.pt --bottom bottom.pt \
     --config configs/vqvae2_prior.py:ffhq --config.model.codec_workdir=K --workdir W
+
+So has a vocoder to train on, whose discriminators are another file:
+
+  jaxgen import --source hifigan --checkpoint g_02500000 --disc do_02500000 --workdir W
 """
 
 import functools

@@ -29,6 +29,7 @@ class DataSpec:
   fingerprint: None = None  # any data will do to train on
   class_names: tuple[str, ...] = ()
   stored: dict[str, Any] | None = None  # of latents in x's place, see core.OPTIONAL
+  rate: int = 0  # samples a second, of sound
 
   def __len__(self) -> int:
     return 0
@@ -55,6 +56,21 @@ def height_of(config: ConfigDict, size: int) -> int:
   if not (own or size):
     raise UserError("neither the file nor the config says how large the images are: give --size=32")
   return own or size
+
+
+def clips_of(config: ConfigDict, size: int) -> DataSpec:
+  """Clips of sound that need not be there: config.data.size samples, or --size.
+
+  UserError if both are said and differ, neither is, or there is no rate.
+  """
+  c = config.data
+  if c.size and size not in (0, c.size):
+    raise UserError(f"--size={size}, but config.data.size={c.size}: leave one")
+  if not (c.size or size):
+    raise UserError("the config does not say how many samples a clip has: give --size=16000")
+  if not c.rate:
+    raise UserError("config.data.rate=0: say how many samples a second has, such as 22050")
+  return DataSpec(c.source, (c.size or size, 1), c.classes, np.dtype(np.int16), rate=c.rate)
 
 
 def stored_latents(experiment: Experiment, data: DataSpec) -> dict[str, Any]:

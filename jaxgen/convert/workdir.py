@@ -1,9 +1,10 @@
 """Other people's weights into a workdir of ours, and ours out of it.
 
-GANs, codecs, priors of codes, U-Nets, transformers and models of latents differ
-in what their files hold: `gan_workdir`, `codec_workdir`, `prior_workdir`,
-`net_workdir`, `dit_workdir` and `latent_workdir` have the same functions for
-them, `open_file` and `tensors`.
+GANs, codecs, priors of codes, U-Nets, transformers, models of latents and those
+of sound differ in what their files hold: `gan_workdir`, `codec_workdir`,
+`prior_workdir`, `net_workdir`, `dit_workdir`, `latent_workdir`,
+`diffwave_workdir` and `hifigan_workdir` have the same functions for them,
+`open_file` and `tensors`.
 """
 
 import datetime
@@ -21,8 +22,10 @@ from jaxgen.checkpoint import disk, lock, step_folder
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.convert import (
   codec_workdir,
+  diffwave_workdir,
   dit_workdir,
   gan_workdir,
+  hifigan_workdir,
   latent_workdir,
   net_workdir,
   prior_workdir,
@@ -33,12 +36,14 @@ from jaxgen.errors import UserError, nearest
 from jaxgen.experiment import describe
 from jaxgen.interop import names, tensor_files
 from jaxgen.interop.autoencoder_names import CODECS
+from jaxgen.interop.diffwave_names import WAVES
 from jaxgen.interop.dit_names import TRANSFORMERS
 from jaxgen.interop.gans import GANS
+from jaxgen.interop.hifigan_names import VOCODERS
 from jaxgen.interop.pixelsnail_names import PRIORS
 from jaxgen.interop.unet_names import SOURCES
 
-ALL = SOURCES | GANS | CODECS | TRANSFORMERS | PRIORS
+ALL = SOURCES | GANS | CODECS | TRANSFORMERS | PRIORS | WAVES | VOCODERS
 # What a pipeline of diffusers calls the folder of such a model.
 PARTS = {codec_workdir: "vae", dit_workdir: "transformer"}
 
@@ -108,11 +113,15 @@ def in_folder(checkpoint: str, part: str) -> str:
 
 
 def module_for(config: ConfigDict | None, source: str) -> ModuleType:
-  """Which of the six reads and writes files for a config."""
+  """Which of the eight reads and writes files for a config."""
   if source in PRIORS or config is not None and prior_workdir.is_prior(config):
     return prior_workdir
   if source in TRANSFORMERS or config is not None and dit_workdir.is_transformer(config):
     return dit_workdir
+  if source in WAVES or config is not None and diffwave_workdir.is_wave(config):
+    return diffwave_workdir
+  if source in VOCODERS or config is not None and config.model.name in VOCODERS.values():
+    return hifigan_workdir
   if config is None:
     return net_workdir
   if config.model.name == latent_workdir.LATENT:
@@ -200,9 +209,10 @@ def export_weights(
   for path in filter(None, (out, disc, bottom)):
     tensor_files.kind_of(path)
   if disc:
-    if module is not gan_workdir:
+    if module not in (gan_workdir, hifigan_workdir):
       raise UserError(f"--disc is a GAN's, and {workdir} holds a {config.model.name}")
-    gan_workdir.check_disc(source, "--disc")
+    if module is gan_workdir:
+      gan_workdir.check_disc(source, "--disc")
   if bottom and os.path.realpath(bottom) == os.path.realpath(out):
     raise UserError(f"--out and --bottom are both {out}: each level has a file of its own")
   if bool(bottom) != (module is prior_workdir):
@@ -212,18 +222,36 @@ def export_weights(
       else "a prior has a file for each level: --out=top.pt and --bottom=bottom.pt"
     )
   trained, tensors = module.tensors(workdir, source, config, ema, step)
-  if module is gan_workdir and gan_workdir.apart(source):
-    if disc:
-      tensor_files.write(disc, tensors["disc"])
-    tensors = tensors[""]
-  if module is latent_workdir:
-    tensors = latent_workdir.packed(tensors, out)
-  if bottom:
-    tensor_files.write(bottom, tensors["bottom"])
-  tensor_files.write(out, tensors["top"] if bottom else tensors)
+  tensors = write_files(module, source, tensors, out, disc, bottom)
   return {
     "step": trained.step,
     "tensors": len(names.flat(tensors)),
     "import": origin,
     "ema": trained.card["ema"],
   }
+
+
+def write_files(
+  module: ModuleType,
+  source: str,
+  tensors: dict[str, Any],
+  out: str,
+  disc: str | None,
+  bottom: str | None,
+) -> dict[str, Any]:
+  """Writes the files of an export -> all tensors, but for a GAN's discriminator."""
+  second = {}
+  if module is gan_workdir and gan_workdir.apart(source):
+    second, tensors = tensors.get("disc", {}), tensors[""]
+  elif module is hifigan_workdir:
+    tensors, second = hifigan_workdir.packed(tensors, out)
+  elif module in (latent_workdir, diffwave_workdir):
+    tensors = module.packed(tensors, out)
+  elif bottom:
+    tensor_files.write(bottom, tensors["bottom"])
+    tensor_files.write(out, tensors["top"])
+    return tensors
+  if disc:
+    tensor_files.write(disc, second)
+  tensor_files.write(out, tensors)
+  return tensors

@@ -6,11 +6,16 @@ wavenet    philsyn/DiffWave-unconditional and -Vocoder
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from jaxgen.errors import UserError
 from jaxgen.interop import names
 from jaxgen.interop.names import Entry, Tree
 
+# Whose files they are of -> our net.
+WAVES = {"diffwave": "nets.diffwave.DiffWave", "wavenet": "nets.diffwave.WaveNet"}
+SETS = {"diffwave": "model", "wavenet": "model_state_dict"}  # where their files have it
 LAYER = re.compile(r"layer_(\d+)_(\w+)")
 OUTER = {
   "diffwave": {
@@ -75,3 +80,64 @@ def diffwave_place(module: str, source: str) -> str:
   if match := LAYER.fullmatch(first):
     return INNER[source][match[2]].format(match[1], *number)
   return OUTER[source][first].format(*number)
+
+
+def layout(tensors: Mapping[str, Any], source: str) -> dict[str, Any]:
+  """What shapes tell of a net, as its attributes; UserError if it is none of them.
+
+  They do not tell after how many layers dilations begin again, nor whether a
+  layer passes the step's embedding on.
+  """
+  shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+  try:
+    return LAYOUTS[source](shapes)
+  except KeyError as e:
+    raise UserError(f"this is no checkpoint of {source}: it lacks {e.args[0]}") from e
+  except (IndexError, ValueError) as e:
+    raise UserError(f"this is no checkpoint of {source}: {e}") from e
+
+
+def diffwave_layout(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """lmnt's."""
+  facts = dict(width=shapes["input_projection.weight"][0], mels=0, labels=0)
+  facts["layers"] = count(shapes, r"residual_layers\.(\d+)\.")
+  strides = upsampling(shapes, r"spectrogram_upsampler\.conv\d+\.weight")
+  if strides:
+    mels = shapes["residual_layers.0.conditioner_projection.weight"][1]
+    facts |= dict(mels=mels, strides=strides)
+  elif "spectrogram_upsampler.embedding.weight" in shapes:
+    labels, dim = shapes["spectrogram_upsampler.embedding.weight"]
+    facts |= dict(labels=labels, label_dim=dim)
+  return facts
+
+
+def wavenet_layout(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """philsyn's."""
+  first, second = (shapes[f"residual_layer.fc_t{i}.weight"] for i in (1, 2))
+  facts = dict(
+    width=shapes["init_conv.0.conv.weight_v"][0],
+    skip=shapes["final_conv.0.conv.weight_v"][0],
+    layers=count(shapes, r"residual_layer\.residual_blocks\.(\d+)\."),
+    embed=(first[1], first[0], second[0]),
+    mels=0,
+    labels=0,
+  )
+  block = "residual_layer.residual_blocks.0"
+  if strides := upsampling(shapes, re.escape(block) + r"\.upsample_conv2d\.\d+\.weight_v"):
+    facts |= dict(mels=shapes[f"{block}.mel_conv.conv.weight_v"][1], strides=strides)
+  return facts
+
+
+LAYOUTS = {"diffwave": diffwave_layout, "wavenet": wavenet_layout}
+
+
+def count(shapes: Mapping[str, Any], pattern: str) -> int:
+  """How many numbers there are in names that begin so."""
+  return len({m[1] for m in map(re.compile(pattern).match, shapes) if m})
+
+
+def upsampling(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> tuple[int, ...]:
+  """Strides of the layers of those names, half as wide as their kernels."""
+  return tuple(
+    shape[3] // 2 for name, shape in sorted(shapes.items()) if re.fullmatch(pattern, name)
+  )

@@ -90,6 +90,20 @@ def sets(name: str | os.PathLike) -> dict[str, dict[str, Tensor]]:
   }
 
 
+def facts(name: str | os.PathLike, key: str) -> dict[str, Any]:
+  """What a file of PyTorch's says under a key beside its tensors; {} if nothing."""
+  path = pathlib.Path(name)
+  with about(path):
+    with path.open("rb") as f:
+      head = f.read(300)
+    if is_safetensors(head):
+      return {}
+    check_head(head)
+    root, _ = torchfile.read(path)
+  value = root.get(key) if isinstance(root, dict) else None
+  return dict(value) if isinstance(value, dict) else {}
+
+
 @contextlib.contextmanager
 def about(path: pathlib.Path) -> Iterator[None]:
   """Within, what is damaged is a UserError about the file."""

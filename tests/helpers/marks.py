@@ -59,7 +59,7 @@ FILES = {
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
     compare/test_choose compare/test_modes compare/test_sweep convert/test_codec_workdir
     convert/test_convert convert/test_dit_workdir convert/test_latent_workdir
-    convert/test_prior_workdir data/test_points distributed/test_codecs
+    convert/test_prior_workdir convert/test_vocoder_workdir data/test_points distributed/test_codecs
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
