@@ -18,10 +18,10 @@ net of 24,071,681 parameters an accuracy of 91.2% with labels, FID 1.29 without.
   jaxgen sample --workdir D --labels 3 --num 8 --out threes
 
 `digits` (`-free`: without labels) is for two CPU cores: half a second at 8 kHz of
-the synthesised digits of `jaxgen.data.spoken`, by EDM's rules. `digits-vocoder` renders them from
-spectrograms of 40 bands, and whatever else is spoken:
+the synthesised digits of `jaxgen.data.spoken`, by EDM's rules. `digits-vocoder`
+renders them from spectrograms of 40 bands by the published chain, which after its
+ten minutes of a core is still noise: take more steps, or `configs/hifigan.py`.
 
-  jaxgen train --config configs/diffwave.py:digits-vocoder --workdir V
   jaxgen sample --workdir V --mel clip.wav --respacing fast --out again.wav
   jaxgen eval --workdir V --num 64
 """
@@ -52,7 +52,9 @@ def get_config(arg="base"):
     c.data.rate, hop, mels = 16_000, (16, 16), 0
   else:
     c = _base.base("spoken_digits", steps=2000, batch=8, size=4096)
-    c.data.rate, hop, mels = 8000, (8, 8), 40 if arg == "digits-vocoder" else 0
+    c.data.rate, hop, mels = 8000, (8, 8), 0
+    if arg == "digits-vocoder":
+      c.steps, c.batch, mels = 1000, 4, 40
   c.data.classes = classes = 10 if arg in ("sc09-class", "digits", "debug") else 0
   net = dict(width=width, layers=layers, cycle=cycle, labels=classes)
   shared = dict(name="models.diffusion.Diffusion", steps=steps, classes=classes, label_drop=0.0)

@@ -46,6 +46,7 @@ LONG = {
   "jaxgen encode": "a codec's training",
   "jaxgen train --config configs/diffwave.py": "ten minutes or more",
   "jaxgen train --config configs/wavegan.py": "minutes",
+  "jaxgen train --config configs/hifigan.py": "half an hour",
   "jaxgen sample --workdir DW": "its training",
   "jaxgen sample --workdir V": "minutes: its training",
   "jaxgen eval --workdir V": "the same",
