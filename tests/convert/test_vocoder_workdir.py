@@ -1,5 +1,6 @@
 """DiffWave's and HiFi-GAN's files in and out again: every name, every bit."""
 
+import functools
 import pickle
 import zipfile
 
@@ -13,6 +14,7 @@ from jaxgen import config, train
 from jaxgen.checkpoint import restore
 from jaxgen.checkpoint.restore import latest_meta
 from jaxgen.config import build
+from jaxgen.convert import diffwave_workdir, hifigan_workdir, initial_state
 from jaxgen.convert.workdir import export_weights, import_weights
 from jaxgen.errors import UserError
 from jaxgen.interop import diffwave_names, hifigan_names, names, tensor_files, torchwrite
@@ -138,6 +140,31 @@ def test_a_file_of_lmnt_tells_its_net_and_its_schedule(tmp_path):
   other.model.net.cycle = 1
   import_weights(file, tmp_path / "v", "diffwave", other, log=lines.append)
   assert lines == ["the file says model.net.cycle=2; the config says 1, and rules"]
+
+
+@pytest.mark.parametrize("name", ["diffwave.py:sc09-class", "wavenet.py:base", "hifigan.py:v2"])
+def test_files_of_published_shapes_need_no_config(name):
+  """Nor their values, to be known."""
+  want, lines = config.load(f"configs/{name}"), []
+  source = name.partition(".")[0]
+  file = initial_state.ForeignFile("x", source, None, 0, None, None, None, lines.append)
+  if source == "hifigan":
+    mel = np.zeros((1, 4, 80), np.float32)
+    tree = jax.eval_shape(build(want.model.gen).init, KEY, mel)["params"]
+    table = hifigan_names.gen_entries(tree)
+    got = hifigan_workdir.usual(names.spell(table, tree), file)
+  else:
+    cond = {"mel": np.zeros((1, 4, 80), np.float32)} if want.model.net.mels else {}
+    cond |= {"y": np.zeros(1, np.int32)} if want.model.net.labels else {}
+    init = functools.partial(build(want.model.net).init, KEY, np.zeros((1, 512, 1)), np.zeros(1))
+    tree = jax.eval_shape(init, **cond)["params"]
+    table = diffwave_names.diffwave_entries(tree, source)
+    got = diffwave_workdir.usual(names.spell(table, tree), {}, file)
+  assert got.data.to_dict() == want.data.to_dict()
+  for k, v in want.model.get("net", want.model.get("gen")).items():
+    assert got.model.get("net", got.model.get("gen"))[k] == v
+  (line,) = lines
+  assert "taken for it" in line and "give a --config" in line
 
 
 BAD = {
