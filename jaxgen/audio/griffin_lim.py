@@ -12,20 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.audio.bands import hann, htk_bands, slaney_bands
-from jaxgen.audio.mel import DiffWaveMel, TacotronMel
+from jaxgen.audio.mel import DiffWaveMel, HiFiMel, TacotronMel
 
 Array = jax.Array
+Front = DiffWaveMel | HiFiMel | TacotronMel  # of which spectrograms can be inverted
 SMALL = 1e-8
 
 
 def griffin_lim(
-  mel: Array,
-  front: DiffWaveMel | TacotronMel,
-  iterations: int = 32,
-  momentum: float = 0.99,
-  key: Array | None = None,
+  mel: Array, front: Front, iterations: int = 32, momentum: float = 0.99, key: Array | None = None
 ) -> Array:
-  """Log-mel spectrograms [..., frames, mels] -> waveforms [..., (frames - 1) hop].
+  """Log-mel spectrograms [..., frames, mels] -> waveforms.
+
+  [..., (frames - 1) hop]; of HiFi-GAN's, which lie between its multiples, frames
+  times hop.
 
   Args:
     mel: Of the kind that `front` makes.
@@ -34,18 +34,23 @@ def griffin_lim(
     momentum: 0: Griffin & Lim's own iteration.
     key: [], of the first phases; None: zeros.
   """
-  window = np.pad(*padding(front))
-  return invert(frequencies(mel, front), window, front.hop, iterations, momentum, key)
+  window, hop, magnitude = np.pad(*padding(front)), front.hop, frequencies(mel, front)
+  if not isinstance(front, HiFiMel):
+    return invert(magnitude, window, hop, iterations, momentum, key)
+  # A frame more at either end, and half a hop that lies before the begin.
+  magnitude = jnp.concatenate([magnitude[..., :1, :], magnitude, magnitude[..., -1:, :]], -2)
+  x = invert(magnitude, window, hop, iterations, momentum, key)
+  return x[..., hop // 2 : hop // 2 + mel.shape[-2] * hop]
 
 
-def padding(front: DiffWaveMel | TacotronMel) -> tuple[np.ndarray, tuple[int, int]]:
+def padding(front: Front) -> tuple[np.ndarray, tuple[int, int]]:
   """A front end's window, and the zeros on its sides up to `fft` samples."""
   window = hann(4 * front.hop if isinstance(front, DiffWaveMel) else front.fft)
   missing = front.fft - len(window)
   return window, (missing // 2, missing - missing // 2)
 
 
-def frequencies(mel: Array, front: DiffWaveMel | TacotronMel, steps: int = 200) -> Array:
+def frequencies(mel: Array, front: Front, steps: int = 200) -> Array:
   """Log-mel [..., frames, mels] -> magnitudes of the STFT [..., frames, fft / 2 + 1].
 
   The nearest ones whose bands are as loud, none below zero.
@@ -56,7 +61,8 @@ def frequencies(mel: Array, front: DiffWaveMel | TacotronMel, steps: int = 200) 
     level = jnp.where(mel > 0, 10 ** ((100 * mel - 80) / 20), 0)
     bands = htk_bands(front.rate, front.fft, front.mels, 20.0, front.rate / 2)
     return scale * nonnegative(level, bands, steps)
-  bands = slaney_bands(front.rate, front.fft, front.mels, front.lowest, front.highest)
+  highest = front.highest or front.rate / 2
+  bands = slaney_bands(front.rate, front.fft, front.mels, front.lowest, highest)
   return nonnegative(jnp.exp(mel), bands, steps)
 
 

@@ -52,9 +52,9 @@ def discriminators(sets: dict[str, dict[str, Tensor]], file: ForeignFile) -> dic
   if file.disc:
     sets = tensor_files.sets(file.disc)
     if missing := [name for name in DISCS if name not in sets]:
-      found = ", ".join(plain(k) or "." for k in list(sets)[: names.SHOWN]) or "nothing"
+      shown = ", ".join(plain(k) or "." for k in list(sets)[: names.SHOWN]) or "nothing"
       raise UserError(
-        f"--disc={file.disc} holds no {' and no '.join(missing)}, but {found}: want the do_.. that "
+        f"--disc={file.disc} holds no {' and no '.join(missing)}, but {shown}: want the do_.. that "
         "was saved beside g_.."
       )
   if not set(DISCS) <= sets.keys():

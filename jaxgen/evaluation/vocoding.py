@@ -26,8 +26,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from jaxgen import core, files
-from jaxgen.audio.griffin_lim import griffin_lim
-from jaxgen.audio.mel import DiffWaveMel, TacotronMel
+from jaxgen.audio.griffin_lim import Front, griffin_lim
+from jaxgen.audio.mel import TacotronMel
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_split
 from jaxgen.errors import UserError
@@ -164,7 +164,7 @@ def evaluate_vocoder(
   x, speed = rendered(model, mel, clips, knobs, values)
   columns, speeds = {"model": x}, {"model": speed}
   front = make.keywords["front"]
-  if isinstance(front, DiffWaveMel | TacotronMel):
+  if isinstance(front, Front):
     columns["griffin_lim"], speeds["griffin_lim"] = by_iteration(mel, front, clips)
   columns["recording"] = clips.x
   settings = output.json_knobs(model.settings(dict(knobs)))
@@ -202,9 +202,7 @@ def rendered(
   return in_turn(make, n, at_once, clips)
 
 
-def by_iteration(
-  mel: np.ndarray, front: DiffWaveMel | TacotronMel, clips: Recordings
-) -> tuple[np.ndarray, float]:
+def by_iteration(mel: np.ndarray, front: Front, clips: Recordings) -> tuple[np.ndarray, float]:
   """The same by Griffin & Lim's iteration."""
   length = clips.x.shape[1]
 

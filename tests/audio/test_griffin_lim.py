@@ -8,7 +8,7 @@ from scipy import optimize
 
 from jaxgen.audio import griffin_lim
 from jaxgen.audio.bands import hann
-from jaxgen.audio.mel import DiffWaveMel, TacotronMel
+from jaxgen.audio.mel import DiffWaveMel, HiFiMel, TacotronMel
 
 RATE, FFT, HOP = 8000, 256, 64
 WINDOW = hann(FFT)
@@ -37,6 +37,19 @@ def test_the_least_squares_have_no_negative_numbers():
   for row, target in zip(x, y, strict=True):
     _, least = optimize.nnls(bands.T.astype(np.float64), target)
     assert np.linalg.norm(row @ bands - target) <= least + 1e-3
+
+
+def test_frames_between_multiples_of_the_hop_keep_their_place():
+  """Of HiFi-GAN's spectrograms: an impulse comes back where it was, in a wave as long."""
+  wave = np.zeros(32 * HOP, np.float32)
+  wave[1000] = 0.9
+  front = HiFiMel(RATE, 40, HOP, FFT, highest=0.0)
+  x = np.asarray(griffin_lim.griffin_lim(front(wave), front, 64))
+  assert x.shape == wave.shape
+  assert abs(np.abs(x).argmax() - 1000) <= HOP // 4
+  tune = song()
+  again = griffin_lim.griffin_lim(front(tune), front)
+  assert jnp.abs(front(again) - front(tune)).mean() < 0.05 * np.log(1e5)
 
 
 @pytest.mark.parametrize(
