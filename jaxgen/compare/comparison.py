@@ -24,20 +24,30 @@ from jaxgen.monitor.results import check_report
 from jaxgen.report.page import render
 from jaxgen.sampling import stages
 
+SETS = 5  # of samples: the fewest that give intervals of use
 PACKAGES = ("jaxgen", "jax", "jaxlib", "flax", "optax")  # on which numbers depend
 
 announce = functools.partial(rows.announce, "compare")
 
 
 def compare(
-  configs: Sequence[str], workdirs: Sequence[str], out: str, seeds: int = 1
+  configs: Sequence[str], workdirs: Sequence[str], out: str, seeds: int = 1, num: int | None = None
 ) -> pathlib.Path:
-  """Trains, samples, judges -> the path of the report."""
+  """Trains, samples, judges -> the path of the report.
+
+  Args:
+    configs: To train first.
+    workdirs: Already trained.
+    out: Folder of the report.
+    seeds: Trainings of each config.
+    num: Samples of each, of which SETS sets are made; None: see `open_judge`.
+  """
   home = pathlib.Path(out)
   entries = train_entries(configs, workdirs, home, seeds)
   data = ConfigDict(dict(images_of(entries[0].config.data)))
   announce(f"judge: features and floor of {data.source}")
-  judge = open_judge(data, str(home / "judge"))
+  some = {} if num is None else {"sets": SETS, "most": num // SETS}
+  judge = open_judge(data, str(home / "judge"), **some)
   results = results_of(data, judge, means(judge.floor()), seeds)
   images, results["real"] = real_data(data, results["real"])
   models = []

@@ -13,7 +13,7 @@ from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.compare.agenda import Agenda
 from jaxgen.compare.budget import steps_within
-from jaxgen.compare.comparison import results_of
+from jaxgen.compare.comparison import SETS, results_of
 from jaxgen.compare.measure import EXTRAS, STEPS, Entry
 from jaxgen.compare.rounds import Rounds
 from jaxgen.compare.trial import try_out
@@ -30,7 +30,6 @@ from jaxgen.evaluation.judge import (
 from jaxgen.monitor.progress import duration
 from jaxgen.report.fields import percent
 
-SETS = 5  # of samples: the fewest that give intervals of use
 SHARE = 0.03  # of a budget of time, that sampling takes in a round
 LEARNING = 0.15  # the most of a budget of time that accuracy scores may take
 LEAST_SET, CPU_SET = 100, 200  # samples; in budgets of time, and of other kinds on CPUs

@@ -69,6 +69,7 @@ def test_mistakes_end_in_a_line_before_anything_is_trained(home, tmp_path, capsy
     (["--configs=points_vae:debug,digits_vae:debug"], "only like"),
     (["--configs=points_vae:debug,points_vae:debug"], "two models"),
     (["--configs=digits_vae:debug,digits_latent:debug"], "train its codec"),
+    (["--configs=points_vae:debug", "--num=9"], "--num=9: want at least 50"),
   ):
     status, _, err = call(capsys, monkeypatch, "compare", f"--out={out}", *flags)
     assert status == 2 and len(err) == 1 and words in err[0]
