@@ -44,15 +44,16 @@ class Outside(NamedTuple):
     return self.denoise(x_t, t)
 
 
-def repeat(denoise: Denoise, n: Array | int, step: Callable[[Array, Any], Any], carry: Any) -> Any:
-  """step(n - 1, .. step(1, step(0, carry))), where each step calls `denoise`.
+def loop(denoise: Denoise) -> Callable[..., Any]:
+  """`jax.lax.fori_loop`, for steps that call `denoise`; so `n` may be traced.
 
-  A loop of the program, so that `n` may be traced; of Python if the denoiser is
-  `Outside` of it.
+  Python's own, of the same arguments, if the denoiser is `Outside` of programs.
   """
-  if not isinstance(denoise, Outside):
-    return jax.lax.fori_loop(0, n, step, carry)
-  for i in range(int(n)):
+  return _in_turn if isinstance(denoise, Outside) else jax.lax.fori_loop
+
+
+def _in_turn(first: int, last: Array | int, step: Callable[[Array, Any], Any], carry: Any) -> Any:
+  for i in range(first, int(last)):
     carry = step(jnp.int32(i), carry)
   return carry
 

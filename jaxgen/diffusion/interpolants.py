@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.denoiser import Denoise, mean, repeat
+from jaxgen.diffusion.denoiser import Denoise, loop, mean
 from jaxgen.diffusion.precond import Coefficients
 from jaxgen.diffusion.process import Noise
 from jaxgen.diffusion.samplers import steps
@@ -193,7 +193,7 @@ def ode_euler(
     t = at(i)
     return x + gap(t, at(i + 1)) * estimate(denoise, x, t, process).velocity
 
-  return repeat(denoise, n, step, x_T)
+  return loop(denoise)(0, n, step, x_T)
 
 
 @declare(nfe=lambda n: 2 * n, takes=("process",))
@@ -242,7 +242,7 @@ def sde_euler(
     noise = jnp.sqrt(2 * w * h) * normal(z_key, x.shape[1:])
     return jnp.where(i == n - 1, last(x, e, h, w), mean_step(x, e, h, w) + noise)
 
-  return repeat(denoise, n, step, x_T)
+  return loop(denoise)(0, n, step, x_T)
 
 
 @declare(nfe=lambda n: 2 * n - 1, knobs=("strength",), takes=("process",))
@@ -297,4 +297,4 @@ def _heun(
     bent = start + h / 2 * (slope + drift(e, here))
     return pick(ahead(x, e, t, h, i), bent), pick(x, start), pick(drift(e, here), slope)
 
-  return repeat(denoise, visits, visit, (x_T, x_T, x_T))[0]
+  return loop(denoise)(0, visits, visit, (x_T, x_T, x_T))[0]

@@ -23,7 +23,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxgen.diffusion.denoiser import Denoise, Estimate, mean, repeat
+from jaxgen.diffusion.denoiser import Denoise, Estimate, loop, mean
 from jaxgen.diffusion.process import EDM, LDM, Noise
 from jaxgen.diffusion.traits import declare
 from jaxgen.keys import fold, normal
@@ -70,7 +70,7 @@ def ancestral(
   inside and the gradient at x_t.
   """
   step = _chain(denoise, steps(path, n, key), eta, frac, gradient)
-  return repeat(denoise, n, step, (x_T, x_T))[1]
+  return loop(denoise)(0, n, step, (x_T, x_T))[1]
 
 
 @declare(nfe=lambda n: n, knobs=("eta", "frac"), takes=("gradient", "process"))
@@ -93,7 +93,7 @@ def ancestral_ldm(
   end = process(1 / (process.steps or 1000))
   longer = jax.tree.map(lambda a, last: jnp.append(a, a[-1]).at[n].set(last), path, end)
   step = _chain(denoise, steps(longer, n + 1, key), eta, frac, gradient)
-  return repeat(denoise, n, step, (x_T, x_T))[0]
+  return loop(denoise)(0, n, step, (x_T, x_T))[0]
 
 
 def _chain(
@@ -147,7 +147,7 @@ def waveform(
     return jnp.clip(x_s, -bound, bound), x0
 
   first = x_T / path.sigma[0]
-  return jnp.clip(repeat(denoise, n, bounded, (first, first))[-1], -bound, bound)
+  return jnp.clip(loop(denoise)(0, n, bounded, (first, first))[-1], -bound, bound)
 
 
 @declare(nfe=lambda n: n)
@@ -164,7 +164,7 @@ def euler(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array) -> Ar
     x0 = mean(denoise(x, t))
     return _move(x, x0, t, s), x0
 
-  return repeat(denoise, n, step, (x_T, x_T))[-1]
+  return loop(denoise)(0, n, step, (x_T, x_T))[-1]
 
 
 @declare(nfe=lambda n: n - 1)
@@ -180,7 +180,7 @@ def encode(denoise: Denoise, x_1: Array, path: Noise, n: Array, key: Array) -> A
     t, s, _ = step_at(i)
     return _move(x, mean(denoise(x, t)), t, s)
 
-  return repeat(denoise, n - 1, step, x_1)
+  return loop(denoise)(0, n - 1, step, x_1)
 
 
 @declare(nfe=lambda n: 2 * n - 1, knobs=("churn", "s_min", "s_max", "s_noise"), takes=("process",))
@@ -227,7 +227,7 @@ def heun(
     return x, jax.tree.map(pick, t, start), pick(eps, slope), x0
 
   carry = x_T, step_at(0)[0], x_T, x_T
-  return repeat(denoise, 2 * n - 1, step, carry)[-1]
+  return loop(denoise)(0, 2 * n - 1, step, carry)[-1]
 
 
 def _churned(x: Array, t: Noise, gamma: Array, z: Array, process: Callable) -> tuple[Array, Noise]:
@@ -255,7 +255,7 @@ def dpmpp_2m(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array) ->
     x = s.sigma / t.sigma * x - s.alpha * jnp.expm1(-h) * D
     return x, half(t), x0
 
-  return repeat(denoise, n, step, (x_T, half(path)[0], x_T))[-1]
+  return loop(denoise)(0, n, step, (x_T, half(path)[0], x_T))[-1]
 
 
 def _move(x: Array, x0: Array, t: Noise, s: Noise) -> Array:
@@ -287,7 +287,7 @@ def dpmpp_2m_sde(
     std = s.sigma * jnp.sqrt(-jnp.expm1(-2 * eta_h))
     return x + std * normal(z_key, x.shape[1:]), half(t), x0
 
-  return repeat(denoise, n, step, (x_T, half(path)[0], x_T))[-1]
+  return loop(denoise)(0, n, step, (x_T, half(path)[0], x_T))[-1]
 
 
 @declare(nfe=lambda n: 2 * n, knobs=("snr", "cap"))
@@ -338,4 +338,4 @@ def pc(
     std = jnp.sqrt(jnp.where(correct, 2 * langevin, forward))
     return (2 - a) * x + drift * score + std * z, x0
 
-  return repeat(denoise, 2 * n, step, (x_T, x_T))[-1]
+  return loop(denoise)(0, 2 * n, step, (x_T, x_T))[-1]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.diffusion.denoiser import Denoise, mean, repeat
+from jaxgen.diffusion.denoiser import Denoise, loop, mean
 from jaxgen.diffusion.process import Noise
 from jaxgen.diffusion.samplers import steps
 from jaxgen.diffusion.traits import declare
@@ -46,7 +46,7 @@ def unipc(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array, order
   lean = lambda weights, them, origin: sum(
     w * (other - origin) for w, other in zip(weights, them, strict=True)
   )
-  return repeat(denoise, n, step, (x_T, x_T, (x_T,) * order))[-1][0]
+  return loop(denoise)(0, n, step, (x_T, x_T, (x_T,) * order))[-1][0]
 
 
 def _weights(lam: Array, n: Array, order: int) -> tuple[Array, Array]:
