@@ -11,6 +11,7 @@ import pytest
 
 import jaxgen
 from jaxgen import config, train
+from jaxgen.distributed.preemption import stop_signal
 
 PATIENT = {"JAXGEN_STALL_SECONDS": "3"}
 # A verb in little: what is in %s happens in the place of its `main`.
@@ -237,3 +238,11 @@ def test_samples_of_two_processes_are_those_of_one(tmp_path):
   with np.load(tmp_path / "0.npz") as file:
     x = file["arr_0"]
   np.testing.assert_allclose(x, jaxgen.load(str(tmp_path / "w")).sample(3, 9, batch=4), atol=1e-6)
+
+
+def test_who_stands_around_another_hears_of_a_later_signal():
+  with stop_signal() as outer:
+    with stop_signal() as inner:
+      pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert outer() and not inner()
