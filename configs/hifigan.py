@@ -1,15 +1,14 @@
 """HiFi-GAN: Kong et al. 2020, arXiv 2010.05646, as jik876/hifi-gan has it.
 
-| arg | G parameters | MOS | times real time (V100, CPU) |
-| --- | --- | --- | --- |
-| v1 | 13,936,130 | 4.36 | 168, 1.4 |
-| v2 | 928,514 | 4.23 | 764, 9.7 |
-| v3 | 1,464,322 | 4.05 | 1187, 13.4 |
+| arg | G parameters | published speed |
+| --- | --- | --- |
+| v1 | 13,936,130 | 167.9 times real time on a V100 |
+| v2 | 928,514 | |
+| v3 | 1,464,322 | 13.4 times real time on a CPU |
 
-Discriminators of 70,724,591 parameters: five of periods, three of scales. MOS is
-the published opinion of LJSpeech at 22,050 Hz, of recordings 4.45; batches of 16
-clips of 8,192 samples, 2,500,000 steps. Rates fell by 0.999 after each of 3,088
-epochs, here as much with every step.
+Discriminators of 70,724,591 parameters: five of periods, three of scales. Of
+LJSpeech at 22,050 Hz, batches of 16 clips of 8,192 samples, 2,500,000 steps. Rates
+fell by 0.999 after each of 3,088 epochs, here as much with every step.
 
   jaxgen train --config configs/hifigan.py:v1 --workdir V \
     --config.data.source=folder:/ljspeech

@@ -1,10 +1,10 @@
 """WaveGAN: Donahue et al. 2019, arXiv 1802.04208, as chrisdonahue/wavegan has it.
 
-| arg | samples | condition | G, D parameters | published |
-| --- | --- | --- | --- | --- |
-| sc09 | 16,384 | nothing | 19,065,345, 17,427,969 | IS 4.67, accuracy 0.58 of people |
-| sc09-class | 16,384 | digit | 19,589,953, 17,591,809 | none |
-| 32768, 65536 | as many | nothing | 73,149,953, 69,875,201 | none |
+| arg | samples | condition | G, D parameters |
+| --- | --- | --- | --- |
+| sc09 | 16,384 | nothing | 19,065,345, 17,427,969 |
+| sc09-class | 16,384 | digit | 19,589,953, 17,591,809 |
+| 32768, 65536 | as many | nothing | 73,149,953, 69,875,201 |
 
 WGAN-GP: five moves of the critic for one of the generator, each of 64 clips;
 200,000 moves of G, four days of a P100. Clips are of 16 kHz, one second of

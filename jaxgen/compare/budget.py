@@ -1,11 +1,11 @@
 """What a choice may cost, and how that is cut into rounds.
 
 A budget is of time on this machine ("30m"), of floating-point operations
-("3e15flop") or of training
-images or clips seen ("2Mimg", "50kclips"). It is of the whole choice:
-every training gets an equal part of it. Parts are spent in rounds, each twice
-as long as what came before it, so that there is an answer early, and that half
-of the budget is still to come when the last round but one is judged.
+("3e15flop") or of training images or clips seen ("2Mimg", "50kclips"). It is of
+the whole choice: every training gets an equal part of it. Parts are spent in
+rounds, each twice as long as what came before it, so that there is an answer
+early, and that half of the budget is still to come when the last round but one is
+judged.
 """
 
 import dataclasses

@@ -51,11 +51,11 @@ def open_file(file: ForeignFile, config: ConfigDict | None) -> Imported:
   own = SETS[file.source]
   key = file.key or (own if own in sets else None)
   tensors = tensor_files.select(pathlib.Path(file.path), sets, key)
-  said = told(tensor_files.facts(file.path, "params")) if file.source == "diffwave" else {}
+  facts = read_facts(tensor_files.facts(file.path, "params")) if file.source == "diffwave" else {}
   if config is None:
-    config = usual(tensors, said, file)
+    config = usual(tensors, facts, file)
   else:
-    compare(said, config, file)
+    compare(facts, config, file)
   if file.source == "wavenet":
     file.log(
       f"adds_step={config.model.net.get('adds_step', False)}: files do not say which of two codes "
@@ -84,67 +84,67 @@ def check_net(config: ConfigDict, source: str) -> None:
     )
 
 
-def usual(tensors: dict[str, Tensor], said: Mapping[str, Any], file: ForeignFile) -> ConfigDict:
+def usual(tensors: dict[str, Tensor], facts: Mapping[str, Any], file: ForeignFile) -> ConfigDict:
   """A config for a file that came without one; UserError rather than a guess."""
-  facts = diffwave_names.layout(tensors, file.source)
+  shapes = diffwave_names.layout(tensors, file.source)
   for name in PUBLISHED[file.source]:
     c = configs.load(f"configs/{name}")
-    if all(c.model.net.get(k, v) == v for k, v in facts.items()):
+    if all(c.model.net.get(k, v) == v for k, v in shapes.items()):
       break
   else:
-    if "model.net.cycle" not in said:
+    if "model.net.cycle" not in facts:
       raise UserError(
         "the file has the shapes of no published net, and does not say after how many layers "
         f"dilations begin again: give a --config, such as configs/{PUBLISHED[file.source][0]}"
       )
-    kinds = [bool(facts["mels"]), not facts["labels"], True]  # base, .., sc09, sc09-class
+    kinds = [bool(shapes["mels"]), not shapes["labels"], True]  # base, .., sc09, sc09-class
     name = PUBLISHED[file.source][(0, 2, 3)[kinds.index(True)]]
     c = configs.load(f"configs/{name}")
   with c.unlocked():
-    c.model.net.update(facts)
-    c.data.classes = c.model.classes = facts["labels"]
-    for path, value in said.items():
+    c.model.net.update(shapes)
+    c.data.classes = c.model.classes = shapes["labels"]
+    for path, value in facts.items():
       put(c, path, value)
-  known = "its own schedule and dilations" if said else "and is taken for it"
-  file.log(f"read as configs/{name}, {known}; if it is another, give a --config")
+  own = " with the schedule and dilations that it says" if facts else ""
+  file.log(f"the file is read as configs/{name}{own}; if it is another, give a --config")
   return c
 
 
-def told(params: Mapping[str, Any]) -> dict[str, Any]:
+def read_facts(params: Mapping[str, Any]) -> dict[str, Any]:
   """What a file of lmnt's says, by fields of ours.
 
   Raises:
     UserError: It cannot be.
   """
-  said = {}
+  facts = {}
   for word, (most, paths) in FIELDS.items():
     if (value := params.get(word)) is None:
       continue
     if type(value) is not int or not 1 <= value <= most:
       raise UserError(f"the file's params.{word} is {plain(value)}: want a number up to {most}")
-    said |= dict.fromkeys(paths, value)
-  frames, hop = params.get("crop_mel_frames"), said.get(f"{FRONT}.hop")
+    facts |= dict.fromkeys(paths, value)
+  frames, hop = params.get("crop_mel_frames"), facts.get(f"{FRONT}.hop")
   if type(frames) is int and hop and 1 <= frames <= 1 << 12:
-    said["data.size"] = frames * hop
+    facts["data.size"] = frames * hop
   betas = params.get("noise_schedule")
   if betas is None:
-    return said
+    return facts
   numbers = isinstance(betas, list | tuple) and all(type(b) in (int, float) for b in betas)
   if not numbers or not 2 <= len(betas) <= MOST_STEPS:
     raise UserError("the file's params.noise_schedule is no list of numbers")
   line = np.linspace(betas[0], betas[-1], len(betas))
   if not np.allclose(betas, line, rtol=1e-5, atol=0):
     raise UserError("the file's params.noise_schedule is not linear: such chains are not imported")
-  said |= dict.fromkeys(STEPS, len(betas))
+  facts |= dict.fromkeys(STEPS, len(betas))
   for path in PROCESSES:
-    said |= {f"{path}.beta_1": float(betas[0]), f"{path}.beta_T": float(betas[-1])}
-  return said
+    facts |= {f"{path}.beta_1": float(betas[0]), f"{path}.beta_T": float(betas[-1])}
+  return facts
 
 
-def compare(said: Mapping[str, Any], config: ConfigDict, file: ForeignFile) -> None:
+def compare(facts: Mapping[str, Any], config: ConfigDict, file: ForeignFile) -> None:
   """A line, if a config says otherwise than the file what shapes do not tell."""
   for path in ("model.net.cycle", "model.process.steps", "model.process.beta_T", "data.rate"):
-    ours, theirs = find(config, path), said.get(path)
+    ours, theirs = find(config, path), facts.get(path)
     if theirs is not None and ours != theirs:
       file.log(f"the file says {path}={theirs}; the config says {ours}, and rules")
 

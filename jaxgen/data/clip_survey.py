@@ -19,7 +19,7 @@ from jaxgen.data.folder import choose, listing
 from jaxgen.data.sound_hash import near_duplicates
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import classes as class_summary
-from jaxgen.data.survey import FEW, REACH, check_enough, duplicates, listed
+from jaxgen.data.survey import REACH, check_enough, duplicates, last_lines, listed
 from jaxgen.errors import UserError, printable
 
 LENGTHS = (16_384, 4096)  # samples of clips to work at, as nets like them
@@ -89,18 +89,7 @@ class ClipSurvey:
       lines.append(f"{len(self.skipped):,} files cannot be read: {listed(self.skipped)}")
     if self.silent:
       lines.append(f"{len(self.silent):,} files are silent: {listed(self.silent)}")
-    if self.duplicates or self.near_duplicates:
-      pair = f", such as {' and '.join(self.example)}" if self.example else ""
-      lines.append(
-        f"{self.duplicates:,} exact and {self.near_duplicates:,} near duplicates of others{pair}"
-      )
-    where = "of a split of their own" if self.own_test else "held out by content"
-    lines.append(f"{self.train:,} clips to train on, {self.test:,} to judge by, {where}")
-    if self.train + self.test < FEW:
-      lines.append(
-        f"so few clips carry little: intervals are wide, and copies likely; {FEW} are a beginning"
-      )
-    return [printable(line) for line in (*lines, *self.notes)]
+    return [printable(line) for line in (*lines, *last_lines(self, "clips"))]
 
   def json(self) -> dict[str, Any]:
     """All that for programs."""
@@ -155,7 +144,7 @@ def survey_clips(data: Mapping[str, Any], most: int | None = None) -> ClipSurvey
     cut=int(np.sum(lengths > data["size"])),
     train=len(train),
     test=len(test),
-    own_test=has_test_split(data),
+    own_test=test.rows is None,
     classes=class_summary(source) if source.classes else "no classes",
     skipped=tuple(s for s in source.skipped if s not in silent),
     silent=silent,
@@ -172,15 +161,6 @@ def open_sound(data: Mapping[str, Any], size: int) -> Clips:
   if not isinstance(source, Clips):
     raise UserError(f"--rate is of sound, and {source.name} holds none: leave it")
   return source
-
-
-def has_test_split(data: Mapping[str, Any]) -> bool:
-  """Whether there is a split to judge by that nobody held out of another."""
-  try:
-    open_source(data["source"], "test", data["size"], rate=data["rate"])
-  except UserError:
-    return False
-  return True
 
 
 def length(lengths: Sequence[int], most: int | None) -> tuple[int, str]:

@@ -105,9 +105,9 @@ def open_side(opener: Callable[[str], Source], split: str, share: float, root: P
   else:
     return test if split == "test" else opener("train")
   source = opener("train")
-  if not is_shown(source):
+  if len(source.shape) != 3 and not isinstance(source, Clips):
     return opener(split)  # that says what there is
-  side, noun = sides(source, share, root), "clips" if is_sound(source) else "images"
+  side, noun = sides(source, share, root), "clips" if isinstance(source, Clips) else "images"
   rows = np.flatnonzero(side == (TEST if split == "test" else TRAIN))
   if not len(rows):
     raise UserError(
@@ -125,16 +125,6 @@ def view(source: Source, rows: np.ndarray, notes: tuple[str, ...] = ()) -> Rows 
   if isinstance(source, Clips):
     return source.take(rows, notes)
   return Rows(source, rows, (*source.notes, *notes))
-
-
-def is_sound(source: Source) -> bool:
-  """Whether examples are clips."""
-  return isinstance(source, Clips)
-
-
-def is_shown(source: Source) -> bool:
-  """Whether examples can be looked at: images, and clips by their spectrograms."""
-  return len(source.shape) == 3 or is_sound(source)
 
 
 def some(source: Source, fraction: float) -> Rows | Clips:
@@ -166,7 +156,7 @@ def sides(source: Source, share: float, root: Path) -> np.ndarray:
 
 def _sides(source: Source, share: float) -> np.ndarray:
   x, _ = source.arrays()
-  if is_sound(source):
+  if isinstance(source, Clips):
     h, pairs = near_duplicates(x, source.rate)
   else:
     f = phash.describe(x)

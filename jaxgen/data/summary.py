@@ -6,7 +6,7 @@ from typing import TextIO
 import numpy as np
 
 from jaxgen.data.arrays import Arrays, Source
-from jaxgen.data.holdout import is_sound
+from jaxgen.data.clips import Clips
 from jaxgen.errors import printable
 
 SHOWN = 8  # classes that are named, of many
@@ -27,7 +27,7 @@ def summary(source: Source, split: str) -> str:
   """Examples, their shape, classes by name and count, and what was left out."""
   look = "x".join(map(str, source.shape))
   kind = "images" if len(source.shape) == 3 else "examples"
-  if is_sound(source):
+  if isinstance(source, Clips):
     kind, look = "clips", f"{source.shape[0] / source.rate:.3g} s at {source.rate:,} Hz"
   parts = [f"{source.name}, {split}: {len(source):,} {kind} of {look}", classes(source)]
   if source.skipped:

@@ -76,22 +76,28 @@ class Survey:
       lines.append(f"{self.small:,} images are smaller than {data['size']} and are enlarged")
     if self.skipped:
       lines.append(f"{len(self.skipped):,} files cannot be read: {listed(self.skipped)}")
-    if self.duplicates or self.near_duplicates:
-      pair = f", such as {' and '.join(self.example)}" if self.example else ""
-      lines.append(
-        f"{self.duplicates:,} exact and {self.near_duplicates:,} near duplicates of others{pair}"
-      )
-    where = "of a split of their own" if self.own_test else "held out by content"
-    lines.append(f"{self.train:,} images to train on, {self.test:,} to judge by, {where}")
-    if self.train + self.test < FEW:
-      lines.append(
-        f"so few images carry little: intervals are wide, and copies likely; {FEW} are a beginning"
-      )
-    return [printable(line) for line in (*lines, *self.notes)]
+    return [printable(line) for line in (*lines, *last_lines(self, "images"))]
 
   def json(self) -> dict[str, Any]:
     """All that for programs."""
     return dataclasses.asdict(self)
+
+
+def last_lines(seen: Any, noun: str) -> list[str]:
+  """What surveys of images and of clips say alike: duplicates, splits, notes."""
+  lines = []
+  if seen.duplicates or seen.near_duplicates:
+    pair = f", such as {' and '.join(seen.example)}" if seen.example else ""
+    lines.append(
+      f"{seen.duplicates:,} exact and {seen.near_duplicates:,} near duplicates of others{pair}"
+    )
+  where = "of a split of their own" if seen.own_test else "held out by content"
+  lines.append(f"{seen.train:,} {noun} to train on, {seen.test:,} to judge by, {where}")
+  if seen.train + seen.test < FEW:
+    lines.append(
+      f"so few {noun} carry little: intervals are wide, and copies likely; {FEW} are a beginning"
+    )
+  return [*lines, *seen.notes]
 
 
 def survey(data: Mapping[str, Any], most: int = SIZES[0]) -> Survey:

@@ -83,7 +83,7 @@ def of_file(path: Path, real: Source, convert: bool) -> tuple[np.ndarray, np.nda
   rate = rate_of(path, names) or real_rate(real)
   check_rate(path, rate, real, convert)
   check_length(path, x.shape[1], real, convert)
-  x = np.stack([brought(wave[:, 0], rate, real) for wave in x])
+  x = np.stack([conform(wave[:, 0], rate, real) for wave in x])
   return x, read_labels(path, len(x)) if "arr_1" in names else None
 
 
@@ -134,7 +134,7 @@ def read_clip(path: Path, real: Source, convert: bool) -> np.ndarray:
     raise UserError(f"{path} cannot be read: {str(e.error_string).rstrip('.')}") from e
   if not len(wave) or not np.isfinite(wave).all():
     raise UserError(f"{path} holds " + ("NaN or infinity" if len(wave) else "no samples"))
-  return brought(recordings.as_int16(wave.mean(1)), rate, real)
+  return conform(recordings.as_int16(wave.mean(1)), rate, real)
 
 
 def real_rate(real: Source) -> int:
@@ -156,7 +156,7 @@ def check_length(path: Path, length: int, real: Source, convert: bool) -> None:
     )
 
 
-def brought(wave: np.ndarray, rate: int, real: Source) -> np.ndarray:
+def conform(wave: np.ndarray, rate: int, real: Source) -> np.ndarray:
   """int16 [L] at a rate -> [L, 1] of the rate and the length of the data."""
   if rate != real_rate(real):
     soxr = recordings.library("soxr")

@@ -1,12 +1,13 @@
 """How often the fake was taken for the photograph, and how sure that is."""
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist, median
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from jaxgen.metrics.wilson import rate_interval
 
 ENOUGH = 5  # visitors; of fewer, a bootstrap is far too sure
 
@@ -38,14 +39,6 @@ class Score(NamedTuple):
     return self.fooled / self.trials
 
 
-def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-  """Interval of a rate of which k of n were seen (Wilson 1927)."""
-  z = NormalDist().inv_cdf((1 + level) / 2)
-  middle = (k + z * z / 2) / (n + z * z)
-  half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-  return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def bootstrap(
   k: Sequence[int], n: Sequence[int], level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
@@ -75,7 +68,7 @@ def score(rows: Sequence[Mapping[str, Any]]) -> Score | None:
   return Score(
     trials=sum(n),
     fooled=sum(k),
-    interval=wilson(sum(k), sum(n)),
+    interval=rate_interval(sum(k), sum(n)),
     visitors=len(n),
     clustered=bootstrap(k, n) if len(n) >= ENOUGH else None,
     left=sum(row["choice"] == "left" for row in rows) / len(rows),

@@ -12,6 +12,7 @@ from scipy import stats
 from studies import folders, look
 from verbs import call, finish, start, tree
 
+from jaxgen.metrics.wilson import rate_interval
 from jaxgen.study import score, study_page
 from jaxgen.study.record import Record
 
@@ -22,15 +23,15 @@ from jaxgen.study.record import Record
 def test_wilson_is_scipys(n):
   for k in {0, 1, n // 3, n - 1, n}:
     want = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
-    np.testing.assert_allclose(score.wilson(k, n), (want.low, want.high), atol=1e-12)
+    np.testing.assert_allclose(rate_interval(k, n), (want.low, want.high), atol=1e-12)
   # Brown, Cai & DasGupta (2001) and statsmodels: 10 of 20 -> 0.2993, 0.7007.
-  np.testing.assert_allclose(score.wilson(10, 20), (0.29930, 0.70070), atol=5e-6)
+  np.testing.assert_allclose(rate_interval(10, 20), (0.29930, 0.70070), atol=5e-6)
 
 
 def test_wilson_covers_what_it_says():
   """Exactly, by the binomial distribution: 95% on average, never far below."""
   n, ps = 50, np.linspace(0.05, 0.95, 91)
-  low, high = np.array([score.wilson(k, n) for k in range(n + 1)]).T
+  low, high = np.array([rate_interval(k, n) for k in range(n + 1)]).T
   inside = (low <= ps[:, None]) & (ps[:, None] <= high)
   covered = (inside * stats.binom.pmf(np.arange(n + 1), n, ps[:, None])).sum(1)
   assert 0.94 < covered.mean() < 0.96 and covered.min() > 0.91
@@ -41,7 +42,7 @@ def test_bootstrap_covers_where_visitors_differ():
   rng, wilson, bootstrap = np.random.default_rng(0), [], []
   for _ in range(250):
     k = rng.binomial(50, rng.beta(2, 3, 40))
-    wilson.append(score.wilson(k.sum(), 2000))
+    wilson.append(rate_interval(k.sum(), 2000))
     bootstrap.append(score.bootstrap(k, [50] * 40, draws=400))
   covered = lambda intervals: np.mean([a <= 0.4 <= b for a, b in intervals])
   assert covered(wilson) < 0.6 and 0.9 < covered(bootstrap) < 0.98
@@ -50,7 +51,7 @@ def test_bootstrap_covers_where_visitors_differ():
 def test_bootstrap_agrees_with_wilson_where_they_do_not():
   k = np.random.default_rng(1).binomial(50, 0.4, 100)
   np.testing.assert_allclose(
-    score.bootstrap(k, [50] * 100), score.wilson(k.sum(), 5000), atol=0.004
+    score.bootstrap(k, [50] * 100), rate_interval(k.sum(), 5000), atol=0.004
   )
   # Visitors count by their trials.
   low, high = score.bootstrap([1000, 0], [1000, 10])
