@@ -15,7 +15,7 @@ from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
 from jaxgen.compare.costs import charge, codec_cost, training_flops
 from jaxgen.compare.measure import Entry, command, file_name, measure, real_data
-from jaxgen.compare.sound import CLIPS
+from jaxgen.compare.sound import names_of
 from jaxgen.data.sources import images_of
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import Judge, means, open_judge
@@ -99,7 +99,8 @@ def train_entries(
   ]
   check_alike(entries)  # before the hours that training takes
   outputs = ["report.html", "real.png", *(f"{e.name}.png" for e in entries)]
-  outputs += [CLIPS] if entries[0].config.data.get("rate") else []
+  if entries[0].config.data.get("rate"):
+    outputs += names_of(["real", *(e.name for e in entries)])
   if check_report(home, "report.json", outputs, ("dataset", "rows")):
     announce(f"replaces the report in {home}")
   for entry in fresh:

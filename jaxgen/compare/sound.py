@@ -1,6 +1,6 @@
 """Clips of a report: a few to listen to, each with its spectrogram."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,12 @@ from jaxgen.monitor import pictures
 CLIPS = "clips"  # folder of them, beside a report
 MOST, FEWEST = 10, 2  # of a model
 BYTES = 600_000  # of a model's clips together, for pages are to stay small
+
+
+def names_of(grids: Iterable[str]) -> list[str]:
+  """All files that `clips_of` may name, of rows with these pictures."""
+  stems = (f"{CLIPS}/{grid}-{i}" for grid in grids for i in range(MOST))
+  return [f"{stem}{end}" for stem in stems for end in (".wav", ".png")]
 
 
 def clips_of(

@@ -114,7 +114,7 @@ def check_report(
     )
   for name in others:
     path = home / name
-    if path.exists() and not (has_report and (path.suffix != ".png" or ours(path))):
+    if path.exists() and not (has_report and (path.suffix not in (".png", ".wav") or ours(path))):
       raise UserError(
         f"--out: {path} is there, and is none of a report of "
         "ours: move it away, or give another folder"

@@ -12,6 +12,7 @@ from jaxgen.audio import wav
 from jaxgen.compare import contenders, measure, sound
 from jaxgen.compare.budget import parse
 from jaxgen.errors import UserError
+from jaxgen.monitor.results import check_report
 from jaxgen.report.page import render
 
 
@@ -74,3 +75,21 @@ def test_budgets_are_of_clips():
   budget = parse("50kclips")
   assert (budget.kind, budget.amount, budget.text) == ("img", 50_000, "50kclips")
   assert parse("1clip").amount == 1
+
+
+def test_clips_of_others_are_not_replaced(tmp_path):
+  """In the folder of an older report, which links may lead away from."""
+  _, files = sound.clips_of("gan", clips(30), 8000)
+  assert set(files) <= set(sound.names_of(["real", "gan"]))
+  elsewhere, home = tmp_path / "elsewhere", tmp_path / "report"
+  for folder in (elsewhere, home):
+    folder.mkdir()
+  (home / "report.json").write_text("{}")
+  (home / sound.CLIPS).symlink_to(elsewhere)
+  for name, content in files.items():
+    (home / name).write_bytes(content)
+  assert check_report(home, "report.json", sound.names_of(["gan"]))
+  wav_of_others = elsewhere / "gan-1.wav"
+  wav_of_others.write_bytes(wav.encode(clips(1)[0], 8000))
+  with pytest.raises(UserError, match=r"gan-1.wav is there, and is none of a report"):
+    check_report(home, "report.json", sound.names_of(["gan"]))
