@@ -29,6 +29,8 @@ SPEEDS, PITCHES = (150, 200), (40, 60)  # words a minute; of 100
 RATE, SIZE = 8000, 4096  # by default: samples a second, and of a clip
 SPOKEN_RATE = 22_050  # of the synthesiser
 SPEED, PITCH, RETRIEVAL, CHARS_UTF8 = 1, 3, 1, 1  # of its interface, in speak_lib.h
+SEED = 1  # of each utterance; else noise is another in every process
+VERSION = 2  # of how utterances are rendered
 QUIET = 0.01  # of the loudest sample: what is below at both ends is cut off
 
 
@@ -48,7 +50,7 @@ def open_spoken(split: str, size: int | None, rate: int, root: Path) -> clips.Cl
     raise UserError(f"spoken_digits has the splits train and test, not {split}")
   rate = rate or RATE
   clips.check_clip("spoken_digits", size or SIZE, rate)
-  folder = cache.once(root / "spoken_digits", speak)
+  folder = cache.once(root / f"spoken_digits-v{VERSION}", speak)
   raw = np.fromfile(folder / "x.bin", np.int16)
   ends = np.fromfile(folder / "ends.bin", np.int64)
   held = [held_out(voice) for _, voice, *_ in utterances()]
@@ -61,7 +63,7 @@ def open_spoken(split: str, size: int | None, rate: int, root: Path) -> clips.Cl
     return recordings.as_int16(soxr.resample(wave, SPOKEN_RATE, rate))
 
   labels = [rows[i] % len(WORDS) for i in range(len(rows))]
-  target = root / "packed" / f"spoken_digits-{split}-{rate}hz-v{clips.VERSION}"
+  target = root / "packed" / f"spoken_digits-v{VERSION}-{split}-{rate}hz-v{clips.VERSION}"
   names = tuple("0123456789")
   return clips.packed("spoken_digits", target, load, labels, names, rate, size or SIZE)
 
@@ -77,12 +79,12 @@ def held_out(voice: str) -> bool:
 
 
 def speak(folder: Path) -> None:
-  """Renders all utterances into folder / "spoken_digits".
+  """Renders all utterances into folder / "spoken_digits-v..".
 
-  In a process of its own: what the synthesiser's noise is depends on all that
+  In a process of its own: what the synthesiser says depends a little on all that
   it said before.
   """
-  target = folder / "spoken_digits"
+  target = folder / f"spoken_digits-v{VERSION}"
   target.mkdir()
   code = "import sys; from jaxgen.data import spoken; spoken.render(sys.argv[1])"
   done = subprocess.run(
@@ -123,9 +125,12 @@ def synthesiser():
     return 0
 
   lib.espeak_SetSynthCallback(take)
+  libc = ctypes.CDLL(None)  # whose rand() makes its breath, beside its own
 
   def say(take, accent: str, voice: str, speed: int, pitch: int, word: str) -> np.ndarray:
     parts.clear()
+    libc.srand(SEED)
+    lib.espeak_ng_SetRandSeed(ctypes.c_long(SEED))
     if lib.espeak_SetVoiceByName(f"{accent}+{voice}".encode()):
       raise UserError(f"eSpeak NG has no voice {accent}+{voice}")
     lib.espeak_SetParameter(SPEED, speed, 0)
