@@ -105,8 +105,8 @@ def usual(tensors: dict[str, Tensor], facts: Mapping[str, Any], file: ForeignFil
     c.data.classes = c.model.classes = shapes["labels"]
     for path, value in facts.items():
       put(c, path, value)
-  own = " with the schedule and dilations that it says" if facts else ""
-  file.log(f"the file is read as configs/{name}{own}; if it is another, give a --config")
+  how = "its own schedule and dilations" if facts else "and is taken for it"
+  file.log(f"read as configs/{name}, {how}; if it is another, give a --config")
   return c
 
 

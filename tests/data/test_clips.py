@@ -164,6 +164,32 @@ def test_spoken_digits(tmp_path):
   assert sum(map(spoken.held_out, spoken.VOICES)) == 4
 
 
+def test_speakers_of_the_test_split_say_nothing_in_training(tmp_path, monkeypatch):
+  pytest.importorskip("espeakng_loader")
+  few = [u for u in spoken.utterances() if u[0] == "en-us" and u[1] in ("m1", "m3") and u[2] == 150]
+  few = [u for u in few if u[3] == 40]
+  monkeypatch.setattr(spoken, "utterances", lambda: few)
+
+  def speak(folder):
+    target = folder / f"spoken_digits-v{spoken.VERSION}"
+    target.mkdir()
+    spoken.render(str(target))
+
+  monkeypatch.setattr(spoken, "speak", speak)
+  train, test = (
+    open_source("spoken_digits", split, size=2048, rate=4000, data_dir=tmp_path)
+    for split in ("train", "test")
+  )
+  assert not spoken.held_out("m1") and spoken.held_out("m3")
+  for source in (train, test):
+    assert source.y.tolist() == list(range(10)) and source.class_names == tuple("0123456789")
+    assert (source.rate, source.shape) == (4000, (2048, 1))
+    assert np.abs(source.arrays()[0].astype(int)).max((1, 2)).min() > 1000
+  assert (train.arrays()[0] != test.arrays()[0]).any((1, 2)).all()
+  with pytest.raises(UserError, match="splits train and test, not val"):
+    open_source("spoken_digits", "val", data_dir=tmp_path)
+
+
 @pytest.fixture
 def pauses(tmp_path):
   """Half a second of a tone within ten of next to nothing, and files that are short."""
