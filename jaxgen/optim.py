@@ -35,7 +35,7 @@ def adam(
     clip: Gradients are scaled to at most this global norm.
     warmup: Updates over which the rate rises linearly from zero.
     decay: What follows: "constant"; "linear" or "cosine", to zero at the end; or
-      "exponential", to the share `end` of the peak.
+      "exponential" or "cosine_to", to the share `end` of the peak.
     end: See decay.
     every: Batches per update: the player's `every`.
     lazy: Batches per move of a lazy penalty on the same group; 0: none. Its
@@ -97,6 +97,7 @@ def schedule(lr: float, warmup: int, decay: str, steps: int, end: float = 0.05) 
     "linear": lambda: optax.linear_schedule(lr, 0.0, rest),
     "cosine": lambda: optax.cosine_decay_schedule(lr, rest),
     "exponential": lambda: optax.exponential_decay(lr, rest, end),
+    "cosine_to": lambda: optax.cosine_decay_schedule(lr, rest, end),
   }
   if decay not in tails:
     raise UserError(f"decay={decay!r}: choose one of {', '.join(tails)}")

@@ -3,8 +3,8 @@
 GANs, codecs, priors of codes, U-Nets, transformers, models of latents and those
 of sound differ in what their files hold: `gan_workdir`, `codec_workdir`,
 `prior_workdir`, `net_workdir`, `dit_workdir`, `latent_workdir`,
-`diffwave_workdir` and `hifigan_workdir` have the same functions for them,
-`open_file` and `tensors`.
+`diffwave_workdir`, `hifigan_workdir` and `ddgan_workdir` have the same functions
+for them, `open_file` and `tensors`.
 """
 
 import datetime
@@ -22,6 +22,7 @@ from jaxgen.checkpoint import disk, lock, step_folder
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.convert import (
   codec_workdir,
+  ddgan_workdir,
   diffwave_workdir,
   dit_workdir,
   gan_workdir,
@@ -36,6 +37,7 @@ from jaxgen.errors import UserError, nearest
 from jaxgen.experiment import describe
 from jaxgen.interop import names, tensor_files
 from jaxgen.interop.autoencoder_names import CODECS
+from jaxgen.interop.ddgan_names import DENOISING
 from jaxgen.interop.diffwave_names import WAVES
 from jaxgen.interop.dit_names import TRANSFORMERS
 from jaxgen.interop.gans import GANS
@@ -43,7 +45,7 @@ from jaxgen.interop.hifigan_names import VOCODERS
 from jaxgen.interop.pixelsnail_names import PRIORS
 from jaxgen.interop.unet_names import SOURCES
 
-ALL = SOURCES | GANS | CODECS | TRANSFORMERS | PRIORS | WAVES | VOCODERS
+ALL = SOURCES | GANS | CODECS | TRANSFORMERS | PRIORS | WAVES | VOCODERS | DENOISING
 # What a pipeline of diffusers calls the folder of such a model.
 PARTS = {codec_workdir: "vae", dit_workdir: "transformer"}
 
@@ -113,7 +115,7 @@ def in_folder(checkpoint: str, part: str) -> str:
 
 
 def module_for(config: ConfigDict | None, source: str) -> ModuleType:
-  """Which of the eight reads and writes files for a config."""
+  """Which of the nine reads and writes files for a config."""
   if source in PRIORS or config is not None and prior_workdir.is_prior(config):
     return prior_workdir
   if source in TRANSFORMERS or config is not None and dit_workdir.is_transformer(config):
@@ -122,6 +124,8 @@ def module_for(config: ConfigDict | None, source: str) -> ModuleType:
     return diffwave_workdir
   if source in VOCODERS or config is not None and config.model.name in VOCODERS.values():
     return hifigan_workdir
+  if source in DENOISING or config is not None and config.model.name in DENOISING.values():
+    return ddgan_workdir
   if config is None:
     return net_workdir
   if config.model.name == latent_workdir.LATENT:
@@ -209,7 +213,7 @@ def export_weights(
   for path in filter(None, (out, disc, bottom)):
     tensor_files.kind_of(path)
   if disc:
-    if module not in (gan_workdir, hifigan_workdir):
+    if module not in (gan_workdir, hifigan_workdir, ddgan_workdir):
       raise UserError(f"--disc is a GAN's, and {workdir} holds a {config.model.name}")
     if module is gan_workdir:
       gan_workdir.check_disc(source, "--disc")
@@ -243,8 +247,8 @@ def write_files(
   second = {}
   if module is gan_workdir and gan_workdir.apart(source):
     second, tensors = tensors.get("disc", {}), tensors[""]
-  elif module is hifigan_workdir:
-    tensors, second = hifigan_workdir.packed(tensors, out)
+  elif module in (hifigan_workdir, ddgan_workdir):
+    tensors, second = module.packed(tensors, out)
   elif module in (latent_workdir, diffwave_workdir):
     tensors = module.packed(tensors, out)
   elif bottom:

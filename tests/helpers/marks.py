@@ -26,6 +26,7 @@ FILES = {
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
     nets/test_diffwave nets/test_hifigan nets/test_strided nets/test_wavegan study/test_mos
+    diffusion/test_denoising_chain nets/test_ddgan
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -47,6 +48,7 @@ FILES = {
     models/test_gan models/test_guided models/test_latent models/test_models monitor/test_goodput
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
+    models/test_denoising_gan
     sampling/test_encode sampling/test_latents sampling/test_upscale sampling/test_vocode
     study/test_ratings study/test_study style/test_layers style/test_style
   """,
@@ -59,6 +61,7 @@ FILES = {
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
     compare/test_choose compare/test_modes compare/test_sweep convert/test_codec_workdir
     convert/test_convert convert/test_dit_workdir convert/test_latent_workdir
+    convert/test_ddgan_workdir
     convert/test_prior_workdir convert/test_vocoder_workdir data/test_points distributed/test_codecs
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories

@@ -1,0 +1,157 @@
+"""Denoising diffusion GANs: Xiao et al. 2022; unconditional, in a few steps.
+
+| arg | data | T | batch | updates | G, D parameters | published |
+| --- | --- | --- | --- | --- | --- | --- |
+| cifar | CIFAR-10 | 4 | 256 | 351,000 | 48,432,515, 12,741,633 | FID 3.75, IS 9.63, recall 0.57 |
+| lsun | LSUN church, 256x256 | 4 | 64 | 937,500 | 39,726,979, 27,737,217 | |
+| celeba256 | CelebA-HQ, 256x256 | 2 | 32 | 674,400 | 39,726,979, 27,737,217 | |
+
+Batches are those of all GPUs together. Updates are 1800 epochs of 50,000 images
+(the published weights of CIFAR-10 were saved after 1200), 500 of 120,000 (there,
+the first of LSUN church; here, all) and 800 of 27,000 (saved after 550). Rates
+fall along half a cosine to 1e-5; there, once an epoch. FID was computed there
+on JPEG files.
+
+  jaxgen train --config configs/ddgan.py:cifar --workdir W
+  jaxgen import --source ddgan --checkpoint netG_1200.pth --workdir W
+  jaxgen sample --workdir W --out grid.png
+  jaxgen sample --workdir W --steps 2 --out early.png  (what it guesses by then)
+
+For minutes on two CPU cores, all in T = 4 steps:
+
+| arg | data | G, D parameters |
+| --- | --- | --- |
+| digits | digits of 8x8, with labels | 552,633, 121,093 |
+| photos | crops of photographs, 32x32 | 550,000, 120,000 |
+| stacked | digits by three, 1,000 modes | 550,000, 120,000 |
+| points | a grid of 25 Gaussians; perceptrons | |
+
+  jaxgen train --config configs/ddgan.py:digits --workdir W
+
+Here digits' labels are a part of the latent, and D's are projected (Miyato &
+Koyama 2018). R1 comes every fourth batch. Squares of 2x2 pixels of photos are
+positions, as in `images_diffusion`.
+"""
+
+import math
+
+from configs import _base
+
+# Data, height, T, batch, updates, rates of G and D, weight of R1, batches from one
+# to the next, decay of the average, what nets of the generator differ in.
+CIFAR = dict(width=128, mults=(1, 2, 2, 2), z_layers=4)
+LARGE = dict(width=64, mults=(1, 1, 2, 2, 4, 4), z_layers=3)
+PUBLISHED = {
+  "cifar": ("tfds:cifar10", 32, 4, 256, 351_000, (1.6e-4, 1.25e-4), 0.02, 15, 0.9999, CIFAR),
+  "lsun": ("tfds:lsun/church_outdoor", 256, 4, 64, 937_500, (1.6e-4, 1e-4), 1.0, 10, 0.999, LARGE),
+  "celeba256": ("tfds:celeb_a_hq/256", 256, 2, 32, 674_400, (2e-4, 1e-4), 2.0, 10, 0.9999, LARGE),
+}
+# Source, updates, batch, height, classes, patch, widths of G and D.
+SMALL = {
+  "digits": ("digits", 700, 64, 0, 10, 1, 24, 12),
+  "stacked": ("stacked_digits", 1500, 64, 0, 0, 1, 24, 12),
+  "photos": ("photos", 500, 32, 32, 0, 2, 24, 12),
+}
+ARGS = (*PUBLISHED, *SMALL, "points", "points-debug", "debug")
+
+
+def get_config(arg="cifar"):
+  """`arg`: see above; `debug`: a few steps of smaller nets, on digits."""
+  if arg in PUBLISHED:
+    return published(*PUBLISHED[arg])
+  name = arg.removesuffix("-debug")
+  c = points() if name == "points" else small(*SMALL["digits" if arg == "debug" else arg])
+  if arg == name != "debug":
+    return c
+  if name == "points":
+    c.model.gen.width = c.model.disc.width = 32
+  else:
+    c.model.gen.update(width=8, mults=(1,), attend=(8,), z_width=16)
+    c.model.disc.update(width=8, mults=(2, 4))
+  return _base.debug(c)
+
+
+def published(source, size, steps, batch, updates, rates, gamma, lazy, decay, net):
+  """As published; the last Adam of both is that of 1e-5."""
+  c = _base.base(source, steps=updates, batch=batch, size=size)
+  c.data.flip = True
+  net = dict(net, blocks=2, attend=(16,), z_width=256)
+  disc = dict(width=64, t_width=256)
+  if size == 32:
+    disc |= dict(mults=(2, 4, 8, 8), halve_first=False, zero_last=True)
+  model(c, net, disc, steps, gamma, lazy, z_dim=100)
+  for group, lr in zip(("gen", "disc"), rates, strict=True):
+    c.optim[group] = dict(
+      name="optim.adam", lr=lr, b1=0.5, b2=0.9, decay="cosine_to", end=1e-5 / lr
+    )
+  life = batch * math.log(0.5) / math.log(decay)
+  c.ema.main = dict(name="ema.half_life", images=life, ramp=None)
+  c.log.pictures = 5000
+  c.checkpoint.update(every=5000, keep_every=50_000)
+  return c
+
+
+def small(source, updates, batch, size, classes, patch, wide, wide_disc):
+  """For minutes."""
+  c = _base.base(source, steps=updates, batch=batch, size=size, classes=classes)
+  c.data.flip = source == "photos"
+  half = 8 if source == "photos" else 4  # the height of the second level
+  gen = dict(width=wide, mults=(1, 2), blocks=1, attend=(half,), z_width=64, z_layers=2)
+  disc = dict(width=wide_disc, mults=(2, 4, 4), halve_first=False, zero_last=True, t_width=32)
+  model(c, gen | dict(patch=patch), disc | dict(patch=patch), 4, 0.2, 4, z_dim=32)
+  rates(c, 1e-3, 1e-3)
+  c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
+  return c
+
+
+def points():
+  """Perceptrons, as those of `points_gan`."""
+  c = _base.base("points:grid25", steps=4000, batch=256)
+  wide = dict(width=128, depth=3)
+  game(
+    c,
+    dict(name="nets.ddgan_mlp.PointGenerator", **wide),
+    dict(name="nets.ddgan_mlp.PointDiscriminator", **wide),
+    steps=4,
+    gamma=0.02,
+    lazy=1,
+    z_dim=2,
+  )
+  rates(c, 1e-3, 1e-3)
+  c.ema.main = dict(name="ema.half_life", images=50_000, ramp=0.1)
+  return c
+
+
+def rates(c, gen, disc):
+  """Adam as published, falling to zero."""
+  adam = dict(name="optim.adam", b1=0.5, b2=0.9, decay="cosine")
+  c.optim.gen, c.optim.disc = dict(adam, lr=gen), dict(adam, lr=disc)
+
+
+def model(c, gen, disc, steps, gamma, lazy, z_dim):
+  """Of images: both nets and their game."""
+  labels = dict(classes=c.data.classes)
+  game(
+    c,
+    dict(name="nets.ncsnpp.NCSNpp", **gen, **labels),
+    dict(name="nets.ddgan_disc.PairDiscriminator", **disc, **labels),
+    steps,
+    gamma,
+    lazy,
+    z_dim,
+  )
+
+
+def game(c, gen, disc, steps, gamma, lazy, z_dim):
+  """The model."""
+  c.model = dict(
+    name="models.denoising_gan.DenoisingGAN",
+    gen=gen,
+    disc=disc,
+    chain=dict(name="diffusion.denoising_chain.DenoisingChain", steps=steps),
+    rule=dict(name="adversarial.losses.nonsaturating"),
+    gamma=gamma,
+    lazy=lazy,
+    z_dim=z_dim,
+    classes=c.data.classes,
+  )
