@@ -22,12 +22,14 @@ batch norms are theirs alone. The average of weights begins with a ramp over the
 
 from configs import _biggan
 
-ARGS = ("128", "256", "512", "digits", "debug")
+ARGS = ("128", "256", "512", "digits", "photos", "debug")
 Z = {"128": 120, "256": 140, "512": 160}  # Tables 4 to 6: 20 for every norm
 
 
 def get_config(arg="128"):
-  """`arg`: see above; `digits`, a minute on a laptop; `debug`."""
+  """`arg`: see above; `digits`, `photos`, minutes on a laptop; `debug`."""
+  if arg == "photos":
+    return _biggan.photos("nets.biggan", gen=dict(width=12), disc=dict(width=12))
   if arg in ("digits", "debug"):
     return _biggan.digits("nets.biggan", gen=dict(width=8), disc=dict(width=8), arg=arg)
   net = dict(width=96, attend=(64,), dtype="bfloat16")

@@ -34,11 +34,13 @@ SIZES = {
   "imagenet64": ((1536,) * 5, (96,) * 5, 1000, 4096, 0.1, 5e7, 0.4),
 }
 SOURCES = {"cifar": "tfds:cifar10", "ffhq": "folder:ffhq", "imagenet": "tfds:imagenet2012"}
-ARGS = (*SIZES, "digits", "debug")
+ARGS = (*SIZES, "digits", "photos", "debug")
 
 
 def get_config(arg="cifar"):
-  """`arg`: see above; `digits`, minutes on a laptop; `debug`."""
+  """`arg`: see above; `digits`, `photos`, minutes on a laptop; `debug`."""
+  if arg == "photos":
+    return photos()
   if arg in ("digits", "debug"):
     return digits(arg == "debug")
   widths, groups, classes, batch, gamma, life, p = SIZES[arg]
@@ -96,3 +98,17 @@ def digits(debug):
   c.optim.gen, c.optim.disc = adam, adam
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   return _base.debug(c) if debug else c
+
+
+def photos():
+  """The same rules on patches of 32x32 of photographs, without labels."""
+  c = _base.base("photos", steps=1000, batch=32, size=32)
+  c.data.flip = True
+  model(c, (48, 48, 32, 16), (1,) * 4, 0.1, z_dim=64, blocks=1)
+  c.model.augment = dict(name="adversarial.diffaugment.DiffAugment")
+  adam = dict(name="optim.adam", lr=1e-3, b1=0.0, b2=0.95)
+  c.optim.gen, c.optim.disc = adam, adam
+  c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
+  c.log.update(every=50, pictures=500)
+  c.checkpoint.every = 250
+  return c

@@ -155,6 +155,10 @@ OPTIONAL: dict[str, Any] = {
   "num_ws": 0,  # number of latents that a style generator takes
   "size": 0,  # height and width of images, if built in
   "channels": 3,  # likewise
+  "timed": False,  # whether a discriminator takes times, t=
+  # Of a discriminator's augmentation, see models.gan.
+  "advance": None,  # f(stats, step) -> stats, where a step begins
+  "tell": None,  # f(key, stats) -> {"t": [B]}
   # Of a data source.
   "rate": 0,  # samples a second, of sound
   "stored": None,  # {name: (shape, dtype)} of a row, where it holds latents of x

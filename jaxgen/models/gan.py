@@ -64,7 +64,9 @@ class GAN:
     mixing: Share of fakes made of two styles (Karras et al. 2019, Sec. 3.1).
     augment: What the discriminator sees of an image, real or fake: an object
       with init() -> stats, (x, key, stats) -> x and update(stats, logits of
-      real [B], step, batch size) -> stats.
+      real [B], step, batch size) -> stats. It may also have advance(stats,
+      step) -> stats, which is called where a step begins, and tell(key, stats)
+      -> {"t": times [B]}: it is called with these, and so is a `timed` D.
     gen_every: Batches per move of the generator (n_critic).
     z_dim: Length of z.
     classes: Number of labels that both nets take; 0 for none.
@@ -92,6 +94,11 @@ class GAN:
       raise UserError(
         f"mixing and path want a generator that maps z to "
         f"styles; {type(self.gen).__name__} has no `map`"
+      )
+    if trait(self.augment, "tell") and not trait(self.disc, "timed"):
+      raise UserError(
+        f"{type(self.augment).__name__} wants a discriminator that is told t: one of "
+        f"{type(self.disc).__module__} with model.disc.timed=true, if there is one"
       )
 
   @property
@@ -133,13 +140,16 @@ class GAN:
 
   def disc_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """How badly real and fake are told apart, and how steep D is."""
+    state = self.advanced(state)
     fake, _ = self.generate(state, batch, fold(key, 0))
+    # Pairs of one time: they differ in what they are, and no more.
+    told = self.tell(state, fold(key, 7))
     # Two batches, not one: minibatch deviation and batch norm compare.
-    real = self.augmented(state, batch["x"], fold(key, 2))
-    on_real, stats = self.discriminate(state, batch, real, fold(key, 4))
+    real = self.augmented(state, batch["x"], fold(key, 2), told)
+    on_real, stats = self.discriminate(state, batch, real, fold(key, 4), told)
     then = state.replace(stats=stats)
-    shown = self.augmented(state, fake, fold(key, 3))
-    on_fake, stats = self.discriminate(then, batch, shown, fold(key, 5))
+    shown = self.augmented(state, fake, fold(key, 3), told)
+    on_fake, stats = self.discriminate(then, batch, shown, fold(key, 5), told)
     loss = self.rule().d_loss(on_real, on_fake)
     info = {"real": jnp.mean(on_real), "fake": jnp.mean(on_fake)}
     # Share of pairs ranked rightly: 1/2 cannot tell, 1 is saturated. Unlike
@@ -150,15 +160,18 @@ class GAN:
         info[penalty.name] = self.penalise(penalty, state, batch, fake, key)
         loss += info[penalty.name]
     if self.augment:
+      # Of relative rules, whose logits have no zero, pairs that saw one time.
+      led = on_real - on_fake if told and self.rule().relative else on_real
       stats |= {
         "augment": self.augment.update(
-          stats["augment"], jax.lax.stop_gradient(on_real), state.step, len(on_real)
+          stats["augment"], jax.lax.stop_gradient(led), state.step, len(led)
         )
       }
-      info |= {k: v for k, v in stats["augment"].items() if k == "p"}
+      name = "T" if "T" in stats["augment"] else "p"
+      info |= {k: v for k, v in stats["augment"].items() if k == name}
     if trait(self.disc, "embed"):
-      of_real = mean_distance(self.features(state, batch, real))
-      of_fake = mean_distance(self.features(then, batch, shown))
+      of_real = mean_distance(self.features(state, batch, real, told))
+      of_fake = mean_distance(self.features(then, batch, shown, told))
       info["diversity"] = of_fake / (of_real + 1e-8)
     return loss, (stats, info | singular_values(stats["disc"]))
 
@@ -218,26 +231,45 @@ class GAN:
 
   def D(self, state: State, batch: Batch, key: Key) -> Callable[[Array], Array]:
     """x -> logits [B] as in training, with the same draws for every x."""
+    told = self.tell(state, fold(key, 2))
 
     def logits(x: Array) -> Array:
-      x = self.augmented(state, x, fold(key, 0))
-      return self.discriminate(state, batch, x, fold(key, 1))[0]
+      x = self.augmented(state, x, fold(key, 0), told)
+      return self.discriminate(state, batch, x, fold(key, 1), told)[0]
 
     return logits
 
-  def augmented(self, state: State, x: Array, key: Key) -> Array:
+  def advanced(self, state: State) -> State:
+    """The state with an augmentation that has moved, if it was to."""
+    advance = trait(self.augment, "advance")
+    if not advance:
+      return state
+    augment = advance(state.stats["augment"], state.step)
+    return state.replace(stats=state.stats | {"augment": augment})
+
+  def tell(self, state: State, key: Key) -> dict[str, Array]:
+    """What the augmentation tells the discriminator of each example: times, or {}."""
+    tell = trait(self.augment, "tell")
+    return tell(key, state.stats["augment"]) if tell else {}
+
+  def augmented(self, state: State, x: Array, key: Key, told: dict[str, Array]) -> Array:
     """x as the discriminator sees it."""
-    return self.augment(x, key, state.stats["augment"]) if self.augment else x
+    return self.augment(x, key, state.stats["augment"], **told) if self.augment else x
 
-  def discriminate(self, state: State, batch: Batch, x: Array, key: Key) -> tuple[Array, Groups]:
-    """Logits [B] as in training, stats."""
-    noise = noise_keys(self.disc, key)
-    return self.apply("disc", state, x, **self.conditions(batch), **noise)
+  def discriminate(
+    self, state: State, batch: Batch, x: Array, key: Key, told: dict[str, Array] | None = None
+  ) -> tuple[Array, Groups]:
+    """Logits [B] as in training, stats; None is `told` of what is not augmented."""
+    told = (told or {}) | noise_keys(self.disc, key)
+    return self.apply("disc", state, x, **self.conditions(batch), **told)
 
-  def features(self, state: State, batch: Batch, x: Array) -> Array:
+  def features(
+    self, state: State, batch: Batch, x: Array, told: dict[str, Array] | None = None
+  ) -> Array:
     """The discriminator's features of x before the last layer, [B, D]."""
     state, x = jax.lax.stop_gradient((state, x))
-    return self.apply("disc", state, x, method="embed", **self.conditions(batch))[0]
+    told = (told or {}) | self.conditions(batch)
+    return self.apply("disc", state, x, method="embed", **told)[0]
 
   def apply(self, group: str, state: State, *args, **kw) -> tuple[Array, Groups]:
     """Applies a net whose statistics may move -> output, all stats."""

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.layers import GroupNorm, LabelEmbed, upsample
+from jaxgen.nets.layers import GroupNorm, LabelEmbed, TimeRow, times, upsample
 from jaxgen.nets.spectral import plain
 
 Array = jax.Array
@@ -221,24 +221,26 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """Images [B, H, W, C], labels -> logits [B].
+  """Images [B, H, W, C], labels, times t [B] -> logits [B].
 
-  Labels enter by projection (Miyato & Koyama 2018, Eq. 5).
+  Labels enter by projection (Miyato & Koyama 2018, Eq. 5), and so do times.
 
   Attributes:
     width: Channels at full size; they double with every halving, up to 512.
     classes: Number of labels; 0 means unconditional.
     norm: What wraps every layer: `nets.spectral.spectral` or `plain`.
     dtype: Of the computation.
+    timed: Takes times.
   """
 
   width: int = 64
   classes: int = 0
   norm: Callable[[nn.Module], nn.Module] = plain
   dtype: Any = jnp.float32
+  timed: bool = False
 
   @nn.compact
-  def __call__(self, x: Array, y: Array | None = None) -> Array:
+  def __call__(self, x: Array, y: Array | None = None, t: Array | None = None) -> Array:
     def conv(n, **kw):
       return self.norm(nn.Conv(n, (3, 3), dtype=self.dtype, **kw))
 
@@ -252,5 +254,8 @@ class Discriminator(nn.Module):
     logit = self.norm(nn.Dense(1))(h)[:, 0]
     if self.classes:
       row = LabelEmbed(self.classes, h.shape[-1], name="Embed_0")(y)
+      logit += jnp.sum(row * h, -1) / jnp.sqrt(h.shape[-1])
+    if self.timed:
+      row = TimeRow(h.shape[-1], name="time")(times(t, x))
       logit += jnp.sum(row * h, -1) / jnp.sqrt(h.shape[-1])
     return logit

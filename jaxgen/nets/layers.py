@@ -79,6 +79,21 @@ def sinusoids(
   return jnp.concatenate(pair[::-1] if sine_first else pair, -1)
 
 
+class TimeRow(nn.Module):
+  """Times t [B] of 0 to 1000 -> rows [B, width], to be projected on."""
+
+  width: int
+
+  @nn.compact
+  def __call__(self, t: Array) -> Array:
+    return nn.Dense(self.width)(nn.silu(nn.Dense(64)(sinusoids(t, 32))))
+
+
+def times(t: Array | None, x: Array) -> Array:
+  """t [B] as it is; where nobody told any, zeros for x [B, ...]: as clean as data."""
+  return jnp.zeros(len(x)) if t is None else t
+
+
 def upsample(x: Array) -> Array:
   """Nearest neighbour, [B, H, W, C] -> [B, 2H, 2W, C]."""
   return x.repeat(2, 1).repeat(2, 2)

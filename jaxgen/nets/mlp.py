@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.layers import sinusoids
+from jaxgen.nets.layers import sinusoids, times
 
 Array = jax.Array
 
@@ -72,15 +72,19 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """x [B, D], labels -> logits [B]."""
+  """x [B, D], labels, times t [B] if it is `timed` -> logits [B]."""
 
   width: int = 128
   depth: int = 3
   classes: int = 0
+  timed: bool = False
 
   @nn.compact
-  def __call__(self, x: Array, y: Array | None = None) -> Array:
-    h = Trunk(self.width, self.depth)(with_label(waves(x), y, self.classes, 32))
+  def __call__(self, x: Array, y: Array | None = None, t: Array | None = None) -> Array:
+    h = with_label(waves(x), y, self.classes, 32)
+    if self.timed:
+      h = jnp.concatenate([h, sinusoids(times(t, x), 32)], -1)
+    h = Trunk(self.width, self.depth)(h)
     return nn.Dense(1)(h)[:, 0]
 
 

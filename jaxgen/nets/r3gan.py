@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.nets import fir
-from jaxgen.nets.layers import LabelEmbed
+from jaxgen.nets.layers import LabelEmbed, TimeRow, times
 
 Array = jax.Array
 SLOPE = 0.2
@@ -59,7 +59,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """Images [B, H, W, C], labels -> logits [B]. Labels enter by projection.
+  """Images [B, H, W, C], labels, times t [B] -> logits [B].
+
+  Labels enter by projection, and so do times.
 
   Attributes:
     widths: Channels of every stage, from full size to 4x4.
@@ -68,6 +70,7 @@ class Discriminator(nn.Module):
     classes: Number of labels; 0: none.
     embedding: Length of a label's; None: the last width.
     dtype: Of the computation, but at 4x4 it is float32.
+    timed: Takes times.
   """
 
   widths: Sequence[int] = (768, 768, 768, 768)
@@ -76,11 +79,12 @@ class Discriminator(nn.Module):
   classes: int = 0
   embedding: int | None = None
   dtype: Any = jnp.float32
+  timed: bool = False
 
   @nn.compact
-  def embed(self, x: Array, y: Array | None = None) -> Array:
+  def embed(self, x: Array, y: Array | None = None, t: Array | None = None) -> Array:
     """What the last layer reads, [B, D]."""
-    del y
+    del y, t
     h = conv(self.widths[0], self.dtype, name="image")(x)
     last = len(self.widths) - 1
     for i, width in enumerate(self.widths[1:]):
@@ -92,13 +96,18 @@ class Discriminator(nn.Module):
     return jnp.einsum("bhwc,hwc->bc", h, basis)
 
   @nn.compact
-  def __call__(self, x: Array, y: Array | None = None, key: Array | None = None) -> Array:
+  def __call__(
+    self, x: Array, y: Array | None = None, key: Array | None = None, t: Array | None = None
+  ) -> Array:
     del key
     h = self.embed(x)
-    if not self.classes:
+    if not self.classes and not self.timed:
       return dense(1, name="logit")(h)[:, 0]
-    width = self.embedding or self.widths[-1]
-    row = LabelEmbed(self.classes, width, scaled(self.classes * width), name="label")(y)
+    width, row = self.embedding or self.widths[-1], 0.0
+    if self.classes:
+      row = LabelEmbed(self.classes, width, scaled(self.classes * width), name="label")(y)
+    if self.timed:
+      row += TimeRow(width, name="time")(times(t, x)) / width**0.5
     return jnp.sum(row * dense(width, name="logit")(h), -1)
 
 

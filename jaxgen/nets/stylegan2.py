@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.nets import fir
-from jaxgen.nets.equalised import NORMAL, Conv, Dense, Mapping, clip, lrelu
-from jaxgen.nets.layers import divisor
+from jaxgen.nets.equalised import NORMAL, Conv, Dense, Mapping, clip, lrelu, weights_of
+from jaxgen.nets.layers import divisor, times
 
 Array = jax.Array
 HALF = np.sqrt(0.5)  # of two summands, so that variance stays
@@ -279,7 +279,7 @@ def modulated_conv(
 
 
 class Discriminator(nn.Module):
-  """Images [B, H, H, C], labels -> logits [B].
+  """Images [B, H, H, C], labels, times t [B] -> logits [B].
 
   Attributes:
     base: A layer at height h has base / h channels ...
@@ -298,6 +298,7 @@ class Discriminator(nn.Module):
     dtype: Of the `fine` highest resolutions; the others are float32. Height 4
       is float32 always.
     fine: See there.
+    timed: Takes times: a number beside the label's, as it is (Wang et al. 2022).
   """
 
   base: int = 16384
@@ -312,12 +313,19 @@ class Discriminator(nn.Module):
   taps: Sequence[float] = fir.TAPS
   dtype: Any = jnp.float32
   fine: int = 4
+  timed: bool = False
 
   @nn.compact
   def __call__(
-    self, x: Array, y: Array | None = None, key: Array | None = None, embed: bool = False
+    self,
+    x: Array,
+    y: Array | None = None,
+    key: Array | None = None,
+    t: Array | None = None,
+    embed: bool = False,
   ) -> Array:
     del key
+    inputs = self.classes + self.timed  # of the mapping network
     size, width = x.shape[1], lambda h: min(self.base // h, self.most)
     if x.shape[2] != size:
       raise ValueError(f"images of {size}x{x.shape[2]}: want squares")
@@ -335,24 +343,29 @@ class Discriminator(nn.Module):
       )(h, x)
     mapped = self.mapped or width(4)
     h, out = Epilogue(
-      width(4),
-      mapped if self.classes else 1,
-      self.arch,
-      self.group,
-      self.features,
-      self.clamp,
-      name="b4",
+      width(4), mapped if inputs else 1, self.arch, self.group, self.features, self.clamp, name="b4"
     )(h, x)
     if embed:
       return h
-    if not self.classes:
+    if not inputs:
       return out[:, 0]
-    row = Mapping(mapped, self.layers, self.classes, name="mapping")(None, y)
+    if self.timed:
+      y = self.with_time(y, times(t, out))
+    row = Mapping(mapped, self.layers, inputs, name="mapping")(None, y)
     return jnp.sum(out * row, -1) / np.sqrt(mapped)
 
-  def embed(self, x: Array, y: Array | None = None) -> Array:
+  def with_time(self, y: Array | None, t: Array) -> Array:
+    """Labels' weights and t, [B, classes + 1]."""
+    t = t.astype(jnp.float32)[:, None]
+    if not self.classes:
+      return t
+    if y is None:
+      raise ValueError("this net has labels: give it y")
+    return jnp.concatenate([weights_of(y, self.classes), t], -1)
+
+  def embed(self, x: Array, y: Array | None = None, t: Array | None = None) -> Array:
     """What the last layer reads, [B, D]."""
-    return self(x, y, embed=True)
+    return self(x, y, t=t, embed=True)
 
 
 class DiscBlock(nn.Module):

@@ -1,0 +1,130 @@
+"""Diffusion-GAN (Wang et al. 2022): noise of random times before D, which is told t.
+
+| arg | data | batch | G, D parameters | published FID |
+| --- | --- | --- | --- | --- |
+| cifar | CIFAR-10 | 64 | ?, ? | 3.19 |
+| stl10 | a folder | 64 | ?, ? | 11.53 |
+| celeba64 | a folder | 64 | the same | 1.69 |
+| lsun | a folder | 64 | ?, ? | bedroom 3.65, church 3.17 |
+"""
+
+from configs import _base, _stylegan2
+
+# Thousand images, group of the minibatch deviation, channels times height,
+# gamma, half-life of the average and its ramp, layers of the mapping network.
+SIZES = {
+  "cifar": (32, 50_000, 32, 32768, 0.01, 500e3, 0.05, 2),
+  "stl10": (64, 50_000, 32, 32768, 0.05, 500e3, 0.05, 2),
+  "celeba64": (64, 50_000, 32, 32768, 0.05, 500e3, 0.05, 2),
+  "lsun": (256, 25_000, 8, 16384, 1.0, 20e3, None, 8),
+}
+# Source, steps, batch, size, labels.
+SMALL = {
+  "digits": ("digits", 1500, 64, 0, 10),
+  "photos": ("photos", 1000, 64, 32, 0),
+  "points": ("points:grid25", 6000, 256, 0, 0),
+  "stacked": ("stacked_digits", 3000, 64, 0, 0),
+}
+ARGS = (*SIZES, *SMALL, "debug")
+
+
+def get_config(arg="cifar"):
+  """`arg`: see above; `digits`, `photos`, `points`, `stacked`: minutes; `debug`."""
+  if arg not in SIZES:
+    return small(arg)
+  size, kimg, group, base, gamma, life, ramp, layers = SIZES[arg]
+  cifar = arg == "cifar"
+  c = _base.base(
+    "tfds:cifar10" if cifar else f"folder:{arg}",
+    steps=1000 * kimg // 64,
+    batch=64,
+    size=0 if cifar else size,
+  )
+  c.data.channels = 3
+  _stylegan2.model(
+    c, size=size, base=base, layers=layers, group=group, gamma=gamma, dtype="bfloat16", clamp=256.0
+  )
+  if cifar:
+    c.model.disc.arch = "orig"
+  else:
+    c.model.path = dict(name="adversarial.path.PathLength")
+    c.model.mixing = 0.9
+  noising(c)
+  _stylegan2.optimisers(c, 0.0025)
+  c.ema.main = dict(name="ema.half_life", images=life, ramp=ramp)
+  c.log.pictures = 5000
+  c.checkpoint.update(every=5000, keep_every=50_000)
+  return c
+
+
+def noising(c, **kw):
+  """The diffusion before D, of which it is told."""
+  c.model.augment = dict(name="adversarial.noising.Noising", **kw)
+  c.model.disc.timed = True
+
+
+def small(arg):
+  """The nets and rules of other configs here, with the diffusion in between.
+
+  `digits_gan`, `images_gan`, and of `modes` the rule that keeps most of them.
+  """
+  source, steps, batch, size, classes = SMALL.get(arg, SMALL["digits"])
+  c = _base.base(source, steps=steps, batch=batch, size=size, classes=classes)
+  if arg == "points":
+    points(c, 128)
+  else:
+    images(c, {"debug": 8, "photos": 16}.get(arg, 32))
+  c.log.pictures = 500
+  c.checkpoint.every = 500
+  return _base.debug(c) if arg == "debug" else c
+
+
+def images(c, width):
+  """DCGAN's nets with spectral norm and hinge (Miyato et al. 2018)."""
+  classes = c.data.classes
+  c.model = dict(
+    name="models.gan.GAN",
+    gen=dict(
+      name="nets.convs.Generator",
+      size=c.data.size or 8,
+      channels=1 if c.data.source == "digits" else 3,
+      width=width,
+      classes=classes,
+    ),
+    disc=dict(
+      name="nets.convs.Discriminator",
+      width=width,
+      classes=classes,
+      norm=dict(name="nets.spectral.spectral"),
+    ),
+    rule=dict(name="adversarial.losses.hinge"),
+    z_dim=64,
+    classes=classes,
+  )
+  noising(c, kimg=20.0)
+  adam = dict(name="optim.adam", b1=0.0, b2=0.9)
+  c.optim.gen, c.optim.disc = dict(adam, lr=2e-4), dict(adam, lr=4e-4)
+  c.ema.main = dict(name="ema.half_life", images=20_000, ramp=0.1)
+  if c.data.source == "photos":
+    c.data.flip = True
+    c.model.augment.before = dict(name="adversarial.diffaugment.DiffAugment")
+
+
+def points(c, width):
+  """MLPs, compared in pairs, with R1 and R2 (Huang et al. 2024)."""
+  penalty = lambda name: dict(
+    name="models.gan.Penalty", fn=dict(name=f"adversarial.penalties.{name}", gamma=0.1)
+  )
+  net = dict(width=width, depth=3)
+  c.model = dict(
+    name="models.gan.GAN",
+    gen=dict(name="nets.mlp.Generator", **net),
+    disc=dict(name="nets.mlp.Discriminator", **net),
+    rule=dict(name="adversarial.losses.relativistic"),
+    penalties=[penalty("r1"), penalty("r2")],
+    z_dim=2,
+  )
+  noising(c, kimg=100.0)
+  adam = dict(name="optim.adam", b1=0.0, b2=0.99, decay="linear")
+  c.optim.gen, c.optim.disc = dict(adam, lr=5e-4), dict(adam, lr=1e-3)
+  c.ema.main = dict(name="ema.half_life", images=50_000, ramp=0.1)
