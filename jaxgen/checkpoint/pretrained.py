@@ -2,8 +2,8 @@
 
 A loss may look through a published network, which a user has in files, or
 through a judge of another workdir; a model of latents reads them by a codec of
-another one, and a model of few steps begins as its teacher. All are read once, before the first step, and are in every
-checkpoint from there on.
+another one, and a model of few steps begins as its teacher. All are read once,
+before the first step, and are in every checkpoint from there on.
 """
 
 import os
