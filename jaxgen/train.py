@@ -55,6 +55,12 @@ CONFIGS = ("config",)
 MAY_CHANGE = (
   *("steps", "log", "checkpoint", "patience", "mesh", "data.workers"),
   *("model.codec_workdir", "model.judge_workdir", "model.teacher_workdir"),
+  # Schedules of few-step models end with the training, as learning rates do.
+  *(
+    f"model.{part}.{field}"
+    for part in ("draw_t", "draw_t.levels", "decay.levels")
+    for field in ("steps", "every")
+  ),
 )
 # Of weights that were imported and not trained on: all but the model itself.
 MAY_BEGIN = (*MAY_CHANGE, "seed", "batch", "accumulate", "data", "optim", "ema")

@@ -6,9 +6,11 @@ another one, and a model of few steps begins as its teacher. All are read once,
 before the first step, and are in every checkpoint from there on.
 """
 
+import functools
+import inspect
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -179,10 +181,11 @@ def check_teacher(model: core.Model, teacher: core.Model) -> None:
       )
 
 
-def said(f: Any) -> str:
-  """A function and its arguments, as configs name them."""
-  keywords = ", ".join(f"{k}={v}" for k, v in sorted(getattr(f, "keywords", {}).items()))
-  return f"{getattr(f, 'func', f).__name__}({keywords})"
+def said(f: Callable) -> str:
+  """A function and its arguments, as configs name them, and those left to it."""
+  known = {k: p.default for k, p in inspect.signature(f).parameters.items()}
+  args = ", ".join(f"{k}={v}" for k, v in known.items() if v is not inspect.Parameter.empty)
+  return f"{(f.func if isinstance(f, functools.partial) else f).__name__}({args})"
 
 
 def averaged_weights(

@@ -40,7 +40,7 @@ def progressive(step: Array, steps: int, n_0: int = 2, n_1: int = 150) -> Array:
 
   Song et al. 2023, App. C, whose formula has one level less: as their code has it.
   """
-  return 1 + jnp.sum(step >= jnp.asarray(_rises(steps, n_0, n_1)), dtype=jnp.int32)
+  return 1 + jnp.searchsorted(jnp.asarray(_rises(steps, n_0, n_1)), step, side="right")
 
 
 @functools.cache
