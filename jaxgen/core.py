@@ -142,6 +142,8 @@ OPTIONAL: dict[str, Any] = {
   "judge_workdir": "",  # where these were trained, unless they are a user's files
   "codec": None,  # of a model of latents: what writes them, a frozen group
   "codec_workdir": "",  # where that was trained
+  "teacher": None,  # preconditioning of the net that another begins with
+  "teacher_workdir": "",  # where that was trained
   "model": None,  # what learns them
   "measure": None,  # f(state, batch, key) -> stats, of batches before the first step
   # Of a net.

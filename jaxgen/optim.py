@@ -78,6 +78,28 @@ def rmsprop(
   return rule if clip_weights is None else optax.chain(rule, in_box(clip_weights))
 
 
+def radam(
+  lr: float,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  clip: float | None = None,
+  warmup: int = 0,
+  decay: str = "constant",
+  every: int = 1,
+  *,
+  steps: int,
+) -> optax.GradientTransformation:
+  """Rectified Adam (Liu et al. 2020), by which consistency models were trained.
+
+  Its steps are small as long as the second moment is not known, so that it
+  needs no warm-up. Arguments as those of `adam`.
+  """
+  rate = schedule(lr, warmup, decay, updates(steps, every))
+  rule = optax.radam(rate, b1=b1, b2=b2, eps=eps)
+  return rule if clip is None else optax.chain(optax.clip_by_global_norm(clip), rule)
+
+
 def in_box(most: float) -> optax.GradientTransformation:
   """Cuts updates, so that no weight leaves [-most, most]."""
   edge = most * (1 - 1e-6)  # a hair inside: w + (edge - w) is rounded

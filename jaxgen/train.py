@@ -51,10 +51,16 @@ if TYPE_CHECKING:
   from jaxgen.checkpoint.manager import Checkpoints
 
 CONFIGS = ("config",)
-# The workdirs of a codec and of a judge are read before the first step alone.
+# The workdirs of a codec, a judge, a teacher are read before the first step alone.
 MAY_CHANGE = (
   *("steps", "log", "checkpoint", "patience", "mesh", "data.workers"),
-  *("model.codec_workdir", "model.judge_workdir"),
+  *("model.codec_workdir", "model.judge_workdir", "model.teacher_workdir"),
+  # Schedules of few-step models end with the training, as learning rates do.
+  *(
+    f"model.{part}.{field}"
+    for part in ("draw_t", "draw_t.levels", "decay.levels")
+    for field in ("steps", "every")
+  ),
 )
 # Of weights that were imported and not trained on: all but the model itself.
 MAY_BEGIN = (*MAY_CHANGE, "seed", "batch", "accumulate", "data", "optim", "ema")

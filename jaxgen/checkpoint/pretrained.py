@@ -1,13 +1,16 @@
-"""Weights from elsewhere, for groups that no player moves.
+"""Weights from elsewhere, for groups that no player moves, and to begin with.
 
 A loss may look through a published network, which a user has in files, or
 through a judge of another workdir; a model of latents reads them by a codec of
-another one. All are read once, before the first step, and are in every
-checkpoint from there on.
+another one, and a model of few steps begins as its teacher. All are read once,
+before the first step, and are in every checkpoint from there on.
 """
 
+import functools
+import inspect
 import os
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -30,6 +33,7 @@ from jaxgen.interop import tensor_files
 # Of LPIPS: torchvision's network, and the linear weights of the package lpips.
 VARIABLES = ("JAXGEN_LPIPS_NET", "JAXGEN_LPIPS_LIN")
 ABSENT = "(absent)"
+FREE = ("dropout", "dtype", "remat")  # of a net: weights mean the same whatever these are
 
 
 def read(model: core.Model, source: Source | None = None) -> tuple[core.Groups, core.Groups]:
@@ -49,6 +53,10 @@ def read(model: core.Model, source: Source | None = None) -> tuple[core.Groups, 
     params["perceptual"] = read_perceptual(look)
   if core.trait(model, "codec"):
     params["codec"], stats["codec"] = read_codec(model.codec, model.codec_workdir, source)
+  if core.trait(model, "teacher"):
+    params["net"] = read_teacher(model, source)
+    if model.keeps_teacher:
+      params["teacher"] = params["net"]
   return params, stats
 
 
@@ -127,6 +135,59 @@ def read_codec(
     return params, stats
 
 
+def read_teacher(model: core.Model, source: Source | None) -> Any:
+  """The averaged weights of the diffusion model that a model begins with."""
+  workdir = model.teacher_workdir
+  if not workdir:
+    raise UserError(
+      "config.model.teacher_workdir names no workdir: train the teacher first, a diffusion model "
+      "of the same net, and say where with --config.model.teacher_workdir=W"
+    )
+  what = f"config.model.teacher_workdir={workdir}"
+  with guarding(what):
+    meta = latest(workdir)
+    config, data = settings(meta), meta["data"]
+    teacher = build(config.model)
+    check_teacher(model, teacher)
+    if source is not None and tuple(data["shape"]) != tuple(source.shape):
+      raise UserError(
+        f"that teacher was trained on {data['name']}, {tuple(data['shape'])}, and {source.name} "
+        f"holds {tuple(source.shape)}"
+      )
+    known = source.class_names if source else ()
+    names = [tuple(n) for n in (data.get("class_names") or (), known)]
+    if data["classes"] and all(names) and names[0] != names[1]:
+      raise UserError(f"that teacher knows the labels of {data['name']}, and these are others")
+    params, _ = averaged_weights(workdir, config, data, teacher)
+  return params["net"]
+
+
+def check_teacher(model: core.Model, teacher: core.Model) -> None:
+  """UserError unless `model` can begin with the teacher's weights."""
+  kind = type(teacher).__name__
+  if kind != "Diffusion":
+    raise UserError(f"a {kind} was trained there: want models.diffusion.Diffusion")
+  check_net(teacher.net, model.net, "that teacher", "config.model.net", FREE)
+  parts = (
+    ("classes", teacher.classes, "classes", model.classes),
+    ("process", teacher.process, "process", model.process),
+    ("precond", said(teacher.precond), "teacher", said(model.teacher)),
+  )
+  for name, theirs, where, ours in parts:
+    if theirs != ours:
+      raise UserError(
+        f"that teacher was trained with {name}={theirs}, and config.model.{where} is {ours}: make "
+        "them equal"
+      )
+
+
+def said(f: Callable) -> str:
+  """A function and its arguments, as configs name them, and those left to it."""
+  known = {k: p.default for k, p in inspect.signature(f).parameters.items()}
+  args = ", ".join(f"{k}={v}" for k, v in known.items() if v is not inspect.Parameter.empty)
+  return f"{(f.func if isinstance(f, functools.partial) else f).__name__}({args})"
+
+
 def averaged_weights(
   workdir: str, config: ConfigDict, data: dict[str, Any], model: core.Model
 ) -> tuple[core.Groups, core.Groups]:
@@ -159,11 +220,16 @@ def check_codec(codec: core.Codec, spec: Any) -> None:
   check_net(build(spec["net"]), codec.net, "that codec", "config.model.codec.net")
 
 
-def check_net(trained: nn.Module, ours: nn.Module, which: str, where: str) -> None:
-  """UserError unless two nets have all fields alike; `where` in the config ours is."""
+def check_net(
+  trained: nn.Module, ours: nn.Module, which: str, where: str, free: Sequence[str] = ()
+) -> None:
+  """UserError unless two nets have all fields alike but `free` ones.
+
+  `where` in the config ours is.
+  """
   theirs, mine = ({**vars(net), "name": type(net).__name__} for net in (trained, ours))
   for name in sorted(theirs.keys() | mine.keys()):
-    if name.startswith("_") or name == "parent":  # linen's own
+    if name.startswith("_") or name in ("parent", *free):  # linen's own
       continue
     # As text: of bound functions no two are equal.
     a, b = (repr(fields.get(name, ABSENT)) for fields in (theirs, mine))
@@ -205,4 +271,7 @@ def fill(model: core.Model, state: core.State, source: Source | None = None) -> 
     for old in [state.stats[g]]
   }
   params = {g: put(new, state.params[g]) for g, new in params.items()}
-  return state.replace(params=state.params | params, stats=state.stats | stats)
+  # Groups that move have averages, which begin where they do.
+  begun = lambda old: {g: jax.tree.map(jnp.copy, params.get(g, old[g])) for g in old}
+  ema = {profile: begun(old) for profile, old in state.ema.items()}
+  return state.replace(params=state.params | params, stats=state.stats | stats, ema=ema)

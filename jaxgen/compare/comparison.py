@@ -105,6 +105,11 @@ def train_entries(
     announce(f"replaces the report in {home}")
   for entry in fresh:
     Experiment.of(entry.config)  # says what is wrong with it, if anything
+    if entry.config.model.get("teacher_workdir") == "":
+      raise UserError(
+        f"{entry.name} learns from a teacher: train that, then it with "
+        "--config.model.teacher_workdir=W, and say where it is with --workdirs"
+      )
     if entry.config.model.get("codec_workdir") == "":
       raise UserError(
         f"{entry.name} is a model of latents: train its codec, then it with "

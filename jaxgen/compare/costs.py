@@ -1,4 +1,4 @@
-"""What a training cost; a model of latents pays for its codec, too.
+"""What a training cost; a model of latents pays for its codec, one of few steps for its teacher.
 
 Without the codec there would be neither its latents nor its samples: seconds,
 images and operations of the codec's own training are added to those of the
@@ -21,7 +21,7 @@ PAID = ("train_seconds", "train_images", "flops")  # of a row, that its codec ad
 
 
 def codec_cost(settings: ConfigDict) -> dict[str, Any]:
-  """What it took to train the codec of a model of latents.
+  """What it took to train the codec of a model of latents, or the teacher of a student.
 
   Args:
     settings: The model's config.
@@ -31,7 +31,7 @@ def codec_cost(settings: ConfigDict) -> dict[str, Any]:
     train_images and flops; without the last four where they are not known: the
     workdir is gone, or holds weights that were trained elsewhere.
   """
-  workdir = settings.model.get("codec_workdir")
+  workdir = settings.model.get("codec_workdir") or settings.model.get("teacher_workdir")
   if not workdir:
     return {}
   try:

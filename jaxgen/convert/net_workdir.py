@@ -49,6 +49,11 @@ def check_net(config: ConfigDict, source: str, checkpoint: str | None = None) ->
   one = net.get("heads") == 1 and net.get("heads_up") in (None, 1)
   if source == "sr3" and not one:
     raise UserError("sr3's attention has one head: set heads=1 in config.model.net")
+  if source == "consistency" and net.get("attend") and not net.get("split_first"):
+    raise UserError(
+      "the attention of consistency models has q, k and v in the newer order: set split_first=True "
+      "in config.model.net"
+    )
   if source != "diffusers":
     return
   if not net.get("split_first") and not one:

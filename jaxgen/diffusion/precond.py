@@ -86,17 +86,31 @@ def flow(noise: Noise, scale: float = 1000.0) -> Coefficients:
   return 1 / total, -noise.sigma / total, 1.0, scale * noise.t
 
 
-def edm(noise: Noise, sigma_data: float = 0.5) -> Coefficients:
+def edm(noise: Noise, sigma_data: float = 0.5, scale: float = 0.25) -> Coefficients:
   """Unit variance in and out (Karras et al. 2022, Table 1 and App. B.6).
 
-  For processes with alpha = 1. Data of standard deviation `sigma_data`.
+  For processes with alpha = 1. Data of standard deviation `sigma_data`. c_noise
+  = scale * ln sigma: 250 in the code of consistency models.
   """
   power = noise.sigma**2 + sigma_data**2
   return (
     sigma_data**2 / power,
     noise.sigma * sigma_data / jnp.sqrt(power),
     1 / jnp.sqrt(power),
-    jnp.log(noise.sigma) / 4,
+    scale * jnp.log(noise.sigma),
+  )
+
+
+def boundary(
+  noise: Noise, sigma_data: float = 0.5, lo: float = 0.002, scale: float = 0.25
+) -> Coefficients:
+  """As `edm`, but x_0 = x_t at sigma = `lo` (Song et al. 2023, App. C)."""
+  gap, root = noise.sigma - lo, jnp.sqrt(noise.sigma**2 + sigma_data**2)
+  return (
+    sigma_data**2 / (gap**2 + sigma_data**2),
+    gap * sigma_data / root,
+    1 / root,
+    scale * jnp.log(noise.sigma),
   )
 
 

@@ -151,6 +151,33 @@ def waveform(
 
 
 @declare(nfe=lambda n: n)
+def consistency(
+  denoise: Denoise,
+  x_T: Array,
+  path: Noise,
+  n: Array,
+  key: Array,
+  lo: float = 0.002,
+  noise: Array | None = None,
+) -> Array:
+  """Jumps to x_0 and adds noise up to the next point: Song et al. 2023, Alg. 1.
+
+  For a denoiser that is a consistency function, whose x_0 has noise of level
+  `lo` still, in sigma / alpha. `noise` [n, B, ...] of unit variance takes the
+  place of what each step draws.
+  """
+  step_at = steps(path, n, key)
+
+  def step(i: Array, carry: tuple) -> tuple:
+    (x, _), (t, s, z_key) = carry, step_at(i)
+    x0 = mean(denoise(x, t))
+    z = normal(z_key, x.shape[1:]) if noise is None else noise[i]
+    return s.alpha * x0 + jnp.sqrt(jnp.maximum(s.sigma**2 - (s.alpha * lo) ** 2, 0)) * z, x0
+
+  return loop(denoise)(0, n, step, (x_T, x_T))[-1]
+
+
+@declare(nfe=lambda n: n)
 def euler(denoise: Denoise, x_T: Array, path: Noise, n: Array, key: Array) -> Array:
   """The probability-flow ODE by Euler's method, for x / alpha in sigma / alpha.
 

@@ -133,6 +133,35 @@ def karras(
   return process.inverse(-2 * jnp.log(r))
 
 
+def jumps(
+  process, i: Array, n: Array, lo: float = 0.002, hi: float = 80.0, rho: float = 7.0
+) -> Array:
+  """The first n of n + 1 points of `karras`: the last step leads to `lo` itself.
+
+  For samplers of few steps whose every step is long.
+  """
+  return karras(process, jnp.minimum(i, n - 1), n + 1, lo, hi, rho)
+
+
+def chosen(
+  process,
+  i: Array,
+  n: Array,
+  ts: Sequence[int] = (0, 22),
+  of: int = 40,
+  lo: float = 0.002,
+  hi: float = 80.0,
+  rho: float = 7.0,
+) -> Array:
+  """Some of the `of` points of `karras`, by index, as the code of Song et al. 2023 has it.
+
+  Its last index, at which nothing is evaluated, is left out. With fewer n the
+  way is as long; what is left out are the last points.
+  """
+  index = jnp.asarray(ts)[jnp.minimum(jnp.minimum(i, n - 1), len(ts) - 1)]
+  return karras(process, index, jnp.int32(of), lo, hi, rho)
+
+
 def ddim(process, i: Array, n: Array) -> Array:
   """ADM's "ddim25" and so on: every k-th index from 0, never the last one.
 

@@ -17,6 +17,7 @@ from jaxgen.diffusion import likelihood, posterior
 from jaxgen.diffusion.process import Noise
 from jaxgen.errors import guarding
 from jaxgen.keys import fold, normal
+from jaxgen.models.consistency import Consistency
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.vae import VAE
 from jaxgen.sampling.sampler import Sampler, load
@@ -44,7 +45,7 @@ def bits_per_dim(
   """
   model = load(str(model)) if isinstance(model, str | pathlib.Path) else model
   family, run = model.model, None
-  if isinstance(family, Diffusion) and not family.cond:
+  if isinstance(family, Diffusion) and not (isinstance(family, Consistency) or family.cond):
     run = chain(model, steps)
   elif isinstance(family, VAE):
     run = evidence(model)

@@ -1,9 +1,10 @@
 """Whose checkpoints are known, and how they name a U-Net's modules.
 
-    adm        openai/guided-diffusion, openai/improved-diffusion: U-Net,
-               upsampler, classifier
-    diffusers  huggingface/diffusers' UNet2DModel
-    sr3        Janspiry/Image-Super-Resolution-via-Iterative-Refinement
+    adm          openai/guided-diffusion, openai/improved-diffusion: U-Net,
+                 upsampler, classifier
+    consistency  openai/consistency_models: ADM's names, other convolutions
+    diffusers    huggingface/diffusers' UNet2DModel
+    sr3          Janspiry/Image-Super-Resolution-via-Iterative-Refinement
 
 Our blocks have the numbers of ADM's; for the others they are counted.
 """
@@ -175,6 +176,7 @@ LAYERS = columns("""
 
 SOURCES = {
   "adm": Source(BLOCKS["adm"], LAYERS["adm"], {"skip": 2, "qkv": 1, "proj": 1}, adm_rows),
+  "consistency": Source(BLOCKS["adm"], LAYERS["adm"], {"skip": 2, "qkv": 2, "proj": 2}, adm_rows),
   "diffusers": Source(
     BLOCKS["diffusers"], LAYERS["diffusers"], {"skip": 2}, diffusers_rows, rename=current_name
   ),

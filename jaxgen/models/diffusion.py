@@ -228,12 +228,14 @@ class Diffusion:
       D = self.guide(D, D_null, guidance.within(w, lo, hi), **guide)
     return D if self.bound is None else guidance.clip(D, -self.bound, self.bound)
 
-  def D(self, state: State, conditions: dict[str, Any], x_t: Array, t: Noise) -> Array | Estimate:
-    """Estimates x_0 from x_t (Karras et al. 2022, Eq. 7)."""
+  def D(
+    self, state: State, conditions: dict[str, Any], x_t: Array, t: Noise, key: Key | None = None
+  ) -> Array | Estimate:
+    """Estimates x_0 from x_t (Karras et al. 2022, Eq. 7); keys [B] of dropout."""
     c_skip, c_out, c_in, c_noise = self.precond(t)
     mean = self.residual_mean(conditions, x_t)
     residual = x_t - t.alpha * mean
-    F, frac = self.F(state, c_in * residual, c_noise, conditions)
+    F, frac = self.F(state, c_in * residual, c_noise, conditions, key)
     x_0 = mean + c_skip * residual + c_out * F
     return x_0 if frac is None else Estimate(x_0, frac)
 

@@ -14,7 +14,7 @@ FILES = {
     data/test_crop diffusion/test_diffusion diffusion/test_golden_diffusion
     diffusion/test_guidance diffusion/test_importance diffusion/test_interpolants
     diffusion/test_likelihood
-    diffusion/test_samplers diffusion/test_times diffusion/test_unipc
+    diffusion/test_samplers diffusion/test_times diffusion/test_unipc diffusion/test_pairs
     evaluation/test_gaussian evaluation/test_perceptual evaluation/test_scores
     evaluation/test_texture interop/test_names
     metrics/test_image_quality
@@ -46,6 +46,7 @@ FILES = {
     interop/test_interop_biggan interop/test_nvlabs interop/test_published
     interop/test_tensor_files models/test_cascade models/test_classifier
     models/test_gan models/test_guided models/test_latent models/test_models monitor/test_goodput
+    models/test_consistency
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
     models/test_denoising_gan
