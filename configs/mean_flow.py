@@ -136,6 +136,7 @@ def points():
   c.model = dict(
     name="models.mean_flow.MeanFlow",
     net=dict(name="nets.two_times.Denoiser", width=128, depth=3, scale=10.0),
+    power=0.0,
     steps=1,
   )
   c.optim.net = dict(name="optim.adam", lr=2e-3, b2=0.95, clip=1.0, decay="cosine")
