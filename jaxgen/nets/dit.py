@@ -178,6 +178,10 @@ class Transformer(nn.Module):
     """What is added to tokens, [rows, columns, D]."""
     return 0.0
 
+  def condition(self, c_noise: Array, y: Array | None) -> Array:
+    """Of time and label, [B, D] float32."""
+    return condition(c_noise, y, self.width, self.labels)
+
   @nn.compact
   def __call__(
     self, x: Array, c_noise: Array, y: Array | None = None, key: Array | None = None
@@ -192,7 +196,7 @@ class Transformer(nn.Module):
       self.width, (p, p), p, "VALID", dtype=self.dtype, kernel_init=flat_xavier, name="patch_embed"
     )(x)
     tokens += jnp.asarray(self.positions(grid), self.dtype)
-    c = nn.silu(condition(c_noise, y, self.width, self.labels))
+    c = nn.silu(self.condition(c_noise, y))
     tokens = self.blocks(tokens.reshape(b, -1, self.width), c, grid)
     out = p * p * channels * (1 + self.learned + self.unread)
     shift, scale = jnp.split(nn.Dense(2 * self.width, kernel_init=ZERO, name="ada")(c), 2, -1)

@@ -24,6 +24,7 @@ FILES = {
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
+    models/test_mean_flow nets/test_imf_dit
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
     nets/test_diffwave nets/test_hifigan nets/test_strided nets/test_wavegan study/test_mos
     diffusion/test_denoising_chain nets/test_ddgan
