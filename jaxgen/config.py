@@ -118,7 +118,10 @@ MAY_BE_ZERO = set(
 # Other numbers, by least and most; what is not here may be any finite number.
 ABOVE_ZERO, BELOW_ONE = math.nextafter(0, 1), math.nextafter(1, 0)
 RANGES = {
-  (0, math.inf): "lr eps weight_decay images ramp beta std weight weight_fake gamma noise churn"
+  (
+    0,
+    math.inf,
+  ): "warmup lr eps weight_decay images ramp beta std weight weight_fake gamma noise churn"
   " snr s_min s_max s_noise blur floor lo eta truncation temperature cutoff commitment count"
   " revive disc_weight",
   (ABOVE_ZERO, math.inf): "sigma sigma_data sigma_min sigma_max clip clip_weights bound clamp kimg"

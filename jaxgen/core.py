@@ -151,6 +151,7 @@ OPTIONAL: dict[str, Any] = {
   "heights": None,  # f(height of x) -> heights of its maps, to attend at
   "attend": (),  # heights at which it does
   "learned": False,  # whether it also predicts the variance
+  "uncertainty": None,  # f(c_noise) -> u, log of the error to expect of F there
   "map": None,  # f(z, y) -> w, of a generator with a mapping network
   "embed": None,  # f(x, y) -> features, of a discriminator
   "knobs": {},  # what can be turned when sampling, with defaults

@@ -96,8 +96,8 @@ def combination(points: list[tuple[int, float]], width: float) -> np.ndarray:
   gamma, end = width_to_gamma(width), t.max()
   a = overlap(t[:, None], g[:, None], t[None], g[None])
   b = overlap(t, g, end, gamma)
-  # Profiles of one run are nearly parallel: lstsq, not solve. The sum is made
-  # exactly 1 by a Lagrange multiplier, so that constants are kept.
-  n, scale = len(t), np.abs(a).max()
-  kkt = np.block([[a / scale, np.ones((n, 1))], [np.ones((1, n)), 0.0]])
-  return np.linalg.lstsq(kkt, np.append(b / scale, 1.0), rcond=1e-14)[0][:n]
+  # Profiles of one run are nearly parallel: lstsq, not solve. The sum is made 1
+  # afterwards, so that constants are kept, as the authors' code does.
+  scale = np.abs(a).max()
+  weights = np.linalg.lstsq(a / scale, b / scale, rcond=1e-14)[0]
+  return weights / weights.sum()

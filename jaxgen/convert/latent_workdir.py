@@ -55,6 +55,8 @@ def check_model(config: ConfigDict, source: str) -> None:
   c = config.model
   if source != SOURCE:
     raise UserError(f"{source} has no checkpoints of {c.name}: try {SOURCE}")
+  if c.get("mean") or isinstance(c.get("scale"), tuple):
+    raise UserError(f"{source} has one scale for all channels: leave config.model.mean, and tuples")
   for part, own, want in (
     ("codec", c.codec, "models.codec.Autoencoder"),
     ("model.net", c.model.get("net", {}), "nets.unet.UNet"),

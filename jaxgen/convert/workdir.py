@@ -1,8 +1,8 @@
 """Other people's weights into a workdir of ours, and ours out of it.
 
-GANs, codecs, priors of codes, U-Nets, transformers, models of latents and those
-of sound differ in what their files hold: `gan_workdir`, `codec_workdir`,
-`prior_workdir`, `net_workdir`, `dit_workdir`, `latent_workdir`,
+GANs, codecs, priors of codes, U-Nets, transformers, EDM2, models of latents and
+those of sound differ in what their files hold: `gan_workdir`, `codec_workdir`,
+`prior_workdir`, `net_workdir`, `dit_workdir`, `edm2_workdir`, `latent_workdir`,
 `diffwave_workdir`, `hifigan_workdir` and `ddgan_workdir` have the same functions
 for them, `open_file` and `tensors`.
 """
@@ -25,6 +25,7 @@ from jaxgen.convert import (
   ddgan_workdir,
   diffwave_workdir,
   dit_workdir,
+  edm2_workdir,
   gan_workdir,
   hifigan_workdir,
   latent_workdir,
@@ -46,6 +47,7 @@ from jaxgen.interop.pixelsnail_names import PRIORS
 from jaxgen.interop.unet_names import SOURCES
 
 ALL = SOURCES | GANS | CODECS | TRANSFORMERS | PRIORS | WAVES | VOCODERS | DENOISING
+ALL |= edm2_workdir.FILES
 # What a pipeline of diffusers calls the folder of such a model.
 PARTS = {codec_workdir: "vae", dit_workdir: "transformer"}
 
@@ -120,6 +122,8 @@ def module_for(config: ConfigDict | None, source: str) -> ModuleType:
     return prior_workdir
   if source in TRANSFORMERS or config is not None and dit_workdir.is_transformer(config):
     return dit_workdir
+  if source in edm2_workdir.FILES or config is not None and edm2_workdir.is_edm2(config):
+    return edm2_workdir
   if source in WAVES or config is not None and diffwave_workdir.is_wave(config):
     return diffwave_workdir
   if source in VOCODERS or config is not None and config.model.name in VOCODERS.values():

@@ -1,6 +1,6 @@
 """NVLabs' pickles of networks, read without the code that they carry.
 
-StyleGAN2-ADA, StyleGAN3 and EDM save whole modules, with the source of their
+StyleGAN2-ADA, StyleGAN3, EDM and EDM2 save whole modules, with the source of their
 classes beside (torch_utils/persistence.py); whoever unpickles them runs that.
 Here the source is a string like any other. Of a module we take the tensors, by
 the names that its state_dict would give them. The values stand within the
@@ -166,5 +166,8 @@ NAMES = torchfile.NAMES | {
     for name in ("ModuleDict", "ModuleList", "Sequential")
   },
   "dnnlib.util.EasyDict": Stub("EasyDict", torchfile.ordered),
+  # Arrays of what is no network, such as the scales of EDM2's encoder.
+  "numpy.ndarray": Stub("ndarray", None),
+  **{f"numpy.{core}.multiarray._reconstruct": Stub("array", nothing) for core in ("core", "_core")},
   **{f"{module}.set": Stub("set", nothing) for module in ("builtins", "__builtin__")},
 }

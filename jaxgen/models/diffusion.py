@@ -26,7 +26,8 @@ class Diffusion:
 
   Attributes:
     net: F(c_in x_t, c_noise [B], y=, key=), shaped like x; or with twice the
-      channels, where it learns the variance too.
+      channels, where it learns the variance too. One with an `uncertainty` weighs
+      its losses by it, see `by_uncertainty`.
     process: t -> Noise(t, alpha, sigma).
     precond: Noise -> c_skip, c_out, c_in, c_noise.
     draw_t: (key [B], ndim) -> t [B, 1, .., 1] to train at; or one that learns
@@ -138,10 +139,22 @@ class Diffusion:
     if self.weighting:  # an error of F is one of alpha c_out / sigma of eps
       errors *= jnp.ravel(self.weighting(t) * (t.alpha * c_out / t.sigma) ** 2)
     losses = self.objective(errors, vb)
+    if trait(self.net, "uncertainty"):
+      losses = self.by_uncertainty(state, losses, c_noise)
     if learns:
       history = self.draw_t.update(stats["draw_t"], t.t, jax.lax.stop_gradient(losses))
       stats = stats | {"draw_t": history}
     return jnp.mean(weight * losses), (stats, {"mse": jnp.mean(mse)})
+
+  def by_uncertainty(self, state: State, losses: Array, c_noise: Array) -> Array:
+    """Losses [B] over what the net expects of them: L / e^u + u.
+
+    As a Gaussian's, of log variance u at this noise level (Kendall et al. 2018;
+    Karras et al. 2024, Eqs. 14 and 21): all levels come to weigh alike.
+    """
+    c_noise = jnp.broadcast_to(jnp.ravel(c_noise), losses.shape)
+    u = self.net.apply(state.variables("net"), c_noise, method="uncertainty")
+    return losses / jnp.exp(u) + u
 
   def sample(
     self,

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core import Array, Batch, Codec, Groups, Key, Loss, Metrics, Model, Player, State, trait
 from jaxgen.errors import UserError
@@ -29,8 +30,8 @@ class Latent:
   `write`) samples are drawn. Labels and conditions pass through as they are, and
   conditions that are made from x are made from the images.
 
-  Where latents are numbers, the model sees scale * z, and what it samples is
-  divided by the scale before it is decoded. Codes are not scaled.
+  Where latents are numbers, the model sees scale * (z - mean), and what it samples
+  is taken back before it is decoded. Codes are not scaled.
 
   Attributes:
     codec: Writes latents, see `core.Codec`. Of its config, what encode and
@@ -38,15 +39,18 @@ class Latent:
     model: What learns them. Its groups, knobs and nfe are those of the whole.
     codec_workdir: Where the codec was trained.
     scale: None: 1 / std of z, over all its numbers, in the first batches; fixed
-      from the first step on. (LDM's `scale_by_std` looks at one batch.)
+      from the first step on. (LDM's `scale_by_std` looks at one batch.) Of all
+      channels, or a tuple of each one's.
+    mean: Likewise.
     mode: Learn the mode of q(z | x), in place of samples of it.
   """
 
   codec: Codec
   model: Model
   codec_workdir: str = ""
-  scale: float | None = None
+  scale: float | Sequence[float] | None = None
   mode: bool = False
+  mean: float | Sequence[float] = 0.0
 
   def __post_init__(self):
     if trait(self.codec, "encode") is None or trait(self.codec, "decode") is None:
@@ -112,7 +116,7 @@ class Latent:
   def encoded(self, state: State, batch: Batch, key: Key) -> Batch:
     """A batch as the model sees it; keys [B]."""
     z, factor = self.latents_of(state, batch, key), self.factor(state)
-    z = jax.tree.map(lambda z: factor * z if is_number(z) else z, z)
+    z = jax.tree.map(lambda z: factor * self.shifted(z, -1) if is_number(z) else z, z)
     rest = {k: v for k, v in self.conditioned(batch).items() if k != "z"}
     return rest | {"x": z}
 
@@ -144,10 +148,14 @@ class Latent:
     return self.conditioned(batch) | {"x": zeros}
 
   def factor(self, state: State) -> Array | float:
-    """The scale: by how much z is multiplied."""
+    """The scale: by how much z is multiplied; [channels] where that differs."""
     if self.scale is not None:
-      return self.scale
+      return jnp.float32(self.scale) if isinstance(self.scale, tuple) else self.scale
     return jax.lax.rsqrt(jnp.maximum(state.stats["codec"]["latents"]["var"], 1e-12))
+
+  def shifted(self, z: Array, sign: int) -> Array:
+    """z + sign * mean; z itself, where the mean is zero."""
+    return z + sign * jnp.float32(self.mean) if np.any(self.mean) else z
 
   @property
   def measure(self) -> Callable[[State, Batch, Key], Groups] | None:
@@ -179,7 +187,7 @@ class Latent:
     if "noise" in batch:
       raise UserError("a model of latents begins with noise of their shape: leave `noise`")
     z, factor = self.model.sample(state, self.blank(state, batch), key, **knobs), self.factor(state)
-    z = jax.tree.map(lambda z: z / factor if is_number(z) else z, z)
+    z = jax.tree.map(lambda z: self.shifted(z / factor, 1) if is_number(z) else z, z)
     return self.codec.decode(codec_state(state), z, batch.get("y"))
 
   def nfe(self, **knobs) -> int:

@@ -136,11 +136,15 @@ class Autoencoder(Trunk):
     channels: Of the images.
     z: Channels between the convolutional halves.
     dim: Channels of latents.
+    low: What stands for black within the net, where 1 is white: of images in
+      [-1, 1] it sees, and makes, a [low, 1] of its own. EDM2's code gives its
+      autoencoder pixels from 0 on.
   """
 
   channels: int = 3
   z: int = 4
   dim: int = 4
+  low: float = -1.0
   moments = 1  # numbers that the encoder says of each latent
 
   def setup(self):
@@ -168,7 +172,14 @@ class Autoencoder(Trunk):
 
   def head(self, h: Array) -> Array:
     """The last convolution -> images, unbounded."""
-    return self.last(h)
+    x = self.last(h)
+    return x if self.low == -1 else (x - self.low) * (2 / (1 - self.low)) - 1
+
+  def coded(self, x: Array) -> Array:
+    """What the encoder says of images [B, H, W, C], as numbers of the latents."""
+    if self.low != -1:
+      x = self.low + (x + 1) * ((1 - self.low) / 2)
+    return self.quant(self.encoder(x))
 
   def decode(self, z: Array) -> Array:
     """Latents -> images [B, H, W, C], unbounded."""
@@ -185,7 +196,7 @@ class KLNet(Autoencoder):
 
   def encode(self, x: Array) -> tuple[Array, Array]:
     """Means and log variances of q(z | x), [B, H / f, W / f, dim] each."""
-    mean, logvar = jnp.split(self.quant(self.encoder(x)), 2, -1)
+    mean, logvar = jnp.split(self.coded(x), 2, -1)
     return mean, jnp.clip(logvar, -30.0, 20.0)
 
   def __call__(self, x: Array) -> Array:
@@ -213,7 +224,7 @@ class VQNet(Autoencoder):
 
   def encode(self, x: Array) -> Array:
     """z, before it is quantised, [B, H / f, W / f, dim]."""
-    return self.quant(self.encoder(x))
+    return self.coded(x)
 
   def table(self) -> Array:
     """The codes, [K, dim]."""

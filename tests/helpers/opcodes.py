@@ -83,7 +83,8 @@ def alone(body):
 
 def stored(values, index=None):
   """torch.save of a storage, as tensors' storages are pickled."""
-  index = index or b"\x80\2" + identity(number(values.size), b"N") + b"."
+  kind = name("torch", {"f2": "HalfStorage"}.get(values.dtype.str[1:], "FloatStorage"))
+  index = index or b"\x80\2" + identity(number(values.size), b"N", kind=kind) + b"."
   return legacy(
     index, values=struct.pack("<q", values.size) + np.asarray(values, order="C").tobytes()
   )
@@ -101,7 +102,7 @@ def parameter(values):
   return called("torch._utils", "_rebuild_parameter", tensor(values), b"\x88", ORDERED)
 
 
-BUFFERS = ("w_avg", "noise_const", "resample_filter")
+BUFFERS = ("w_avg", "noise_const", "resample_filter", "freqs", "phases")
 SCALAR = called(
   "numpy.core.multiarray",
   "scalar",
