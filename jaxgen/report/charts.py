@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from jaxgen.errors import printable
 from jaxgen.monitor.page_style import CSS
 
-THEME = dict(re.findall(r"--(\w+): (#\w{6})", CSS.partition("@media")[0]))
+THEME = dict(re.findall(r"--([\w-]+): (#\w{6})", CSS.partition("@media")[0]))
 RC = {
   "svg.fonttype": "none",
   "svg.hashsalt": "jaxgen",

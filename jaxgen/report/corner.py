@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from jaxgen.report import charts, fields
+from jaxgen.report import fields
 from jaxgen.report.fields import SPEED, listed, short
 from jaxgen.report.front import DISTANCE, SHARE, SLOWER, WORDS, Axis, beats, front, heights, near
 
@@ -55,8 +55,20 @@ def _settings(model: str, points: Sequence[Mapping]) -> str:
   return f"{model} ({'; '.join(parts)})" if parts else model
 
 
-def verdict(points: Sequence[Mapping], axes: Sequence[Axis], data: str) -> list[str]:
-  """Sentences: the corner first, then the front, then its edges and how that was judged."""
+def verdict(
+  points: Sequence[Mapping],
+  axes: Sequence[Axis],
+  data: str,
+  real: Mapping[str, float] | None = None,
+) -> list[str]:
+  """Sentences: the corner first, then the front, then its edges and how that was judged.
+
+  Args:
+    points: Of all models.
+    axes: What judges them.
+    data: Its name.
+    real: What real test data score, by key.
+  """
   places = [heights(p, axes) for p in points]
   kept = front(places)
   best = [p for p, k in zip(points, kept, strict=True) if k]
@@ -67,7 +79,7 @@ def verdict(points: Sequence[Mapping], axes: Sequence[Axis], data: str) -> list[
     f"On the front: {names(best)}.",
     *_beaten(points, places, kept),
     *_edges(points, axes),
-    _terms(points, axes),
+    _terms(points, axes, real or {}),
   ]
 
 
@@ -141,7 +153,7 @@ def _edges(points: Sequence[Mapping], axes: Sequence[Axis]) -> list[str]:
   return texts
 
 
-def _terms(points: Sequence[Mapping], axes: Sequence[Axis]) -> str:
+def _terms(points: Sequence[Mapping], axes: Sequence[Axis], real: Mapping[str, float]) -> str:
   """What good, diverse and fast mean here."""
   texts = []
   for a in axes:
@@ -152,6 +164,9 @@ def _terms(points: Sequence[Mapping], axes: Sequence[Axis]) -> str:
       how = f"at least {fields.percent(SHARE)} of the best"
     else:
       how = f"at most {DISTANCE:g} times the best"
-    texts.append(f"{WORDS[a.title]}: {a.label} {how} ({charts.short(best)}: {charts.short(limit)})")
+    numbers = f"{short(best)}: {short(limit)}"
+    if fields.is_finite(real.get(a.key)):
+      numbers += f"; real data {short(real[a.key])}"
+    texts.append(f"{WORDS[a.title]}: {a.label} {how} ({numbers})")
   text = "; ".join(texts)
   return f"{text[:1].upper()}{text[1:]}."

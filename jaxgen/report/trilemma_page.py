@@ -37,7 +37,7 @@ def judged(facts: Mapping[str, Any], chosen: Sequence[str], speed: str) -> dict[
   return dict(facts) | {
     "axes": [list(a) for a in axes],
     "points": [p | {"front": k} for p, k in zip(points, kept, strict=True)],
-    "verdict": corner.verdict(points, axes, facts["dataset"]),
+    "verdict": corner.verdict(points, axes, facts["dataset"], facts["real"]["metrics"]),
   }
 
 

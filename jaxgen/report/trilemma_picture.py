@@ -9,6 +9,7 @@ what is near the best of both.
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,12 +21,16 @@ from jaxgen.monitor.progress import duration
 from jaxgen.report import charts, corner, fields
 from jaxgen.report.charts import LOG_ABOVE, THEME
 from jaxgen.report.fields import DIVERSITY, QUALITY, SPEED
-from jaxgen.report.front import Axis, front
+from jaxgen.report.front import WORDS, Axis, front
 
 COLOURS = 8  # of the page
 WIDTH, HEIGHT, DPI = 1560, 760, 144  # of the PNG: points, and dots per inch
-MARK, SLOW_MARK, FAST_MARK = 15, 11, 25  # points across
+MARK, SLOW_MARK, FAST_MARK = 15, 12, 25  # points across
+BEATEN, LEAST_WITH_TEXT = 0.55, 11.5  # part of that, where crowded; the least that holds letters
 LONGEST = 26  # letters of a curve's name
+LETTERS = 168  # in a line of the verdict
+ROWS = 8  # of the costs, at least, so that bars are no blocks
+BEYOND = 3.0  # times the best of the worst curve: what is worse is in tables alone
 AWAY = (12, 20, 30, 42, 56, 72)  # points from a mark to its curve's name
 WAYS = [(math.cos(a * math.pi / 8), math.sin(a * math.pi / 8)) for a in range(16)]
 
@@ -36,6 +41,8 @@ class Curve(NamedTuple):
   name: str
   colour: str
   points: Sequence[Mapping]
+  number: int  # among those of its model
+  alone: bool  # whether it is the model's only one
 
 
 def curves_of(results: Mapping) -> list[Curve]:
@@ -52,6 +59,8 @@ def curves_of(results: Mapping) -> list[Curve]:
       families[own[model]],
       # A model's own truncation is the widest.
       sorted(points, key=lambda p: (p["nfe"], *(p["knobs"].values() or [math.inf]))),
+      samplers[model].index(sampler),
+      len(samplers[model]) == 1,
     )
     for (model, sampler), points in groups.items()
   ]
@@ -80,8 +89,7 @@ def png(results: Mapping) -> np.ndarray:
   with charts.canvas(WIDTH, HEIGHT, DPI, ncols=3, gridspec_kw=ratios) as (figure, axes):
     figure.set_facecolor(THEME["page"])
     figure.get_layout_engine().set(w_pad=0.16, h_pad=0.1, wspace=0.03)
-    title = f"Quality, diversity, speed: {printable(results['dataset'])}"
-    figure.suptitle(title, x=0.012, ha="left", fontsize=17, fontweight="bold", color=THEME["ink"])
+    _headline(figure, results)
     _legend(figure, results)
     panels = [_speed(axes[0], results), _diversity(axes[1], results)]
     _cost(axes[2], results)
@@ -89,6 +97,13 @@ def png(results: Mapping) -> np.ndarray:
     for panel, one in zip(panels, axes, strict=False):
       _name_curves(one, panel)
     return pictures.pixels_of(figure)
+
+
+def _headline(figure, results: Mapping) -> None:
+  """What it is of, and the verdict's first sentence."""
+  verdict = textwrap.fill(printable(results["verdict"][0]), LETTERS)
+  style = {"x": 0.012, "ha": "left", "fontsize": 15, "fontweight": "bold", "color": THEME["ink"]}
+  figure.suptitle(verdict, **style)
 
 
 def _legend(figure, results: Mapping) -> None:
@@ -104,10 +119,11 @@ def _legend(figure, results: Mapping) -> None:
     (Line2D([], [], **grey, **dot), "on the front: nothing beats it at all three"),
     (Line2D([], [], **grey, **dot, markerfacecolor=THEME["page"], markeredgewidth=1.6), "beaten"),
     (Line2D([], [], color=THEME["ink"], linewidth=1.2), "nothing beats these in this panel"),
+    (Line2D([], [], linestyle=""), "numbers: evaluations, or truncation"),
   ]
   artists, words = zip(*marks, strict=True)
   style = {"frameon": False, "fontsize": 11.5, "handletextpad": 0.4, "columnspacing": 1.6}
-  figure.legend(artists, words, loc="outside lower left", ncols=min(len(marks), 9), **style)
+  figure.legend(artists, words, loc="outside lower left", ncols=min(len(marks), 12), **style)
 
 
 class Panel(NamedTuple):
@@ -115,6 +131,8 @@ class Panel(NamedTuple):
 
   curves: Sequence[tuple[Curve, np.ndarray, np.ndarray]]  # with x and y [n] of points
   sizes: Sequence[np.ndarray]  # of marks [n], in points across
+  front: np.ndarray  # [m, 2], corners of the line of what nothing beats
+  tips: Sequence[str]  # what is told where the page's reader points at a mark
 
 
 def _speed(axes, results: Mapping) -> Panel:
@@ -134,7 +152,7 @@ def _panel(axes, results: Mapping, x: Axis | None, y: Axis | None, size: Axis | 
   if x is None or y is None:
     axes.set_axis_off()
     axes.text(0.5, 0.5, "not measured by this judge", transform=axes.transAxes, ha="center")
-    return Panel([], [])
+    return Panel([], [], np.zeros((0, 2)), [])
   drawn, sizes, points = [], [], results["points"]
   diameter = _diameters(points, size)
   for curve in curves_of(results):
@@ -146,11 +164,12 @@ def _panel(axes, results: Mapping, x: Axis | None, y: Axis | None, size: Axis | 
   for axis, one in ((axes.xaxis, x), (axes.yaxis, y)):
     _prepare(axis, one, results)
   _shade_corner(axes, x, y, points)
-  _draw_front(axes, x, y, points)
+  steps = _draw_front(axes, x, y, points)
+  tips: list[str] = []
   for (curve, xs, ys), across in zip(drawn, sizes, strict=True):
-    _draw(axes, curve, xs, ys, across, (x, y))
+    _draw(axes, curve, xs, ys, across, (x, y), tips)
   axes.set_title(f"{y.label} against {x.label.lower()} · better ↗")
-  return Panel(drawn, sizes)
+  return Panel(drawn, sizes, steps, tips)
 
 
 def _diameters(points: Sequence[Mapping], size: Axis | None):
@@ -162,7 +181,8 @@ def _diameters(points: Sequence[Mapping], size: Axis | None):
 
   def diameter(p):
     part = (math.log(size.value(p)) - low) / (high - low) if high > low else 0.5
-    return SLOW_MARK + (FAST_MARK - SLOW_MARK) * (part if size.better > 0 else 1 - part)
+    across = SLOW_MARK + (FAST_MARK - SLOW_MARK) * (part if size.better > 0 else 1 - part)
+    return across if p["front"] else BEATEN * across
 
   return diameter
 
@@ -171,6 +191,7 @@ def _prepare(axis, one: Axis, results: Mapping) -> None:
   """Scale, ticks and label of an axis, the better end up or to the right."""
   points, real = results["points"], results["real"]["metrics"].get(one.key)
   values = [v for p in points if math.isfinite(v := one.value(p))]
+  values = [v for v in values if one.better * v >= one.better * _worst_shown(results, one)]
   values += [real] if fields.is_finite(real) else []
   log = min(values) > 0 and (one.title == SPEED or max(values) > LOG_ABOVE * min(values))
   form = charts.seconds if one.key == "latency" else charts.short
@@ -189,6 +210,30 @@ def _prepare(axis, one: Axis, results: Mapping) -> None:
   if fields.is_finite(real):
     line = axis.axes.axvline if axis.axis_name == "x" else axis.axes.axhline
     line(real, color=THEME["muted"], linewidth=1.2, linestyle=charts.FLOOR, zorder=1)
+    _name_real(axis, real)
+
+
+def _name_real(axis, real: float) -> None:
+  """Writes "real data" at its line: at the left end, or upright at the lower one."""
+  axes, style = axis.axes, {"color": THEME["muted"], "fontsize": 10, "va": "bottom"}
+  if axis.axis_name == "x":
+    place = {"xycoords": axes.get_xaxis_transform(), "rotation": 90, "ha": "right"}
+    axes.annotate("real data", (real, 0), (-3, 6), textcoords="offset points", **place, **style)
+  else:
+    place = {"xycoords": axes.get_yaxis_transform(), "ha": "left"}
+    axes.annotate("real data", (0, real), (6, 2), textcoords="offset points", **place, **style)
+
+
+def _worst_shown(results: Mapping, axis: Axis) -> float:
+  """The worst value that is drawn: every curve is seen, if not to its end.
+
+  Distances of one step may be hundreds of times the best, and would leave no
+  room for all others.
+  """
+  if axis.better > 0 or axis.title == SPEED:
+    return -axis.better * math.inf
+  best = [axis.best(curve.points) for curve in curves_of(results)]
+  return max([v for v in best if math.isfinite(v)], default=0) * BEYOND
 
 
 def _shade_corner(axes, x: Axis, y: Axis, points: Sequence[Mapping]) -> None:
@@ -199,35 +244,44 @@ def _shade_corner(axes, x: Axis, y: Axis, points: Sequence[Mapping]) -> None:
   right, top = axes.get_xlim()[1], axes.get_ylim()[1]
   style = {"facecolor": THEME["good"], "edgecolor": "none", "zorder": 0}
   axes.add_patch(Rectangle((left, low), right - left, top - low, **style))
+  words = f"{WORDS[y.title]} and {WORDS[x.title]}"
+  place = {"xytext": (-6, -6), "textcoords": "offset points", "ha": "right", "va": "top"}
+  axes.annotate(words, (right, top), color=THEME["good-ink"], fontsize=10.5, **place)
 
 
-def _draw_front(axes, x: Axis, y: Axis, points: Sequence[Mapping]) -> None:
-  """Joins what nothing beats on these two axes alone, in steps."""
+def _draw_front(axes, x: Axis, y: Axis, points: Sequence[Mapping]) -> np.ndarray:
+  """Joins what nothing beats on these two axes alone, in steps -> their corners [n, 2]."""
   places = [(x.better * x.value(p), y.better * y.value(p)) for p in points]
   best = sorted({place for place, kept in zip(places, front(places), strict=True) if kept})
   if not best:
-    return
-  xs = [x.better * a for a, _ in best]
-  ys = [y.better * b for _, b in best]
-  # From the left edge to the lower edge: to the right of the step it is free.
-  xs = [axes.get_xlim()[0], *xs, xs[-1]]
-  ys = [ys[0], *ys, axes.get_ylim()[0]]
-  steps = {"drawstyle": "steps-pre", "linewidth": 1.2, "zorder": 2}
-  axes.plot(xs, ys, color=THEME["ink"], alpha=0.75, **steps)
+    return np.zeros((0, 2))
+  # From the left edge to the lower edge: above and to the right of it is nothing.
+  corners = [(axes.get_xlim()[0], y.better * best[0][1])]
+  for (a, b), (_, after) in itertools.pairwise([*best, (0, math.nan)]):
+    corners += [(x.better * a, y.better * b), (x.better * a, y.better * after)]
+  corners[-1] = (corners[-1][0], axes.get_ylim()[0])
+  steps = np.array(corners)
+  axes.plot(*steps.T, color=THEME["ink"], alpha=0.75, linewidth=1.2, zorder=2)
+  return steps
 
 
-def _draw(axes, curve: Curve, xs, ys, across, judges: Sequence[Axis]) -> None:
+def _draw(axes, curve: Curve, xs, ys, across, judges: Sequence[Axis], tips: list[str]) -> None:
   """A curve with whiskers, its marks, and in them what was turned."""
-  axes.plot(xs, ys, color=curve.colour, linewidth=1.6, alpha=0.55, zorder=3)
+  dashes = charts.DASHES[curve.number % len(charts.DASHES)]
+  axes.plot(xs, ys, color=curve.colour, linewidth=1.6, linestyle=dashes, alpha=0.6, zorder=3)
   for point, x, y, size in zip(curve.points, xs, ys, across, strict=True):
     _whiskers(axes, point, (x, y), judges, curve.colour)
     full = point["front"]
     order = 6 if full else 4
     style = {"markersize": size, "markeredgewidth": 1.4, "zorder": order}
     face, edge = (curve.colour, THEME["card"]) if full else (THEME["card"], curve.colour)
-    axes.plot(x, y, "o", markerfacecolor=face, markeredgecolor=edge, **style)
+    axes.plot(
+      x, y, "o", gid=f"tip {len(tips)}", markerfacecolor=face, markeredgecolor=edge, **style
+    )
+    values = (f"{j.label} {fields.short(j.value(point))}" for j in judges)
+    tips.append(f"{corner.name(point)}: {', '.join(values)}")
     text = corner.setting(point, brief=True)
-    if text and len(text) <= 4:
+    if text and len(text) <= 4 and size >= LEAST_WITH_TEXT:
       letters = max(min(0.62 * size, 9.5) * (1, 1, 0.88, 0.68, 0.55)[len(text)], 5)
       ink = THEME["card"] if full else curve.colour
       place = {"ha": "center", "va": "center_baseline", "zorder": order + 0.5}
@@ -265,7 +319,9 @@ def _name_curves(axes, panel: Panel) -> None:
     box = note.get_window_extent()
     best = None
     pixels = axes.transData.transform(np.column_stack([xs, ys]))
-    for (px, py), across in zip(pixels, panel.sizes[i], strict=True):
+    for point, (px, py), across in zip(curve.points, pixels, panel.sizes[i], strict=True):
+      if not axes.bbox.contains(px, py):
+        continue
       for away, (dx, dy) in itertools.product(AWAY, WAYS):
         reach = (across / 2 + away - AWAY[0] + 5) * k
         x, y = px + dx * reach, py + dy * reach
@@ -273,6 +329,7 @@ def _name_curves(axes, panel: Panel) -> None:
         low = y - box.height * (0.5 - 0.5 * dy)
         place = (left, low, left + box.width, low + box.height)
         cost = _cost_of_place(axes, place, marks, taken, k) + (away - AWAY[0]) / 12
+        cost += 1.5 if curve.alone and not point["front"] else 0.0
         if best is None or cost < best[0]:
           best = cost, place, (px, py), away
     _, place, (px, py), away = best
@@ -292,9 +349,15 @@ def _discs(axes, panel: Panel, k: float) -> tuple[np.ndarray, np.ndarray]:
   for (_, xs, ys), across in zip(panel.curves, panel.sizes, strict=True):
     pixels = axes.transData.transform(np.column_stack([xs, ys]))
     discs.append(np.column_stack([pixels, across * k / 2 + 1]))
-    for a, b in itertools.pairwise(pixels):
-      lines.append(a + np.linspace(0, 1, 24)[:, None] * (b - a))
+    lines += _between(pixels)
+  lines += _between(axes.transData.transform(panel.front))
   return np.concatenate(discs), np.concatenate(lines)
+
+
+def _between(corners: np.ndarray) -> list[np.ndarray]:
+  """Places [24, 2] on each piece of a line."""
+  parts = np.linspace(0, 1, 24)[:, None]
+  return [a + parts * (b - a) for a, b in itertools.pairwise(corners)]
 
 
 def _cost_of_place(axes, place, marks, taken: Iterable[Any], k: float) -> float:
@@ -328,7 +391,8 @@ def _cost(axes, results: Mapping) -> None:
     axes.barh(i - 0.2, max(total - further, 0), color=colour, **bar)
     axes.text(0, i + 0.22, cut(m["name"]), color=colour, fontweight="bold", fontsize=11)
     axes.text(most, i + 0.22, spent(m), color=THEME["muted"], fontsize=10.5, ha="right")
-  axes.set(ylim=(-0.8, len(models) - 0.2), xlim=(0, most), yticks=(), xticks=())
+  low = min(-0.8, len(models) - 0.2 - ROWS)
+  axes.set(ylim=(low, len(models) - 0.2), xlim=(0, most), yticks=(), xticks=())
   axes.grid(visible=False)
   pale = any(m["upstream"] for m in models)
   axes.set_title("Training, in operations" + (" · pale: codec, teacher" if pale else ""))
@@ -353,4 +417,4 @@ def panel_svg(results: Mapping, which: str, width: int, height: int) -> str:
     panel = (_speed if which == "speed" else _diversity)(axes, results)
     figure.draw_without_rendering()
     _name_curves(axes, panel)
-    return charts.svg(figure, f"Quality against {which}", ())
+    return charts.svg(figure, f"Quality against {which}", panel.tips)

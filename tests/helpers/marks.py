@@ -57,7 +57,8 @@ FILES = {
   "process": """
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
-    compare/test_choose compare/test_modes compare/test_sweep compare/test_trilemma convert/test_codec_workdir
+    compare/test_choose compare/test_modes compare/test_sweep compare/test_trilemma
+    convert/test_codec_workdir
     convert/test_convert convert/test_dit_workdir convert/test_latent_workdir
     convert/test_prior_workdir convert/test_vocoder_workdir data/test_points distributed/test_codecs
     distributed/test_elastic distributed/test_join distributed/test_launchers

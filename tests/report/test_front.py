@@ -75,7 +75,8 @@ def test_near_is_within_the_limits():
 
 def test_an_empty_corner_says_what_is_missing():
   points = [*DDPM, GAN, VAE, WORSE]
-  head, best, beaten, *edges, terms = corner.verdict(points, AXES, "xy")
+  real = {"coverage@xy": 0.97}
+  head, best, beaten, *edges, terms = corner.verdict(points, AXES, "xy", real)
   assert head == (
     "On xy, the corner is empty: nothing is good, diverse and fast at once. Nearest comes ddpm "
     "(ddim, 25 evaluations), 200 times as slow as the fastest."
@@ -88,9 +89,9 @@ def test_an_empty_corner_says_what_is_missing():
     "Diverse and fast, but not good: vae.",
   ]
   assert terms == (
-    "Good: Fréchet at most 1.5 times the best (1: 1.5); diverse: Coverage at least 90% of the "
-    "best (0.95: 0.855); fast: samples a second at most 10 times as slow as the fastest "
-    "(2000: 200)."
+    "Good: Fréchet at most 1.5 times the best (1.00: 1.50); diverse: Coverage at least 90% of the "
+    "best (0.950: 0.855; real data 0.970); fast: samples a second at most 10 times as slow as the "
+    "fastest (2,000: 200)."
   )
 
 
