@@ -98,7 +98,7 @@ def test_a_verb_among_others_things(world, name, capsys, monkeypatch):
   for word in VERBS[name].split():
     flag, sep, value = word.partition("=")
     own = (
-      flag in ("--workdir", "--out", "--samples", "--ref", "--save_ref", "--json")
+      flag in ("--workdir", "--workdirs", "--out", "--samples", "--ref", "--save_ref", "--json")
       or value == "cascade.py"
     )
     words.append(f"{flag}={world / value}" if own else word)

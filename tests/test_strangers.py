@@ -276,7 +276,8 @@ FIELDS = {
   "trilemma.json": """
     rows rows.0 rows.0.told rows.0.told.workdir rows.0.told.knobs rows.0.told.judge
     rows.0.told.device rows.0.family rows.0.nfe rows.0.params rows.0.scores rows.0.scores.modes
-    rows.0.batch rows.0.batch.median rows.0.single.max costs.w costs.w.told.config
+    rows.0.batch rows.0.batch.size rows.0.batch.median rows.0.single.max costs.w
+    costs.w.told.config costs.w.upstream
   """,
   "modes.json": """
     rows rows.0 rows.0.data rows.0.rule rows.0.seed rows.0.num rows.0.config.data.source

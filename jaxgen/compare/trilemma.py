@@ -35,28 +35,30 @@ from jaxgen.compare.twins import Group, entries_of, grouped
 from jaxgen.data.sources import images_of
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import FEWEST, Judge, means, open_judge, spreads
-from jaxgen.forms import NUMBER, Each
+from jaxgen.forms import NUMBER, Each, Whole
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.report import trilemma_page, trilemma_picture
 from jaxgen.sampling import latents
 from jaxgen.sampling.sampler import Sampler, key_of, load
 
-TIMES = {"median": float, "min": float, "max": float}
+TIMES = {"size": Whole(1), "median": float, "min": float, "max": float}
+PAID = {"train_seconds?": float, "train_images?": float, "flops?": float}
+PART = {"workdir": str, "role": {"codec", "teacher"}}
 FORM = {
   "rows": [
     {
       "told": {"workdir": str, "sampler?": str, "knobs": Each(float), "judge": str, "device": str},
       "family": str,
-      "nfe": float,
-      "params": float,
+      "nfe": Whole(0),
+      "params": Whole(0),
       "scores": Each(NUMBER),
       "spread": Each(NUMBER),
       "batch": TIMES,
       "single": TIMES,
     }
   ],
-  "costs": Each({"told": {"config": str, "step": float}}),
+  "costs": Each(PAID | {"told": {"config": str, "step": Whole(0)}, "upstream": [PAID | PART]}),
 }
 FEWEST_CALLS, MOST_CALLS, SECONDS = 3, 30, 1.0  # that are timed, of batches and of single samples
 STANDING = 16  # batches that settle batch norm's statistics for a truncation
@@ -116,6 +118,9 @@ def main(values: flags.FlagValues) -> None:
 def read(path: pathlib.Path) -> dict[str, Any]:
   """Rows and costs of earlier runs."""
   stored = {"costs": {}} | rows.read_results(path, FORM, "a trilemma")
+  for row in stored["rows"]:
+    if not min(row[part][k] for part in ("batch", "single") for k in ("median", "min", "max")) > 0:
+      raise UserError(rows.damage(path, "a trilemma", "times that are not above 0"))
   return {k: stored[k] for k in ("rows", "costs")}
 
 
@@ -277,7 +282,8 @@ def point(course: menu.Course, same: Sequence[Row]) -> Row:
 
   Of one training alone the range of times is that over calls.
   """
-  scores = {k: over([r["scores"][k] for r in same]) for k in same[0]["scores"]}
+  keys = [k for k in same[0]["scores"] if all(k in r["scores"] for r in same)]
+  scores = {k: over([r["scores"][k] for r in same]) for k in keys}
   speed = over([rate(r) for r in same])
   latency = over([r["single"]["median"] for r in same])
   if len(same) == 1:
