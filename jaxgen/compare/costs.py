@@ -23,15 +23,15 @@ UPSTREAM = {"codec_workdir": "codec", "teacher_workdir": "teacher"}  # field of 
 
 
 def codec_cost(settings: ConfigDict) -> dict[str, Any]:
-  """What it took to train the codec of a model of latents.
+  """What it took to train the codec of a model of latents, or the teacher of a student.
 
   Args:
     settings: The model's config.
 
   Returns:
-    {} where there is no codec, else see `cost_of`.
+    {} where there is none, else see `cost_of`.
   """
-  workdir = settings.model.get("codec_workdir")
+  workdir = next(filter(None, map(settings.model.get, UPSTREAM)), None)
   return cost_of(workdir) if workdir else {}
 
 

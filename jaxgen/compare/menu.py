@@ -11,6 +11,7 @@ from jaxgen.core import Model
 from jaxgen.errors import UserError
 from jaxgen.sampling import presets
 
+DIFFUSION = "models.diffusion.Diffusion"  # whose samplers can be chosen
 SAMPLERS = ("ddim", "dpmpp_2m")  # beside a model's own, where nobody says which
 NFE = (1.0, 2.0, 4.0, 8.0, 25.0)
 # Knobs that make samples of a single evaluation more typical and more alike, the
@@ -46,7 +47,8 @@ def courses(
 
   Args:
     config: Of the model.
-    samplers: By name, for models that have one; (): its own and SAMPLERS.
+    samplers: By name, for diffusion models; (): the model's own and SAMPLERS.
+      What was trained for few steps keeps the sampler that it was trained for.
     nfe: Network evaluations, at the most; for models that take steps.
     truncation: Values of TRUNCATION's knob for the others; (): its defaults and
       the model's own.
@@ -59,6 +61,8 @@ def courses(
   if "sampler" not in steps or "steps" not in model.knobs:
     return [turned(None, "", model, nfe, truncation)]
   own = own_name(steps["sampler"])
+  if steps["name"] != DIFFUSION:
+    return [turned(None, own, model, nfe, truncation)]
   found = []
   for name in samplers or dict.fromkeys((own, *SAMPLERS)):
     chosen = None if name == own else name
@@ -83,8 +87,10 @@ def turned(
   """The curve of one sampler: each setting once, checked."""
   if "steps" in model.knobs:
     axis = "steps"
-    steps = dict.fromkeys(most_steps(model, n) for n in nfe)
-    knobs = [{"steps": s} for s in steps if s is not None]
+    steps = [s for n in nfe if (s := most_steps(model, n)) is not None]
+    # A chain that was trained for four steps takes no more, whatever it is told.
+    knobs = list({model.nfe(steps=s): {"steps": s} for s in sorted(steps, reverse=True)}.values())
+    knobs.sort(key=lambda own: own["steps"])
   else:
     axis = next((k for k in TRUNCATION if k in model.knobs), "")
     values = truncation or (TRUNCATION[axis] if axis else ())

@@ -39,7 +39,7 @@ from jaxgen.forms import NUMBER, Each, Whole
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.report import trilemma_page, trilemma_picture
-from jaxgen.sampling import latents
+from jaxgen.sampling import latents, presets
 from jaxgen.sampling.sampler import Sampler, key_of, load
 
 TIMES = {"size": Whole(1), "median": float, "min": float, "max": float}
@@ -94,6 +94,8 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"--num={values.num}: want at least {FEWEST}")
   nfe, truncation = numbers("nfe", values.nfe), numbers("truncation", values.truncation)
   menu.check_numbers("nfe", nfe, 1)
+  for name in values.samplers:
+    presets.check_sampler(name)
   home = pathlib.Path(values.out)
   check_report(home, "trilemma.json", ("trilemma.html", "trilemma.png"))
   results = read(home / "trilemma.json")

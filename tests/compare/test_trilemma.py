@@ -180,6 +180,21 @@ def test_settings_of_every_family():
   assert [c.name for c in (heun, ddim, dpm)] == ["heun", "ddim", "dpmpp_2m"]
   assert [c.sampler for c in (heun, ddim, dpm)] == [None, "ddim", "dpmpp_2m"]
   assert ddim.nfe == (1, 2, 4, 8, 25) and heun.nfe == (1, 3, 7, 25)
+
+  class Chain:  # of four steps, which takes no more
+    knobs = {"steps": 4.0}
+    nfe = staticmethod(lambda steps=4.0: min(int(steps), 4))
+
+  few = menu.turned(None, "", Chain, (1, 2, 8, 25), ())
+  assert few.nfe == (1, 2, 4) and few.knobs[-1] == {"steps": 8.0}
+  one = menu.turned(None, "", Chain, (0.5,), ())
+  assert (one.knobs, one.nfe) == (({},), (4,))
+  taught = config.load("configs/points_diffusion.py:debug")
+  taught.model.name = "models.diffusion.Few"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(menu, "build", lambda model: Chain)
+    (course,) = menu.courses(taught, ("ddim", "heun"))
+  assert (course.sampler, course.name) == (None, "heun")  # its own alone
   own = menu.courses(config.load("configs/digits_diffusion.py:debug"))
   assert [(c.name, c.sampler) for c in own] == [("ddim", None), ("dpmpp_2m", "dpmpp_2m")]
 
