@@ -32,6 +32,7 @@ VERBS = {  # verb: (module, what it does)
   "choose": ("compare.choose", "for my data: diffusion model, GAN or VAE, under a budget"),
   "compare": ("compare.compare", "several models side by side: one report"),
   "sweep": ("compare.sweep", "one model under many settings: quality against cost"),
+  "trilemma": ("compare.trilemma", "many models, every setting: who is good, diverse and fast"),
   "modes": ("compare.modes", "which rules lose modes: GANs, diffusion and VAE side by side"),
   "likelihood": (
     "evaluation.bits_per_dim",

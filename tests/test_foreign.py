@@ -74,6 +74,7 @@ VERBS = {
   "--protocol=adm --out=out/x.json --save_ref=out/ref.npz",
   "evaluate again": "evaluate --samples=own.npz --ref=real.npz --protocol=adm --out=out/y.json",
   "sweep": "sweep --workdir=w --over=truncation=1,2 --num=400 --out=out",
+  "trilemma": "trilemma --workdirs=w --num=64 --truncation=1 --out=out",
   "modes": "modes --out=out --data=grid25 --rules=wgan_gp --num=400 --debug",
   "bench": "bench data --data=points:grid25 --seconds=.01 --json=out/c.json",
   "train again": f"train {POINTS} --workdir=w --config.steps=22 --config.checkpoint.every=5",
@@ -97,7 +98,7 @@ def test_a_verb_among_others_things(world, name, capsys, monkeypatch):
   for word in VERBS[name].split():
     flag, sep, value = word.partition("=")
     own = (
-      flag in ("--workdir", "--out", "--samples", "--ref", "--save_ref", "--json")
+      flag in ("--workdir", "--workdirs", "--out", "--samples", "--ref", "--save_ref", "--json")
       or value == "cascade.py"
     )
     words.append(f"{flag}={world / value}" if own else word)
@@ -225,6 +226,8 @@ def test_a_log_that_is_none_is_not_cut(tmp_path, text):
   [
     ("sweep --workdir=w", "sweep.json"),
     ("sweep --workdir=w", "sweep.md"),
+    ("trilemma --workdirs=w", "trilemma.json"),
+    ("trilemma --workdirs=w", "trilemma.png"),
     ("modes", "modes.json"),
     ("modes", "modes.png"),
     ("demo", "report.html"),

@@ -29,6 +29,7 @@ def mine(tmp_path):
     "x": b"mine",
     "report.html": b"mine",
     "sweep.md": b"mine",
+    "trilemma.html": b"mine",
     "modes.json": b"[1]",
     "broken.json": b"{" * 5000,
   }.items():
@@ -64,6 +65,7 @@ SAMPLE, EVAL = ["sample", "--workdir=W"], ["evaluate", "--workdir=W"]
     (["export", "--workdir=W", "--out={}/x.pt"], "would replace"),
     (["sweep", "--workdir=W", "--out={}"], "sweep.md is there"),
     (["sweep", "--workdir=W", "--out={}/x"], "x is no folder"),
+    (["trilemma", "--workdirs=W", "--out={}"], "trilemma.html is there"),
     (["modes", "--out={}"], "no result of modes"),
     (["compare", "--configs=digits_gan", "--out={}"], "report.html is there"),
     (["demo", "--out={}"], "report.html is there"),

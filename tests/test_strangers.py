@@ -13,7 +13,7 @@ from etils import epath
 from jaxgen import config, forms
 from jaxgen import train as training
 from jaxgen.checkpoint import disk, step_folder
-from jaxgen.compare import modes, sweep
+from jaxgen.compare import modes, sweep, trilemma
 from jaxgen.compare.comparison import check_alike
 from jaxgen.compare.comparison import train_entries as entries
 from jaxgen.compare.measure import command, curves
@@ -156,11 +156,12 @@ READING = {
 }
 
 
-@pytest.mark.parametrize("name", [*READING, "compare", "bench", "classifier"])
+@pytest.mark.parametrize("name", [*READING, "compare", "trilemma", "bench", "classifier"])
 def test_every_verb_that_reads_a_workdir(name, workdir, tmp_path, verb):
   w = forged(workdir, tmp_path / "w", "data.shape", None)
   argv = {
     "compare": ("compare", f"--workdirs={w}", f"--out={tmp_path / 'c'}"),
+    "trilemma": ("trilemma", f"--workdirs={w}", f"--out={tmp_path / 't'}"),
     "bench": ("bench", "sample", f"--workdir={w}"),
     "classifier": f"sample --workdir={workdir} --classifier={w} --out={tmp_path}/x.npz".split(),
   }.get(name) or (name, f"--workdir={w}", *(a.format(tmp_path) for a in READING[name]))
@@ -238,6 +239,14 @@ def test_training_goes_on_with_no_odd_log(workdir, tmp_path, verb):
 SCORES = {"modes": 8, "kl": "nan"}
 SETTING = {"card": {"family": "Diffusion", "sampler": "heun"}, "knobs": {"steps": 4}}
 SWEEP = {"rows": [dict(told=SETTING, nfe=7, seconds=1.0, scores=SCORES, spread={})]}
+TIMES = {"size": 64, "median": 0.1, "min": 0.1, "max": 0.2}
+PLACE = dict(workdir="w", config="c", step=1, sampler=None, knobs={"steps": 4.0}, num=64)
+POINT = dict(told=PLACE | dict(judge="j", device="d"), family="GAN", nfe=1, params=3)
+COST = {"told": {"config": "c", "step": 1}, "train_seconds": 2.0, "upstream": []}
+TRILEMMA = {
+  "rows": [POINT | dict(scores=SCORES, spread={}, batch=TIMES, single=TIMES)],
+  "costs": {"w": COST},
+}
 RING8 = {"data": {"source": "points:ring8"}}
 MODES = {
   "rows": [dict(data="ring8", rule="vae", seed=0, num=64, config=RING8, scores=SCORES)],
@@ -253,6 +262,7 @@ CHOICE = dict(visitor="v", trial=0, real="a", fake="b", left="a", choice="left",
 STUDY = [{"study": {"num": 3}}, CHOICE | {"fooled": False}]
 FILES = {  # of JSON that is kept: what reads it, a good one
   "sweep.json": (sweep.read_rows, SWEEP),
+  "trilemma.json": (trilemma.read, TRILEMMA),
   "modes.json": (modes.read_modes, MODES),
   "card.json": (lambda path: cards.rank({"a": cards.load(path)}), CARD),
   "cascade.json": (lambda path: stages_of(path.parent), CASCADE),
@@ -263,6 +273,12 @@ FIELDS = {
     rows rows.0 rows.0.told rows.0.told.card rows.0.told.card.family rows.0.told.knobs rows.0.nfe
     rows.0.scores rows.0.scores.modes
   """,
+  "trilemma.json": """
+    rows rows.0 rows.0.told rows.0.told.workdir rows.0.told.knobs rows.0.told.judge
+    rows.0.told.device rows.0.family rows.0.nfe rows.0.params rows.0.scores rows.0.scores.modes
+    rows.0.batch rows.0.batch.size rows.0.batch.median rows.0.single.max costs.w
+    costs.w.told.config costs.w.upstream
+  """,
   "modes.json": """
     rows rows.0 rows.0.data rows.0.rule rows.0.seed rows.0.num rows.0.config.data.source
     rows.0.scores rows.0.scores.modes floors floors.ring8 judges judges.ring8.features
@@ -272,7 +288,7 @@ FIELDS = {
   "study.jsonl": "0 0.study 1 1.visitor 1.trial 1.fooled 1.ms",
 }
 # Fields that may be missing.
-SPARE = "rows.0 rows.0.scores.modes stages.0 0 1 floors.ring8 samples.images".split()
+SPARE = "rows.0 rows.0.scores.modes stages.0 0 1 floors.ring8 samples.images costs.w".split()
 ODD = [None, -0.5, True, [1, "a"], {"a": {"b": None}}, deep(50), float("nan")]
 
 

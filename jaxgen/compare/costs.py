@@ -15,9 +15,11 @@ from jaxgen.compare.rows import Row
 from jaxgen.core import trait
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, open_data
+from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import Sampler
 
 PAID = ("train_seconds", "train_images", "flops")  # of a row, that its codec adds to
+UPSTREAM = {"codec_workdir": "codec", "teacher_workdir": "teacher"}  # field of a model: role
 
 
 def codec_cost(settings: ConfigDict) -> dict[str, Any]:
@@ -27,13 +29,20 @@ def codec_cost(settings: ConfigDict) -> dict[str, Any]:
     settings: The model's config.
 
   Returns:
-    {} where there is no codec. Else its workdir, step, train_seconds,
-    train_images and flops; without the last four where they are not known: the
-    workdir is gone, or holds weights that were trained elsewhere.
+    {} where there is none, else see `cost_of`.
   """
-  workdir = settings.model.get("codec_workdir") or settings.model.get("teacher_workdir")
-  if not workdir:
-    return {}
+  workdir = next(filter(None, map(settings.model.get, UPSTREAM)), None)
+  return cost_of(workdir) if workdir else {}
+
+
+def cost_of(workdir: str) -> dict[str, Any]:
+  """What it took to train what lies in a workdir.
+
+  Returns:
+    Its workdir, step, train_seconds, train_images and flops; without the last
+    four where they are not known: the workdir is gone, or holds weights that
+    were trained elsewhere.
+  """
   try:
     card = meta.latest(workdir)
   except UserError:
@@ -48,6 +57,43 @@ def codec_cost(settings: ConfigDict) -> dict[str, Any]:
     "train_images": step * own.batch,
     "flops": training_flops(own, step),
   }
+
+
+def upstream(settings: ConfigDict) -> dict[str, str]:
+  """{workdir: role} of all that a model was trained from, and that these were: each once.
+
+  Codecs wrote the latents that it learned, teachers what it imitates.
+  """
+  found: dict[str, str] = {}
+  queue = [settings]
+  while queue:
+    model = queue.pop(0).model
+    for field, role in UPSTREAM.items():
+      workdir = model.get(field) or presets.stepping(model).get(field)
+      if not workdir or workdir in found:
+        continue
+      found[workdir] = role
+      try:
+        queue.append(meta.settings(meta.latest(workdir)))
+      except UserError:
+        continue  # it is gone: nobody knows what it was trained from
+  return found
+
+
+def training_cost(settings: ConfigDict, workdir: str) -> dict[str, Any]:
+  """What it took to train a model, with all that it was trained from.
+
+  Returns:
+    PAID, each the sum or None where the model's own is not known; "upstream", a
+    list of `cost_of` with "role"s, of which those that are not known add nothing.
+  """
+  own = cost_of(workdir)
+  parts = [cost_of(w) | {"role": role} for w, role in upstream(settings).items()]
+  total = {}
+  for key in PAID:
+    known = [part[key] for part in parts if part.get(key) is not None]
+    total[key] = None if own.get(key) is None else own[key] + sum(known)
+  return total | {"upstream": parts}
 
 
 def training_flops(settings: ConfigDict, step: int) -> float | None:

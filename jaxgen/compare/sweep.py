@@ -17,15 +17,16 @@ evaluations, what is swept over first is drawn to the right.
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from jaxgen import files
 from jaxgen.bench.device import machine
+from jaxgen.compare.knobs import choose_metrics, most_steps, numbers
 from jaxgen.compare.rows import Row, announce, draw, read_results
-from jaxgen.errors import UserError, nearest, printable
+from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import restoration
 from jaxgen.evaluation.judge import Judge, means, open_judge, spreads
 from jaxgen.forms import NUMBER, Each
@@ -46,7 +47,6 @@ FORM = {
   ]
 }
 SHARES = ("precision", "recall", "coverage", "cas", "high_quality")
-UNGUIDED = {"guidance": 1.0, "scale": 0.0}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -95,7 +95,7 @@ def main(values: flags.FlagValues) -> None:
     if judge is None:
       judge = judge_of(model, data, values)
       floor = means(judge.floor())
-      metrics = choose_metrics(values.metrics, floor)
+      metrics = choose_metrics(values.metrics, floor) or list(floor)[:1]
     for knobs in combinations(model, nfes, over):
       settled = latents.with_standing_stats(model, values.standing, knobs)
       card = settled.card | {"family": type(model.model).__name__}
@@ -120,18 +120,6 @@ def judge_of(model: Sampler, data: Any, values: flags.FlagValues) -> Judge:
   return open_judge(data, values.judge)
 
 
-def choose_metrics(names: Sequence[str], metrics: Iterable[str]) -> list[str]:
-  """Metrics by name, or by the part of it before "@"; the first by default."""
-  metrics = list(metrics)
-  chosen = []
-  for name in names:
-    metric = next((m for m in metrics if name in (m, m.partition("@")[0])), None)
-    if metric is None:
-      raise UserError(f"--metrics={name}: there is no such metric here" + nearest(name, metrics))
-    chosen.append(metric)
-  return chosen or metrics[:1]
-
-
 def read_rows(path: pathlib.Path) -> list[Row]:
   """The rows of earlier runs."""
   return read_results(path, FORM, "a sweep")["rows"]
@@ -145,14 +133,6 @@ def parse(text: str) -> tuple[str, list[float]]:
   return name, numbers(f"over={name}", values.split(","))
 
 
-def numbers(flag: str, words: Sequence[str]) -> list[float]:
-  """UserError for a word that is no number."""
-  try:
-    return [float(w) for w in words]
-  except ValueError:
-    raise UserError(f"--{flag}={','.join(words)}: want numbers") from None
-
-
 def combinations(
   model: Sampler, nfes: Sequence[float], over: dict[str, Sequence[float]]
 ) -> list[dict[str, float]]:
@@ -160,20 +140,19 @@ def combinations(
   if nfes:
     if "steps" not in model.model.knobs:
       raise UserError(f"a {type(model.model).__name__} does not sample in steps: leave --nfe")
-    over = over | {"steps": [most_steps(model, n) for n in nfes]}
+    over = over | {"steps": [steps_for(model, n) for n in nfes]}
   every = [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
   for knobs in every:
     model.settings(knobs)
   return every
 
 
-def most_steps(model: Sampler, nfe: float) -> float:
-  """The most steps that evaluate the network `nfe` times, unguided, at the most."""
-  unguided = {k: v for k, v in UNGUIDED.items() if k in model.model.knobs}
-  for steps in range(int(nfe), 0, -1):
-    if model.model.nfe(**unguided | {"steps": steps}) <= nfe:
-      return float(steps)
-  raise UserError(f"--nfe={nfe:g}: this sampler takes more for a single step")
+def steps_for(model: Sampler, nfe: float) -> float:
+  """See `most_steps`; UserError where a single step takes more."""
+  steps = most_steps(model.model, nfe)
+  if steps is None:
+    raise UserError(f"--nfe={nfe:g}: this sampler takes more for a single step")
+  return steps
 
 
 def measure(model: Sampler, judge: Judge, spec: dict[str, Any]) -> Row:

@@ -111,7 +111,7 @@ def scatter(
   axes.scatter(*points.T, s=4, c="#2b6cb0", alpha=0.6, linewidths=0)
   axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
   axes.spines[:].set_color("#dddddd")
-  return _pixels(figure)
+  return pixels_of(figure)
 
 
 def curves(
@@ -163,7 +163,7 @@ def curves(
   axes.tick_params(axis="x", labelrotation=45, labelsize=8)
   axes.spines[["top", "right"]].set_visible(False)
   axes.legend(loc="upper left", bbox_to_anchor=(1.02, 0.9), frameon=False, fontsize=8)
-  return _pixels(figure)
+  return pixels_of(figure)
 
 
 def _set_ticks(axes, places: set[float], log_x: bool, log_y: bool) -> None:
@@ -202,7 +202,7 @@ def panels(rows: Mapping[str, Mapping[str, np.ndarray]], columns: Sequence[str])
         axes.set_title(_literal(column), fontsize=9, pad=4)
       if not j:
         axes.set_ylabel(_literal(row), fontsize=9)
-  return _pixels(figure)
+  return pixels_of(figure)
 
 
 def png(image: np.ndarray, info: Mapping | None = None) -> bytes:
@@ -254,7 +254,7 @@ def _figure(**settings) -> "matplotlib.figure.Figure":
   return matplotlib.figure.Figure(**settings)
 
 
-def _pixels(figure: "matplotlib.figure.Figure") -> np.ndarray:
+def pixels_of(figure: "matplotlib.figure.Figure") -> np.ndarray:
   """What a figure looks like, uint8 [H, W, 3]."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format="rgba")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from jaxgen.errors import printable
 from jaxgen.monitor.page_style import CSS
 
-THEME = dict(re.findall(r"--(\w+): (#\w{6})", CSS.partition("@media")[0]))
+THEME = dict(re.findall(r"--([\w-]+): (#\w{6})", CSS.partition("@media")[0]))
 RC = {
   "svg.fonttype": "none",
   "svg.hashsalt": "jaxgen",
@@ -84,9 +84,9 @@ def trade_off(
   if not points:
     return ""
   ys = [p[1] for p in points] + ([] if floor is None else [floor])
-  with _canvas(width, height) as (figure, axes):
-    _scale(axes.xaxis, seconds, width // 90, log_of=[p[0] for p in points])
-    _scale(axes.yaxis, short, 5, log_of=ys if min(ys) > 0 and max(ys) > LOG_ABOVE * min(ys) else ())
+  with canvas(width, height) as (figure, axes):
+    scale(axes.xaxis, seconds, width // 90, log_of=[p[0] for p in points])
+    scale(axes.yaxis, short, 5, log_of=ys if min(ys) > 0 and max(ys) > LOG_ABOVE * min(ys) else ())
     axes.set_title(f"{y_label} · better {'↖' if better_up else '↙'}")
     axes.set_xlabel("seconds per 1,000 samples")
     if floor is not None:
@@ -107,7 +107,7 @@ def trade_off(
       _label(axes, s, -1 if better_up else 1)
     for s in series:
       _name(axes, s, [s.points for s in series])
-    return _svg(figure, f"{y_label} against seconds per 1,000 samples", tips)
+    return svg(figure, f"{y_label} against seconds per 1,000 samples", tips)
 
 
 def _name_floor(axes, floor: float, curves: Sequence[Sequence[Sequence]]) -> None:
@@ -217,10 +217,10 @@ def progress(
     return ""
   ys = [v for b in bands for p in b.points for v in p[1:] if v is not None and math.isfinite(v)]
   ys += [] if floor is None else [floor]
-  with _canvas(width, height) as (figure, axes):
+  with canvas(width, height) as (figure, axes):
     form = seconds if x_label == TIME else short
-    _scale(axes.xaxis, form, width // 90, log_of=[p[0] for b in bands for p in b.points])
-    _scale(axes.yaxis, short, 5, log_of=ys if min(ys) > 0 and max(ys) > LOG_ABOVE * min(ys) else ())
+    scale(axes.xaxis, form, width // 90, log_of=[p[0] for b in bands for p in b.points])
+    scale(axes.yaxis, short, 5, log_of=ys if min(ys) > 0 and max(ys) > LOG_ABOVE * min(ys) else ())
     axes.set_title(f"{y_label} · better {'↑' if better_up else '↓'}")
     axes.set_xlabel(x_label)
     if floor is not None:
@@ -240,7 +240,7 @@ def progress(
     _name_ends(figure, axes, bands)
     if floor is not None:
       _name_floor(axes, floor, [b.points for b in bands])
-    return _svg(figure, f"{y_label} against {x_label}", tips)
+    return svg(figure, f"{y_label} against {x_label}", tips)
 
 
 def _name_ends(figure, axes, bands: Sequence[Band], apart: float = 15) -> None:
@@ -276,13 +276,13 @@ def lines(
   curves = {k: v for k, v in curves.items() if v}
   if not curves:
     return ""
-  with _canvas(width, height) as (figure, axes):
+  with canvas(width, height) as (figure, axes):
     artists = [
       axes.plot(*zip(*points, strict=True), color=THEME[f"c{colour}"], linestyle=DASHES[i % 3])[0]
       for i, points in enumerate(curves.values())
     ]
-    _scale(axes.xaxis, short, 4)
-    _scale(axes.yaxis, short, 4)
+    scale(axes.xaxis, short, 4)
+    scale(axes.yaxis, short, 4)
     axes.set_title(printable(title))
     if len(curves) > 1:
       # (A name that begins with "_" would be left out.)
@@ -290,7 +290,7 @@ def lines(
       place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
       legend = axes.legend(artists, names, ncols=len(names), frameon=False, fontsize=11, **place)
       legend.set_in_layout(False)  # it stands beside the title, however long it is
-    return _svg(figure, f"{title} over steps", ())
+    return svg(figure, f"{title} over steps", ())
 
 
 def _thin(points: Sequence, most: int = 300) -> list[tuple[float, float]]:
@@ -303,22 +303,27 @@ def _thin(points: Sequence, most: int = 300) -> list[tuple[float, float]]:
 
 
 @contextlib.contextmanager
-def _canvas(width: int, height: int) -> Iterator[tuple[Any, Any]]:
-  """An empty figure of so many pixels and its axes, in the page's style."""
+def canvas(width: int, height: int, dpi: int = 72, **grid: Any) -> Iterator[tuple[Any, Any]]:
+  """An empty figure of so many points and its axes, in the page's style.
+
+  `grid` is as of matplotlib's `subplots`: of several axes, an array of them.
+  """
   import matplotlib.figure  # slow to load, and no use but here
+  import numpy as np
 
   with matplotlib.rc_context(RC):
     size = width / 72, height / 72
-    figure = matplotlib.figure.Figure(size, dpi=72, layout="constrained")
-    axes = figure.subplots()
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelcolor=THEME["muted"])
-    axes.grid(axis="y", color=THEME["rule"], linewidth=1)
-    axes.set_axisbelow(True)
+    figure = matplotlib.figure.Figure(size, dpi=dpi, layout="constrained")
+    axes = figure.subplots(**grid)
+    for one in np.ravel(axes):
+      one.spines[:].set_visible(False)
+      one.tick_params(length=0, labelcolor=THEME["muted"])
+      one.grid(axis="y", color=THEME["rule"], linewidth=1)
+      one.set_axisbelow(True)
     yield figure, axes
 
 
-def _scale(axis, form: Callable[[float], str], count: int, log_of: Sequence[float] = ()) -> None:
+def scale(axis, form: Callable[[float], str], count: int, log_of: Sequence[float] = ()) -> None:
   """About `count` ticks written by `form`; a log scale if there are values for it."""
   from matplotlib import ticker
 
@@ -333,7 +338,7 @@ def _scale(axis, form: Callable[[float], str], count: int, log_of: Sequence[floa
   axis.set_major_formatter(lambda value, _: form(value))
 
 
-def _svg(figure, label: str, tips: Sequence[str]) -> str:
+def svg(figure, label: str, tips: Sequence[str]) -> str:
   """A figure as an element of the page; `tips` show over what has gid "tip N"."""
   file = io.StringIO()
   nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -214,9 +214,14 @@ def _provenance(results: Mapping, models: Sequence[Model]) -> str:
     facts.append((m.name, about | {f"sampling {k}": v for k, v in m.row["settings"].items()}))
   columns = {column.title for column in metric_columns(results)}
   facts += [(m.label, f"{m.meaning}.") for m in fields.METRICS.values() if m.label in columns]
+  return section("How the numbers were made", "", [definitions(facts)])
+
+
+def definitions(facts: Sequence[tuple[str, Any]]) -> str:
+  """Facts by title as a list; without those of which nothing is known."""
   terms = [(title, _listed(fact)) for title, fact in facts]
   terms = "".join(f"<dt>{escape(k)}</dt><dd>{_lines(text)}</dd>" for k, text in terms if text)
-  return section("How the numbers were made", "", [f"<dl>{terms}</dl>"])
+  return f"<dl>{terms}</dl>"
 
 
 def _budget(results: Mapping) -> str:

@@ -125,7 +125,9 @@ def _cost_columns(rows: Sequence[Mapping]) -> list[Column]:
       )
     ]
     + [
-      _paid_column("FLOPs", -1, "flops", _flops, [r | f for r, f in zip(rows, flops, strict=True)])
+      _paid_column(
+        "FLOPs", -1, "flops", flops_text, [r | f for r, f in zip(rows, flops, strict=True)]
+      )
     ]
   )
 
@@ -149,7 +151,7 @@ def _paid_column(
   return Column(title, better, values, form, COST, notes=notes)
 
 
-def _flops(value: float) -> str:
+def flops_text(value: float) -> str:
   return table.si(value, "FLOP")
 
 
@@ -177,7 +179,7 @@ def number_tables(results: Mapping, models: Sequence[Model]) -> str:
     f"{of}, with {small}.",
     (
       *_tables(columns, notes, base),
-      _table(_cost_columns(results["rows"]), [m.title for m in models]),
+      columns_table(_cost_columns(results["rows"]), [m.title for m in models]),
       _settings(results, models),
     ),
   )
@@ -188,11 +190,11 @@ def _tables(columns: Sequence[Column], titles: Sequence[str], base: str) -> list
   columns = [c for c in columns if c.has_values()]
   scores = [c for c in columns if c.group in (fields.QUALITY, fields.DIVERSITY)]
   if len(columns) <= WIDEST or not scores:
-    return [_table(columns, titles, True, base)]
+    return [columns_table(columns, titles, True, base)]
   rest = [c for c in columns if c not in scores]
   return [
-    _table(scores, titles, True, base),
-    _table(rest, titles, any(c.real is not None for c in rest), base),
+    columns_table(scores, titles, True, base),
+    columns_table(rest, titles, any(c.real is not None for c in rest), base),
   ]
 
 
@@ -210,10 +212,10 @@ def _settings(results: Mapping, models: Sequence[Model]) -> str:
   ]
   columns = [c._replace(group="") for c in columns]
   summary = f"<summary>All {len(entries)} sampling settings</summary>"
-  return f"<details>{summary}{_table(columns, titles)}</details>"
+  return f"<details>{summary}{columns_table(columns, titles)}</details>"
 
 
-def _table(
+def columns_table(
   columns: Sequence[Column], titles: Sequence[str], real: bool = False, base: str = ""
 ) -> str:
   """Columns side by side; grouped ones have their best value marked.

@@ -48,16 +48,22 @@ def with_sampler(model: ConfigDict, name: str) -> ConfigDict:
   """A model's config with one of SAMPLERS or IN_TIME, with its own defaults."""
   if "sampler" not in model:
     raise UserError(f"{model.name} does not sample in steps: leave --sampler")
+  check_sampler(name)
   choices = SAMPLERS | IN_TIME
-  if name not in choices:
-    _, hint, close = nearest(name, choices).partition("; did you mean")
-    raise UserError(f"there is no sampler {name!r}, but {', '.join(choices)}{hint}{close}")
   if name in IN_TIME and (steps := trait(build(model.get("process", {})), "steps")):
     raise UserError(
       f"the sampler {name} steps in continuous time, and this model's process has {steps} steps: "
       f"choose one of {', '.join(SAMPLERS)}"
     )
   return ConfigDict(model.to_dict() | {"sampler": choices[name]})
+
+
+def check_sampler(name: str) -> None:
+  """UserError for a name that is none of SAMPLERS or IN_TIME."""
+  choices = SAMPLERS | IN_TIME
+  if name not in choices:
+    _, hint, close = nearest(name, choices).partition("; did you mean")
+    raise UserError(f"there is no sampler {name!r}, but {', '.join(choices)}{hint}{close}")
 
 
 def stepping(model: Mapping[str, Any]) -> Mapping[str, Any]:

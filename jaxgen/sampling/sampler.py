@@ -239,12 +239,13 @@ class Sampler:
       )
     return x
 
-  def reload(self, workdir: str | os.PathLike) -> "Sampler":
+  def reload(self, workdir: str | os.PathLike, sampler: str | None = None) -> "Sampler":
     """The newest weights of a workdir, sampled by this one's program.
 
-    Nothing is compiled anew. The workdir has to be of the same model and data.
+    Nothing is compiled anew. The workdir has to be of the same model and data,
+    and `sampler` the one that this was loaded with.
     """
-    newest = Sampler.of(load_trained(workdir))
+    newest = Sampler.of(load_trained(workdir, sampler=sampler))
     newest.__dict__["program"] = self.program  # where cached_property looks
     return newest
 

@@ -20,7 +20,7 @@ FILES = {
     metrics/test_image_quality
     metrics/test_copies metrics/test_distances metrics/test_inception_score metrics/test_kid
     metrics/test_am_score metrics/test_ndb audio/test_patches nets/test_vggish
-    metrics/test_mode_coverage metrics/test_prdc nets/test_attention
+    metrics/test_mode_coverage metrics/test_prdc nets/test_attention report/test_front
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
@@ -61,7 +61,8 @@ FILES = {
   "process": """
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
-    compare/test_choose compare/test_modes compare/test_sweep convert/test_codec_workdir
+    compare/test_choose compare/test_modes compare/test_sweep compare/test_trilemma
+    convert/test_codec_workdir
     convert/test_convert convert/test_dit_workdir convert/test_latent_workdir
     convert/test_ddgan_workdir
     convert/test_prior_workdir convert/test_vocoder_workdir data/test_points distributed/test_codecs

@@ -1,0 +1,111 @@
+"""At which settings a model is measured: samplers and steps, or truncations."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from jaxgen.compare.knobs import most_steps
+from jaxgen.config import build
+from jaxgen.core import Model
+from jaxgen.errors import UserError
+from jaxgen.sampling import presets
+
+DIFFUSION = "models.diffusion.Diffusion"  # whose samplers can be chosen
+SAMPLERS = ("ddim", "dpmpp_2m")  # beside a model's own, where nobody says which
+NFE = (1.0, 2.0, 4.0, 8.0, 25.0)
+# Knobs that make samples of a single evaluation more typical and more alike, the
+# first that a model has, and at which values beside the model's own.
+TRUNCATION = {"psi": (0.5, 0.7), "truncation": (0.5, 1.0), "temperature": (0.5, 0.8)}
+
+
+class Course(NamedTuple):
+  """A curve of the picture: settings that one program samples with.
+
+  Attributes:
+    sampler: By name; None: the model's own, or none.
+    name: What it is called; "" for models without samplers.
+    axis: The knob that turns, or "".
+    knobs: Of each point.
+    nfe: Network evaluations of each point.
+  """
+
+  sampler: str | None
+  name: str
+  axis: str
+  knobs: tuple[dict[str, float], ...]
+  nfe: tuple[int, ...]
+
+
+def courses(
+  config: ConfigDict,
+  samplers: Sequence[str] = (),
+  nfe: Sequence[float] = NFE,
+  truncation: Sequence[float] = (),
+) -> list[Course]:
+  """All curves of a model.
+
+  Args:
+    config: Of the model.
+    samplers: By name, for diffusion models; (): the model's own and SAMPLERS.
+      What was trained for few steps keeps the sampler that it was trained for.
+    nfe: Network evaluations, at the most; for models that take steps.
+    truncation: Values of TRUNCATION's knob for the others; (): its defaults and
+      the model's own.
+
+  Raises:
+    UserError: There is no such sampler, or a knob cannot have such a value.
+  """
+  steps = presets.stepping(config.model)
+  model = build(config.model)
+  if "sampler" not in steps or "steps" not in model.knobs:
+    return [turned(None, "", model, nfe, truncation)]
+  own = own_name(steps["sampler"])
+  if steps["name"] != DIFFUSION:
+    return [turned(None, own, model, nfe, truncation)]
+  found = []
+  for name in samplers or dict.fromkeys((own, *SAMPLERS)):
+    chosen = None if name == own else name
+    settings = config.model
+    if chosen:
+      settings = presets.with_stepping(settings, presets.with_sampler(steps, chosen))
+    found.append(turned(chosen, name, build(settings), nfe, truncation))
+  return found
+
+
+def own_name(sampler: ConfigDict) -> str:
+  """What a config's sampler is called: as the preset that it is, else as its function."""
+  spec = ConfigDict(sampler).to_dict()
+  function = spec["name"].rpartition(".")[2]
+  choices = presets.SAMPLERS | presets.IN_TIME
+  return next((name for name, preset in choices.items() if preset == spec), function)
+
+
+def turned(
+  sampler: str | None, name: str, model: Model, nfe: Sequence[float], truncation: Sequence[float]
+) -> Course:
+  """The curve of one sampler: each setting once, checked."""
+  if "steps" in model.knobs:
+    axis = "steps"
+    steps = [s for n in nfe if (s := most_steps(model, n)) is not None]
+    # A chain that was trained for four steps takes no more, whatever it is told.
+    knobs = list({model.nfe(steps=s): {"steps": s} for s in sorted(steps, reverse=True)}.values())
+    knobs.sort(key=lambda own: own["steps"])
+  else:
+    axis = next((k for k in TRUNCATION if k in model.knobs), "")
+    values = truncation or (TRUNCATION[axis] if axis else ())
+    knobs = [{axis: v} for v in dict.fromkeys(values) if axis]
+    if not truncation:
+      knobs.append({})
+  for own in knobs:
+    for knob, value in own.items():
+      presets.check_knob(knob, value, model.knobs[knob])
+  knobs = knobs or [{}]
+  return Course(sampler, name, axis, tuple(knobs), tuple(int(model.nfe(**k)) for k in knobs))
+
+
+def check_numbers(flag: str, values: Sequence[float], least: float) -> None:
+  """UserError for a number that is too small for any model."""
+  for value in values:
+    if not value >= least:
+      raise UserError(f"--{flag}={value:g}: want at least {least:g}")
