@@ -3,9 +3,10 @@
   jaxgen modes --out modes
   jaxgen modes --out modes --data ring8,stacked --rules wgan_gp,r1,vae --seeds 3
 
-Trains what is missing in OUT/DATA-RULE-SEED (see configs/modes.py), and judges
-it by as many samples as papers do. Writes OUT/modes.json (which further runs
-add to, and which a killed one goes on from), OUT/modes.md and OUT/modes.png.
+Trains what is missing in OUT/DATA-RULE-SEED (see configs/modes.py and, of models
+with nets of their own, ELSEWHERE), and judges it by as many samples as papers do.
+Writes OUT/modes.json (which further runs add to, and which a killed one goes on
+from), OUT/modes.md and OUT/modes.png.
 """
 
 import collections
@@ -36,7 +37,7 @@ from jaxgen.report.fields import tally
 from jaxgen.sampling import output
 from jaxgen.sampling.sampler import load
 
-# The names that configs/modes.py knows, and what tables call them.
+# The names that configs/modes.py and ELSEWHERE know, and what tables call them.
 DATA = {"ring8": "ring of 8", "grid25": "grid of 25", "stacked": "stacked digits, 1,000"}
 RULES = {
   "minimax": "minimax",
@@ -49,7 +50,13 @@ RULES = {
   "relativistic": "relativistic, R1 + R2",
   "diffusion": "diffusion",
   "vae": "VAE",
+  "diffusion_gan": "Diffusion-GAN",
+  "ddgan": "denoising diffusion GAN",
+  "consistency": "consistency",
+  "mean_flow": "MeanFlow",
 }
+# Rules with nets of their own: configs with the arguments `points` and `stacked`.
+ELSEWHERE = ("diffusion_gan", "ddgan", "consistency", "mean_flow")
 METRICS = {"modes": "modes", "modes_sure": "for sure", "kl": "KL", "high_quality": "high quality"}
 SHOWN = 2000  # samples that are kept for the picture
 
@@ -125,8 +132,16 @@ def check_names(flag: str, words: Sequence[str], names: Iterable[str]) -> None:
 
 
 def load_config(data: str, rule: str, seed: int, debug: bool) -> ConfigDict:
-  """configs/modes.py, for one training."""
-  c = config.load(f"configs/modes.py:{data}-{rule}" + "-debug" * debug)
+  """configs/modes.py, for one training; of a rule ELSEWHERE, its own config."""
+  if rule not in ELSEWHERE:
+    c = config.load(f"configs/modes.py:{data}-{rule}" + "-debug" * debug)
+    c.seed = seed
+    return c
+  like = config.load(f"configs/modes.py:{data}-diffusion" + "-debug" * debug)
+  c = config.load(f"configs/{rule}.py:{'stacked' if data == 'stacked' else 'points'}")
+  with c.unlocked():  # as much of the same data, logged and stored alike
+    for field in ("data", "steps", "batch", "log", "checkpoint"):
+      c[field] = like[field]
   c.seed = seed
   return c
 

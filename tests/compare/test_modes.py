@@ -22,7 +22,9 @@ PAIRS = [(d, r) for d in modes.DATA for r in modes.RULES]
 
 @pytest.mark.parametrize("data, rule", PAIRS)
 def test_every_pair_is_a_config(data, rule):
-  c = config.load(f"configs/modes.py:{data}-{rule}")
+  c = modes.load_config(data, rule, 0, debug=False)
+  like = config.load(f"configs/modes.py:{data}-hinge")
+  assert (c.steps, c.batch, c.data) == (like.steps, like.batch, like.data)
   model = build(c.model)
   assert set(c.optim) == {p.moves for p in model.players}
   for spec in c.optim.values():
@@ -37,7 +39,7 @@ def test_only_the_rule_differs():
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   assert list(module.SOURCES) == list(modes.DATA)
-  assert [*module.RULES, *module.FAMILIES] == list(modes.RULES)
+  assert [*module.RULES, *module.FAMILIES, *modes.ELSEWHERE] == list(modes.RULES)
   for data in modes.DATA:
     games = [config.load(f"configs/modes.py:{data}-{rule}") for rule in module.RULES]
     for part in ("gen", "disc", "z_dim"):
