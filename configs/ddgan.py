@@ -46,11 +46,12 @@ PUBLISHED = {
   "lsun": ("tfds:lsun/church_outdoor", 256, 4, 64, 937_500, (1.6e-4, 1e-4), 1.0, 10, 0.999, LARGE),
   "celeba256": ("tfds:celeb_a_hq/256", 256, 2, 32, 674_400, (2e-4, 1e-4), 2.0, 10, 0.9999, LARGE),
 }
-# Source, updates, batch, height, classes, patch, widths of G and D.
+# Source, updates, batch, height, classes, then of the nets: patch, widths of G and
+# D, multipliers of both.
 SMALL = {
-  "digits": ("digits", 700, 64, 0, 10, 1, 24, 12),
-  "stacked": ("stacked_digits", 1500, 64, 0, 0, 1, 24, 12),
-  "photos": ("photos", 500, 32, 32, 0, 2, 24, 12),
+  "digits": ("digits", 800, 64, 0, 10, 1, (32, 12), (1,), (2, 4)),
+  "stacked": ("stacked_digits", 1500, 64, 0, 0, 1, (32, 12), (1,), (2, 4)),
+  "photos": ("photos", 500, 32, 32, 0, 2, (24, 12), (1, 2), (2, 4, 4)),
 }
 ARGS = (*PUBLISHED, *SMALL, "points", "points-debug", "debug")
 
@@ -66,8 +67,8 @@ def get_config(arg="cifar"):
   if name == "points":
     c.model.gen.width = c.model.disc.width = 32
   else:
-    c.model.gen.update(width=8, mults=(1,), attend=(8,), z_width=16)
-    c.model.disc.update(width=8, mults=(2, 4))
+    c.model.gen.update(width=8, z_width=16)
+    c.model.disc.width = 4
   return _base.debug(c)
 
 
@@ -91,14 +92,14 @@ def published(source, size, steps, batch, updates, rates, gamma, lazy, decay, ne
   return c
 
 
-def small(source, updates, batch, size, classes, patch, wide, wide_disc):
-  """For minutes."""
+def small(source, updates, batch, size, classes, patch, widths, mults, mults_disc):
+  """For minutes: means in place of filters; the middle alone attends."""
   c = _base.base(source, steps=updates, batch=batch, size=size, classes=classes)
   c.data.flip = source == "photos"
-  half = 8 if source == "photos" else 4  # the height of the second level
-  gen = dict(width=wide, mults=(1, 2), blocks=1, attend=(half,), z_width=64, z_layers=2)
-  disc = dict(width=wide_disc, mults=(2, 4, 4), halve_first=False, zero_last=True, t_width=32)
-  model(c, gen | dict(patch=patch), disc | dict(patch=patch), 4, 0.2, 4, z_dim=32)
+  both = dict(patch=patch, taps=(1, 1))
+  gen = dict(width=widths[0], mults=mults, blocks=1, attend=(), z_width=64, z_layers=2)
+  disc = dict(width=widths[1], mults=mults_disc, halve_first=False, zero_last=True, t_width=32)
+  model(c, gen | both, disc | both, 4, 0.2, 4, z_dim=32)
   rates(c, 1e-3, 1e-3)
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   return c
