@@ -33,18 +33,28 @@ Koyama 2018). R1 comes every fourth batch. Squares of 2x2 pixels of photos are
 positions, as in `images_diffusion`.
 """
 
-import math
-
 from configs import _base
 
 # Data, height, T, batch, updates, rates of G and D, weight of R1, batches from one
-# to the next, decay of the average, what nets of the generator differ in.
+# to the next, updates in which averages forget half (decays of 0.9999 and 0.999),
+# what nets of the generator differ in.
 CIFAR = dict(width=128, mults=(1, 2, 2, 2), z_layers=4)
 LARGE = dict(width=64, mults=(1, 1, 2, 2, 4, 4), z_layers=3)
 PUBLISHED = {
-  "cifar": ("tfds:cifar10", 32, 4, 256, 351_000, (1.6e-4, 1.25e-4), 0.02, 15, 0.9999, CIFAR),
-  "lsun": ("tfds:lsun/church_outdoor", 256, 4, 64, 937_500, (1.6e-4, 1e-4), 1.0, 10, 0.999, LARGE),
-  "celeba256": ("tfds:celeb_a_hq/256", 256, 2, 32, 674_400, (2e-4, 1e-4), 2.0, 10, 0.9999, LARGE),
+  "cifar": ("tfds:cifar10", 32, 4, 256, 351_000, (1.6e-4, 1.25e-4), 0.02, 15, 6931.125, CIFAR),
+  "lsun": (
+    "tfds:lsun/church_outdoor",
+    256,
+    4,
+    64,
+    937_500,
+    (1.6e-4, 1e-4),
+    1.0,
+    10,
+    692.8005,
+    LARGE,
+  ),
+  "celeba256": ("tfds:celeb_a_hq/256", 256, 2, 32, 674_400, (2e-4, 1e-4), 2.0, 10, 6931.125, LARGE),
 }
 # Source, updates, batch, height, classes, then of the nets: patch, widths of G and
 # D, multipliers of both.
@@ -72,7 +82,7 @@ def get_config(arg="cifar"):
   return _base.debug(c)
 
 
-def published(source, size, steps, batch, updates, rates, gamma, lazy, decay, net):
+def published(source, size, steps, batch, updates, rates, gamma, lazy, life, net):
   """As published; the last Adam of both is that of 1e-5."""
   c = _base.base(source, steps=updates, batch=batch, size=size)
   c.data.flip = True
@@ -85,8 +95,7 @@ def published(source, size, steps, batch, updates, rates, gamma, lazy, decay, ne
     c.optim[group] = dict(
       name="optim.adam", lr=lr, b1=0.5, b2=0.9, decay="cosine_to", end=1e-5 / lr
     )
-  life = batch * math.log(0.5) / math.log(decay)
-  c.ema.main = dict(name="ema.half_life", images=life, ramp=None)
+  c.ema.main = dict(name="ema.half_life", images=batch * life, ramp=None)
   c.log.pictures = 5000
   c.checkpoint.update(every=5000, keep_every=50_000)
   return c
@@ -114,9 +123,9 @@ def points():
     dict(name="nets.ddgan_mlp.PointGenerator", **wide),
     dict(name="nets.ddgan_mlp.PointDiscriminator", **wide),
     steps=4,
-    gamma=0.02,
+    gamma=0.2,
     lazy=1,
-    z_dim=2,
+    z_dim=8,
   )
   rates(c, 1e-3, 1e-3)
   c.ema.main = dict(name="ema.half_life", images=50_000, ramp=0.1)
