@@ -99,7 +99,7 @@ def tensors(
   check_model(config, source)
   trained = sampling_trained.load_trained(workdir, ema, step)
   shapes = gan_workdir.abstract(trained)
-  wanted = {"params": {g: shapes.params[g] for g in SETS}}
+  wanted = {"params": {g: shapes.params[g] for g in SETS}, "stats": {}}
   _, tree, _ = averaged.read(workdir, wanted, trained.step)
   gen, disc = (tree["params"][g] for g in ("gen", "disc"))
   average = trained.params["gen"]

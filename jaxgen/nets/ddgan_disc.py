@@ -33,6 +33,7 @@ class PairBlock(nn.Module):
 
   width: int
   halve: bool = True
+  taps: Sequence[float] = fir.TAPS
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -42,7 +43,7 @@ class PairBlock(nn.Module):
     h += nn.Dense(self.width, kernel_init=USUAL, name="time")(time).astype(h.dtype)[:, None, None]
     h = act(h)
     if self.halve:
-      h, x = fir.downsample(h), fir.downsample(x)
+      h, x = fir.downsample(h, self.taps), fir.downsample(x, self.taps)
     h = conv(self.width, self.dtype, "conv_2", ZERO)(h)
     skip = nn.Dense(self.width, False, dtype=self.dtype, kernel_init=USUAL, name="skip")
     return HALF * (h + skip(x))
@@ -57,6 +58,7 @@ class PairDiscriminator(nn.Module):
     halve_first: The first block halves H and W, too; all others do.
     zero_last: The last convolution is zero at the beginning.
     t_width: Length of the embedding of t.
+    taps: Of the filters that halve.
     group: Examples whose standard deviation is a feature.
     classes: Labels, which are projected (Miyato & Koyama 2018); 0: none, as
       published.
@@ -69,6 +71,7 @@ class PairDiscriminator(nn.Module):
   halve_first: bool = True
   zero_last: bool = False
   t_width: int = 256
+  taps: Sequence[float] = fir.TAPS
   group: int = 4
   classes: int = 0
   patch: int = 1
@@ -83,7 +86,7 @@ class PairDiscriminator(nn.Module):
     h = nn.Dense(2 * self.width, dtype=self.dtype, kernel_init=USUAL, name="in")(h)
     for i, mult in enumerate(self.mults):
       halve = i > 0 or self.halve_first
-      h = PairBlock(mult * self.width, halve, self.dtype, name=f"block_{i}")(h, time)
+      h = PairBlock(mult * self.width, halve, self.taps, self.dtype, name=f"block_{i}")(h, time)
     h = h.astype(jnp.float32)
     h = jnp.concatenate([h, minibatch_stddev(h, self.group)], -1)
     last = ZERO if self.zero_last else USUAL

@@ -90,12 +90,13 @@ class Shrink(nn.Module):
   """Filter and convolution that halve H and W."""
 
   width: int
+  taps: Sequence[float] = fir.TAPS
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     kernel = self.param("kernel", USUAL, (3, 3, x.shape[-1], self.width))
     bias = self.param("bias", ZERO, (self.width,))
-    return fir.conv(x, kernel.astype(x.dtype), down=True) + bias.astype(x.dtype)
+    return fir.conv(x, kernel.astype(x.dtype), self.taps, down=True) + bias.astype(x.dtype)
 
 
 def conv(width: int, dtype: Any, name: str, init: Callable = USUAL) -> nn.Conv:
@@ -116,6 +117,7 @@ class NCSNpp(nn.Module):
     embedding: Of t: "positional", DDPM's sinusoids of it; or "fourier", of its
       logarithm at random frequencies that stay as they are.
     fourier_scale: Their standard deviation.
+    taps: Of the filters that resample; (1, 1): means and nearest neighbours.
     pyramid: The image comes in again at every level ("residual" of NCSN++).
     tanh: Bounds what comes out.
     classes: Labels, whose vectors are added to the latent; 0: none, as
@@ -133,6 +135,7 @@ class NCSNpp(nn.Module):
   z_layers: int = 4
   embedding: str = "positional"
   fourier_scale: float = 16.0
+  taps: Sequence[float] = fir.TAPS
   pyramid: bool = True
   tanh: bool = True
   classes: int = 0
@@ -157,6 +160,7 @@ class NCSNpp(nn.Module):
         return h
       return OneHead(self.dtype, name=f"attn_{next(number)}")(h)
 
+    down, up = (functools.partial(f, taps=self.taps) for f in (fir.downsample, fir.upsample))
     image = gather_patches(x, self.patch).astype(self.dtype)
     channels, last = image.shape[-1], len(self.mults) - 1
     h = conv(self.width, self.dtype, f"in_{next(number)}")(image)
@@ -166,9 +170,10 @@ class NCSNpp(nn.Module):
         h = attended(block(h, self.width * mult))
         skips.append(h)
       if level < last:
-        h = block(h, h.shape[-1], fir.downsample)
+        h = block(h, h.shape[-1], down)
         if self.pyramid:
-          h = image = HALF * (Shrink(h.shape[-1], name=f"shrink_{next(number)}")(image) + h)
+          shrink = Shrink(h.shape[-1], self.taps, name=f"shrink_{next(number)}")
+          h = image = HALF * (shrink(image) + h)
         skips.append(h)
     h = attended(block(h, h.shape[-1]), everywhere=True)
     h = block(h, h.shape[-1])
@@ -177,7 +182,7 @@ class NCSNpp(nn.Module):
         h = block(jnp.concatenate([h, skips.pop()], -1), self.width * mult)
       h = attended(h)
       if level:
-        h = block(h, h.shape[-1], fir.upsample)
+        h = block(h, h.shape[-1], up)
     h = nn.silu(GroupNorm(eps=1e-6, name=f"norm_{next(number)}")(h.astype(jnp.float32)))
     h = spread_patches(conv(channels, jnp.float32, f"out_{next(number)}", ZERO)(h), self.patch)
     return jnp.tanh(h) if self.tanh else h
