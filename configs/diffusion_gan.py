@@ -1,11 +1,29 @@
-"""Diffusion-GAN (Wang et al. 2022): noise of random times before D, which is told t.
+"""Diffusion-GAN: Wang et al. 2022; noise of random times before D, which is told t.
 
 | arg | data | batch | G, D parameters | published FID |
 | --- | --- | --- | --- | --- |
-| cifar | CIFAR-10 | 64 | ?, ? | 3.19 |
-| stl10 | a folder | 64 | ?, ? | 11.53 |
-| celeba64 | a folder | 64 | the same | 1.69 |
-| lsun | a folder | 64 | ?, ? | bedroom 3.65, church 3.17 |
+| cifar | CIFAR-10, without labels | 64 | 19,947,539, 23,085,056 | 3.19 |
+| stl10 | a folder, 64x64 | 64 | 25,456,664, 28,853,248 | 11.53 |
+| celeba64 | a folder, 64x64 | 64 | 25,456,664, 28,853,248 | 1.69 |
+| lsun | a folder, 256x256 | 64 | 24,767,458, 26,365,504 | bedroom 3.65, church 3.17 |
+
+FIDs are those of the released Diffusion-StyleGAN2. Its training costs about what
+StyleGAN2's does; CIFAR-10 took 4 GPUs and 50 million images. Settings are those
+of the code: `cifar`, `stl10` (for `celeba64` it tells none, so that these are
+used), and StyleGAN2's `paper256` for `lsun`. Where it draws noise of other times
+for data and fakes, here both have the same: losses are equal in the mean.
+
+  jaxgen train --config configs/diffusion_gan.py --workdir W
+  jaxgen train --config configs/diffusion_gan.py:lsun \
+    --config.data.source=folder:/bedroom256 --workdir W
+  jaxgen train --config configs/diffusion_gan.py:photos --workdir W
+  jaxgen import --source nvlabs --checkpoint diffusion-stylegan2-cifar10.pkl \
+    --config configs/diffusion_gan.py --workdir W
+
+Any GAN here whose discriminator can be `timed` takes it (nets stylegan2, r3gan,
+convs, mlp): --config.model.augment.name=adversarial.noising.Noising
+--config.model.disc.timed=true. Another augmentation may come before the noise,
+as augment.before.
 """
 
 from configs import _base, _stylegan2
