@@ -38,7 +38,7 @@ SIZES = {
 }
 # Source, steps, batch, size, labels.
 SMALL = {
-  "digits": ("digits", 1500, 64, 0, 10),
+  "digits": ("digits", 1200, 128, 0, 10),
   "photos": ("photos", 1000, 64, 32, 0),
   "points": ("points:grid25", 6000, 256, 0, 0),
   "stacked": ("stacked_digits", 3000, 64, 0, 0),
@@ -122,7 +122,10 @@ def images(c, width):
   noising(c, kimg=20.0)
   adam = dict(name="optim.adam", b1=0.0, b2=0.9)
   c.optim.gen, c.optim.disc = dict(adam, lr=2e-4), dict(adam, lr=4e-4)
-  c.ema.main = dict(name="ema.half_life", images=20_000, ramp=0.1)
+  c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
+  if c.data.source == "stacked_digits":  # more to learn, and as many steps again
+    c.optim.gen.update(lr=4e-4, decay="linear")
+    c.optim.disc.update(lr=8e-4, decay="linear")
   if c.data.source == "photos":
     c.data.flip = True
     c.model.augment.before = dict(name="adversarial.diffaugment.DiffAugment")
@@ -131,7 +134,7 @@ def images(c, width):
 def points(c, width):
   """MLPs, compared in pairs, with R1 and R2 (Huang et al. 2024)."""
   penalty = lambda name: dict(
-    name="models.gan.Penalty", fn=dict(name=f"adversarial.penalties.{name}", gamma=0.1)
+    name="models.gan.Penalty", fn=dict(name=f"adversarial.penalties.{name}", gamma=0.001)
   )
   net = dict(width=width, depth=3)
   c.model = dict(

@@ -104,7 +104,7 @@ def photos():
   """The same rules on patches of 32x32 of photographs, without labels."""
   c = _base.base("photos", steps=1000, batch=32, size=32)
   c.data.flip = True
-  model(c, (48, 48, 32, 16), (1,) * 4, 0.1, z_dim=64, blocks=1)
+  model(c, (48, 48, 24, 12), (1,) * 4, 0.1, z_dim=64, blocks=1)
   c.model.augment = dict(name="adversarial.diffaugment.DiffAugment")
   adam = dict(name="optim.adam", lr=1e-3, b1=0.0, b2=0.95)
   c.optim.gen, c.optim.disc = adam, adam
