@@ -132,20 +132,23 @@ def images(c, width):
 
 
 def points(c, width):
-  """MLPs, compared in pairs, with R1 and R2 (Huang et al. 2024)."""
-  penalty = lambda name: dict(
-    name="models.gan.Penalty", fn=dict(name=f"adversarial.penalties.{name}", gamma=0.001)
-  )
+  """Those of `points_gan`: MLPs, WGAN-GP (Gulrajani et al. 2017)."""
   net = dict(width=width, depth=3)
   c.model = dict(
     name="models.gan.GAN",
     gen=dict(name="nets.mlp.Generator", **net),
     disc=dict(name="nets.mlp.Discriminator", **net),
-    rule=dict(name="adversarial.losses.relativistic"),
-    penalties=[penalty("r1"), penalty("r2")],
+    rule=dict(name="adversarial.losses.wasserstein"),
+    penalties=[
+      dict(
+        name="models.gan.Penalty",
+        fn=dict(name="adversarial.penalties.gradient_penalty", weight=0.1),
+      )
+    ],
+    gen_every=2,
     z_dim=2,
   )
   noising(c, kimg=100.0)
-  adam = dict(name="optim.adam", b1=0.0, b2=0.99, decay="linear")
+  adam = dict(name="optim.adam", b1=0.0, b2=0.9, decay="linear")
   c.optim.gen, c.optim.disc = dict(adam, lr=5e-4), dict(adam, lr=1e-3)
   c.ema.main = dict(name="ema.half_life", images=50_000, ramp=0.1)

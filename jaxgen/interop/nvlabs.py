@@ -168,8 +168,6 @@ NAMES = torchfile.NAMES | {
   # Beside Diffusion-GAN's nets: its diffusion, with what it augments by.
   "training.diffusion.Identity": Stub("Identity", lambda: Module()),
   "training.diffaug.DiffAugment": Stub("DiffAugment", lambda: Module()),
-  **{f"numpy.{core}.multiarray._reconstruct": Stub("array", nothing) for core in ("core", "_core")},
-  "numpy.ndarray": Stub("ndarray", None),
   "dnnlib.util.EasyDict": Stub("EasyDict", torchfile.ordered),
   # Arrays of what is no network, such as the scales of EDM2's encoder.
   "numpy.ndarray": Stub("ndarray", None),
