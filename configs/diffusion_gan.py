@@ -20,6 +20,10 @@ for data and fakes, here both have the same: losses are equal in the mean.
   jaxgen import --source nvlabs --checkpoint diffusion-stylegan2-cifar10.pkl \
     --config configs/diffusion_gan.py --workdir W
 
+`digits`, `photos`, `points` and `stacked` take minutes on two CPU cores; T can go
+its whole way in fewer images than the code's 100,000 where they see few. `photos`
+keeps the DiffAugment of `images_gan`'s small nets in front of the noise.
+
 Any GAN here whose discriminator can be `timed` takes it (nets stylegan2, r3gan,
 convs, mlp): --config.model.augment.name=adversarial.noising.Noising
 --config.model.disc.timed=true. Another augmentation may come before the noise,
@@ -82,10 +86,7 @@ def noising(c, **kw):
 
 
 def small(arg):
-  """The nets and rules of other configs here, with the diffusion in between.
-
-  `digits_gan`, `images_gan`, and of `modes` the rule that keeps most of them.
-  """
+  """The nets of `digits_gan`, `images_gan` and `modes`, with the diffusion between."""
   source, steps, batch, size, classes = SMALL.get(arg, SMALL["digits"])
   c = _base.base(source, steps=steps, batch=batch, size=size, classes=classes)
   if arg == "points":
@@ -132,23 +133,20 @@ def images(c, width):
 
 
 def points(c, width):
-  """Those of `points_gan`: MLPs, WGAN-GP (Gulrajani et al. 2017)."""
+  """MLPs, compared in pairs, with R1 and R2 (Huang et al. 2024)."""
+  penalty = lambda name: dict(
+    name="models.gan.Penalty", fn=dict(name=f"adversarial.penalties.{name}", gamma=0.001)
+  )
   net = dict(width=width, depth=3)
   c.model = dict(
     name="models.gan.GAN",
     gen=dict(name="nets.mlp.Generator", **net),
     disc=dict(name="nets.mlp.Discriminator", **net),
-    rule=dict(name="adversarial.losses.wasserstein"),
-    penalties=[
-      dict(
-        name="models.gan.Penalty",
-        fn=dict(name="adversarial.penalties.gradient_penalty", weight=0.1),
-      )
-    ],
-    gen_every=2,
+    rule=dict(name="adversarial.losses.relativistic"),
+    penalties=[penalty("r1"), penalty("r2")],
     z_dim=2,
   )
-  noising(c, kimg=100.0)
-  adam = dict(name="optim.adam", b1=0.0, b2=0.9, decay="linear")
-  c.optim.gen, c.optim.disc = dict(adam, lr=5e-4), dict(adam, lr=1e-3)
+  noising(c, kimg=100.0, target=0.8)
+  adam = dict(name="optim.adam", b1=0.0, b2=0.99, decay="linear")
+  c.optim.gen, c.optim.disc = dict(adam, lr=1e-3), dict(adam, lr=2e-3)
   c.ema.main = dict(name="ema.half_life", images=50_000, ramp=0.1)
