@@ -75,11 +75,11 @@ def digits(net, *, gen, disc, arg):
 
 
 def photos(net, *, gen, disc):
-  """Small nets without labels on patches of photographs, for minutes on two cores.
+  """Small nets on patches of photographs, for minutes on two cores.
 
-  Half a batch norm's noise is gone in large batches; of 64, rates between those of
-  `digits` and the paper's are stable. Fakes and data are augmented (Zhao et al.
-  2020), for the patches are of seven photographs.
+  Without labels: every chunk of z sets the norms alone. Rates are those of
+  `images_gan`'s small pair, as is DiffAugment (Zhao et al. 2020): patches are of
+  seven photographs.
   """
   c = game(
     32,

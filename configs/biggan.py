@@ -15,6 +15,7 @@ batch norms are theirs alone. The average of weights begins with a ramp over the
 
   jaxgen train --config configs/biggan.py --workdir W
   jaxgen train --config configs/biggan.py:digits --workdir W
+  jaxgen train --config configs/biggan.py:photos --workdir W
   jaxgen sample --workdir W --truncation 0.5 --out grid.png
   jaxgen import --source biggan --checkpoint G_ema.pth --disc D.pth \
     --config configs/biggan.py --workdir W
@@ -29,7 +30,7 @@ Z = {"128": 120, "256": 140, "512": 160}  # Tables 4 to 6: 20 for every norm
 def get_config(arg="128"):
   """`arg`: see above; `digits`, `photos`, minutes on a laptop; `debug`."""
   if arg == "photos":
-    return _biggan.photos("nets.biggan", gen=dict(width=12), disc=dict(width=12))
+    return _biggan.photos("nets.biggan", gen=dict(width=8), disc=dict(width=8))
   if arg in ("digits", "debug"):
     return _biggan.digits("nets.biggan", gen=dict(width=8), disc=dict(width=8), arg=arg)
   net = dict(width=96, attend=(64,), dtype="bfloat16")

@@ -20,11 +20,13 @@ class Rule(NamedTuple):
     d_loss: (real, fake) -> [].
     g_loss: (fake) -> []; or (real, fake) -> [] where the rule is `relative`.
     relative: The generator's loss takes the real data's logits, too.
+    level: Logits of 0 mean neither; else only their differences have a meaning.
   """
 
   d_loss: Callable[[Array, Array], Array]
   g_loss: Callable[..., Array]
   relative: bool = False
+  level: bool = True
 
 
 def minimax() -> Rule:
@@ -63,7 +65,7 @@ def wasserstein() -> Rule:
 
   Or weights in a box, see `optim.rmsprop`.
   """
-  return Rule(lambda real, fake: jnp.mean(fake - real), lambda fake: -jnp.mean(fake))
+  return Rule(lambda real, fake: jnp.mean(fake - real), lambda fake: -jnp.mean(fake), level=False)
 
 
 def relativistic() -> Rule:
@@ -75,4 +77,5 @@ def relativistic() -> Rule:
     lambda real, fake: jnp.mean(softplus(fake - real)),
     lambda real, fake: jnp.mean(softplus(real - fake)),
     relative=True,
+    level=False,
   )

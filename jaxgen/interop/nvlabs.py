@@ -165,6 +165,9 @@ NAMES = torchfile.NAMES | {
     f"torch.nn.modules.container.{name}": Stub(name, lambda: Module())
     for name in ("ModuleDict", "ModuleList", "Sequential")
   },
+  # Beside Diffusion-GAN's nets: its diffusion, with what it augments by.
+  "training.diffusion.Identity": Stub("Identity", lambda: Module()),
+  "training.diffaug.DiffAugment": Stub("DiffAugment", lambda: Module()),
   "dnnlib.util.EasyDict": Stub("EasyDict", torchfile.ordered),
   # Arrays of what is no network, such as the scales of EDM2's encoder.
   "numpy.ndarray": Stub("ndarray", None),

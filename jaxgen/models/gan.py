@@ -143,7 +143,7 @@ class GAN:
     state = self.advanced(state)
     fake, _ = self.generate(state, batch, fold(key, 0))
     # Pairs of one time: they differ in what they are, and no more.
-    told = self.tell(state, fold(key, 7))
+    told = self.tell(state, key, 7)
     # Two batches, not one: minibatch deviation and batch norm compare.
     real = self.augmented(state, batch["x"], fold(key, 2), told)
     on_real, stats = self.discriminate(state, batch, real, fold(key, 4), told)
@@ -160,8 +160,8 @@ class GAN:
         info[penalty.name] = self.penalise(penalty, state, batch, fake, key)
         loss += info[penalty.name]
     if self.augment:
-      # Of relative rules, whose logits have no zero, pairs that saw one time.
-      led = on_real - on_fake if told and self.rule().relative else on_real
+      # Where logits have no level, signs of pairs; those that saw one time.
+      led = on_real - on_fake if told and not self.rule().level else on_real
       stats |= {
         "augment": self.augment.update(
           stats["augment"], jax.lax.stop_gradient(led), state.step, len(led)
@@ -231,7 +231,7 @@ class GAN:
 
   def D(self, state: State, batch: Batch, key: Key) -> Callable[[Array], Array]:
     """x -> logits [B] as in training, with the same draws for every x."""
-    told = self.tell(state, fold(key, 2))
+    told = self.tell(state, key, 2)
 
     def logits(x: Array) -> Array:
       x = self.augmented(state, x, fold(key, 0), told)
@@ -247,10 +247,10 @@ class GAN:
     augment = advance(state.stats["augment"], state.step)
     return state.replace(stats=state.stats | {"augment": augment})
 
-  def tell(self, state: State, key: Key) -> dict[str, Array]:
+  def tell(self, state: State, key: Key, salt: int) -> dict[str, Array]:
     """What the augmentation tells the discriminator of each example: times, or {}."""
     tell = trait(self.augment, "tell")
-    return tell(key, state.stats["augment"]) if tell else {}
+    return tell(fold(key, salt), state.stats["augment"]) if tell else {}
 
   def augmented(self, state: State, x: Array, key: Key, told: dict[str, Array]) -> Array:
     """x as the discriminator sees it."""

@@ -205,7 +205,7 @@ def play(m, s, rule=losses.minimax, n=20_000, **kw):
 
 def js(m, s, times, chance):
   """Jensen-Shannon divergence of (y, t), nats, by sums over y."""
-  y = jnp.linspace(-6, 6, 24_001)
+  y = jnp.linspace(-4, 4, 4001)
   alpha, sigma = (a[times][:, None] for a in noising.table(AUGMENT.init()["T"]))
   p, q = log_density(y, alpha, sigma, 0.0, S), log_density(y, alpha, sigma, m, s)
   middle = jnp.logaddexp(p, q) - jnp.log(2)

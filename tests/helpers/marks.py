@@ -10,7 +10,7 @@ TESTS = pathlib.Path(__file__).parents[1]
 # A test that takes minutes is marked `slow` where it stands.
 FILES = {
   "theorem": """
-    test_ema test_optim adversarial/test_ada adversarial/test_adversarial
+    test_ema test_optim adversarial/test_ada adversarial/test_adversarial adversarial/test_noising
     data/test_crop diffusion/test_diffusion diffusion/test_golden_diffusion
     diffusion/test_guidance diffusion/test_importance diffusion/test_interpolants
     diffusion/test_likelihood

@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import pickle
 import struct
 import tracemalloc
 
@@ -36,7 +37,7 @@ from jaxgen.experiment import Experiment
 from jaxgen.interop import edm, gans, names, stylegan2_names, tensor_files
 from jaxgen.interop.infer import infer
 from jaxgen.interop.tensors import lazy
-from jaxgen.interop.torchwrite import name, text
+from jaxgen.interop.torchwrite import ORDERED, name, text
 from jaxgen.nets.stylegan2 import Discriminator, Generator
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -250,17 +251,21 @@ def test_edms_network_is_adms():
 # Into a workdir.
 
 
-def small(classes=10):
+def small(classes=10, timed=False):
   c = config.load("configs/stylegan2.py:debug")
+  if timed:
+    with c.unlocked():
+      c.model.augment = dict(name="adversarial.noising.Noising")
+      c.model.disc.timed = True
   c.data.classes = c.model.classes = classes
   c.model.gen.classes = c.model.disc.classes = classes
   return c
 
 
 @functools.cache
-def random_sets(classes, source):
+def random_sets(classes, source, timed=False):
   """Other weights for each set -> sets, and our trees of them."""
-  model, rng = build(small(classes).model), np.random.default_rng(0)
+  model, rng = build(small(classes, timed).model), np.random.default_rng(0)
   batch = {"x": jnp.zeros((1, 8, 8, 1)), "y": jnp.zeros(1, jnp.int32)}
   params, stats = jax.eval_shape(lambda b: model.init(b, jax.random.key(0)), batch)
   trees = {g: {"params": params[g]} | stats[g] for g in params}
@@ -276,8 +281,8 @@ def same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def restored(workdir, classes):
-  like = Experiment.of(small(classes)).abstract(
+def restored(workdir, classes, timed=False):
+  like = Experiment.of(small(classes, timed)).abstract(
     DataSpec("digits", (8, 8, 1), classes), sharding.make_mesh()
   )
   _, state, _ = restore_subset(
@@ -301,6 +306,34 @@ def test_a_pickle_makes_a_workdir(tmp_path, monkeypatch):
     export_weights("w", "y.pt")
   with pytest.raises(UserError, match="has no name for this net's mapping/emb"):
     export_weights("w", "y.pt", "stylegan2")
+  assert not pathlib.Path("hacked").exists()
+
+
+def test_diffusion_gans_pickles_hold_a_diffusion_beside(tmp_path, monkeypatch):
+  """As its training loop saves them: with tables, times and a module by its class."""
+  monkeypatch.chdir(tmp_path)
+  sets, parts = random_sets(10, "nvlabs", timed=True)
+  arrays = {at: {k: t.read() for k, t in one.items()} for at, one in sets.items()}
+  assert arrays["D"]["mapping.embed.weight"].shape[1] == 10 + 1  # labels and t
+  plain = lambda x: pickle.dumps(x, 3)[2:-1]
+  state = {
+    "_parameters": ORDERED,
+    "_buffers": ORDERED,
+    "_modules": mapping({"aug": name("training.diffusion", "Identity") + b")\x81" + plain(
+      {"training": True, "_parameters": {}, "_modules": {}}
+    ) + b"b"}),
+    "p": plain(np.float64(0.5)),
+    "betas": tensor(np.float32([0.1, 0.2])),
+    "t_epl": plain(np.arange(64)),
+  }  # fmt: skip
+  body = {k: module(v) for k, v in arrays.items()} | {"diffusion": module({}, mapping(state))}
+  body["progress"] = mapping({"cur_p": tensor(np.float32([0.5])), "best_fid": plain(3.19)})
+  pathlib.Path("x.pkl").write_bytes(alone(mapping(body)))
+  import_weights("x.pkl", "w", "nvlabs", small(timed=True))
+  found = restored("w", 10, timed=True)
+  same(found["params"], {"gen": parts["gen"]["params"], "disc": parts["disc"]["params"]})
+  same(found["ema"]["main"]["gen"], parts["ema"]["params"])
+  assert found["stats"]["augment"]["T"] == 10  # training begins anew
   assert not pathlib.Path("hacked").exists()
 
 

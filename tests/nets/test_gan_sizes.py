@@ -37,6 +37,10 @@ COUNTS = {
   "stylegan2:1024": (30_370_060, 29_012_513),
   "stylegan2:cifar": (20_215_315, 23_089_664),
   "stylegan2:cifar_diffaugment": (20_215_315, 23_089_664),
+  "diffusion_gan:cifar": (19_947_539, 23_085_056),
+  "diffusion_gan:stl10": (25_456_664, 28_853_248),
+  "diffusion_gan:celeba64": (25_456_664, 28_853_248),
+  "diffusion_gan:lsun": (24_767_458, 26_365_504),
   "biggan:128": (70_433_988, 87_982_370),
   "biggan:256": (82_235_844, 99_225_890),
   "biggan:512": (82_468_068, 99_401_282),
@@ -72,7 +76,8 @@ def test_parameter_counts(name):
   assert counts == COUNTS[name]
   text = (CONFIGS / f"{name.partition(':')[0]}.py").read_text()
   assert all(f"{n:,}" in text for n in counts)
-  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((params, stats)))
+  nets = params, stats["gen"], stats["disc"]
+  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(nets))
   state = core.State(0, params, stats, {}, {}, None)
   keys = example_keys(KEY, 2)
   x = jax.eval_shape(lambda s, b: model.sample(s, core.on_device(b), keys), state, batch)
