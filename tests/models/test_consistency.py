@@ -11,12 +11,14 @@ import optax
 import pytest
 from games import apart, filled, jit, same
 
+import jaxgen
 from jaxgen import config, core, train
 from jaxgen.checkpoint import pretrained, restore
 from jaxgen.compare.costs import codec_cost
 from jaxgen.config import build
 from jaxgen.diffusion import pairs
 from jaxgen.errors import UserError
+from jaxgen.evaluation import bits_per_dim
 from jaxgen.experiment import Experiment, open_data
 from jaxgen.keys import example_keys, fold, normal
 
@@ -254,3 +256,21 @@ def test_what_does_not_go_together():
   with pytest.raises(UserError, match="takes a teacher: say in config.model.teacher"):
     build(SPEC | {"target": dict(name="diffusion.pairs.distillation")})
   assert pairs.training is build(SPEC).target
+
+
+def test_points_are_chosen_when_sampling(workdirs):
+  _, own, *_ = workdirs
+  model = jaxgen.load(str(own), respacing="0,22/40").model
+  at = lambda model, n: np.asarray(model.path(model.process, np.arange(4), n))
+  assert model.knobs["steps"] == 2
+  grid = pairs.ramp(np.arange(40) / 39, 0.01, 20.0, 7.0)
+  np.testing.assert_allclose(at(model, 2), grid[[0, 22, 22, 22]], rtol=1e-5)
+  model = jaxgen.load(str(own), respacing="jumps").model
+  np.testing.assert_allclose(
+    at(model, 2)[:2], pairs.ramp(np.array([0, 0.5]), 0.01, 20.0, 7.0), 1e-5
+  )
+  for wrong in ("22,0/40", "1,2/40", "0,40/40", "0,a/40", "/"):
+    with pytest.raises(UserError, match="such as 0,22/40"):
+      jaxgen.load(str(own), respacing=wrong)
+  with pytest.raises(UserError, match="only a diffusion model"):
+    bits_per_dim.method_of(jaxgen.load(str(own)), None, None)
