@@ -71,7 +71,7 @@ def get_config(arg="digits"):
   c = small("digits" if arg == "debug" else data, rule or "ict")
   if arg == "debug":
     c.model.net.update(width=16, split_first=True)
-    c.model.decay = dict(name="diffusion.pairs.constant", mu=0.9)
+    c.model.decay = dict(name="diffusion.time_pairs.constant", mu=0.9)
     return _base.debug(c)
   return c
 
@@ -203,24 +203,24 @@ def boundary(sigma_data, ends, scale):
 
 def ct(c, sigma_data, ends, n_1=150, scale=0.25):
   """Consistency training, as it was first."""
-  levels = dict(name="diffusion.pairs.progressive", steps=c.get_ref("steps"), n_0=2, n_1=n_1)
+  levels = dict(name="diffusion.time_pairs.progressive", steps=c.get_ref("steps"), n_0=2, n_1=n_1)
   return dict(
     jumping(ends),
     precond=boundary(sigma_data, ends, scale),
-    draw_t=dict(name="diffusion.pairs.neighbours", levels=levels, **ends),
-    decay=dict(name="diffusion.pairs.adaptive", levels=levels, mu=0.95, n_0=2),
+    draw_t=dict(name="diffusion.time_pairs.neighbours", levels=levels, **ends),
+    decay=dict(name="diffusion.time_pairs.adaptive", levels=levels, mu=0.95, n_0=2),
   )
 
 
 def ict(c, sigma_data, ends, n_1=160):
   """Improved consistency training."""
-  levels = dict(name="diffusion.pairs.doubled", steps=c.get_ref("steps"), n_0=10, n_1=n_1)
+  levels = dict(name="diffusion.time_pairs.doubled", steps=c.get_ref("steps"), n_0=10, n_1=n_1)
   return dict(
     jumping(ends),
     precond=boundary(sigma_data, ends, 0.25),
-    draw_t=dict(name="diffusion.pairs.neighbours", levels=levels, mean=-1.1, std=2.0, **ends),
-    weighting=dict(name="diffusion.pairs.inverse_gap"),
-    distance=dict(name="diffusion.pairs.pseudo_huber", c=0.00054),
+    draw_t=dict(name="diffusion.time_pairs.neighbours", levels=levels, mean=-1.1, std=2.0, **ends),
+    weighting=dict(name="diffusion.time_pairs.inverse_gap"),
+    distance=dict(name="diffusion.time_pairs.pseudo_huber", c=0.00054),
   )
 
 
@@ -231,9 +231,9 @@ def ect(c, sigma_data, ends, teacher=True, **draw):
   return dict(
     jumping(ends),
     precond=precond,
-    draw_t=dict(name="diffusion.pairs.shrinking", steps=c.get_ref("steps"), **draw),
-    weighting=dict(name="diffusion.pairs.inverse_gap"),
-    distance=dict(name="diffusion.pairs.pseudo_huber", c=0.0),
+    draw_t=dict(name="diffusion.time_pairs.shrinking", steps=c.get_ref("steps"), **draw),
+    weighting=dict(name="diffusion.time_pairs.inverse_gap"),
+    distance=dict(name="diffusion.time_pairs.pseudo_huber", c=0.0),
     **(taught(precond) if teacher else {}),
   )
 
@@ -241,13 +241,13 @@ def ect(c, sigma_data, ends, teacher=True, **draw):
 def cd(c, sigma_data, ends, n=18, scale=0.25):
   """Consistency distillation."""
   del c
-  levels = dict(name="diffusion.pairs.fixed", n=n)
+  levels = dict(name="diffusion.time_pairs.fixed", n=n)
   return dict(
     jumping(ends),
     precond=boundary(sigma_data, ends, scale),
-    draw_t=dict(name="diffusion.pairs.neighbours", levels=levels, **ends),
-    target=dict(name="diffusion.pairs.distillation"),
-    decay=dict(name="diffusion.pairs.constant", mu=0.95),
+    draw_t=dict(name="diffusion.time_pairs.neighbours", levels=levels, **ends),
+    target=dict(name="diffusion.time_pairs.distillation"),
+    decay=dict(name="diffusion.time_pairs.constant", mu=0.95),
     **taught(dict(name="diffusion.precond.edm", sigma_data=sigma_data, scale=scale)),
   )
 
@@ -255,14 +255,14 @@ def cd(c, sigma_data, ends, n=18, scale=0.25):
 def pd(c, sigma_data, ends):
   """Progressive distillation: rounds of 32 steps, 16, 8, 4 and, twice as long, 2 and 1."""
   precond = dict(name="diffusion.precond.edm", sigma_data=sigma_data)
-  levels = dict(name="diffusion.pairs.halved", every=c.get_ref("steps") // 8, n_0=32)
+  levels = dict(name="diffusion.time_pairs.halved", every=c.get_ref("steps") // 8, n_0=32)
   return dict(
     path=dict(name="diffusion.times.jumps", **ends, rho=7.0),
     sampler=dict(name="diffusion.samplers.euler"),
     precond=precond,
-    draw_t=dict(name="diffusion.pairs.strides", levels=levels, **ends),
-    target=dict(name="diffusion.pairs.two_in_one"),
-    decay=dict(name="diffusion.pairs.renewed", levels=levels),
+    draw_t=dict(name="diffusion.time_pairs.strides", levels=levels, **ends),
+    target=dict(name="diffusion.time_pairs.two_in_one"),
+    decay=dict(name="diffusion.time_pairs.renewed", levels=levels),
     **taught(precond),
   )
 
