@@ -64,7 +64,7 @@ def define(values: flags.FlagValues) -> None:
     "respacing",
     None,
     "which times, as ADM says it (250, ddim25, 10,10,20) or by rule: karras, even, ...; fast: "
-    "DiffWave's six",
+    "DiffWave's six; 0,22/40: two of Karras' 40 points",
   )
   flag("classifier", None, "workdir of a noisy classifier to guide with")
   flag("worse", None, "workdir of a worse model to keep away from")

@@ -34,6 +34,12 @@ def open_file(file: ForeignFile, config: ConfigDict | None) -> Imported:
   check_net(config, source, file.path)
   data = data_spec(experiment, tensors, source, file.size)
   abstract = experiment.abstract(data, sharding.make_mesh())
+  if "teacher" in abstract.params:
+    raise UserError(
+      "that file holds no teacher, which this config's model keeps: import it by a config of "
+      "training without one, such as configs/consistency.py:ct_imagenet64, and sample it with "
+      "--respacing=0,22/40"
+    )
   weights = names.take(tensors, abstract.params["net"], source, file.progress)
   return Imported(experiment, data, abstract, Weights({"net": weights}))
 

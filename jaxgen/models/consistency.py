@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, State
-from jaxgen.diffusion import pairs
+from jaxgen.diffusion import time_pairs
 from jaxgen.diffusion.denoiser import mean
 from jaxgen.diffusion.process import EDM
 from jaxgen.diffusion.traits import traits
@@ -22,7 +22,7 @@ class Consistency(Diffusion):
   """D(x_t, t) is where the probability-flow ODE leads from x_t, and not a mean.
 
   The net, its preconditioning, labels, guidance and sampling are a diffusion
-  model's, on the process EDM; see `diffusion.pairs` for what is learned.
+  model's, on the process EDM; see `diffusion.time_pairs` for what is learned.
 
   A teacher is a diffusion model, trained before, with the same net. Training
   begins with its averaged weights, read from its workdir before the first step;
@@ -42,9 +42,9 @@ class Consistency(Diffusion):
     teacher_workdir: Where it was trained.
   """
 
-  weighting: Callable = pairs.uniform_weight
-  target: Callable = pairs.training
-  distance: Callable = pairs.mean_square
+  weighting: Callable = time_pairs.uniform_weight
+  target: Callable = time_pairs.training
+  distance: Callable = time_pairs.mean_square
   decay: Callable | None = None
   teacher: Callable | None = None
   teacher_workdir: str = ""

@@ -1,5 +1,6 @@
 """What can be chosen after training: samplers, paths, knobs."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +40,7 @@ IN_TIME = {
   name: dict(name=f"diffusion.interpolants.{name}")
   for name in ("ode_euler", "ode_heun", "sde_euler", "sde_heun")
 }
-PATHS = ("even", "karras", "ddim", "spaced", "quadratic", "warped")
+PATHS = ("even", "karras", "ddim", "spaced", "quadratic", "warped", "jumps")
 # DiffWave's schedules of six steps (Kong et al. 2021, App. B), by those of training.
 FAST = {50: (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5), 200: (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.7)}
 
@@ -111,11 +112,16 @@ def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:
   """A model's config with the times that ADM calls "ddim25", "250", ...
 
   See `diffusion.times.named`; their number becomes that of the steps. Or with
-  one of PATHS, for any number of steps; or "fast", DiffWave's six.
+  one of PATHS, for any number of steps; or "fast", DiffWave's six; or "0,22/40",
+  two of Karras' 40 points, see `diffusion.times.chosen`.
   """
   if spacing in PATHS and "path" in model:
-    path = {"name": f"diffusion.times.{spacing}"}
+    path = {"name": f"diffusion.times.{spacing}"} | (ends(model) if spacing == "jumps" else {})
     return ConfigDict(model.to_dict() | {"path": path})
+  if "/" in spacing and "path" in model:
+    ts, of = indices(spacing)
+    path = {"name": "diffusion.times.chosen", "ts": ts, "of": of} | ends(model)
+    return ConfigDict(model.to_dict() | {"path": path, "steps": len(ts)})
   steps = trait(build(model.get("process", {})), "steps")
   if steps is None:
     raise UserError(
@@ -136,6 +142,24 @@ def with_respacing(model: ConfigDict, spacing: str) -> ConfigDict:
     raise UserError(str(e)) from e
   path = {"name": "diffusion.times.named", "spacing": spacing}
   return ConfigDict(model.to_dict() | {"path": path, "steps": points})
+
+
+def ends(model: ConfigDict) -> dict[str, float]:
+  """Of the path that a model has, those fields that a path of few steps has, too."""
+  return {k: model.path[k] for k in ("lo", "hi", "rho") if k in model.path}
+
+
+def indices(spacing: str) -> tuple[tuple[int, ...], int]:
+  """Of "0,22/40" (0, 22) and 40; UserError unless they rise from 0 and stay below."""
+  try:
+    *ts, of = map(int, re.split("[,/]", spacing))
+  except ValueError:
+    ts, of = [], 0
+  if not ts or ts[0] or any(a >= b for a, b in itertools.pairwise([*ts, of])):
+    raise UserError(
+      f"respacing={spacing}: want indices from 0 on of so many points, such as 0,22/40"
+    )
+  return tuple(ts), of
 
 
 # Arguments of `load` that are flags.

@@ -133,10 +133,11 @@ def test_fine_tuning_goes_on_from_an_import(imported, tmp_path):
 
 
 def test_classifiers_and_other_sources(tmp_path):
-  """A guide of ADM's kind; SR3, whose code wants its schedule beside."""
+  """A guide of ADM's kind; SR3, whose code wants its schedule beside; one with a target net."""
   for name, source, more in (
     ("configs/digits_guide.py:debug", "adm", 0),
     ("configs/sr3.py:debug", "sr3", 12),
+    ("configs/consistency.py:debug", "consistency", 0),
   ):
     file, workdir = tmp_path / f"{source}.pt", tmp_path / source
     weights = write_checkpoint(file, small(name), source)

@@ -14,7 +14,7 @@ FILES = {
     data/test_crop diffusion/test_diffusion diffusion/test_golden_diffusion
     diffusion/test_guidance diffusion/test_importance diffusion/test_interpolants
     diffusion/test_likelihood
-    diffusion/test_samplers diffusion/test_times diffusion/test_unipc diffusion/test_pairs
+    diffusion/test_samplers diffusion/test_times diffusion/test_unipc diffusion/test_time_pairs
     evaluation/test_gaussian evaluation/test_perceptual evaluation/test_scores
     evaluation/test_texture interop/test_names
     metrics/test_image_quality

@@ -11,12 +11,14 @@ import optax
 import pytest
 from games import apart, filled, jit, same
 
+import jaxgen
 from jaxgen import config, core, train
 from jaxgen.checkpoint import pretrained, restore
 from jaxgen.compare.costs import codec_cost
 from jaxgen.config import build
-from jaxgen.diffusion import pairs
+from jaxgen.diffusion import time_pairs
 from jaxgen.errors import UserError
+from jaxgen.evaluation import bits_per_dim
 from jaxgen.experiment import Experiment, open_data
 from jaxgen.keys import example_keys, fold, normal
 
@@ -30,28 +32,29 @@ SPEC = dict(
   process=dict(name="diffusion.process.EDM"),
   precond=dict(name="diffusion.precond.boundary"),
   draw_t=dict(
-    name="diffusion.pairs.neighbours", levels=dict(name="diffusion.pairs.doubled", steps=8)
+    name="diffusion.time_pairs.neighbours",
+    levels=dict(name="diffusion.time_pairs.doubled", steps=8),
   ),
   path=dict(name="diffusion.times.jumps"),
   sampler=dict(name="diffusion.samplers.consistency"),
   steps=2,
 )
-AVERAGE = dict(name="diffusion.pairs.constant", mu=MU)
-HALVED = dict(name="diffusion.pairs.halved", every=2, n_0=4)
+AVERAGE = dict(name="diffusion.time_pairs.constant", mu=MU)
+HALVED = dict(name="diffusion.time_pairs.halved", every=2, n_0=4)
 RULES = {
   "training": dict(decay=AVERAGE),
   "improved": dict(
-    weighting=dict(name="diffusion.pairs.inverse_gap"),
-    distance=dict(name="diffusion.pairs.pseudo_huber"),
+    weighting=dict(name="diffusion.time_pairs.inverse_gap"),
+    distance=dict(name="diffusion.time_pairs.pseudo_huber"),
   ),
   "distillation": dict(
-    decay=AVERAGE, target=dict(name="diffusion.pairs.distillation"), teacher=EDM
+    decay=AVERAGE, target=dict(name="diffusion.time_pairs.distillation"), teacher=EDM
   ),
   "progressive": dict(
     precond=EDM,
-    draw_t=dict(name="diffusion.pairs.strides", levels=HALVED),
-    decay=dict(name="diffusion.pairs.renewed", levels=HALVED),
-    target=dict(name="diffusion.pairs.two_in_one"),
+    draw_t=dict(name="diffusion.time_pairs.strides", levels=HALVED),
+    decay=dict(name="diffusion.time_pairs.renewed", levels=HALVED),
+    target=dict(name="diffusion.time_pairs.two_in_one"),
     teacher=EDM,
   ),
 }
@@ -252,5 +255,23 @@ def test_what_does_not_go_together():
   with pytest.raises(UserError, match="want diffusion.process.EDM"):
     build(SPEC | {"process": dict(name="diffusion.process.Flow")})
   with pytest.raises(UserError, match="takes a teacher: say in config.model.teacher"):
-    build(SPEC | {"target": dict(name="diffusion.pairs.distillation")})
-  assert pairs.training is build(SPEC).target
+    build(SPEC | {"target": dict(name="diffusion.time_pairs.distillation")})
+  assert time_pairs.training is build(SPEC).target
+
+
+def test_points_are_chosen_when_sampling(workdirs):
+  _, own, *_ = workdirs
+  model = jaxgen.load(str(own), respacing="0,22/40").model
+  at = lambda model, n: np.asarray(model.path(model.process, np.arange(4), n))
+  assert model.knobs["steps"] == 2
+  grid = time_pairs.ramp(np.arange(40) / 39, 0.01, 20.0, 7.0)
+  np.testing.assert_allclose(at(model, 2), grid[[0, 22, 22, 22]], rtol=1e-5)
+  model = jaxgen.load(str(own), respacing="jumps").model
+  np.testing.assert_allclose(
+    at(model, 2)[:2], time_pairs.ramp(np.array([0, 0.5]), 0.01, 20.0, 7.0), 1e-5
+  )
+  for wrong in ("22,0/40", "1,2/40", "0,40/40", "0,a/40", "/"):
+    with pytest.raises(UserError, match="such as 0,22/40"):
+      jaxgen.load(str(own), respacing=wrong)
+  with pytest.raises(UserError, match="only a diffusion model"):
+    bits_per_dim.method_of(jaxgen.load(str(own)), None, None)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +13,14 @@ from golden import GOLDEN, draws, near, scaled
 
 from jaxgen import config, core
 from jaxgen.config import build
-from jaxgen.convert.initial_state import seen_shape
 from jaxgen.diffusion import guidance
 from jaxgen.diffusion.denoiser import Outside
 from jaxgen.diffusion.process import Noise
-from jaxgen.experiment import Experiment
 from jaxgen.interop import edm2_names, names
 from jaxgen.keys import example_keys
 from jaxgen.models import diffusion
 from jaxgen.nets import edm2
 from jaxgen.nets.layers import halve, upsample
-from jaxgen.plan.programs import data_spec
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 KEY = jax.random.key(0)

@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 from golden import near
 
-from jaxgen.diffusion import guidance, pairs, precond, samplers, times
+from jaxgen.diffusion import guidance, precond, samplers, time_pairs, times
 from jaxgen.diffusion.process import EDM
 from jaxgen.keys import example_keys
 
@@ -46,7 +46,7 @@ def columns(a):
 
 
 def levels_at(part):
-  return columns(pairs.ramp(jnp.asarray(part), **ENDS))
+  return columns(time_pairs.ramp(jnp.asarray(part), **ENDS))
 
 
 def test_scalings(case):
@@ -64,16 +64,16 @@ def test_scalings(case):
 def test_schedules(case):
   step = jnp.asarray(case["ct_step"])
   steps, n_1 = int(step[-1]), int(case["ct_N"][-1]) - 1
-  levels = lambda k: pairs.progressive(k, steps, 2, n_1)
+  levels = lambda k: time_pairs.progressive(k, steps, 2, n_1)
   np.testing.assert_array_equal(levels(step), case["ct_N"])
-  near(pairs.adaptive(step, levels), case["ct_mu"], 1e-6)
+  near(time_pairs.adaptive(step, levels), case["ct_mu"], 1e-6)
   step = jnp.asarray(case["fixed_progressive_step"])
   n_1 = int(case["fixed_progressive_N"][-1]) - 1
-  got = pairs.progressive(step, int(step[-1]), 2, n_1)
+  got = time_pairs.progressive(step, int(step[-1]), 2, n_1)
   np.testing.assert_array_equal(got, case["fixed_progressive_N"])
-  near(pairs.constant(step, 0.9), case["fixed_progressive_mu"], 1e-6)
+  near(time_pairs.constant(step, 0.9), case["fixed_progressive_mu"], 1e-6)
   step, want = jnp.asarray(case["progdist_step"]), case["progdist_N"]
-  np.testing.assert_array_equal(pairs.halved(step, 50, 64), want)
+  np.testing.assert_array_equal(time_pairs.halved(step, 50, 64), want)
 
 
 def test_every_rise_is_at_its_step():
@@ -81,43 +81,43 @@ def test_every_rise_is_at_its_step():
   steps, n_0, n_1 = 5000, 2, 150
   k = np.arange(steps + 1)
   n = np.ceil(np.sqrt(k / steps * ((n_1 + 1) ** 2 - n_0**2) + n_0**2) - 1)
-  got = jax.vmap(lambda k: pairs.progressive(k, steps, n_0, n_1))(k)
+  got = jax.vmap(lambda k: time_pairs.progressive(k, steps, n_0, n_1))(k)
   np.testing.assert_array_equal(got, np.maximum(n, 1) + 1)
-  assert pairs.progressive(jnp.int32(steps + 9), steps, n_0, n_1) == n_1 + 1
+  assert time_pairs.progressive(jnp.int32(steps + 9), steps, n_0, n_1) == n_1 + 1
 
 
 def test_doubling_and_renewal():
-  got = pairs.doubled(jnp.arange(90), 80, 10, 1280)
+  got = time_pairs.doubled(jnp.arange(90), 80, 10, 1280)
   np.testing.assert_array_equal(got[::10], [11, 21, 41, 81, 161, 321, 641, 1281, 1281])
   k = jnp.arange(60)
-  halves = lambda k: pairs.halved(k, 10, 8)
+  halves = lambda k: time_pairs.halved(k, 10, 8)
   np.testing.assert_array_equal(halves(k)[::10], [8, 4, 2, 2, 1, 1])
-  assert np.flatnonzero(pairs.renewed(k, halves) == 0).tolist() == [9, 19, 39]
-  assert pairs.halved(k, 10, 8, 4).min() == 4
+  assert np.flatnonzero(time_pairs.renewed(k, halves) == 0).tolist() == [9, 19, 39]
+  assert time_pairs.halved(k, 10, 8, 4).min() == 4
 
 
 def losses(case, t, s, scaling, target, teacher=None):
   x, z = case["x_0"], case["noise"]
   student = net(case, STUDENT, scaling)
   want = target(x, z, t, s, net(case, TARGET, scaling), teacher)
-  return pairs.mean_square(student(x + t * z, t) - want)
+  return time_pairs.mean_square(student(x + t * z, t) - want)
 
 
 def test_losses(case):
   n = json.loads(str(case["manifest"]))["num_scales"]
   i = case["indices"]
   t, s = levels_at(i / (n - 1)), levels_at((i + 1) / (n - 1))
-  near(losses(case, t, s, precond.boundary, pairs.training), case["loss_ct"], 2e-4)
+  near(losses(case, t, s, precond.boundary, time_pairs.training), case["loss_ct"], 2e-4)
   teacher = net(case, TEACHER, precond.edm)
-  got = losses(case, t, s, precond.boundary, pairs.distillation, teacher)
+  got = losses(case, t, s, precond.boundary, time_pairs.distillation, teacher)
   near(got, case["loss_cd"], 2e-4)
   i = case["progdist_indices"]
   t, s = levels_at(i / 8), levels_at((i + 1) / 8)
-  target = lambda x, z, t, s, f, _: pairs.two_in_one(x, z, t, s, teacher)
+  target = lambda x, z, t, s, f, _: time_pairs.two_in_one(x, z, t, s, teacher)
   near(losses(case, t, s, precond.edm, target), case["loss_progdist"], 2e-4)
   t, f = columns(case["edm_sigma"]), net(case, STUDENT, precond.edm)
   gap = f(case["x_0"] + t * case["noise"], t) - case["x_0"]
-  near(pairs.mean_square(gap), case["loss_edm"], 2e-4)
+  near(time_pairs.mean_square(gap), case["loss_edm"], 2e-4)
 
 
 def test_sampling(case):
@@ -146,7 +146,7 @@ def test_sampling(case):
 def test_ect():
   case = np.load(GOLDEN / "ect.npz")
   for stage, want in enumerate(case["r_of_t"]):
-    near(pairs.below(jnp.asarray(case["t"]), jnp.int32(stage)), want, 1e-6)
+    near(time_pairs.below(jnp.asarray(case["t"]), jnp.int32(stage)), want, 1e-6)
   x, z = case["x"], case["noise"]
   t = jnp.exp(-1.1 + 2 * jnp.asarray(case["normal_t"]))
 
@@ -155,9 +155,9 @@ def test_ect():
     return c_skip * y + c_out * jnp.tanh(jnp.einsum("oc,bchw->bohw", case["W"], c_in * y) + c_noise)
 
   for stage in (0, 3):
-    s = pairs.below(t, jnp.int32(stage))
-    gap = f(x + t * z, t) - pairs.training(x, z, t, s, f)
-    got = jnp.ravel(pairs.inverse_gap(t, s)) * pairs.pseudo_huber(gap, 0.0)
+    s = time_pairs.below(t, jnp.int32(stage))
+    gap = f(x + t * z, t) - time_pairs.training(x, z, t, s, f)
+    got = jnp.ravel(time_pairs.inverse_gap(t, s)) * time_pairs.pseudo_huber(gap, 0.0)
     near(got, case[f"loss_stage_{stage}"], 2e-4)
 
 
@@ -209,11 +209,11 @@ def test_the_exact_function_is_what_distillation_asks_for(D):
     z, lo = rng.normal(size=64), 0.002
     f = lambda x, t: integrated(D, x, t, lo=lo)
     for part in (0.2, 0.5, 0.7):
-      t = jnp.full(64, pairs.ramp(part, **ENDS))
+      t = jnp.full(64, time_pairs.ramp(part, **ENDS))
       exact, errors = f(x + t * z, t), []
       for n in (40, 80, 160):
-        s = jnp.full(64, pairs.ramp(part + 1 / n, **ENDS))
-        errors.append(np.sqrt(np.mean((pairs.distillation(x, z, t, s, f, D) - exact) ** 2)))
+        s = jnp.full(64, time_pairs.ramp(part + 1 / n, **ENDS))
+        errors.append(np.sqrt(np.mean((time_pairs.distillation(x, z, t, s, f, D) - exact) ** 2)))
       orders = np.log2(np.array(errors[:-1]) / errors[1:])
       assert np.all(abs(orders - 3) < 0.35), (part, orders)
       assert errors[-1] < 1e-3
@@ -237,7 +237,7 @@ def test_training_asks_for_the_same_on_average():
     exact, errors = f(x_t, jnp.full(4, t)), []
     for gap in (0.08, 0.04, 0.02):
       s = jnp.full(x.shape, t - gap)
-      targets = pairs.training(x, z, jnp.full(x.shape, t), s, f)
+      targets = time_pairs.training(x, z, jnp.full(x.shape, t), s, f)
       mean = np.sum(share * (targets @ weights) / weights.sum(), 1)
       errors.append(np.abs(mean - exact).max())
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
@@ -248,7 +248,7 @@ def test_one_step_leads_where_two_did():
   x, z = (jax.random.normal(k, (6,)) for k in jax.random.split(jax.random.key(1)))
   with jax.enable_x64(True):
     x, z, t, s = jnp.float64(x), jnp.float64(z), jnp.full(6, 3.0), jnp.full(6, 0.5)
-    x_0 = pairs.two_in_one(x, z, t, s, mixture)
+    x_0 = time_pairs.two_in_one(x, z, t, s, mixture)
     middle, x_t = ((3 ** (1 / 7) + 0.5 ** (1 / 7)) / 2) ** 7, x + t * z
     path = EDM()(jnp.array([3.0, middle, 0.5]))
     D = lambda x, t: mixture(x, jnp.broadcast_to(t.sigma, x.shape))
@@ -277,10 +277,12 @@ def test_jumps_keep_the_distribution():
 
 def test_draws_of_neighbours():
   keys, n = example_keys(jax.random.key(3), 20_000), 11
-  levels = lambda step: pairs.fixed(step, n)
-  grid = pairs.ramp(np.arange(n) / (n - 1), **ENDS)
+  levels = lambda step: time_pairs.fixed(step, n)
+  grid = time_pairs.ramp(np.arange(n) / (n - 1), **ENDS)
   for mean in (None, -1.1):
-    draw = jax.jit(functools.partial(pairs.neighbours, ndim=3, step=0, levels=levels, mean=mean))
+    draw = jax.jit(
+      functools.partial(time_pairs.neighbours, ndim=3, step=0, levels=levels, mean=mean)
+    )
     t, s = (np.asarray(a) for a in draw(keys))
     assert t.shape == s.shape == (20_000, 1, 1)
     i = np.abs(np.log(t.ravel()[:, None] / grid)).argmin(1)
@@ -292,7 +294,7 @@ def test_draws_of_neighbours():
       below = scipy.special.erf((np.log(grid) - mean) / (2 * np.sqrt(2)))
       want = (below[:-1] - below[1:]) / (below[0] - below[-1])
     assert np.abs(share - want).max() < 0.015
-  t, s = pairs.strides(keys, 1, 0, lambda step: pairs.fixed(step, 4))
+  t, s = time_pairs.strides(keys, 1, 0, lambda step: time_pairs.fixed(step, 4))
   assert len(np.unique(t)) == 4 and s.min() == np.float32(0.002) and t.max() == 80
 
 
@@ -300,7 +302,7 @@ def test_gaps_shrink():
   keys = example_keys(jax.random.key(3), 2000)
   seen = []
   for step in (0, 50, 99, 200):
-    t, s = pairs.shrinking(keys, 1, jnp.int32(step), steps=100, stages=8)
+    t, s = time_pairs.shrinking(keys, 1, jnp.int32(step), steps=100, stages=8)
     assert np.all((s >= 0) & (s < t))
     seen.append(float(np.mean((t - s) / t)))
   assert seen[0] > 0.9 > seen[1] > seen[2] == seen[3] > 0
@@ -308,10 +310,14 @@ def test_gaps_shrink():
 
 def test_distances_have_slopes_at_zero():
   gap = jnp.zeros((2, 3))
-  for distance in (pairs.mean_square, pairs.pseudo_huber, lambda g: pairs.pseudo_huber(g, 0.0)):
+  for distance in (
+    time_pairs.mean_square,
+    time_pairs.pseudo_huber,
+    lambda g: time_pairs.pseudo_huber(g, 0.0),
+  ):
     assert np.all(jax.grad(lambda g, d=distance: d(g).sum())(gap) == 0)
   gap = jnp.array([[3.0, 4.0]])
-  np.testing.assert_allclose(pairs.pseudo_huber(gap, 0.0), 5.0, rtol=1e-6)
+  np.testing.assert_allclose(time_pairs.pseudo_huber(gap, 0.0), 5.0, rtol=1e-6)
   np.testing.assert_allclose(
-    pairs.pseudo_huber(gap, 0.1), np.sqrt(25.02) - np.sqrt(0.02), rtol=1e-5
+    time_pairs.pseudo_huber(gap, 0.1), np.sqrt(25.02) - np.sqrt(0.02), rtol=1e-5
   )
