@@ -136,6 +136,7 @@ def points():
   c.model = dict(
     name="models.mean_flow.MeanFlow",
     net=dict(name="nets.two_times.Denoiser", width=128, depth=3, scale=10.0),
+    draw_t=dict(name="diffusion.times.logit_normal", mean=-1.0, std=2.0),
     power=0.0,
     steps=1,
   )
