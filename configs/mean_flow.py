@@ -118,6 +118,9 @@ def pixels(arg):
       labels=classes and classes + 1,
       learned=bool(improved),
     ),
+    draw_t=dict(name="diffusion.times.logit_normal", mean=-0.4, std=1.0),
+    instant=0.5 if improved else 0.75,
+    power=1.0,
     steps=1,
     classes=classes,
     label_drop=0.1,
@@ -137,6 +140,7 @@ def points():
     name="models.mean_flow.MeanFlow",
     net=dict(name="nets.two_times.Denoiser", width=128, depth=3, scale=10.0),
     draw_t=dict(name="diffusion.times.logit_normal", mean=-1.0, std=2.0),
+    instant=0.5,
     power=0.0,
     steps=1,
   )
