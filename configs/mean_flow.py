@@ -138,12 +138,12 @@ def points():
   c = _base.base("points:grid25", steps=4000, batch=256)
   c.model = dict(
     name="models.mean_flow.MeanFlow",
-    net=dict(name="nets.two_times.Denoiser", width=128, depth=3, scale=10.0),
-    draw_t=dict(name="diffusion.times.logit_normal", mean=-1.0, std=2.0),
+    net=dict(name="nets.two_times.Denoiser", width=192, depth=3, scale=10.0),
+    draw_t=dict(name="diffusion.times.logit_normal", mean=-0.5, std=3.0),
     instant=0.5,
     power=0.0,
     steps=1,
   )
-  c.optim.net = dict(name="optim.adam", lr=2e-3, b2=0.95, clip=1.0, decay="cosine")
+  c.optim.net = dict(name="optim.adam", lr=3e-3, b2=0.95, clip=1.0, decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=50_000, ramp=0.1)
   return c
