@@ -150,5 +150,5 @@ def test_sampling_is_the_references(case, w):
   level = lambda t: jnp.full((3, 1, 1, 1), t.sigma)
   D = Outside(lambda x_t, t: denoiser()(x_t, level(t), y, w))
   x = model.sampler(D, x_T, path, n, example_keys(KEY, 3))
-  print(np.abs(first(x)[:2]-g[case]).max()/np.abs(g[case]).max())
+  print(np.abs(first(x)[:2] - g[case]).max() / np.abs(g[case]).max())
   near(first(x)[:2], g[case], 2e-4)
