@@ -27,6 +27,9 @@ RANGES = {k: (0, INF, False) for k in FROM_ZERO} | {
   "truncation": (0, INF, True),
   "first": (0, 1, True),
   "bend": (0, INF, True),
+  "omega": (0, INF, True),
+  "t_min": (0, 1, False),
+  "t_max": (0, 1, False),
 }
 SAMPLERS = {
   name: dict(name=f"diffusion.samplers.{name}")
@@ -187,6 +190,9 @@ KNOBS = {
   "truncation": "bound of z; the less, the more typical and the more alike",
   "psi": "styles' distance from their mean; 1: as they are",
   "cutoff": "psi is for so many of the first layers",
+  "omega": "scale of the guidance that improved MeanFlow learned; 1: none",
+  "t_min": "where it begins, 0 (data) to 1 (noise)",
+  "t_max": "where it ends",
 }
 
 

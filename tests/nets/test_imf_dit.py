@@ -74,6 +74,17 @@ def test_parameters_are_as_many_as_published(arg):
   assert all(f"{n:,}" in text for n in want)
 
 
+@pytest.mark.parametrize("arg, want", [("digits", 438_673), ("photos-imf", 785_560)])
+def test_small_nets_are_as_large_as_said(arg, want):
+  c = config.load(f"configs/mean_flow.py:{arg}")
+  assert f"{want:,}" in (pathlib.Path(config.OURS) / "mean_flow.py").read_text()
+  x = jnp.zeros((1, 8, 8, 1) if c.model.classes else (1, 32, 32, 3))
+  y = [jnp.zeros(1, jnp.int32)] if c.model.classes else []
+  assert (
+    size(jax.eval_shape(build(c.model.net).init, KEY, x, jnp.zeros((1, 2)), *y)["params"]) == want
+  )
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_a_net_minds_all_it_is_told(name):
   net, x, c, y = inputs(name)
