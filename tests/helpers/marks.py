@@ -25,7 +25,7 @@ FILES = {
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
-    nets/test_diffwave nets/test_hifigan nets/test_strided nets/test_wavegan study/test_mos
+    nets/test_diffwave nets/test_edm2 nets/test_hifigan nets/test_strided nets/test_wavegan study/test_mos
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -58,7 +58,8 @@ FILES = {
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
     compare/test_choose compare/test_modes compare/test_sweep convert/test_codec_workdir
-    convert/test_convert convert/test_dit_workdir convert/test_latent_workdir
+    convert/test_convert convert/test_dit_workdir convert/test_edm2_workdir
+    convert/test_latent_workdir
     convert/test_prior_workdir convert/test_vocoder_workdir data/test_points distributed/test_codecs
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories

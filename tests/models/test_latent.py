@@ -253,3 +253,22 @@ def test_codecs_that_do_not_fit(workdirs, tmp_path):
   with pytest.raises(UserError, match="codec_workdir names no workdir"):
     train.train(settings("digits_latent.py:vae"), str(tmp_path / "W"), quiet=True)
   assert not (tmp_path / "W").exists()
+
+
+def test_channels_may_have_scales_and_means_of_their_own():
+  mean, scale = (1.0, -2.0, 0.5, 3.0), (0.1, 0.2, 0.4, 0.8)
+  model, state = latents("diffusion", mode=True, mean=mean, scale=scale)
+  batch = core.on_device(images())
+  z = model.latents_of(state, batch)
+  seen = model.encoded(state, batch, KEYS)["x"]
+  np.testing.assert_allclose(seen, (z - np.float32(mean)) * np.float32(scale), rtol=1e-5, atol=1e-6)
+  back = types.SimpleNamespace(
+    sample=lambda *args, **kw: seen, decode=lambda state, z, y: z, knobs={}, sampled=("net",)
+  )
+  whole = object.__new__(latent.Latent)
+  for name, value in (vars(model) | {"model": back, "codec": back}).items():
+    object.__setattr__(whole, name, value)
+  whole.__dict__["model"].cond = {}
+  blank = lambda state, batch: batch
+  object.__setattr__(whole, "blank", blank)
+  np.testing.assert_allclose(whole.sample(state, batch, KEYS), z, rtol=1e-5, atol=1e-5)
