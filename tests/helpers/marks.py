@@ -25,7 +25,8 @@ FILES = {
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
-    nets/test_diffwave nets/test_edm2 nets/test_hifigan nets/test_strided nets/test_wavegan study/test_mos
+    nets/test_diffwave nets/test_edm2 nets/test_hifigan nets/test_strided nets/test_wavegan
+    study/test_mos
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
