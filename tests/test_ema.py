@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden import GOLDEN
 
 from jaxgen import ema
 from jaxgen.core import _toward
@@ -138,3 +139,25 @@ def test_combine_keeps_float32_and_shape():
   stored = {k: jax.tree.map(np.float32, v) for k, v in snapshots((500, 1000), (0.05, 0.1)).items()}
   made = ema.combine(stored, 0.07)["w"]
   assert made.dtype == np.float32 and made.shape == (3,)
+
+
+def test_power_functions_are_the_published_codes():
+  g = np.load(GOLDEN / "edm2.npz")
+  gammas = [ema.width_to_gamma(width) for width in g["phema_std"]]
+  np.testing.assert_allclose(gammas, g["phema_std_to_exp"], rtol=1e-12)
+  # Its time is in images, at the end of an update of 2048; the first one copies.
+  updates = g["phema_beta_at"] // 2048 - 1
+  decays = [[ema.power(w, batch=2048)(jnp.int32(i)) for w in g["phema_std"]] for i in updates]
+  np.testing.assert_allclose(decays, g["phema_beta"], rtol=2e-6)
+  assert not np.any(decays[0])
+
+
+def test_reconstructed_averages_are_the_published_codes():
+  g = np.load(GOLDEN / "edm2.npz")
+  t, widths = g["phema_in_offset"], g["phema_in_std"]
+  gamma = np.array([ema.width_to_gamma(w) for w in widths])
+  overlaps = ema.overlap(t[:, None], gamma[:, None], t[None], gamma[None])
+  np.testing.assert_allclose(overlaps, g["phema_correlation"], rtol=1e-12)
+  stored = {(int(n), w): np.eye(8)[i] for i, (n, w) in enumerate(zip(t, widths, strict=True))}
+  for width, want in zip(g["phema_out_std"], g["phema_coefficients"].T, strict=True):
+    np.testing.assert_allclose(ema.combine(stored, width), want, atol=1e-12)

@@ -1,8 +1,11 @@
 """Optimisers against their formulas, written out in numpy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from golden import GOLDEN
 
 from jaxgen import optim
 from jaxgen.errors import UserError
@@ -146,3 +149,36 @@ def test_clipped_weights_stay_in_their_box(most):
     np.testing.assert_allclose(got, rmsprop_by_hand(theta, grads[:n], 0.02, most=most), atol=1e-6)
   assert (np.abs(got) > 0.999 * most).any()
   assert most < 0.1 or (np.abs(got) < 0.9 * most).any()
+
+
+def test_inverse_square_roots_are_the_published_codes():
+  # EDM2 XS: batches of 2048, at these numbers of images.
+  images = np.array([0, 2**20, 1e7, 143_360_000, 2**29, 2**31])
+  golden = np.load(GOLDEN / "edm2.npz")["learning_rates"]
+  with jax.enable_x64(True):
+    rate = optim.schedule(0.012, 1e7 / 2048, "inverse_sqrt", 0, after=70_000)
+    np.testing.assert_allclose([rate(n / 2048) for n in images], golden, rtol=1e-14)
+  rate = optim.schedule(0.1, 0, "inverse_sqrt", 0, after=4)
+  np.testing.assert_allclose([rate(i) for i in (0, 4, 16)], [0.1, 0.1, 0.05], rtol=1e-6)
+
+
+def test_weights_stay_at_unit_rms():
+  # Karras et al. 2024, Alg. 1, whose code normalises before a step what we do after.
+  normalised = lambda w: w / (np.sqrt(np.mean(w**2, (0, 1), keepdims=True)) + 1e-4)
+  rng = np.random.default_rng(3)
+  start = {"kernel": normalised(rng.normal(size=(3, 4, 5))), "gain": np.array(0.5)}
+  theta = jax.tree.map(jnp.float32, start)
+  tx = optim.adam(0.1, unit_rms=True, steps=9)
+  state, grads = tx.init(theta), rng.normal(size=(9, 3, 4, 5))
+  for g in grads:
+    updates, state = tx.update({"kernel": jnp.float32(g), "gain": jnp.float32(1.0)}, state, theta)
+    theta = optax.apply_updates(theta, updates)
+    rms = np.sqrt(np.mean(np.square(theta["kernel"], dtype=np.float64), (0, 1)))
+    np.testing.assert_allclose(rms, 1 - 1e-4, rtol=2e-5)
+  w, m, v = start["kernel"], 0.0, 0.0
+  for i, g in enumerate(grads):
+    w = normalised(w) if i else w
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    w = w - 0.1 * (m / (1 - 0.9 ** (i + 1))) / (np.sqrt(v / (1 - 0.999 ** (i + 1))) + 1e-8)
+  np.testing.assert_allclose(theta["kernel"], normalised(w), rtol=2e-5, atol=1e-5)
+  np.testing.assert_allclose(theta["gain"], 0.5 - 9 * 0.1, rtol=1e-5)

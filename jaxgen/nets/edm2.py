@@ -99,8 +99,8 @@ class Layer(nn.Module):
     kernel = self.param("kernel", unit_rms, shape)
     kernel = normalise(kernel, range(len(shape) - 1)) * (gain / np.sqrt(np.prod(shape[:-1])))
     kernel = kernel.astype(x.dtype)
-    if not self.size:
-      return x @ kernel
+    if self.size < 2:
+      return x @ kernel.reshape(shape[-2:])
     return jax.lax.conv_general_dilated(
       x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )

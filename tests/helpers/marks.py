@@ -26,8 +26,9 @@ FILES = {
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail
     models/test_mean_flow nets/test_imf_dit
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
-    nets/test_diffwave nets/test_hifigan nets/test_strided nets/test_wavegan study/test_mos
-    diffusion/test_denoising_chain nets/test_ddgan
+    nets/test_diffwave nets/test_hifigan nets/test_strided
+    nets/test_wavegan study/test_mos diffusion/test_denoising_chain
+    nets/test_ddgan nets/test_edm2
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -61,10 +62,10 @@ FILES = {
   "process": """
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
-    compare/test_choose compare/test_modes compare/test_sweep compare/test_trilemma
-    convert/test_codec_workdir
-    convert/test_convert convert/test_dit_workdir convert/test_latent_workdir
-    convert/test_ddgan_workdir
+    compare/test_choose compare/test_modes compare/test_sweep
+    compare/test_trilemma convert/test_codec_workdir convert/test_convert
+    convert/test_dit_workdir convert/test_latent_workdir convert/test_ddgan_workdir
+    convert/test_edm2_workdir
     convert/test_prior_workdir convert/test_vocoder_workdir data/test_points distributed/test_codecs
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories

@@ -253,3 +253,16 @@ def test_codecs_that_do_not_fit(workdirs, tmp_path):
   with pytest.raises(UserError, match="codec_workdir names no workdir"):
     train.train(settings("digits_latent.py:vae"), str(tmp_path / "W"), quiet=True)
   assert not (tmp_path / "W").exists()
+
+
+def test_channels_may_have_scales_and_means_of_their_own():
+  mean, scale = (1.0, -2.0, 0.5, 3.0), (0.1, 0.2, 0.4, 0.8)
+  model, state = latents("diffusion", mode=True, mean=mean, scale=scale)
+  batch = core.on_device(images())
+  z = model.latents_of(state, batch)
+  seen = model.encoded(state, batch, KEYS)["x"]
+  np.testing.assert_allclose(seen, (z - np.float32(mean)) * np.float32(scale), rtol=1e-5, atol=1e-6)
+  blank = batch | {"x": jnp.zeros((N, 4))}
+  z = model.model.sample(state, blank, KEYS) / np.float32(scale) + np.float32(mean)
+  want = model.codec.decode(latent.codec_state(state), z, batch["y"])
+  assert apart(jit(model.sample)(state, batch, KEYS), want) < 1e-4

@@ -175,3 +175,15 @@ def test_lpips_takes_the_files_of_its_own_network():
     looks.converted(*files(alex))
   with pytest.raises(ValueError, match="want vgg or alex"):
     LPIPS("resnet").init()
+
+
+def test_black_may_be_zero():
+  # What the net sees and makes is then (x + 1) / 2, of the same weights.
+  net = KLNet(width=8, mults=(1, 2), blocks=1, attend=(), middle=False, size=8, channels=1)
+  x = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1), minval=-1)
+  params = net.init(jax.random.key(0), x)
+  bright = net.clone(low=0.0)
+  mean, _ = bright.apply(params, x, method="encode")
+  np.testing.assert_allclose(mean, net.apply(params, (x + 1) / 2, method="encode")[0], atol=1e-5)
+  want = 2 * net.apply(params, mean, method="decode") - 1
+  np.testing.assert_allclose(bright.apply(params, x), want, atol=1e-5)
