@@ -186,7 +186,7 @@ def test_settings_of_every_family():
     nfe = staticmethod(lambda steps=4.0: min(int(steps), 4))
 
   few = menu.turned(None, "", Chain, (1, 2, 8, 25), ())
-  assert few.nfe == (1, 2, 4) and few.knobs[-1] == {"steps": 8.0}
+  assert few.nfe == (1, 2, 4) and few.knobs[-1] == {"steps": 4.0}
   one = menu.turned(None, "", Chain, (0.5,), ())
   assert (one.knobs, one.nfe) == (({},), (4,))
   taught = config.load("configs/points_diffusion.py:debug")
