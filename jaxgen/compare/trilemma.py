@@ -39,6 +39,7 @@ from jaxgen.forms import NUMBER, Each, Whole
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.report import trilemma_page, trilemma_picture
+from jaxgen.report.fields import either
 from jaxgen.sampling import latents, presets
 from jaxgen.sampling.sampler import Sampler, key_of, load
 
@@ -62,6 +63,7 @@ FORM = {
 }
 FEWEST_CALLS, MOST_CALLS, SECONDS = 3, 30, 1.0  # that are timed, of batches and of single samples
 STANDING = 16  # batches that settle batch norm's statistics for a truncation
+# Of samples in large batches, a second; of one sample, in seconds; of its network.
 SPEED_NAMES = {"rate": "samples_per_second", "latency": "latency", "evaluations": "nfe"}
 
 
@@ -70,10 +72,7 @@ def define(values: flags.FlagValues) -> None:
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("out", None, "folder of the results")
   flag("judge", None, "folder of the judge; default: in the user's cache")
-  flags.DEFINE_enum(
-    "speed", "rate", list(SPEED_NAMES), "what is fast: samples a second, in large batches; seconds "
-    "until one sample is there; network evaluations", flag_values=values,
-  )  # fmt: skip
+  flag("speed", "rate", f"what is fast: {', '.join(SPEED_NAMES)}")
   lists = functools.partial(flags.DEFINE_list, flag_values=values)
   lists("workdirs", [], "of trained models")
   lists("samplers", [], "by name; default: each model's own, ddim and dpmpp_2m")
@@ -94,6 +93,8 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"--num={values.num}: want at least {FEWEST}")
   nfe, truncation = numbers("nfe", values.nfe), numbers("truncation", values.truncation)
   menu.check_numbers("nfe", nfe, 1)
+  if values.speed not in SPEED_NAMES:
+    raise UserError(f"--speed={values.speed}: want {either(list(SPEED_NAMES))}")
   for name in values.samplers:
     presets.check_sampler(name)
   home = pathlib.Path(values.out)

@@ -236,7 +236,7 @@ def test_teachers_and_codecs_are_paid_for_once(workdirs, monkeypatch):
     (["--truncation=-1"], "truncation=-1: want more than 0"),
     (["--truncation=x"], "--truncation=x: want numbers"),
     (["--metrics=modez", "--nfe=1"], "no such metric"),
-    (["--speed=light"], "light"),
+    (["--speed=light"], "--speed=light: want rate, latency or evaluations"),
     (["--num=5"], "--num=5: want at least 32"),
   ],
 )
