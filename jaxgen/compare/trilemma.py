@@ -310,10 +310,8 @@ def about(
   entry: Entry, judge: Judge, floor: Mapping[str, float], lab: Lab, again: str
 ) -> dict[str, Any]:
   """What the page says of data, judge and machine."""
-  data = images_of(entry.config.data)
   return {
-    "dataset": data["source"],
-    "noun": "clip" if data.get("rate") else "point" if "points:" in data["source"] else "image",
+    "dataset": images_of(entry.config.data)["source"],
     "features": judge.features,
     "judge": judge.card,
     "real": {"metrics": floor},

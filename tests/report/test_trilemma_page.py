@@ -72,7 +72,7 @@ def results():
         }
       )
   facts = {
-    **dict(dataset="digits", noun="image", features=FEATURES, num=1437, versions={}),
+    **dict(dataset="digits", features=FEATURES, num=1437, versions={}),
     **dict(judge={"features": FEATURES}, machine={"device_kind": "cpu"}, command="jaxgen trilemma"),
     "real": {"metrics": {f"frechet@{FEATURES}": 1.2, f"coverage@{FEATURES}": 0.95}},
     **dict(models=models, points=points),
