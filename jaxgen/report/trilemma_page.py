@@ -119,7 +119,7 @@ def _points(results: Mapping) -> str:
   everything = f"<summary>All {len(points)} points</summary>{_table(results, points)}"
   trainings = max((p["trainings"] for p in points), default=1)
   note = "In small letters: " + (
-    "the range over trainings with different seeds"
+    "the range over trainings with different seeds; of one alone, over timings"
     if trainings > 1
     else "the range over repeated timings; one training of each model was seen"
   )
@@ -134,7 +134,8 @@ def _table(results: Mapping, points: Sequence[Mapping]) -> str:
   """Points with all that was measured, real data first."""
   of = {m["name"]: m["family"] for m in results["models"]}
   titles = [
-    f"{swatch(results, of[p['model']])}{escape(p['model'])}<small>{escape(corner.setting(p))}</small>"
+    swatch(results, of[p["model"]])
+    + f"{escape(p['model'])}<small>{escape(corner.setting(p))}</small>"
     for p in points
   ]
   columns = [Column("Front", 0, ["●" if p["front"] else None for p in points])]
