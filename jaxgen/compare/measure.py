@@ -166,13 +166,16 @@ def order_in_turn(y: np.ndarray) -> np.ndarray:
 
 
 def draw_warm(
-  model: Sampler, n: int, y: np.ndarray | None, **knobs: float
+  model: Sampler, n: int, y: np.ndarray | None, seed: int = 0, **how: Any
 ) -> tuple[np.ndarray, float]:
-  """n samples, and how many of them a second makes once it is compiled."""
+  """n samples, and how many of them a second makes once it is compiled.
+
+  `how`: knobs, and what else `Sampler.sample` takes.
+  """
   batch = min(n, BATCH)
   fewest = {"steps": 1} if "steps" in model.model.knobs else {}
   model.sample(0, batch, None if y is None else y[:batch], batch=batch, **fewest)
-  x, seconds = rows.draw(model, 0, n, y, batch=batch, **knobs)
+  x, seconds = rows.draw(model, seed, n, y, batch=batch, **how)
   return x, n / seconds
 
 

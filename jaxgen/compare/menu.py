@@ -88,9 +88,7 @@ def turned(
   if "steps" in model.knobs:
     axis = "steps"
     steps = [s for n in nfe if (s := most_steps(model, n)) is not None]
-    # A chain that was trained for four steps takes no more, whatever it is told.
-    knobs = list({model.nfe(steps=s): {"steps": s} for s in sorted(steps, reverse=True)}.values())
-    knobs.sort(key=lambda own: own["steps"])
+    knobs = [{"steps": s} for s in dict.fromkeys(fewest(model, s) for s in steps)]
   else:
     axis = next((k for k in TRUNCATION if k in model.knobs), "")
     values = truncation or (TRUNCATION[axis] if axis else ())
@@ -102,6 +100,13 @@ def turned(
       presets.check_knob(knob, value, model.knobs[knob])
   knobs = knobs or [{}]
   return Course(sampler, name, axis, tuple(knobs), tuple(int(model.nfe(**k)) for k in knobs))
+
+
+def fewest(model: Model, steps: float) -> float:
+  """The fewest steps that cost as much: a chain that was trained for four takes no more."""
+  while steps > 1 and model.nfe(steps=steps - 1) == model.nfe(steps=steps):
+    steps -= 1
+  return steps
 
 
 def check_numbers(flag: str, values: Sequence[float], least: float) -> None:

@@ -29,7 +29,7 @@ from jaxgen.compare import menu, rows
 from jaxgen.compare.comparison import PACKAGES
 from jaxgen.compare.costs import title, training_cost
 from jaxgen.compare.knobs import choose_metrics, numbers
-from jaxgen.compare.measure import BATCH, Entry, command, labels
+from jaxgen.compare.measure import BATCH, Entry, command, draw_warm, labels
 from jaxgen.compare.rows import Row, announce
 from jaxgen.compare.twins import Group, entries_of, grouped
 from jaxgen.data.sources import images_of
@@ -39,6 +39,7 @@ from jaxgen.forms import NUMBER, Each, Whole
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.report import trilemma_page, trilemma_picture
+from jaxgen.report.fields import either
 from jaxgen.sampling import latents, presets
 from jaxgen.sampling.sampler import Sampler, key_of, load
 
@@ -60,8 +61,9 @@ FORM = {
   ],
   "costs": Each(PAID | {"told": {"config": str, "step": Whole(0)}, "upstream": [PAID | PART]}),
 }
-FEWEST_CALLS, MOST_CALLS, SECONDS = 3, 30, 1.0  # that are timed, of batches and of single samples
+FEWEST_CALLS, MOST_CALLS, SECONDS = 3, 30, 1.0  # of single samples, that are timed
 STANDING = 16  # batches that settle batch norm's statistics for a truncation
+# Of samples in large batches, a second; of one sample, in seconds; of its network.
 SPEED_NAMES = {"rate": "samples_per_second", "latency": "latency", "evaluations": "nfe"}
 
 
@@ -70,10 +72,7 @@ def define(values: flags.FlagValues) -> None:
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
   flag("out", None, "folder of the results")
   flag("judge", None, "folder of the judge; default: in the user's cache")
-  flags.DEFINE_enum(
-    "speed", "rate", list(SPEED_NAMES), "what is fast: samples a second, in large batches; seconds "
-    "until one sample is there; network evaluations", flag_values=values,
-  )  # fmt: skip
+  flag("speed", "rate", f"what is fast: {', '.join(SPEED_NAMES)}")
   lists = functools.partial(flags.DEFINE_list, flag_values=values)
   lists("workdirs", [], "of trained models")
   lists("samplers", [], "by name; default: each model's own, ddim and dpmpp_2m")
@@ -94,6 +93,8 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"--num={values.num}: want at least {FEWEST}")
   nfe, truncation = numbers("nfe", values.nfe), numbers("truncation", values.truncation)
   menu.check_numbers("nfe", nfe, 1)
+  if values.speed not in SPEED_NAMES:
+    raise UserError(f"--speed={values.speed}: want {either(list(SPEED_NAMES))}")
   for name in values.samplers:
     presets.check_sampler(name)
   home = pathlib.Path(values.out)
@@ -188,18 +189,18 @@ class Lab:
     if "truncation" in knobs and has_batch_stats(model):
       model = latents.settle(model, knobs["truncation"], STANDING)
     y = labels(model, self.judge, n)
-    x, seconds = rows.draw(model, self.seed, n, y, batch=min(n, BATCH), **knobs)
+    times: list[float] = []
+    x, _ = draw_warm(model, n, y, self.seed, times=times, **knobs)
     scores = self.judge.scores(x, y, cas=False)
     return {
       "told": told,
       "family": title(model),
       "nfe": model.model.nfe(**knobs),
       "params": sum(leaf.size for leaf in jax.tree.leaves(model.state.params)),
-      "seconds": seconds,
       "scores": means(scores),
       "spread": spreads(scores),
-      "batch": timed(model, min(n, BATCH), knobs),
-      "single": timed(model, 1, knobs),
+      "batch": seconds_of(model, min(n, BATCH), times),
+      "single": seconds_of(model, 1, calls(model, knobs)),
     }
 
   def keep(self, group: Group, course: menu.Course, row: Row) -> None:
@@ -239,19 +240,21 @@ class Lab:
     return known
 
 
-def timed(model: Sampler, batch: int, knobs: Mapping[str, float]) -> Row:
-  """Seconds of a batch once it is compiled, {median, min, max}; and its size.
+def seconds_of(model: Sampler, batch: int, times: Sequence[float]) -> Row:
+  """{median, min, max} of batches, and their size: as large as there are devices, at least."""
+  return {"size": batch + -batch % model.mesh.size, **device.median_min_max(times)}
 
-  A batch is at least as large as there are devices.
-  """
-  y = model.labels(batch, None)
+
+def calls(model: Sampler, knobs: Mapping[str, float]) -> list[float]:
+  """Seconds of each of some calls for a single sample, once they are compiled."""
+  y = model.labels(1, None)
   conditions = {} if y is None else {"y": y}
-  args = next(model.inputs(key_of(0), range(batch), batch, conditions, model.settings(dict(knobs))))
+  args = next(model.inputs(key_of(0), range(1), 1, conditions, model.settings(dict(knobs))))
   run = functools.partial(model.program, *args)
   times = device.time_calls(run, FEWEST_CALLS, float("inf"))
   if sum(times) < SECONDS:
     times += device.time_calls(run, MOST_CALLS, SECONDS - sum(times))
-  return {"size": batch + -batch % model.mesh.size, **device.median_min_max(times)}
+  return times
 
 
 def has_batch_stats(model: Sampler) -> bool:
@@ -307,10 +310,8 @@ def about(
   entry: Entry, judge: Judge, floor: Mapping[str, float], lab: Lab, again: str
 ) -> dict[str, Any]:
   """What the page says of data, judge and machine."""
-  data = images_of(entry.config.data)
   return {
-    "dataset": data["source"],
-    "noun": "clip" if data.get("rate") else "point" if "points:" in data["source"] else "image",
+    "dataset": images_of(entry.config.data)["source"],
     "features": judge.features,
     "judge": judge.card,
     "real": {"metrics": floor},

@@ -103,7 +103,7 @@ def corner(
   lacks = [_lack(closest, points, a) for a in axes if not near(closest, points, a)]
   return (
     f"On {data}, the corner is empty: nothing is {what} at once. "
-    f"Nearest comes {name(closest)}, {listed(lacks)}."
+    f"Nearest comes {name(closest)}, {listed(lacks, ', ')}."
   )
 
 

@@ -93,11 +93,9 @@ def _card(axis: Axis, results: Mapping) -> str:
 
 def _charts(results: Mapping) -> str:
   """Both panels as SVG, wide and narrow, below the families."""
-  swatch = '<span class="swatch" style="background: var(--{})"></span>'
-  of = {colour: name for name, colour in charts.THEME.items()}
   legend = "".join(
-    f"<span>{swatch.format(of[colour])}{escape(family)}</span>"
-    for family, colour in trilemma_picture.colours(results).items()
+    f"<span>{swatch(results, family)}{escape(family)}</span>"
+    for family in trilemma_picture.colours(results)
   )
   pairs = [
     tuple(trilemma_picture.panel_svg(results, which, *size) for size in ((520, 520), (340, 420)))
@@ -107,6 +105,13 @@ def _charts(results: Mapping) -> str:
   return section("Quality, diversity and speed at once", READING, [body])
 
 
+def swatch(results: Mapping, family: str) -> str:
+  """A dot in the colour that a family has on the page, dark or light."""
+  colour = trilemma_picture.colours(results)[family]
+  name = next(name for name, value in charts.THEME.items() if value == colour)
+  return f'<span class="swatch" style="background: var(--{name})"></span>'
+
+
 def _points(results: Mapping) -> str:
   """What is on the front, and all points folded."""
   points = results["points"]
@@ -114,7 +119,7 @@ def _points(results: Mapping) -> str:
   everything = f"<summary>All {len(points)} points</summary>{_table(results, points)}"
   trainings = max((p["trainings"] for p in points), default=1)
   note = "In small letters: " + (
-    "the range over trainings with different seeds"
+    "the range over trainings with different seeds; of one alone, over timings"
     if trainings > 1
     else "the range over repeated timings; one training of each model was seen"
   )
@@ -128,10 +133,9 @@ def _points(results: Mapping) -> str:
 def _table(results: Mapping, points: Sequence[Mapping]) -> str:
   """Points with all that was measured, real data first."""
   of = {m["name"]: m["family"] for m in results["models"]}
-  colours = trilemma_picture.colours(results)
   titles = [
-    f'<span class="swatch" style="background: {colours[of[p["model"]]]}"></span>'
-    f"{escape(p['model'])}<small>{escape(corner.setting(p))}</small>"
+    swatch(results, of[p["model"]])
+    + f"{escape(p['model'])}<small>{escape(corner.setting(p))}</small>"
     for p in points
   ]
   columns = [Column("Front", 0, ["●" if p["front"] else None for p in points])]
@@ -197,7 +201,6 @@ def _score(point: Mapping, key: str) -> Score | None:
 def _costs(results: Mapping) -> str:
   """What training took, with codecs and teachers."""
   models = results["models"]
-  colours = trilemma_picture.colours(results)
 
   def paid(key, form):
     notes = []
@@ -220,8 +223,7 @@ def _costs(results: Mapping) -> str:
   columns.append(Column("Parameters", -1, [m["params"] for m in models], charts.short, "Model"))
   columns.append(Column("Trainings", 0, [len(m["workdirs"]) for m in models], group="Model"))
   titles = [
-    f'<span class="swatch" style="background: {colours[m["family"]]}"></span>'
-    f"{escape(m['name'])}<small>{escape(m['family'])}</small>"
+    f"{swatch(results, m['family'])}{escape(m['name'])}<small>{escape(m['family'])}</small>"
     for m in models
   ]
   return section(

@@ -10,15 +10,15 @@ what is near the best of both.
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxgen.errors import printable
 from jaxgen.monitor import pictures, table
 from jaxgen.monitor.progress import duration
-from jaxgen.report import charts, corner, fields
+from jaxgen.report import charts, corner, fields, name_places
 from jaxgen.report.charts import LOG_ABOVE, THEME
 from jaxgen.report.fields import DIVERSITY, QUALITY, SPEED
 from jaxgen.report.front import WORDS, Axis, front
@@ -31,8 +31,6 @@ LONGEST = 26  # letters of a curve's name
 LETTERS = 168  # in a line of the verdict
 ROWS = 8  # of the costs, at least, so that bars are no blocks
 BEYOND = 3.0  # times the best of the worst curve: what is worse is in tables alone
-AWAY = (12, 20, 30, 42, 56, 72)  # points from a mark to its curve's name
-WAYS = [(math.cos(a * math.pi / 8), math.sin(a * math.pi / 8)) for a in range(16)]
 
 
 class Curve(NamedTuple):
@@ -91,11 +89,11 @@ def png(results: Mapping) -> np.ndarray:
     figure.get_layout_engine().set(w_pad=0.16, h_pad=0.1, wspace=0.03)
     _headline(figure, results)
     _legend(figure, results)
-    panels = [_speed(axes[0], results), _diversity(axes[1], results)]
+    panels = [speed_panel(axes[0], results), diversity_panel(axes[1], results)]
     _cost(axes[2], results)
     figure.draw_without_rendering()
     for panel, one in zip(panels, axes, strict=False):
-      _name_curves(one, panel)
+      place_names(one, panel)
     return pictures.pixels_of(figure)
 
 
@@ -135,13 +133,13 @@ class Panel(NamedTuple):
   tips: Sequence[str]  # what is told where the page's reader points at a mark
 
 
-def _speed(axes, results: Mapping) -> Panel:
+def speed_panel(axes, results: Mapping) -> Panel:
   """Quality against speed."""
   speed = axis_named(results, SPEED)
   return _panel(axes, results, speed, axis_named(results, QUALITY), None)
 
 
-def _diversity(axes, results: Mapping) -> Panel:
+def diversity_panel(axes, results: Mapping) -> Panel:
   """Quality against diversity; fast models have large marks."""
   speed = axis_named(results, SPEED)
   return _panel(axes, results, axis_named(results, DIVERSITY), axis_named(results, QUALITY), speed)
@@ -300,82 +298,48 @@ def _whiskers(axes, point: Mapping, place, judges: Sequence[Axis], colour: str) 
     axes.plot(*zip(*ends, strict=True), color=colour, linewidth=1.3, zorder=3.5, marker="")
 
 
-def _name_curves(axes, panel: Panel) -> None:
+def place_names(axes, panel: Panel) -> list[np.ndarray]:
   """Writes each curve's name beside one of its marks, where nothing else is.
 
   A name that had to go far away is tied to its mark by a thin line.
+
+  Returns: left, low, right, top of each name in pixels.
   """
   k = axes.figure.dpi / 72
-  marks = _discs(axes, panel, k)
-  taken: list[Any] = []
+  to_pixels = axes.transData.transform
+  marks = [to_pixels(np.column_stack([xs, ys])) for _, xs, ys in panel.curves]
+  discs = [
+    np.column_stack([xy, across * k / 2 + 1]) for xy, across in zip(marks, panel.sizes, strict=True)
+  ]
+  lines = [name_places.between(xy) for xy in (*marks, to_pixels(panel.front))]
+  obstacles = name_places.Obstacles(
+    np.concatenate([np.zeros((0, 3)), *discs]), np.concatenate(lines), axes.bbox.extents
+  )
+  taken: list[np.ndarray] = []
   # Curves with few points have few places: they choose first.
-  order = sorted(range(len(panel.curves)), key=lambda i: len(panel.curves[i][1]))
-  for i in order:
-    curve, xs, ys = panel.curves[i]
+  for i in sorted(range(len(marks)), key=lambda i: len(marks[i])):
+    curve = panel.curves[i][0]
     style = {"fontsize": 11, "fontweight": "bold", "color": curve.colour, "zorder": 8}
-    note = axes.annotate(
-      curve.name, (0, 0), xycoords="figure pixels", in_layout=False, va="center", **style
-    )
+    where = {"xycoords": "figure pixels", "in_layout": False, "va": "center"}
+    note = axes.annotate(curve.name, (0, 0), **where, **style)
     box = note.get_window_extent()
-    best = None
-    pixels = axes.transData.transform(np.column_stack([xs, ys]))
-    for point, (px, py), across in zip(curve.points, pixels, panel.sizes[i], strict=True):
-      if not axes.bbox.contains(px, py):
-        continue
-      for away, (dx, dy) in itertools.product(AWAY, WAYS):
-        reach = (across / 2 + away - AWAY[0] + 5) * k
-        x, y = px + dx * reach, py + dy * reach
-        left = x - box.width * (0.5 - 0.5 * dx)
-        low = y - box.height * (0.5 - 0.5 * dy)
-        place = (left, low, left + box.width, low + box.height)
-        cost = _cost_of_place(axes, place, marks, taken, k) + (away - AWAY[0]) / 12
-        cost += 1.5 if curve.alone and not point["front"] else 0.0
-        if best is None or cost < best[0]:
-          best = cost, place, (px, py), away
-    _, place, (px, py), away = best
-    taken.append(place)
-    note.set_position((place[0], (place[1] + place[3]) / 2))
+    worse = np.array([1.5 * (curve.alone and not p["front"]) for p in curve.points])
+    radii = panel.sizes[i] * k / 2
+    size = (box.width, box.height)
+    found = name_places.place(marks[i], radii, worse, size, obstacles, taken, k)
+    if found is None:
+      note.remove()
+      continue
+    taken.append(found.box)
+    left, low, right, top = found.box
+    note.set_position((left, (low + top) / 2))
     note.xy = note.get_position()
-    if away > AWAY[1]:
-      end = min(max(px, place[0]), place[2]), min(max(py, place[1]), place[3])
-      inverse = axes.transData.inverted()
-      line = inverse.transform([(px, py), end])
+    if found.tied:
+      x, y = marks[i][found.mark]
+      end = min(max(x, left), right), min(max(y, low), top)
+      line = axes.transData.inverted().transform([(x, y), end])
       axes.plot(*line.T, color=curve.colour, linewidth=0.8, alpha=0.8, zorder=2.5)
-
-
-def _discs(axes, panel: Panel, k: float) -> tuple[np.ndarray, np.ndarray]:
-  """Pixels of all marks [n, 3] as x, y, radius; and of places on curves [m, 2]."""
-  discs, lines = [np.zeros((0, 3))], [np.zeros((0, 2))]
-  for (_, xs, ys), across in zip(panel.curves, panel.sizes, strict=True):
-    pixels = axes.transData.transform(np.column_stack([xs, ys]))
-    discs.append(np.column_stack([pixels, across * k / 2 + 1]))
-    lines += _between(pixels)
-  lines += _between(axes.transData.transform(panel.front))
-  return np.concatenate(discs), np.concatenate(lines)
-
-
-def _between(corners: np.ndarray) -> list[np.ndarray]:
-  """Places [24, 2] on each piece of a line."""
-  parts = np.linspace(0, 1, 24)[:, None]
-  return [a + parts * (b - a) for a, b in itertools.pairwise(corners)]
-
-
-def _cost_of_place(axes, place, marks, taken: Iterable[Any], k: float) -> float:
-  """How bad it is to write there: over names, marks, curves, or past the edge."""
-  left, low, right, top = place
-  discs, lines = marks
-  dx = np.maximum(np.maximum(left - discs[:, 0], discs[:, 0] - right), 0)
-  dy = np.maximum(np.maximum(low - discs[:, 1], discs[:, 1] - top), 0)
-  cost = 6.0 * np.sum(np.hypot(dx, dy) < discs[:, 2])
-  inside = (lines >= (left, low)).all(1) & (lines <= (right, top)).all(1)
-  cost += 0.25 * np.sum(inside)
-  for other in taken:
-    w = min(right, other[2]) - max(left, other[0]) + 2 * k
-    h = min(top, other[3]) - max(low, other[1]) + k
-    cost += 40.0 * (w > 0 and h > 0)
-  box = axes.bbox
-  out = max(box.x0 - left, right - box.x1, box.y0 - low, top - box.y1, 0)
-  return cost + (30.0 + out / k if out > 0 else 0.0)
+  return taken
 
 
 def _cost(axes, results: Mapping) -> None:
@@ -414,7 +378,7 @@ def panel_svg(results: Mapping, which: str, width: int, height: int) -> str:
   if not {QUALITY, SPEED if which == "speed" else DIVERSITY} <= axes_known:
     return ""
   with charts.canvas(width, height) as (figure, axes):
-    panel = (_speed if which == "speed" else _diversity)(axes, results)
+    panel = (speed_panel if which == "speed" else diversity_panel)(axes, results)
     figure.draw_without_rendering()
-    _name_curves(axes, panel)
+    place_names(axes, panel)
     return charts.svg(figure, f"Quality against {which}", panel.tips)

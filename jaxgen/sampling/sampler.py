@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -198,6 +199,7 @@ class Sampler:
     labels: Labels = None,
     *,
     batch: int = 256,
+    times: list[float] | None = None,
     **options: float | np.ndarray,
   ) -> np.ndarray:
     """Draws samples: uint8 [num, H, W, C], or float32 for points.
@@ -211,6 +213,7 @@ class Sampler:
       labels: One for all, or one each, numbers or names of classes; None:
         every class in turn. -1 asks a guided diffusion model for "any".
       batch: How many to draw at once.
+      times: Here the seconds that each batch took are added.
       **options: Knobs such as steps, guidance, eta, see `model.knobs`; and what
         the model is conditioned on beside labels, see `model.cond`: low_res,
         small images uint8 [num, h, w, C]; mel, spectrograms float32 [num,
@@ -227,7 +230,11 @@ class Sampler:
       conditions["y"] = y
     parts, finite = [], []
     for inputs in self.inputs(key, range(num), min(batch, num), conditions, settings):
+      start = time.perf_counter()
       x, ok = self.program(*inputs)
+      if times is not None:
+        jax.block_until_ready((x, ok))
+        times.append(time.perf_counter() - start)
       parts.append(x)
       finite.append(ok)
     x = np.concatenate([sharding.fetch(x) for x in parts])[:num]

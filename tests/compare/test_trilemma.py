@@ -186,7 +186,7 @@ def test_settings_of_every_family():
     nfe = staticmethod(lambda steps=4.0: min(int(steps), 4))
 
   few = menu.turned(None, "", Chain, (1, 2, 8, 25), ())
-  assert few.nfe == (1, 2, 4) and few.knobs[-1] == {"steps": 8.0}
+  assert few.nfe == (1, 2, 4) and few.knobs[-1] == {"steps": 4.0}
   one = menu.turned(None, "", Chain, (0.5,), ())
   assert (one.knobs, one.nfe) == (({},), (4,))
   taught = config.load("configs/points_diffusion.py:debug")
@@ -236,7 +236,7 @@ def test_teachers_and_codecs_are_paid_for_once(workdirs, monkeypatch):
     (["--truncation=-1"], "truncation=-1: want more than 0"),
     (["--truncation=x"], "--truncation=x: want numbers"),
     (["--metrics=modez", "--nfe=1"], "no such metric"),
-    (["--speed=light"], "light"),
+    (["--speed=light"], "--speed=light: want rate, latency or evaluations"),
     (["--num=5"], "--num=5: want at least 32"),
   ],
 )

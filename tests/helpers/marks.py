@@ -35,6 +35,7 @@ FILES = {
     checkpoint/test_manager checkpoint/test_pretrained compare/test_budget
     compare/test_sound data/test_clip_survey report/test_diagnosis
     report/test_page report/test_page_looks compare/test_rounds report/test_stability
+    report/test_trilemma_page
     report/test_verdict data/test_catalogue data/test_class_names data/test_folder
     data/test_holdout data/test_phash
     data/test_photos data/test_pipeline data/test_sources data/test_survey
