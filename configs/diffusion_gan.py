@@ -133,20 +133,21 @@ def images(c, width):
 
 
 def points(c, width):
-  """MLPs, compared in pairs, with R1 and R2 (Huang et al. 2024)."""
-  penalty = lambda name: dict(
-    name="models.gan.Penalty", fn=dict(name=f"adversarial.penalties.{name}", gamma=0.001)
-  )
+  """MLPs under the first rule, with no penalty, and noise as wide as modes are apart.
+
+  In 5000 steps 56% of samples were within 3 standard deviations of 14 modes; with
+  sigma 0.05 and R1, 40% of 5. R1 and R2 with the relativistic rule: 16% of 15,
+  with gamma 0.1 and sigma 0.05 5% of 11. One run each, of 4000 to 5000 steps.
+  """
   net = dict(width=width, depth=3)
   c.model = dict(
     name="models.gan.GAN",
     gen=dict(name="nets.mlp.Generator", **net),
     disc=dict(name="nets.mlp.Discriminator", **net),
-    rule=dict(name="adversarial.losses.relativistic"),
-    penalties=[penalty("r1"), penalty("r2")],
+    rule=dict(name="adversarial.losses.nonsaturating"),
     z_dim=2,
   )
-  noising(c, kimg=100.0, target=0.8)
-  adam = dict(name="optim.adam", b1=0.0, b2=0.99, decay="linear")
-  c.optim.gen, c.optim.disc = dict(adam, lr=1e-3), dict(adam, lr=2e-3)
+  noising(c, sigma=0.5)
+  adam = dict(name="optim.adam", b1=0.0, b2=0.9)
+  c.optim.gen, c.optim.disc = dict(adam, lr=2e-4), dict(adam, lr=4e-4)
   c.ema.main = dict(name="ema.half_life", images=50_000, ramp=0.1)
