@@ -191,7 +191,8 @@ def _prepare(axis, one: Axis, results: Mapping) -> None:
   values = [v for p in points if math.isfinite(v := one.value(p))]
   values = [v for v in values if one.better * v >= one.better * _worst_shown(results, one)]
   values += [real] if fields.is_finite(real) else []
-  log = min(values) > 0 and (one.title == SPEED or max(values) > LOG_ABOVE * min(values))
+  wide = one.better < 0 and max(values) > LOG_ABOVE * min(values)  # shares stay as they are
+  log = min(values) > 0 and (one.title == SPEED or wide)
   form = charts.seconds if one.key == "latency" else charts.short
   charts.scale(axis, form, 6, log_of=values if log else ())
   low, high = min(values), max(values)
