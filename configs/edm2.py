@@ -2,8 +2,8 @@
 
 On ImageNet: `img512-*` on latents 64x64x4 of the Stable Diffusion autoencoder,
 `img64-*` on pixels. FIDs are those of the published code, 32 steps of Heun (63
-evaluations); guided ones by an unconditional net of XS (Kynkaanniemi et al. 2024
-and autoguidance got S to 1.34, XXL to 1.25, and S at 64 to 1.01).
+evaluations); guided ones by a smaller net without labels, of averages of the
+same width. Autoguidance got S to 1.34, XXL to 1.25, and S at 64 to 1.01.
 
 | arg | parameters | 2^20 images | rate | FID, guided |
 | --- | --- | --- | --- | --- |
@@ -20,14 +20,14 @@ and autoguidance got S to 1.34, XXL to 1.25, and S at 64 to 1.01).
 | img64-xl | 1,119,276,837 | 640 | 0.007 | 1.33 |
 
 With `-uncond` after the name there are no labels: 124,201,253 parameters of
-`img512-xs-uncond`, the guide of the table above. Batches are of 2048. The
+`img512-xs-uncond`. Batches are of 2048. The
 autoencoder's pixels begin at 0 there, so that it takes `low`:
 
   jaxgen import --source diffusers --checkpoint sd-vae-ft-mse.safetensors \
     --config configs/ldm_kl.py:f8-pixels --config.model.net.low=0.0 --workdir K
-  jaxgen import --source edm2 --checkpoint edm2-img512-xs-2147483-0.135.pkl \
+  jaxgen import --source edm2 --checkpoint edm2-img512-xs.pkl \
     --config configs/edm2.py:img512-xs --config.model.codec_workdir=K --workdir W
-  jaxgen import --source edm2 --checkpoint edm2-img512-xs-uncond-2147483-0.135.pkl \
+  jaxgen import --source edm2 --checkpoint edm2-img512-xs-uncond.pkl \
     --config configs/edm2.py:img512-xs-uncond --config.model.codec_workdir=K --workdir G
   jaxgen sample --workdir W --worse G --auto 1.4 --out grid.png
 
