@@ -20,18 +20,18 @@ same width. Autoguidance got S to 1.34, XXL to 1.25, and S at 64 to 1.01.
 | img64-xl | 1,119,276,837 | 640 | 0.007 | 1.33 |
 
 With `-uncond` after the name there are no labels: 124,201,253 parameters of
-`img512-xs-uncond`. Batches are of 2048. The
-autoencoder's pixels begin at 0 there, so that it takes `low`:
+`img512-xs-uncond`. Batches are of 2048. The autoencoder's pixels begin at 0
+there, so that it takes `low`:
 
   jaxgen import --source diffusers --checkpoint sd-vae-ft-mse.safetensors \
     --config configs/ldm_kl.py:f8-pixels --config.model.net.low=0.0 --workdir K
   jaxgen import --source edm2 --checkpoint edm2-img512-xs.pkl \
     --config configs/edm2.py:img512-xs --config.model.codec_workdir=K --workdir W
-  jaxgen import --source edm2 --checkpoint edm2-img512-xs-uncond.pkl \
-    --config configs/edm2.py:img512-xs-uncond --config.model.codec_workdir=K --workdir G
-  jaxgen sample --workdir W --worse G --auto 1.4 --out grid.png
+  jaxgen sample --workdir W --out grid.png
 
-or trained, on latents that are written once:
+A worse net guides with `--worse G --auto 1.4`, where both are of pixels, or were
+imported without a codec_workdir and sample latents: models over a codec do not
+take a guide yet. Or trained, on latents that are written once:
 
   jaxgen encode --workdir K --data tfds:imagenet2012 --out imagenet
   jaxgen train --config configs/edm2.py:img512-xs --config.model.codec_workdir=K \
