@@ -238,7 +238,9 @@ class EDM2(nn.Module):
     make = nn.remat(Block) if self.remat else Block
     return make(kw.pop("width", width), heads=heads, dropout=self.dropout, name=name, **kw)
 
-  def encode(self, x, emb, key, height) -> tuple[Array, list[Array]]:
+  def encode(
+    self, x: Array, emb: Array, key: Array | None, height: int
+  ) -> tuple[Array, list[Array]]:
     """-> the lowest map, and all on the way."""
     x = Layer(self.width, 3, name="enc_0_conv")(x)
     skips, block = [x], functools.partial(self.block, height=height, encodes=True)
@@ -252,7 +254,9 @@ class EDM2(nn.Module):
         skips.append(x)
     return x, skips
 
-  def decode(self, x, skips, emb, key, height) -> Array:
+  def decode(
+    self, x: Array, skips: list[Array], emb: Array, key: Array | None, height: int
+  ) -> Array:
     """The way up, which takes the maps of the way down."""
     block = functools.partial(self.block, height=height, encodes=False)
     last = len(self.mults) - 1

@@ -35,7 +35,7 @@ RULES = {
   "core": ({"keys"}, JAX | {"flax.struct", "optax"}),
   "keys": (set(), {"jax"}),
   "ema": ({"errors"}, JAX),
-  "optim": ({"errors"}, {"optax"}),
+  "optim": ({"errors"}, JAX | {"optax"}),
   "config": ({"errors"}, {"ml_collections", "numpy"}),
   "errors": (set(), set()),
   "files": ({"errors"}, {"numpy"}),
