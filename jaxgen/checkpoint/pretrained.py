@@ -171,7 +171,7 @@ def check_teacher(model: core.Model, teacher: core.Model) -> None:
   parts = (
     ("classes", teacher.classes, "classes", model.classes),
     ("process", teacher.process, "process", model.process),
-    ("precond", said(teacher.precond), "teacher", said(model.teacher)),
+    ("precond", signature(teacher.precond), "teacher", signature(model.teacher)),
   )
   for name, theirs, where, ours in parts:
     if theirs != ours:
@@ -181,7 +181,7 @@ def check_teacher(model: core.Model, teacher: core.Model) -> None:
       )
 
 
-def said(f: Callable) -> str:
+def signature(f: Callable) -> str:
   """A function and its arguments, as configs name them, and those left to it."""
   known = {k: p.default for k, p in inspect.signature(f).parameters.items()}
   args = ", ".join(f"{k}={v}" for k, v in known.items() if v is not inspect.Parameter.empty)
@@ -272,6 +272,6 @@ def fill(model: core.Model, state: core.State, source: Source | None = None) -> 
   }
   params = {g: put(new, state.params[g]) for g, new in params.items()}
   # Groups that move have averages, which begin where they do.
-  begun = lambda old: {g: jax.tree.map(jnp.copy, params.get(g, old[g])) for g in old}
-  ema = {profile: begun(old) for profile, old in state.ema.items()}
+  start = lambda old: {g: jax.tree.map(jnp.copy, params.get(g, old[g])) for g in old}
+  ema = {profile: start(old) for profile, old in state.ema.items()}
   return state.replace(params=state.params | params, stats=state.stats | stats, ema=ema)

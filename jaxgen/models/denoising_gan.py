@@ -72,7 +72,7 @@ class DenoisingGAN:
   def disc_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """How badly true and made x_t are told apart, and now and then how steep D is."""
     t, x_t, x_next = self.true_pair(batch, fold(key, 0))
-    fake, _ = self.made(state, batch, t, x_next, fold(key, 1))
+    fake, _ = self.fake_pair(state, batch, t, x_next, fold(key, 1))
     D = self.D(state, batch, t, x_next)
     # Two batches, not one: the minibatch's deviation compares.
     on_real, on_fake = D(x_t), D(fake)
@@ -91,7 +91,7 @@ class DenoisingGAN:
   def gen_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """How badly D is fooled."""
     t, _, x_next = self.true_pair(batch, fold(key, 0))
-    fake, x_0 = self.made(state, batch, t, x_next, fold(key, 1))
+    fake, x_0 = self.fake_pair(state, batch, t, x_next, fold(key, 1))
     loss = self.rule().g_loss(self.D(state, batch, t, x_next)(fake))
     apart = lambda x: jnp.mean(jnp.abs(x - jnp.roll(x, 1, 0)))
     info = {"diversity": apart(x_0) / (apart(batch["x"]) + 1e-8)}
@@ -103,7 +103,7 @@ class DenoisingGAN:
     eps_next, eps = (normal(fold(key, i), x_0.shape[1:]) for i in (1, 2))
     return t, *self.chain.pair(x_0, t, eps, eps_next)
 
-  def made(
+  def fake_pair(
     self, state: State, batch: Batch, t: Array, x_next: Array, key: Key
   ) -> tuple[Array, Array]:
     """x_t as the generator has it, and its guess of x_0."""
@@ -172,5 +172,5 @@ class DenoisingGAN:
       t, x_t, x_next = self.true_pair(data, fold(key, 0))
       logits.append(self.D(state, data, t, x_next)(x_t))
     t, _, x_next = self.true_pair(batch, fold(key, 0))
-    fake, _ = self.made(state, batch, t, x_next, fold(key, 1))
+    fake, _ = self.fake_pair(state, batch, t, x_next, fold(key, 1))
     return overfitting(*logits, self.D(state, batch, t, x_next)(fake))

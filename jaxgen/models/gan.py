@@ -143,13 +143,13 @@ class GAN:
     state = self.advanced(state)
     fake, _ = self.generate(state, batch, fold(key, 0))
     # Pairs of one time: they differ in what they are, and no more.
-    told = self.tell(state, key, 7)
+    hints = self.tell(state, key, 7)
     # Two batches, not one: minibatch deviation and batch norm compare.
-    real = self.augmented(state, batch["x"], fold(key, 2), told)
-    on_real, stats = self.discriminate(state, batch, real, fold(key, 4), told)
+    real = self.augmented(state, batch["x"], fold(key, 2), hints)
+    on_real, stats = self.discriminate(state, batch, real, fold(key, 4), hints)
     then = state.replace(stats=stats)
-    shown = self.augmented(state, fake, fold(key, 3), told)
-    on_fake, stats = self.discriminate(then, batch, shown, fold(key, 5), told)
+    shown = self.augmented(state, fake, fold(key, 3), hints)
+    on_fake, stats = self.discriminate(then, batch, shown, fold(key, 5), hints)
     loss = self.rule().d_loss(on_real, on_fake)
     info = {"real": jnp.mean(on_real), "fake": jnp.mean(on_fake)}
     # Share of pairs ranked rightly: 1/2 cannot tell, 1 is saturated. Unlike
@@ -161,7 +161,7 @@ class GAN:
         loss += info[penalty.name]
     if self.augment:
       # Where logits have no level, signs of pairs; those that saw one time.
-      led = on_real - on_fake if told and not self.rule().level else on_real
+      led = on_real - on_fake if hints and not self.rule().level else on_real
       stats |= {
         "augment": self.augment.update(
           stats["augment"], jax.lax.stop_gradient(led), state.step, len(led)
@@ -170,8 +170,8 @@ class GAN:
       name = "T" if "T" in stats["augment"] else "p"
       info |= {k: v for k, v in stats["augment"].items() if k == name}
     if trait(self.disc, "embed"):
-      of_real = mean_distance(self.features(state, batch, real, told))
-      of_fake = mean_distance(self.features(then, batch, shown, told))
+      of_real = mean_distance(self.features(state, batch, real, hints))
+      of_fake = mean_distance(self.features(then, batch, shown, hints))
       info["diversity"] = of_fake / (of_real + 1e-8)
     return loss, (stats, info | singular_values(stats["disc"]))
 
@@ -231,11 +231,11 @@ class GAN:
 
   def D(self, state: State, batch: Batch, key: Key) -> Callable[[Array], Array]:
     """x -> logits [B] as in training, with the same draws for every x."""
-    told = self.tell(state, key, 2)
+    hints = self.tell(state, key, 2)
 
     def logits(x: Array) -> Array:
-      x = self.augmented(state, x, fold(key, 0), told)
-      return self.discriminate(state, batch, x, fold(key, 1), told)[0]
+      x = self.augmented(state, x, fold(key, 0), hints)
+      return self.discriminate(state, batch, x, fold(key, 1), hints)[0]
 
     return logits
 
@@ -252,24 +252,24 @@ class GAN:
     tell = trait(self.augment, "tell")
     return tell(fold(key, salt), state.stats["augment"]) if tell else {}
 
-  def augmented(self, state: State, x: Array, key: Key, told: dict[str, Array]) -> Array:
+  def augmented(self, state: State, x: Array, key: Key, hints: dict[str, Array]) -> Array:
     """x as the discriminator sees it."""
-    return self.augment(x, key, state.stats["augment"], **told) if self.augment else x
+    return self.augment(x, key, state.stats["augment"], **hints) if self.augment else x
 
   def discriminate(
-    self, state: State, batch: Batch, x: Array, key: Key, told: dict[str, Array] | None = None
+    self, state: State, batch: Batch, x: Array, key: Key, hints: dict[str, Array] | None = None
   ) -> tuple[Array, Groups]:
     """Logits [B] as in training, stats; None is `told` of what is not augmented."""
-    told = (told or {}) | noise_keys(self.disc, key)
-    return self.apply("disc", state, x, **self.conditions(batch), **told)
+    hints = (hints or {}) | noise_keys(self.disc, key)
+    return self.apply("disc", state, x, **self.conditions(batch), **hints)
 
   def features(
-    self, state: State, batch: Batch, x: Array, told: dict[str, Array] | None = None
+    self, state: State, batch: Batch, x: Array, hints: dict[str, Array] | None = None
   ) -> Array:
     """The discriminator's features of x before the last layer, [B, D]."""
     state, x = jax.lax.stop_gradient((state, x))
-    told = (told or {}) | self.conditions(batch)
-    return self.apply("disc", state, x, method="embed", **told)[0]
+    hints = (hints or {}) | self.conditions(batch)
+    return self.apply("disc", state, x, method="embed", **hints)[0]
 
   def apply(self, group: str, state: State, *args, **kw) -> tuple[Array, Groups]:
     """Applies a net whose statistics may move -> output, all stats."""

@@ -114,7 +114,7 @@ class MeanFlow:
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
     """One key [] -> params, stats."""
     x, y = batch["x"], {"y": jnp.zeros(len(batch["x"]), jnp.int32)} if self.classes else {}
-    c = jnp.zeros((len(x), len(self.told(0.0, 0.0))))
+    c = jnp.zeros((len(x), len(self.columns(0.0, 0.0))))
     variables = dict(self.net.init(key, x, c, **y))
     return {"net": variables.pop("params")}, {"net": variables}
 
@@ -138,7 +138,7 @@ class MeanFlow:
     z_t, v = (1 - t) * batch["x"] + t * draw.eps, draw.eps - batch["x"]
     v_g = stop(jnp.where(draw.dropped, v, self.guided(state, z_t, v, t, y)))
     y = self.drop(y, draw)
-    u_of = lambda z, t, r: self.u(state, z, self.told(t, r), y, key)
+    u_of = lambda z, t, r: self.u(state, z, self.columns(t, r), y, key)
     u, du_dt = jax.jvp(u_of, (z_t, t, r), (v_g, jnp.ones_like(t), jnp.zeros_like(r)))
     error = squared(u - stop(v_g - (t - r) * du_dt))
     info = {"mse": jnp.mean(error) / v[0].size, "velocity": jnp.mean((u - v) ** 2)}
@@ -150,7 +150,7 @@ class MeanFlow:
       return v
     inside = (self.t_min <= t) & (t <= self.t_max)
     omega, kappa = jnp.where(inside, self.omega, 1.0), jnp.where(inside, self.kappa, 0.0)
-    velocity = lambda y: self.u(state, z, self.told(t, t), y)
+    velocity = lambda y: self.u(state, z, self.columns(t, t), y)
     v_g = omega * v + (1 - omega - kappa) * velocity(jnp.full_like(y, self.classes))
     return v_g + kappa * velocity(y) if self.kappa else v_g
 
@@ -158,7 +158,7 @@ class MeanFlow:
     """Errors [B], each with a gradient of about the same size."""
     return error / stop((error + self.floor) ** self.power)
 
-  def told(
+  def columns(
     self, t: Array, r: Array, omega: Array = 1.0, t_min: Array = 0.0, t_max: Array = 1.0
   ) -> tuple[Array, ...]:
     """What the net is told: the columns of its c."""
@@ -166,28 +166,18 @@ class MeanFlow:
     return t, t - r
 
   def u(
-    self,
-    state: State,
-    z: Array,
-    told: Sequence[Array],
-    y: Array | None = None,
-    key: Key | None = None,
+    self, state: State, z: Array, c: Sequence[Array], y: Array | None = None, key: Key | None = None
   ) -> Array:
     """The average velocity, shaped like z [B, ...]; see `F`."""
-    return self.F(state, z, told, y, key)
+    return self.F(state, z, c, y, key)
 
   def F(
-    self,
-    state: State,
-    z: Array,
-    told: Sequence[Array],
-    y: Array | None = None,
-    key: Key | None = None,
+    self, state: State, z: Array, c: Sequence[Array], y: Array | None = None, key: Key | None = None
   ) -> Array:
-    """The net itself; what it is told is [B, 1, .., 1] or [], and float32."""
-    columns = (jnp.broadcast_to(jnp.ravel(jnp.asarray(a, float)), (len(z),)) for a in told)
-    given = {} if y is None else {"y": y}
-    return self.net.apply(state.variables("net"), z, jnp.stack([*columns], -1), key=key, **given)
+    """The net itself; its columns c are [B, 1, .., 1] or [], and float32."""
+    rows = (jnp.broadcast_to(jnp.ravel(jnp.asarray(a, float)), (len(z),)) for a in c)
+    label = {} if y is None else {"y": y}
+    return self.net.apply(state.variables("net"), z, jnp.stack([*rows], -1), key=key, **label)
 
   def labels(self, batch: Batch) -> Array | None:
     """[B]: -1, or none at all, is label `classes`; None where it knows no labels."""
@@ -219,7 +209,7 @@ class MeanFlow:
 
     def step(i, z):
       t, r = at(i), jnp.where(i + 1 < n, at(i + 1), 0.0)
-      return z - (t - r) * self.u(state, z, self.told(t, r, **guide), y)
+      return z - (t - r) * self.u(state, z, self.columns(t, r, **guide), y)
 
     return jax.lax.fori_loop(0, n, step, z)
 
@@ -285,7 +275,7 @@ class ImprovedMeanFlow(MeanFlow):
     v_g, along = stop(jnp.where(draw.dropped, v_data, v_g)), stop(along)
     y = self.drop(y, draw)
     guide = {k: getattr(draw, k) for k in GUIDE}
-    uv = lambda z, t, r: self.uv(state, z, self.told(t, r, **guide), y, key)
+    uv = lambda z, t, r: self.uv(state, z, self.columns(t, r, **guide), y, key)
     tangents = along, jnp.ones_like(t), jnp.zeros_like(r)
     u, du_dt, v = jax.jvp(uv, (z_t, t, r), tangents, has_aux=True)
     errors = squared(u + (t - r) * stop(du_dt) - v_g), squared(v - v_g)
@@ -299,13 +289,13 @@ class ImprovedMeanFlow(MeanFlow):
     """v_g, and the net's own v along which u is differentiated."""
     inside = (draw.t_min <= draw.t) & (draw.t <= draw.t_max)
     omega = jnp.where(inside, draw.omega, 1.0)
-    own = lambda omega, y: self.uv(state, z, self.told(draw.t, draw.t, omega), y)[1]
+    own = lambda omega, y: self.uv(state, z, self.columns(draw.t, draw.t, omega), y)[1]
     v = own(omega, y)
     if y is None:
       return v_data, v
     return v_data + (1 - 1 / omega) * (v - own(1.0, jnp.full_like(y, self.classes))), v
 
-  def told(
+  def columns(
     self, t: Array, r: Array, omega: Array = 1.0, t_min: Array = 0.0, t_max: Array = 1.0
   ) -> tuple[Array, ...]:
     """What the net is told: the columns of its c."""
@@ -313,26 +303,16 @@ class ImprovedMeanFlow(MeanFlow):
     return (*([t] if self.timed else []), t - r, *guide)
 
   def uv(
-    self,
-    state: State,
-    z: Array,
-    told: Sequence[Array],
-    y: Array | None = None,
-    key: Key | None = None,
+    self, state: State, z: Array, c: Sequence[Array], y: Array | None = None, key: Key | None = None
   ) -> tuple[Array, Array]:
     """The average velocity and the other, each shaped like z."""
-    return tuple(jnp.split(self.F(state, z, told, y, key), 2, -1))
+    return tuple(jnp.split(self.F(state, z, c, y, key), 2, -1))
 
   def u(
-    self,
-    state: State,
-    z: Array,
-    told: Sequence[Array],
-    y: Array | None = None,
-    key: Key | None = None,
+    self, state: State, z: Array, c: Sequence[Array], y: Array | None = None, key: Key | None = None
   ) -> Array:
     """The average velocity, shaped like z [B, ...]; see `F`."""
-    return self.uv(state, z, told, y, key)[0]
+    return self.uv(state, z, c, y, key)[0]
 
 
 def chance(key: Key, p: float, ndim: int) -> Array:

@@ -61,8 +61,8 @@ class Denoiser(nn.Module):
   @nn.compact
   def __call__(self, x: Array, c: Array, y: Array | None = None, key: Array | None = None) -> Array:
     del key  # nothing to draw
-    told = [sinusoids(self.scale * a, 32) for a in columns(c)]
-    h = jnp.concatenate([mlp.waves(x), *told], -1)
+    waves = [sinusoids(self.scale * a, 32) for a in columns(c)]
+    h = jnp.concatenate([mlp.waves(x), *waves], -1)
     h = mlp.with_label(h, y, self.classes and self.classes + 1, 32)  # the last: none
     h = mlp.Trunk(self.width, self.depth)(h)
     return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(h)

@@ -46,7 +46,7 @@ def test_the_pair_is_judged_together():
   t, x_t, x_next = model.true_pair(batch, keys)
   D = lambda x_next: model.D(state, batch, t, x_next)(x_t)
   assert (np.abs(D(x_next) - D(x_next[::-1])) > 1e-4).any()
-  fake, x_0 = model.made(state, batch, t, x_next, keys)
+  fake, x_0 = model.fake_pair(state, batch, t, x_next, keys)
   np.testing.assert_array_equal(fake[t == 0], x_0[t == 0])
   assert set(np.asarray(model.chain.draw_t(jax.random.split(KEY, 200)))) == {0, 1, 2, 3}
 

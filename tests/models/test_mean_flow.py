@@ -151,7 +151,7 @@ def test_meanflow_is_the_published_code():
   ones, zeros = jnp.ones_like(draw.t), jnp.zeros_like(draw.t)
 
   def derivative(state):
-    of = lambda z, t, r: model.u(state, z, model.told(t, r), y)
+    of = lambda z, t, r: model.u(state, z, model.columns(t, r), y)
     return jax.jvp(of, (z, draw.t, draw.r), (tangent, ones, zeros))
 
   u, du_dt = jit(derivative)(state)
@@ -190,7 +190,7 @@ def test_improved_meanflow_is_the_published_code():
 
   def derivative(state):
     guide = dict(omega=draw.omega, t_min=draw.t_min, t_max=draw.t_max)
-    of = lambda z, t, r: model.uv(state, z, model.told(t, r, **guide), y)
+    of = lambda z, t, r: model.uv(state, z, model.columns(t, r, **guide), y)
     return jax.jvp(of, (z, t, r), (along, ones, zeros), has_aux=True)
 
   u, du_dt, v = jit(derivative)(state)
