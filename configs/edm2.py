@@ -29,9 +29,8 @@ there, so that it takes `low`:
     --config configs/edm2.py:img512-xs --config.model.codec_workdir=K --workdir W
   jaxgen sample --workdir W --out grid.png
 
-A worse net guides with `--worse G --auto 1.4`, where both are of pixels, or were
-imported without a codec_workdir and sample latents: models over a codec do not
-take a guide yet. Or trained, on latents that are written once:
+A worse net of the same latents, imported likewise to G, guides with `--worse G
+--auto 1.4`. Or trained, on latents that are written once:
 
   jaxgen encode --workdir K --data tfds:imagenet2012 --out imagenet
   jaxgen train --config configs/edm2.py:img512-xs --config.model.codec_workdir=K \

@@ -77,6 +77,11 @@ class Guided:
     return self.diffusion.free or not self.diffusion.classes
 
   @property
+  def classes(self) -> int:
+    """Number of labels of the model."""
+    return self.diffusion.classes
+
+  @property
   def cond(self) -> Mapping[str, Callable | None]:
     """Conditions of the model, as in Diffusion."""
     return self.diffusion.cond

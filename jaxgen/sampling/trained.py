@@ -1,5 +1,6 @@
 """A trained model with the weights that sampling reads, and no others."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sized
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core
@@ -18,6 +20,7 @@ from jaxgen.files import digest
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.guided import Guided
+from jaxgen.models.latent import Latent
 from jaxgen.sampling import presets
 
 CALLS = 10  # of parts of a net, for each leaf of a checkpoint
@@ -117,6 +120,10 @@ def guided(ours: Trained, guide: Trained, role: str) -> Trained:
   """A diffusion model and its guide, a "classifier" or a "worse" one."""
   kind = Classifier if role == "classifier" else Diffusion
   source = f"{role}={guide.card['workdir']}"
+  if role == "worse" and isinstance(ours.model, Latent):
+    check_same_codec(ours, guide, source)
+    inner = guided(*(part._replace(model=part.model.model) for part in (ours, guide)), role)
+    return inner._replace(model=dataclasses.replace(ours.model, model=inner.model))
   for name, part, want in (("the model", ours, Diffusion), (source, guide, kind)):
     if not isinstance(part.model, want):
       raise UserError(f"{name} is a {type(part.model).__name__}: to guide takes a {want.__name__}")
@@ -138,6 +145,19 @@ def guided(ours: Trained, guide: Trained, role: str) -> Trained:
     ours.data | {"classes": mine or theirs, "class_names": names or others},
     ours.card | {role: guide.card},
   )
+
+
+def check_same_codec(ours: Trained, guide: Trained, source: str) -> None:
+  """UserError unless a guide is of latents, too, and of the very same ones."""
+  if not isinstance(guide.model, Latent):
+    raise UserError(f"{source} is a {type(guide.model).__name__}, but the model is of latents")
+  mine, theirs = (
+    [part.params["codec"], part.stats.get("codec", {}), part.model.scale, part.model.mean]
+    for part in (ours, guide)
+  )
+  alike = jax.tree.structure(mine) == jax.tree.structure(theirs)
+  if not alike or not all(jax.tree.leaves(jax.tree.map(np.array_equal, mine, theirs))):
+    raise UserError(f"{source} is of other latents than the model: of another codec, or scale")
 
 
 def abstract_state(config: ConfigDict, model: core.Model, shapes) -> core.State:

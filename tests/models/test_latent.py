@@ -20,6 +20,7 @@ from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, open_data
 from jaxgen.keys import example_keys, fold
 from jaxgen.models import latent
+from jaxgen.sampling import trained
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 N, SEED = 8, jax.random.key(3)
@@ -224,6 +225,23 @@ def test_a_workdir_of_latents_is_like_any_other(workdirs):
   assert same(model.state.params["codec"], state.params["codec"])
   again = model.sample(0, 3, labels=[1, 2, 3], steps=2, guidance=2.0, batch=3)
   assert same(x, again)
+
+
+def test_a_worse_model_of_the_same_latents_guides(workdirs):
+  """Its own weights are no guide; older ones are, and others' latents are refused."""
+  _, own, _, _ = workdirs
+  sample = lambda model, **knobs: model.sample(0, 4, labels=[1, 2], steps=2, **knobs)
+  plain, alone = jaxgen.load(str(own)), jaxgen.load(str(own), worse=str(own))
+  older = jaxgen.load(str(own), worse=str(own), guide_step=2)
+  assert same(sample(alone, auto=3.0), sample(plain))
+  assert same(sample(older, auto=1.0), sample(plain))
+  assert not same(sample(older, auto=3.0), sample(plain))
+  ours = trained.load_trained(str(own))
+  other = ours._replace(model=dataclasses.replace(ours.model, mean=1.0))
+  with pytest.raises(UserError, match="other latents"):
+    trained.guided(ours, other, "worse")
+  with pytest.raises(UserError, match="the model is of latents"):
+    trained.guided(ours, ours._replace(model=ours.model.model), "worse")
 
 
 def test_codecs_that_do_not_fit(workdirs, tmp_path):
