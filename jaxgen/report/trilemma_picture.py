@@ -121,7 +121,8 @@ def _legend(figure, results: Mapping) -> None:
   ]
   artists, words = zip(*marks, strict=True)
   style = {"frameon": False, "fontsize": 11.5, "handletextpad": 0.4, "columnspacing": 1.6}
-  figure.legend(artists, words, loc="outside lower left", ncols=min(len(marks), 12), **style)
+  columns = len(marks) if len(marks) < 9 else -(-len(marks) // 2)  # one row, or two
+  figure.legend(artists, words, loc="outside lower left", ncols=columns, **style)
 
 
 class Panel(NamedTuple):
