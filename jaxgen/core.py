@@ -161,7 +161,8 @@ OPTIONAL: dict[str, Any] = {
   "timed": False,  # whether a discriminator takes times, t=
   # Of a discriminator's augmentation, see models.gan.
   "advance": None,  # f(stats, step) -> stats, where a step begins
-  "tell": None,  # f(key, stats) -> {"t": [B]}
+  "draw_t": None,  # f(key, stats) -> times t [B], of which D is told
+  "logged": ("p",),  # which of its stats are logged, where it has them
   # Of a data source.
   "rate": 0,  # samples a second, of sound
   "stored": None,  # {name: (shape, dtype)} of a row, where it holds latents of x

@@ -45,6 +45,8 @@ class Noising:
   before: Any = None
   seed: int = 0
 
+  logged = ("T",)  # p near 1, of which training warns, is nothing to worry about here
+
   def init(self) -> Stats:
     """p, T, the times [64] to choose from, the step since; sum of signs, examples."""
     T = longest(jnp.float32(self.p))
@@ -67,10 +69,10 @@ class Noising:
     new |= {"signs": jnp.float32(0), "seen": jnp.float32(0)}
     return stats | {k: jnp.where(due, v, stats[k]) for k, v in new.items()}
 
-  def tell(self, key: Array, stats: Stats) -> dict[str, Array]:
-    """Keys [B] -> {"t": of each example, int32 [B]}, for this object and D."""
+  def draw_t(self, key: Array, stats: Stats) -> Array:
+    """Keys [B] -> t int32 [B], for this object and D."""
     choose = lambda k: jax.random.randint(k, (), 0, LIST)
-    return {"t": stats["t"][jax.vmap(choose)(key)]}
+    return stats["t"][jax.vmap(choose)(key)]
 
   def __call__(self, x: Array, key: Array, stats: Stats, t: Array) -> Array:
     """x [B, ...] at the times t [B]; where t is 0, x bit for bit."""

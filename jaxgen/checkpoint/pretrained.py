@@ -154,9 +154,7 @@ def read_teacher(model: core.Model, source: Source | None) -> Any:
         f"that teacher was trained on {data['name']}, {tuple(data['shape'])}, and {source.name} "
         f"holds {tuple(source.shape)}"
       )
-    known = source.class_names if source else ()
-    names = [tuple(n) for n in (data.get("class_names") or (), known)]
-    if data["classes"] and all(names) and names[0] != names[1]:
+    if source is not None and data["classes"] and other_labels(data, source):
       raise UserError(f"that teacher knows the labels of {data['name']}, and these are others")
     params, _ = averaged_weights(workdir, config, data, teacher)
   return params["net"]
@@ -252,11 +250,16 @@ def check_data(codec: core.Codec, data: dict[str, Any], source: Source) -> None:
     )
   if not core.trait(codec, "classes"):
     return
-  names = [tuple(n) for n in (data.get("class_names") or (), source.class_names)]
-  if data["classes"] != source.classes or (all(names) and names[0] != names[1]):
+  if data["classes"] != source.classes or other_labels(data, source):
     raise UserError(
       f"that codec decodes by the labels of {data['name']}, and {source.name} has others"
     )
+
+
+def other_labels(data: dict[str, Any], source: Source) -> bool:
+  """Whether classes have names, there and here, and not the same."""
+  names = [tuple(n) for n in (data.get("class_names") or (), source.class_names)]
+  return all(names) and names[0] != names[1]
 
 
 def fill(model: core.Model, state: core.State, source: Source | None = None) -> core.State:

@@ -9,16 +9,21 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxgen import files
 from jaxgen.bench.training import mean_over_cycle, step_flops
 from jaxgen.checkpoint import meta
 from jaxgen.compare.rows import Row
+from jaxgen.config import as_json
 from jaxgen.core import trait
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, open_data
 from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import Sampler
 
+# What tells no two programs apart: luck, what is written, how work is shared out.
+SEEDS = ("seed", "log", "checkpoint", "mesh")
 PAID = ("train_seconds", "train_images", "flops")  # of a row, that its codec adds to
+step_costs: dict[str, float] = {}  # operations of a step by fingerprint: seconds of tracing
 UPSTREAM = {"codec_workdir": "codec", "teacher_workdir": "teacher"}  # field of a model: role
 
 
@@ -59,25 +64,32 @@ def cost_of(workdir: str) -> dict[str, Any]:
   }
 
 
+def fingerprint(settings: ConfigDict) -> str:
+  """Of all that makes a model, but its seed and the seeds of what it was trained from."""
+  own = {k: v for k, v in as_json(settings).items() if k not in SEEDS}
+  model = {k: bool(v) if k in UPSTREAM else v for k, v in own["model"].items()}
+  return files.digest(own | {"model": model})
+
+
 def upstream(settings: ConfigDict) -> dict[str, str]:
   """{workdir: role} of all that a model was trained from, and that these were: each once.
 
   Codecs wrote the latents that it learned, teachers what it imitates.
   """
-  found: dict[str, str] = {}
+  roles: dict[str, str] = {}
   queue = [settings]
   while queue:
     model = queue.pop(0).model
     for field, role in UPSTREAM.items():
       workdir = model.get(field) or presets.stepping(model).get(field)
-      if not workdir or workdir in found:
+      if not workdir or workdir in roles:
         continue
-      found[workdir] = role
+      roles[workdir] = role
       try:
         queue.append(meta.settings(meta.latest(workdir)))
       except UserError:
         continue  # it is gone: nobody knows what it was trained from
-  return found
+  return roles
 
 
 def training_cost(settings: ConfigDict, workdir: str) -> dict[str, Any]:
@@ -101,11 +113,15 @@ def training_flops(settings: ConfigDict, step: int) -> float | None:
 
   None where they cannot be counted: the data are gone, whose shapes they need.
   """
-  try:
-    experiment, source = Experiment.of(settings), open_data(settings)
-  except UserError:
-    return None
-  return step * mean_over_cycle(experiment.model, step_flops(experiment, source, settings.batch))
+  key = fingerprint(settings)
+  if key not in step_costs:
+    try:
+      experiment, source = Experiment.of(settings), open_data(settings)
+    except UserError:
+      return None
+    costs = step_flops(experiment, source, settings.batch)
+    step_costs[key] = mean_over_cycle(experiment.model, costs)
+  return step * step_costs[key]
 
 
 def charge(row: Row, codec: dict[str, Any]) -> Row:

@@ -1,4 +1,4 @@
-"""Knobs and metrics as verbs are told them, and what a network may be evaluated."""
+"""From the words of flags to numbers, steps and metrics, for verbs that turn knobs."""
 
 from collections.abc import Iterable, Sequence
 

@@ -25,7 +25,7 @@ from absl import flags
 from jaxgen import files
 from jaxgen.bench import device
 from jaxgen.checkpoint import meta
-from jaxgen.compare import menu, rows
+from jaxgen.compare import curve_settings, rows
 from jaxgen.compare.comparison import PACKAGES
 from jaxgen.compare.costs import title, training_cost
 from jaxgen.compare.knobs import choose_metrics, numbers
@@ -76,7 +76,9 @@ def define(values: flags.FlagValues) -> None:
   lists = functools.partial(flags.DEFINE_list, flag_values=values)
   lists("workdirs", [], "of trained models")
   lists("samplers", [], "by name; default: each model's own, ddim and dpmpp_2m")
-  lists("nfe", [f"{n:g}" for n in menu.NFE], "network evaluations of a sample, at the most")
+  lists(
+    "nfe", [f"{n:g}" for n in curve_settings.NFE], "network evaluations of a sample, at the most"
+  )
   lists("truncation", [], "of models without steps: psi, truncation or temperature")
   lists("metrics", [], "that judge quality and diversity, such as precision,recall")
   integer = functools.partial(flags.DEFINE_integer, flag_values=values)
@@ -92,7 +94,8 @@ def main(values: flags.FlagValues) -> None:
   if values.num is not None and values.num < FEWEST:
     raise UserError(f"--num={values.num}: want at least {FEWEST}")
   nfe, truncation = numbers("nfe", values.nfe), numbers("truncation", values.truncation)
-  menu.check_numbers("nfe", nfe, 1)
+  if nfe and not min(nfe) >= 1:
+    raise UserError(f"--nfe={min(nfe):g}: want at least 1")
   if values.speed not in SPEED_NAMES:
     raise UserError(f"--speed={values.speed}: want {either(list(SPEED_NAMES))}")
   for name in values.samplers:
@@ -102,7 +105,7 @@ def main(values: flags.FlagValues) -> None:
   results = read(home / "trilemma.json")
   entries = entries_of(values.workdirs)
   groups = grouped(entries)
-  plans = [menu.courses(g.config, values.samplers, nfe, truncation) for g in groups]
+  plans = [curve_settings.curves(g.config, values.samplers, nfe, truncation) for g in groups]
   judge = open_judge(images_of(entries[0].config.data), values.judge)
   floor = means(judge.floor())
   chosen = choose_metrics(values.metrics, floor)
@@ -110,8 +113,8 @@ def main(values: flags.FlagValues) -> None:
   points = [
     point | {"model": group.name}
     for group, plan in zip(groups, plans, strict=True)
-    for course in plan
-    for point in lab.points(group, course)
+    for curve in plan
+    for point in lab.points(group, curve)
   ]
   models = [lab.model(group) for group in groups]
   facts = about(entries[0], judge, floor, lab, command_of(values))
@@ -150,33 +153,34 @@ class Lab:
     self.device = f"{facts['devices']} x {facts['device_kind']}, {facts['cpu']}, {facts['cores']}"
     self.ruler = files.digest(judge.card | {"seed": seed})
 
-  def points(self, group: Group, course: menu.Course) -> list[Row]:
+  def points(self, group: Group, curve: curve_settings.Curve) -> list[Row]:
     """A curve's points: means over the trainings of a model, and their range."""
     trainings, first = [], None
     for entry in group.entries:
-      model, own = None, []
-      for knobs in course.knobs:
-        told = self.told(entry, course, knobs)
+      model, own, card = None, [], meta.latest(entry.workdir)
+      for knobs in curve.knobs:
+        told = self.told(entry, card, curve, knobs)
         row = next((r for r in self.results["rows"] if r["told"] == told), None)
         if row is None:
           if model is None:
             reload = functools.partial(first.reload if first else load, entry.workdir)
-            model = reload(sampler=course.sampler)
+            model = reload(sampler=curve.sampler)
             first = first or model
           row = self.measure(model, told)
-          self.keep(group, course, row)
+          self.keep(group, curve, row)
         own.append(row)
       trainings.append(own)
-    return [point(course, same) for same in zip(*trainings, strict=True)]
+    return [point(curve, same) for same in zip(*trainings, strict=True)]
 
-  def told(self, entry: Entry, course: menu.Course, knobs: Mapping[str, float]) -> Row:
-    """All that a row depends on."""
-    card = meta.latest(entry.workdir)
+  def told(
+    self, entry: Entry, card: Row, curve: curve_settings.Curve, knobs: Mapping[str, float]
+  ) -> Row:
+    """All that a row depends on; `card` is the checkpoint's, see `checkpoint.meta`."""
     return {
       "workdir": str(entry.workdir),
       "config": files.digest(card["config"]),
       "step": card["step"],
-      "sampler": course.sampler,
+      "sampler": curve.sampler,
       "knobs": dict(knobs),
       "num": self.num,
       "judge": self.ruler,
@@ -203,14 +207,14 @@ class Lab:
       "single": seconds_of(model, 1, calls(model, knobs)),
     }
 
-  def keep(self, group: Group, course: menu.Course, row: Row) -> None:
+  def keep(self, group: Group, curve: curve_settings.Curve, row: Row) -> None:
     """A row into the file, whatever comes next; and a line on stderr."""
     self.results["rows"].append(row)
     files.write_json(self.home / "trilemma.json", self.results)
     (metric, score), *_ = row["scores"].items()
     announce(
       "trilemma",
-      f"{group.name} {setting(course, row)}: {metric} {score:.4g}, {rate(row):,.4g} samples/s, "
+      f"{group.name} {setting(curve, row)}: {metric} {score:.4g}, {rate(row):,.4g} samples/s, "
       f"one in {1e3 * row['single']['median']:.3g} ms",
     )
 
@@ -267,11 +271,11 @@ def rate(row: Row, which: str = "median") -> float:
   return row["batch"]["size"] / row["batch"][which]
 
 
-def setting(course: menu.Course, row: Row) -> str:
+def setting(curve: curve_settings.Curve, row: Row) -> str:
   """A row's place on its curve, in words."""
   knobs = row["told"]["knobs"]
-  if course.axis == "steps" and knobs:
-    return f"{course.name} {row['nfe']:g}".strip()
+  if curve.axis == "steps" and knobs:
+    return f"{curve.name} {row['nfe']:g}".strip()
   return ", ".join(f"{k} {v:g}" for k, v in knobs.items())
 
 
@@ -282,7 +286,7 @@ def over(values: Sequence[float | None]) -> dict[str, float] | None:
   return {"mean": float(np.mean(values)), "low": min(values), "high": max(values)}
 
 
-def point(course: menu.Course, same: Sequence[Row]) -> Row:
+def point(curve: curve_settings.Curve, same: Sequence[Row]) -> Row:
   """One setting of a model, of rows of all its trainings: means and ranges.
 
   Of one training alone the range of times is that over calls.
@@ -296,8 +300,8 @@ def point(course: menu.Course, same: Sequence[Row]) -> Row:
     latency |= {"low": same[0]["single"]["min"], "high": same[0]["single"]["max"]}
   nfe = same[0]["nfe"]
   return {
-    "sampler": course.name,
-    "axis": course.axis,
+    "sampler": curve.name,
+    "axis": curve.axis,
     "knobs": same[0]["told"]["knobs"],
     "nfe": nfe,
     "scores": scores | {"samples_per_second": speed, "latency": latency, "nfe": over([nfe])},

@@ -9,17 +9,14 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from jaxgen import config as configs
-from jaxgen import files
 from jaxgen.checkpoint import meta
 from jaxgen.compare.comparison import check_alike
-from jaxgen.compare.costs import UPSTREAM
+from jaxgen.compare.costs import fingerprint
 from jaxgen.compare.measure import Entry
 from jaxgen.core import trait
 from jaxgen.errors import UserError
 from jaxgen.sampling.stages import stages_of
 
-# What tells no two models apart: luck, what is written, how work is shared out.
-SEEDS = ("seed", "log", "checkpoint", "mesh")
 ENDING = re.compile(r"[-_.]?(seed|s)?[-_.]?\d*$")  # of a name, which counts seeds
 
 
@@ -56,11 +53,11 @@ def entries_of(workdirs: Sequence[str]) -> list[Entry]:
   for path in paths:
     if stages_of(path) != [str(path)]:
       raise UserError(f"{path} holds a cascade: name its first stage, which draws whole images")
-  found = [Entry(p.absolute().name, p, (), meta.settings(meta.latest(p))) for p in paths]
-  check_alike(found)
-  for entry in found:
+  entries = [Entry(p.absolute().name, p, (), meta.settings(meta.latest(p))) for p in paths]
+  check_alike(entries)
+  for entry in entries:
     check_free(entry)
-  return found
+  return entries
 
 
 def check_free(entry: Entry) -> None:
@@ -71,22 +68,15 @@ def check_free(entry: Entry) -> None:
     raise UserError(
       f"{entry.name} is a {kind}, a codec: its samples want a model of its latents, name that"
     )
-  if given := trait(model, "cond"):
-    raise UserError(f"{entry.name} is a {kind} that makes x from {', '.join(given)}: leave it out")
-
-
-def fingerprint(entry: Entry) -> str:
-  """Of all that makes the model, but its seed and the seeds of what it was trained from."""
-  settings = {k: v for k, v in configs.as_json(entry.config).items() if k not in SEEDS}
-  model = {k: bool(v) if k in UPSTREAM else v for k, v in settings["model"].items()}
-  return files.digest(settings | {"model": model})
+  if cond := trait(model, "cond"):
+    raise UserError(f"{entry.name} is a {kind} that makes x from {', '.join(cond)}: leave it out")
 
 
 def grouped(entries: Sequence[Entry]) -> list[Group]:
   """Entries by model, in the order of their first trainings."""
   by_config: dict[str, list[Entry]] = {}
   for entry in entries:
-    by_config.setdefault(fingerprint(entry), []).append(entry)
+    by_config.setdefault(fingerprint(entry.config), []).append(entry)
   groups = [Group(common_name([e.name for e in own]), tuple(own)) for own in by_config.values()]
   names = [g.name for g in groups]
   # Where two models would be called alike, they are called as their first trainings are.

@@ -65,7 +65,7 @@ def usual(tensors: dict[str, Tensor], file: ForeignFile) -> ConfigDict:
     x = jax.ShapeDtypeStruct((1, c.data.size, c.data.size, 3), jnp.float32)
     t, z = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((1, 100), jnp.float32)
     tree = jax.eval_shape(configs.build(c.model.gen).init, jax.random.key(0), x, t, z)["params"]
-    if ddgan_names.fits(ddgan_names.gen_entries(tree), tensors):
+    if names.fits(ddgan_names.gen_entries(tree), tensors):
       file.log(
         f"the file has the shapes of configs/ddgan.py:{arg} and is taken for it, in "
         f"{c.model.chain.steps} steps; if it is another, give a --config"

@@ -66,13 +66,12 @@ def discriminators(sets: dict[str, dict[str, Tensor]], file: ForeignFile) -> dic
 
 def usual(tensors: dict[str, Tensor], file: ForeignFile) -> ConfigDict:
   """The published config of the file's shapes; UserError if it is of none."""
-  shapes = {name: tuple(t.shape) for name, t in tensors.items()}
   for arg in PUBLISHED:
     c = configs.load(f"configs/hifigan.py:{arg}")
     gen, front = configs.build(c.model.gen), configs.build(c.model.cond.mel.front)
     mel = jax.ShapeDtypeStruct((1, 8, front.mels), "float32")
     tree = jax.eval_shape(gen.init, jax.random.key(0), mel)["params"]
-    if shapes == {e.theirs[0]: e.layout for e in hifigan_names.gen_entries(tree)}:
+    if names.fits(hifigan_names.gen_entries(tree), tensors):
       file.log(
         f"the file has the shapes of HiFi-GAN's {arg} and is taken for it: {c.data.rate} Hz, a "
         f"frame for {front.hop} samples; if it is another, give a --config"

@@ -117,7 +117,7 @@ def in_folder(checkpoint: str, part: str) -> str:
 
 
 def module_for(config: ConfigDict | None, source: str) -> ModuleType:
-  """Which of the nine reads and writes files for a config."""
+  """Which of these modules reads and writes files for a config."""
   if source in PRIORS or config is not None and prior_workdir.is_prior(config):
     return prior_workdir
   if source in TRANSFORMERS or config is not None and dit_workdir.is_transformer(config):

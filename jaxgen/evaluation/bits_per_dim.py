@@ -24,10 +24,8 @@ from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError, guarding
-from jaxgen.evaluation.likelihood_bound import measure
+from jaxgen.evaluation.likelihood_bound import denoises_images, measure
 from jaxgen.models.autoregressive import Autoregressive
-from jaxgen.models.consistency import Consistency
-from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.hierarchy import Hierarchy
 from jaxgen.monitor.results import check_file
 from jaxgen.sampling.sampler import Sampler, key_of, load
@@ -104,7 +102,7 @@ def method_of(model: Sampler, method: str | None, steps: int | None) -> str:
     if method or steps:
       raise UserError("a prior's likelihoods are exact: leave --method and --steps")
     return "exact"
-  if not isinstance(family, Diffusion) or isinstance(family, Consistency) or family.cond:
+  if not denoises_images(family):
     raise UserError("only a diffusion model of whole images knows likelihoods, or a prior of codes")
   return method or "bound"
 

@@ -45,7 +45,7 @@ def bits_per_dim(
   """
   model = load(str(model)) if isinstance(model, str | pathlib.Path) else model
   family, run = model.model, None
-  if isinstance(family, Diffusion) and not (isinstance(family, Consistency) or family.cond):
+  if denoises_images(family):
     run = chain(model, steps)
   elif isinstance(family, VAE):
     run = evidence(model)
@@ -55,6 +55,15 @@ def bits_per_dim(
   batch = source.read(np.arange(n) * len(source) // n)
   parts = measure(model, run, batch["x"], batch.get("y"), 64, seed, steps, quiet=True)
   return float(parts["total"].mean())
+
+
+def denoises_images(family: core.Model) -> bool:
+  """Whether likelihoods are known: D is the mean of x_0, of whole images.
+
+  A consistency model has the net, but no mean.
+  """
+  kind = isinstance(family, Diffusion) and not isinstance(family, Consistency)
+  return kind and not family.cond
 
 
 def chain(model: Sampler, steps: int) -> Callable:

@@ -6,8 +6,6 @@ on, holds {"netG_dict": .., "netD_dict": ..}, of which the former are raw.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from jaxgen.errors import UserError
 from jaxgen.interop import names
@@ -81,9 +79,3 @@ def disc_entries(tree: Tree) -> list[Entry]:
       names.entry(path, leaf, f"{place}.{LEAVES[kind]}", **({"after": 2} if flat else {}))
     )
   return table
-
-
-def fits(table: list[Entry], tensors: Mapping[str, Any]) -> bool:
-  """Whether a table has exactly these tensors, by name and shape."""
-  shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-  return shapes == {entry.theirs[0]: entry.layout for entry in table}

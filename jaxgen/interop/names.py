@@ -270,3 +270,9 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
       node = node.setdefault(key, {})
     node[last] = leaf
   return tree
+
+
+def fits(table: Sequence[Entry], tensors: Mapping[str, Any]) -> bool:
+  """Whether a table has exactly these tensors, by name and shape."""
+  shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+  return shapes == {entry.theirs[0]: entry.layout for entry in table}

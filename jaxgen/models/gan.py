@@ -65,8 +65,8 @@ class GAN:
     augment: What the discriminator sees of an image, real or fake: an object
       with init() -> stats, (x, key, stats) -> x and update(stats, logits of
       real [B], step, batch size) -> stats. It may also have advance(stats,
-      step) -> stats, which is called where a step begins, and tell(key, stats)
-      -> {"t": times [B]}: it is called with these, and so is a `timed` D.
+      step) -> stats, which is called where a step begins, and draw_t(key, stats)
+      -> times [B]: it is called with these as t=, and so is a `timed` D.
     gen_every: Batches per move of the generator (n_critic).
     z_dim: Length of z.
     classes: Number of labels that both nets take; 0 for none.
@@ -95,7 +95,7 @@ class GAN:
         f"mixing and path want a generator that maps z to "
         f"styles; {type(self.gen).__name__} has no `map`"
       )
-    if trait(self.augment, "tell") and not trait(self.disc, "timed"):
+    if trait(self.augment, "draw_t") and not trait(self.disc, "timed"):
       raise UserError(
         f"{type(self.augment).__name__} wants a discriminator that is told t: one of "
         f"{type(self.disc).__module__} with model.disc.timed=true, if there is one"
@@ -143,13 +143,13 @@ class GAN:
     state = self.advanced(state)
     fake, _ = self.generate(state, batch, fold(key, 0))
     # Pairs of one time: they differ in what they are, and no more.
-    hints = self.tell(state, key, 7)
+    times = self.times(state, key, 7)
     # Two batches, not one: minibatch deviation and batch norm compare.
-    real = self.augmented(state, batch["x"], fold(key, 2), hints)
-    on_real, stats = self.discriminate(state, batch, real, fold(key, 4), hints)
+    real = self.augmented(state, batch["x"], fold(key, 2), times)
+    on_real, stats = self.discriminate(state, batch, real, fold(key, 4), times)
     then = state.replace(stats=stats)
-    shown = self.augmented(state, fake, fold(key, 3), hints)
-    on_fake, stats = self.discriminate(then, batch, shown, fold(key, 5), hints)
+    shown = self.augmented(state, fake, fold(key, 3), times)
+    on_fake, stats = self.discriminate(then, batch, shown, fold(key, 5), times)
     loss = self.rule().d_loss(on_real, on_fake)
     info = {"real": jnp.mean(on_real), "fake": jnp.mean(on_fake)}
     # Share of pairs ranked rightly: 1/2 cannot tell, 1 is saturated. Unlike
@@ -161,17 +161,17 @@ class GAN:
         loss += info[penalty.name]
     if self.augment:
       # Where logits have no level, signs of pairs; those that saw one time.
-      led = on_real - on_fake if hints and not self.rule().level else on_real
+      led = on_real - on_fake if times and not self.rule().level else on_real
       stats |= {
         "augment": self.augment.update(
           stats["augment"], jax.lax.stop_gradient(led), state.step, len(led)
         )
       }
-      name = "T" if "T" in stats["augment"] else "p"
-      info |= {k: v for k, v in stats["augment"].items() if k == name}
+      logged = trait(self.augment, "logged")
+      info |= {k: v for k, v in stats["augment"].items() if k in logged}
     if trait(self.disc, "embed"):
-      of_real = mean_distance(self.features(state, batch, real, hints))
-      of_fake = mean_distance(self.features(then, batch, shown, hints))
+      of_real = mean_distance(self.features(state, batch, real, times))
+      of_fake = mean_distance(self.features(then, batch, shown, times))
       info["diversity"] = of_fake / (of_real + 1e-8)
     return loss, (stats, info | singular_values(stats["disc"]))
 
@@ -231,11 +231,11 @@ class GAN:
 
   def D(self, state: State, batch: Batch, key: Key) -> Callable[[Array], Array]:
     """x -> logits [B] as in training, with the same draws for every x."""
-    hints = self.tell(state, key, 2)
+    times = self.times(state, key, 2)
 
     def logits(x: Array) -> Array:
-      x = self.augmented(state, x, fold(key, 0), hints)
-      return self.discriminate(state, batch, x, fold(key, 1), hints)[0]
+      x = self.augmented(state, x, fold(key, 0), times)
+      return self.discriminate(state, batch, x, fold(key, 1), times)[0]
 
     return logits
 
@@ -247,29 +247,29 @@ class GAN:
     augment = advance(state.stats["augment"], state.step)
     return state.replace(stats=state.stats | {"augment": augment})
 
-  def tell(self, state: State, key: Key, salt: int) -> dict[str, Array]:
-    """What the augmentation tells the discriminator of each example: times, or {}."""
-    tell = trait(self.augment, "tell")
-    return tell(fold(key, salt), state.stats["augment"]) if tell else {}
+  def times(self, state: State, key: Key, salt: int) -> dict[str, Array]:
+    """{"t": [B]}, of which augmentation and discriminator are told; {} of all others."""
+    draw_t = trait(self.augment, "draw_t")
+    return {"t": draw_t(fold(key, salt), state.stats["augment"])} if draw_t else {}
 
-  def augmented(self, state: State, x: Array, key: Key, hints: dict[str, Array]) -> Array:
+  def augmented(self, state: State, x: Array, key: Key, times: dict[str, Array]) -> Array:
     """x as the discriminator sees it."""
-    return self.augment(x, key, state.stats["augment"], **hints) if self.augment else x
+    return self.augment(x, key, state.stats["augment"], **times) if self.augment else x
 
   def discriminate(
-    self, state: State, batch: Batch, x: Array, key: Key, hints: dict[str, Array] | None = None
+    self, state: State, batch: Batch, x: Array, key: Key, times: dict[str, Array] | None = None
   ) -> tuple[Array, Groups]:
-    """Logits [B] as in training, stats; None is `told` of what is not augmented."""
-    hints = (hints or {}) | noise_keys(self.disc, key)
-    return self.apply("disc", state, x, **self.conditions(batch), **hints)
+    """Logits [B] as in training, stats; without times, of what is not augmented."""
+    times = (times or {}) | noise_keys(self.disc, key)
+    return self.apply("disc", state, x, **self.conditions(batch), **times)
 
   def features(
-    self, state: State, batch: Batch, x: Array, hints: dict[str, Array] | None = None
+    self, state: State, batch: Batch, x: Array, times: dict[str, Array] | None = None
   ) -> Array:
     """The discriminator's features of x before the last layer, [B, D]."""
     state, x = jax.lax.stop_gradient((state, x))
-    hints = (hints or {}) | self.conditions(batch)
-    return self.apply("disc", state, x, method="embed", **hints)[0]
+    times = (times or {}) | self.conditions(batch)
+    return self.apply("disc", state, x, method="embed", **times)[0]
 
   def apply(self, group: str, state: State, *args, **kw) -> tuple[Array, Groups]:
     """Applies a net whose statistics may move -> output, all stats."""

@@ -65,6 +65,12 @@ class Latent:
         "decodes by the label, so make them equal"
       )
 
+    if trait(self.model, "teacher"):
+      raise UserError(
+        "config.model.model.teacher: a model of latents takes no teacher yet, whose weights would "
+        "not be read; train it without one"
+      )
+
   @property
   def players(self) -> Sequence[Player]:
     """Those of the model, who see latents."""

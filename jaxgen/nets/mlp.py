@@ -46,12 +46,16 @@ class Denoiser(nn.Module):
   depth: int = 3
   classes: int = 0
 
+  def condition(self, c_noise: Array) -> Array:
+    """Of the noise level [B], [B, E]."""
+    return sinusoids(c_noise, 64)
+
   @nn.compact
   def __call__(
     self, x: Array, c_noise: Array, y: Array | None = None, key: Array | None = None
   ) -> Array:
     del key  # nothing to draw
-    h = jnp.concatenate([waves(x), sinusoids(c_noise, 64)], -1)
+    h = jnp.concatenate([waves(x), self.condition(c_noise)], -1)
     h = with_label(h, y, self.classes and self.classes + 1, 32)  # the last: none
     h = Trunk(self.width, self.depth)(h)
     return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(h)

@@ -50,19 +50,11 @@ class DiT(dit.DiT):
     return super().condition(t, y) + span
 
 
-class Denoiser(nn.Module):
+class Denoiser(mlp.Denoiser):
   """F(x, c, y), shaped like x [B, D], of c times `scale`; for points."""
 
-  width: int = 128
-  depth: int = 3
-  classes: int = 0
   scale: float = 1.0
 
-  @nn.compact
-  def __call__(self, x: Array, c: Array, y: Array | None = None, key: Array | None = None) -> Array:
-    del key  # nothing to draw
-    waves = [sinusoids(self.scale * a, 32) for a in columns(c)]
-    h = jnp.concatenate([mlp.waves(x), *waves], -1)
-    h = mlp.with_label(h, y, self.classes and self.classes + 1, 32)  # the last: none
-    h = mlp.Trunk(self.width, self.depth)(h)
-    return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(h)
+  def condition(self, c_noise: Array) -> Array:
+    """Of c [B, K], [B, E]."""
+    return jnp.concatenate([sinusoids(self.scale * a, 32) for a in columns(c_noise)], -1)

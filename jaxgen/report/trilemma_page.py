@@ -5,13 +5,13 @@ from typing import Any
 
 from jaxgen.monitor.page_style import CSS
 from jaxgen.monitor.progress import duration
-from jaxgen.report import charts, corner, fields, front, trilemma_picture
+from jaxgen.report import charts, fields, pareto, trilemma_picture, trilemma_verdict
 from jaxgen.report.charts import escape
 from jaxgen.report.fields import DIVERSITY, QUALITY, RATE, SPEED, Score
-from jaxgen.report.front import Axis, value_of
 from jaxgen.report.page import PAGE, definitions
 from jaxgen.report.page_numbers import Column, columns_table, flops_text, number
 from jaxgen.report.page_parts import section, side_by_side
+from jaxgen.report.pareto import Axis, value_of
 
 READING = (
   "Better is up and to the right. A curve is a model with one sampler, its colour the family; the "
@@ -29,15 +29,15 @@ def judged(facts: Mapping[str, Any], chosen: Sequence[str], speed: str) -> dict[
   Args:
     facts: As of `compare.trilemma.about`, with models and points.
     chosen: Keys of metrics that judge, else the judge's own.
-    speed: One of `front.SPEEDS`.
+    speed: One of `pareto.SPEEDS`.
   """
   points = facts["points"]
-  axes = front.axes_of(points, facts["features"], chosen, speed)
-  kept = front.front([front.heights(p, axes) for p in points])
+  axes = pareto.axes_of(points, facts["features"], chosen, speed)
+  kept = pareto.front([pareto.heights(p, axes) for p in points])
   return dict(facts) | {
     "axes": [list(a) for a in axes],
     "points": [p | {"front": k} for p, k in zip(points, kept, strict=True)],
-    "verdict": corner.verdict(points, axes, facts["dataset"], facts["real"]["metrics"]),
+    "verdict": trilemma_verdict.verdict(points, axes, facts["dataset"], facts["real"]["metrics"]),
   }
 
 
@@ -77,7 +77,7 @@ def _card(axis: Axis, results: Mapping) -> str:
   """The best of an axis, and how many models come near it."""
   points = results["points"]
   best = max(points, key=lambda p: axis.better * axis.value(p) if axis.has(p) else -float("inf"))
-  close = dict.fromkeys(p["model"] for p in points if front.near(p, points, axis))
+  close = dict.fromkeys(p["model"] for p in points if pareto.near(p, points, axis))
   others = [m for m in close if m != best["model"]]
   real = results["real"]["metrics"].get(axis.key)
   facts = [f"{axis.label} {fields.short(axis.value(best))}"]
@@ -86,7 +86,7 @@ def _card(axis: Axis, results: Mapping) -> str:
   return (
     f'<div class="card"><div class="axis">{axis.title}</div>'
     f'<div class="winner">{escape(best["model"])}</div>'
-    f'<div class="meta">{escape(corner.setting(best))}</div>'
+    f'<div class="meta">{escape(trilemma_verdict.setting(best))}</div>'
     f'<div class="meta">{escape("; ".join(facts))}</div></div>'
   )
 
@@ -135,7 +135,7 @@ def _table(results: Mapping, points: Sequence[Mapping]) -> str:
   of = {m["name"]: m["family"] for m in results["models"]}
   titles = [
     swatch(results, of[p["model"]])
-    + f"{escape(p['model'])}<small>{escape(corner.setting(p))}</small>"
+    + f"{escape(p['model'])}<small>{escape(trilemma_verdict.setting(p))}</small>"
     for p in points
   ]
   columns = [Column("Front", 0, ["●" if p["front"] else None for p in points])]

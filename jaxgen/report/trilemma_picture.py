@@ -18,10 +18,10 @@ import numpy as np
 from jaxgen.errors import printable
 from jaxgen.monitor import pictures, table
 from jaxgen.monitor.progress import duration
-from jaxgen.report import charts, corner, fields, name_places
+from jaxgen.report import charts, fields, label_placement, trilemma_verdict
 from jaxgen.report.charts import LOG_ABOVE, THEME
 from jaxgen.report.fields import DIVERSITY, QUALITY, SPEED
-from jaxgen.report.front import WORDS, Axis, front
+from jaxgen.report.pareto import WORDS, Axis, front
 
 COLOURS = 8  # of the page
 WIDTH, HEIGHT, DPI = 1560, 760, 144  # of the PNG: points, and dots per inch
@@ -279,8 +279,8 @@ def _draw(axes, curve: Curve, xs, ys, across, judges: Sequence[Axis], tips: list
       x, y, "o", gid=f"tip {len(tips)}", markerfacecolor=face, markeredgecolor=edge, **style
     )
     values = (f"{j.label} {fields.short(j.value(point))}" for j in judges)
-    tips.append(f"{corner.name(point)}: {', '.join(values)}")
-    text = corner.setting(point, brief=True)
+    tips.append(f"{trilemma_verdict.name(point)}: {', '.join(values)}")
+    text = trilemma_verdict.setting(point, brief=True)
     if text and len(text) <= 4 and size >= LEAST_WITH_TEXT:
       letters = max(min(0.62 * size, 9.5) * (1, 1, 0.88, 0.68, 0.55)[len(text)], 5)
       ink = THEME["card"] if full else curve.colour
@@ -313,8 +313,8 @@ def place_names(axes, panel: Panel) -> list[np.ndarray]:
   discs = [
     np.column_stack([xy, across * k / 2 + 1]) for xy, across in zip(marks, panel.sizes, strict=True)
   ]
-  lines = [name_places.between(xy) for xy in (*marks, to_pixels(panel.front))]
-  obstacles = name_places.Obstacles(
+  lines = [label_placement.between(xy) for xy in (*marks, to_pixels(panel.front))]
+  obstacles = label_placement.Obstacles(
     np.concatenate([np.zeros((0, 3)), *discs]), np.concatenate(lines), axes.bbox.extents
   )
   taken: list[np.ndarray] = []
@@ -328,16 +328,16 @@ def place_names(axes, panel: Panel) -> list[np.ndarray]:
     worse = np.array([1.5 * (curve.alone and not p["front"]) for p in curve.points])
     radii = panel.sizes[i] * k / 2
     size = (box.width, box.height)
-    found = name_places.place(marks[i], radii, worse, size, obstacles, taken, k)
-    if found is None:
+    spot = label_placement.place(marks[i], radii, worse, size, obstacles, taken, k)
+    if spot is None:
       note.remove()
       continue
-    taken.append(found.box)
-    left, low, right, top = found.box
+    taken.append(spot.box)
+    left, low, right, top = spot.box
     note.set_position((left, (low + top) / 2))
     note.xy = note.get_position()
-    if found.tied:
-      x, y = marks[i][found.mark]
+    if spot.tied:
+      x, y = marks[i][spot.mark]
       end = min(max(x, left), right), min(max(y, low), top)
       line = axes.transData.inverted().transform([(x, y), end])
       axes.plot(*line.T, color=curve.colour, linewidth=0.8, alpha=0.8, zorder=2.5)

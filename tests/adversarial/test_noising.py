@@ -115,9 +115,9 @@ def test_times_are_half_zeros_and_half_draws():
   # Every example chooses by its own key.
   stats = augment.init()
   keys = example_keys(KEY, 4000)
-  t = np.asarray(augment.tell(keys, stats)["t"])
+  t = np.asarray(augment.draw_t(keys, stats))
   assert abs((t == 0).mean() - 0.5) < 0.05 and set(t) <= {*np.asarray(stats["t"])}
-  assert same(t[7:20], augment.tell(keys[7:20], stats)["t"])
+  assert same(t[7:20], augment.draw_t(keys[7:20], stats))
 
 
 def test_what_is_shown_has_the_moments_of_its_time():

@@ -8,11 +8,12 @@ import pytest
 from verbs import call, tree
 
 from jaxgen import config, train
-from jaxgen.compare import costs, menu, trilemma, twins
+from jaxgen.compare import costs, curve_settings, trilemma, twins
 from jaxgen.compare.measure import Entry
 from jaxgen.errors import UserError
 from jaxgen.monitor import pictures
 from jaxgen.report.fields import RATE
+from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import load
 
 
@@ -130,8 +131,8 @@ def test_one_program_for_all_steps(workdirs, tmp_path, monkeypatch):
   lab = trilemma.Lab(tmp_path, judge, 64, 0, {"rows": [], "costs": {}})
   names = ["points_diffusion", "points_gan-0", "points_gan-1"]
   for group in twins.grouped(twins.entries_of([str(workdirs / n) for n in names])):
-    for course in menu.courses(group.config, ("ddim", "heun"), (1, 2, 4, 8), (0.5, 1, 2)):
-      assert len(lab.points(group, course)) >= 3
+    for curve in curve_settings.curves(group.config, ("ddim", "heun"), (1, 2, 4, 8), (0.5, 1, 2)):
+      assert len(lab.points(group, curve)) >= 3
   assert [model.program._cache_size() for model in opened] == [2, 2, 2]
 
 
@@ -170,32 +171,36 @@ def test_only_luck_makes_twins(tmp_path):
 
 
 def test_settings_of_every_family():
-  gan = menu.courses(config.load("configs/points_gan.py:debug"))
+  gan = curve_settings.curves(config.load("configs/points_gan.py:debug"))
   assert [c.knobs for c in gan] == [({"truncation": 0.5}, {"truncation": 1.0}, {})]
-  vae = menu.courses(config.load("configs/points_vae.py:debug"))
+  vae = curve_settings.curves(config.load("configs/points_vae.py:debug"))
   assert [c.knobs for c in vae] == [({"temperature": 0.5}, {"temperature": 0.8}, {})]
-  style = menu.courses(config.load("configs/stylegan2.py:debug"), truncation=(0.7,))
+  style = curve_settings.curves(config.load("configs/stylegan2.py:debug"), truncation=(0.7,))
   assert [c.knobs for c in style] == [({"psi": 0.7},)]
-  heun, ddim, dpm = menu.courses(config.load("configs/points_diffusion.py:debug"))
+  heun, ddim, dpm = curve_settings.curves(config.load("configs/points_diffusion.py:debug"))
   assert [c.name for c in (heun, ddim, dpm)] == ["heun", "ddim", "dpmpp_2m"]
   assert [c.sampler for c in (heun, ddim, dpm)] == [None, "ddim", "dpmpp_2m"]
-  assert ddim.nfe == (1, 2, 4, 8, 25) and heun.nfe == (1, 3, 7, 25)
+  evaluations = lambda model, curve: [model.nfe(**k) for k in curve.knobs]
+  by_heun = config.load("configs/points_diffusion.py:debug").model
+  by_ddim = presets.with_sampler(by_heun, "ddim")
+  assert evaluations(config.build(by_ddim), ddim) == [1, 2, 4, 8, 25]
+  assert evaluations(config.build(by_heun), heun) == [1, 3, 7, 25]
 
   class Chain:  # of four steps, which takes no more
     knobs = {"steps": 4.0}
     nfe = staticmethod(lambda steps=4.0: min(int(steps), 4))
 
-  few = menu.turned(None, "", Chain, (1, 2, 8, 25), ())
-  assert few.nfe == (1, 2, 4) and few.knobs[-1] == {"steps": 4.0}
-  one = menu.turned(None, "", Chain, (0.5,), ())
-  assert (one.knobs, one.nfe) == (({},), (4,))
+  few = curve_settings.curve(None, "", Chain, (1, 2, 8, 25), ())
+  assert evaluations(Chain, few) == [1, 2, 4] and few.knobs[-1] == {"steps": 4.0}
+  one = curve_settings.curve(None, "", Chain, (0.5,), ())
+  assert one.knobs == ({},) and evaluations(Chain, one) == [4]
   taught = config.load("configs/points_diffusion.py:debug")
   taught.model.name = "models.diffusion.Few"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(menu, "build", lambda model: Chain)
-    (course,) = menu.courses(taught, ("ddim", "heun"))
-  assert (course.sampler, course.name) == (None, "heun")  # its own alone
-  own = menu.courses(config.load("configs/digits_diffusion.py:debug"))
+    patch.setattr(curve_settings, "build", lambda model: Chain)
+    (curve,) = curve_settings.curves(taught, ("ddim", "heun"))
+  assert (curve.sampler, curve.name) == (None, "heun")  # its own alone
+  own = curve_settings.curves(config.load("configs/digits_diffusion.py:debug"))
   assert [(c.name, c.sampler) for c in own] == [("ddim", None), ("dpmpp_2m", "dpmpp_2m")]
 
 
@@ -213,8 +218,8 @@ def test_teachers_and_codecs_are_paid_for_once(workdirs, monkeypatch):
 
   monkeypatch.setattr(costs.meta, "latest", lambda w: w)
   monkeypatch.setattr(costs.meta, "settings", settings_of)
-  found = costs.upstream(settings_of("new") if False else settings_of("student"))
-  assert found == {"codec": "codec", "teacher": "teacher", "old": "teacher", "student": "teacher"}
+  roles = costs.upstream(settings_of("student"))
+  assert roles == {"codec": "codec", "teacher": "teacher", "old": "teacher", "student": "teacher"}
   monkeypatch.undo()
   own = costs.cost_of(str(workdirs / "points_gan-0"))
   c.unlock()
@@ -225,6 +230,20 @@ def test_teachers_and_codecs_are_paid_for_once(workdirs, monkeypatch):
   c.model.teacher_workdir = str(workdirs / "gone")
   total = costs.training_cost(c, str(workdirs / "points_gan-0"))
   assert total["flops"] == own["flops"] and "flops" not in total["upstream"][0]
+
+
+def test_operations_of_twins_are_counted_once(monkeypatch):
+  calls = []
+  count = lambda experiment, source, batch: calls.append(batch) or {(0, 1): 10.0}
+  monkeypatch.setattr(costs, "step_costs", {})
+  monkeypatch.setattr(costs, "step_flops", count)
+  monkeypatch.setattr(costs, "mean_over_cycle", lambda model, flops: flops[0, 1])
+  c = config.load("configs/points_gan.py:debug")
+  assert costs.training_flops(c, 3) == 30.0
+  c.seed = 1
+  assert costs.training_flops(c, 4) == 40.0 and len(calls) == 1
+  c.batch = 32
+  assert costs.training_flops(c, 4) == 40.0 and calls == [16, 32]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ FILES = {
     metrics/test_image_quality
     metrics/test_copies metrics/test_distances metrics/test_inception_score metrics/test_kid
     metrics/test_am_score metrics/test_ndb audio/test_patches nets/test_vggish
-    metrics/test_mode_coverage metrics/test_prdc nets/test_attention report/test_front
+    metrics/test_mode_coverage metrics/test_prdc nets/test_attention report/test_pareto
     nets/test_biggan nets/test_dinov2 nets/test_dit nets/test_gan_nets nets/test_inception
     nets/test_nets nets/test_stylegan2 models/test_codec models/test_vqvae
     models/test_autoregressive models/test_hierarchy nets/test_ldm nets/test_pixelsnail

@@ -156,6 +156,9 @@ def test_what_does_not_go_together():
     UserError, match=r"codec.classes=3, but config.model.model.classes=0: .* equal"
   ):
     build(spec | dict(model=INNER["diffusion"] | dict(classes=0)))
+  few = config.load("configs/consistency.py:digits-ect").model.to_dict()
+  with pytest.raises(UserError, match="model.teacher: a model of latents takes no teacher yet"):
+    build(spec | dict(model=few, codec=SPECS["vae"] | dict(classes=10)))
   c = config.load("configs/digits_latent.py:debug").unlock()
   c.model.model.net.labels = 10
   with pytest.raises(UserError, match=r"config.model.model.net.labels=10: want 11"):

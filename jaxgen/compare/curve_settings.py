@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 from jaxgen.compare.knobs import most_steps
 from jaxgen.config import build
 from jaxgen.core import Model
-from jaxgen.errors import UserError
 from jaxgen.sampling import presets
 
 DIFFUSION = "models.diffusion.Diffusion"  # whose samplers can be chosen
@@ -19,7 +18,7 @@ NFE = (1.0, 2.0, 4.0, 8.0, 25.0)
 TRUNCATION = {"psi": (0.5, 0.7), "truncation": (0.5, 1.0), "temperature": (0.5, 0.8)}
 
 
-class Course(NamedTuple):
+class Curve(NamedTuple):
   """A curve of the picture: settings that one program samples with.
 
   Attributes:
@@ -27,22 +26,20 @@ class Course(NamedTuple):
     name: What it is called; "" for models without samplers.
     axis: The knob that turns, or "".
     knobs: Of each point.
-    nfe: Network evaluations of each point.
   """
 
   sampler: str | None
   name: str
   axis: str
   knobs: tuple[dict[str, float], ...]
-  nfe: tuple[int, ...]
 
 
-def courses(
+def curves(
   config: ConfigDict,
   samplers: Sequence[str] = (),
   nfe: Sequence[float] = NFE,
   truncation: Sequence[float] = (),
-) -> list[Course]:
+) -> list[Curve]:
   """All curves of a model.
 
   Args:
@@ -59,18 +56,18 @@ def courses(
   steps = presets.stepping(config.model)
   model = build(config.model)
   if "sampler" not in steps or "steps" not in model.knobs:
-    return [turned(None, "", model, nfe, truncation)]
+    return [curve(None, "", model, nfe, truncation)]
   own = own_name(steps["sampler"])
   if steps["name"] != DIFFUSION:
-    return [turned(None, own, model, nfe, truncation)]
-  found = []
+    return [curve(None, own, model, nfe, truncation)]
+  all_curves = []
   for name in samplers or dict.fromkeys((own, *SAMPLERS)):
     chosen = None if name == own else name
     settings = config.model
     if chosen:
       settings = presets.with_stepping(settings, presets.with_sampler(steps, chosen))
-    found.append(turned(chosen, name, build(settings), nfe, truncation))
-  return found
+    all_curves.append(curve(chosen, name, build(settings), nfe, truncation))
+  return all_curves
 
 
 def own_name(sampler: ConfigDict) -> str:
@@ -81,9 +78,9 @@ def own_name(sampler: ConfigDict) -> str:
   return next((name for name, preset in choices.items() if preset == spec), function)
 
 
-def turned(
+def curve(
   sampler: str | None, name: str, model: Model, nfe: Sequence[float], truncation: Sequence[float]
-) -> Course:
+) -> Curve:
   """The curve of one sampler: each setting once, checked."""
   if "steps" in model.knobs:
     axis = "steps"
@@ -98,8 +95,7 @@ def turned(
   for own in knobs:
     for knob, value in own.items():
       presets.check_knob(knob, value, model.knobs[knob])
-  knobs = knobs or [{}]
-  return Course(sampler, name, axis, tuple(knobs), tuple(int(model.nfe(**k)) for k in knobs))
+  return Curve(sampler, name, axis, tuple(knobs) or ({},))
 
 
 def fewest(model: Model, steps: float) -> float:
@@ -107,10 +103,3 @@ def fewest(model: Model, steps: float) -> float:
   while steps > 1 and model.nfe(steps=steps - 1) == model.nfe(steps=steps):
     steps -= 1
   return steps
-
-
-def check_numbers(flag: str, values: Sequence[float], least: float) -> None:
-  """UserError for a number that is too small for any model."""
-  for value in values:
-    if not value >= least:
-      raise UserError(f"--{flag}={value:g}: want at least {least:g}")

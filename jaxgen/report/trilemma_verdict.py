@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 
 from jaxgen.report import fields
 from jaxgen.report.fields import SPEED, listed, short
-from jaxgen.report.front import DISTANCE, SHARE, SLOWER, WORDS, Axis, beats, front, heights, near
+from jaxgen.report.pareto import (
+  DISTANCE,
+  SHARE,
+  SLOWER,
+  WORDS,
+  Axis,
+  beats,
+  far_from_real,
+  front,
+  heights,
+  near,
+)
 
 
 def setting(point: Mapping, brief: bool = False) -> str:
@@ -75,7 +86,7 @@ def verdict(
   if not best:
     return [f"On {data}, nothing was measured on {listed([a.title.lower() for a in axes])}."]
   return [
-    corner(best, points, axes, data),
+    corner(best, points, axes, data, real or {}),
     f"On the front: {names(best)}.",
     *_beaten(points, places, kept),
     *_edges(points, axes),
@@ -84,27 +95,47 @@ def verdict(
 
 
 def corner(
-  best: Sequence[Mapping], points: Sequence[Mapping], axes: Sequence[Axis], data: str
+  best: Sequence[Mapping],
+  points: Sequence[Mapping],
+  axes: Sequence[Axis],
+  data: str,
+  real: Mapping[str, float],
 ) -> str:
   """Whether somebody is good, diverse and fast at once; else who comes nearest.
+
+  As that is beside the others, it says so where nobody comes near real data.
 
   Args:
     best: The points on the front: who is near the corner and beaten is not told.
     points: All of them.
     axes: What judges them.
     data: Its name.
+    real: What real test data score, by key.
   """
   what = listed([WORDS[a.title] for a in axes])
   inside = [p for p in best if all(near(p, points, a) for a in axes)]
   if inside:
     verb = "is" if len({p["model"] for p in inside}) == 1 else "are"
+    if far := _far(points, axes, real):
+      return f"On {data}, {names(inside)} {verb} {what} beside the others, but {far}."
     return f"On {data}, the corner is taken: {names(inside)} {verb} {what} at once."
   closest = min(best, key=lambda p: sorted((a.behind(p, points) for a in axes), reverse=True))
   lacks = [_lack(closest, points, a) for a in axes if not near(closest, points, a)]
+  far = _far(points, axes, real)
   return (
     f"On {data}, the corner is empty: nothing is {what} at once. "
-    f"Nearest comes {name(closest)}, {listed(lacks, ', ')}."
+    f"Nearest comes {name(closest)}, {listed(lacks, ', ')}" + (f"; but {far}." if far else ".")
   )
+
+
+def _far(points: Sequence[Mapping], axes: Sequence[Axis], real: Mapping[str, float]) -> str:
+  """How far from real test data even the best are, in words; "" where they are near."""
+  texts = [
+    f"{a.label} is {short(a.best(points))} at best and {short(real[a.key])} of these"
+    for a in axes
+    if far_from_real(points, a, real.get(a.key))
+  ]
+  return f"nothing comes near real test data: {listed(texts)}" if texts else ""
 
 
 def _lack(point: Mapping, points: Sequence[Mapping], axis: Axis) -> str:

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxgen.report import corner, front
+from jaxgen.report import pareto, trilemma_verdict
 from jaxgen.report.fields import DIVERSITY, QUALITY, RATE, SPEED
-from jaxgen.report.front import Axis
+from jaxgen.report.pareto import Axis
 
 AXES = [Axis(QUALITY, "frechet@xy", -1), Axis(DIVERSITY, "coverage@xy", 1), Axis(SPEED, RATE, 1)]
 
@@ -48,35 +48,35 @@ def test_the_front_is_as_it_is_defined(seed):
     )
 
   want = [p in finite and not beaten(p) for p in places]
-  assert front.front(places) == want
+  assert pareto.front(places) == want
   assert 0 < sum(want) < len(finite)
   # It depends on no order.
   order = rng.permutation(len(places))
-  assert front.front([places[i] for i in order]) == [want[i] for i in order]
+  assert pareto.front([places[i] for i in order]) == [want[i] for i in order]
 
 
 def test_a_single_axis_has_the_best_alone():
-  assert front.front([(1.0,), (3.0,), (2.0,), (3.0,)]) == [False, True, False, True]
-  assert front.front([]) == []
+  assert pareto.front([(1.0,), (3.0,), (2.0,), (3.0,)]) == [False, True, False, True]
+  assert pareto.front([]) == []
 
 
 def test_near_is_within_the_limits():
   points = [*DDPM, GAN, VAE]
-  assert [front.near(p, points, AXES[0]) for p in points] == [True, False, True, False]
-  assert [front.near(p, points, AXES[1]) for p in points] == [True, True, False, True]
-  assert [front.near(p, points, AXES[2]) for p in points] == [False, False, True, True]
+  assert [pareto.near(p, points, AXES[0]) for p in points] == [True, False, True, False]
+  assert [pareto.near(p, points, AXES[1]) for p in points] == [True, True, False, True]
+  assert [pareto.near(p, points, AXES[2]) for p in points] == [False, False, True, True]
   for axis, p in itertools.product(AXES, points):
-    assert (axis.behind(p, points) <= 1 + 1e-9) == front.near(p, points, axis)
+    assert (axis.behind(p, points) <= 1 + 1e-9) == pareto.near(p, points, axis)
   assert AXES[2].behind(DDPM[0], points) == pytest.approx(math.log10(200))
   latency = Axis(SPEED, "latency", -1)
   points = [{"scores": {"latency": {"mean": v}}} for v in (0.01, 0.1, 0.11)]
-  assert [front.near(p, points, latency) for p in points] == [True, True, False]
+  assert [pareto.near(p, points, latency) for p in points] == [True, True, False]
 
 
 def test_an_empty_corner_says_what_is_missing():
   points = [*DDPM, GAN, VAE, WORSE]
   real = {"coverage@xy": 0.97}
-  head, best, beaten, *edges, terms = corner.verdict(points, AXES, "xy", real)
+  head, best, beaten, *edges, terms = trilemma_verdict.verdict(points, AXES, "xy", real)
   assert head == (
     "On xy, the corner is empty: nothing is good, diverse and fast at once. Nearest comes ddpm "
     "(ddim, 25 evaluations), 200 times as slow as the fastest."
@@ -95,41 +95,67 @@ def test_an_empty_corner_says_what_is_missing():
   )
 
 
+def test_far_from_real_data_nobody_is_good():
+  """The best of bad models takes no corner; near is by the quality's own limits."""
+  taker = point("few", 1.1, 0.94, 900, 1)
+  points = [*DDPM, GAN, VAE, taker]
+  verdict = lambda points, **real: trilemma_verdict.verdict(
+    points, AXES, "xy", {f"{k}@xy": v for k, v in real.items()}
+  )
+  assert verdict(points, frechet=0.67, coverage=1.8)[0].startswith("On xy, the corner is taken")
+  assert verdict(points, frechet=0.66, coverage=1.8)[0] == (
+    "On xy, few (1 evaluation) is good, diverse and fast beside the others, but nothing comes near "
+    "real test data: Fréchet is 1.00 at best and 0.660 of these."
+  )
+  assert "Coverage is 0.950 at best and 2.00 of these" in verdict(points, coverage=2.0)[0]
+  empty = verdict([*DDPM, GAN, VAE], frechet=0.1)[0]
+  assert empty.endswith(
+    "as the fastest; but nothing comes near real test data: Fréchet is 1.00 at "
+    "best and 0.100 of these."
+  )
+
+
 def test_a_taken_corner_says_by_whom():
   taker = point("few", 1.1, 0.94, 900, 1)
-  head, best, beaten, *edges, _ = corner.verdict([*DDPM, GAN, VAE, taker], AXES, "xy")
+  head, best, beaten, *edges, _ = trilemma_verdict.verdict([*DDPM, GAN, VAE, taker], AXES, "xy")
   assert head == "On xy, the corner is taken: few (1 evaluation) is good, diverse and fast at once."
   assert best == "On the front: ddpm (ddim, 25 evaluations), gan, vae and few (1 evaluation)."
   assert beaten.startswith("Good and diverse")  # everybody has a point on the front
   assert edges[-1] == "Diverse and fast, but not good: vae."
   both = [*DDPM, taker, point("fewer", 1.2, 0.93, 1000, 2)]
-  assert "few (1 evaluation) and fewer (2 evaluations) are" in corner.verdict(both, AXES, "xy")[0]
+  assert (
+    "few (1 evaluation) and fewer (2 evaluations) are"
+    in trilemma_verdict.verdict(both, AXES, "xy")[0]
+  )
 
 
 def test_settings_in_words():
-  assert corner.setting(point("m", 1, 1, 1, 1)) == "1 evaluation"
-  assert corner.setting(DDPM[1]) == "ddim, 8 evaluations"
-  assert corner.setting(DDPM[1], brief=True) == "8"
+  assert trilemma_verdict.setting(point("m", 1, 1, 1, 1)) == "1 evaluation"
+  assert trilemma_verdict.setting(DDPM[1]) == "ddim, 8 evaluations"
+  assert trilemma_verdict.setting(DDPM[1], brief=True) == "8"
   cut = GAN | {"axis": "truncation", "knobs": {"truncation": 0.5}}
-  assert corner.setting(cut) == "truncation 0.5" and corner.name(GAN) == "gan"
+  assert trilemma_verdict.setting(cut) == "truncation 0.5" and trilemma_verdict.name(GAN) == "gan"
   own = GAN | {"axis": "truncation"}
-  assert corner.names([cut, own]) == "gan (truncation 0.5 and its own)"
+  assert trilemma_verdict.names([cut, own]) == "gan (truncation 0.5 and its own)"
   more = point("ddpm", 2.0, 0.9, 10, 25, "heun")
-  assert corner.names([*DDPM, more]) == "ddpm (ddim, 25 and 8 evaluations; heun, 25 evaluations)"
+  assert (
+    trilemma_verdict.names([*DDPM, more])
+    == "ddpm (ddim, 25 and 8 evaluations; heun, 25 evaluations)"
+  )
 
 
 def test_axes_are_the_judges_or_those_chosen():
   points = [GAN]
   points[0]["scores"] |= {k: {"mean": 0.5} for k in ("precision@xy", "recall@xy")}
-  keys = [a.key for a in front.axes_of(points, "xy")]
+  keys = [a.key for a in pareto.axes_of(points, "xy")]
   assert keys == ["frechet@xy", "coverage@xy", RATE]
-  axes = front.axes_of(points, "xy", ["recall@xy", "precision@xy"], "nfe")
+  axes = pareto.axes_of(points, "xy", ["recall@xy", "precision@xy"], "nfe")
   assert axes == [
     Axis(QUALITY, "precision@xy", 1),
     Axis(DIVERSITY, "recall@xy", 1),
     (SPEED, "nfe", -1),
   ]
-  assert front.axes_of([], "xy") == [Axis(SPEED, RATE, 1)]
-  assert corner.verdict([], front.axes_of([], "xy"), "xy") == [
+  assert pareto.axes_of([], "xy") == [Axis(SPEED, RATE, 1)]
+  assert trilemma_verdict.verdict([], pareto.axes_of([], "xy"), "xy") == [
     "On xy, nothing was measured on speed."
   ]

@@ -1,4 +1,4 @@
-"""Who is good, diverse and fast: the front of what nothing beats, and its corner.
+"""The Pareto front of what is good, diverse and fast: what nothing beats, and its corner.
 
 A point is a model at one setting, {"model", "sampler", "knobs", "nfe", "scores"};
 scores are {metric: {"mean", "low", "high"}}, speed among them. Axes say which
@@ -21,6 +21,7 @@ SPEEDS = {  # key: what it is called, and whether more of it is better
 # A point is near the best of an axis within these: a distance so many times as
 # large, a share so large a part of it, so many times as slow.
 DISTANCE, SHARE, SLOWER = 1.5, 0.9, 10.0
+OF_REAL = 0.5  # the least part of real data's share with which a model comes near them
 WORDS = {QUALITY: "good", DIVERSITY: "diverse", SPEED: "fast"}
 
 
@@ -61,6 +62,17 @@ class Axis(NamedTuple):
     ends = self.best(points), self.limit(points), self.value(point)
     best, limit, own = (math.log(v) for v in ends) if self.title == SPEED else ends
     return 0.0 if own == best else abs(own - best) / max(abs(limit - best), 1e-12)
+
+
+def far_from_real(points: Sequence[Mapping], axis: Axis, real: float | None) -> bool:
+  """Whether even the best of an axis is far from what real test data score.
+
+  A distance more than DISTANCE times theirs, a share less than OF_REAL of theirs.
+  """
+  best = axis.best(points)
+  if axis.title == SPEED or not fields.is_finite(real) or not math.isfinite(best):
+    return False
+  return best < OF_REAL * real if axis.better > 0 else best > DISTANCE * real
 
 
 def near(point: Mapping, points: Sequence[Mapping], axis: Axis) -> bool:
