@@ -131,11 +131,11 @@ def corner(
 def _far(points: Sequence[Mapping], axes: Sequence[Axis], real: Mapping[str, float]) -> str:
   """How far from real test data even the best are, in words; "" where they are near."""
   texts = [
-    f"{a.label} is {short(a.best(points))} at best and {short(real[a.key])} of these"
+    f"{a.label} {short(a.best(points))} at best against {short(real[a.key])}"
     for a in axes
     if far_from_real(points, a, real.get(a.key))
   ]
-  return f"nothing comes near real test data: {listed(texts)}" if texts else ""
+  return f"nothing comes near real test data: {listed(texts, ', ')}" if texts else ""
 
 
 def _lack(point: Mapping, points: Sequence[Mapping], axis: Axis) -> str:

@@ -105,13 +105,12 @@ def test_far_from_real_data_nobody_is_good():
   assert verdict(points, frechet=0.67, coverage=1.8)[0].startswith("On xy, the corner is taken")
   assert verdict(points, frechet=0.66, coverage=1.8)[0] == (
     "On xy, few (1 evaluation) is good, diverse and fast beside the others, but nothing comes near "
-    "real test data: Fréchet is 1.00 at best and 0.660 of these."
+    "real test data: Fréchet 1.00 at best against 0.660."
   )
-  assert "Coverage is 0.950 at best and 2.00 of these" in verdict(points, coverage=2.0)[0]
+  assert "Coverage 0.950 at best against 2.00" in verdict(points, coverage=2.0)[0]
   empty = verdict([*DDPM, GAN, VAE], frechet=0.1)[0]
   assert empty.endswith(
-    "as the fastest; but nothing comes near real test data: Fréchet is 1.00 at "
-    "best and 0.100 of these."
+    "as the fastest; but nothing comes near real test data: Fréchet 1.00 at best against 0.100."
   )
 
 
