@@ -59,7 +59,8 @@ def render(
   note = f'<p class="note">{escape(lead)}</p>' if lead else ""
   size = " long" if len(verdict) > 90 else ""
   sections = [
-    f'<header><h1>{escape(title)}</h1><p class="verdict{size}">{escape(verdict)}</p>{note}</header>',
+    f"<header><h1>{escape(title)}</h1>"
+    f'<p class="verdict{size}">{escape(verdict)}</p>{note}</header>',
     *(_gallery(part) if isinstance(part, Gallery) else _table(part) for part in parts),
     section("How the numbers were made", "", [definitions(facts)]),
     section("Do it again", "", [f"<pre>{escape(command)}</pre>"]),

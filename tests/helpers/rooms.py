@@ -32,7 +32,7 @@ FLOORS = (
   ("sampling", "experiment", "report"),
   ("train", "sample", "convert"),
   ("evaluation", "bench"),
-  ("evaluate", "compare", "plan", "study", "__init__", "__main__"),
+  ("evaluate", "compare", "plan", "study", "tasks", "__init__", "__main__"),
 )
 PICTURE = ROOT / ".github" / "rooms.svg"
 WIDTH = 860
