@@ -28,7 +28,8 @@ FILES = {
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
     nets/test_diffwave nets/test_hifigan nets/test_strided
     nets/test_wavegan study/test_mos diffusion/test_denoising_chain
-    nets/test_ddgan nets/test_edm2
+    nets/test_ddgan nets/test_edm2 metrics/test_detection diffusion/test_simplex
+    models/test_anogan
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -71,7 +72,7 @@ FILES = {
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
-    style/test_readme
+    style/test_readme tasks/test_anomaly tasks/test_augment
     study/test_study_page
   """,
 }
