@@ -40,7 +40,7 @@ FILES = {
     report/test_verdict data/test_catalogue data/test_class_names data/test_folder
     data/test_holdout data/test_phash
     data/test_photos data/test_pipeline data/test_sources data/test_survey
-    data/test_splits data/test_stacked diffusion/test_diffusion_promises
+    data/test_splits data/test_subset data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
     evaluation/test_periodic evaluation/test_statistics sampling/test_sampler
     evaluation/test_audio_distance evaluation/test_clip_samples
