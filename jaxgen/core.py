@@ -144,6 +144,8 @@ OPTIONAL: dict[str, Any] = {
   "codec_workdir": "",  # where that was trained
   "teacher": None,  # preconditioning of the net that another begins with
   "teacher_workdir": "",  # where that was trained
+  "gan": None,  # of an encoder of a GAN's latents: what it inverts, two frozen groups
+  "gan_workdir": "",  # where that was trained
   "model": None,  # what learns them
   "measure": None,  # f(state, batch, key) -> stats, of batches before the first step
   # Of a net.
