@@ -14,7 +14,7 @@ halves name the same nets, so an encoder reads a GAN of its own size.
 
 from configs import _base, _resgan
 
-ARGS = (*(f"{size}{part}" for size in ("64", "digits", "photos") for part in ("", "-gan")), "debug")
+ARGS = tuple(f"{kind}{gan}" for kind in ("64", "digits", "photos", "debug") for gan in ("", "-gan"))
 # Widths of G and D, how many blocks of D halve, what else G takes, length of z,
 # moves of D for each of G's, width of the encoder.
 NETS = {
@@ -33,7 +33,7 @@ DATA = {
 
 
 def get_config(arg="digits"):
-  """`arg`: 64, digits or photos, an encoder; the same with -gan, its GAN; `debug`."""
+  """`arg`: 64, digits, photos or debug, an encoder; the same with -gan, its GAN."""
   kind, _, gan = arg.partition("-")
   source, size, batch, *steps = DATA[kind]
   c = _base.base(source, steps=steps[0 if gan else 1], batch=batch, size=size)
@@ -53,7 +53,7 @@ def get_config(arg="digits"):
     c.optim.net = dict(name="optim.adam", lr=1e-3, warmup=50, decay="cosine")
     c.log.pictures = 0  # its samples are the GAN's
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
-  return _base.debug(c) if arg == "debug" else c
+  return _base.debug(c) if kind == "debug" else c
 
 
 def game(kind):

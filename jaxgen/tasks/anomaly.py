@@ -80,7 +80,6 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_float(
     "fraction", None, "of the sampler's steps that partial diffusion goes back", flag_values=values
   )
-  flags.DEFINE_bool("debug", False, "a benchmark of a few steps, to see it run", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -104,7 +103,7 @@ def main(values: flags.FlagValues) -> None:
   x, y = x[:n], None if y is None else y[:n]
   anomalous = truth(source, y, values.anomalous)
   labels = labels_for(sampler, values.label, n)
-  scorer.sampler = sampler = with_critic(sampler, values.ema, values.step)
+  scorer.sampler = sampler = with_critic(sampler)
   found = scorer(x, labels, knobs, seed=values.seed, batch=values.batch, bars=Bars())
   rates = rates_of(found["score"], anomalous)
   made = sampler.card | {

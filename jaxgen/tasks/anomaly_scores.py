@@ -17,8 +17,6 @@ import numpy as np
 import optax
 
 from jaxgen import core, sharding
-from jaxgen.checkpoint.meta import latest, settings
-from jaxgen.checkpoint.pretrained import gan_weights
 from jaxgen.diffusion.simplex import simplex
 from jaxgen.diffusion.traits import traits
 from jaxgen.errors import UserError, guarding, nearest
@@ -271,16 +269,14 @@ def choose(sampler: Sampler, how: str | None, noise: str | None = None) -> tuple
   return name, known[name]()
 
 
-def with_critic(sampler: Sampler, ema: str | None = None, step: int | None = None) -> Sampler:
+def with_critic(sampler: Sampler) -> Sampler:
   """A GAN with its discriminator, which sampling does not read; others as they are."""
   if not isinstance(sampler.model, GAN):
     return sampler
-  workdir = sampler.card["workdir"]
-  meta = latest(workdir)
-  step = sampler.card["step"] if step is None else step
-  config, data = settings(meta), meta["data"]
-  params, stats = gan_weights(workdir, config, data, sampler.model, ema, step)
-  state = sampler.state.replace(params=params, stats=stats)
+  disc = dict(sampler.variables("disc"))
+  state = sampler.state
+  params = state.params | {"disc": disc.pop("params")}
+  state = state.replace(params=params, stats=state.stats | {"disc": disc})
   return dataclasses.replace(sampler, state=sharding.everywhere(state, sampler.mesh))
 
 
