@@ -47,7 +47,7 @@ STEPS = {
 }
 KNOBS = {  # of ways, where they are not as by default: minutes, not hours
   "anogan": {"steps": 150.0, "lr": 0.1, "starts": 4.0},
-  "reconstruction": {"repeats": 4.0},
+  "reconstruction": {"repeats": 8.0},
 }
 ROW = {
   "case": str,
