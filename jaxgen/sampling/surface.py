@@ -219,6 +219,19 @@ class Surface:
 
     return at if by == "noise" else _with_levels(at, self.process, by)
 
+  def path(self, **knobs: float) -> Noise:
+    """Noise levels that the model's sampler visits, arrays [steps] from the noisiest on.
+
+    With `denoiser(by="noise")` and `len(path.t)` what the house's samplers take.
+
+    Args:
+      **knobs: `steps`, and those of the path, see `model.knobs`.
+    """
+    model = self._plain(self._diffuser("path"))
+    knobs = model.knobs | knobs
+    points, n = model.path_points(knobs | {"steps": int(knobs["steps"])})
+    return jax.tree.map(lambda a: a[:n], points)
+
   def generator(
     self,
     z: Array,
