@@ -7,13 +7,15 @@ For those who build on it, see sampling/README.md:
   jaxgen.karras_sigmas(n)      noise levels for it
 """
 
-NAMES = {"load": "sampler", "run_sampler": "any_denoiser", "karras_sigmas": "any_denoiser"}
-
 
 def __getattr__(name: str):
   # Without importing jax for those who only want the data.
-  if name in NAMES:
-    import importlib
+  if name == "load":
+    from jaxgen.sampling.sampler import load
 
-    return getattr(importlib.import_module(f"jaxgen.sampling.{NAMES[name]}"), name)
+    return load
+  if name in ("run_sampler", "karras_sigmas"):
+    from jaxgen.sampling import any_denoiser
+
+    return vars(any_denoiser)[name]
   raise AttributeError(f"module 'jaxgen' has no attribute {name!r}")

@@ -21,6 +21,7 @@ them. Both files are data: reading them runs nothing but what StableHLO can say.
 
 import functools
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,7 +97,9 @@ def beside(path: Path) -> Path:
 
 
 def check_files(out: str) -> Path:
-  """x.stablehlo as a path; UserError where files of ours may not be written."""
+  """x.stablehlo as a path; UserError where files of ours cannot be written."""
+  if not importlib.util.find_spec("flatbuffers"):
+    raise UserError("programs are serialised by flatbuffers: pip install 'jaxgen[export]'")
   path = Path(out)
   if path.suffix != ".stablehlo":
     raise UserError(f"--out={out}: want x.stablehlo; weights come beside it, as x.npz")

@@ -255,6 +255,8 @@ class Surface:
       **options: The generator's knobs, such as psi.
     """
     model, z = self.model, jnp.asarray(z)
+    if not isinstance(model, GAN | DenoisingGAN | VocoderGAN):
+      raise self._lacks("generator")
     state = self._state(params)
     if isinstance(model, VocoderGAN):
       return model.gen.apply(state.variables("gen"), z)
@@ -262,7 +264,6 @@ class Surface:
     if isinstance(model, DenoisingGAN):
       x_t, t = (self._take(options, name, "generator") for name in ("x_t", "t"))
       return model.G(state, y)(x_t, jnp.broadcast_to(t, (len(z),)), z)
-    self._check_gan("generator")
     self._check_names(options, trait(model.gen, "knobs"), "generator")
     return model.gen.apply(state.variables("gen"), z, **y, **self._noise(key, len(z)), **options)
 
@@ -438,11 +439,14 @@ class Surface:
     workdir = self.card.get("workdir")
     if workdir is None or isinstance(self.model, Cascade):
       raise UserError(f"this model has no group {group!r}" + nearest(group, self.params))
-    names = [f"params/{group}", f"stats/{group}"]
-    leaves = lambda meta: restore.abstract_leaves(meta, names)
+
+    def leaves(meta: dict[str, Any]) -> dict[str, Any]:
+      tree = restore.abstract_leaves(meta, [f"params/{group}", f"stats/{group}"])
+      if group not in tree.get("params", {}):
+        raise UserError(f"{workdir} has no weights of a group {group!r}")
+      return tree
+
     _, tree, _ = restore.restore_subset(workdir, leaves, self.card["step"])
-    if group not in tree.get("params", {}):
-      raise UserError(f"{workdir} has no weights of a group {group!r}")
     return {"params": tree["params"][group], **tree.get("stats", {}).get(group, {})}
 
   def _lacks(self, what: str, hint: str = "") -> UserError:
