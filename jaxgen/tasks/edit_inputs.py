@@ -11,7 +11,7 @@ from jaxgen.data import image
 from jaxgen.data.folder import listing
 from jaxgen.errors import UserError, printable
 
-HOLE = 128  # a mask's pixel this bright is to be filled
+KEPT = 128  # a mask's pixel this bright is kept
 
 
 class Original(NamedTuple):
@@ -87,14 +87,15 @@ def read_masks(
 ) -> tuple[np.ndarray, list[Original]]:
   """Masks to `keep`, float32 [N, H, W, 1], one of each image, and their files.
 
-  White (or what is brighter than the middle) is to be filled; with `invert`, kept. A mask
-  has the size of its image before that was resized, or after.
+  White (or what is brighter than the middle) is kept, black is to be filled, as RePaint has
+  it; with `invert`, the other way round. A mask has the size of its image before that was
+  resized, or after.
 
   Args:
     text: A file for all, or a folder of files that are named as the images are.
     originals: The images.
     shape: [H, W, C] of the model.
-    invert: Whether white is kept.
+    invert: Whether white is to be filled.
 
   Raises:
     UserError: A mask is of another size, is missing, or leaves nothing to do.
@@ -115,12 +116,13 @@ def read_masks(
         f"{printable(original.path.name)} is {original.size[0]}x{original.size[1]}: a mask has the "
         "size of its image"
       )
-    hole = (mask.x >= HOLE) != invert
-    if not hole.any():
-      colour = "black" if invert else "white"
+    keep = (mask.x >= KEPT) != invert
+    if keep.all():
+      colour = "white" if invert else "black"
       raise UserError(
-        f"--mask={printable(mask.path)} has nothing {colour}: nothing is to be filled"
+        f"--mask={printable(mask.path)} has nothing {colour}, which is what is filled: "
+        "see --invert_mask"
       )
-    keeps.append(1 - hole.astype(np.float32))
+    keeps.append(keep.astype(np.float32))
     files.append(mask)
   return np.stack(keeps), files
