@@ -197,9 +197,10 @@ class Work(NamedTuple):
 
   def shared(self, common: Mapping[str, Any]) -> dict[str, Any]:
     """What a file of all results says: of which images they are."""
-    sources = [{"source": i["source"], "sha256": i["sha256"]} for i in self.infos]
-    unique = list({s["sha256"]: s for s in sources}.values())
-    return {k: v for k, v in common.items() if k not in ("source", "sha256")} | {"sources": unique}
+    own = ("source", "sha256", "mask_sha256")
+    sources = [{k: i[k] for k in own if k in i} for i in self.infos]
+    unique = [s for i, s in enumerate(sources) if s not in sources[:i]]
+    return {k: v for k, v in common.items() if k not in own} | {"sources": unique}
 
 
 def prepared(values: flags.FlagValues, knobs: Mapping[str, float]) -> Work:

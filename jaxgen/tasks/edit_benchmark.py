@@ -125,7 +125,12 @@ def measure(values: flags.FlagValues, knobs: Mapping[str, float]) -> None:
   report = plain(
     {
       "made": bench.sampler.card | {"command": command_of("edit", values), "seed": bench.seed},
-      "task": {"operator": bench.text, "images": len(bench.x), "data": data_name(bench)},
+      "task": {
+        "operator": bench.text,
+        "images": len(bench.x),
+        "data": data_name(bench),
+        "labels": "none" if bench.labels is None else "the model is given those of the originals",
+      },
       "real": reference(bench),
       "methods": rows,
       "sdedit": curve,

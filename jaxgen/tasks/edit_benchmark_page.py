@@ -51,6 +51,7 @@ def page(
   ways = "\n".join(f"{how}: {METHODS[how].about}" for how in made)
   facts = [
     ("Images", f"{task['images']} test images of {task['data']}; known: {task['operator']}"),
+    ("Labels", task["labels"]),
     ("Evaluations", "of the net for one image; a gradient through it counts as two"),
     ("PSNR", "of bytes, where nothing was known: what is made up well need not be what was there"),
     ("Methods", ways),
@@ -58,7 +59,7 @@ def page(
     ("Not for", NOT_FOR),
   ]
   if report["judge"]:
-    facts.insert(3, ("Fréchet distance", f"{real['originals']['features']}, of as many images"))
+    facts.insert(4, ("Fréchet distance", f"{real['originals']['features']}, of as many images"))
   command = report["made"]["command"]
   return render("Edits, measured", verdict(rows), parts, facts, command, NOT_FOR)
 
