@@ -21,7 +21,8 @@ class Pix2Pix:
   without dropout all losses of a step are the published ones.
 
   Sampling is in that code's default mode, which is training's: batch norm by the
-  image's own statistics (its batches are of one), dropout on. Both are knobs.
+  image's own statistics (its batches are of one), dropout on. Both are knobs. Nets
+  that were trained on larger batches want running averages: `image_stats=0`.
 
   Attributes:
     gen: (source [B, H, W, C'], key=, own=, drop=) -> x [B, H, W, C] in [-1, 1]; see
@@ -33,6 +34,7 @@ class Pix2Pix:
     sees_source: Whether the discriminator is conditioned (Sec. 4.1); else it is
       shown x alone.
     penalty: On the discriminator, see `adversarial.penalties`.
+    image_stats: Of the knob of that name, unless sampling says another.
   """
 
   gen: nn.Module
@@ -42,6 +44,7 @@ class Pix2Pix:
   l1_weight: float = 100.0
   sees_source: bool = True
   penalty: Callable | None = None
+  image_stats: float = 1.0
 
   sampled = ("gen",)
   classes = 0
@@ -61,7 +64,7 @@ class Pix2Pix:
     """`image_stats`: share of an image's own statistics in batch norm, the rest being
     running averages (0 is the published code's --eval); `dropout`: 1 on, 0 off.
     """
-    own = {"image_stats": 1.0} if vars(self.gen).get("norm") == "batch" else {}
+    own = {"image_stats": self.image_stats} if vars(self.gen).get("norm") == "batch" else {}
     return own | ({"dropout": 1.0} if vars(self.gen).get("dropout") else {})
 
   def init(self, batch: Batch, key: Key) -> tuple[Groups, Groups]:
@@ -114,12 +117,13 @@ class Pix2Pix:
     batch: Batch,
     key: Key,
     *,
-    image_stats: Array | float = 1.0,
+    image_stats: Array | float | None = None,
     dropout: Array | float = 1.0,
   ) -> Array:
     """Sources, or those of "x" -> x; keys [B] are of dropout."""
     source = source_of(batch, self.cond)
-    return self.gen.apply(state.variables("gen"), source, key, own=image_stats, drop=dropout)
+    own = self.image_stats if image_stats is None else image_stats
+    return self.gen.apply(state.variables("gen"), source, key, own=own, drop=dropout)
 
   def nfe(self, **knobs) -> int:
     """One pass of the generator."""
