@@ -15,7 +15,7 @@ from jaxgen.data.latent_rows import Latents, open_latents
 from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
-from jaxgen.data.unpaired import ALTERATIONS, altered, open_unpaired
+from jaxgen.data.unpaired import altered, open_unpaired
 from jaxgen.errors import UserError
 
 NAMES = (
@@ -66,7 +66,7 @@ def open_source(
       f"{name} is sound of one channel, the mean of those it has: leave out --config.data.channels"
     )
   base, dash, how = kind.rpartition("-")
-  if dash and not argument and base in ALTERED and how in ALTERATIONS:
+  if dash and not argument and base in ALTERED:
     return altered(open_source(base, split, size, data_dir, channels), how)
   match kind, bool(argument):  # importing TFDS takes half a second: where it is needed
     case "folder", True if rate:

@@ -26,8 +26,7 @@ METRICS = {
   "psnr": "dB, of bytes; mean over images",
   "ssim@gauss11": "Wang et al. 2004, of bytes, mean over channels",
   "ssim@uniform7": "scikit-image's default window, likewise",
-  "frechet@textures": "Fréchet distance between all results and all truths, of strengths of details "
-  "(evaluation.texture)",
+  "frechet@textures": "Fréchet distance of all results from all truths, by strengths of details",
 }
 
 
