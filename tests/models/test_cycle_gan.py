@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +12,8 @@ from games import filled, jit, same
 from golden import near
 from translators import disc_weights, gen_weights, nchw, nhwc, opened, shapes, state_of
 
-from jaxgen import config, core
+from jaxgen import core
 from jaxgen.adversarial import image_pool, patch_rules, penalties
-from jaxgen.config import build
 from jaxgen.keys import example_keys
 from jaxgen.models.cycle_gan import CycleGAN
 from jaxgen.nets.patchgan import PatchGAN
@@ -109,12 +109,26 @@ def test_draws_of_the_pool_are_each_examples_own():
   assert returned is x and not pool["images"].size
 
 
+class Tint(nn.Module):
+  """A generator of one layer: programs of larger ones take long to compile."""
+
+  @nn.compact
+  def __call__(self, x, key=None, own=None, drop=1.0):
+    return jnp.tanh(nn.Conv(1, (1, 1))(x))
+
+
+class Corner(nn.Module):
+  """A discriminator of one layer."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Conv(1, (2, 2))(x)[..., 0]
+
+
 @functools.cache
 def small():
-  """The config's small game: model, state, optimisers, batch, jitted step."""
-  c = config.load("configs/cycle_gan.py:debug").unlock()
-  c.model.identity = 0.5
-  model = build(c.model)
+  """A small game: model, state, batch, jitted step."""
+  model = CycleGAN(Tint(), Corner(), patch_rules.squares, pool=5)
   rng = np.random.default_rng(0)
   batch = {k: rng.integers(0, 256, (2, 8, 8, 1), np.uint8) for k in ("x", "source")}
   tx = {p.moves: optax.sgd(0.1) for p in model.players}
@@ -122,13 +136,12 @@ def small():
   state = filled(shape)
   pool = {k: image_pool.init(5, (8, 8, 1)) for k in "ab"}
   state = state.replace(stats=state.stats | {"pool": pool})
-  step = jit(core.make_step(model, tx, {}), static_argnums=0)
-  return model, state, tx, batch, step
+  return model, state, batch, jit(core.make_step(model, tx, {}), static_argnums=0)
 
 
 def test_all_four_nets_move_by_gradients_at_the_same_weights():
   """One step is that of the sum of all losses, by the same rate."""
-  model, state, _, batch, step = small()
+  model, state, batch, step = small()
   new, metrics = step(core.turn(model, 0), state, batch, KEY)
   keys = example_keys(jax.random.fold_in(KEY, 0), 2)
   inputs = core.on_device(batch)
@@ -153,7 +166,7 @@ def test_the_pool_is_part_of_the_state_and_of_its_resumption(tmp_path):
   """Seven steps, or three, a file, and four: every bit."""
   from jaxgen.checkpoint.manager import Checkpoints
 
-  model, state, _, batch, step = small()
+  model, state, batch, step = small()
   turn = core.turn(model, 0)
 
   def on(state, steps):

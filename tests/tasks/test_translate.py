@@ -37,10 +37,13 @@ def workdirs(tmp_path_factory):
   top = tmp_path_factory.mktemp("w")
   unet = dict(name="nets.pix2pix_unet.TranslatorUNet", width=2, downs=2, norm="batch")
   disc = dict(name="nets.patchgan.PixelGAN", width=2)
+  resnet = dict(
+    name="nets.resnet_translator.TranslatorResNet", width=2, blocks=1, downs=0, channels=1
+  )
   return {
     "pix": workdir(top / "pix", "pix2pix", gen=unet, disc=disc),
     "hole": workdir(top / "hole", "palette", steps=2),
-    "cycle": workdir(top / "cycle", "cycle_gan"),
+    "cycle": workdir(top / "cycle", "cycle_gan", gen=resnet, disc=disc),
   }
 
 
