@@ -48,8 +48,7 @@ def gen_entries(tree: Mapping[str, Tree], dropout: bool = False) -> list[Entry]:
 def disc_entries(tree: Tree) -> list[Entry]:
   """The table of a PatchGAN's or a PixelGAN's parameters."""
   leaves = names.flat(tree)
-  shape = leaves["conv_0/kernel"].shape
-  pixel = tuple(shape[:2]) == (1, 1)
+  pixel = tuple(leaves["conv_0/kernel"].shape[:2]) == (1, 1)
 
   def place(module: str) -> str:
     match = DISC.fullmatch(module)

@@ -38,7 +38,7 @@ def workdirs(tmp_path_factory):
   unet = dict(name="nets.pix2pix_unet.TranslatorUNet", width=2, downs=2, norm="batch")
   disc = dict(name="nets.patchgan.PixelGAN", width=2)
   resnet = dict(
-    name="nets.resnet_translator.TranslatorResNet", width=2, blocks=1, downs=0, channels=1
+    name="nets.resnet_translator.TranslatorResNet", width=2, blocks=1, downs=1, channels=1
   )
   return {
     "pix": workdir(top / "pix", "pix2pix", gen=unet, disc=disc),
