@@ -49,8 +49,8 @@ def query(pool: Pool, x: Array, u: Array, places: Array) -> tuple[Array, Pool]:
     swaps = full & (u > 0.5)
     place = jnp.where(full, place, pool["count"])
     old = pool["images"][place]
-    kept = jnp.where(full & ~swaps, old, image)
-    images = pool["images"].at[place].set(kept)
+    stored = jnp.where(full & ~swaps, old, image)
+    images = pool["images"].at[place].set(stored)
     count = jnp.minimum(pool["count"] + 1, size)
     return {"images": images, "count": count}, jnp.where(swaps, old, image)
 

@@ -51,7 +51,7 @@ def open_file(file: ForeignFile, config: ConfigDict | None) -> Imported:
   abstract = experiment.abstract(data, sharding.make_mesh())
   if file.source == "cyclegan":
     return Imported(experiment, data, abstract, both_ways(experiment, abstract, data, gen, file))
-  params, stats = filled(collections(abstract, None), gen, config, file)
+  params, stats = gen_weights(collections(abstract, None), gen, config, file)
   weights = Weights({"gen": params}, {"gen": stats})
   if file.disc:
     table = translator_names.disc_entries(abstract.params["disc"])
@@ -75,7 +75,7 @@ def collections(state: core.State, way: str | None) -> dict[str, Any]:
   return {"params": params} | {k: v for k, v in stats.items() if jax.tree.leaves(v)}
 
 
-def filled(
+def gen_weights(
   tree: Mapping[str, Any], tensors: dict[str, Tensor], config: ConfigDict, file: ForeignFile
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """A generator's params and stats, of a file."""
@@ -102,7 +102,7 @@ def both_ways(
   files = {"ab": gen} | ({"ba": read(file.back, None)} if file.back else {})
   for way, tensors in files.items():
     tree = collections(abstract, way)
-    params[way], stats[way] = filled(tree, tensors, experiment.config, file)
+    params[way], stats[way] = gen_weights(tree, tensors, experiment.config, file)
   if "ba" not in params:
     file.log("there is no --back: the generator of the other way begins at random")
     init, key = experiment.model.gen.init, jax.random.key(experiment.config.seed)

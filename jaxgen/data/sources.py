@@ -15,7 +15,7 @@ from jaxgen.data.latent_rows import Latents, open_latents
 from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
-from jaxgen.data.unpaired import altered, open_unpaired
+from jaxgen.data.unpaired import alter, open_unpaired
 from jaxgen.errors import UserError
 
 NAMES = (
@@ -67,7 +67,7 @@ def open_source(
     )
   base, dash, how = kind.rpartition("-")
   if dash and not argument and base in ALTERED:
-    return altered(open_source(base, split, size, data_dir, channels), how)
+    return alter(open_source(base, split, size, data_dir, channels), how)
   match kind, bool(argument):  # importing TFDS takes half a second: where it is needed
     case "folder", True if rate:
       return open_clips(argument, split, size, rate, root)

@@ -23,12 +23,12 @@ SHEAR = 0.45  # pixels that a row of a slanted image moves against the next
 Opener = Callable[[str], Source]  # of a built-in data set's or a folder's name
 
 
-def inverted(x: np.ndarray) -> np.ndarray:
+def invert(x: np.ndarray) -> np.ndarray:
   """Black for white, uint8 [N, H, W, C]."""
   return 255 - x
 
 
-def slanted(x: np.ndarray) -> np.ndarray:
+def slant(x: np.ndarray) -> np.ndarray:
   """Rows moved to the right, the more the higher; what leaves is lost, uint8 [N, H, W, C].
 
   Between pixels linearly, and zeros come in.
@@ -44,15 +44,15 @@ def slanted(x: np.ndarray) -> np.ndarray:
   return np.floor(np.stack(rows, 1) + 0.5).astype(np.uint8)
 
 
-def mirrored(x: np.ndarray) -> np.ndarray:
+def mirror(x: np.ndarray) -> np.ndarray:
   """Left for right, uint8 [N, H, W, C]."""
   return np.ascontiguousarray(x[:, :, ::-1])
 
 
-ALTERATIONS = {"inverted": inverted, "slanted": slanted, "mirrored": mirrored}
+ALTERATIONS = {"inverted": invert, "slanted": slant, "mirrored": mirror}
 
 
-def altered(source: Source, how: str) -> Arrays:
+def alter(source: Source, how: str) -> Arrays:
   """The images of a source that lies in memory, altered by one of ALTERATIONS."""
   if how not in ALTERATIONS:
     raise UserError(f"{source.name}-{how}: there is no {how!r}" + nearest(how, ALTERATIONS))
@@ -158,7 +158,7 @@ def open_unpaired(argument: str, split: str, opener: Opener) -> Unpaired:
       rows = np.arange(len(a))
       a, b = Rows(a, rows[::2]), Rows(b, rows[1::2])
       base = None if base is None else base[::2]
-  return checked(name, a, b, base)
+  return of_two(name, a, b, base)
 
 
 def of_halves(name: str, top: Path, split: str, opener: Opener) -> Unpaired:
@@ -167,10 +167,10 @@ def of_halves(name: str, top: Path, split: str, opener: Opener) -> Unpaired:
   for path in paths:
     if not path.is_dir():
       raise UserError(f"{name} has no folder {path.name}: want {split}A and {split}B")
-  return checked(name, *(opener(f"folder:{path}") for path in paths))
+  return of_two(name, *(opener(f"folder:{path}") for path in paths))
 
 
-def checked(name: str, a: Source, b: Source, base: np.ndarray | None = None) -> Unpaired:
+def of_two(name: str, a: Source, b: Source, base: np.ndarray | None = None) -> Unpaired:
   """The two, if they are images of one shape."""
   if a.shape != b.shape or len(a.shape) != 3:
     raise UserError(f"{name}: {a.name} holds {list(a.shape)} and {b.name} {list(b.shape)}: "

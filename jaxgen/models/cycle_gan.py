@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxgen.adversarial import image_pool
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.keys import fold
-from jaxgen.models.translation import apart, from_data, source_of, wanted
+from jaxgen.models.translation import apart, from_data, source_of, wants_of
 
 WAYS = ("ab", "ba")
 
@@ -55,7 +55,7 @@ class CycleGAN:
   @property
   def wants(self) -> tuple[str, ...]:
     """Conditions that the data must bring."""
-    return wanted(self.cond)
+    return wants_of(self.cond)
 
   @property
   def players(self) -> Sequence[Player]:

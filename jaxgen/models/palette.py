@@ -12,7 +12,7 @@ from jaxgen.diffusion.denoiser import Denoise, mean, with_x_0
 from jaxgen.diffusion.process import Noise
 from jaxgen.keys import fold, normal
 from jaxgen.models.diffusion import Diffusion
-from jaxgen.models.translation import source_of, wanted
+from jaxgen.models.translation import source_of, wants_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Palette(Diffusion):
   Attributes:
     hole: (keys [B], height, width) -> what to `keep`, 1 or 0, [B, H, W, 1]; such as
       `diffusion.degrade.boxes`. `cond` then has "keep", f(x), for samples of a batch
-      without one: bytes of 255 are kept, those of 0 are filled.
+      without one: bytes of 255 are kept, those of 0 are source.
   """
 
   hole: Callable | None = None
@@ -36,7 +36,7 @@ class Palette(Diffusion):
   @property
   def wants(self) -> tuple[str, ...]:
     """Conditions that the data must bring."""
-    return wanted(self.cond)
+    return wants_of(self.cond)
 
   def conditions(self, batch: Batch) -> dict[str, Any]:
     """What the net takes of a batch; what to keep is none of it."""
@@ -62,7 +62,7 @@ class Palette(Diffusion):
 
     Args:
       state: Weights.
-      batch: "x", and "source" whose hole is filled.
+      batch: "x", and "source" whose hole is full of noise.
       keep: [B, H, W, 1].
       t: Level of each example, [B, 1, 1, 1].
       noise: N(0, 1), shaped like x.
@@ -98,8 +98,8 @@ class Palette(Diffusion):
     keep = batch["keep"] if "keep" in batch else self.cond["keep"](batch["x"])
     keep = (keep > 0).astype(image.dtype)
     path, _ = self.path_points(self.knobs | knobs)
-    filled = degrade.mask(image, keep, normal(fold(key, 2), image.shape[1:]))
-    batch = batch | {"source": filled}
+    source = degrade.mask(image, keep, normal(fold(key, 2), image.shape[1:]))
+    batch = batch | {"source": source}
     if "noise" not in batch:  # it begins with the known part in its place
       start = degrade.mask(image, keep, normal(fold(key, 0), image.shape[1:]))
       batch["noise"] = start / path.sigma[0]

@@ -16,7 +16,7 @@ def from_data(x: Array) -> Array:
   return x
 
 
-def wanted(cond: Mapping[str, Callable | None]) -> tuple[str, ...]:
+def wants_of(cond: Mapping[str, Callable | None]) -> tuple[str, ...]:
   """Names of the conditions for which `from_data` stands."""
   plain = lambda make: make.func if isinstance(make, functools.partial) else make
   return tuple(name for name, make in cond.items() if plain(make) is from_data)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxgen.nets.translator_layers import Dropped, ImageNorm, check_norm, conv, enlarge, leaky
+from jaxgen.nets.translator_layers import ImageNorm, ScaledDropout, check_norm, conv, enlarge, leaky
 
 Array = jax.Array
 
@@ -62,7 +62,7 @@ class TranslatorUNet(nn.Module):
       h = enlarge(widths[i - 1], 4, f"up_{i}", **kw)(nn.relu(h))
       h = ImageNorm(self.norm, name=f"up_{i}_norm")(h, own)
       if 4 <= i < last:
-        h = Dropped(self.dropout, name=f"up_{i}_dropout")(h, key, drop)
+        h = ScaledDropout(self.dropout, name=f"up_{i}_dropout")(h, key, drop)
     h = jnp.concatenate([skips[0], h], -1)
     return jnp.tanh(enlarge(self.channels, 4, "up_0", dtype=jnp.float32)(nn.relu(h)))
 

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.nets.pix2pix_unet import check_multiple
-from jaxgen.nets.translator_layers import Dropped, ImageNorm, bordered, check_norm, conv, enlarge
+from jaxgen.nets.translator_layers import (
+  ImageNorm,
+  ScaledDropout,
+  check_norm,
+  conv,
+  enlarge,
+  pad_border,
+)
 
 Array = jax.Array
 
@@ -51,14 +58,14 @@ class TranslatorResNet(nn.Module):
     check_multiple(source.shape, 2**self.downs)
     kw = dict(use_bias=self.norm == "instance", dtype=self.dtype)
     act = lambda h, name: nn.relu(ImageNorm(self.norm, name=f"{name}_norm")(h, own))
-    h = act(conv(self.width, 7, "in", **kw)(bordered(source, 3)), "in")
+    h = act(conv(self.width, 7, "in", **kw)(pad_border(source, 3)), "in")
     for i in range(self.downs):
       h = act(conv(self.width * 2 ** (i + 1), 3, f"down_{i}", 2, 1, **kw)(h), f"down_{i}")
     for i in range(self.blocks):
-      f = conv(h.shape[-1], 3, f"block_{i}_0", **kw)(bordered(h, 1, self.padding))
-      f = Dropped(self.dropout, name=f"block_{i}_dropout")(act(f, f"block_{i}_0"), key, drop)
-      f = conv(h.shape[-1], 3, f"block_{i}_1", **kw)(bordered(f, 1, self.padding))
+      f = conv(h.shape[-1], 3, f"block_{i}_0", **kw)(pad_border(h, 1, self.padding))
+      f = ScaledDropout(self.dropout, name=f"block_{i}_dropout")(act(f, f"block_{i}_0"), key, drop)
+      f = conv(h.shape[-1], 3, f"block_{i}_1", **kw)(pad_border(f, 1, self.padding))
       h += ImageNorm(self.norm, name=f"block_{i}_1_norm")(f, own)
     for i in reversed(range(self.downs)):
       h = act(enlarge(self.width * 2**i, 3, f"up_{i}", **kw)(h), f"up_{i}")
-    return jnp.tanh(conv(self.channels, 7, "out", dtype=jnp.float32)(bordered(h, 3)))
+    return jnp.tanh(conv(self.channels, 7, "out", dtype=jnp.float32)(pad_border(h, 3)))

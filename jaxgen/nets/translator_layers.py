@@ -39,7 +39,7 @@ class ImageNorm(nn.Module):
       return x
     h = x.astype(jnp.float32)
     if self.kind == "instance":
-      return normalised(h, *moments(h, (1, 2)), self.eps).astype(x.dtype)
+      return standardise(h, *moments(h, (1, 2)), self.eps).astype(x.dtype)
     channels = x.shape[-1:]
     scale = self.param("scale", near_one, channels)
     bias = self.param("bias", nn.initializers.zeros, channels)
@@ -54,7 +54,7 @@ class ImageNorm(nn.Module):
     else:
       m, v = moments(h, (1, 2))
       m, v = own * m + (1 - own) * mean.value, own * v + (1 - own) * var.value
-    return (normalised(h, m, v, self.eps) * scale + bias).astype(x.dtype)
+    return (standardise(h, m, v, self.eps) * scale + bias).astype(x.dtype)
 
 
 def moments(h: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -65,12 +65,12 @@ def moments(h: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
   return (mean, var) if keep else (mean.reshape(-1), var.reshape(-1))
 
 
-def normalised(h: Array, mean: Array, var: Array, eps: float) -> Array:
+def standardise(h: Array, mean: Array, var: Array, eps: float) -> Array:
   """Zero mean and unit variance."""
   return (h - mean) * jax.lax.rsqrt(var + eps)
 
 
-class Dropped(nn.Module):
+class ScaledDropout(nn.Module):
   """Zeroes a share `rate` of x [B, ...]; nothing without keys.
 
   `scale` in [0, 1], which may be traced, is multiplied with the rate. Every
@@ -113,7 +113,7 @@ def enlarge(width: int, size: int, name: str, **kw: Any) -> nn.ConvTranspose:
   return nn.ConvTranspose(width, (size, size), (2, 2), pads, **kw)
 
 
-def bordered(x: Array, n: int, how: str = "reflect") -> Array:
+def pad_border(x: Array, n: int, how: str = "reflect") -> Array:
   """x with n pixels more on every side: mirrored, copies of the edge, or zeros."""
   modes = {"reflect": "reflect", "replicate": "edge", "zero": "constant"}
   if how not in modes:

@@ -91,7 +91,7 @@ def source_shape(model: Sampler) -> tuple[int, int, int]:
   return condition_shape(model.model.cond["source"], model.shape)
 
 
-def made(model: Sampler, name: str, x: np.ndarray) -> np.ndarray:
+def condition_of(model: Sampler, name: str, x: np.ndarray) -> np.ndarray:
   """A condition of images uint8 [N, H, W, C], as in training and rounded to bytes."""
   make = model.model.cond[name]
   program = jax.jit(lambda x: core.as_data(make(core.on_device(x)), np.uint8))
@@ -124,12 +124,46 @@ def of_folders(model: Sampler, folders: Folders) -> Inputs:
     )
     if path
   }
+  read = read_all(top, names, shape, others, folders.fit)
+  stack = lambda flag: np.stack([m[flag] for m in read.more]) if flag in others else None
+  x, truth, keep = np.stack(read.x), stack("truth"), stack("masks")
+  if keep is not None:
+    keep = np.where(keep > 127, 255, 0).astype(np.uint8)
+  if folders.degrade:
+    x, truth = condition_of(model, "source", x), x
+  origins = [{"source": name, "sha256": digest(top / name)} for name in read.names]
+  stems = unique_stems(read.names)
+  return with_keep(model, Inputs(stems, origins, x, keep, truth, None, read.skipped, read.resized))
+
+
+class Read(NamedTuple):
+  """Files as arrays: names, images, what goes with each, what could not be read."""
+
+  names: list[str]
+  x: list[np.ndarray]
+  more: list[dict[str, np.ndarray]]
+  skipped: dict[str, str]
+  resized: int
+
+
+def read_all(
+  top: Path,
+  names: list[str],
+  shape: tuple[int, int, int],
+  others: dict[str, tuple[str, dict[str, str], tuple[int, int, int]]],
+  fit: str,
+) -> Read:
+  """Files below `top`, with their partners in other folders: {flag: (path, names, shape)}.
+
+  Raises:
+    UserError: None can be read, or one is of another shape and that is refused.
+  """
   rows, skipped, resized = [], {}, 0
   for name in names:
     try:
-      x, changed = pixels(top / name, shape, folders.fit)
+      x, changed = pixels(top / name, shape, fit)
       more = {
-        flag: pixels(Path(path).expanduser() / own[name], size, folders.fit)[0]
+        flag: pixels(Path(path).expanduser() / own[name], size, fit)[0]
         for flag, (path, own, size) in others.items()
       }
     except UserError:
@@ -137,22 +171,17 @@ def of_folders(model: Sampler, folders: Folders) -> Inputs:
     except Exception as e:  # a broken file may fail anywhere in a decoder
       skipped[name] = image.reason(e)
       continue
-    origin = {"source": name, "sha256": hashlib.sha256((top / name).read_bytes()).hexdigest()}
-    rows.append((name, origin, x, more))
+    rows.append((name, x, more))
     resized += changed
   if not rows:
     name, why = next(iter(skipped.items()))
-    raise UserError(f"--data={folders.data}: none can be read, such as {name}: {why}")
-  kept, origins, x, more = zip(*rows, strict=True)
-  stack = lambda flag: np.stack([m[flag] for m in more]) if flag in others else None
-  x, truth, keep = np.stack(x), stack("truth"), stack("masks")
-  if keep is not None:
-    keep = np.where(keep > 127, 255, 0).astype(np.uint8)
-  if folders.degrade:
-    x, truth = made(model, "source", x), x
-  stems = unique_stems(kept)
-  inputs = Inputs(stems, list(origins), x, keep, truth, None, skipped, resized)
-  return with_keep(model, inputs)
+    raise UserError(f"{top}: none of its images can be read, such as {name}: {why}")
+  return Read(*map(list, zip(*rows, strict=True)), skipped, resized)
+
+
+def digest(path: Path) -> str:
+  """SHA-256 of a file, in hex."""
+  return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def with_keep(model: Sampler, inputs: Inputs) -> Inputs:
@@ -160,10 +189,10 @@ def with_keep(model: Sampler, inputs: Inputs) -> Inputs:
   if "keep" not in model.model.cond or inputs.keep is not None:
     return inputs
   x = np.zeros((len(inputs.names), *model.shape), np.uint8)
-  return dataclasses.replace(inputs, keep=made(model, "keep", x))
+  return dataclasses.replace(inputs, keep=condition_of(model, "keep", x))
 
 
-def unique_stems(names: tuple[str, ...]) -> list[str]:
+def unique_stems(names: list[str]) -> list[str]:
   """a.jpg -> a; beside an a.png, a.jpg."""
   stems = [name.rpartition(".")[0] for name in names]
   return [s if stems.count(s) == 1 else n for s, n in zip(stems, names, strict=True)]
@@ -229,7 +258,7 @@ def of_own_data(model: Sampler, data: ConfigDict, num: int | None, backwards: bo
   x = batch["x"]
   if tuple(x.shape[1:]) != tuple(model.shape):
     raise UserError(f"{test.name} holds {list(x.shape[1:])}, and this model makes {model.shape}")
-  source = batch["source"] if "source" in batch else made(model, "source", x)
+  source = batch["source"] if "source" in batch else condition_of(model, "source", x)
   source, x = (x, source) if backwards else (source, x)
   inputs = Inputs(names, origins, source, None, x, batch.get("y"))
   return with_keep(model, inputs)

@@ -147,14 +147,14 @@ def picture(inputs: Inputs, results: Mapping[str, np.ndarray]) -> np.ndarray:
   """A row for each of a few images: source, every model's, truth."""
   n = len(inputs.names)
   i = np.arange(min(ROWS, n)) * n // min(ROWS, n)
-  columns = {"source": holed(inputs)} | dict(results)
+  columns = {"source": with_hole(inputs)} | dict(results)
   columns |= {} if inputs.truth is None else {"truth": inputs.truth}
   rgb = lambda x: np.repeat(x, 3, -1) if x.shape[-1] == 1 else x
   rows = {inputs.names[j][-16:]: {k: rgb(x[j]) for k, x in columns.items()} for j in i}
   return pictures.panels(rows, list(columns))
 
 
-def holed(inputs: Inputs) -> np.ndarray:
+def with_hole(inputs: Inputs) -> np.ndarray:
   """Sources, grey where there is a hole."""
   return inputs.source if inputs.keep is None else np.where(inputs.keep > 0, inputs.source, 128)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxgen.data.pipeline import batches
 from jaxgen.data.sources import open_source
-from jaxgen.data.unpaired import inverted, mirrored, slanted
+from jaxgen.data.unpaired import invert, mirror, slant
 from jaxgen.errors import UserError
 
 
@@ -116,8 +116,8 @@ def test_what_does_not_pair(pair):
 def test_alterations():
   x = np.zeros((1, 5, 5, 1), np.uint8)
   x[0, :, 2] = 200  # a bar
-  assert (inverted(x) == 255 - x).all() and (mirrored(x) == x).all()
-  y = slanted(x).astype(float)[0, :, :, 0]
+  assert (invert(x) == 255 - x).all() and (mirror(x) == x).all()
+  y = slant(x).astype(float)[0, :, :, 0]
   centre = (y * np.arange(5)).sum(1) / y.sum(1)
   np.testing.assert_allclose(centre, 2 + 0.45 * (2 - np.arange(5)), atol=0.01)  # to the right above
   np.testing.assert_allclose(y.sum(1), 200, atol=1)

@@ -18,7 +18,7 @@ from jaxgen.interop import names
 from jaxgen.keys import example_keys
 from jaxgen.models import palette
 from jaxgen.models.pix2pix import Pix2Pix
-from jaxgen.models.translation import from_data, wanted
+from jaxgen.models.translation import from_data, wants_of
 from jaxgen.nets.patchgan import PatchGAN, PixelGAN
 from jaxgen.nets.pix2pix_unet import TranslatorUNet
 from jaxgen.nets.source_unet import SourceUNet
@@ -112,9 +112,9 @@ def test_an_image_is_translated_by_itself():
 
 
 def test_sources_come_of_the_data_or_of_x():
-  assert wanted({"source": from_data}) == ("source",)
-  assert wanted({"source": functools.partial(from_data)}) == ("source",)
-  assert wanted({"source": degrade.grey, "keep": palette.centre_kept}) == ()
+  assert wants_of({"source": from_data}) == ("source",)
+  assert wants_of({"source": functools.partial(from_data)}) == ("source",)
+  assert wants_of({"source": degrade.grey, "keep": palette.centre_kept}) == ()
   model, state, batch = small()
   halved = Pix2Pix(model.gen, model.disc, model.rule, {"source": lambda x: x / 2})
   keys = example_keys(KEY, 4)

@@ -15,7 +15,7 @@ from jaxgen.nets.patchgan import PatchGAN, PixelGAN
 from jaxgen.nets.pix2pix_unet import TranslatorUNet
 from jaxgen.nets.resnet_translator import TranslatorResNet
 from jaxgen.nets.source_unet import SourceUNet
-from jaxgen.nets.translator_layers import Dropped, ImageNorm
+from jaxgen.nets.translator_layers import ImageNorm, ScaledDropout
 
 KEY = jax.random.key(0)
 TOLERANCE = 2e-4
@@ -114,7 +114,7 @@ def test_palettes_net_on_gamma():
 
 def test_dropout_drops_its_share_by_each_examples_key():
   x, keys = jnp.ones((4, 50, 50, 2)), jax.random.split(KEY, 4)
-  layer = Dropped(0.5)
+  layer = ScaledDropout(0.5)
   drop = functools.partial(layer.apply, {}, x)
   y = drop(keys)
   assert abs(np.mean(y == 0) - 0.5) < 0.02 and set(np.unique(y)) == {0, 2}
