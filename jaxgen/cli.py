@@ -28,6 +28,7 @@ VERBS = {  # verb: (module, what it does)
   "train": ("train", "train the model of a config, or go on where it stopped"),
   "sample": ("sample", "draw samples from a trained model"),
   "encode": ("sampling.encode", "write the latents of a data set, by a trained codec"),
+  "translate": ("tasks.translate", "images into images, by pix2pix, Palette or CycleGAN"),
   "evaluate": ("evaluate", "judge the samples of a trained model, or a file of samples"),
   "choose": ("compare.choose", "for my data: diffusion model, GAN or VAE, under a budget"),
   "compare": ("compare.compare", "several models side by side: one report"),

@@ -29,7 +29,9 @@ FILES = {
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
     nets/test_diffwave nets/test_hifigan nets/test_strided
     nets/test_wavegan study/test_mos diffusion/test_denoising_chain
-    nets/test_ddgan nets/test_edm2 sampling/test_any_denoiser
+    nets/test_ddgan nets/test_edm2 nets/test_translators models/test_pix2pix
+    models/test_cycle_gan
+    sampling/test_any_denoiser
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -51,6 +53,7 @@ FILES = {
     interop/test_tensor_files models/test_cascade models/test_classifier
     models/test_gan models/test_guided models/test_latent models/test_models monitor/test_goodput
     models/test_consistency
+    data/test_pairs tasks/test_translate convert/test_translator_workdir
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
     models/test_denoising_gan
