@@ -38,6 +38,7 @@ VERBS = {  # verb: (module, what it does)
     "evaluation.bits_per_dim",
     "bits per dimension of real data, by a diffusion model",
   ),
+  "control": ("tasks.control", "samples with attributes that you ask for: slant, colour, ..."),
   "study": ("study.study", "ask people which of two images a camera took"),
   "bench": ("bench.bench", "measure: train steps, sampling, data"),
   "plan": ("plan.plan", "what a machine would make of it, by its compiler alone"),

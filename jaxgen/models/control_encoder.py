@@ -5,7 +5,6 @@ Shoshan et al. 2021, Sec. 3.2, over a generator that `models.gan_control` traine
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
