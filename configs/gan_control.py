@@ -50,10 +50,10 @@ FFHQ = (
 # Of the built-in data: size, lo, hi, weight. Two real images are 0.14 (slant), 0.21,
 # 0.46 and 0.08 apart.
 STATISTICS = {
-  "slant": (16, 0.02, 0.25, 8.0),
-  "thickness": (16, 0.03, 0.4, 5.0),
-  "colour": (16, 0.03, 0.6, 3.0),
-  "contrast": (16, 0.01, 0.15, 12.0),
+  "slant": (16, 0.02, 0.25, 0.2),
+  "thickness": (16, 0.03, 0.4, 0.1),
+  "colour": (16, 0.03, 0.6, 0.2),
+  "contrast": (16, 0.01, 0.15, 0.8),
 }
 
 
@@ -98,7 +98,7 @@ def small(data):
     c = _base.base("photos", steps=1200, batch=16, size=32)
     c.data.update(flip=True, channels=3)
   else:
-    c = _base.base("digits", steps=3000, batch=32, classes=0 if data == "digits-judge" else 10)
+    c = _base.base("digits", steps=2500, batch=64, classes=0 if data == "digits-judge" else 10)
   attributes = ("colour", "contrast") if photos else ("slant", "thickness")
   groups = [statistic(name) for name in attributes]
   if data == "digits-judge":
@@ -106,6 +106,9 @@ def small(data):
     judge = dict(name="models.gan_control.Judge", net=net)
     groups.insert(0, group("class", 32, judge, 0.3, 3.0, 0.3))
   groups.append(group("other", 16 if data == "digits-judge" else 32))
+  # As large a share of a batch as of the published 16.
+  for g in groups:
+    g["counts"] = (c.batch // 8, 3 * c.batch // 4)
   wide = 16 if data == "debug" else 64
   model(
     c,
