@@ -50,8 +50,8 @@ FFHQ = (
 # Of the built-in data: size, lo, hi, weight. Two real images are 0.14 (slant), 0.21,
 # 0.46 and 0.08 apart.
 STATISTICS = {
-  "slant": (16, 0.02, 0.25, 0.2),
-  "thickness": (16, 0.03, 0.4, 0.1),
+  "slant": (16, 0.02, 0.25, 1.0),
+  "thickness": (16, 0.03, 0.4, 0.6),
   "colour": (16, 0.03, 0.6, 0.2),
   "contrast": (16, 0.01, 0.15, 0.8),
 }

@@ -21,6 +21,7 @@ from jaxgen.diffusion import guidance
 from jaxgen.diffusion.attribute_guidance import towards
 from jaxgen.errors import UserError, nearest
 from jaxgen.keys import fold
+from jaxgen.models.classifier import Classifier
 from jaxgen.models.control_encoder import ControlEncoder
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.gan_control import user_function
@@ -52,7 +53,7 @@ def attribute_of(word: str) -> Attribute:
   """
   if word.startswith("judge:"):
     judge = load(word.removeprefix("judge:"), samples=False)
-    if not core.trait(judge.model, "logits"):
+    if not isinstance(judge.model, Classifier):
       raise UserError(f"{word}: a {type(judge.model).__name__} was trained there: no classifier")
     value = lambda x: jax.nn.log_softmax(judge.model.logits(judge.state, {"x": jnp.clip(x, -1, 1)}))
     return Attribute("class", value, judge.classes)

@@ -28,7 +28,8 @@ FILES = {
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
     nets/test_diffwave nets/test_hifigan nets/test_strided
     nets/test_wavegan study/test_mos diffusion/test_denoising_chain
-    nets/test_ddgan nets/test_edm2
+    nets/test_ddgan nets/test_edm2 diffusion/test_attribute_guidance
+    models/test_gan_control adversarial/test_directions
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -52,7 +53,7 @@ FILES = {
     models/test_consistency
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
-    models/test_denoising_gan
+    models/test_denoising_gan models/test_control_game tasks/test_control
     sampling/test_encode sampling/test_latents sampling/test_upscale sampling/test_vocode
     study/test_ratings study/test_study style/test_layers style/test_style
   """,
