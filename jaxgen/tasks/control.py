@@ -107,6 +107,7 @@ def draw(values: flags.FlagValues, control: Control) -> None:
   labels = sampler.labels(num, labels_of(values.labels))
   info = sampler.card | {
     "made by": f"jaxgen control, {control.how}",
+    "command": command_of(values),
     "set": {k: list(v) for k, v in asked.items()},
     "seed": values.seed,
     "num": num,
@@ -200,10 +201,11 @@ def labels_of(text: str | None) -> Any:
 
 
 def command_of(values: flags.FlagValues) -> str:
-  """The command that makes the page again."""
+  """The command that makes the same again."""
   words = [
     f"--{name}={values[name].value}"
-    for name in ("workdir", "predictor", "num", "seed", "tolerance", "strength", "knobs")
-    if values[name].present
+    for name in sorted(values)
+    if values[name].present and name not in ("out", "table")
   ]
-  return " ".join(["jaxgen control --table", *words, f"--out={values.out}"])
+  table = ["--table"] if values.table else []
+  return " ".join(["jaxgen control", *table, *words, f"--out={values.out}"])

@@ -220,11 +220,12 @@ def compare(
   numbers = {
     "error": apart(asked.name, now[asked.name], wanted),
     "uncontrolled": apart(asked.name, was[asked.name], wanted),
-    "others": float(np.mean(others)) if others else float("nan"),
     "likeness": float(np.mean(cosine)),
     "frechet": frechet_rows(g, reference),
     "frechet_before": frechet_rows(f, reference),
   }
+  if others:
+    numbers["others"] = float(np.mean(others))
   if real.judge.classifies:
     y, z = (logits(real.judge.extractor, x).argmax(-1) for x in (before, after))
     numbers["same_class"] = float(np.mean(y == z))
