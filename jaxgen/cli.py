@@ -39,6 +39,7 @@ VERBS = {  # verb: (module, what it does)
     "bits per dimension of real data, by a diffusion model",
   ),
   "control": ("tasks.control", "samples with attributes that you ask for: slant, colour, ..."),
+  "edit": ("tasks.edit", "inpaint, restore and change images by a trained diffusion model"),
   "study": ("study.study", "ask people which of two images a camera took"),
   "bench": ("bench.bench", "measure: train steps, sampling, data"),
   "plan": ("plan.plan", "what a machine would make of it, by its compiler alone"),

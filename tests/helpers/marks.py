@@ -13,6 +13,7 @@ FILES = {
     test_ema test_optim adversarial/test_ada adversarial/test_adversarial adversarial/test_noising
     data/test_crop diffusion/test_diffusion diffusion/test_golden_diffusion
     diffusion/test_guidance diffusion/test_importance diffusion/test_interpolants
+    diffusion/test_repaint diffusion/test_inverse diffusion/test_inversion
     diffusion/test_likelihood
     diffusion/test_samplers diffusion/test_times diffusion/test_unipc diffusion/test_time_pairs
     evaluation/test_gaussian evaluation/test_perceptual evaluation/test_scores
@@ -73,7 +74,7 @@ FILES = {
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
     style/test_readme
-    study/test_study_page
+    study/test_study_page tasks/test_edit
   """,
 }
 MARK = {TESTS / f"{file}.py": mark for mark, files in FILES.items() for file in files.split()}
