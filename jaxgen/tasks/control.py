@@ -33,6 +33,7 @@ from jaxgen.sampling.attribute_sampling import EncoderControl, GuidedControl, Re
 from jaxgen.sampling.output import json_knobs, part_of, write
 from jaxgen.sampling.presets import KNOBS, knobs_from_flags
 from jaxgen.tasks import control_table
+from jaxgen.tasks.commands import command_of
 
 Control = EncoderControl | GuidedControl
 
@@ -88,7 +89,7 @@ def main(values: flags.FlagValues) -> None:
         seed=values.seed,
         batch=values.batch,
         knobs=knobs_from_flags(values),
-        command=command_of(values),
+        command=command_of("control", values),
       )
     )
     return
@@ -107,7 +108,7 @@ def draw(values: flags.FlagValues, control: Control) -> None:
   labels = sampler.labels(num, labels_of(values.labels))
   info = sampler.card | {
     "made by": f"jaxgen control, {control.how}",
-    "command": command_of(values),
+    "command": command_of("control", values),
     "set": {k: list(v) for k, v in asked.items()},
     "seed": values.seed,
     "num": num,
@@ -198,14 +199,3 @@ def labels_of(text: str | None) -> Any:
     return None
   words = text.split(",")
   return [int(w) if w.lstrip("-").isdecimal() else w for w in words]
-
-
-def command_of(values: flags.FlagValues) -> str:
-  """The command that makes the same again."""
-  words = [
-    f"--{name}={values[name].value}"
-    for name in sorted(values)
-    if values[name].present and name not in ("out", "table")
-  ]
-  table = ["--table"] if values.table else []
-  return " ".join(["jaxgen control", *table, *words, f"--out={values.out}"])

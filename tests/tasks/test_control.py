@@ -6,6 +6,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 from games import filled, same
 from verbs import call, tree
@@ -30,7 +31,7 @@ def workdir_of(folder, name, **changes):
     gan.gen.update(base=32, most=8)
     gan.disc.update(base=32, most=8)
   else:
-    c.model.net.update(width=16)
+    c.model.net.update(width=8, mults=(1,), attend=())
   c.model.update(changes)
   experiment, source = Experiment.of(c), open_data(c)
   state = filled(experiment.abstract(source, sharding.make_mesh()))
@@ -188,13 +189,20 @@ def test_numbers_are_what_they_say():
   np.testing.assert_allclose([still["likeness"], still["others"]], [1, 0], atol=1e-6)
 
 
-def test_generators_of_another_workdir(tmp_path):
-  """Averages of both groups are read, if they are of such a generator."""
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory):
+  """A generator whose first attribute is a judge's, its groups and its state."""
+  folder = tmp_path_factory.mktemp("gan")
   judge = dict(name="models.gan_control.Judge", net=dict(name="nets.convs.Classifier", width=4))
   c = config.load("configs/gan_control.py:debug").unlock()
   groups = [g.to_dict() if hasattr(g, "to_dict") else dict(g) for g in c.model.groups]
   groups[0]["predictor"] = judge
-  state = workdir_of(tmp_path / "G", "gan_control.py:debug", groups=groups)
+  return folder, groups, workdir_of(folder / "G", "gan_control.py:debug", groups=groups)
+
+
+def test_generators_of_another_workdir(gan):
+  """Averages of both groups are read, if they are of such a generator."""
+  folder, groups, state = gan
 
   def read(workdir="G", **changes):
     e = config.load("configs/gan_control.py:debug-encoder").unlock()
@@ -202,7 +210,7 @@ def test_generators_of_another_workdir(tmp_path):
     e.model.generator.groups = groups
     for path, value in changes.items():
       e.model.generator.gen[path] = value
-    e.model.generator_workdir = str(tmp_path / workdir) if workdir else ""
+    e.model.generator_workdir = str(folder / workdir) if workdir else ""
     return pretrained.read(config.build(e.model), open_data(e))
 
   params, stats = read()
@@ -212,3 +220,26 @@ def test_generators_of_another_workdir(tmp_path):
     read("")
   with pytest.raises(UserError, match="that generator was trained with net.base=32"):
     read(base=64)
+
+
+def test_an_image_is_moved_along_a_style(gan, capsys, monkeypatch, tmp_path):
+  image = tmp_path / "a.png"
+  PIL.Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3).save(image)
+  flags = [f"--workdir={gan[0] / 'G'}", f"--image={image}", "--how=sefa", "--projection_steps=2"]
+  status, out, err = call(
+    capsys, monkeypatch, "edit", *flags, "--direction=2", f"--out={tmp_path / 'y'}"
+  )
+  assert status == 0 and "1 image" in out, err
+  info = pictures.read_info(tmp_path / "y" / "a.png")
+  assert info["how"] == "sefa" and info["direction"] == 2 and info["edited"]
+  assert info["source"] == "a.png" and "--direction=2" in info["command"]
+  page = (tmp_path / "y.html").read_text()
+  assert page.index("<img") < page.index("<table") and "no evidence" in page
+  for more, says in (
+    (["--direction=64"], "--direction=64: want 0 to 63"),
+    (["--layers=3"], "--layers=3: want two numbers"),
+    (["--operator=grey"], "--how=sefa takes neither"),
+  ):
+    status, _, err = call(capsys, monkeypatch, "edit", *flags, *more, f"--out={tmp_path / 'z.png'}")
+    assert status == 2 and says in err[-1]
+  assert not (tmp_path / "z.png").exists()
