@@ -7,6 +7,7 @@
   jaxgen edit --workdir W --image a.png --how sdedit --strength 0.4 --labels 7 --out x.png
   jaxgen edit --workdir W --image a.png --how ddim --source 3 --labels 5 --out x.png
   jaxgen edit --workdir W --image a.png,b.png --how interpolate --frames 8 --out x.png
+  jaxgen edit --workdir G --image a.png --how sefa --direction 2 --strength 3 --out x.png
   jaxgen edit --workdir A --to B --image a.png --how bridge --out x.png
   jaxgen edit --workdir W --measure --mask centre:0.5 --hows repaint,dps,pigdm --out report/
 
@@ -32,7 +33,7 @@ from jaxgen.monitor.results import kind_of
 from jaxgen.sampling.output import json_knobs
 from jaxgen.sampling.presets import KNOBS, SAMPLERS
 from jaxgen.sampling.sampler import Sampler, load
-from jaxgen.tasks import edit_benchmark, edit_page
+from jaxgen.tasks import edit_benchmark, edit_page, edit_styles
 from jaxgen.tasks.commands import command_of
 from jaxgen.tasks.edit_inputs import Original, read_images, read_masks
 from jaxgen.tasks.edit_methods import METHODS, WORDS
@@ -54,7 +55,7 @@ def define(values: flags.FlagValues) -> None:
   flag("out", None, "x.png, x.npz or a folder; of --measure a folder")
   flag("image", None, "what is edited: a.png, a.png,b.png or a folder")
   flag("mask", None, "m.png, or a folder of masks named as images are: white is kept, black filled")
-  flag("how", None, "one of " + ", ".join(METHODS))
+  flag("how", None, "one of " + ", ".join(METHODS) + "; of GANs sefa or ganspace")
   flag("operator", None, "what was done to the image: mask, grey, blur:PIXELS, downsample:FACTOR")
   flag("to", None, "of a bridge: workdir of the model that decodes")
   flag("labels", None, "wanted, by number or name: one for all, or in turn; default: any")
@@ -78,6 +79,7 @@ def define(values: flags.FlagValues) -> None:
   for name, text in (TURNED | WORDS).items():
     flags.DEFINE_float(name, None, text, flag_values=values)
   edit_benchmark.define(values)
+  edit_styles.define(values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -88,6 +90,8 @@ def main(values: flags.FlagValues) -> None:
   if values.measure:
     return edit_benchmark.measure(values, knobs)
   others = [k for k in ALONE if values[k].present]
+  if edit_styles.takes(values.how):
+    return edit_styles.run(values)
   if others or not values.image:
     raise UserError(f"--{others[0]} is for --measure" if others else "edit needs --image=a.png")
   work = prepared(values, knobs)

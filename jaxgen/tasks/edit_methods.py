@@ -286,7 +286,7 @@ WORDS = {
   "spread": "of PiGDM: deviation of pixels that it takes for granted [1]",
   "weight": "of PiGDM and reconstruction: scale of the guidance [1, 2]",
   "iterations": "of moments: conjugate gradients of each step [3]",
-  "strength": "of SDEdit: 0 (leaves the image) to 1 (forgets it) [0.4]",
+  "strength": "of SDEdit: 0 (leaves the image) to 1 (forgets it) [0.4]; of sefa and ganspace [3]",
 }
 
 
