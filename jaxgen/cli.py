@@ -41,6 +41,8 @@ VERBS = {  # verb: (module, what it does)
   ),
   "control": ("tasks.control", "samples with attributes that you ask for: slant, colour, ..."),
   "edit": ("tasks.edit", "inpaint, restore and change images by a trained diffusion model"),
+  "anomaly": ("tasks.anomaly", "find what is strange among images, by a model of what is normal"),
+  "augment": ("tasks.augment", "train classifiers on generated data: when it helps, and whose"),
   "study": ("study.study", "ask people which of two images a camera took"),
   "bench": ("bench.bench", "measure: train steps, sampling, data"),
   "plan": ("plan.plan", "what a machine would make of it, by its compiler alone"),

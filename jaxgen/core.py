@@ -153,6 +153,8 @@ OPTIONAL: dict[str, Any] = {
   "predictors": {},  # of attributes, by name: nets of a frozen group
   "generator": None,  # of what controls a GAN: that GAN, a frozen group
   "generator_workdir": "",  # where that was trained
+  "gan": None,  # of an encoder of a GAN's latents: what it inverts, two frozen groups
+  "gan_workdir": "",  # where that was trained
   "model": None,  # what learns them
   "measure": None,  # f(state, batch, key) -> stats, of batches before the first step
   # Of a net.

@@ -59,10 +59,10 @@ if TYPE_CHECKING:
   from jaxgen.checkpoint.manager import Checkpoints
 
 CONFIGS = ("config",)
-# The workdirs of a codec, a judge, a teacher are read before the first step alone.
+# The workdirs of a codec, a judge, a teacher, a GAN are read before the first step alone.
 MAY_CHANGE = (
   *("steps", "log", "checkpoint", "patience", "mesh", "data.workers"),
-  *("model.codec_workdir", "model.judge_workdir", "model.teacher_workdir"),
+  *("model.codec_workdir", "model.judge_workdir", "model.teacher_workdir", "model.gan_workdir"),
   # Schedules of few-step models end with the training, as learning rates do.
   *(
     f"model.{part}.{field}"

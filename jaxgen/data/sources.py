@@ -1,4 +1,8 @@
-"""Data sets by name: "digits", "points:ring8", "folder:/my/images", .."""
+"""Data sets by name: "digits", "points:ring8", "folder:/my/images", ..
+
+A name may choose a part: "digits:without=3", "folder:/my/images:first=20"; see
+subset.py.
+"""
 
 import difflib
 from collections.abc import Mapping
@@ -16,6 +20,7 @@ from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
 from jaxgen.data.unpaired import alter, open_unpaired
+from jaxgen.data.subset import parted, subset
 from jaxgen.errors import UserError
 
 NAMES = (
@@ -38,7 +43,7 @@ def open_source(
   """Opens a data set, preparing on first use what needs no download.
 
   Args:
-    name: One of NAMES.
+    name: One of NAMES, perhaps with what `parted` knows of.
     split: "train" or "test" where the data set has them.
     size: Images are resized and cropped to size x size (see image.crop); by
       default as stored. Folders need one. Digits at 4 and photos at 32 or 16
@@ -57,6 +62,10 @@ def open_source(
     raise UserError(
       f"images have 1 or 3 channels (0: as stored) and a positive size, not {channels} and {size}"
     )
+  base, options = parted(name)
+  if options:
+    source = open_source(base, split, size, data_dir, channels, rate)
+    return subset(source, options, split, name)
   kind, _, argument = name.partition(":")
   root, fixed_channels = cache.root(data_dir), channels or None
   if rate and kind not in SOUND:
@@ -127,11 +136,13 @@ def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:
   """
   data = images_of(data)
   size, split = data.get("size") or None, split or data["split"]
+  base, options = parted(data["source"])
   opener = lambda part: open_source(
-    data["source"], part, size, channels=channels_of(data), rate=data.get("rate", 0)
+    base, part, size, channels=channels_of(data), rate=data.get("rate", 0)
   )
   share = data.get("holdout", 0.0)
   source = open_side(opener, split, share, cache.root()) if share else opener(split)
+  source = subset(source, options, split, data["source"])
   if split == data["split"] and (fraction := data.get("fraction", 1.0)) < 1:
     return some(source, fraction)
   return source
@@ -141,7 +152,8 @@ def open_training(data: Mapping[str, Any]) -> Source | Latents:
   """What config.data describes, as it is trained on: images, or their latents."""
   if not is_latents(data):
     return open_split(data)
-  if data.get("holdout") or data.get("fraction", 1.0) < 1:
+  parts = data.get("holdout") or data.get("fraction", 1.0) < 1 or parted(data["source"])[1]
+  if parts:
     raise UserError(
       "config.data.holdout and fraction choose images: set them where latents are written, of a "
       "workdir's own data, and not beside data.source=latents:.."

@@ -25,8 +25,8 @@ ALIKE = "adm_imagenet128 adm_imagenet256 adm_imagenet512 adm_lsun adm_upsample51
 HOME = pathlib.Path(__file__).parents[2] / "configs"
 # Other configs have two levels of the same net: each is compiled anew.
 ONE_LEVEL = """
-  adm_classifier adm_upsample256 cdm digits_adm digits_guide edm2 iddpm images_diffusion ldm_kl
-  ldm_vq photos sr3
+  adm_classifier adm_upsample256 anoddpm cdm digits_adm digits_guide edm2 iddpm images_diffusion
+  ldm_kl ldm_vq photos sr3
 """.split()
 CONFIGS = sorted({p.stem for p in HOME.glob("[!_]*.py")} - {*ALIKE})
 SEED = jax.random.key(7)
