@@ -19,8 +19,8 @@ from jaxgen.data.latent_rows import Latents, open_latents
 from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
-from jaxgen.data.unpaired import alter, open_unpaired
 from jaxgen.data.subset import parted, subset
+from jaxgen.data.unpaired import alter, open_unpaired
 from jaxgen.errors import UserError
 
 NAMES = (
