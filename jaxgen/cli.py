@@ -39,6 +39,8 @@ VERBS = {  # verb: (module, what it does)
     "evaluation.bits_per_dim",
     "bits per dimension of real data, by a diffusion model",
   ),
+  "control": ("tasks.control", "samples with attributes that you ask for: slant, colour, ..."),
+  "edit": ("tasks.edit", "inpaint, restore and change images by a trained diffusion model"),
   "study": ("study.study", "ask people which of two images a camera took"),
   "bench": ("bench.bench", "measure: train steps, sampling, data"),
   "plan": ("plan.plan", "what a machine would make of it, by its compiler alone"),
@@ -53,7 +55,7 @@ ONE_HOST = {"jaxgen.bench.bench"}
 
 # The least and the most of a flag's whole number, where it is not 1 and more.
 RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535), "seeds": (1, 10_000)} | dict.fromkeys(
-  ("step", "guide_step", "stage", "workers", "size", "standing", "mix"), (0, LARGEST)
+  ("step", "guide_step", "stage", "workers", "size", "standing", "mix", "direction"), (0, LARGEST)
 )
 
 NEEDED = ("workdir", "out", "what", "rules")  # verbs say what these may be

@@ -150,6 +150,9 @@ OPTIONAL: dict[str, Any] = {
   "codec_workdir": "",  # where that was trained
   "teacher": None,  # preconditioning of the net that another begins with
   "teacher_workdir": "",  # where that was trained
+  "predictors": {},  # of attributes, by name: nets of a frozen group
+  "generator": None,  # of what controls a GAN: that GAN, a frozen group
+  "generator_workdir": "",  # where that was trained
   "model": None,  # what learns them
   "measure": None,  # f(state, batch, key) -> stats, of batches before the first step
   # Of a net.

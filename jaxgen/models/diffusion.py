@@ -20,6 +20,17 @@ GUIDANCE = {"guidance": 1.0, "lo": 0.0, "hi": float("inf")}
 LONGEST = 4000  # points of a sampling path at the most
 
 
+def count(steps: Array | float, most: int) -> Array | int:
+  """Steps from 1 to `most`.
+
+  Of a Python int an int: a sampler's loop is then of known length, and can be
+  differentiated in reverse mode.
+  """
+  if isinstance(steps, int):
+    return min(max(steps, 1), most)
+  return jnp.clip(jnp.asarray(steps, jnp.int32), 1, most)
+
+
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
   """Learns to denoise x_t = alpha x_0 + sigma eps; samples by undoing it.
@@ -197,7 +208,7 @@ class Diffusion:
 
   def path_points(self, knobs: Mapping[str, Any]) -> tuple[Noise, Array]:
     """The path for all these knobs, [LONGEST], and how many points it has."""
-    n = jnp.clip(jnp.asarray(knobs["steps"], jnp.int32), 1, LONGEST)
+    n = count(knobs["steps"], LONGEST)
     own = {k: knobs[k] for k in traits(self.path).knobs}
     return self.process(self.path(self.process, jnp.arange(LONGEST), n, **own)), n
 

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core, sharding
-from jaxgen.config import SEEDS
 from jaxgen.errors import UserError, guarding, nearest
 from jaxgen.keys import example_keys, fold
 from jaxgen.sampling import presets
 from jaxgen.sampling.presets import PATHS
 from jaxgen.sampling.stages import build_cascade, stages_of
+from jaxgen.sampling.surface import Surface, key_of
 from jaxgen.sampling.trained import (
   Trained,
   check_samples,
@@ -147,17 +147,8 @@ def draw(
   return sharding.replicate(core.as_data(x, shapes["x"].dtype), mesh)
 
 
-def key_of(seed: int | core.Key) -> core.Key:
-  """A seed, or a key [] as it is. UserError for a seed out of range."""
-  if not isinstance(seed, int | np.integer):
-    return seed
-  if not 0 <= seed < SEEDS:  # of larger ones jax takes the last 32 bits
-    raise UserError(f"seed={seed}: want 0 to {SEEDS - 1}")
-  return jax.random.key(seed)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sampler:
+class Sampler(Surface):
   """A trained model with its weights: call `sample`.
 
   Attributes:
@@ -358,8 +349,10 @@ class Sampler:
     conditions = {}
     if "noise" in options and np.ndim(options["noise"]):  # else a VAE's knob
       a = conditions["noise"] = np.asarray(options["noise"], np.float32)
-      if a.shape[1:] != self.shape or not len(a):
-        raise UserError(f"noise is {list(a.shape)}: want [n, {', '.join(map(str, self.shape))}]")
+      if (want := self.noise_shape) is None:
+        raise UserError(f"a {type(self.model).__name__} begins with no noise: leave it")
+      if a.shape[1:] != want or not len(a):
+        raise UserError(f"noise is {list(a.shape)}: want [n, {', '.join(map(str, want))}]")
     for name, make in core.trait(self.model, "cond").items():
       if name not in options:
         raise UserError(f"this model makes x from {name}: give it")
