@@ -30,7 +30,8 @@ FILES = {
     nets/test_diffwave nets/test_hifigan nets/test_strided
     nets/test_wavegan study/test_mos diffusion/test_denoising_chain
     nets/test_ddgan nets/test_edm2 nets/test_translators models/test_pix2pix
-    models/test_cycle_gan sampling/test_any_denoiser diffusion/test_attribute_guidance models/test_gan_control
+    models/test_cycle_gan sampling/test_any_denoiser diffusion/test_attribute_guidance
+    models/test_gan_control
     adversarial/test_directions
   """,
   "contract": """
@@ -56,7 +57,8 @@ FILES = {
     data/test_pairs tasks/test_translate convert/test_translator_workdir
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
-    models/test_denoising_gan sampling/test_surface sampling/test_worked_examples convert/test_stablehlo
+    models/test_denoising_gan sampling/test_surface sampling/test_worked_examples
+    convert/test_stablehlo
     models/test_control_game tasks/test_control
     sampling/test_encode sampling/test_latents sampling/test_upscale sampling/test_vocode
     study/test_ratings study/test_study style/test_layers style/test_style
