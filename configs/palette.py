@@ -90,12 +90,12 @@ def model(net, sampling, cond, **more):
 
 
 def small(arg, debug):
-  """Minutes on a core; sampling in 100 steps of the same chain."""
-  c = _base.base("photos", steps=1500, batch=16, size=32)
+  """Minutes on a core, on squares of 2x2 pixels; sampling in 100 levels of the chain."""
+  c = _base.base("photos", steps=1000, batch=16, size=32)
   c.data.flip = True
   name = {"photos-grey": "colour", "photos-edges": "edges", "photos-hole": "inpaint"}[arg]
   c.model = model(
-    dict(width=32, mults=(1, 2), blocks=1, attend=(), head=32, least=4),
+    dict(width=48, mults=(1, 2), blocks=1, attend=(), head=48, least=4, patch=2),
     **task(name),
     sampling=dict(steps=1000, beta_1=1e-4, beta_T=0.09),
   )
@@ -106,6 +106,6 @@ def small(arg, debug):
   c.ema.main = dict(name="ema.half_life", images=10_000, ramp=0.1)
   c.log.pictures = 500
   if debug:
-    c.model.net.update(width=8, mults=(1,), head=8)
+    c.model.net.update(width=8, mults=(1,), head=8, patch=1)
     return _base.debug(c)
   return c
