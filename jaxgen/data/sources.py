@@ -14,17 +14,21 @@ from jaxgen.data.arrays import Source
 from jaxgen.data.clips import open_clips
 from jaxgen.data.folder import open_folder
 from jaxgen.data.holdout import open_side, some
+from jaxgen.data.image_pairs import open_pairs, open_sides
 from jaxgen.data.latent_rows import Latents, open_latents
 from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
 from jaxgen.data.subset import parted, subset
+from jaxgen.data.unpaired import alter, open_unpaired
 from jaxgen.errors import UserError
 
 NAMES = (
   "digits", "stacked_digits", "spoken_digits", "photos", "points:ring8", "points:grid25",
   "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH", "latents:PATH",
+  "pairs:A,B", "sides:PATH", "unpaired:A,B",
 )  # fmt: skip
+ALTERED = ("digits", "photos")  # data sets that `unpaired` can alter
 SOUND = ("folder", "spoken_digits", "tfds", "mel", "latents")  # kinds that may hold it
 
 
@@ -70,6 +74,9 @@ def open_source(
     raise UserError(
       f"{name} is sound of one channel, the mean of those it has: leave out --config.data.channels"
     )
+  base, dash, how = kind.rpartition("-")
+  if dash and not argument and base in ALTERED:
+    return alter(open_source(base, split, size, data_dir, channels), how)
   match kind, bool(argument):  # importing TFDS takes half a second: where it is needed
     case "folder", True if rate:
       return open_clips(argument, split, size, rate, root)
@@ -94,6 +101,12 @@ def open_source(
 
       opener = digits.open_digits if kind == "digits" else stacked.open_stacked
       return opener(split, size, fixed_channels, root)
+    case "pairs" | "sides", True:
+      opener = open_pairs if kind == "pairs" else open_sides
+      return opener(argument, split, size, channels, root)
+    case "unpaired", True:
+      one = lambda part: open_source(part, split, size, data_dir, channels)
+      return open_unpaired(argument, split, one)
     case "photos", False:
       return open_photos(split, size, fixed_channels)
     case "latents", True:

@@ -219,6 +219,19 @@ class Surface:
 
     return at if by == "noise" else _with_levels(at, self.process, by)
 
+  def path(self, **knobs: float) -> Noise:
+    """Noise levels that the model's sampler visits, arrays [steps] from the noisiest on.
+
+    With `denoiser(by="noise")` and `len(path.t)` what the house's samplers take.
+
+    Args:
+      **knobs: `steps`, and those of the path, see `model.knobs`.
+    """
+    model = self._plain(self._diffuser("path"))
+    knobs = model.knobs | knobs
+    points, n = model.path_points(knobs | {"steps": int(knobs["steps"])})
+    return jax.tree.map(lambda a: a[:n], points)
+
   def generator(
     self,
     z: Array,
@@ -242,6 +255,8 @@ class Surface:
       **options: The generator's knobs, such as psi.
     """
     model, z = self.model, jnp.asarray(z)
+    if not isinstance(model, GAN | DenoisingGAN | VocoderGAN):
+      raise self._lacks("generator")
     state = self._state(params)
     if isinstance(model, VocoderGAN):
       return model.gen.apply(state.variables("gen"), z)
@@ -249,7 +264,6 @@ class Surface:
     if isinstance(model, DenoisingGAN):
       x_t, t = (self._take(options, name, "generator") for name in ("x_t", "t"))
       return model.G(state, y)(x_t, jnp.broadcast_to(t, (len(z),)), z)
-    self._check_gan("generator")
     self._check_names(options, trait(model.gen, "knobs"), "generator")
     return model.gen.apply(state.variables("gen"), z, **y, **self._noise(key, len(z)), **options)
 
@@ -425,11 +439,14 @@ class Surface:
     workdir = self.card.get("workdir")
     if workdir is None or isinstance(self.model, Cascade):
       raise UserError(f"this model has no group {group!r}" + nearest(group, self.params))
-    names = [f"params/{group}", f"stats/{group}"]
-    leaves = lambda meta: restore.abstract_leaves(meta, names)
+
+    def leaves(meta: dict[str, Any]) -> dict[str, Any]:
+      tree = restore.abstract_leaves(meta, [f"params/{group}", f"stats/{group}"])
+      if group not in tree.get("params", {}):
+        raise UserError(f"{workdir} has no weights of a group {group!r}")
+      return tree
+
     _, tree, _ = restore.restore_subset(workdir, leaves, self.card["step"])
-    if group not in tree.get("params", {}):
-      raise UserError(f"{workdir} has no weights of a group {group!r}")
     return {"params": tree["params"][group], **tree.get("stats", {}).get(group, {})}
 
   def _lacks(self, what: str, hint: str = "") -> UserError:

@@ -20,8 +20,7 @@ from jaxgen import core, sharding
 from jaxgen.diffusion.simplex import simplex
 from jaxgen.diffusion.traits import traits
 from jaxgen.errors import UserError, guarding, nearest
-from jaxgen.evaluation.bits_per_dim import ode
-from jaxgen.evaluation.likelihood_bound import chain, denoises_images, evidence
+from jaxgen.evaluation.likelihoods import chain, denoises_images, evidence, ode
 from jaxgen.keys import fold, normal
 from jaxgen.models.anogan_encoder import AnoGANEncoder, critic, errors, generated
 from jaxgen.models.diffusion import GUIDANCE
