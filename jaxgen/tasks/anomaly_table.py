@@ -50,9 +50,10 @@ def lines_of(results: Mapping[str, Any], cases: Sequence[str], metric: str) -> l
     own = {r["case"]: r for r in rows if (r["family"], r["way"]) == (family, way)}
     values = {c: (r["scores"][metric], *r["intervals"][metric]) for c, r in own.items()}
     mean, low, high = mean_interval([v[0] for v in values.values()])
+    low, high = max(low, 0.0), min(high, 1.0)  # few cases do not know
     mean_of = lambda k, own=own: float(np.mean([r[k] for r in own.values()]))
     seconds = mean_of("train_seconds"), mean_of("seconds")
-    name = WAYS.get(way, f"{family}, {way}") if family == "baseline" else f"{family}, {way}"
+    name = WAYS.get(way, f"{family} by {way}") if family == "baseline" else f"{family} by {way}"
     lines.append(Line(name, family, way, values, mean, low, high, seconds))
   return sorted(lines, key=lambda line: -line.mean)
 

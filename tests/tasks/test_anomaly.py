@@ -176,7 +176,7 @@ def test_a_benchmark_goes_on_where_it_stopped(verb, tmp_path):
   assert status == 0 and again == first and not any("[anomaly]" in line for line in lines)
   assert json.loads((tmp_path / "b" / "anomaly.json").read_text())["rows"] == before
   page = (tmp_path / "b" / "anomaly.html").read_text()
-  assert "| nearest training image |" in again and "vae, elbo" in page
+  assert "| nearest training image |" in again and "vae by elbo" in page
 
 
 def test_the_nearest_training_image_by_hand():
@@ -211,4 +211,4 @@ def test_a_mean_over_cases_and_who_is_surely_better():
   assert lines[0].high == pytest.approx(0.8 + 4.302653 * 0.1 / 3**0.5)
   assert anomaly_table.surely(lines[0], lines[2]) and not anomaly_table.surely(lines[0], lines[1])
   text = anomaly_table.verdict_of({"rows": rows}, ("0", "1", "2"))
-  assert text.startswith("vae, w: AUROC 0.800") and "may do as well, 0.750" in text
+  assert text.startswith("vae by w: AUROC 0.800") and "may do as well, 0.750" in text
