@@ -50,6 +50,8 @@ def lines_of(results: Mapping[str, Any], cases: Sequence[str], metric: str) -> l
     own = {r["case"]: r for r in rows if (r["family"], r["way"]) == (family, way)}
     values = {c: (r["scores"][metric], *r["intervals"][metric]) for c, r in own.items()}
     mean, low, high = mean_interval([v[0] for v in values.values()])
+    if len(values) == 1:  # its own, over images
+      ((_, low, high),) = values.values()
     low, high = max(low, 0.0), min(high, 1.0)  # few cases do not know
     mean_of = lambda k, own=own: float(np.mean([r[k] for r in own.values()]))
     seconds = mean_of("train_seconds"), mean_of("seconds")
@@ -138,7 +140,7 @@ def page(results: Mapping[str, Any], cases: Sequence[str], home: pathlib.Path) -
   facts = [
     ("Data", NAMES[results["benchmark"]]),
     ("Steps of training", ", ".join(f"{k} {v:,}" for k, v in steps.items()) or "none"),
-    ("Intervals", "of a mean: Student's t over cases"),
+    ("Intervals", "of a mean: Student's t over cases; of one case: over its images"),
     ("Seconds", "of training and of scoring all test images of a case, on the machine that ran it"),
     ("Baselines", "nearest training image: its mean square distance; edges: squared Laplacian"),
   ]
