@@ -28,6 +28,7 @@ VERBS = {  # verb: (module, what it does)
   "train": ("train", "train the model of a config, or go on where it stopped"),
   "sample": ("sample", "draw samples from a trained model"),
   "encode": ("sampling.encode", "write the latents of a data set, by a trained codec"),
+  "translate": ("tasks.translate", "images into images, by pix2pix, Palette or CycleGAN"),
   "evaluate": ("evaluate", "judge the samples of a trained model, or a file of samples"),
   "choose": ("compare.choose", "for my data: diffusion model, GAN or VAE, under a budget"),
   "compare": ("compare.compare", "several models side by side: one report"),
@@ -38,6 +39,10 @@ VERBS = {  # verb: (module, what it does)
     "evaluation.bits_per_dim",
     "bits per dimension of real data, by a diffusion model",
   ),
+  "control": ("tasks.control", "samples with attributes that you ask for: slant, colour, ..."),
+  "edit": ("tasks.edit", "inpaint, restore and change images by a trained diffusion model"),
+  "anomaly": ("tasks.anomaly", "find what is strange among images, by a model of what is normal"),
+  "augment": ("tasks.augment", "train classifiers on generated data: when it helps, and whose"),
   "study": ("study.study", "ask people which of two images a camera took"),
   "bench": ("bench.bench", "measure: train steps, sampling, data"),
   "plan": ("plan.plan", "what a machine would make of it, by its compiler alone"),
@@ -52,7 +57,7 @@ ONE_HOST = {"jaxgen.bench.bench"}
 
 # The least and the most of a flag's whole number, where it is not 1 and more.
 RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535), "seeds": (1, 10_000)} | dict.fromkeys(
-  ("step", "guide_step", "stage", "workers", "size", "standing", "mix"), (0, LARGEST)
+  ("step", "guide_step", "stage", "workers", "size", "standing", "mix", "direction"), (0, LARGEST)
 )
 
 NEEDED = ("workdir", "out", "what", "rules")  # verbs say what these may be

@@ -113,7 +113,7 @@ SEEDS = 2**32  # how many jax.random tells apart
 # Whole numbers that may be 0; all others are at least 1.
 MAY_BE_ZERO = set(
   "classes labels warmup lazy depth layers embed tables spare attend halvings fine mapped pad"
-  " octaves y ts start cond_blocks out_blocks token mels post shuffle shuffled".split()
+  " octaves y ts start cond_blocks out_blocks token mels post shuffle shuffled places".split()
 )
 # Other numbers, by least and most; what is not here may be any finite number.
 ABOVE_ZERO, BELOW_ONE = math.nextafter(0, 1), math.nextafter(1, 0)

@@ -2,8 +2,10 @@
 
 A loss may look through a published network, which a user has in files, or
 through a judge of another workdir; a model of latents reads them by a codec of
-another one, and a model of few steps begins as its teacher. All are read once,
-before the first step, and are in every checkpoint from there on.
+another one, and a model of few steps begins as its teacher. What ties latents to
+attributes looks through classifiers; what controls a GAN, and an encoder that inverts
+one, through that GAN. All are read once, before the first step, and are in every
+checkpoint from there on.
 """
 
 import functools
@@ -11,7 +13,7 @@ import inspect
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -51,12 +53,20 @@ def read(model: core.Model, source: Source | None = None) -> tuple[core.Groups, 
     params["perceptual"] = read_judge(look, core.trait(model, "judge_workdir"), source)
   elif look:
     params["perceptual"] = read_perceptual(look)
+  if core.trait(model, "predictors"):
+    params |= read_predictors(model, source)
+  if core.trait(model, "generator"):
+    own, stats = read_generator(model, source)
+    params |= own
   if core.trait(model, "codec"):
     params["codec"], stats["codec"] = read_codec(model.codec, model.codec_workdir, source)
   if core.trait(model, "teacher"):
     params["net"] = read_teacher(model, source)
     if model.keeps_teacher:
       params["teacher"] = params["net"]
+  if core.trait(model, "gan"):
+    own, stats_of_gan = read_gan(model, source)
+    params, stats = params | own, stats | stats_of_gan
   return params, stats
 
 
@@ -81,10 +91,12 @@ def read_perceptual(net: Any) -> core.Groups:
     raise UserError(f"{what}: {e}") from e
 
 
-def read_judge(look: Any, workdir: str, source: Source | None) -> core.Groups:
+def read_judge(
+  look: Any, workdir: str, source: Source | None, where: str = "config.model.perceptual.net"
+) -> core.Groups:
   """The averaged weights of a classifier of images like those of `source`.
 
-  `look` has its net, see `nets.convs.JudgeLayers`.
+  `look` has its net, see `nets.convs.JudgeLayers`, which is `where` in the config.
   """
   if not workdir:
     raise UserError(
@@ -100,7 +112,7 @@ def read_judge(look: Any, workdir: str, source: Source | None) -> core.Groups:
       raise UserError(
         f"a {type(judge).__name__} was trained there: want a classifier of clean images"
       )
-    check_net(judge.net, look.net, "that judge", "config.model.perceptual.net")
+    check_net(judge.net, look.net, "that judge", where)
     if source is not None and tuple(data["shape"]) != tuple(source.shape):
       raise UserError(
         f"that judge looks at images {tuple(data['shape'])}, and {source.name} holds "
@@ -108,6 +120,59 @@ def read_judge(look: Any, workdir: str, source: Source | None) -> core.Groups:
       )
     params, _ = averaged_weights(workdir, config, data, judge)
   return params["net"]
+
+
+def read_predictors(model: core.Model, source: Source | None) -> dict[str, core.Groups]:
+  """{"predictors": weights by attribute}, or {} where none has weights.
+
+  A user's functions are imported, so that one that is missing ends the verb now.
+  """
+  weights = {}
+  for name, predictor in model.predictors.items():
+    if predictor.classes:
+      workdir = predictor.workdir or core.trait(model, "judge_workdir")
+      weights[name] = read_judge(predictor, workdir, source, f"the net that predicts {name}")
+    predictor.check()
+  return {"predictors": weights} if weights else {}
+
+
+def read_generator(
+  model: core.Model, source: Source | None
+) -> tuple[core.Groups, dict[str, core.Groups]]:
+  """The averaged weights of the GAN that a model controls, and of its predictors."""
+  workdir = model.generator_workdir
+  if not workdir:
+    raise UserError(
+      "config.model.generator_workdir names no workdir: train the generator first, such as "
+      "configs/gan_control.py:digits, and say where with --config.model.generator_workdir=G"
+    )
+  what = f"config.model.generator_workdir={workdir}"
+  with guarding(what):
+    meta = latest(workdir)
+    config, data = settings(meta), meta["data"]
+    trained, ours = build(config.model), model.generator
+    if type(trained) is not type(ours):
+      raise UserError(
+        f"a {type(trained).__name__} was trained there: want a {type(ours).__name__}, such as "
+        "configs/gan_control.py"
+      )
+    check_net(trained.gen, ours.gen, "that generator", "config.model.generator.gen")
+    for name, predictor in ours.predictors.items():
+      if predictor.classes and name in trained.predictors:
+        check_net(
+          trained.predictors[name].net, predictor.net, "its judge", f"the net that predicts {name}"
+        )
+    theirs, mine = ([(g.attribute, g.size) for g in m.groups] for m in (trained, ours))
+    if theirs != mine:
+      raise UserError(
+        f"that generator has slices {theirs}, and config.model.generator {mine}: make them equal"
+      )
+    if source is not None and tuple(data["shape"]) != tuple(source.shape):
+      raise UserError(
+        f"that generator makes images {tuple(data['shape'])}, and {source.name} holds "
+        f"{tuple(source.shape)}"
+      )
+    return averaged_weights(workdir, config, data, trained)
 
 
 def read_codec(
@@ -158,6 +223,62 @@ def read_teacher(model: core.Model, source: Source | None) -> Any:
       raise UserError(f"that teacher knows the labels of {data['name']}, and these are others")
     params, _ = averaged_weights(workdir, config, data, teacher)
   return params["net"]
+
+
+def read_gan(model: core.Model, source: Source | None) -> tuple[core.Groups, core.Groups]:
+  """Generator, averaged, and discriminator of the GAN that a model inverts, and their stats."""
+  workdir = model.gan_workdir
+  if not workdir:
+    raise UserError(
+      "config.model.gan_workdir names no workdir: train the GAN first, and say where with "
+      "--config.model.gan_workdir=G"
+    )
+  what = f"config.model.gan_workdir={workdir}"
+  with guarding(what):
+    meta = latest(workdir)
+    config, data = settings(meta), meta["data"]
+    gan = build(config.model)
+    if type(gan) is not type(model.gan):
+      raise UserError(f"a {type(gan).__name__} was trained there: want models.gan.GAN")
+    for part in ("gen", "disc"):
+      check_net(vars(gan)[part], vars(model.gan)[part], "that GAN", f"config.model.gan.{part}")
+    for field in ("z_dim", "classes"):
+      theirs, ours = vars(gan)[field], vars(model.gan)[field]
+      if theirs != ours:
+        raise UserError(
+          f"that GAN has {field}={theirs}, and config.model.gan.{field} is {ours}: make them equal"
+        )
+    if source is not None and tuple(data["shape"]) != tuple(source.shape):
+      raise UserError(
+        f"that GAN was trained on {data['name']}, {tuple(data['shape'])}, and {source.name} holds "
+        f"{tuple(source.shape)}"
+      )
+    return gan_weights(workdir, config, data, gan)
+
+
+def gan_weights(
+  workdir: str,
+  config: ConfigDict,
+  data: dict[str, Any],
+  gan: core.Model,
+  profile: str | None = None,
+  step: int | None = None,
+) -> tuple[core.Groups, core.Groups]:
+  """The generator that samples and the discriminator as it is, and their stats; on the host."""
+  shapes = core.batch_shapes(data["shape"], data["dtype"], data["classes"])
+  init = core.make_init(gan, {p.moves: optax.identity() for p in gan.players}, tuple(config.ema))
+  abstract = jax.eval_shape(init, shapes, jax.random.key(0))
+  params, stats, step = weights(workdir, config, gan, abstract, profile, step)
+  # Nobody averages a discriminator: it is read as it stands at that step.
+  own, own_stats, _ = weights(workdir, config, Only(("disc",)), abstract, "none", step)
+  stats = {g: tree for g, tree in (stats | own_stats).items() if tree}
+  return jax.device_get((params | own, stats))
+
+
+class Only(NamedTuple):
+  """Stands for a model of which some groups are read."""
+
+  sampled: Sequence[str]
 
 
 def check_teacher(model: core.Model, teacher: core.Model) -> None:

@@ -38,6 +38,7 @@ def define(values: flags.FlagValues) -> None:
   flag("ema", None, "profile of averaged weights, or none for the last ones")
   flag("disc", None, "a GAN's discriminator, where that is another file: D.pth")
   flag("bottom", None, "the bottom level's file of a prior, whose top level is --out")
+  flag("back", None, "CycleGAN's other generator, whose --out is G_A")
   flags.DEFINE_integer("step", None, "of the checkpoint; default: the last", flag_values=values)
   define_program_flags(values)
 
@@ -66,7 +67,7 @@ def main(values: flags.FlagValues) -> None:
   for name in OF_PROGRAMS:
     if values[name].present:
       raise UserError(f"--{name} is for --source={PROGRAM}: weights alone have none")
-  for name in ("out", "disc", "bottom"):
+  for name in ("out", "disc", "bottom", "back"):
     if values[name].value:
       check_file(values[name].value, f"--{name}")
   report = export_weights(
@@ -77,6 +78,7 @@ def main(values: flags.FlagValues) -> None:
     step=values.step,
     disc=values.disc,
     bottom=values.bottom,
+    back=values.back,
   )
   print(
     f"{report['tensors']} tensors of step {report['step']}, averaged by "

@@ -191,14 +191,19 @@ class GAN:
   def gen_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """How badly D is fooled."""
     fake, stats = self.generate(state, batch, fold(key, 0))
-    D, rule = self.D(state, batch, fold(key, 2)), self.rule()
+    loss, info = self.fooling(state, batch, fake, fold(key, 2))
+    return loss, (stats, info | singular_values(stats["gen"]))
+
+  def fooling(self, state: State, batch: Batch, fake: Array, key: Key) -> tuple[Array, Metrics]:
+    """The generator's loss on its fakes, and metrics."""
+    D, rule = self.D(state, batch, key), self.rule()
     loss = rule.g_loss(D(batch["x"]), D(fake)) if rule.relative else rule.g_loss(D(fake))
     pixels = lambda x: jnp.mean(jnp.abs(x - jnp.roll(x, 1, 0)))
     info = {"diversity": pixels(fake) / (pixels(batch["x"]) + 1e-8)}
     if self.gen_penalty:
       info["penalty"] = self.gen_penalty(state.params["gen"])
       loss += info["penalty"]
-    return loss, (stats, info | singular_values(stats["gen"]))
+    return loss, info
 
   def path_loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """How uneven the generator's steps are, on a share of the batch."""
@@ -211,11 +216,13 @@ class GAN:
     loss, stats = self.path(synthesize, ws, fold(key, 2), state.stats["path"])
     return self.path.every * loss, (state.stats | {"path": stats}, stats)
 
-  def generate(self, state: State, batch: Batch, key: Key) -> tuple[Array, Groups]:
-    """Fakes as in training: norms see this batch. -> x, stats."""
+  def generate(
+    self, state: State, batch: Batch, key: Key, z: Array | None = None
+  ) -> tuple[Array, Groups]:
+    """Fakes as in training, of z or of what is drawn: norms see this batch. -> x, stats."""
     noise = noise_keys(self.gen, fold(key, 1))
     if not self.mixing:
-      z = normal(key, (self.z_dim,))
+      z = normal(key, (self.z_dim,)) if z is None else z
       return self.apply("gen", state, z, **self.conditions(batch), **noise)
     ws, stats = self.map_styles(state, batch, key)
     return self.apply("gen", state.replace(stats=stats), ws, method="synthesize", **noise)

@@ -5,8 +5,9 @@ into scales of its input channels, and the output is brought back to unit
 variance (Sec. 2.2). Names of parameters are those of the reference code.
 """
 
+import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -42,6 +43,8 @@ class Generator(nn.Module):
     dtype: Of the `fine` highest resolutions; the others are float32. Height 4
       is float32 always.
     fine: See there.
+    mapper: Makes another mapping network, z [B, Z], labels -> w [B, w_dim], such
+      as `nets.split_mapping.split`; `layers` is then of no account.
   """
 
   size: int = 256
@@ -58,12 +61,14 @@ class Generator(nn.Module):
   taps: Sequence[float] = fir.TAPS
   dtype: Any = jnp.float32
   fine: int = 4
+  mapper: Callable[[], nn.Module] | None = None
 
   # Truncation, below: by how much, and of how many of the first layers.
   knobs: ClassVar[dict[str, float]] = {"psi": 1.0, "cutoff": float("inf")}
 
   def setup(self):
-    self.mapping = Mapping(self.w_dim, self.layers, self.classes)
+    mapper = self.mapper or functools.partial(Mapping, self.w_dim, self.layers, self.classes)
+    self.mapping = mapper()
     self.w_avg = self.variable("average", "w_avg", jnp.zeros, (self.w_dim,))
     blocks = {}
     for size in heights(self.size):

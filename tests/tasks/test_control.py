@@ -1,0 +1,245 @@
+"""The verb control, on weights that nobody trained: pictures, words, refusals."""
+
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+from games import filled, same
+from verbs import call, tree
+
+from jaxgen import config, sharding
+from jaxgen.adversarial import predictors
+from jaxgen.checkpoint import pretrained
+from jaxgen.checkpoint.manager import Checkpoints
+from jaxgen.data.sources import open_split
+from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment, describe, open_data
+from jaxgen.monitor import pictures
+from jaxgen.sampling.attribute_sampling import EncoderControl, Request, open_control
+from jaxgen.tasks import control_table
+
+
+def workdir_of(folder, name, **changes):
+  """Random weights, as after a training -> the state."""
+  c = config.load(f"configs/{name}").unlock()
+  gan = c.model.get("generator", c.model)
+  if "gen" in gan:
+    gan.gen.update(base=32, most=8)
+    gan.disc.update(base=32, most=8)
+  else:
+    c.model.net.update(width=8, mults=(1,), attend=())
+  c.model.update(changes)
+  experiment, source = Experiment.of(c), open_data(c)
+  state = filled(experiment.abstract(source, sharding.make_mesh()))
+  if "encoder" in state.stats:
+    own = jax.tree.map(jnp.ones_like, state.stats["encoder"])
+    state = state.replace(stats=state.stats | {"encoder": own})
+  # Weights of encoders are multiplied by 0.01 in use.
+  large = {g: 100.0 if g == "encoder" else 1.0 for g in state.ema["main"]}
+  ema = {
+    g: jax.tree.map(lambda x, k=large[g]: k * (x + 0.01), p) for g, p in state.ema["main"].items()
+  }
+  state = state.replace(ema={"main": ema})
+  with Checkpoints(str(folder), every=1, keep=2) as checkpoints:
+    checkpoints.save(0, state, describe(c, source), force=True)
+  return state
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+  """Workdirs: an encoder and a diffusion model."""
+  folder = tmp_path_factory.mktemp("control")
+  workdir_of(folder / "E", "gan_control.py:debug-encoder")
+  workdir_of(folder / "D", "digits_diffusion.py:debug", steps=3)
+  return folder
+
+
+def control(capsys, monkeypatch, *argv):
+  return call(capsys, monkeypatch, "control", *argv)
+
+
+def test_a_picture_shows_samples_before_and_after(home, tmp_path, capsys, monkeypatch):
+  flags = [f"--workdir={home / 'E'}", "--set=slant=0.3,thickness=2", "--num=3"]
+  status, out, err = control(capsys, monkeypatch, *flags, f"--out={tmp_path / 'x.png'}")
+  assert status == 0 and not err
+  assert "slant 0.3: was" in out and "thickness 2: was" in out and "3 samples" in out
+  info = pictures.read_info(tmp_path / "x.png")
+  assert info["set"] == {"slant": [0.3], "thickness": [2.0]} and info["num"] == 3
+  assert info["made by"] == "jaxgen control, GAN-Control" and info["workdir"] == str(home / "E")
+  assert control(capsys, monkeypatch, *flags, f"--out={tmp_path / 'x.npz'}")[0] == 0
+  arrays = np.load(tmp_path / "x.npz")
+  assert arrays["arr_0"].shape == arrays["before"].shape == (3, 8, 8, 1)
+  assert arrays["arr_1"].tolist() == [0, 1, 2]
+  assert (arrays["arr_0"] != arrays["before"]).any()
+
+
+def test_predictors_guide_a_diffusion_model(home, capsys, monkeypatch, tmp_path):
+  (tmp_path / "my_eyes.py").write_text("def light(x):\n  return x.mean((1, 2))\n")
+  monkeypatch.syspath_prepend(str(tmp_path))
+  flags = [f"--workdir={home / 'D'}", "--predictor=my_eyes.light", "--num=2"]
+  status, out, _ = control(
+    capsys, monkeypatch, *flags, "--set=light=0.2", "--labels=3", f"--out={tmp_path / 'y.npz'}"
+  )
+  assert status == 0 and "light 0.2: was" in out and "3 passes of the net, 3 backward" in out
+  assert np.load(tmp_path / "y.npz")["arr_1"].tolist() == [3, 3]
+
+
+def test_other_values_compile_nothing(home):
+  one = open_control(str(home / "E"))
+  assert isinstance(one, EncoderControl)
+  ask = lambda v: one.make(Request({"slant": np.full((2, 1), v)}, np.arange(2), np.zeros(2)))
+  (before, a), (_, b) = ask(0.1), ask(-0.4)
+  assert one.program._cache_size() == 1 and (a != b).any()
+  same_latents = one.sampler.sample(0, 2, labels=0)  # without a wish
+  assert np.abs(same_latents.astype(int) - before).max() <= 1
+  two = open_control(str(home / "D"), ["thickness"], strength=0.0)
+  before, after = two.make(Request({"thickness": np.full((2, 1), 2.0)}, np.arange(2), np.zeros(2)))
+  np.testing.assert_array_equal(before, after)
+  np.testing.assert_array_equal(before, two.sampler.sample(0, 2, labels=0))
+  (program,) = two.programs.values()
+  two.make(Request({"thickness": np.full((2, 1), 1.0)}, np.arange(2), np.ones(2)))
+  assert program._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+  "argv, says",
+  [
+    (["--workdir={E}"], "needs --workdir=W and --out"),
+    (["--workdir={E}", "--out=x.png"], "--set names nothing"),
+    (["--workdir={E}", "--out=x.png", "--set=slnt=1"], "no attribute 'slnt'; did you mean 'slant'"),
+    (["--workdir={E}", "--out=x.png", "--set=class=1"], "takes labels, say --labels"),
+    (["--workdir={E}", "--out=x.png", "--set=slant=a"], "want slant=number"),
+    (["--workdir={E}", "--out=x.png", "--set=slant=nan"], "a finite one"),
+    (["--workdir={E}", "--out=x.png", "--set=slant=1:2"], "slant has 1 numbers, and here are 2"),
+    (["--workdir={D}", "--out=x.png", "--set=slant=1"], "say by what it is to be guided"),
+    (["--workdir={D}", "--out=x.png", "--predictor=slat", "--set=slant=1"], "did you mean 'slant'"),
+    (["--workdir={D}", "--out=x.png", "--predictor=no.such", "--set=a=1"], "No module named 'no'"),
+    (["--workdir={D}", "--out=x.png", "--predictor=judge:{E}", "--set=class=1"], "no classifier"),
+    (["--workdir={D}", "--out=x.png", "--predictor=slant", "--tolerance=0"], "want more than 0"),
+    (["--workdir={E},{D}", "--out=x.png", "--set=slant=1"], "takes one here"),
+    (["--workdir={E},{D}", "--out=o", "--table", "--predictor=colour"], "no attribute in common"),
+    (["--workdir={E}", "--out=o", "--table", "--set=slant=1"], "--set is for samples"),
+    (["--workdir={E}", "--out=o", "--table", "--num=2"], "--num=2: want at least 6"),
+  ],
+)
+def test_slips_end_in_one_line(home, argv, says, tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  argv = [a.format(E=home / "E", D=home / "D") for a in argv]
+  status, _, err = control(capsys, monkeypatch, *argv)
+  assert status == 2 and len(err) == 1 and says in err[0]
+  assert not tree(tmp_path)
+
+
+class Network:
+  """Sees pixels."""
+
+  def embed(self, x):
+    return x.reshape(len(x), -1)[:, ::9] / 255.0
+
+
+def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
+  judge = types.SimpleNamespace(network=Network(), classifies=False, features="pixels")
+  monkeypatch.setattr(control_table, "open_judge", lambda data: judge)
+  out = tmp_path / "report"
+  status, text, _ = control(
+    capsys,
+    monkeypatch,
+    f"--workdir={home / 'E'},{home / 'D'}",
+    "--predictor=thickness",
+    "--table",
+    "--num=8",
+    f"--out={out}",
+  )
+  assert status == 0 and "GAN-Control" in text and "guided diffusion" in text
+  card = json.loads((out / "results.json").read_text())
+  assert [r["attribute"] for r in card["scores"]] == ["thickness"] * 2
+  for row in card["scores"]:
+    assert np.isfinite([row["numbers"][k] for k in ("error", "likeness", "frechet")]).all()
+  page = (out / "index.html").read_text()
+  assert page.count("data:image/png") == 2 and page.index("<img") < page.index("<table")
+  again = control(capsys, monkeypatch, f"--workdir={home / 'E'}", "--table", f"--out={tmp_path}")
+  assert again[0] == 2 and "holds something else" in again[2][0]
+
+
+def test_numbers_are_what_they_say():
+  """By hand: an attribute met, another that moved by half a unit, and a likeness."""
+  images = open_split(config.load("configs/judge.py").data, "test").arrays()[0][:64]
+  judge = types.SimpleNamespace(network=Network(), classifies=False)
+  attributes = [
+    control_table.Attribute(n, predictors.STATISTICS[n]) for n in ("slant", "thickness")
+  ]
+  values = {a.name: control_table.evaluate(a, images) for a in attributes}
+  units = {"slant": np.float32([2.0]), "thickness": np.float32([0.5])}
+  real = control_table.Real(judge, images, values, units)
+  before, after = images[:32], images[32:]
+  numbers = control_table.compare(
+    attributes, attributes[0], real, values["slant"][32:], before, after
+  )
+  assert numbers["error"] < 1e-6 and "same_class" not in numbers
+  gap = lambda name: np.abs(values[name][:32] - values[name][32:]).mean()
+  np.testing.assert_allclose(numbers["uncontrolled"], gap("slant") / 2, rtol=1e-5)
+  np.testing.assert_allclose(numbers["others"], gap("thickness") / 0.5, rtol=1e-5)
+  still = control_table.compare(
+    attributes, attributes[0], real, values["slant"][:32], before, before
+  )
+  np.testing.assert_allclose([still["likeness"], still["others"]], [1, 0], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory):
+  """A generator whose first attribute is a judge's, its groups and its state."""
+  folder = tmp_path_factory.mktemp("gan")
+  judge = dict(name="models.gan_control.Judge", net=dict(name="nets.convs.Classifier", width=4))
+  c = config.load("configs/gan_control.py:debug").unlock()
+  groups = [g.to_dict() if hasattr(g, "to_dict") else dict(g) for g in c.model.groups]
+  groups[0]["predictor"] = judge
+  return folder, groups, workdir_of(folder / "G", "gan_control.py:debug", groups=groups)
+
+
+def test_generators_of_another_workdir(gan):
+  """Averages of both groups are read, if they are of such a generator."""
+  folder, groups, state = gan
+
+  def read(workdir="G", **changes):
+    e = config.load("configs/gan_control.py:debug-encoder").unlock()
+    e.model.generator.gen.update(base=32, most=8)
+    e.model.generator.groups = groups
+    for path, value in changes.items():
+      e.model.generator.gen[path] = value
+    e.model.generator_workdir = str(folder / workdir) if workdir else ""
+    return pretrained.read(config.build(e.model), open_data(e))
+
+  params, stats = read()
+  assert same(params["gen"], state.ema["main"]["gen"]) and set(params) == {"gen", "predictors"}
+  assert same(params["predictors"], state.params["predictors"]) and "average" in stats["gen"]
+  with pytest.raises(UserError, match="train the generator first"):
+    read("")
+  with pytest.raises(UserError, match="that generator was trained with net.base=32"):
+    read(base=64)
+
+
+def test_an_image_is_moved_along_a_style(gan, capsys, monkeypatch, tmp_path):
+  image = tmp_path / "a.png"
+  PIL.Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3).save(image)
+  flags = [f"--workdir={gan[0] / 'G'}", f"--image={image}", "--how=sefa", "--projection_steps=2"]
+  status, out, err = call(
+    capsys, monkeypatch, "edit", *flags, "--direction=2", f"--out={tmp_path / 'y'}"
+  )
+  assert status == 0 and "1 image" in out, err
+  info = pictures.read_info(tmp_path / "y" / "a.png")
+  assert info["how"] == "sefa" and info["direction"] == 2 and info["edited"]
+  assert info["source"] == "a.png" and "--direction=2" in info["command"]
+  page = (tmp_path / "y.html").read_text()
+  assert page.index("<img") < page.index("<table") and "no evidence" in page
+  for more, says in (
+    (["--direction=64"], "--direction=64: want 0 to 63"),
+    (["--layers=3"], "--layers=3: want two numbers"),
+    (["--operator=grey"], "--how=sefa takes neither"),
+  ):
+    status, _, err = call(capsys, monkeypatch, "edit", *flags, *more, f"--out={tmp_path / 'z.png'}")
+    assert status == 2 and says in err[-1]
+  assert not (tmp_path / "z.png").exists()
