@@ -19,10 +19,12 @@ from jaxgen.core import Array, Key, trait
 from jaxgen.diffusion.process import Flow
 from jaxgen.errors import UserError, nearest
 from jaxgen.keys import example_keys
+from jaxgen.models.anogan_encoder import AnoGANEncoder
 from jaxgen.models.cascade import Cascade, stage_state
+from jaxgen.models.control_encoder import ControlEncoder
 from jaxgen.models.denoising_gan import DenoisingGAN
 from jaxgen.models.diffusion import Diffusion
-from jaxgen.models.gan import GAN, noise_keys
+from jaxgen.models.gan import GAN
 from jaxgen.models.guided import Guided
 from jaxgen.models.latent import Latent
 from jaxgen.models.mean_flow import MeanFlow
@@ -144,7 +146,8 @@ class Parts:
     Of diffusion models that of x_T (of latents: of these), of GANs and VAEs
     that of z.
     """
-    model, latent = self._inner, isinstance(self.model, Latent)
+    latent = isinstance(self.model, Latent)
+    model = self._inner if latent else self._game
     if isinstance(model, GAN):
       return (model.z_dim,)
     if isinstance(model, VAE):
@@ -182,13 +185,14 @@ class Parts:
   def _state(self, params: Params | None) -> core.State:
     return self.state if params is None else state_of(params)
 
-  def _disc(self, params: Params | None) -> dict[str, Any]:
+  def _disc(self, params: Params | None, group: str = "disc") -> dict[str, Any]:
     """The discriminator's variables."""
     if params is None:
-      return self.variables("disc")
-    if "disc" not in params:
-      raise UserError('params has no group "disc": give m.params | {"disc": m.variables("disc")}')
-    return params["disc"]
+      return self.variables(group)
+    if group not in params:
+      more = f'{{"{group}": m.variables("{group}")}}'
+      raise UserError(f'params has no group "{group}": give m.params | {more}')
+    return params[group]
 
   def _read(self, group: str) -> dict[str, Any]:
     """A group from the checkpoint that the rest is from."""
@@ -227,10 +231,17 @@ class Parts:
       hint = ", for its guess of x_0 depends on z: take m.generator"
     raise self._lacks(what, hint)
 
+  @property
+  def _game(self) -> Any:
+    """The model, or the GAN for which it learns an encoder."""
+    if isinstance(self.model, AnoGANEncoder):
+      return self.model.gan
+    return self.model.generator if isinstance(self.model, ControlEncoder) else self.model
+
   def _check_gan(self, what: str) -> GAN:
-    if not isinstance(self.model, GAN):
+    if not isinstance(self._game, GAN):
       raise self._lacks(what)
-    return self.model
+    return self._game
 
   def _check_styles(self) -> GAN:
     gan = self._check_gan("mapping")
@@ -240,7 +251,7 @@ class Parts:
 
   def _check_codec(self, what: str) -> Any:
     codec = self.model.codec if isinstance(self.model, Latent) else self.model
-    if trait(codec, what) is None:
+    if trait(codec, "encode") is None or trait(codec, "decode") is None:
       hint = ""
       if isinstance(codec, GAN):
         hint = ": jaxgen.sampling.projection finds latents of images"
@@ -287,10 +298,6 @@ class Parts:
     """Labels [n] where the codec reads them; else None, whatever they are."""
     own = self._codec_labels
     return self._label(labels, n, own)["y"] if own else None
-
-  def _noise(self, key: int | Key | None, n: int) -> dict[str, Key]:
-    """Keys of noise within the generator, where one is given and taken."""
-    return {} if key is None else noise_keys(self.model.gen, keys_of(key, n))
 
   def _as_input(self, x: Array) -> Array:
     """x float32 in [-1, 1] of this model's shape; UserError for another one."""

@@ -23,13 +23,17 @@ from jaxgen.diffusion.process import Noise
 from jaxgen.diffusion.traits import traits
 from jaxgen.errors import UserError
 from jaxgen.keys import fold
+from jaxgen.models.anogan_encoder import critic
 from jaxgen.models.codec import Autoencoder
+from jaxgen.models.cycle_gan import CycleGAN
 from jaxgen.models.denoising_gan import DenoisingGAN
 from jaxgen.models.diffusion import Diffusion
-from jaxgen.models.gan import GAN
+from jaxgen.models.gan import GAN, noise_keys
 from jaxgen.models.guided import Guided
 from jaxgen.models.latent import Latent
 from jaxgen.models.mean_flow import MeanFlow
+from jaxgen.models.palette import Palette
+from jaxgen.models.pix2pix import Pix2Pix
 from jaxgen.models.vocoder_gan import VocoderGAN
 from jaxgen.sampling.parts import Labels, Params, Parts, key_of, keys_of, state_of
 
@@ -73,7 +77,8 @@ class Surface(Parts):
       params: In place of the model's weights.
       **options: Knobs of guidance (guidance, lo, hi; scale; auto; omega, ..) and
         conditions [B, ...] beside labels, see `model.cond`. An upsampler's
-        `low_res` has noise of `level` [] already.
+        `low_res` has noise of `level` [] already, and Palette's `source` has it
+        in its hole, outside of which D keeps what is known.
 
     Raises:
       UserError: The model has no denoiser, or no such option.
@@ -115,9 +120,9 @@ class Surface(Parts):
   ) -> Array:
     """A GAN's generator: z ~ N(0, 1), float32 [B, Z] -> x float32 [B, *shape].
 
-    Of a vocoder z are spectrograms [B, frames, mels]. A denoising diffusion GAN
-    takes `x_t` [B, *shape], with noise of t + 1 steps, and `t`, int [] or [B],
-    too, and guesses x_0.
+    Of a vocoder z are spectrograms [B, frames, mels]; of translators sources [B,
+    H, W, C], bytes or float32. A denoising diffusion GAN takes `x_t` [B, *shape],
+    with noise of t + 1 steps, and `t`, int [] or [B], too, and guesses x_0.
 
     Args:
       z: See above; Z is `noise_shape[0]`.
@@ -126,24 +131,30 @@ class Surface(Parts):
       params: In place of the model's weights.
       **options: The generator's knobs, such as psi.
     """
-    model, z = self.model, jnp.asarray(z)
-    if not isinstance(model, GAN | DenoisingGAN | VocoderGAN):
+    model, z, keys = self._game, jnp.asarray(z), keys_of(key, len(z))
+    if not isinstance(model, GAN | DenoisingGAN | VocoderGAN | Pix2Pix | CycleGAN):
       raise self._lacks("generator")
     state = self._state(params)
     if isinstance(model, VocoderGAN):
       return model.gen.apply(state.variables("gen"), z)
+    if isinstance(model, Pix2Pix | CycleGAN):
+      self._check_names(options, model.knobs, "generator")
+      source = core.on_device({"x": z})["x"]
+      return model.sample(state, {"x": source, "source": source}, keys, **options)
     y = self._label(labels, len(z), trait(model, "classes"))
     if isinstance(model, DenoisingGAN):
       x_t, t = (self._take(options, name, "generator") for name in ("x_t", "t"))
       return model.G(state, y)(x_t, jnp.broadcast_to(t, (len(z),)), z)
     self._check_names(options, trait(model.gen, "knobs"), "generator")
-    return model.gen.apply(state.variables("gen"), z, **y, **self._noise(key, len(z)), **options)
+    noise = {} if keys is None else noise_keys(model.gen, keys)
+    return model.gen.apply(state.variables("gen"), z, **y, **noise, **options)
 
   def mapping(
     self, z: Array, labels: Labels = None, *, params: Params | None = None, **options: Any
   ) -> Array:
     """A style generator's first half: z [B, Z] -> styles w [B, layers, D]."""
-    gan, y = self._check_styles(), self._label(labels, len(z), self.model.classes)
+    gan = self._check_styles()
+    y = self._label(labels, len(z), gan.classes)
     self._check_names(options, trait(gan.gen, "knobs"), "mapping")
     variables = self._state(params).variables("gen")
     return gan.gen.apply(variables, z, method="map", **y, **options)
@@ -153,7 +164,8 @@ class Surface(Parts):
   ) -> Array:
     """A style generator's second half: w [B, layers, D] -> x [B, *shape]."""
     gan, variables = self._check_styles(), self._state(params).variables("gen")
-    return gan.gen.apply(variables, w, method="synthesize", **self._noise(key, len(w)))
+    noise = {} if key is None else noise_keys(gan.gen, keys_of(key, len(w)))
+    return gan.gen.apply(variables, w, method="synthesize", **noise)
 
   def discriminator(
     self, x: Array, labels: Labels = None, *, params: Params | None = None, **options: Any
@@ -163,8 +175,12 @@ class Surface(Parts):
     Of patches [B, h, w], where it judges these; a list of them, where there are
     several discriminators. As it is by now, not averaged, without augmentation
     and with fixed statistics; one with minibatch deviation compares x of a
-    batch. Of a denoising diffusion GAN x is x_t, and `x_next` [B, *shape], with
-    one step of noise more, and `t`, int [] or [B], are told, too.
+    batch. Some are told more, by options:
+
+      denoising diffusion GANs   x is x_t; `x_next` [B, *shape], with one step of
+                                 noise more, and `t`, int [] or [B]
+      pix2pix                    `source` [B, H, W, C'], as x, if it looks at pairs
+      CycleGAN                   `kind`, "b" or "a": which discriminator; default: "b"
 
     Args:
       x: float32 in [-1, 1], or the data's own.
@@ -172,12 +188,20 @@ class Surface(Parts):
       params: In place of the model's weights, with a group "disc", see `variables`.
       **options: See above.
     """
-    model, x = self.model, self._as_input(x)
+    model, x = self._game, self._as_input(x)
     if trait(model, "disc") is None:
       raise self._lacks("discriminator")
+    if isinstance(model, CycleGAN):
+      if (kind := options.pop("kind", "b")) not in ("a", "b"):
+        raise UserError(f"kind={kind}: want a or b")
+      self._check_names(options, {}, "discriminator")
+      return model.disc.apply(self._disc(params, f"disc_{kind}"), x)
     variables = self._disc(params)
     if isinstance(model, VocoderGAN):
       return model.disc.apply(variables, x)[0]
+    if isinstance(model, Pix2Pix):
+      source = self._take(options, "source", "discriminator") if model.sees_source else x
+      return model.disc.apply(variables, model.pair(core.on_device({"x": source})["x"], x))
     y = self._label(labels, len(x), trait(model, "classes"))
     if isinstance(model, DenoisingGAN):
       x_next, t = (self._take(options, name, "discriminator") for name in ("x_next", "t"))
@@ -187,12 +211,10 @@ class Surface(Parts):
 
   def features(self, x: Array, labels: Labels = None, *, params: Params | None = None) -> Array:
     """What a GAN's discriminator has of x before its last layer, [B, D]."""
-    gan = self._check_gan("features")
-    if not trait(gan.disc, "embed"):
-      raise UserError(f"{type(gan.disc).__name__} has no `embed`: it tells no features")
-    x = self._as_input(x)
-    y = self._label(labels, len(x), gan.classes)
-    return gan.disc.apply(self._disc(params), x, method="embed", **y)
+    gan, x = self._check_gan("features"), self._as_input(x)
+    y = self._label(labels, len(x), gan.classes).get("y")
+    disc = state_of({"disc": self._disc(params)})
+    return critic(gan, disc, y)(x)
 
   def encode(
     self,
@@ -313,7 +335,11 @@ def _denoise(model: Any, state: core.State, batch: core.Batch, knobs: Mapping[st
   """The house's own denoiser, for one batch."""
   if isinstance(model, MeanFlow):
     return model.denoiser(state, batch, **knobs)
-  return model.guided(state, batch, knobs)
+  D = model.guided(state, batch, knobs)
+  if isinstance(model, Palette) and model.hole is not None:
+    keep = (batch["keep"] > 0).astype(jnp.float32)
+    return model.within(D, batch["source"], keep, jnp.inf)
+  return D
 
 
 def _with_levels(at: Denoise, process: Callable, by: str) -> Callable[[Array, Any], Array]:
