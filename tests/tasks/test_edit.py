@@ -291,6 +291,8 @@ def test_the_verb_resizes_and_restores_what_is_left_of_images(place, verb):
     "--out=way",
   )  # fmt: skip
   assert status == 0 and len(list((place / "way").iterdir())) == 4
+  info = pictures.read_info(place / "way" / "002.png")
+  assert (info["source"], info["to_image"]["source"]) == ("0.png", "1.png")
 
 
 REFUSED = [
