@@ -46,7 +46,7 @@ STEPS = {
   "photos": {"gan": 600, "encoder": 400, "diffusion": 600, "simplex": 600, "vae": 600},
 }
 KNOBS = {  # of ways, where they are not as by default: minutes, not hours
-  "anogan": {"steps": 150.0, "lr": 0.1, "starts": 4.0},
+  "anogan": {"steps": 200.0, "lr": 0.05, "starts": 16.0},
   "reconstruction": {"repeats": 8.0},
 }
 ROW = {
