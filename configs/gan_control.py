@@ -106,9 +106,6 @@ def small(data):
     judge = dict(name="models.gan_control.Judge", net=net)
     groups.insert(0, group("class", 32, judge, 0.3, 3.0, 0.3))
   groups.append(group("other", 16 if data == "digits-judge" else 32))
-  # As large a share of a batch as of the published 16.
-  for g in groups:
-    g["counts"] = (c.batch // 8, 3 * c.batch // 4)
   wide = 16 if data == "debug" else 64
   model(
     c,

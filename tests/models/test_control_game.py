@@ -29,8 +29,6 @@ def phase(arg, judge=True, **changes):
   gan.gen.update(base=32, most=8)
   gan.disc.update(base=32, most=8)
   gan.gen.mapper.hidden = 8
-  for group in gan.groups:
-    group["counts"] = (2, 6)
   if judge:  # in place of the attribute that comes first
     gan.groups[0]["predictor"] = JUDGE
   c.model.update(changes)
@@ -214,8 +212,12 @@ def test_slices_that_do_not_fit(arg, changes, says):
 
 def test_batches_that_do_not_fit():
   model, *_ = phase("debug", judge=False)
-  with pytest.raises(UserError, match="2 to 6 places of a batch of 4"):
-    model.pairs(example_keys(KEY, 4))
+  with pytest.raises(UserError, match="2 to 6 places of a batch of 7: want even numbers"):
+    model.pairs(example_keys(KEY, 7))
+  for size, least, most in ((4, 2, 4), (16, 2, 12), (64, 8, 48)):
+    draw = jax.vmap(lambda key, size=size: model.groups[0].pairs(key, size))
+    counts = 2 * np.sum(draw(jax.random.split(KEY, 400)), 1)
+    assert (counts.min(), counts.max()) == (least, most)
 
 
 def test_judges_say_how_sure_they_are():
