@@ -285,13 +285,8 @@ WORDS = {
   "zeta": "of DPS: length of its step [1]",
   "spread": "of PiGDM: deviation of pixels that it takes for granted [1]",
   "weight": "of PiGDM and reconstruction: scale of the guidance [1, 2]",
-<<<<<<< HEAD
-  "iterations": "of moments: conjugate gradients of each step [3]",
-  "strength": "of SDEdit: 0 (leaves the image) to 1 (forgets it) [0.4]; of sefa and ganspace [3]",
-=======
   "iterations": "of moments: conjugate gradients of each step [1]",
-  "strength": "of SDEdit: 0 (leaves the image) to 1 (forgets it) [0.4]",
->>>>>>> edit-part
+  "strength": "of SDEdit: 0 (leaves the image) to 1 (forgets it) [0.4]; of sefa and ganspace [3]",
 }
 
 
