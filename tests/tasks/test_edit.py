@@ -368,7 +368,7 @@ def test_images_are_judged_where_they_are_enough():
   keep = np.broadcast_to(KEEP, (8, 8, 8, 1))
   bench = edit_benchmark.Bench(None, x, None, keep, "mask", judge, 0, 8)
   assert bench.frechet(x) == ("frechet@j", 3.0)
-  found = edit_benchmark.reference(bench)
+  found = edit_benchmark.reference(bench, x)
   assert found["originals"] == {"frechet": 3.0, "features": "frechet@j"}
   mean = np.round((keep * x).sum((1, 2)) / keep.sum((1, 2)))[0]
   error = (mean - x[0, 2:6, 2:6]) ** 2
