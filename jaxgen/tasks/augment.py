@@ -1,7 +1,7 @@
 """Does generated data train a better classifier, and whose data?
 
   jaxgen augment --data digits --workdirs W1,W2 --out report
-  jaxgen augment --data digits --configs digits_diffusion.py,digits_gan.py \
+  jaxgen augment --data digits --configs digits_diffusion,digits_gan \
     --real 20,50,200,all --steps 600 --out report
   jaxgen augment --data digits --workdirs W --save folder --out report
 
@@ -57,7 +57,7 @@ def define(values: flags.FlagValues) -> None:
   flag("save", None, f"samples also as data sets: {', '.join(FORMS)}")
   lists = functools.partial(flags.DEFINE_list, flag_values=values)
   lists("workdirs", [], "of generators that take labels")
-  lists("configs", [], "of generators to train on each number of real images: digits_gan.py,..")
+  lists("configs", [], "of generators to train on each number of real images: digits_gan,..")
   lists("real", ["20", "50", "200", ALL], "real images of each class; all: as many as there are")
   lists("shares", list(SHARES), "of samples beside real images, in percent")
   integer = functools.partial(flags.DEFINE_integer, flag_values=values)
@@ -71,7 +71,7 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.out or not (values.workdirs or values.configs):
-    raise UserError("augment needs --out=FOLDER, and --workdirs=W,V or --configs=digits_gan.py")
+    raise UserError("augment needs --out=FOLDER, and --workdirs=W,V or --configs=digits_gan")
   if values.configs and not (values.data or values.workdirs):
     raise UserError("--configs are trained on parts of the data: say --data=digits or another")
   key_of(values.seed)
