@@ -54,12 +54,17 @@ Loss = Callable[[State, Batch, Key], tuple[Array, tuple[Groups, Metrics]]]
 
 
 class Player(NamedTuple):
-  """Minimises `loss` over the group it `moves`, on every `every`-th batch."""
+  """Minimises `loss` over the group it `moves`, on every `every`-th batch.
+
+  One that is `simultaneous` meets the weights with which the step began, whoever
+  has moved since, and the statistics as they are. It is the only one of its group.
+  """
 
   name: str
   moves: str
   loss: Loss
   every: int = 1
+  simultaneous: bool = False
 
 
 def _anywhere(tree):
@@ -122,6 +127,7 @@ OPTIONAL: dict[str, Any] = {
   # Of a model.
   "sample": None,  # a classifier lacks it: it judges, and draws nothing
   "cond": {},  # conditions beside labels: {name: f(x) that makes it, or None}
+  "wants": (),  # names of conditions that the data must bring
   "free": False,  # whether it also samples without a class, label -1
   "classes": None,  # number of labels it was built for, if it knows
   "net": None,  # the one net of a model that has one
@@ -147,6 +153,8 @@ OPTIONAL: dict[str, Any] = {
   "predictors": {},  # of attributes, by name: nets of a frozen group
   "generator": None,  # of what controls a GAN: that GAN, a frozen group
   "generator_workdir": "",  # where that was trained
+  "gan": None,  # of an encoder of a GAN's latents: what it inverts, two frozen groups
+  "gan_workdir": "",  # where that was trained
   "model": None,  # what learns them
   "measure": None,  # f(state, batch, key) -> stats, of batches before the first step
   # Of a net.
@@ -167,6 +175,7 @@ OPTIONAL: dict[str, Any] = {
   "draw_t": None,  # f(key, stats) -> times t [B], of which D is told
   "logged": ("p",),  # which of its stats are logged, where it has them
   # Of a data source.
+  "brings": (),  # names of conditions in its examples, such as "source"
   "rate": 0,  # samples a second, of sound
   "stored": None,  # {name: (shape, dtype)} of a row, where it holds latents of x
   # Of a noise process, and of draws of times.
@@ -266,9 +275,12 @@ def make_step(
     keys = layout.rows(example_keys(jax.random.fold_in(seed, state.step), n))
     new, metrics, ok = state, {}, True
     for i in turn:
-      new, info, fine = move(model.players[i], tx, new, batch, fold(keys, i), accumulate, layout)
+      player = model.players[i]
+      before = new.replace(params=state.params) if player.simultaneous else new
+      after, info, fine = move(player, tx, before, batch, fold(keys, i), accumulate, layout)
+      new = after.replace(params=new.params | {player.moves: after.params[player.moves]})
       ok &= fine
-      metrics |= {f"{model.players[i].name}/{k}": v for k, v in info.items()}
+      metrics |= {f"{player.name}/{k}": v for k, v in info.items()}
     new = new.replace(
       ema={
         profile: _toward(state.ema[profile], new.params, decay(state.step))

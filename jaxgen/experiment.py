@@ -252,6 +252,16 @@ def check_stored(model: core.Model, source: Source) -> None:
     )
 
 
+def check_conditions(model: core.Model, source: Source) -> None:
+  """UserError for a model of pairs, and data that hold none."""
+  brings = core.trait(source, "brings")
+  if missing := [name for name in core.trait(model, "wants") if name not in brings]:
+    raise UserError(
+      f"a {type(model).__name__} learns x from {missing[0]}, and {source.name} holds x alone: take "
+      "data.source=pairs:A,B, sides:PATH or unpaired:A,B, or say in config.model.cond what makes it"
+    )
+
+
 def check_attention(model: core.Model, source: Source) -> None:
   """UserError for attention at a height that a net does not have."""
   for name in ("net", "gen", "disc"):
@@ -346,8 +356,12 @@ def dummy(source: Source, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def training_batch(source: Source, batch: int) -> dict[str, Any]:
-  """The shape of a batch as it is trained on: of latents, they stand in x's place."""
+  """The shape of a batch as it is trained on: of latents, they stand in x's place.
+
+  What the data bring is shaped like x.
+  """
   shapes, stored = dummy(source, batch), core.trait(source, "stored")
+  shapes |= {name: shapes["x"] for name in core.trait(source, "brings")}
   if stored is None:
     return shapes
   z = {k: jax.ShapeDtypeStruct((batch, *shape), dtype) for k, (shape, dtype) in stored.items()}

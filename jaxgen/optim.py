@@ -25,6 +25,7 @@ def adam(
   lazy: int = 0,
   after: int = 70_000,
   unit_rms: bool = False,
+  epochs: tuple[int, int] = (100, 100),
   *,
   steps: int,
 ) -> optax.GradientTransformation:
@@ -39,9 +40,9 @@ def adam(
     clip: Gradients are scaled to at most this global norm.
     warmup: Updates over which the rate rises linearly from zero.
     decay: What follows: "constant"; "linear" or "cosine", to zero at the end;
-      "exponential" or "cosine_to", to the share `end` of the peak; or
-      "inverse_sqrt", by one over the root of the updates, warm-up and all, from
-      `after` of them on.
+      "exponential" or "cosine_to", to the share `end` of the peak; "by_epoch",
+      see `by_epoch`; or "inverse_sqrt", by one over the root of the updates,
+      warm-up and all, from `after` of them on.
     end: See decay.
     every: Batches per update: the player's `every`.
     lazy: Batches per move of a lazy penalty on the same group; 0: none. Its
@@ -50,10 +51,11 @@ def adam(
       2020, Sec. 3.1).
     after: See decay.
     unit_rms: Forced weight normalisation, see `of_unit_rms`.
+    epochs: See `by_epoch`.
     steps: Length of the run in batches; given by the train loop.
   """
   c = lazy / (lazy + every) if lazy else 1.0
-  rate = schedule(lr * c, warmup, decay, updates(steps, every, lazy), end, after)
+  rate = schedule(lr * c, warmup, decay, updates(steps, every, lazy), end, after, epochs)
   rule = optax.adamw(rate, b1=b1**c, b2=b2**c, eps=eps, weight_decay=weight_decay)
   rules = [] if clip is None else [optax.clip_by_global_norm(clip)]
   rules += [rule, *([of_unit_rms()] if unit_rms else [])]
@@ -141,7 +143,13 @@ def updates(steps: int, every: int = 1, lazy: int = 0) -> int:
 
 
 def schedule(
-  lr: float, warmup: float, decay: str, steps: int, end: float = 0.05, after: int = 70_000
+  lr: float,
+  warmup: float,
+  decay: str,
+  steps: int,
+  end: float = 0.05,
+  after: int = 70_000,
+  epochs: tuple[int, int] = (100, 100),
 ) -> Schedule:
   """Linear warm-up to `lr`, then to 0, or `end` of it, at `steps`; see `adam`."""
   rest = max(steps - warmup, 1)
@@ -151,6 +159,7 @@ def schedule(
     "cosine": lambda: optax.cosine_decay_schedule(lr, rest),
     "exponential": lambda: optax.exponential_decay(lr, rest, end),
     "cosine_to": lambda: optax.cosine_decay_schedule(lr, rest, end),
+    "by_epoch": lambda: functools.partial(by_epoch, lr, rest, *epochs),
     "inverse_sqrt": lambda: None,  # another rise, too
   }
   if decay not in tails:
@@ -165,3 +174,14 @@ def inverse_sqrt(lr: float, warmup: float, after: float, i: int) -> jnp.ndarray:
   """lr min(i / warmup, 1) / sqrt(max(i / after, 1)) (Karras et al. 2024, Eq. 67)."""
   rise = jnp.minimum(i / warmup, 1) if warmup else 1.0
   return lr * rise / jnp.sqrt(jnp.maximum(i / after, 1))
+
+
+def by_epoch(lr: float, steps: float, flat: int, fall: int, i: int) -> jnp.ndarray:
+  """lr (1 - max(0, e + 1 - flat) / (fall + 1)) in epoch e = 0, 1, .. of flat + fall.
+
+  The rate of pix2pix and CycleGAN, by their code: constant for `flat` epochs, then
+  a step down with each. All epochs together are `steps` updates, whatever an epoch
+  of the data is.
+  """
+  epoch = jnp.floor(jnp.asarray(i, jnp.float32) * ((flat + fall) / steps) + 1e-4)
+  return lr * jnp.maximum(1 - jnp.maximum(0.0, epoch + 1 - flat) / (fall + 1), 0.0)

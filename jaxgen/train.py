@@ -39,7 +39,15 @@ from jaxgen.data.sources import open_split
 from jaxgen.distributed import agreement, join
 from jaxgen.distributed.preemption import STOPPED, stop_signal
 from jaxgen.errors import Diverged, UserError, printable
-from jaxgen.experiment import Compiled, Experiment, check_attention, describe, dummy, open_data
+from jaxgen.experiment import (
+  Compiled,
+  Experiment,
+  check_attention,
+  check_conditions,
+  describe,
+  dummy,
+  open_data,
+)
 from jaxgen.monitor import goodput
 from jaxgen.monitor.goodput import Goodput
 from jaxgen.monitor.log import FILE, Logger, read_rows
@@ -51,10 +59,10 @@ if TYPE_CHECKING:
   from jaxgen.checkpoint.manager import Checkpoints
 
 CONFIGS = ("config",)
-# The workdirs of a codec, a judge, a teacher are read before the first step alone.
+# The workdirs of a codec, a judge, a teacher, a GAN are read before the first step alone.
 MAY_CHANGE = (
   *("steps", "log", "checkpoint", "patience", "mesh", "data.workers"),
-  *("model.codec_workdir", "model.judge_workdir", "model.teacher_workdir"),
+  *("model.codec_workdir", "model.judge_workdir", "model.teacher_workdir", "model.gan_workdir"),
   # Schedules of few-step models end with the training, as learning rates do.
   *(
     f"model.{part}.{field}"
@@ -217,6 +225,7 @@ def prepare(
   check_same(workdir, meta)
   if not steps(workdir):  # older runs go on as they began
     check_attention(experiment.model, source)
+    check_conditions(experiment.model, source)
     pretrained.read(experiment.model, source)
   return experiment, source, mesh, meta, abstract
 

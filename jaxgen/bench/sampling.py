@@ -5,7 +5,6 @@ a stand-in that returns zeros and is counted when it runs: inside of loops and
 branches too, and without the cost of the networks themselves.
 """
 
-import dataclasses
 import math
 import time
 from collections import Counter
@@ -24,7 +23,7 @@ from jaxgen.bench.device import Progress, is_array, shapes_of
 from jaxgen.core import trait
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, memory, open_data
-from jaxgen.models.cascade import Cascade, stage_state
+from jaxgen.models.cascade import Cascade
 from jaxgen.sampling.sampler import Sampler
 
 
@@ -259,23 +258,6 @@ def fresh_sampler(config: ConfigDict) -> Sampler:
   )
 
 
-def stage_samplers(sampler: Sampler) -> list[Sampler]:
-  """The stages of a cascade as samplers of their own."""
-  cascade = sampler.model
-  parts = zip(cascade.stages, cascade.shapes, cascade.classes, strict=True)
-  return [
-    dataclasses.replace(
-      sampler,
-      model=model,
-      state=stage_state(sampler.state, i),
-      shape=shape,
-      classes=classes,
-      card={},
-    )
-    for i, (model, shape, classes) in enumerate(parts)
-  ]
-
-
 def time_stages(
   sampler: Sampler, batch: int, rounds: int, seconds: float, **knobs: float
 ) -> dict[str, Any] | None:
@@ -296,7 +278,7 @@ def time_stages(
     return None
   settings = sampler.settings(knobs)
   runs = [compile_sampler(sampler, inputs(sampler, batch, knobs))[0]]
-  for i, stage in enumerate(stage_samplers(sampler)):
+  for i, stage in enumerate(sampler.stages):
     mine = {k: settings[f"{k}_{i}"] for k in stage.model.knobs if np.isfinite(settings[f"{k}_{i}"])}
     runs.append(compile_sampler(stage, inputs(stage, batch, mine))[0])
   for run in runs:

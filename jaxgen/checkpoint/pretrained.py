@@ -3,8 +3,9 @@
 A loss may look through a published network, which a user has in files, or
 through a judge of another workdir; a model of latents reads them by a codec of
 another one, and a model of few steps begins as its teacher. What ties latents to
-attributes looks through classifiers, and what controls a GAN through that GAN. All
-are read once, before the first step, and are in every checkpoint from there on.
+attributes looks through classifiers; what controls a GAN, and an encoder that inverts
+one, through that GAN. All are read once, before the first step, and are in every
+checkpoint from there on.
 """
 
 import functools
@@ -12,7 +13,7 @@ import inspect
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -63,6 +64,9 @@ def read(model: core.Model, source: Source | None = None) -> tuple[core.Groups, 
     params["net"] = read_teacher(model, source)
     if model.keeps_teacher:
       params["teacher"] = params["net"]
+  if core.trait(model, "gan"):
+    own, stats_of_gan = read_gan(model, source)
+    params, stats = params | own, stats | stats_of_gan
   return params, stats
 
 
@@ -219,6 +223,62 @@ def read_teacher(model: core.Model, source: Source | None) -> Any:
       raise UserError(f"that teacher knows the labels of {data['name']}, and these are others")
     params, _ = averaged_weights(workdir, config, data, teacher)
   return params["net"]
+
+
+def read_gan(model: core.Model, source: Source | None) -> tuple[core.Groups, core.Groups]:
+  """Generator, averaged, and discriminator of the GAN that a model inverts, and their stats."""
+  workdir = model.gan_workdir
+  if not workdir:
+    raise UserError(
+      "config.model.gan_workdir names no workdir: train the GAN first, and say where with "
+      "--config.model.gan_workdir=G"
+    )
+  what = f"config.model.gan_workdir={workdir}"
+  with guarding(what):
+    meta = latest(workdir)
+    config, data = settings(meta), meta["data"]
+    gan = build(config.model)
+    if type(gan) is not type(model.gan):
+      raise UserError(f"a {type(gan).__name__} was trained there: want models.gan.GAN")
+    for part in ("gen", "disc"):
+      check_net(vars(gan)[part], vars(model.gan)[part], "that GAN", f"config.model.gan.{part}")
+    for field in ("z_dim", "classes"):
+      theirs, ours = vars(gan)[field], vars(model.gan)[field]
+      if theirs != ours:
+        raise UserError(
+          f"that GAN has {field}={theirs}, and config.model.gan.{field} is {ours}: make them equal"
+        )
+    if source is not None and tuple(data["shape"]) != tuple(source.shape):
+      raise UserError(
+        f"that GAN was trained on {data['name']}, {tuple(data['shape'])}, and {source.name} holds "
+        f"{tuple(source.shape)}"
+      )
+    return gan_weights(workdir, config, data, gan)
+
+
+def gan_weights(
+  workdir: str,
+  config: ConfigDict,
+  data: dict[str, Any],
+  gan: core.Model,
+  profile: str | None = None,
+  step: int | None = None,
+) -> tuple[core.Groups, core.Groups]:
+  """The generator that samples and the discriminator as it is, and their stats; on the host."""
+  shapes = core.batch_shapes(data["shape"], data["dtype"], data["classes"])
+  init = core.make_init(gan, {p.moves: optax.identity() for p in gan.players}, tuple(config.ema))
+  abstract = jax.eval_shape(init, shapes, jax.random.key(0))
+  params, stats, step = weights(workdir, config, gan, abstract, profile, step)
+  # Nobody averages a discriminator: it is read as it stands at that step.
+  own, own_stats, _ = weights(workdir, config, Only(("disc",)), abstract, "none", step)
+  stats = {g: tree for g, tree in (stats | own_stats).items() if tree}
+  return jax.device_get((params | own, stats))
+
+
+class Only(NamedTuple):
+  """Stands for a model of which some groups are read."""
+
+  sampled: Sequence[str]
 
 
 def check_teacher(model: core.Model, teacher: core.Model) -> None:

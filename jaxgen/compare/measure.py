@@ -20,7 +20,7 @@ from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.evaluation.judge import ImageJudge, Judge, Scores, intervals, means, spreads
-from jaxgen.evaluation.likelihood_bound import bits_per_dim
+from jaxgen.evaluation.likelihoods import bits_per_dim
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.log import read_jsonl
 from jaxgen.sampling.sampler import Sampler, load

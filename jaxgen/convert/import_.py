@@ -18,6 +18,11 @@ A prior of codes has a file for each of its levels, and a codec in a workdir:
 So has a vocoder to train on, whose discriminators are another file:
 
   jaxgen import --source hifigan --checkpoint g_02500000 --disc do_02500000 --workdir W
+
+And CycleGAN has one for each way:
+
+  jaxgen import --source cyclegan --checkpoint latest_net_G_A.pth \
+    --back latest_net_G_B.pth --workdir W
 """
 
 import functools
@@ -43,6 +48,7 @@ def define(values: flags.FlagValues) -> None:
   flag("key", None, "which of several sets of weights: ema, state_dict, ...")
   flag("disc", None, "a GAN's discriminator, where it is another file: D.pth")
   flag("bottom", None, "the bottom level's file of a prior, whose top level is --checkpoint")
+  flag("back", None, "CycleGAN's other generator, whose --checkpoint is G_A")
   flag("licence", "", "a note that stays with the weights")
   flag(
     "attention_order",
@@ -83,6 +89,7 @@ def main(values: flags.FlagValues) -> None:
     licence=values.licence,
     disc=values.disc,
     bottom=values.bottom,
+    back=values.back,
     facts=Facts(
       values.heads, values.head_channels, values.heads_up, values.attention_order, values.schedule
     ),

@@ -103,6 +103,7 @@ class ForeignFile(NamedTuple):
   progress: Callable[[int, int], None]
   log: Callable[[str], None]
   bottom: str | None = None
+  back: str | None = None
 
 
 class Weights(NamedTuple):

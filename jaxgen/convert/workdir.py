@@ -3,8 +3,8 @@
 GANs, codecs, priors of codes, U-Nets, transformers, EDM2, models of latents and
 those of sound differ in what their files hold: `gan_workdir`, `codec_workdir`,
 `prior_workdir`, `net_workdir`, `dit_workdir`, `edm2_workdir`, `latent_workdir`,
-`diffwave_workdir`, `hifigan_workdir` and `ddgan_workdir` have the same functions
-for them, `open_file` and `tensors`.
+`diffwave_workdir`, `hifigan_workdir`, `ddgan_workdir` and `translator_workdir` have the
+same functions for them, `open_file` and `tensors`.
 """
 
 import datetime
@@ -31,6 +31,7 @@ from jaxgen.convert import (
   latent_workdir,
   net_workdir,
   prior_workdir,
+  translator_workdir,
 )
 from jaxgen.convert.initial_state import ForeignFile, initial_state
 from jaxgen.convert.published import NOTHING, Facts
@@ -44,10 +45,11 @@ from jaxgen.interop.dit_names import TRANSFORMERS
 from jaxgen.interop.gans import GANS
 from jaxgen.interop.hifigan_names import VOCODERS
 from jaxgen.interop.pixelsnail_names import PRIORS
+from jaxgen.interop.translator_names import TRANSLATORS
 from jaxgen.interop.unet_names import SOURCES
 
 ALL = SOURCES | GANS | CODECS | TRANSFORMERS | PRIORS | WAVES | VOCODERS | DENOISING
-ALL |= edm2_workdir.FILES
+ALL |= edm2_workdir.FILES | TRANSLATORS
 # What a pipeline of diffusers calls the folder of such a model.
 PARTS = {codec_workdir: "vae", dit_workdir: "transformer"}
 
@@ -63,6 +65,7 @@ def import_weights(
   licence: str = "",
   disc: str | None = None,
   bottom: str | None = None,
+  back: str | None = None,
   facts: Facts = NOTHING,
   progress: Callable[[int, int], None] = lambda n, total: None,
   log: Callable[[str], None] = lambda line: None,
@@ -82,6 +85,7 @@ def import_weights(
     licence: A note that stays with the weights.
     disc: The file of a GAN's discriminator, where it is another.
     bottom: The file of a prior's bottom level; `checkpoint` is the top's.
+    back: The file of CycleGAN's other generator; `checkpoint` is G_A.
     facts: What files of U-Nets do not tell.
     progress: Called after each weight with its number, and that of all.
     log: Called with a line on what was assumed.
@@ -97,7 +101,9 @@ def import_weights(
     if bottom:
       raise UserError("--bottom is of a prior of two levels: leave it")
     checkpoint = in_folder(checkpoint, PARTS.get(module, "unet"))
-  file = ForeignFile(checkpoint, source, key, size, disc, facts, progress, log, bottom)
+  if back and module is not translator_workdir:
+    raise UserError("--back is of CycleGAN, whose generators are two files: leave it")
+  file = ForeignFile(checkpoint, source, key, size, disc, facts, progress, log, bottom, back)
   imported = module.open_file(file, config)
   config = imported.experiment.config
   meta = describe(config, imported.data) | {"import": provenance(file, licence)}
@@ -130,6 +136,8 @@ def module_for(config: ConfigDict | None, source: str) -> ModuleType:
     return hifigan_workdir
   if source in DENOISING or config is not None and config.model.name in DENOISING.values():
     return ddgan_workdir
+  if source in TRANSLATORS or config is not None and config.model.name in TRANSLATORS.values():
+    return translator_workdir
   if config is None:
     return net_workdir
   if config.model.name == latent_workdir.LATENT:
@@ -148,6 +156,7 @@ def provenance(file: ForeignFile, licence: str) -> dict[str, Any]:
     "sha256": tensor_files.sha256(file.path),
     "licence": licence,
     **({"disc": tensor_files.sha256(file.disc)} if file.disc else {}),
+    **({"back": tensor_files.sha256(file.back)} if file.back else {}),
     **({"bottom": tensor_files.sha256(file.bottom)} if file.bottom else {}),
     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
   }
@@ -192,6 +201,7 @@ def export_weights(
   step: int | None = None,
   disc: str | None = None,
   bottom: str | None = None,
+  back: str | None = None,
 ) -> dict[str, Any]:
   """Writes a workdir's weights as a checkpoint of somebody else's code.
 
@@ -203,6 +213,7 @@ def export_weights(
     step: Likewise.
     disc: Name of a file for a GAN's discriminator, where that is another.
     bottom: Name of a file for a prior's bottom level, beside `out` for the top.
+    back: Name of a file for CycleGAN's other generator, beside `out` for G_A.
 
   Returns:
     {"step", "tensors": their number, "import": provenance or {}, "ema"}.
@@ -214,13 +225,17 @@ def export_weights(
   source = source or origin["source"]
   check_source(source)
   module = module_for(config, source)
-  for path in filter(None, (out, disc, bottom)):
+  for path in filter(None, (out, disc, bottom, back)):
     tensor_files.kind_of(path)
   if disc:
-    if module not in (gan_workdir, hifigan_workdir, ddgan_workdir):
+    if module not in (gan_workdir, hifigan_workdir, ddgan_workdir, translator_workdir):
       raise UserError(f"--disc is a GAN's, and {workdir} holds a {config.model.name}")
     if module is gan_workdir:
       gan_workdir.check_disc(source, "--disc")
+  if module is translator_workdir and (disc if source == "cyclegan" else back):
+    raise UserError("--back is CycleGAN's other generator, and --disc pix2pix' discriminator")
+  if back and module is not translator_workdir:
+    raise UserError(f"--back is of CycleGAN, and {workdir} holds a {config.model.name}")
   if bottom and os.path.realpath(bottom) == os.path.realpath(out):
     raise UserError(f"--out and --bottom are both {out}: each level has a file of its own")
   if bool(bottom) != (module is prior_workdir):
@@ -230,7 +245,7 @@ def export_weights(
       else "a prior has a file for each level: --out=top.pt and --bottom=bottom.pt"
     )
   trained, tensors = module.tensors(workdir, source, config, ema, step)
-  tensors = write_files(module, source, tensors, out, disc, bottom)
+  tensors = write_files(module, source, tensors, out, disc or back, bottom)
   return {
     "step": trained.step,
     "tensors": len(names.flat(tensors)),
@@ -251,7 +266,7 @@ def write_files(
   second = {}
   if module is gan_workdir and gan_workdir.apart(source):
     second, tensors = tensors.get("disc", {}), tensors[""]
-  elif module in (hifigan_workdir, ddgan_workdir):
+  elif module in (hifigan_workdir, ddgan_workdir, translator_workdir):
     tensors, second = module.packed(tensors, out)
   elif module in (latent_workdir, diffwave_workdir):
     tensors = module.packed(tensors, out)

@@ -34,10 +34,11 @@ class Rows:
   base: Source
   rows: np.ndarray  # int64 [N], ascending
   notes: tuple[str, ...] = ()
+  part: str = ""  # the name of these rows, where they have one
 
   @property
   def name(self) -> str:
-    return self.base.name
+    return self.part or self.base.name
 
   @property
   def classes(self) -> int:

@@ -57,8 +57,8 @@ class Batches:
     if isinstance(self.source, Clips):
       return self.source.read(indices, words=order.crops(self.seed, positions)[:, 0])
     batch = self.source.read(indices, cut)
-    if mirror is not None:
-      batch["x"][mirror] = batch["x"][mirror, :, ::-1]
+    for images in (v for v in batch.values() if mirror is not None and v.ndim == 4):
+      images[mirror] = images[mirror, :, ::-1]  # x, and the source it is made of
     return batch
 
 

@@ -1,4 +1,8 @@
-"""Data sets by name: "digits", "points:ring8", "folder:/my/images", .."""
+"""Data sets by name: "digits", "points:ring8", "folder:/my/images", ..
+
+A name may choose a part: "digits:without=3", "folder:/my/images:first=20"; see
+subset.py.
+"""
 
 import difflib
 from collections.abc import Mapping
@@ -10,16 +14,21 @@ from jaxgen.data.arrays import Source
 from jaxgen.data.clips import open_clips
 from jaxgen.data.folder import open_folder
 from jaxgen.data.holdout import open_side, some
+from jaxgen.data.image_pairs import open_pairs, open_sides
 from jaxgen.data.latent_rows import Latents, open_latents
 from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
+from jaxgen.data.subset import parted, subset
+from jaxgen.data.unpaired import alter, open_unpaired
 from jaxgen.errors import UserError
 
 NAMES = (
   "digits", "stacked_digits", "spoken_digits", "photos", "points:ring8", "points:grid25",
   "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH", "latents:PATH",
+  "pairs:A,B", "sides:PATH", "unpaired:A,B",
 )  # fmt: skip
+ALTERED = ("digits", "photos")  # data sets that `unpaired` can alter
 SOUND = ("folder", "spoken_digits", "tfds", "mel", "latents")  # kinds that may hold it
 
 
@@ -34,7 +43,7 @@ def open_source(
   """Opens a data set, preparing on first use what needs no download.
 
   Args:
-    name: One of NAMES.
+    name: One of NAMES, perhaps with what `parted` knows of.
     split: "train" or "test" where the data set has them.
     size: Images are resized and cropped to size x size (see image.crop); by
       default as stored. Folders need one. Digits at 4 and photos at 32 or 16
@@ -53,6 +62,10 @@ def open_source(
     raise UserError(
       f"images have 1 or 3 channels (0: as stored) and a positive size, not {channels} and {size}"
     )
+  base, options = parted(name)
+  if options:
+    source = open_source(base, split, size, data_dir, channels, rate)
+    return subset(source, options, split, name)
   kind, _, argument = name.partition(":")
   root, fixed_channels = cache.root(data_dir), channels or None
   if rate and kind not in SOUND:
@@ -61,6 +74,9 @@ def open_source(
     raise UserError(
       f"{name} is sound of one channel, the mean of those it has: leave out --config.data.channels"
     )
+  base, dash, how = kind.rpartition("-")
+  if dash and not argument and base in ALTERED:
+    return alter(open_source(base, split, size, data_dir, channels), how)
   match kind, bool(argument):  # importing TFDS takes half a second: where it is needed
     case "folder", True if rate:
       return open_clips(argument, split, size, rate, root)
@@ -85,6 +101,12 @@ def open_source(
 
       opener = digits.open_digits if kind == "digits" else stacked.open_stacked
       return opener(split, size, fixed_channels, root)
+    case "pairs" | "sides", True:
+      opener = open_pairs if kind == "pairs" else open_sides
+      return opener(argument, split, size, channels, root)
+    case "unpaired", True:
+      one = lambda part: open_source(part, split, size, data_dir, channels)
+      return open_unpaired(argument, split, one)
     case "photos", False:
       return open_photos(split, size, fixed_channels)
     case "latents", True:
@@ -114,11 +136,13 @@ def open_split(data: Mapping[str, Any], split: str | None = None) -> Source:
   """
   data = images_of(data)
   size, split = data.get("size") or None, split or data["split"]
+  base, options = parted(data["source"])
   opener = lambda part: open_source(
-    data["source"], part, size, channels=channels_of(data), rate=data.get("rate", 0)
+    base, part, size, channels=channels_of(data), rate=data.get("rate", 0)
   )
   share = data.get("holdout", 0.0)
   source = open_side(opener, split, share, cache.root()) if share else opener(split)
+  source = subset(source, options, split, data["source"])
   if split == data["split"] and (fraction := data.get("fraction", 1.0)) < 1:
     return some(source, fraction)
   return source
@@ -128,7 +152,8 @@ def open_training(data: Mapping[str, Any]) -> Source | Latents:
   """What config.data describes, as it is trained on: images, or their latents."""
   if not is_latents(data):
     return open_split(data)
-  if data.get("holdout") or data.get("fraction", 1.0) < 1:
+  parts = data.get("holdout") or data.get("fraction", 1.0) < 1 or parted(data["source"])[1]
+  if parts:
     raise UserError(
       "config.data.holdout and fraction choose images: set them where latents are written, of a "
       "workdir's own data, and not beside data.source=latents:.."

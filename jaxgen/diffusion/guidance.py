@@ -48,6 +48,8 @@ def _guided(cond: Denoise, uncond: Denoise, w: Weight, channels: Array | None = 
         return moved
       return jnp.where(jnp.arange(x_0.shape[-1]) < channels, moved, x_0)
 
+    if jnp.ndim(weight):  # a level each
+      return with_x_0(D, jnp.where(weight == 1, x_0, guided()))
     return with_x_0(D, jax.lax.cond(jnp.asarray(weight) == 1, lambda: x_0, guided))
 
   return denoise

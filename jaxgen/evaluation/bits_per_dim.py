@@ -9,10 +9,9 @@ of `--steps` of it; `ode` follows the probability-flow ODE (Song et al. 2021,
 Sec. 4.3), with the trace of its slope estimated from one random direction. Of
 a prior of codes it is exact, in bits for a code: the images are encoded by its
 codec, and what that loses is not in it. For every family at a small cost:
-likelihood_bound.py.
+likelihoods.py.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ from jaxgen.data.sources import open_split
 from jaxgen.data.summary import introduce
 from jaxgen.diffusion import likelihood, times
 from jaxgen.errors import UserError, guarding
-from jaxgen.evaluation.likelihood_bound import denoises_images, measure
+from jaxgen.evaluation.likelihoods import denoises_images, measure, ode
 from jaxgen.models.autoregressive import Autoregressive
 from jaxgen.models.hierarchy import Hierarchy
 from jaxgen.monitor.results import check_file
@@ -144,18 +143,6 @@ def bound(model: Sampler, steps: int | None) -> tuple[Callable, int]:
     return {"total": terms["total"], "prior": terms["prior"], "vb": terms["vb"].sum(1)}
 
   return run, steps
-
-
-def ode(model: Sampler) -> Callable:
-  """-> (state, batch, keys, steps) -> {"total": [B]}."""
-  smooth = dataclasses.replace(model.model, bound=None)
-  width = 1 / 127.5 if model.dtype == np.uint8 else 0.0
-
-  def run(state, batch, keys, steps):
-    D = smooth.denoiser(state, batch)
-    return {"total": likelihood.ode_bpd(D, batch["x"], smooth.process, keys, steps, width=width)}
-
-  return run
 
 
 def report(

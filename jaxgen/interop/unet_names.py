@@ -4,6 +4,7 @@
                  upsampler, classifier
     consistency  openai/consistency_models: ADM's names, other convolutions
     diffusers    huggingface/diffusers' UNet2DModel
+    palette      Janspiry/Palette-Image-to-Image-Diffusion-Models: ADM's but one
     sr3          Janspiry/Image-Super-Resolution-via-Iterative-Refinement
 
 Our blocks have the numbers of ADM's; for the others they are counted.
@@ -174,11 +175,29 @@ LAYERS = columns("""
   pool/proj  c_proj                -                         -
 """)
 
+# What Palette's code saves of its schedule.
+PALETTE_BUFFERS = (
+  "gammas",
+  "sqrt_recip_gammas",
+  "sqrt_recipm1_gammas",
+  "posterior_log_variance_clipped",
+  "posterior_mean_coef1",
+  "posterior_mean_coef2",
+)
 SOURCES = {
   "adm": Source(BLOCKS["adm"], LAYERS["adm"], {"skip": 2, "qkv": 1, "proj": 1}, adm_rows),
   "consistency": Source(BLOCKS["adm"], LAYERS["adm"], {"skip": 2, "qkv": 2, "proj": 2}, adm_rows),
   "diffusers": Source(
     BLOCKS["diffusers"], LAYERS["diffusers"], {"skip": 2}, diffusers_rows, rename=current_name
+  ),
+  "palette": Source(
+    BLOCKS["adm"] | {"time_0": "cond_embed.0", "time_2": "cond_embed.2"},
+    LAYERS["adm"],
+    {"skip": 2, "qkv": 1, "proj": 1},
+    adm_rows,
+    prefix="denoise_fn.",
+    low_res_first=True,
+    ignored=frozenset(PALETTE_BUFFERS),
   ),
   "sr3": Source(
     BLOCKS["sr3"],

@@ -19,6 +19,7 @@ from jaxgen.adversarial.prior import truncated_normal
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.diffusion.denoising_chain import DenoisingChain
 from jaxgen.keys import fold, normal
+from jaxgen.models.diffusion import count
 
 INF = float("inf")
 
@@ -137,7 +138,7 @@ class DenoisingGAN:
     the noisiest on. A batch with "noise" ~ N(0, 1) begins there.
     """
     T, shape = self.chain.steps, batch["x"].shape[1:]
-    n = jnp.clip(jnp.asarray(T if steps is None else steps, jnp.int32), 1, T)
+    n = count(T if steps is None else steps, T)
     x_T = batch["noise"] if "noise" in batch else normal(fold(key, 0), shape)
     G = self.G(state, batch)
 

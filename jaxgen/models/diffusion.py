@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State, trait
-from jaxgen.diffusion import conditioning, guidance, objective, posterior, samplers
+from jaxgen.diffusion import conditioning, guidance, objective, posterior
 from jaxgen.diffusion.denoiser import Denoise, Estimate
 from jaxgen.diffusion.process import Noise
 from jaxgen.diffusion.traits import traits
@@ -18,6 +18,17 @@ from jaxgen.keys import fold, normal
 
 GUIDANCE = {"guidance": 1.0, "lo": 0.0, "hi": float("inf")}
 LONGEST = 4000  # points of a sampling path at the most
+
+
+def count(steps: Array | float, most: int) -> Array | int:
+  """Steps from 1 to `most`.
+
+  Of a Python int an int: a sampler's loop is then of known length, and can be
+  differentiated in reverse mode.
+  """
+  if isinstance(steps, int):
+    return min(max(steps, 1), most)
+  return jnp.clip(jnp.asarray(steps, jnp.int32), 1, most)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +63,8 @@ class Diffusion:
     around: (conditions, shape of x) -> the mean of x, [B, ...]. The net then
       sees and predicts the residual alone, as SRDiff does (Li et al. 2022,
       Sec. 3.2): so a small net need not learn to copy.
+    noise: (key [B], shape) -> eps [B, *shape] of unit variance: what x_t is noisy
+      of in training, and where samples begin.
   """
 
   net: nn.Module
@@ -71,6 +84,7 @@ class Diffusion:
   cond: Mapping[str, Callable | None] = dataclasses.field(default_factory=dict)
   augment: Callable | None = None
   around: Callable | None = None
+  noise: Callable = normal
 
   sampled = ("net",)
 
@@ -122,7 +136,7 @@ class Diffusion:
     t, weight = t if learns else (t, jnp.ones(len(key)))
     t = self.process(t)
     mean = self.residual_mean(conditions, x)
-    x_t = t.alpha * x + t.sigma * normal(fold(key, 1), x.shape[1:])
+    x_t = t.alpha * x + t.sigma * self.noise(fold(key, 1), x.shape[1:])
     c_skip, c_out, c_in, c_noise = self.precond(t)
     residual = x_t - t.alpha * mean  # what D sees, too
     F, frac = self.F(state, c_in * residual, c_noise, conditions, fold(key, 3))
@@ -188,7 +202,7 @@ class Diffusion:
     if "noise" in batch:
       x_T = path.sigma[0] * batch["noise"]
     else:
-      x_T = samplers.initial(path, fold(key, 0), batch["x"].shape[1:])
+      x_T = path.sigma[0] * self.noise(fold(key, 0), batch["x"].shape[1:])
     others = {"steps", *traits(self.path).knobs, *GUIDANCE, *traits(self.guide).knobs}
     knobs = {k: v for k, v in knobs.items() if k not in others}
     if "process" in traits(self.sampler).takes:
@@ -197,7 +211,7 @@ class Diffusion:
 
   def path_points(self, knobs: Mapping[str, Any]) -> tuple[Noise, Array]:
     """The path for all these knobs, [LONGEST], and how many points it has."""
-    n = jnp.clip(jnp.asarray(knobs["steps"], jnp.int32), 1, LONGEST)
+    n = count(knobs["steps"], LONGEST)
     own = {k: knobs[k] for k in traits(self.path).knobs}
     return self.process(self.path(self.process, jnp.arange(LONGEST), n, **own)), n
 

@@ -297,12 +297,14 @@ class GAN:
   ) -> Array:
     """Keys [B] -> x, shaped and conditioned like `batch`.
 
-    Latents "z" [B, Z] of the batch are taken as they are; labels "y" may be
-    weights, float32 [B, classes].
+    Latents "z" [B, Z] of the batch are taken as they are, and "noise" [B, Z] in
+    the place of what is drawn; labels "y" may be weights, float32 [B, classes].
     """
     z = batch.get("z")
     if z is None:
-      z = temperature * truncated_normal(key, self.z_dim, truncation)
+      own = "noise" in batch
+      noise = batch["noise"] if own else truncated_normal(key, self.z_dim, truncation)
+      z = temperature * noise
     kw = self.conditions(batch) | noise_keys(self.gen, fold(key, 1)) | controls
     return self.gen.apply(state.variables("gen"), z, **kw)
 

@@ -97,6 +97,18 @@ class Guided:
     """Keys [B] -> x_0 in [-1, 1], shaped and conditioned like `batch`."""
     knobs = self.knobs | knobs
     batch = self.diffusion.augmented(batch, key, knobs.pop("level", 0.0))
+    D, knobs = self.advised(state, batch, knobs, self.moves_mean)
+    return self.diffusion.sample(state, batch, key, denoise=D, **knobs)
+
+  def guided(self, state: State, batch: Batch, knobs: Mapping[str, Any]) -> Denoise:
+    """The denoiser that knobs of guidance make: a classifier, too, moves x_0."""
+    return self.advised(state, batch, self.knobs | knobs, False)[0]
+
+  def advised(
+    self, state: State, batch: Batch, knobs: Mapping[str, Any], moves_mean: bool
+  ) -> tuple[Denoise, dict[str, Any]]:
+    """The guided denoiser, and the sampler's knobs: what is left of all, and a gradient."""
+    knobs = dict(knobs)
     w, lo, hi = (knobs.pop(k, None) for k in GUIDANCE)
     guide = {k: knobs.pop(k) for k in traits(self.diffusion.guide).knobs if k in knobs}
     theirs = state.replace(
@@ -107,25 +119,24 @@ class Guided:
       y = batch.get("y", jnp.full(len(batch["x"]), -1))
       within = lambda t: (lo < t.sigma / t.alpha) & (t.sigma / t.alpha <= hi)
       D = self.diffusion.denoiser(state, batch, w, lo, hi, **guide)
-      D, knobs = self.push(D, self.guide.gradient(theirs, y), within, knobs)
-    else:
-      good, bad = (dataclasses.replace(m, bound=None) for m in (self.diffusion, self.guide))
-      D = guidance.autoguidance(
-        good.denoiser(state, batch, w, lo, hi, **guide),
-        bad.denoiser(theirs, batch),
-        guidance.within(knobs.pop("auto"), lo, hi),
-      )
-      if (bound := self.diffusion.bound) is not None:
-        D = guidance.clip(D, -bound, bound)
-    return self.diffusion.sample(state, batch, key, denoise=D, **knobs)
+      return self.push(D, self.guide.gradient(theirs, y), within, knobs, moves_mean)
+    good, bad = (dataclasses.replace(m, bound=None) for m in (self.diffusion, self.guide))
+    D = guidance.autoguidance(
+      good.denoiser(state, batch, w, lo, hi, **guide),
+      bad.denoiser(theirs, batch),
+      guidance.within(knobs.pop("auto"), lo, hi),
+    )
+    if (bound := self.diffusion.bound) is not None:
+      D = guidance.clip(D, -bound, bound)
+    return D, knobs
 
   def push(
-    self, D: Denoise, gradient: Gradient, within: When, knobs: dict[str, Any]
+    self, D: Denoise, gradient: Gradient, within: When, knobs: dict[str, Any], moves_mean: bool
   ) -> tuple[Denoise, dict[str, Any]]:
     """Towards the gradient -> the guided denoiser, and the sampler's knobs."""
     scale = jnp.asarray(knobs["scale"], jnp.float32)
     knobs = {k: v for k, v in knobs.items() if k != "scale"}
-    if self.moves_mean:
+    if moves_mean:
       ddpm = jnp.where(knobs["eta"] == 1, scale, 0.0)
       scale = scale - ddpm
       on = lambda t: within(t) & (ddpm != 0)
@@ -162,5 +173,11 @@ def _zero(x_t: Array, t: Noise) -> Array:
 
 
 def _where(on: When, f: Gradient) -> Gradient:
-  """f where `on`; elsewhere zero, and f is not evaluated."""
-  return lambda x_t, t: jax.lax.cond(on(t), f, _zero, x_t, t)
+  """f where `on`; elsewhere zero, and f is not evaluated, if one level is for all."""
+
+  def gradient(x_t: Array, t: Noise) -> Array:
+    if jnp.ndim(on(t)):  # a level each
+      return jnp.where(on(t), f(x_t, t), 0.0)
+    return jax.lax.cond(on(t), f, _zero, x_t, t)
+
+  return gradient

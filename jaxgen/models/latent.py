@@ -121,10 +121,20 @@ class Latent:
 
   def encoded(self, state: State, batch: Batch, key: Key) -> Batch:
     """A batch as the model sees it; keys [B]."""
-    z, factor = self.latents_of(state, batch, key), self.factor(state)
-    z = jax.tree.map(lambda z: factor * self.shifted(z, -1) if is_number(z) else z, z)
+    z = self.scaled(state, self.latents_of(state, batch, key))
     rest = {k: v for k, v in self.conditioned(batch).items() if k != "z"}
     return rest | {"x": z}
+
+  def scaled(self, state: State, z: Any) -> Any:
+    """Latents of the codec as the model sees them; codes stay."""
+    factor = self.factor(state)
+    return jax.tree.map(lambda z: factor * self.shifted(z, -1) if is_number(z) else z, z)
+
+  def images(self, state: State, z: Any, y: Array | None = None) -> Array:
+    """Latents as the model sees them -> x in [-1, 1] or a little beyond."""
+    factor = self.factor(state)
+    z = jax.tree.map(lambda z: self.shifted(z / factor, 1) if is_number(z) else z, z)
+    return self.codec.decode(codec_state(state), z, y)
 
   def latents_of(self, state: State, batch: Batch, key: Key | None = None) -> Any:
     """The latents of a batch, not scaled: float32, or codes.
@@ -189,12 +199,12 @@ class Latent:
     return state.stats | {"codec": state.stats["codec"] | {"latents": latents}}
 
   def sample(self, state: State, batch: Batch, key: Key, **knobs: Array | float) -> Array:
-    """Keys [B] -> x in [-1, 1] or a little beyond: a sample of the model, decoded."""
-    if "noise" in batch:
-      raise UserError("a model of latents begins with noise of their shape: leave `noise`")
-    z, factor = self.model.sample(state, self.blank(state, batch), key, **knobs), self.factor(state)
-    z = jax.tree.map(lambda z: self.shifted(z / factor, 1) if is_number(z) else z, z)
-    return self.codec.decode(codec_state(state), z, batch.get("y"))
+    """Keys [B] -> x in [-1, 1] or a little beyond: a sample of the model, decoded.
+
+    A batch with "noise" ~ N(0, 1), shaped like latents, begins there.
+    """
+    z = self.model.sample(state, self.blank(state, batch), key, **knobs)
+    return self.images(state, z, batch.get("y"))
 
   def nfe(self, **knobs) -> int:
     """That of the model: the decoder's one pass is not counted."""

@@ -18,8 +18,8 @@ that it drops labels only where r = t; here both are independent.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,10 +27,11 @@ import jax.numpy as jnp
 
 from jaxgen.core import Array, Batch, Groups, Key, Metrics, Player, State
 from jaxgen.diffusion import times
-from jaxgen.diffusion.process import Flow
+from jaxgen.diffusion.denoiser import Denoise
+from jaxgen.diffusion.process import Flow, Noise
 from jaxgen.diffusion.traits import traits
 from jaxgen.keys import fold, normal
-from jaxgen.models.diffusion import LONGEST
+from jaxgen.models.diffusion import LONGEST, count
 
 GUIDE = {"omega": 1.0, "t_min": 0.0, "t_max": 1.0}  # knobs, without guidance
 stop = jax.lax.stop_gradient
@@ -192,6 +193,20 @@ class MeanFlow:
     """Labels, a share of which is lost."""
     return y if y is None else jnp.where(jnp.ravel(draw.dropped), self.classes, y)
 
+  def path_points(self, knobs: Mapping[str, Any]) -> tuple[Noise, Array | int]:
+    """The path for all these knobs, [LONGEST], and how many points it has."""
+    n = count(knobs["steps"], LONGEST)
+    own = {k: knobs[k] for k in traits(self.path).knobs}
+    return Flow()(self.path(Flow(), jnp.arange(LONGEST), n, **own)), n
+
+  def denoiser(self, state: State, batch: Batch, **guide: Array | float) -> Denoise:
+    """D(z_t, t) = z_t - t u(z_t, t, t), for u is the velocity there: the mean of x.
+
+    On the process Flow. `guide`: knobs of guidance, where there are any.
+    """
+    y = self.labels(batch)
+    return lambda z, t: z - t.t * self.u(state, z, self.columns(t.t, t.t, **guide), y)
+
   def sample(self, state: State, batch: Batch, key: Key, **knobs) -> Array:
     """Keys [B] -> x in [-1, 1] or a little beyond, conditioned like `batch`.
 
@@ -199,9 +214,8 @@ class MeanFlow:
     were dropped in training. A batch with "noise" ~ N(0, 1) begins there.
     """
     knobs = self.knobs | knobs
-    n = jnp.clip(jnp.asarray(knobs["steps"], jnp.int32), 1, LONGEST)
-    own = {k: knobs[k] for k in traits(self.path).knobs}
-    at = lambda i: self.path(Flow(), i, n, **own)
+    path, n = self.path_points(knobs)
+    at = lambda i: path.t[i]
     z = batch["noise"] if "noise" in batch else normal(fold(key, 0), batch["x"].shape[1:])
 
     y = self.labels(batch)

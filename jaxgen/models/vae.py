@@ -86,8 +86,12 @@ class VAE:
     temperature: Array | float = 1.0,
     noise: Array | float = 0.0,
   ) -> Array:
-    """Keys [B] -> x, shaped and conditioned like `batch`."""
-    z = temperature * normal(fold(key, 0), (self.net.z_dim,))
+    """Keys [B] -> x, shaped and conditioned like `batch`.
+
+    A batch with "noise" [B, Z] ~ N(0, 1) has it in the place of z's.
+    """
+    own = "noise" in batch
+    z = temperature * (batch["noise"] if own else normal(fold(key, 0), (self.net.z_dim,)))
     x = self.decode(state, z, batch.get("y"))
     return x + noise * self.scale(state) * normal(fold(key, 1), x.shape[1:])
 

@@ -30,17 +30,51 @@ class BatchStatNorm(nn.Module):
     return ((h - mean) * (scale * jax.lax.rsqrt(var + self.eps)) + bias).astype(x.dtype)
 
 
+class InstanceNorm(nn.Module):
+  """Each image by its own statistics, in float32; nothing is learned."""
+
+  eps: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    h = x.astype(jnp.float32)
+    mean = jnp.mean(h, (1, 2), keepdims=True)
+    var = jnp.mean((h - mean) ** 2, (1, 2), keepdims=True)
+    return ((h - mean) * jax.lax.rsqrt(var + self.eps)).astype(x.dtype)
+
+
+class NoNorm(nn.Module):
+  """x as it is."""
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    return x
+
+
+NORMS = {"batch": BatchStatNorm, "instance": InstanceNorm, "none": NoNorm}
+
+
+def norm_named(kind: str) -> type[nn.Module]:
+  """One of NORMS; ValueError for another name."""
+  if kind not in NORMS:
+    raise ValueError(f"norm={kind!r}: want one of {', '.join(NORMS)}")
+  return NORMS[kind]
+
+
 class PatchGAN(nn.Module):
   """Images [B, H, W, C] -> logits [B, h, w], one for each patch.
 
   Attributes:
     width: Channels of the first layer; they double up to eight times as many.
     layers: Of stride 2; with 3 a logit sees 70 x 70 pixels.
+    norm: "batch" (by this batch alone), "instance", which gives all layers a bias,
+      or "none".
     dtype: Of the convolutions but the last.
   """
 
   width: int = 64
   layers: int = 3
+  norm: str = "batch"
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -60,6 +94,32 @@ class PatchGAN(nn.Module):
     h = nn.leaky_relu(conv(0, self.width, 2)(x), 0.2)
     for i in range(1, self.layers + 1):
       width, stride = self.width * min(2**i, 8), 2 if i < self.layers else 1
-      h = BatchStatNorm(name=f"norm_{i}")(conv(i, width, stride, use_bias=False)(h))
-      h = nn.leaky_relu(h, 0.2)
+      h = conv(i, width, stride, use_bias=self.norm == "instance")(h)
+      h = nn.leaky_relu(norm_named(self.norm)(name=f"norm_{i}")(h), 0.2)
     return conv(self.layers + 1, 1, 1, dtype=jnp.float32)(h)[..., 0]
+
+
+class PixelGAN(nn.Module):
+  """Images [B, H, W, C] -> logits [B, H, W]: pixels by themselves (Isola et al. 2017, Sec. 4.4).
+
+  Attributes:
+    width: Channels of the first layer.
+    norm: As PatchGAN's; with "instance" all layers have a bias, else the first.
+    dtype: Of the convolutions but the last.
+  """
+
+  width: int = 64
+  norm: str = "batch"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    def conv(i, width, dtype, bias):
+      return nn.Conv(width, (1, 1), 1, use_bias=bias, dtype=dtype, kernel_init=NORMAL,
+                     name=f"conv_{i}")  # fmt: skip
+
+    bias = self.norm == "instance"
+    h = nn.leaky_relu(conv(0, self.width, self.dtype, True)(x), 0.2)
+    h = conv(1, 2 * self.width, self.dtype, bias)(h)
+    h = nn.leaky_relu(norm_named(self.norm)(name="norm_1")(h), 0.2)
+    return conv(2, 1, jnp.float32, bias)(h)[..., 0]

@@ -30,6 +30,9 @@ RANGES = {k: (0, INF, False) for k in FROM_ZERO} | {
   "omega": (0, INF, True),
   "t_min": (0, 1, False),
   "t_max": (0, 1, False),
+  "image_stats": (0, 1, False),
+  "dropout": (0, 1, False),
+  "backwards": (0, 1, False),
 }
 SAMPLERS = {
   name: dict(name=f"diffusion.samplers.{name}")
@@ -198,7 +201,7 @@ KNOBS = {
 
 def knobs_from_flags(values: flags.FlagValues) -> dict[str, float]:
   """The knobs that flags set, by their own names and in --knobs."""
-  knobs = {k: values[k].value for k in KNOBS if values[k].value is not None}
+  knobs = {k: values[k].value for k in KNOBS if k in values and values[k].value is not None}
   for word in (values.knobs or "").split(",") if values.knobs else ():
     name, _, value = word.partition("=")
     try:

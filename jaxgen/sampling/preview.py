@@ -15,6 +15,7 @@ from jaxgen.sampling.output import portrait
 from jaxgen.sampling.sampler import draw
 
 PLAYED = 4  # clips of a grid that can be heard, too
+TRANSLATED = 27  # images of a grid that are translated: three in a row
 PROBED = 128  # examples that a probe looks at, at most
 
 
@@ -29,10 +30,22 @@ def rebuild(
   return jnp.stack([real["x"], x], 1).reshape(-1, *x.shape[1:])
 
 
+def sources(model: core.Model, real: core.Batch) -> np.ndarray:
+  """What is translated of a batch, uint8 shaped like x: grey images in grey, holes too."""
+  x = core.on_device(real)
+  cond = core.trait(model, "cond")
+  source = x["source"] if "source" in x else cond["source"](x["x"])
+  if "keep" in cond:
+    source = jnp.where(cond["keep"](x["x"]) > 0, source, 0.0)
+  shape = x["x"].shape if source.shape[-1] == 1 else source.shape
+  return np.asarray(core.as_data(jnp.broadcast_to(source, shape), np.uint8))
+
+
 class Preview:
   """Samples drawn while training, always with the same key.
 
-  Of a codec, also images of the data beside their reconstructions.
+  Of a codec, also images of the data beside their reconstructions; of what
+  translates images, what goes in and the images of the data on either side.
   """
 
   def __init__(
@@ -66,6 +79,9 @@ class Preview:
     # What is made from other images is shown made from real ones.
     rows = np.arange(len(shapes["x"])) % len(source)
     self.real = source.read(rows) if core.trait(model, "cond") else None
+    self.sources = None
+    if self.real is not None and "source" in core.trait(model, "cond"):
+      self.sources = sources(model, self.real)
     self.pairs = self.rebuild = None
     if core.trait(model, "encode") and len(source.shape) == 3:
       self.pairs = source.read(rows[: (len(rows) + 1) // 2])
@@ -81,7 +97,11 @@ class Preview:
       params = jax.tree.map(sharding.fetch, state.params)
     if not self.logger.lead:
       return
-    image = portrait(x, self.folder / f"{done:08d}.png", {"step": done})
+    columns = None
+    if self.sources is not None:
+      x = np.stack([self.sources, x, self.real["x"]], 1)[:TRANSLATED].reshape(-1, *x.shape[1:])
+      columns = 9
+    image = portrait(x, self.folder / f"{done:08d}.png", {"step": done}, columns)
     self.logger.write_images(done, {"samples": image[None]})
     if self.rate:
       self.logger.write_audios(done, {"samples": x[:PLAYED]}, self.rate)

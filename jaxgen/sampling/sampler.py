@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import core, sharding
-from jaxgen.config import SEEDS
 from jaxgen.errors import UserError, guarding, nearest
 from jaxgen.keys import example_keys, fold
 from jaxgen.sampling import presets
+from jaxgen.sampling.parts import key_of
 from jaxgen.sampling.presets import PATHS
 from jaxgen.sampling.stages import build_cascade, stages_of
+from jaxgen.sampling.surface import Surface
 from jaxgen.sampling.trained import (
   Trained,
   check_samples,
@@ -147,17 +148,8 @@ def draw(
   return sharding.replicate(core.as_data(x, shapes["x"].dtype), mesh)
 
 
-def key_of(seed: int | core.Key) -> core.Key:
-  """A seed, or a key [] as it is. UserError for a seed out of range."""
-  if not isinstance(seed, int | np.integer):
-    return seed
-  if not 0 <= seed < SEEDS:  # of larger ones jax takes the last 32 bits
-    raise UserError(f"seed={seed}: want 0 to {SEEDS - 1}")
-  return jax.random.key(seed)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sampler:
+class Sampler(Surface):
   """A trained model with its weights: call `sample`.
 
   Attributes:
@@ -217,8 +209,9 @@ class Sampler:
       **options: Knobs such as steps, guidance, eta, see `model.knobs`; and what
         the model is conditioned on beside labels, see `model.cond`: low_res,
         small images uint8 [num, h, w, C]; mel, spectrograms float32 [num,
-        frames, mels] (see `vocode` for such of any length). `noise`, float32 [num, H, W, C] of
-        unit variance, is where diffusion begins. Fewer than `num` come in turn.
+        frames, mels] (see `vocode` for such of any length). `noise` ~ N(0, 1), float32
+        [num, *noise_shape], is where samples begin: x_T of diffusion models, z of GANs and
+        VAEs. Fewer than `num` come in turn.
     """
     if batch < 1:
       raise UserError(f"batch={batch}: want at least 1")
@@ -358,8 +351,7 @@ class Sampler:
     conditions = {}
     if "noise" in options and np.ndim(options["noise"]):  # else a VAE's knob
       a = conditions["noise"] = np.asarray(options["noise"], np.float32)
-      if a.shape[1:] != self.shape or not len(a):
-        raise UserError(f"noise is {list(a.shape)}: want [n, {', '.join(map(str, self.shape))}]")
+      self.check_noise(a.shape)
     for name, make in core.trait(self.model, "cond").items():
       if name not in options:
         raise UserError(f"this model makes x from {name}: give it")

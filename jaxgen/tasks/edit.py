@@ -183,7 +183,8 @@ class Work(NamedTuple):
     x, kind = edits.made, kind_of(str(self.out))
     common = {k: v for k, v in self.infos[0].items() if k not in ("index", "label")}
     if kind == ".png":
-      image = x[0] if len(x) == 1 else pictures.grid(x)
+      strip = len(x) if self.editor.method.wants == "image" else None
+      image = x[0] if len(x) == 1 else pictures.grid(x, strip)
       image = image[..., 0] if image.shape[-1] == 1 else image
       pictures.save_png(self.out, image, self.infos[0] if len(x) == 1 else self.shared(common))
     elif kind == ".npz":
@@ -201,9 +202,10 @@ class Work(NamedTuple):
 
   def shared(self, common: Mapping[str, Any]) -> dict[str, Any]:
     """What a file of all results says: of which images they are."""
-    sources = [{"source": i["source"], "sha256": i["sha256"]} for i in self.infos]
-    unique = list({s["sha256"]: s for s in sources}.values())
-    return {k: v for k, v in common.items() if k not in ("source", "sha256")} | {"sources": unique}
+    own = ("source", "sha256", "mask_sha256")
+    sources = [{k: i[k] for k in own if k in i} for i in self.infos]
+    unique = [s for i, s in enumerate(sources) if s not in sources[:i]]
+    return {k: v for k, v in common.items() if k not in own} | {"sources": unique}
 
 
 def prepared(values: flags.FlagValues, knobs: Mapping[str, float]) -> Work:
@@ -236,6 +238,8 @@ def prepared(values: flags.FlagValues, knobs: Mapping[str, float]) -> Work:
     "labels": values.labels,
     "command": command,
   }
+  if editor.method.wants == "image":
+    info["to_image"] = source_of(originals[1], None)
   infos = [info | source_of(originals[i], masks[i]) | {"index": k} for k, i in enumerate(which)]
   if kind:
     results.check_file(out)

@@ -3,7 +3,6 @@
 Operators and degradations are tested here too.
 """
 
-import functools
 import io
 
 import jax
@@ -73,26 +72,33 @@ def off(x, mean, C):
   return np.sqrt(np.mean(gap**2)), x.var(0)[free].sum() / np.diag(C)[free].sum()
 
 
-@functools.cache
-def program(problem):
-  """y, its noise, C's `eigh` -> {method: draws}: what is shown of all covariances."""
-  A, process = PROBLEMS[problem][0], VP()
-  path = process(times.karras(process, jnp.arange(STEPS), STEPS))
+def dense(M, values, vectors):
+  """The operator of a matrix M and of `eigh` of M M', all of which may be traced."""
+  flat = lambda x: x.reshape(len(x), -1)
+  image = lambda f: f.reshape(len(f), *SHAPE)
 
-  @jax.jit
-  def draw(y, noise, values, vectors):
-    key, D = jax.random.split(jax.random.key(0), DRAWS), exact(values, vectors)
-    methods = {
-      "replacement": inverse.replacement(D, A, y, noise),
-      "dps": inverse.dps(D, A, y, 0.2, inverse.following(path, STEPS)),
-      "reconstruction": inverse.reconstruction(D, A, y, 1.0),
-      "pseudoinverse": inverse.pseudoinverse(D, A, y, noise, STD),
-      "moments": inverse.moments(D, A, y, jnp.maximum(noise, 1e-3), 16),
-    }
-    x_T = samplers.initial(path, key, SHAPE)
-    return {k: samplers.heun(D_y, x_T, path, STEPS, key) for k, D_y in methods.items()}
+  def solve(b, a, c):
+    divisor = a * values + c
+    v = flat(b) @ vectors / jnp.where(divisor > linear.LEAST, divisor, jnp.inf)
+    return image(v @ vectors.T)
 
-  return draw
+  return linear.Linear(lambda x: image(flat(x) @ M.T), lambda y: image(flat(y) @ M), solve)
+
+
+@jax.jit
+def drawn(y, noise, A, C):
+  """y, its deviation, the operator's `dense`, C's `eigh` -> {method: draws}: for all problems."""
+  path = VP()(times.karras(VP(), jnp.arange(STEPS), STEPS))
+  key, D, A = jax.random.split(jax.random.key(0), DRAWS), exact(*C), dense(*A)
+  methods = {
+    "replacement": inverse.replacement(D, A, y, noise),
+    "dps": inverse.dps(D, A, y, 0.2, inverse.following(path, STEPS)),
+    "reconstruction": inverse.reconstruction(D, A, y, 1.0),
+    "pseudoinverse": inverse.pseudoinverse(D, A, y, noise, STD),
+    "moments": inverse.moments(D, A, y, jnp.maximum(noise, 1e-3), 16),
+  }
+  x_T = samplers.initial(path, key, SHAPE)
+  return {k: samplers.heun(D_y, x_T, path, STEPS, key) for k, D_y in methods.items()}
 
 
 def solved(problem, length):
@@ -100,9 +106,9 @@ def solved(problem, length):
   (A, noise), C, rng = PROBLEMS[problem], covariance(length), np.random.default_rng(0)
   x = (MEAN + np.linalg.cholesky(C) @ rng.standard_normal(S * S)).reshape(1, *SHAPE)
   y = A.apply(jnp.asarray(x, jnp.float32)) + noise * rng.standard_normal((1, *SHAPE))
-  y = jnp.asarray(y, jnp.float32)
-  truth = posterior(A, y, noise, C)
-  return {k: off(v, *truth) for k, v in program(problem)(y, noise, *eigh(C)).items()}
+  M, truth = matrix(A), posterior(A, y, noise, C)
+  draws = drawn(jnp.float32(y), noise, [np.float32(M), *eigh(M @ M.T)], eigh(C))
+  return {k: off(v, *truth) for k, v in draws.items()}
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

@@ -16,7 +16,7 @@ from jaxgen import config, core, sharding
 from jaxgen.convert.workdir import save_first
 from jaxgen.data.sources import open_source
 from jaxgen.diffusion import likelihood, posterior, process, times
-from jaxgen.evaluation.likelihood_bound import bits_per_dim, chain, evidence
+from jaxgen.evaluation.likelihoods import bits_per_dim, chain, evidence
 from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.keys import example_keys
 from jaxgen.models.hierarchy import level_state, of_level

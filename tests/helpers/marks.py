@@ -29,8 +29,10 @@ FILES = {
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
     nets/test_diffwave nets/test_hifigan nets/test_strided
     nets/test_wavegan study/test_mos diffusion/test_denoising_chain
-    nets/test_ddgan nets/test_edm2 diffusion/test_attribute_guidance
-    models/test_gan_control adversarial/test_directions
+    nets/test_ddgan nets/test_edm2 nets/test_translators models/test_pix2pix
+    models/test_cycle_gan sampling/test_any_denoiser diffusion/test_attribute_guidance
+    models/test_gan_control
+    adversarial/test_directions metrics/test_detection diffusion/test_simplex models/test_anogan
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -41,7 +43,7 @@ FILES = {
     report/test_verdict data/test_catalogue data/test_class_names data/test_folder
     data/test_holdout data/test_phash
     data/test_photos data/test_pipeline data/test_sources data/test_survey
-    data/test_splits data/test_stacked diffusion/test_diffusion_promises
+    data/test_splits data/test_subset data/test_stacked diffusion/test_diffusion_promises
     evaluation/test_bits_per_dim evaluation/test_cards evaluation/test_collect
     evaluation/test_periodic evaluation/test_statistics sampling/test_sampler
     evaluation/test_audio_distance evaluation/test_clip_samples
@@ -52,9 +54,12 @@ FILES = {
     interop/test_tensor_files models/test_cascade models/test_classifier
     models/test_gan models/test_guided models/test_latent models/test_models monitor/test_goodput
     models/test_consistency
+    data/test_pairs tasks/test_translate convert/test_translator_workdir
     monitor/test_health monitor/test_log monitor/test_pictures nets/test_remat
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
-    models/test_denoising_gan models/test_control_game tasks/test_control
+    models/test_denoising_gan sampling/test_surface sampling/test_worked_examples
+    convert/test_stablehlo
+    models/test_control_game tasks/test_control
     sampling/test_encode sampling/test_latents sampling/test_upscale sampling/test_vocode
     study/test_ratings study/test_study style/test_layers style/test_style
   """,
@@ -73,8 +78,8 @@ FILES = {
     distributed/test_elastic distributed/test_join distributed/test_launchers
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
-    style/test_readme
-    study/test_study_page tasks/test_edit
+    style/test_readme study/test_study_page tasks/test_edit tasks/test_anomaly
+    tasks/test_augment
   """,
 }
 MARK = {TESTS / f"{file}.py": mark for mark, files in FILES.items() for file in files.split()}

@@ -25,8 +25,8 @@ ALIKE = "adm_imagenet128 adm_imagenet256 adm_imagenet512 adm_lsun adm_upsample51
 HOME = pathlib.Path(__file__).parents[2] / "configs"
 # Other configs have two levels of the same net: each is compiled anew.
 ONE_LEVEL = """
-  adm_classifier adm_upsample256 cdm digits_adm digits_guide edm2 iddpm images_diffusion ldm_kl
-  ldm_vq photos sr3
+  adm_classifier adm_upsample256 anoddpm cdm digits_adm digits_guide edm2 iddpm images_diffusion
+  ldm_kl ldm_vq photos sr3
 """.split()
 CONFIGS = sorted({p.stem for p in HOME.glob("[!_]*.py")} - {*ALIKE})
 SEED = jax.random.key(7)
@@ -42,6 +42,8 @@ def fake_batch(c, n=B):
   if source == "spoken_digits":
     x = rng.integers(-(2**15), 2**15, (n, c.data.size, 1), np.int16)
     return {"x": x, "y": rng.integers(0, 10, n, np.int32)}
+  if source == "unpaired":
+    return {k: rng.integers(0, 256, (n, 8, 8, 1), np.uint8) for k in ("x", "source")}
   size, channels, classes = {
     "folder": (c.data.size, 3, 0),
     "stacked_digits": (8, 3, 1000),
@@ -88,6 +90,8 @@ def played(request):
   given = core.on_device(batch)
   if "gen" in c.model and (make := core.trait(model, "cond").get("mel")):
     given["mel"] = make(given["x"])  # a vocoder that draws nothing
+  if make := core.trait(model, "cond").get("source"):  # nor do translators
+    given.setdefault("source", make(given["x"]))
   given["x"] = jnp.zeros(batch["x"].shape)
   return Played(c, model, batch, first, state, seen, sample, given, example_keys(SEED, B), moved)
 

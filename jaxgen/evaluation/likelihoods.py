@@ -1,8 +1,10 @@
-"""A bound on the likelihood of real data for every family that has one.
+"""The likelihood of real data, or a bound on it, for every family that has one.
 
-Of diffusion models it is that of a short chain, of VAEs the evidence bound.
+Of diffusion models the bound is that of a short chain, of VAEs the evidence
+bound; the ODE of a diffusion model gives the likelihood itself.
 """
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable
@@ -90,6 +92,18 @@ def chain(model: Sampler, steps: int) -> Callable:
       return D(x_t * (level.alpha / t.alpha), level)
 
     return {"total": likelihood.bound_bpd(denoise, batch["x"], path, keys, 0.0)["total"]}
+
+  return run
+
+
+def ode(model: Sampler) -> Callable:
+  """-> (state, batch, keys, steps) -> {"total": [B]}."""
+  smooth = dataclasses.replace(model.model, bound=None)
+  width = 1 / 127.5 if model.dtype == np.uint8 else 0.0
+
+  def run(state, batch, keys, steps):
+    D = smooth.denoiser(state, batch)
+    return {"total": likelihood.ode_bpd(D, batch["x"], smooth.process, keys, steps, width=width)}
 
   return run
 
