@@ -12,7 +12,7 @@ from an attribute's value to its slice of w.
 | --- | --- | --- |
 | digits | 8 x 8, labels are the class | slant 16, thickness 16, other 32 |
 | digits-judge | the same without labels | class 32, slant 16, thickness 16, other 16 |
-| photos | patches of 32 x 32 | colour 16, contrast 16, other 32 |
+| photos | patches of 16 x 16 | colour 16, contrast 16, other 32 |
 | ffhq | a folder, 512 x 512 | id 128, expression, orientation, gamma, age, hair, other 64 |
 
 Each has an encoder, `digits-encoder` and so on. Slant, thickness, colour and
@@ -50,8 +50,8 @@ FFHQ = (
 # Of the built-in data: size, lo, hi, weight. Two real images are 0.14 (slant), 0.21,
 # 0.46 and 0.08 apart.
 STATISTICS = {
-  "slant": (16, 0.02, 0.25, 1.0),
-  "thickness": (16, 0.03, 0.4, 0.6),
+  "slant": (16, 0.02, 0.18, 1.0),
+  "thickness": (16, 0.03, 0.25, 1.0),
   "colour": (16, 0.03, 0.6, 0.2),
   "contrast": (16, 0.01, 0.15, 0.8),
 }
@@ -95,7 +95,7 @@ def small(data):
   """For minutes of one core."""
   photos = data == "photos"
   if photos:
-    c = _base.base("photos", steps=1200, batch=16, size=32)
+    c = _base.base("photos", steps=1200, batch=16, size=16)
     c.data.update(flip=True, channels=3)
   else:
     c = _base.base("digits", steps=2500, batch=64, classes=0 if data == "digits-judge" else 10)
@@ -106,16 +106,13 @@ def small(data):
     judge = dict(name="models.gan_control.Judge", net=net)
     groups.insert(0, group("class", 32, judge, 0.3, 3.0, 0.3))
   groups.append(group("other", 16 if data == "digits-judge" else 32))
-  # As large a share of a batch as of the published 16.
-  for g in groups:
-    g["counts"] = (c.batch // 8, 3 * c.batch // 4)
   wide = 16 if data == "debug" else 64
   model(
     c,
     groups,
-    size=32 if photos else 8,
+    size=16 if photos else 8,
     channels=3 if photos else 1,
-    base=(32 if photos else 4) * wide,
+    base=(8 if photos else 4) * wide,
     wide=wide,
     group=4,
     gamma=1.0 if photos else 5.0,

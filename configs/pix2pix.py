@@ -76,7 +76,7 @@ def model(gen, disc, source, **more):
 
 def small(arg, debug):
   """Minutes on a core: a ResNet, as U-Nets lose fine textures with their first layer."""
-  c = _base.base("photos", steps=1500, batch=16, size=32)
+  c = _base.base("photos", steps=1000, batch=16, size=32)
   c.data.flip = True
   gen = dict(
     name="nets.resnet_translator.TranslatorResNet", width=24, blocks=3, downs=1, norm="batch"

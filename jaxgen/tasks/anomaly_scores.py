@@ -35,7 +35,7 @@ BOUND_STEPS = 32  # of the chain whose bound is taken
 NOISES = {"gauss": normal, "simplex": simplex}
 PICTURES = ("map", "again")  # what is no column
 RANGES = {"fraction": "more than 0, at most 1"}
-Run = Callable[[core.State, core.Batch, core.Key, dict[str, Any]], dict[str, jax.Array]]
+Run = Callable[..., Any]
 
 
 class Way(NamedTuple):
@@ -48,12 +48,17 @@ class Way(NamedTuple):
       the image.
     knobs: With their defaults; all are traced.
     columns: Name of a column beside the score -> what it is.
+    search: (begin, step) of one that searches first: begin(state, batch, keys,
+      knobs) -> what is searched for, step(.., that) -> the same, better. It is
+      taken `steps` times and becomes the last argument of `run`. Not a loop of the
+      program: on CPUs gradients of convolutions are far slower within one.
   """
 
   text: str
   run: Run
   knobs: dict[str, float]
   columns: dict[str, str] = {}
+  search: tuple[Run, Run] | None = None
 
 
 def anogan(sampler: Sampler) -> Way:
@@ -65,48 +70,50 @@ def anogan(sampler: Sampler) -> Way:
   gan = sampler.model.gan if isinstance(sampler.model, AnoGANEncoder) else sampler.model
   adam = optax.scale_by_adam()
 
-  def run(state, batch, keys, knobs):
+  def parts(state, batch, keys, knobs):
+    """z -> score [B], both sums [B], G(z)."""
     x, y = batch["x"], batch.get("y")
     noise, features = fold(keys, 1), critic(gan, state, y)
-    count = jnp.float32([x[0].size, jax.eval_shape(features, x).shape[1]])
+    count = x[0].size, jax.eval_shape(features, x).shape[1]
 
-    def distances(z):
+    def of(z):
       again = generated(gan, state, z, noise, y)
-      parts = errors(features, x, again, jnp.abs)
-      return (count[0] * parts[0], count[1] * parts[1]), again
+      sums = [n * e for n, e in zip(count, errors(features, x, again, jnp.abs), strict=True)]
+      return (1 - knobs["weight"]) * sums[0] + knobs["weight"] * sums[1], *sums, again
 
-    def score(z):
-      (residual, feature), _ = distances(z)
-      return (1 - knobs["weight"]) * residual + knobs["weight"] * feature
+    return of
+
+  def begin(state, batch, keys, knobs):
+    of = parts(state, batch, keys, knobs)
 
     def closer(i, best):
       z = normal(fold(fold(keys, 2), i), (gan.z_dim,))
-      now = score(z)
-      better = now < best[1]
-      return jnp.where(better[:, None], z, best[0]), jnp.where(better, now, best[1])
+      score = of(z)[0]
+      better = score < best[1]
+      return jnp.where(better[:, None], z, best[0]), jnp.where(better, score, best[1])
 
-    def step(i, carry):
-      z, opt = carry
-      update, opt = adam.update(jax.grad(lambda z: jnp.sum(score(z)))(z), opt)
-      return z - knobs["lr"] * update, opt
+    none = jnp.zeros((len(keys), gan.z_dim)), jnp.full(len(keys), jnp.inf)
+    z, _ = jax.lax.fori_loop(0, jnp.maximum(jnp.int32(knobs["starts"]), 1), closer, none)
+    return z, adam.init(z)
 
-    first = jnp.zeros((len(x), gan.z_dim)), jnp.full(len(x), jnp.inf)
-    z, _ = jax.lax.fori_loop(0, jnp.int32(knobs["starts"]), closer, first)
-    z, _ = jax.lax.fori_loop(0, jnp.int32(knobs["steps"]), step, (z, adam.init(z)))
-    (residual, feature), again = distances(z)
-    return {
-      "score": (1 - knobs["weight"]) * residual + knobs["weight"] * feature,
-      "residual": residual,
-      "feature": feature,
-      "map": jnp.mean(jnp.abs(x - again), -1),
-      "again": again,
-    }
+  def step(state, batch, keys, knobs, place):
+    z, opt = place
+    of = parts(state, batch, keys, knobs)
+    # Each image has its own z: gradients do not meet.
+    update, opt = adam.update(jax.grad(lambda z: jnp.sum(of(z)[0]))(z), opt)
+    return z - knobs["lr"] * update, opt
+
+  def run(state, batch, keys, knobs, place):
+    score, residual, feature, again = parts(state, batch, keys, knobs)(place[0])
+    gap = jnp.mean(jnp.abs(batch["x"] - again), -1)
+    return {"score": score, "residual": residual, "feature": feature, "map": gap, "again": again}
 
   return Way(
     "(1 - weight) |x - G(z)| + weight |f(x) - f(G(z))|, sums, of the nearest z",
     run,
     {"steps": 500.0, "lr": 0.05, "weight": 0.1, "starts": 1.0},
     {"residual": "sum of |x - G(z)|", "feature": "sum of |f(x) - f(G(z))|"},
+    (begin, step),
   )
 
 
@@ -287,16 +294,20 @@ class Scorer:
     self.sampler, self.way = sampler, way
     dtype = sampler.dtype
 
-    def run(state, key, knobs, rows):
-      with guarding(f"{sampler.card.get('workdir', 'this model')} cannot be asked"):
-        i, batch = rows["i"], core.on_device({k: v for k, v in rows.items() if k != "i"})
-        keys = fold(jnp.broadcast_to(key, i.shape), i)
-        result = way.run(state, batch, keys, knobs)
-        if "again" in result:
-          result["again"] = core.as_data(result["again"], dtype)
-        return result
+    def program(f):
+      def traced(state, key, knobs, rows, *place):
+        with guarding(f"{sampler.card.get('workdir', 'this model')} cannot be asked"):
+          i, batch = rows["i"], core.on_device({k: v for k, v in rows.items() if k != "i"})
+          keys = fold(jnp.broadcast_to(key, i.shape), i)
+          result = f(state, batch, keys, knobs, *place)
+          if isinstance(result, dict) and "again" in result:
+            result["again"] = core.as_data(result["again"], dtype)
+          return result
 
-    self.program = jax.jit(run)
+      return jax.jit(traced)
+
+    self.program = program(way.run)
+    self.search = tuple(map(program, way.search or ()))
 
   def settings(self, knobs: Mapping[str, float]) -> dict[str, float]:
     """All knobs. UserError for one that it does not have, or out of range."""
@@ -345,7 +356,13 @@ class Scorer:
     batches = -(-len(x) // min(batch, len(x)))
 
     def run(rows):
-      result = jax.block_until_ready(self.program(state, key, values, rows))
+      args, place = (state, key, values, rows), ()
+      if self.search:
+        begin, step = self.search
+        place = (begin(*args),)
+        for _ in range(int(values["steps"])):
+          place = (step(*args, *place),)
+      result = jax.block_until_ready(self.program(*args, *place))
       if bars:
         bars("batches", next(done), batches)
       return result

@@ -1,7 +1,7 @@
 """Does generated data train a better classifier, and whose data?
 
   jaxgen augment --data digits --workdirs W1,W2 --out report
-  jaxgen augment --data digits --configs digits_diffusion.py,digits_gan.py \
+  jaxgen augment --data digits --configs digits_diffusion,digits_gan \
     --real 20,50,200,all --steps 600 --out report
   jaxgen augment --data digits --workdirs W --save folder --out report
 
@@ -46,6 +46,7 @@ from jaxgen.tasks.commands import announce, command_of
 
 SHARES = ("25", "50", "100", "200")
 FEWEST_TEST = 10
+HOLDOUT = 0.2  # share of images, where there is no test split
 
 
 def define(values: flags.FlagValues) -> None:
@@ -56,7 +57,7 @@ def define(values: flags.FlagValues) -> None:
   flag("save", None, f"samples also as data sets: {', '.join(FORMS)}")
   lists = functools.partial(flags.DEFINE_list, flag_values=values)
   lists("workdirs", [], "of generators that take labels")
-  lists("configs", [], "of generators to train on each number of real images: digits_gan.py,..")
+  lists("configs", [], "of generators to train on each number of real images: digits_gan,..")
   lists("real", ["20", "50", "200", ALL], "real images of each class; all: as many as there are")
   lists("shares", list(SHARES), "of samples beside real images, in percent")
   integer = functools.partial(flags.DEFINE_integer, flag_values=values)
@@ -70,7 +71,7 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.out or not (values.workdirs or values.configs):
-    raise UserError("augment needs --out=FOLDER, and --workdirs=W,V or --configs=digits_gan.py")
+    raise UserError("augment needs --out=FOLDER, and --workdirs=W,V or --configs=digits_gan")
   if values.configs and not (values.data or values.workdirs):
     raise UserError("--configs are trained on parts of the data: say --data=digits or another")
   key_of(values.seed)
@@ -82,8 +83,9 @@ def main(values: flags.FlagValues) -> None:
   check_report(home, "augment.json", ("augment.html", "augment.png"), ("rows", "augment"))
   rows = read(home / "augment.json")
   spec = data_spec(values)
-  real, test = open_split(spec), open_split(spec, "test")
-  check_labels(real, test)
+  real = open_split(spec)
+  check_labels(real)
+  test = open_test(spec, values.workdirs)
   introduce(real, "train")
   introduce(test, "test")
   sizes = possible(sizes, real)
@@ -117,19 +119,33 @@ def data_spec(values: flags.FlagValues) -> ConfigDict:
   if chosen and values.data:
     raise UserError(f"--data={values.data}: name all of the data; --real says how many are used")
   spec.update(split="train", fraction=1.0, flip=False, crop=0.0)
-  if values.data and not same_source(values.data, own.source):
-    spec.holdout = 0.0
+  if not values.workdirs or not same_source(spec.source, own.source):
+    spec.holdout = HOLDOUT  # of data without a test split
   return spec
 
 
-def check_labels(real: Source, test: Source) -> None:
-  """UserError for data without labels, or that nothing can be tested on."""
+def check_labels(real: Source) -> None:
+  """UserError for data without labels, or that are no images."""
   if len(real.shape) != 3 or real.dtype != np.uint8:
     raise UserError(f"{real.name} holds no images: classifiers of images are what is trained here")
   if real.classes < 2:
     raise UserError(f"{real.name} has no labels: a classifier needs two classes or more")
+
+
+def open_test(spec: ConfigDict, workdirs: Sequence[str]) -> Source:
+  """The real images to test on. UserError where there are none, or no generator left any."""
+  try:
+    test = open_split(spec, "test")
+  except UserError as e:
+    if not workdirs or spec.get("holdout", 0):
+      raise
+    raise UserError(
+      f"{spec.source} has no test split, and {workdirs[0]} was trained on all of it: train "
+      f"generators with --config.data.holdout={HOLDOUT}, so that there are images to test on"
+    ) from e
   if len(test) < FEWEST_TEST:
     raise UserError(f"{test.name} has {len(test)} test images: want at least {FEWEST_TEST}")
+  return test
 
 
 def possible(sizes: Sequence[str], real: Source) -> list[str]:

@@ -62,12 +62,14 @@ def workdir_maker(
       f"{workdir} was trained on {own.source}: want --real={first[0]} among the numbers"
     )
   used = [s for s in sizes if not first or s == first[0]]
-  seen = int(card["data"].get("examples") or 0)
-  notes = {}
+  seen = examples_of(card)
+  notes, held = {}, spec.get("holdout", 0.0)
   for size in used:
     part = part_of(spec, size)
     if not same_source(own.source, spec.source):
       notes[size] = f"trained on other data, {own.source}"
+    elif held and own.get("holdout", 0.0) != held:
+      notes[size] = "may have seen images of the test split, which it did not hold out alike"
     elif seen > len(part):
       notes[size] = f"saw {seen:,} real images, the classifier {len(part):,}"
     elif card["data"].get("fingerprint") != part.fingerprint:
@@ -104,7 +106,7 @@ def config_maker(
       raise UserError(f"stopped in {workdir}: the same command goes on from there")
     card = meta.latest(workdir)
     check_generator(str(workdir), card["data"], real)
-    workdirs[size], seen[size] = str(workdir), int(card["data"]["examples"])
+    workdirs[size], seen[size] = str(workdir), examples_of(card)
   return Maker(name, workdirs, seen, {})
 
 
@@ -125,6 +127,12 @@ def check_generator(workdir: str, data: Mapping[str, Any], real: Source) -> None
       f"{workdir} makes images {list(data['shape'])}, and {real.name} holds {list(real.shape)}: "
       "open the data at that size"
     )
+
+
+def examples_of(card: Mapping[str, Any]) -> int:
+  """How many real images a training had; 0 where its card does not say."""
+  count = card["data"].get("examples")
+  return count if type(count) is int else 0
 
 
 def part_of(spec: ConfigDict, size: str) -> Source:

@@ -181,7 +181,9 @@ def page(
   if metrics:
     note = "source: what goes in, taken for the result."
     parts.append(Table("Numbers", note, list(scores), columns))
-  facts = [("images", f"{len(inputs.names):,}"), *facts_of(models)]
+  # (The command stands below.)
+  own = {name: {k: v for k, v in m.items() if k != "command"} for name, m in models.items()}
+  facts = [("images", f"{len(inputs.names):,}"), *facts_of(own)]
   facts += [(k, v) for k, v in card["protocol"].items() if k in metrics or k == "errors"]
   return render("Translation", verdict(card, list(results)), parts, facts, command)
 

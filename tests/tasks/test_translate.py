@@ -10,10 +10,15 @@ from PIL import Image
 from verbs import call, tree
 
 from jaxgen import config, sharding
+from jaxgen.config import build
 from jaxgen.convert.workdir import save_first
-from jaxgen.experiment import Experiment, describe, open_data
+from jaxgen.data.arrays import Arrays
+from jaxgen.data.unpaired import Unpaired
+from jaxgen.errors import UserError
+from jaxgen.experiment import Experiment, check_conditions, describe, open_data
 from jaxgen.metrics import image_quality
 from jaxgen.monitor.pictures import read_info
+from jaxgen.sampling.preview import sources
 from jaxgen.tasks import translation_scores
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
@@ -165,3 +170,26 @@ def test_scores_know_what_is_better():
   far, _ = translation_scores.measure(255 - truth, truth, None, judges)
   assert far["psnr"] < scores["psnr"] and far["ssim@gauss11"] < scores["ssim@gauss11"]
   assert set(errors) == {"psnr", "ssim@gauss11", "ssim@uniform7"}
+
+
+def test_data_without_sources_are_refused_where_none_are_made():
+  """Before a training begins; data that bring them are not."""
+  source = Arrays("mine", np.zeros((4, 8, 8, 3), np.uint8))
+  wants = build(config.load("configs/pix2pix.py:128").model)
+  makes = build(config.load("configs/pix2pix.py:photos-grey").model)
+  check_conditions(makes, source)
+  with pytest.raises(UserError, match="Pix2Pix learns x from source, and mine holds x alone: take"):
+    check_conditions(wants, source)
+  check_conditions(wants, Unpaired("two", source, source))
+
+
+def test_pictures_of_a_training_show_what_goes_in():
+  """Grey in grey, holes in grey, and what the data bring."""
+  x = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+  grey = sources(build(config.load("configs/pix2pix.py:photos-grey").model), {"x": x})
+  luma = x @ np.array([0.299, 0.587, 0.114])
+  assert grey.shape == x.shape and np.abs(grey - luma[..., None]).max() <= 1
+  hole = sources(build(config.load("configs/palette.py:inpaint").model), {"x": x})
+  assert (hole[:, 2:6, 2:6] == 128).all() and (hole != x).any(-1).sum() == 32
+  pairs = build(config.load("configs/pix2pix.py:128").model)
+  np.testing.assert_array_equal(sources(pairs, {"x": x, "source": x[::-1]}), x[::-1])
