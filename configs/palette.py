@@ -95,7 +95,7 @@ def small(arg, debug):
   Where the source is the grey image, the net has to say its colours alone. (The
   chain above, trained as long, leaves noise in its images.)
   """
-  c = _base.base("photos", steps=1000, batch=16, size=32)
+  c = _base.base("photos", steps=900, batch=16, size=32)
   c.data.flip = True
   name = {"photos-grey": "colour", "photos-edges": "edges", "photos-hole": "inpaint"}[arg]
   grey = name == "colour"
@@ -103,14 +103,13 @@ def small(arg, debug):
     name="models.palette.Palette",
     net=dict(
       name="nets.source_unet.SourceUNet",
-      width=40,
+      width=24,
       mults=(1, 2),
       blocks=1,
       attend=(),
-      head=40,
+      head=24,
       least=4,
       updown=True,
-      patch=2,
     ),
     **_base.edm(0.15 if grey else 0.5, -2.0 if grey else -1.2, 1.2, hi=20.0 if grey else 80.0),
     sampler=dict(name="diffusion.samplers.dpmpp_2m"),
@@ -122,8 +121,8 @@ def small(arg, debug):
     c.model.around = dict(name="models.palette.source_as_mean")
   c.optim.net = dict(name="optim.adam", lr=2e-3, warmup=50, clip=1.0, decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=5_000, ramp=0.1)
-  c.log.pictures = 1000
+  c.log.pictures = 900
   if debug:
-    c.model.net.update(width=8, mults=(1,), head=8, patch=1)
+    c.model.net.update(width=8, mults=(1,), head=8)
     return _base.debug(c)
   return c
