@@ -68,7 +68,9 @@ def define(values: flags.FlagValues) -> None:
   flag("ema", None, "profile of averaged weights, or a width such as 0.1")
   flag("benchmark", None, "digits (one class held out each time) or photos (spoilt photographs)")
   lists = functools.partial(flags.DEFINE_list, flag_values=values)
-  lists("families", list(anomaly_benchmark.FAMILIES), "of a benchmark")
+  lists(
+    "families", [], "of a benchmark: gan, diffusion, simplex, vae; default: not simplex on digits"
+  )
   lists("classes", [], "of the benchmark of digits, which are held out; default: all ten")
   integer = functools.partial(flags.DEFINE_integer, flag_values=values)
   integer("steps", None, "of Adam, of the sampler or of the ODE; of a benchmark of each training")

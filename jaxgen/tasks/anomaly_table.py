@@ -133,8 +133,10 @@ def page(results: Mapping[str, Any], cases: Sequence[str], home: pathlib.Path) -
     own = lines_of(results, cases, metric)
     if own:
       parts.append(table_of(own, cases, metric))
+  steps = dict(sorted({k: v for r in results["rows"] for k, v in r["steps"].items()}.items()))
   facts = [
     ("Data", NAMES[results["benchmark"]]),
+    ("Steps of training", ", ".join(f"{k} {v:,}" for k, v in steps.items()) or "none"),
     ("Intervals", "of a mean: Student's t over cases"),
     ("Seconds", "of training and of scoring all test images of a case, on the machine that ran it"),
     ("Baselines", "nearest training image: its mean square distance; edges: squared Laplacian"),

@@ -24,13 +24,13 @@ class Score(NamedTuple):
   high: float | None
 
   @classmethod
-  def of(cls, values: Sequence[float]) -> "Score":
-    """Of one number or more."""
+  def of(cls, values: Sequence[float], most: float = np.inf) -> "Score":
+    """Of one number or more, none of which can be above `most`."""
     n, mean = len(values), float(np.mean(values))
     if n < 2:
       return cls(mean, None, None)
     half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return cls(mean, mean - half, mean + half)
+    return cls(mean, mean - half, min(mean + half, most))
 
   @property
   def text(self) -> str:
@@ -55,17 +55,17 @@ class Results:
 
   def base(self, size: str) -> Score:
     """Of real images alone."""
-    return Score.of(list(self.accuracy(size, "", True, 0).values()))
+    return Score.of(list(self.accuracy(size, "", True, 0).values()), 1.0)
 
   def mixed(self, size: str, model: str, share: int) -> Score | None:
     """Of real images and samples; None where it was not measured."""
     own = self.accuracy(size, model, True, share)
-    return Score.of(list(own.values())) if own else None
+    return Score.of(list(own.values()), 1.0) if own else None
 
   def alone(self, size: str, model: str) -> Score | None:
     """Of as many samples as there are real images: the accuracy score."""
     own = self.accuracy(size, model, False, 100)
-    return Score.of(list(own.values())) if own else None
+    return Score.of(list(own.values()), 1.0) if own else None
 
   def gain(self, size: str, model: str, share: int) -> Score | None:
     """By how much samples raise accuracy: differences of equal seeds."""
@@ -222,15 +222,18 @@ def curves(results: Results) -> np.ndarray:
     mixed = [results.mixed(s, model, results.main) for s in results.sizes]
     alone = [results.alone(s, model) for s in results.sizes]
     series += [(f"real + {model}", colour, "-", mixed), (f"{model} alone", colour, ":", alone)]
-  with canvas(720, 400, 144) as (figure, axes):
+  with canvas(860, 400, 144) as (figure, axes):
     for name, colour, dash, scores in series:
       band(axes, counts, scores, colour, dash, name)
     axes.set_xscale("log")
-    axes.set_xticks(counts, [f"{n:.0f}" for n in counts])
+    ticks = [
+      f"{n:.0f}" + " (all)" * (s == "all") for n, s in zip(counts, results.sizes, strict=True)
+    ]
+    axes.set_xticks(counts, ticks)
     axes.minorticks_off()
     axes.set_xlabel("real images of each class")
     axes.set_ylabel("accuracy")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return pictures.pixels_of(figure)
 
 
