@@ -21,6 +21,7 @@ from jaxgen.errors import UserError, nearest
 from jaxgen.keys import example_keys
 from jaxgen.models.anogan_encoder import AnoGANEncoder
 from jaxgen.models.cascade import Cascade, stage_state
+from jaxgen.models.codec import KL, Autoencoder
 from jaxgen.models.control_encoder import ControlEncoder
 from jaxgen.models.denoising_gan import DenoisingGAN
 from jaxgen.models.diffusion import Diffusion
@@ -152,6 +153,8 @@ class Parts:
       return (model.z_dim,)
     if isinstance(model, VAE):
       return (model.net.z_dim,)
+    if isinstance(model, Autoencoder) and isinstance(model.latents, KL):
+      return self.latent_shape
     if not isinstance(model, Diffusion | Guided | MeanFlow | DenoisingGAN | Cascade):
       return None
     return self.latent_shape if latent else self.shape

@@ -150,7 +150,7 @@ def draw(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler(Surface):
-  """A trained model with its weights: call `sample`.
+  """A trained model with its weights: call `sample`; its parts: see `Surface`.
 
   Attributes:
     model: The game.

@@ -21,6 +21,7 @@ from jaxgen.models import gan as gan_models
 from jaxgen.models.anogan_encoder import AnoGANEncoder
 from jaxgen.models.cascade import Cascade
 from jaxgen.models.classifier import Classifier
+from jaxgen.models.codec import KL, Autoencoder
 from jaxgen.models.cycle_gan import CycleGAN
 from jaxgen.models.guided import Guided
 from jaxgen.models.latent import Latent
@@ -72,6 +73,25 @@ class Patches(nn.Module):
   @nn.compact
   def __call__(self, x):
     return nn.Dense(1)(x)[..., 0]
+
+
+class Halves(nn.Module):
+  """An autoencoder of latents of half the height and width."""
+
+  factor, dim = 2, 3
+
+  def setup(self):
+    self.down = nn.Conv(6, (2, 2), strides=2)
+    self.up = nn.ConvTranspose(1, (2, 2), strides=(2, 2))
+
+  def __call__(self, x):
+    return self.decode(self.encode(x)[0])
+
+  def encode(self, x):
+    return jnp.split(self.down(x), 2, -1)
+
+  def decode(self, z):
+    return self.up(z)
 
 
 class Styles(nn.Module):
@@ -276,6 +296,14 @@ def test_a_codec_reads_and_writes():
   near(m.decode(z), m.model.decode(m.state, z))
   near(m.encode(X, labels=1), z)  # which nobody reads
   near(m.sample(0, 4, noise=np.asarray(z)), m.decode(z))
+
+
+def test_an_autoencoder_begins_with_latents_and_judges_patches():
+  m = untrained.sampler_of(Autoencoder(Halves(), KL(), Patches()), (4, 4, 1))
+  z = np.ones((2, *m.noise_shape), np.float32)
+  assert m.noise_shape == (2, 2, 3)
+  near(m.sample(0, 2, noise=z, temperature=0.5), m.decode(z / 2))
+  assert m.discriminator(np.zeros((2, 4, 4, 1), np.float32)).shape == (2, 4, 4)
 
 
 def test_latents_are_as_the_denoiser_sees_them():
