@@ -195,7 +195,7 @@ def test_numbers_are_what_they_say():
   ]
   values = {a.name: control_table.evaluate(a, images) for a in attributes}
   units = {"slant": np.float32([2.0]), "thickness": np.float32([0.5])}
-  real = control_table.Real(judge, images, values, units)
+  real = control_table.Real(judge, images, values, units, Network().embed(images))
   before, after = images[:32], images[32:]
   numbers = control_table.compare(
     attributes, attributes[0], real, values["slant"][32:], before, after
