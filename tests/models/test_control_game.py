@@ -86,6 +86,7 @@ def test_a_step_is_the_same_from_a_state_that_was_saved(game):
   assert same(one, two) and int(one.step) == int(before.step) + 2
 
 
+@pytest.mark.slow
 def test_four_devices_step_as_one(game, tmp_path):
   arg, _, after, *_ = game
   if arg != "debug":
