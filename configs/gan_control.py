@@ -23,6 +23,15 @@ contrast are statistics of an image, see `adversarial.predictors`; the class of
   jaxgen train --config configs/gan_control.py:digits-judge --workdir G \
     --config.model.judge_workdir=J
 
+After one training of `digits` and of its encoder, 200 samples that were asked for
+the slant of a real one missed it by 0.10 of its standard deviation, and of
+thickness by 0.19; as they came they did by 1.4 and 1.8. The other attribute moved
+by 0.12 and 0.06. By guidance of `digits_diffusion` it was 0.10 and 0.14, and 0.35
+and 0.27, with 25 passes of the net in place of two; but its digits look better,
+by Fréchet distances of 8 and 9 against 18 and 24. The larger an attribute's
+weight, the better it is met, and the worse are the digits: with weights of 5 and
+8 there were none.
+
 `ffhq` is as published: StyleGAN2 with R1 of gamma 1 every 16th batch and path
 lengths every 4th, no mixing of styles, rates 0.002, 800,000 batches of 16, G
 31,203,047 and D 28,982,849 parameters. Slices have fixed places in a batch, as
@@ -51,7 +60,7 @@ FFHQ = (
 # 0.46 and 0.08 apart.
 STATISTICS = {
   "slant": (16, 0.02, 0.18, 1.0),
-  "thickness": (16, 0.03, 0.25, 0.4),
+  "thickness": (16, 0.03, 0.25, 1.0),
   "colour": (16, 0.03, 0.6, 0.2),
   "contrast": (16, 0.01, 0.15, 0.8),
 }
@@ -106,9 +115,6 @@ def small(data):
     judge = dict(name="models.gan_control.Judge", net=net)
     groups.insert(0, group("class", 32, judge, 0.3, 3.0, 0.3))
   groups.append(group("other", 16 if data == "digits-judge" else 32))
-  # As large a share of a batch as of the published 16.
-  for g in groups:
-    g["counts"] = (c.batch // 8, 3 * c.batch // 4)
   wide = 16 if data == "debug" else 64
   model(
     c,

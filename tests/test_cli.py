@@ -206,7 +206,7 @@ def test_samples_that_cannot_be_written(verb, trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("word", "said"), [("trian", "did you mean 'train'?"), ("", "it knows bench, choose")]
+  ("word", "said"), [("trian", "did you mean 'train'?"), ("", "it knows anomaly, augment")]
 )
 def test_unknown_verb(word, said, verb):
   status, out, lines = verb(word)

@@ -8,11 +8,12 @@ one, through that GAN. All are read once, before the first step, and are in ever
 checkpoint from there on.
 """
 
+import contextlib
 import functools
 import inspect
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -59,7 +60,7 @@ def read(model: core.Model, source: Source | None = None) -> tuple[core.Groups, 
     own, stats = read_generator(model, source)
     params |= own
   if core.trait(model, "codec"):
-    params["codec"], stats["codec"] = read_codec(model.codec, model.codec_workdir, source)
+    params["codec"], stats["codec"] = read_codec(model, source)
   if core.trait(model, "teacher"):
     params["net"] = read_teacher(model, source)
     if model.keeps_teacher:
@@ -136,20 +137,40 @@ def read_predictors(model: core.Model, source: Source | None) -> dict[str, core.
   return {"predictors": weights} if weights else {}
 
 
+@contextlib.contextmanager
+def another(
+  model: core.Model, name: str, advice: str
+) -> Iterator[tuple[str, ConfigDict, dict[str, Any]]]:
+  """Workdir, config and data of what another training left.
+
+  UserError where `model.NAME` names none, which `advice` helps with, and
+  instead of whatever its config makes go wrong.
+  """
+  workdir, letter = getattr(model, name), "G" if name[0] == "g" else "W"
+  if not workdir:
+    raise UserError(
+      f"config.model.{name} names no workdir: {advice} with --config.model.{name}={letter}"
+    )
+  with guarding(f"config.model.{name}={workdir}"):
+    meta = latest(workdir)
+    yield workdir, settings(meta), meta["data"]
+
+
+def check_shape(what: str, data: dict[str, Any], source: Source | None) -> None:
+  """UserError where it was trained on images of another shape than `source` holds."""
+  if source is not None and tuple(data["shape"]) != tuple(source.shape):
+    raise UserError(
+      f"that {what} was trained on {data['name']}, {tuple(data['shape'])}, and {source.name} holds "
+      f"{tuple(source.shape)}"
+    )
+
+
 def read_generator(
   model: core.Model, source: Source | None
 ) -> tuple[core.Groups, dict[str, core.Groups]]:
   """The averaged weights of the GAN that a model controls, and of its predictors."""
-  workdir = model.generator_workdir
-  if not workdir:
-    raise UserError(
-      "config.model.generator_workdir names no workdir: train the generator first, such as "
-      "configs/gan_control.py:digits, and say where with --config.model.generator_workdir=G"
-    )
-  what = f"config.model.generator_workdir={workdir}"
-  with guarding(what):
-    meta = latest(workdir)
-    config, data = settings(meta), meta["data"]
+  advice = "train the generator first, such as configs/gan_control.py:digits, and say where"
+  with another(model, "generator_workdir", advice) as (workdir, config, data):
     trained, ours = build(config.model), model.generator
     if type(trained) is not type(ours):
       raise UserError(
@@ -167,27 +188,14 @@ def read_generator(
       raise UserError(
         f"that generator has slices {theirs}, and config.model.generator {mine}: make them equal"
       )
-    if source is not None and tuple(data["shape"]) != tuple(source.shape):
-      raise UserError(
-        f"that generator makes images {tuple(data['shape'])}, and {source.name} holds "
-        f"{tuple(source.shape)}"
-      )
+    check_shape("generator", data, source)
     return averaged_weights(workdir, config, data, trained)
 
 
-def read_codec(
-  codec: core.Codec, workdir: str, source: Source | None
-) -> tuple[core.Groups, core.Groups]:
+def read_codec(model: core.Model, source: Source | None) -> tuple[core.Groups, core.Groups]:
   """The averaged weights of a codec and its stats, of a workdir."""
-  if not workdir:
-    raise UserError(
-      "config.model.codec_workdir names no workdir: train the codec first, and say where with "
-      "--config.model.codec_workdir=W"
-    )
-  what = f"config.model.codec_workdir={workdir}"
-  with guarding(what):
-    meta = latest(workdir)
-    config, data = settings(meta), meta["data"]
+  advice, codec = "train the codec first, and say where", model.codec
+  with another(model, "codec_workdir", advice) as (workdir, config, data):
     check_codec(codec, config.model)
     if source is not None:
       check_data(codec, data, source)
@@ -202,23 +210,11 @@ def read_codec(
 
 def read_teacher(model: core.Model, source: Source | None) -> Any:
   """The averaged weights of the diffusion model that a model begins with."""
-  workdir = model.teacher_workdir
-  if not workdir:
-    raise UserError(
-      "config.model.teacher_workdir names no workdir: train the teacher first, a diffusion model "
-      "of the same net, and say where with --config.model.teacher_workdir=W"
-    )
-  what = f"config.model.teacher_workdir={workdir}"
-  with guarding(what):
-    meta = latest(workdir)
-    config, data = settings(meta), meta["data"]
+  advice = "train the teacher first, a diffusion model of the same net, and say where"
+  with another(model, "teacher_workdir", advice) as (workdir, config, data):
     teacher = build(config.model)
     check_teacher(model, teacher)
-    if source is not None and tuple(data["shape"]) != tuple(source.shape):
-      raise UserError(
-        f"that teacher was trained on {data['name']}, {tuple(data['shape'])}, and {source.name} "
-        f"holds {tuple(source.shape)}"
-      )
+    check_shape("teacher", data, source)
     if source is not None and data["classes"] and other_labels(data, source):
       raise UserError(f"that teacher knows the labels of {data['name']}, and these are others")
     params, _ = averaged_weights(workdir, config, data, teacher)
@@ -227,16 +223,11 @@ def read_teacher(model: core.Model, source: Source | None) -> Any:
 
 def read_gan(model: core.Model, source: Source | None) -> tuple[core.Groups, core.Groups]:
   """Generator, averaged, and discriminator of the GAN that a model inverts, and their stats."""
-  workdir = model.gan_workdir
-  if not workdir:
-    raise UserError(
-      "config.model.gan_workdir names no workdir: train the GAN first, and say where with "
-      "--config.model.gan_workdir=G"
-    )
-  what = f"config.model.gan_workdir={workdir}"
-  with guarding(what):
-    meta = latest(workdir)
-    config, data = settings(meta), meta["data"]
+  with another(model, "gan_workdir", "train the GAN first, and say where") as (
+    workdir,
+    config,
+    data,
+  ):
     gan = build(config.model)
     if type(gan) is not type(model.gan):
       raise UserError(f"a {type(gan).__name__} was trained there: want models.gan.GAN")
@@ -248,11 +239,7 @@ def read_gan(model: core.Model, source: Source | None) -> tuple[core.Groups, cor
         raise UserError(
           f"that GAN has {field}={theirs}, and config.model.gan.{field} is {ours}: make them equal"
         )
-    if source is not None and tuple(data["shape"]) != tuple(source.shape):
-      raise UserError(
-        f"that GAN was trained on {data['name']}, {tuple(data['shape'])}, and {source.name} holds "
-        f"{tuple(source.shape)}"
-      )
+    check_shape("GAN", data, source)
     return gan_weights(workdir, config, data, gan)
 
 

@@ -104,7 +104,7 @@ def blur(x: Array, width: float | Array) -> Array:
   """By a Gaussian of standard deviation `width` >= 0 pixels, edges mirrored.
 
   In cosines, in which it is a product: the heat equation in a box whose walls let
-  nothing out (Rissanen et al. 2023, Eq. 5). The mean of an image stays.
+  nothing out (Rissanen et al. 2023). The mean of an image stays.
   """
   for axis in (1, 2):
     basis, rates = cosines(x.shape[axis])

@@ -104,7 +104,7 @@ def pseudoinverse(
   spread: Array | float = 1.0,
   weight: Array | float = 1.0,
 ) -> Denoise:
-  """Pseudoinverse-guided diffusion, PiGDM (Song et al. 2023, Eqs. 7 and 8).
+  """Pseudoinverse-guided diffusion, PiGDM (Song et al. 2023, Sec. 3).
 
   p(x_0 | x_t) is taken for N(D, r^2), r^2 = sigma^2 / (sigma^2 / spread^2 + alpha^2): what
   it is for independent pixels of deviation `spread`, 1 in the paper. `noise` is the
@@ -121,13 +121,15 @@ def pseudoinverse(
 
 
 def moments(
-  denoise: Denoise, A: Linear, y: Array, noise: Array | float = BYTES, iterations: Array | int = 3
+  denoise: Denoise, A: Linear, y: Array, noise: Array | float = BYTES, iterations: Array | int = 1
 ) -> Denoise:
   """Moment matching: p(x_0 | x_t) is N(D, V), V = sigma^2 / alpha dD / dx_t (Tweedie's).
 
-  Rozet et al. 2024, Alg. 3 (MMPS), and Boys et al. 2023: exact for a Gaussian. The
+  Rozet et al. 2024 (MMPS), and Boys et al. 2023: exact for a Gaussian. The
   system (A V A' + noise^2) v = y - A D is solved by so many iterations of conjugate
-  gradients, each of them a gradient through the net; `noise` should be positive.
+  gradients, each of them a gradient through the net; `noise` should be positive. A net's
+  V is no covariance where x_0 is clipped or the net is rough: there one iteration does
+  best, and many go astray; where it is exact, as many as y has pixels.
   """
 
   def guided(x_t: Array, t: Noise) -> Array | Estimate:

@@ -88,20 +88,17 @@ def repaint(
   """Lugmayr et al. 2022, Alg. 1, as the authors' code has it -> x_0, [B, ...].
 
   Where `keep` is 1, x_t is replaced by `known` with fresh noise of the same level t,
-  before the denoiser looks at it; but not at the first step. (Alg. 1 puts the known
-  part in at t - 1, after the step.) A step back adds the noise of one step of the path,
-  q(x_(k+1) | x_k). What comes out is the denoiser's own on the known part too: whoever
-  wants that exact puts it in again.
+  before the denoiser looks at it; but not at the first step. (Alg. 1 puts it in at t - 1,
+  after the step.) What comes out is the denoiser's own on the known part too.
 
   Args:
     denoise, x_T, path, n, key: See `samplers`. The denoiser is inside the program.
-    known: x_0 in [-1, 1] where it is known, [B, ...]; elsewhere of no account.
-    keep: 1 where x is known, 0 where it is to be made, broadcast to x.
+    known: x_0 in [-1, 1] where it is known, [B, ...].
+    keep: 1 where x is known, else 0, broadcast to x.
     jump_length: Whole, at least 1; may be traced, as may the next.
     jump_n_sample: Whole, at least 1; 1: no jumps, which is the replacement method.
     frac: See `samplers.ancestral`; a denoiser that learns the variance says its own.
-    draw: (number of the step, OWN or KNOWN) -> [B, ...] of unit variance, in place
-      of what keys draw. OWN is for a step either way.
+    draw: (number of the step, OWN or KNOWN) -> [B, ...] of unit variance, in place of keys.
   """
   jumps = Jumps(*(jnp.maximum(jnp.int32(a), 1) for a in (jump_length, jump_n_sample)))
   draw = draw or (lambda i, what: normal(fold(fold(key, i), what), x_T.shape[1:]))
@@ -118,12 +115,16 @@ def repaint(
     return mean + jnp.where(s.sigma > 0, std, 0) * draw(i, OWN)
 
   def back(i: Array, x: Array, t: Noise, s: Noise) -> Array:
-    shrink = s.alpha / t.alpha  # the root of 1 - beta
-    variance = jnp.maximum(s.sigma**2 - (shrink * t.sigma) ** 2, 0)
-    return shrink * x + jnp.sqrt(variance) * draw(i, OWN)
+    return noisier(x, t, s, draw(i, OWN))
 
   def step(i: Array, x: Array) -> Array:
     now, then = place(i, n, jumps), place(i + 1, n, jumps)
     return jax.lax.cond(then < now, forth, back, i, x, level(now), level(then))
 
   return jax.lax.fori_loop(0, count(n, jumps), step, x_T)
+
+
+def noisier(x: Array, t: Noise, s: Noise, z: Array) -> Array:
+  """x_s ~ q(x_s | x_t) of a level s with more noise than t, by z of unit variance."""
+  shrink = s.alpha / t.alpha  # the root of 1 - beta
+  return shrink * x + jnp.sqrt(jnp.maximum(s.sigma**2 - (shrink * t.sigma) ** 2, 0)) * z

@@ -279,11 +279,15 @@ class Autoencoder:
   def sample(self, state: State, batch: Batch, key: Key, **knobs: Array | float) -> Array:
     """Keys [B] -> x, of latents that are drawn one by one.
 
-    Images want a model of latents: what q(z | x) has of N(0, 1) is little.
+    Images want a model of latents: what q(z | x) has of N(0, 1) is little. Where z
+    is a Gaussian's, "noise" of the batch, shaped like it, takes its place.
     """
     height, width = (n // self.net.factor for n in batch["x"].shape[1:3])
     net = self.of(state)
-    z = self.latents.draw(net, key, (height, width, self.net.dim), **knobs)
+    if "noise" in batch:
+      z = knobs.get("temperature", 1.0) * batch["noise"]
+    else:
+      z = self.latents.draw(net, key, (height, width, self.net.dim), **knobs)
     return net(z, method="decode")
 
   def nfe(self, **knobs) -> int:

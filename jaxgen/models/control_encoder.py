@@ -130,8 +130,8 @@ class ControlEncoder:
   def draw(
     self, state: State, batch: Batch, key: Key, psi: Array | float = 1.0
   ) -> tuple[Array, Array]:
-    """Samples of the generator: w [B, W], x."""
-    gen, z = self.generator, batch.get("z")
+    """Samples of the generator: w [B, W], x; z is the batch's "z" or "noise", if any."""
+    gen, z = self.generator, batch.get("z", batch.get("noise"))
     z = normal(fold(key, 0), (gen.z_dim,)) if z is None else z
     variables = state.variables("gen")
     ws = gen.gen.apply(variables, z, psi=psi, method="map", **gen.conditions(batch))

@@ -133,8 +133,8 @@ class Group:
     lo: Distance up to which pairs count as same.
     hi: Distance from which others count as different.
     weight: Of the attribute's loss.
-    counts: Least and most places of a batch that share the slice, drawn anew
-      for each batch.
+    counts: Least and most places of 16 that share the slice, drawn anew for each
+      batch; of a batch of another size as large a part of it.
     places: In place of that, the first and the last place; both even.
   """
 
@@ -152,7 +152,7 @@ class Group:
     """Pairs of a batch of `size` that share the slice, bool [size / 2]; a key []."""
     if self.places is not None:
       return jnp.asarray(fixed_pairs(size, self.places))
-    return random_pairs(key, size, self.counts)
+    return random_pairs(key, size, [max(2 * round(n * size / 32), 2) for n in self.counts])
 
 
 @dataclasses.dataclass(frozen=True)

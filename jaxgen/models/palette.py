@@ -1,7 +1,7 @@
 """Palette: diffusion of images from images (Saharia et al. 2022)."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jaxgen.core import Array, Batch, Groups, Key, Metrics, State
 from jaxgen.diffusion import degrade
 from jaxgen.diffusion.denoiser import Denoise, mean, with_x_0
 from jaxgen.diffusion.process import Noise
+from jaxgen.errors import UserError
 from jaxgen.keys import fold, normal
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.translation import source_of, wants_of
@@ -28,10 +29,14 @@ class Palette(Diffusion):
   Attributes:
     hole: (keys [B], height, width) -> what to `keep`, 1 or 0, [B, H, W, 1]; such as
       `diffusion.degrade.boxes`. `cond` then has "keep", f(x), for samples of a batch
-      without one: bytes of 255 are kept, those of 0 are source.
+      without one: bytes of 255 are kept, those of 0 are filled.
   """
 
   hole: Callable | None = None
+
+  def __post_init__(self):
+    if self.hole is not None and self.around is not None:
+      raise UserError("model.around and model.hole: a source with a hole is no mean of x")
 
   @property
   def wants(self) -> tuple[str, ...]:
@@ -140,3 +145,11 @@ def borders(key: Key, height: int, width: int, lo: float = 0.4, hi: float = 0.6)
 def whole(x: Array) -> Array:
   """For `cond`: x itself, of which a hole takes its part."""
   return x
+
+
+def source_as_mean(conditions: Mapping[str, Any], shape: tuple[int, ...]) -> Array:
+  """For `around`: the source [B, H, W, 1 or C] as the mean of x, of `shape`.
+
+  A net then sees and predicts what x has beside it: of grey sources, the colours.
+  """
+  return jnp.broadcast_to(conditions["source"], shape)

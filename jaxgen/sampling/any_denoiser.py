@@ -21,7 +21,7 @@ from jaxgen.diffusion.process import EDM, Noise
 from jaxgen.diffusion.traits import traits
 from jaxgen.errors import UserError, nearest
 from jaxgen.sampling import presets
-from jaxgen.sampling.surface import keys_of
+from jaxgen.sampling.parts import keys_of
 
 # Those that draw whatever their knobs are, and knobs that make others draw.
 DRAWS = {"ancestral", "dpmpp_2m_sde", "pc", "waveform", "sde_euler", "sde_heun"}

@@ -16,9 +16,10 @@ from jaxgen import core, sharding
 from jaxgen.errors import UserError, guarding, nearest
 from jaxgen.keys import example_keys, fold
 from jaxgen.sampling import presets
+from jaxgen.sampling.parts import key_of
 from jaxgen.sampling.presets import PATHS
 from jaxgen.sampling.stages import build_cascade, stages_of
-from jaxgen.sampling.surface import Surface, key_of
+from jaxgen.sampling.surface import Surface
 from jaxgen.sampling.trained import (
   Trained,
   check_samples,
@@ -149,7 +150,7 @@ def draw(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler(Surface):
-  """A trained model with its weights: call `sample`.
+  """A trained model with its weights: call `sample`; its parts: see `Surface`.
 
   Attributes:
     model: The game.
@@ -208,8 +209,9 @@ class Sampler(Surface):
       **options: Knobs such as steps, guidance, eta, see `model.knobs`; and what
         the model is conditioned on beside labels, see `model.cond`: low_res,
         small images uint8 [num, h, w, C]; mel, spectrograms float32 [num,
-        frames, mels] (see `vocode` for such of any length). `noise`, float32 [num, H, W, C] of
-        unit variance, is where diffusion begins. Fewer than `num` come in turn.
+        frames, mels] (see `vocode` for such of any length). `noise` ~ N(0, 1), float32
+        [num, *noise_shape], is where samples begin: x_T of diffusion models, z of GANs and
+        VAEs. Fewer than `num` come in turn.
     """
     if batch < 1:
       raise UserError(f"batch={batch}: want at least 1")
@@ -349,10 +351,7 @@ class Sampler(Surface):
     conditions = {}
     if "noise" in options and np.ndim(options["noise"]):  # else a VAE's knob
       a = conditions["noise"] = np.asarray(options["noise"], np.float32)
-      if (want := self.noise_shape) is None:
-        raise UserError(f"a {type(self.model).__name__} begins with no noise: leave it")
-      if a.shape[1:] != want or not len(a):
-        raise UserError(f"noise is {list(a.shape)}: want [n, {', '.join(map(str, want))}]")
+      self.check_noise(a.shape)
     for name, make in core.trait(self.model, "cond").items():
       if name not in options:
         raise UserError(f"this model makes x from {name}: give it")

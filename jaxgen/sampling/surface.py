@@ -13,139 +13,36 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxgen import core
-from jaxgen.checkpoint import restore
-from jaxgen.config import SEEDS
 from jaxgen.core import Array, Key, trait
 from jaxgen.diffusion.denoiser import Denoise, mean
-from jaxgen.diffusion.process import Flow, Noise
+from jaxgen.diffusion.process import Noise
 from jaxgen.diffusion.traits import traits
-from jaxgen.errors import UserError, nearest
-from jaxgen.keys import example_keys, fold
-from jaxgen.models.cascade import Cascade, stage_state
+from jaxgen.errors import UserError
+from jaxgen.keys import fold
+from jaxgen.models.anogan_encoder import critic
 from jaxgen.models.codec import Autoencoder
+from jaxgen.models.cycle_gan import CycleGAN
 from jaxgen.models.denoising_gan import DenoisingGAN
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.gan import GAN, noise_keys
 from jaxgen.models.guided import Guided
 from jaxgen.models.latent import Latent
 from jaxgen.models.mean_flow import MeanFlow
-from jaxgen.models.vae import VAE
+from jaxgen.models.palette import Palette
+from jaxgen.models.pix2pix import Pix2Pix
 from jaxgen.models.vocoder_gan import VocoderGAN
-from jaxgen.sampling.trained import sampling_state
+from jaxgen.sampling.parts import Labels, Params, Parts, key_of, keys_of, state_of
 
-Params = dict[str, dict[str, Any]]  # group -> linen's variables
-Labels = Any  # None, a class, or one for each example; names or (traced) numbers
 LEVELS = ("sigma", "t", "noise")
+GUIDING = ("guidance", "lo", "hi", "scale", "auto", "omega", "t_min", "t_max")
 
 
-def key_of(seed: int | Key) -> Key:
-  """A seed, or a key [] as it is. UserError for a seed out of range."""
-  if not isinstance(seed, int | np.integer):
-    return seed
-  if not 0 <= seed < SEEDS:  # of larger ones jax takes the last 32 bits
-    raise UserError(f"seed={seed}: want 0 to {SEEDS - 1}")
-  return jax.random.key(seed)
-
-
-def keys_of(key: int | Key | None, n: int) -> Key | None:
-  """A seed, a key [] or keys [n] -> keys [n]; None stays."""
-  if key is None:
-    return None
-  key = key_of(key)
-  return example_keys(key, n) if not jnp.ndim(key) else key
-
-
-def variables_of(state: core.State) -> Params:
-  """The groups of a state as linen's variables: {"params": .., "batch_stats": ..} each."""
-  return {g: {"params": p, **state.stats.get(g, {})} for g, p in state.params.items()}
-
-
-def state_of(params: Params) -> core.State:
-  """The inverse of `variables_of`."""
-  own = {g: v["params"] for g, v in params.items()}
-  stats = {g: {k: v for k, v in tree.items() if k != "params"} for g, tree in params.items()}
-  return sampling_state(0, own, stats)
-
-
-class Surface:
-  """What a `Sampler` offers to those who build on a model; see there."""
-
-  model: core.Model
-  state: core.State
-  shape: tuple[int, ...]
-  dtype: np.dtype
-  classes: int
-  card: dict[str, Any]
-  numbers: Callable
-
-  @functools.cached_property
-  def params(self) -> Params:
-    """Weights by group, each as linen's `apply` takes them: what `params=` wants.
-
-    {"net": {"params": ..}} of a diffusion model or a VAE; {"gen": ..} of a GAN;
-    {"net": .., "codec": ..} of a model of latents; {"0.net": ..} of a cascade.
-    A group may have statistics beside its "params", such as "batch_stats".
-    """
-    return variables_of(self.state)
-
-  def variables(self, group: str) -> dict[str, Any]:
-    """linen's variables of one group, also of those that sampling does not read.
-
-    Such as "disc": they are read from the checkpoint when first asked for, as
-    they were last (only what samples is averaged).
-
-    Raises:
-      UserError: The checkpoint has no such group.
-    """
-    if group in self.params:
-      return self.params[group]
-    others = vars(self).setdefault("others", {})
-    if group not in others:
-      with jax.ensure_compile_time_eval():  # whoever traces is given arrays
-        others[group] = jax.tree.map(jnp.asarray, self._read(group))
-    return others[group]
-
-  @property
-  def net(self) -> nn.Module:
-    """The one linen module of a model that has one; its weights are `params["net"]`.
-
-    Of a diffusion model F(c_in x_t, c_noise [B], y=[B]), where label `classes`
-    is "none"; of a VAE encoder and decoder. Of latents, that of what learns
-    these. A GAN's two are `model.gen` and `model.disc`.
-    """
-    net = trait(self._inner, "net")
-    if net is None:
-      raise self._lacks("net", self._hint_of_nets())
-    return net
-
-  @property
-  def process(self) -> Callable:
-    """t -> Noise(t, alpha, sigma), x_t = alpha x_0 + sigma eps, of a diffusion model.
-
-    t runs from 0 (data) to 1 (noise), or is sigma itself (EDM).
-    """
-    model = self._diffuser("process")
-    return Flow() if isinstance(model, MeanFlow) else self._plain(model).process
-
-  @property
-  def stages(self) -> tuple["Surface", ...]:
-    """Of a cascade, its stages as models of their own; else ()."""
-    if not isinstance(self.model, Cascade):
-      return ()
-    parts = zip(self.model.stages, self.model.shapes, self.model.classes, strict=True)
-    cards = self.card.get("stages") or [{}] * len(self.model.stages)
-    return tuple(
-      type(self)(
-        model, stage_state(self.state, i), shape, self.dtype, classes, cards[i], self.class_names
-      )
-      for i, (model, shape, classes) in enumerate(parts)
-    )
+class Surface(Parts):
+  """What a `Sampler` offers to those who build on a model; see above."""
 
   @functools.cached_property
   def latent_shape(self) -> Any:
@@ -154,27 +51,6 @@ class Surface:
     y = jax.ShapeDtypeStruct((1,), jnp.int32) if self._codec_labels else None
     z = jax.eval_shape(lambda p, x, y: self.encode(x, y, params=p), self.params, x, y)
     return jax.tree.map(lambda z: z.shape[1:], z)
-
-  @property
-  def noise_shape(self) -> tuple[int, ...] | None:
-    """Shape of the `noise` that one sample begins with; None where there is none.
-
-    Of diffusion models that of x_T (of latents: of these), of GANs and VAEs
-    that of z.
-    """
-    model = self.model
-    if isinstance(model, Latent):
-      return self.latent_shape if isinstance(self.latent_shape, tuple) else None
-    if isinstance(model, GAN):
-      return (model.z_dim,)
-    if isinstance(model, VAE):
-      return (model.net.z_dim,)
-    kinds = Diffusion | Guided | MeanFlow | DenoisingGAN | Cascade
-    return self.shape if isinstance(model, kinds) else None
-
-  def as_data(self, x: Array) -> Array:
-    """x in [-1, 1] -> the data's own: uint8 images, int16 sound, float32 points."""
-    return core.as_data(x, self.dtype)
 
   def denoiser(
     self, labels: Labels = None, *, by: str = "sigma", params: Params | None = None, **options: Any
@@ -201,7 +77,8 @@ class Surface:
       params: In place of the model's weights.
       **options: Knobs of guidance (guidance, lo, hi; scale; auto; omega, ..) and
         conditions [B, ...] beside labels, see `model.cond`. An upsampler's
-        `low_res` has noise of `level` [] already.
+        `low_res` has noise of `level` [] already, and Palette's `source` has it
+        in its hole, outside of which D keeps what is known.
 
     Raises:
       UserError: The model has no denoiser, or no such option.
@@ -243,9 +120,9 @@ class Surface:
   ) -> Array:
     """A GAN's generator: z ~ N(0, 1), float32 [B, Z] -> x float32 [B, *shape].
 
-    Of a vocoder z are spectrograms [B, frames, mels]. A denoising diffusion GAN
-    takes `x_t` [B, *shape], with noise of t + 1 steps, and `t`, int [] or [B],
-    too, and guesses x_0.
+    Of a vocoder z are spectrograms [B, frames, mels]; of translators sources [B,
+    H, W, C], bytes or float32. A denoising diffusion GAN takes `x_t` [B, *shape],
+    with noise of t + 1 steps, and `t`, int [] or [B], too, and guesses x_0.
 
     Args:
       z: See above; Z is `noise_shape[0]`.
@@ -254,24 +131,30 @@ class Surface:
       params: In place of the model's weights.
       **options: The generator's knobs, such as psi.
     """
-    model, z = self.model, jnp.asarray(z)
-    if not isinstance(model, GAN | DenoisingGAN | VocoderGAN):
+    model, z, keys = self._game, jnp.asarray(z), keys_of(key, len(z))
+    if not isinstance(model, GAN | DenoisingGAN | VocoderGAN | Pix2Pix | CycleGAN):
       raise self._lacks("generator")
     state = self._state(params)
     if isinstance(model, VocoderGAN):
       return model.gen.apply(state.variables("gen"), z)
+    if isinstance(model, Pix2Pix | CycleGAN):
+      self._check_names(options, model.knobs, "generator")
+      source = core.on_device({"x": z})["x"]
+      return model.sample(state, {"x": source, "source": source}, keys, **options)
     y = self._label(labels, len(z), trait(model, "classes"))
     if isinstance(model, DenoisingGAN):
       x_t, t = (self._take(options, name, "generator") for name in ("x_t", "t"))
       return model.G(state, y)(x_t, jnp.broadcast_to(t, (len(z),)), z)
     self._check_names(options, trait(model.gen, "knobs"), "generator")
-    return model.gen.apply(state.variables("gen"), z, **y, **self._noise(key, len(z)), **options)
+    noise = {} if keys is None else noise_keys(model.gen, keys)
+    return model.gen.apply(state.variables("gen"), z, **y, **noise, **options)
 
   def mapping(
     self, z: Array, labels: Labels = None, *, params: Params | None = None, **options: Any
   ) -> Array:
     """A style generator's first half: z [B, Z] -> styles w [B, layers, D]."""
-    gan, y = self._check_styles(), self._label(labels, len(z), self.model.classes)
+    gan = self._check_styles()
+    y = self._label(labels, len(z), gan.classes)
     self._check_names(options, trait(gan.gen, "knobs"), "mapping")
     variables = self._state(params).variables("gen")
     return gan.gen.apply(variables, z, method="map", **y, **options)
@@ -281,7 +164,8 @@ class Surface:
   ) -> Array:
     """A style generator's second half: w [B, layers, D] -> x [B, *shape]."""
     gan, variables = self._check_styles(), self._state(params).variables("gen")
-    return gan.gen.apply(variables, w, method="synthesize", **self._noise(key, len(w)))
+    noise = {} if key is None else noise_keys(gan.gen, keys_of(key, len(w)))
+    return gan.gen.apply(variables, w, method="synthesize", **noise)
 
   def discriminator(
     self, x: Array, labels: Labels = None, *, params: Params | None = None, **options: Any
@@ -291,8 +175,12 @@ class Surface:
     Of patches [B, h, w], where it judges these; a list of them, where there are
     several discriminators. As it is by now, not averaged, without augmentation
     and with fixed statistics; one with minibatch deviation compares x of a
-    batch. Of a denoising diffusion GAN x is x_t, and `x_next` [B, *shape], with
-    one step of noise more, and `t`, int [] or [B], are told, too.
+    batch. Some are told more, by options:
+
+      denoising diffusion GANs   x is x_t; `x_next` [B, *shape], with one step of
+                                 noise more, and `t`, int [] or [B]
+      pix2pix                    `source` [B, H, W, C'], as x, if it looks at pairs
+      CycleGAN                   `kind`, "b" or "a": which discriminator; default: "b"
 
     Args:
       x: float32 in [-1, 1], or the data's own.
@@ -300,12 +188,20 @@ class Surface:
       params: In place of the model's weights, with a group "disc", see `variables`.
       **options: See above.
     """
-    model, x = self.model, self._as_input(x)
+    model, x = self._game, self._as_input(x)
     if trait(model, "disc") is None:
       raise self._lacks("discriminator")
+    if isinstance(model, CycleGAN):
+      if (kind := options.pop("kind", "b")) not in ("a", "b"):
+        raise UserError(f"kind={kind}: want a or b")
+      self._check_names(options, {}, "discriminator")
+      return model.disc.apply(self._disc(params, f"disc_{kind}"), x)
     variables = self._disc(params)
     if isinstance(model, VocoderGAN):
       return model.disc.apply(variables, x)[0]
+    if isinstance(model, Pix2Pix):
+      source = self._take(options, "source", "discriminator") if model.sees_source else x
+      return model.disc.apply(variables, model.pair(core.on_device({"x": source})["x"], x))
     y = self._label(labels, len(x), trait(model, "classes"))
     if isinstance(model, DenoisingGAN):
       x_next, t = (self._take(options, name, "discriminator") for name in ("x_next", "t"))
@@ -315,12 +211,10 @@ class Surface:
 
   def features(self, x: Array, labels: Labels = None, *, params: Params | None = None) -> Array:
     """What a GAN's discriminator has of x before its last layer, [B, D]."""
-    gan = self._check_gan("features")
-    if not trait(gan.disc, "embed"):
-      raise UserError(f"{type(gan.disc).__name__} has no `embed`: it tells no features")
-    x = self._as_input(x)
-    y = self._label(labels, len(x), gan.classes)
-    return gan.disc.apply(self._disc(params), x, method="embed", **y)
+    gan, x = self._check_gan("features"), self._as_input(x)
+    y = self._label(labels, len(x), gan.classes).get("y")
+    disc = state_of({"disc": self._disc(params)})
+    return critic(gan, disc, y)(x)
 
   def encode(
     self,
@@ -398,6 +292,7 @@ class Surface:
       labels = options.pop("labels", i % self.classes if self.classes else None)
       inputs = {k: options.pop(k) for k in names & set(options)}
       if jnp.ndim(options.get("noise", 0)):
+        self.check_noise(jnp.shape(options["noise"]))
         inputs["noise"] = options.pop("noise")
       self._check_names(options, fixed, "sampler")
       x = {"x": jnp.zeros((batch, *self.shape))} | self._label(labels, batch, self.classes, True)
@@ -407,103 +302,6 @@ class Surface:
       return self.model.sample(state_of(params), x, keys, **fixed | options)
 
     return sample
-
-  @property
-  def _inner(self) -> core.Model:
-    """What learns: of latents, the model of these."""
-    return self.model.model if isinstance(self.model, Latent) else self.model
-
-  @property
-  def _codec_labels(self) -> int:
-    """Number of labels that the codec reads."""
-    codec = self.model.codec if isinstance(self.model, Latent) else self.model
-    return trait(codec, "classes") if trait(codec, "decode") else 0
-
-  def _plain(self, model: Any) -> Diffusion:
-    """A diffusion model without its guide."""
-    return model.diffusion if isinstance(model, Guided) else model
-
-  def _state(self, params: Params | None) -> core.State:
-    return self.state if params is None else state_of(params)
-
-  def _disc(self, params: Params | None) -> dict[str, Any]:
-    """The discriminator's variables."""
-    if params is None:
-      return self.variables("disc")
-    if "disc" not in params:
-      raise UserError('params has no group "disc": give m.params | {"disc": m.variables("disc")}')
-    return params["disc"]
-
-  def _read(self, group: str) -> dict[str, Any]:
-    """A group from the checkpoint that the rest is from."""
-    workdir = self.card.get("workdir")
-    if workdir is None or isinstance(self.model, Cascade):
-      raise UserError(f"this model has no group {group!r}" + nearest(group, self.params))
-
-    def leaves(meta: dict[str, Any]) -> dict[str, Any]:
-      tree = restore.abstract_leaves(meta, [f"params/{group}", f"stats/{group}"])
-      if group not in tree.get("params", {}):
-        raise UserError(f"{workdir} has no weights of a group {group!r}")
-      return tree
-
-    _, tree, _ = restore.restore_subset(workdir, leaves, self.card["step"])
-    return {"params": tree["params"][group], **tree.get("stats", {}).get(group, {})}
-
-  def _lacks(self, what: str, hint: str = "") -> UserError:
-    name = type(self.model).__name__
-    article = "an" if name[0] in "AEIO" else "a"
-    return UserError(f"{article} {name} has no {what}{hint}")
-
-  def _hint_of_nets(self) -> str:
-    if isinstance(self.model, Cascade):
-      return " of its own: look at m.stages[0].net and so on"
-    return ": look at m.model.gen and m.model.disc" if trait(self._inner, "gen") else ""
-
-  def _diffuser(self, what: str) -> Any:
-    """The diffusion model, guided or not; UserError for others."""
-    model = self._inner
-    if isinstance(model, Diffusion | Guided | MeanFlow):
-      return model
-    hint = ""
-    if isinstance(model, Cascade):
-      hint = f" of its own: each stage has one, m.stages[0].{what}"
-    elif isinstance(model, DenoisingGAN):
-      hint = ", for its guess of x_0 depends on z: take m.generator"
-    raise self._lacks(what, hint)
-
-  def _check_gan(self, what: str) -> GAN:
-    if not isinstance(self.model, GAN):
-      raise self._lacks(what)
-    return self.model
-
-  def _check_styles(self) -> GAN:
-    gan = self._check_gan("mapping")
-    if not trait(gan.gen, "map"):
-      raise UserError(f"{type(gan.gen).__name__} has no `map`: it takes z, and no styles")
-    return gan
-
-  def _check_codec(self, what: str) -> Any:
-    codec = self.model.codec if isinstance(self.model, Latent) else self.model
-    if trait(codec, what) is None:
-      hint = ""
-      if isinstance(codec, GAN):
-        hint = ": jaxgen.sampling.projection finds latents of images"
-      elif isinstance(codec, Diffusion | Guided | MeanFlow):
-        hint = ": it has no latents but x itself"
-      raise self._lacks(f"`{what}`", hint)
-    return codec
-
-  def _check_names(self, options: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
-    """UserError for an option that is not known."""
-    for name in options:
-      if name not in known:
-        hint = nearest(name, known) if known else ": it takes none"
-        raise UserError(f"the {what} has no option {name!r}{hint}")
-
-  def _take(self, options: Mapping[str, Any], name: str, what: str) -> Array:
-    if name not in options:
-      raise UserError(f"the {what} of a {type(self.model).__name__} takes {name}, too: give it")
-    return jnp.asarray(options[name])
 
   def _options(self, model: Any, options: Mapping[str, Any]) -> tuple[dict, dict]:
     """Of a denoiser: all knobs that it reads, and its conditions beside labels."""
@@ -517,51 +315,6 @@ class Surface:
     known = {k: v for k, v in model.knobs.items() if k in GUIDING or k in _of_guide(model)}
     self._check_names(knobs, known, "denoiser")
     return known | knobs, conditions
-
-  def _label(self, labels: Labels, n: int, classes: int, free: bool = False) -> dict[str, Array]:
-    """{"y": [n]} for a model with classes; UserError for labels it cannot take."""
-    if not classes:
-      if labels is not None:
-        raise UserError("this model was trained without labels")
-      return {}
-    if labels is None:
-      if not free:
-        raise UserError(f"this model knows {classes} classes: give labels")
-      return {"y": jnp.full(n, -1)}
-    y = jnp.asarray(labels if isinstance(labels, jax.Array) else np.asarray(self.numbers(labels)))
-    if y.ndim > 1:  # weights of classes
-      return {"y": y}
-    if y.ndim and len(y) != n:
-      raise UserError(f"{len(y)} labels for {n} examples: give one for all, or one each")
-    if not isinstance(y, jax.core.Tracer):
-      least = -1 if free else 0
-      for label in np.ravel(y).tolist():
-        if not least <= label < classes:
-          raise UserError(f"labels run from 0 to {classes - 1}, got {label}")
-    return {"y": jnp.broadcast_to(y.astype(jnp.int32), (n,))}
-
-  def _codec_label(self, labels: Labels, n: int) -> Array | None:
-    """Labels [n] where the codec reads them; else None, whatever they are."""
-    own = self._codec_labels
-    return self._label(labels, n, own)["y"] if own else None
-
-  def _noise(self, key: int | Key | None, n: int) -> dict[str, Key]:
-    """Keys of noise within the generator, where one is given and taken."""
-    return {} if key is None else noise_keys(self.model.gen, keys_of(key, n))
-
-  def _as_input(self, x: Array) -> Array:
-    """x float32 in [-1, 1] of this model's shape; UserError for another one."""
-    x = jnp.asarray(x)
-    if x.shape[1:] != self.shape or x.dtype != self.dtype and x.dtype not in FLOATS:
-      raise UserError(
-        f"x is {x.dtype} {list(x.shape)}: want [n, {', '.join(map(str, self.shape))}], "
-        f"float32 in [-1, 1]" + f" or {self.dtype}" * (self.dtype != np.float32)
-      )
-    return core.on_device({"x": x})["x"].astype(jnp.float32)
-
-
-FLOATS = (jnp.float32, jnp.bfloat16, jnp.float16)
-GUIDING = ("guidance", "lo", "hi", "scale", "auto", "omega", "t_min", "t_max")
 
 
 def _of_guide(model: Any) -> Mapping[str, float]:
@@ -582,7 +335,11 @@ def _denoise(model: Any, state: core.State, batch: core.Batch, knobs: Mapping[st
   """The house's own denoiser, for one batch."""
   if isinstance(model, MeanFlow):
     return model.denoiser(state, batch, **knobs)
-  return model.guided(state, batch, knobs)
+  D = model.guided(state, batch, knobs)
+  if isinstance(model, Palette) and model.hole is not None:
+    keep = (batch["keep"] > 0).astype(jnp.float32)
+    return model.within(D, batch["source"], keep, jnp.inf)
+  return D
 
 
 def _with_levels(at: Denoise, process: Callable, by: str) -> Callable[[Array, Any], Array]:

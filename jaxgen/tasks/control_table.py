@@ -61,6 +61,7 @@ class Real(NamedTuple):
   images: np.ndarray
   values: dict[str, np.ndarray]  # [N, K]
   units: dict[str, np.ndarray]  # [K]
+  features: np.ndarray  # [N, D], the judge's
 
 
 def run(
@@ -162,7 +163,8 @@ def real_values(workdir: str, attributes: Sequence[Attribute]) -> Real:
   judge = open_judge(data)
   images = open_split(data, "test").arrays()[0]
   values = {a.name: evaluate(a, images) for a in attributes}
-  return Real(judge, images, values, {k: v.std(0) + 1e-8 for k, v in values.items()})
+  units = {k: v.std(0) + 1e-8 for k, v in values.items()}
+  return Real(judge, images, values, units, judge.network.embed(images))
 
 
 def evaluate(attribute: Attribute, images: np.ndarray, most: int = 256) -> np.ndarray:
@@ -216,13 +218,12 @@ def compare(
   others = [apart(n, was[n], now[n]) for n in was if n != asked.name]
   f, g = (real.judge.network.embed(x) for x in (before, after))
   cosine = np.sum(f * g, -1) / (np.linalg.norm(f, axis=-1) * np.linalg.norm(g, axis=-1) + 1e-12)
-  reference = real.judge.network.embed(real.images)
   numbers = {
     "error": apart(asked.name, now[asked.name], wanted),
     "uncontrolled": apart(asked.name, was[asked.name], wanted),
     "likeness": float(np.mean(cosine)),
-    "frechet": frechet_rows(g, reference),
-    "frechet_before": frechet_rows(f, reference),
+    "frechet": frechet_rows(g, real.features),
+    "frechet_before": frechet_rows(f, real.features),
   }
   if others:
     numbers["others"] = float(np.mean(others))

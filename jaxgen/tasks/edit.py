@@ -183,7 +183,8 @@ class Work(NamedTuple):
     x, kind = edits.made, kind_of(str(self.out))
     common = {k: v for k, v in self.infos[0].items() if k not in ("index", "label")}
     if kind == ".png":
-      image = x[0] if len(x) == 1 else pictures.grid(x)
+      strip = len(x) if self.editor.method.wants == "image" else None
+      image = x[0] if len(x) == 1 else pictures.grid(x, strip)
       image = image[..., 0] if image.shape[-1] == 1 else image
       pictures.save_png(self.out, image, self.infos[0] if len(x) == 1 else self.shared(common))
     elif kind == ".npz":
@@ -237,6 +238,8 @@ def prepared(values: flags.FlagValues, knobs: Mapping[str, float]) -> Work:
     "labels": values.labels,
     "command": command,
   }
+  if editor.method.wants == "image":
+    info["to_image"] = source_of(originals[1], None)
   infos = [info | source_of(originals[i], masks[i]) | {"index": k} for k, i in enumerate(which)]
   if kind:
     results.check_file(out)

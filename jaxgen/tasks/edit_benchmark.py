@@ -122,6 +122,7 @@ def measure(values: flags.FlagValues, knobs: Mapping[str, float]) -> None:
   curve, strip = strength_curve(bench, strengths, knobs)
   for row in curve:
     announce("edit", line(row))
+  known = shown(next(iter(editors.values())).known(bench.x), bench.x.shape[1:], bench.keep)
   report = plain(
     {
       "made": bench.sampler.card | {"command": command_of("edit", values), "seed": bench.seed},
@@ -131,7 +132,7 @@ def measure(values: flags.FlagValues, knobs: Mapping[str, float]) -> None:
         "data": data_name(bench),
         "labels": "none" if bench.labels is None else "the model is given those of the originals",
       },
-      "real": reference(bench),
+      "real": reference(bench, known),
       "methods": rows,
       "sdedit": curve,
       "judge": bench.judge.card if bench.judge else None,
@@ -139,7 +140,6 @@ def measure(values: flags.FlagValues, knobs: Mapping[str, float]) -> None:
     }
   )
   files.write_json(home / "edit.json", report)
-  known = shown(next(iter(editors.values())).known(bench.x), bench.x.shape[1:], bench.keep)
   page = edit_benchmark_page.page(report, bench.x, known, pictures_of, strip)
   files.write_text(home / "edit.html", page)
   print(home / "edit.html")
@@ -264,14 +264,18 @@ def distance(bench: Bench, x: np.ndarray) -> dict[str, float]:
   return {"frechet": found[1]} if found else {}
 
 
-def reference(bench: Bench) -> dict[str, Any]:
-  """The originals themselves, and what is left of them, with holes as the mean of the rest."""
-  found, blank = bench.frechet(bench.x), {}
+def reference(bench: Bench, known: np.ndarray) -> dict[str, Any]:
+  """The originals themselves; and what is left of them, with holes as the mean of the rest.
+
+  `known`: what is left, as images.
+  """
+  found, x, name = bench.frechet(bench.x), known, "what is known, as it is"
   if bench.keep is not None:
     total = bench.keep.sum((1, 2), keepdims=True)
     mean = (bench.keep * bench.x).sum((1, 2), keepdims=True) / np.maximum(total, 1)
     x = np.where(bench.keep == 1, bench.x, np.round(mean)).astype(np.uint8)
-    blank = {"psnr": float(np.mean(bench.nearness(x)))} | distance(bench, x)
+    name = "the mean colour of the rest"
+  blank = {"name": name, "psnr": float(np.mean(bench.nearness(x)))} | distance(bench, x)
   own = {"frechet": found[1], "features": found[0]} if found else {}
   return {"originals": own, "blank": blank}
 

@@ -12,7 +12,7 @@ from jaxgen.tasks.edit_methods import METHODS
 from jaxgen.tasks.edit_page import NOT_FOR
 
 SHOWN = 6  # images that are shown
-PSNR = "PSNR where nothing was known, dB"
+PSNR = "PSNR, dB"
 
 
 def page(
@@ -53,7 +53,7 @@ def page(
     ("Images", f"{task['images']} test images of {task['data']}; known: {task['operator']}"),
     ("Labels", task["labels"]),
     ("Evaluations", "of the net for one image; a gradient through it counts as two"),
-    ("PSNR", "of bytes, where nothing was known: what is made up well need not be what was there"),
+    ("PSNR", "of bytes; with a mask, in the hole: what is made up well need not be what was there"),
     ("Methods", ways),
     *facts_of({"Model": report["made"]}),
     ("Not for", NOT_FOR),
@@ -118,9 +118,8 @@ def method_table(rows: Sequence[Mapping[str, Any]], real: Mapping[str, Any]) -> 
   """All numbers of all methods."""
   titles = [f"{r['how']}, {r['steps']} steps" for r in rows]
   lines = list(rows)
-  if real["blank"]:
-    titles.append("the mean colour of the rest")
-    lines.append(real["blank"] | {"evaluations": 0})
+  titles.append(real["blank"]["name"])
+  lines.append(real["blank"] | {"evaluations": 0})
   if "frechet" in real["originals"]:
     titles.append("the originals")
     lines.append({"frechet": real["originals"]["frechet"]})

@@ -227,7 +227,7 @@ METHODS: dict[str, Method] = {
     _conditioned(inverse.moments, "sigma_y", "iterations"),
     _slopes,
     "moment matching: x_0 given x_t with the net's own covariance (Rozet et al. 2024)",
-    {"sigma_y": 0.02, "iterations": 3.0},
+    {"sigma_y": 0.1, "iterations": 1.0},
     LINEAR,
   ),
   "sdedit": Method(
@@ -281,11 +281,11 @@ RANGES: dict[str, tuple[float, float, bool]] = {
 WORDS = {
   "jump_length": "of RePaint: steps that it goes back at once [10]",
   "jump_n_sample": "of RePaint: how often each stretch is walked; 1: no jumps [10]",
-  "sigma_y": "deviation of the noise of what is known, in [-1, 1] [that of bytes]",
+  "sigma_y": "deviation of the noise of what is known, in [-1, 1] [that of bytes; moments: 0.1]",
   "zeta": "of DPS: length of its step [1]",
   "spread": "of PiGDM: deviation of pixels that it takes for granted [1]",
   "weight": "of PiGDM and reconstruction: scale of the guidance [1, 2]",
-  "iterations": "of moments: conjugate gradients of each step [3]",
+  "iterations": "of moments: conjugate gradients of each step [1]",
   "strength": "of SDEdit: 0 (leaves the image) to 1 (forgets it) [0.4]; of sefa and ganspace [3]",
 }
 

@@ -93,17 +93,23 @@ def test_styles_are_read_in_the_order_of_layers(styles):
 
 
 def test_an_edit_begins_at_the_image_and_compiles_once(styles):
-  images = styles.sample(0, 2, labels=1)
-  here, edits = style_edit.style_edit(styles, images, "sefa", 0, (-2.0, 0.0, 2.0), steps=2)
-  assert edits.shape == (2, 3, 8, 8, 1)
-  np.testing.assert_array_equal(edits[:, 1], here)
-  assert (edits[:, 0] != here).any() and (edits[:, 2] != edits[:, 0]).any()
-  before = style_edit._move._cache_size()
-  w, directions = np.ones((2, 8), np.float32), style_edit.directions_of(styles, "ganspace")
+  w, directions = np.ones((2, 8), np.float32), style_edit.directions_of(styles, "sefa")
   one = style_edit.edited(styles, w, directions, 3, (0.0, 1.0, 5.0), (0, 1))
+  assert one.shape == (2, 3, 8, 8, 1)
+  programs = style_edit._move._cache_size()
   two = style_edit.edited(styles, w, directions, 1, (0.0, 1.0, 2.0), (0, 4))
-  assert style_edit._move._cache_size() == before
+  assert style_edit._move._cache_size() == programs
   np.testing.assert_array_equal(one[:, 0], two[:, 0])
+  assert (two[:, 2] != two[:, 0]).any() and (one[:, 2] != one[:, 1]).any()
+
+
+def test_components_are_in_units_of_their_spread(styles):
+  directions = style_edit.directions_of(styles, "ganspace")
+  y = jnp.arange(style_edit.DRAWS) % 3
+  w = style_edit._styles(styles.model, styles.state, jax.random.key(0), y)
+  along = (w - w.mean(0)) @ directions.vectors.T
+  np.testing.assert_allclose(along.std(0), directions.lengths, rtol=1e-3, atol=1e-4)
+  assert directions.lengths[0] > directions.lengths[-1]
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def test_a_knob_is_the_axis_where_all_cost_alike(run, tmp_path):
   assert [line.split(" | ")[0] for line in lines[4:6]] == ["| GAN modes", "| GAN frechet@xy"]
 
 
+@pytest.mark.slow
 def test_upsamplers_are_swept_on_small_test_images(tmp_path, capsys, monkeypatch):
   c = config.load("configs/cdm.py:debug")
   c.steps, c.log.pictures = 2, 0

@@ -97,6 +97,7 @@ def test_out_again_bit_by_bit(end, imported, tmp_path, verb):
   assert tree(workdir) == before
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on_from_an_import(imported, tmp_path):
   """With other settings at first; from then on it is a run like any other."""
   _, _, weights = imported

@@ -17,7 +17,7 @@ from jaxgen.train import train
   [
     ("points_diffusion", {}, 0.9),
     # As long and wide as it takes; the rest of a whole training sharpens modes.
-    ("points_gan", {"steps": 2500}, 0.05),
+    pytest.param("points_gan", {"steps": 2500}, 0.05, marks=pytest.mark.slow),
     ("points_vae", {"steps": 1600, "model.net.width": 128}, 0.05),
   ],
 )

@@ -81,7 +81,7 @@ def taped(monkeypatch, noise):
 
 
 @pytest.mark.parametrize("name", kind("loss"))
-def test_losses(name, monkeypatch):
+def test_losses(name):
   run = RUNS[name]
   process, eps = PATHS[run["path"]], run["train_eps"]
   # Their t from eps (or 0, of VP) to 1 - eps.
@@ -102,8 +102,8 @@ def test_losses(name, monkeypatch):
     objective=lambda mse, vb: losses.append(mse) or mse,
     path=None,
     sampler=None,
+    noise=lambda key, shape: jnp.asarray(CASE["x_0"]),
   )
-  monkeypatch.setattr(diffusion, "normal", lambda key, shape: jnp.asarray(CASE["x_0"]))
   state = State(0, {"net": {"w": jnp.zeros(())}}, {"net": {}}, {}, {}, None)
   loss, _ = model.loss(state, {"x": jnp.asarray(CASE["x_1"])}, KEYS)
   near(losses[0], CASE[name], 2e-5)

@@ -23,7 +23,7 @@ def points(process, n, longest=200):
 
 
 def test_a_bridge_leads_from_one_law_to_the_other():
-  """Of Gaussians it is optimal transport: quantiles stay what they are (Su et al., Thm 3.1)."""
+  """Of Gaussians it is optimal transport: quantiles stay what they are (Su et al. 2023)."""
   n, x = 200, 0.3 + 0.5 * jnp.linspace(-2, 2, 5)[:, None]
   a, b = points(VP(), n), points(EDM(), n)  # of two processes
 

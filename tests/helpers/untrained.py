@@ -20,7 +20,9 @@ def sampler_of(model, shape=(2,), classes=0, dtype="float32", card=None) -> Samp
   return Sampler(model, state, shape, np.dtype(dtype), classes, card or {"workdir": "W", "step": 0})
 
 
-def digits(name: str) -> Sampler:
-  """Of a config's model of 8x8 digits."""
+def digits(name: str, **net) -> Sampler:
+  """Of a config's model of 8x8 digits, some fields of whose net are others."""
   c = config.load(name)
+  if net:
+    c.model.net.update(net)
   return sampler_of(config.build(c.model), (8, 8, 1), c.data.classes, "uint8")

@@ -101,7 +101,10 @@ def test_every_published_config_is_counted():
   assert {f for f in files if f.startswith(("adm_", "ddpm_", "iddpm"))} == counted
 
 
-@pytest.mark.parametrize("name", ["adm_imagenet64", "adm_upsample256", "ddpm_cifar10"])
+@pytest.mark.parametrize(
+  "name",
+  ["adm_imagenet64", pytest.param("adm_upsample256", marks=pytest.mark.slow), "ddpm_cifar10"],
+)
 def test_full_size_models_train_and_sample_in_shape(name):
   _, model, batch, tx, ema, state = shaped(name)
   step = functools.partial(core.make_step(model, tx, ema), (0,))

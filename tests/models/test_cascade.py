@@ -317,7 +317,7 @@ def test_a_chain_on_four_devices(trained, tmp_path):
 
 def test_a_chain_is_timed_beside_its_stages(trained):
   model = jaxgen.load([str(trained / "digits4"), str(trained / "digits8")])
-  small, large = sampling.stage_samplers(model)
+  small, large = model.stages
   x = small.sample(0, 4, steps=2)
   assert x.shape == (4, 4, 4, 1)
   assert large.sample(0, 4, low_res=x, steps=2).shape == (4, 8, 8, 1)

@@ -29,6 +29,11 @@ ONE_LEVEL = """
   ldm_kl ldm_vq photos sr3
 """.split()
 CONFIGS = sorted({p.stem for p in HOME.glob("[!_]*.py")} - {*ALIKE})
+# Whose games and nets are those of another config here, with other numbers.
+KIN = set(
+  "adm_imagenet64 adm_upsample256 anoddpm cdm ddpm_cifar10 iddpm images_diffusion images_gan "
+  "ldm_vq".split()
+)
 SEED = jax.random.key(7)
 B = 8
 NETS = set()  # whose samplers have been compiled for a batch of another size
@@ -68,7 +73,9 @@ Played = collections.namedtuple(
 )
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(
+  scope="module", params=[pytest.param(c, marks=[pytest.mark.slow] * (c in KIN)) for c in CONFIGS]
+)
 def played(request):
   """A config's game after two full cycles of turns."""
   c = config.load(f"configs/{request.param}.py:debug")

@@ -1,5 +1,6 @@
 """pix2pix and Palette as games: a reference's losses, and what knobs do."""
 
+import dataclasses
 import functools
 
 import jax
@@ -14,6 +15,7 @@ from jaxgen import core, optim
 from jaxgen.adversarial import patch_rules, penalties
 from jaxgen.diffusion import degrade, noise_ratio, samplers
 from jaxgen.diffusion.denoiser import Outside
+from jaxgen.errors import UserError
 from jaxgen.interop import names
 from jaxgen.keys import example_keys
 from jaxgen.models import palette
@@ -210,3 +212,12 @@ def test_holes_are_all_that_is_filled(reference):
   np.testing.assert_array_equal(np.asarray(x)[keep], np.asarray(batch["x"])[keep])
   assert np.abs(np.asarray(x - batch["x"])[~keep]).min() > 0
   np.testing.assert_array_equal(palette.border_kept(batch["x"]) > 0, ~keep[..., :1])
+
+
+def test_a_source_with_a_hole_is_no_mean_of_x(reference):
+  model, _, _ = reference
+  with pytest.raises(UserError, match="a source with a hole is no mean"):
+    dataclasses.replace(model, around=palette.source_as_mean)
+  grey = jnp.arange(4.0).reshape(1, 2, 2, 1)
+  mean = palette.source_as_mean({"source": grey}, (1, 2, 2, 3))
+  np.testing.assert_array_equal(mean, jnp.repeat(grey, 3, -1))

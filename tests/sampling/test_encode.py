@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -77,7 +78,8 @@ def test_rows_are_what_the_codec_writes_of_the_stream(codec, written):
   assert source.stored == {k: ((16,), np.float32) for k in ("mean", "std")}
   of_images, of_latents = (Batches(s, 32, seed=3, flip=True)[7] for s in (digits, source))
   model = Experiment.of(settings("digits_vae.py")).model
-  params, stats = pretrained.read_codec(model, str(codec), None)
+  reader = SimpleNamespace(codec=model, codec_workdir=str(codec))
+  params, stats = pretrained.read_codec(reader, None)
   state = Experiment.of(settings("digits_vae.py")).fresh(digits, sharding.make_mesh())
   state = state.replace(params=params, stats=state.stats | stats)
   x = (np.float32(of_images["x"]) - 127.5) / 127.5

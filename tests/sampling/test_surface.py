@@ -16,11 +16,17 @@ from jaxgen import config, train
 from jaxgen.config import build
 from jaxgen.diffusion.denoiser import mean
 from jaxgen.errors import UserError
+from jaxgen.keys import normal
+from jaxgen.models import gan as gan_models
+from jaxgen.models.anogan_encoder import AnoGANEncoder
 from jaxgen.models.cascade import Cascade
 from jaxgen.models.classifier import Classifier
+from jaxgen.models.codec import KL, Autoencoder
+from jaxgen.models.cycle_gan import CycleGAN
 from jaxgen.models.guided import Guided
 from jaxgen.models.latent import Latent
 from jaxgen.models.mean_flow import MeanFlow
+from jaxgen.models.pix2pix import Pix2Pix
 
 MLP = dict(name="nets.mlp.Denoiser", width=8, depth=1, classes=3)
 VP = EDM | dict(
@@ -48,6 +54,63 @@ class TwoTimes(nn.Module):
   @nn.compact
   def __call__(self, x, c, y=None, key=None):
     return nn.Dense(self.out)(jnp.concatenate([x, jnp.tanh(c.reshape(len(x), -1))], -1) ** 2)
+
+
+class Translator(nn.Module):
+  """x of a source, both [B, H, W, C]."""
+
+  norm: str = "none"
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, source, key=None, own=None, drop=1.0):
+    return nn.Dense(1)(source)
+
+
+class Patches(nn.Module):
+  """Logits [B, H, W]."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(1)(x)[..., 0]
+
+
+class Halves(nn.Module):
+  """An autoencoder of latents of half the height and width."""
+
+  factor, dim = 2, 3
+
+  def setup(self):
+    self.down = nn.Conv(6, (2, 2), strides=2)
+    self.up = nn.ConvTranspose(1, (2, 2), strides=(2, 2))
+
+  def __call__(self, x):
+    return self.decode(self.encode(x)[0])
+
+  def encode(self, x):
+    return jnp.split(self.down(x), 2, -1)
+
+  def decode(self, z):
+    return self.up(z)
+
+
+class Styles(nn.Module):
+  """A generator of two halves, which draws noise where it has a key."""
+
+  knobs = {"psi": 1.0}
+
+  def setup(self):
+    self.first, self.second = nn.Dense(3), nn.Dense(2)
+
+  def __call__(self, z, y=None, key=None, psi=1.0):
+    return self.synthesize(self.map(z, y, psi), key)
+
+  def map(self, z, y=None, psi=1.0):
+    return psi * jnp.repeat(self.first(z)[:, None], 2, 1)
+
+  def synthesize(self, ws, key=None):
+    noise = 0.0 if key is None else normal(key, (2,))
+    return self.second(ws.reshape(len(ws), -1)) + noise
 
 
 @functools.cache
@@ -110,12 +173,11 @@ def test_knobs_and_labels_compile_nothing():
 
 def test_a_sample_function_gives_what_sample_does():
   m, key = points(), jax.random.key(3)
-  want = m.sample(key, 6, [0, 1], steps=3, guidance=2.0)
+  want = m.sample(key, 8, [0, 1], steps=3, guidance=2.0, batch=4)
   run = jax.jit(m.sample_fn(4, steps=3))
   labels = jnp.array([0, 1, 0, 1])
-  near(run(m.params, key, {"labels": labels, "guidance": 2.0}), want[:4])
-  later = {"labels": labels, "guidance": 2.0, "i": jnp.arange(2, 6)}
-  near(run(m.params, key, later), want[2:])
+  near(run(m.params, key, {"labels": labels, "guidance": 2.0, "i": jnp.arange(4)}), want[:4])
+  near(run(m.params, key, {"labels": labels, "guidance": 2.0, "i": jnp.arange(4, 8)}), want[4:])
   near(run(m.params, key), m.sample(key, 4, steps=3))  # every class in turn
   near(
     run(m.params, key, {"noise": X, "labels": labels}),
@@ -128,11 +190,10 @@ def test_a_sample_function_is_mapped_and_differentiated():
   run, keys = m.sample_fn(4, steps=3), jax.random.split(jax.random.key(1), 2)
   each = jax.jit(jax.vmap(run, (None, 0, None)))(m.params, keys, {})
   near(each[1], m.sample(keys[1], 4, steps=3))
-  total = lambda x: jnp.sum(run(m.params, keys[0], {"noise": x}) ** 2)
-  slope = jax.jit(jax.grad(total))(X)
-  _, along = jax.jit(lambda x: jax.jvp(total, (x,), (X,)))(X)
+  total = lambda p, x: jnp.sum(run(p, keys[0], {"noise": x}) ** 2)
+  weights, slope = jax.jit(jax.grad(total, (0, 1)))(m.params, X)
+  _, along = jax.jit(lambda x: jax.jvp(lambda x: total(m.params, x), (x,), (X,)))(X)
   near(jnp.sum(slope * X), along, 1e-4)
-  weights = jax.jit(jax.grad(lambda p: jnp.sum(run(p, keys[0], {"noise": X}) ** 2)))(m.params)
   assert all(jnp.isfinite(w).all() for w in jax.tree.leaves(weights))
 
 
@@ -187,6 +248,44 @@ def test_a_generator_and_its_noise():
   assert slope.shape == z.shape and np.abs(slope).max() > 0
 
 
+def test_a_generator_of_styles_has_two_halves():
+  disc, rule = (build(part) for part in (GAN["disc"] | dict(classes=0), GAN["rule"]))
+  m = untrained.sampler_of(gan_models.GAN(Styles(), disc, rule, z_dim=4))
+  z, keys = jnp.ones((4, 4)), jax.random.split(jax.random.key(2), 4)
+  w = m.mapping(z, psi=0.5)
+  assert w.shape == (4, 2, 3)
+  near(m.synthesis(w), m.generator(z, psi=0.5))
+  near(m.synthesis(w, key=keys), m.generator(z, key=keys, psi=0.5))
+  assert not np.allclose(m.synthesis(w), m.synthesis(w, key=1))
+  assert m.features(X).shape == (4, 8)  # of its last layer, without an `embed`
+
+
+def test_translators_make_images_of_images():
+  rule, shape = build(dict(name="adversarial.patch_rules.squares")), (4, 4, 1)
+  source = np.random.default_rng(3).integers(0, 256, (2, *shape), np.uint8)
+  pix, cycle = (
+    untrained.sampler_of(kind(Translator(), Patches(), rule), shape, dtype="uint8")
+    for kind in (Pix2Pix, CycleGAN)
+  )
+  np.testing.assert_array_equal(pix.as_data(pix.generator(source)), pix.sample(0, 2, source=source))
+  there, back = (cycle.generator(source, backwards=b) for b in (0.0, 1.0))
+  np.testing.assert_array_equal(cycle.as_data(back), cycle.sample(0, 2, source=source, backwards=1))
+  assert pix.discriminator(there, source=source).shape == (2, 4, 4)
+  logits = [cycle.discriminator(there, kind=kind) for kind in "ab"]
+  assert not np.allclose(*logits) and not np.allclose(there, back)
+  with pytest.raises(UserError, match="takes source, too"):
+    pix.discriminator(there)
+
+
+def test_an_encoder_for_a_gan_has_the_gans_nets():
+  gan = build(games.SPECS["gan"])
+  m = untrained.sampler_of(AnoGANEncoder(nn.Dense(2), gan))
+  z = m.encode(X)
+  near(m.decode(z), m.generator(z))
+  near(m.discriminator(X), gan.disc.apply(m.params["disc"], X))
+  near(m.sample(0, 4, noise=np.asarray(z)), m.generator(z))
+
+
 def test_a_codec_reads_and_writes():
   m = vae()
   z, std = m.model.moments(m.state, X)
@@ -197,6 +296,14 @@ def test_a_codec_reads_and_writes():
   near(m.decode(z), m.model.decode(m.state, z))
   near(m.encode(X, labels=1), z)  # which nobody reads
   near(m.sample(0, 4, noise=np.asarray(z)), m.decode(z))
+
+
+def test_an_autoencoder_begins_with_latents_and_judges_patches():
+  m = untrained.sampler_of(Autoencoder(Halves(), KL(), Patches()), (4, 4, 1))
+  z = np.ones((2, *m.noise_shape), np.float32)
+  assert m.noise_shape == (2, 2, 3)
+  near(m.sample(0, 2, noise=z, temperature=0.5), m.decode(z / 2))
+  assert m.discriminator(np.zeros((2, 4, 4, 1), np.float32)).shape == (2, 4, 4)
 
 
 def test_latents_are_as_the_denoiser_sees_them():

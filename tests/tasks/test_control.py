@@ -1,5 +1,7 @@
 """The verb control, on weights that nobody trained: pictures, words, refusals."""
 
+import dataclasses
+import functools
 import json
 import types
 
@@ -19,7 +21,8 @@ from jaxgen.data.sources import open_split
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.monitor import pictures
-from jaxgen.sampling.attribute_sampling import EncoderControl, Request, open_control
+from jaxgen.sampling.attribute_sampling import EncoderControl, Request, attribute_of, open_control
+from jaxgen.tasks import control as tasks_control
 from jaxgen.tasks import control_table
 
 
@@ -58,50 +61,67 @@ def home(tmp_path_factory):
   return folder
 
 
+@functools.cache
+def opened(workdir, predictors=(), **guided):
+  """Of one workdir and predictor one: programs are compiled once for all tests."""
+  return open_control(workdir, predictors, **guided)
+
+
 def control(capsys, monkeypatch, *argv):
+  share = lambda workdir, words=(), **guided: opened(workdir, tuple(words), **guided)
+  monkeypatch.setattr(tasks_control, "open_control", share)
   return call(capsys, monkeypatch, "control", *argv)
 
 
 def test_a_picture_shows_samples_before_and_after(home, tmp_path, capsys, monkeypatch):
-  flags = [f"--workdir={home / 'E'}", "--set=slant=0.3,thickness=2", "--num=3"]
+  flags = [f"--workdir={home / 'E'}", "--set=slant=0.3,thickness=2", "--num=2"]
   status, out, err = control(capsys, monkeypatch, *flags, f"--out={tmp_path / 'x.png'}")
   assert status == 0 and not err
-  assert "slant 0.3: was" in out and "thickness 2: was" in out and "3 samples" in out
+  assert "slant 0.3: was" in out and "thickness 2: was" in out and "2 samples" in out
   info = pictures.read_info(tmp_path / "x.png")
-  assert info["set"] == {"slant": [0.3], "thickness": [2.0]} and info["num"] == 3
+  assert info["set"] == {"slant": [0.3], "thickness": [2.0]} and info["num"] == 2
   assert info["made by"] == "jaxgen control, GAN-Control" and info["workdir"] == str(home / "E")
   assert control(capsys, monkeypatch, *flags, f"--out={tmp_path / 'x.npz'}")[0] == 0
   arrays = np.load(tmp_path / "x.npz")
-  assert arrays["arr_0"].shape == arrays["before"].shape == (3, 8, 8, 1)
-  assert arrays["arr_1"].tolist() == [0, 1, 2]
+  assert arrays["arr_0"].shape == arrays["before"].shape == (2, 8, 8, 1)
+  assert arrays["arr_1"].tolist() == [0, 1]
   assert (arrays["arr_0"] != arrays["before"]).any()
 
 
 def test_predictors_guide_a_diffusion_model(home, capsys, monkeypatch, tmp_path):
-  (tmp_path / "my_eyes.py").write_text("def light(x):\n  return x.mean((1, 2))\n")
-  monkeypatch.syspath_prepend(str(tmp_path))
-  flags = [f"--workdir={home / 'D'}", "--predictor=my_eyes.light", "--num=2"]
-  status, out, _ = control(
-    capsys, monkeypatch, *flags, "--set=light=0.2", "--labels=3", f"--out={tmp_path / 'y.npz'}"
-  )
-  assert status == 0 and "light 0.2: was" in out and "3 passes of the net, 3 backward" in out
+  flags = [f"--workdir={home / 'D'}", "--predictor=thickness", "--set=thickness=2", "--num=2"]
+  status, out, _ = control(capsys, monkeypatch, *flags, "--labels=3", f"--out={tmp_path / 'y.npz'}")
+  assert status == 0 and "thickness 2: was" in out and "3 passes of the net, 3 backward" in out
   assert np.load(tmp_path / "y.npz")["arr_1"].tolist() == [3, 3]
 
 
+def test_predictors_have_words(monkeypatch, tmp_path):
+  (tmp_path / "my_eyes.py").write_text("def light(x):\n  return x.mean((1, 2, 3))\n")
+  monkeypatch.syspath_prepend(str(tmp_path))
+  light = attribute_of("my_eyes.light")
+  assert light.name == "light" and not light.classes
+  np.testing.assert_array_equal(light.value(jnp.ones((2, 3, 3, 1))), [[1.0], [1.0]])
+  assert attribute_of("slant").value is predictors.slant
+
+
 def test_other_values_compile_nothing(home):
-  one = open_control(str(home / "E"))
+  one = opened(str(home / "E"))
   assert isinstance(one, EncoderControl)
   ask = lambda v: one.make(Request({"slant": np.full((2, 1), v)}, np.arange(2), np.zeros(2)))
   (before, a), (_, b) = ask(0.1), ask(-0.4)
   assert one.program._cache_size() == 1 and (a != b).any()
   same_latents = one.sampler.sample(0, 2, labels=0)  # without a wish
   assert np.abs(same_latents.astype(int) - before).max() <= 1
-  two = open_control(str(home / "D"), ["thickness"], strength=0.0)
-  before, after = two.make(Request({"thickness": np.full((2, 1), 2.0)}, np.arange(2), np.zeros(2)))
-  np.testing.assert_array_equal(before, after)
-  np.testing.assert_array_equal(before, two.sampler.sample(0, 2, labels=0))
+  two = opened(str(home / "D"), ("thickness",), strength=1.0)
+  ask = lambda v, control: control.make(
+    Request({"thickness": np.full((2, 1), v)}, np.arange(2), np.zeros(2))
+  )
+  still = dataclasses.replace(two, strength=0.0)
+  vars(still)["programs"] = two.programs
+  (before, a), (_, b), (_, c) = ask(2.0, two), ask(1.0, two), ask(2.0, still)
+  np.testing.assert_array_equal(before, c)
+  assert (a != before).any() and (a != b).any()
   (program,) = two.programs.values()
-  two.make(Request({"thickness": np.full((2, 1), 1.0)}, np.arange(2), np.ones(2)))
   assert program._cache_size() == 1
 
 
@@ -152,6 +172,7 @@ def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
     "--predictor=thickness",
     "--table",
     "--num=8",
+    "--batch=2",
     f"--out={out}",
   )
   assert status == 0 and "GAN-Control" in text and "guided diffusion" in text
@@ -174,7 +195,7 @@ def test_numbers_are_what_they_say():
   ]
   values = {a.name: control_table.evaluate(a, images) for a in attributes}
   units = {"slant": np.float32([2.0]), "thickness": np.float32([0.5])}
-  real = control_table.Real(judge, images, values, units)
+  real = control_table.Real(judge, images, values, units, Network().embed(images))
   before, after = images[:32], images[32:]
   numbers = control_table.compare(
     attributes, attributes[0], real, values["slant"][32:], before, after

@@ -101,7 +101,7 @@ def test_every_method_edits_and_turns_without_compiling(how, text):
     np.testing.assert_array_equal(made[:, KEEP[0, ..., 0] == 1], x[:, KEEP[0, ..., 0] == 1])
     assert not np.array_equal(made, x)
   for knob, value in {"steps": 7, **METHODS[how].knobs}.items():
-    other = value / 2 if value <= 1 else max(value // 2, 1)
+    other = 2 if knob == "iterations" else value / 2 if value <= 1 else value // 2
     assert run(how, text, images(seed=1), **{knob: other}).shape == x.shape
   assert editor(how, text, 0).program._cache_size() == 1
   # Result i is of the seed, i and its image alone; one more batch is no other program.
@@ -291,6 +291,8 @@ def test_the_verb_resizes_and_restores_what_is_left_of_images(place, verb):
     "--out=way",
   )  # fmt: skip
   assert status == 0 and len(list((place / "way").iterdir())) == 4
+  info = pictures.read_info(place / "way" / "002.png")
+  assert (info["source"], info["to_image"]["source"]) == ("0.png", "1.png")
 
 
 REFUSED = [
@@ -366,7 +368,7 @@ def test_images_are_judged_where_they_are_enough():
   keep = np.broadcast_to(KEEP, (8, 8, 8, 1))
   bench = edit_benchmark.Bench(None, x, None, keep, "mask", judge, 0, 8)
   assert bench.frechet(x) == ("frechet@j", 3.0)
-  found = edit_benchmark.reference(bench)
+  found = edit_benchmark.reference(bench, x)
   assert found["originals"] == {"frechet": 3.0, "features": "frechet@j"}
   mean = np.round((keep * x).sum((1, 2)) / keep.sum((1, 2)))[0]
   error = (mean - x[0, 2:6, 2:6]) ** 2
