@@ -35,7 +35,7 @@ def test_every_training_is_done_once(verb, home, tmp_path, monkeypatch):
   out = tmp_path / "report"
   workdirs = f"--workdirs={home / 'whole'},{home / 'few'}"
   argv = (workdirs, f"--out={out}", "--real=5,20", "--shares=50,100", "--classifier_steps=2")
-  status, first, lines = verb("augment", *argv, "--seeds=2", "--save=npz")
+  status, first, lines = verb("augment", *argv, "--seeds=1", "--save=npz")
   assert status == 0 and "At 100% of samples: " in first, lines
   results = json.loads((out / "augment.json").read_text())
   rows = {tuple(r[k] for k in augment_trials.PLACE): r["count"] for r in results["rows"]}
@@ -43,7 +43,7 @@ def test_every_training_is_done_once(verb, home, tmp_path, monkeypatch):
   real = {"5": 50, "20": 200}
   want = {}
   for size, names in models.items():
-    for seed in (0, 1):
+    for seed in (0,):
       want[size, "", True, 0, seed] = real[size]
       for name in names:
         want[size, name, False, 100, seed] = real[size]
@@ -60,14 +60,14 @@ def test_every_training_is_done_once(verb, home, tmp_path, monkeypatch):
   made = open_source(f"npz:{out / 'sets' / 'whole-0.npz'}")
   assert made.class_names == tuple("0123456789") and len(set(made.arrays()[1])) == 10
   # A killed run goes on: what is there is not done again, nor samples drawn.
-  results["rows"] = [r for r in results["rows"] if r["size"] != "5" or r["seed"]]
+  results["rows"] = [r for r in results["rows"] if r["size"] != "5" or r["share"] == 50]
   (out / "augment.json").write_text(json.dumps(results))
   monkeypatch.setattr(sampler.Sampler, "sample", None)
   monkeypatch.setattr(augment_trials, "announce", lambda verb, text: lines.append(text))
   lines = []
-  status, again, _ = verb("augment", *argv, "--seeds=2", "--save=npz")
+  status, again, _ = verb("augment", *argv, "--seeds=1", "--save=npz")
   assert status == 0 and again == first
-  assert [line.partition(":")[0] for line in lines] == ["0/22", "2/22", "8/22"]
+  assert [line.partition(":")[0] for line in lines] == ["0/11", "1/11", "4/11"]
 
 
 REFUSED = {
