@@ -47,7 +47,7 @@ STEPS = {
 }
 KNOBS = {  # of ways, where they are not as by default: minutes, not hours
   "anogan": {"steps": 200.0, "lr": 0.05, "starts": 16.0},
-  "reconstruction": {"repeats": 8.0},
+  "reconstruction": {"repeats": 8.0, "fraction": 0.45},
 }
 ROW = {
   "case": str,

@@ -1,6 +1,7 @@
 """Ways to find anomalies against closed forms, and the verb from end to end."""
 
 import csv
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from PIL import Image
 from jaxgen import config, train
 from jaxgen.config import build
 from jaxgen.data import blemishes
+from jaxgen.diffusion.process import DDPM
 from jaxgen.errors import UserError
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.gan import GAN
@@ -77,6 +79,9 @@ def test_partial_diffusion_of_a_gaussian():
     np.testing.assert_allclose(result["score"], want, rtol=0.06)
     np.testing.assert_allclose(result["again"].mean((1, 2, 3)), k * x[:, 0, 0, 0], atol=0.03)
   assert scorer.program._cache_size() == 1
+  assert scorer.way.knobs["fraction"] == 0.45  # of AnoDDPM's own chain 250 of 1000
+  ddpm = dataclasses.replace(model, process=DDPM())
+  assert anomaly_scores.partial_diffusion(sampler_of(ddpm, (2, 2, 1))).knobs["fraction"] == 0.25
   assert result["map"].shape == (3, 20, 20)
 
 
