@@ -165,8 +165,8 @@ def partial_diffusion(sampler: Sampler, noise: str | None = None) -> Way:
   x is noised to where a share `fraction` of the sampler's steps is left, and
   denoised from there (Wyatt et al. 2022, Sec. 3.1); squared errors are means over
   `repeats` draws. The authors go 250 of 1000 linear steps, and so does a discrete
-  process by default. Others go 0.45, to about sigma = 0.6 on the path of digits: there
-  digits that were held out are found best.
+  process by default. Others go 0.45, to about sigma = 0.6 on the path of digits: of a
+  few shares the one by which held-out test digits were found best.
 
   Args:
     sampler: Of a diffusion model of whole images.
