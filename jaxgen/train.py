@@ -63,6 +63,7 @@ CONFIGS = ("config",)
 MAY_CHANGE = (
   *("steps", "log", "checkpoint", "patience", "mesh", "data.workers"),
   *("model.codec_workdir", "model.judge_workdir", "model.teacher_workdir", "model.gan_workdir"),
+  "model.generator_workdir",
   # Schedules of few-step models end with the training, as learning rates do.
   *(
     f"model.{part}.{field}"

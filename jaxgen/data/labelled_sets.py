@@ -13,6 +13,7 @@ import io
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def write_set(
   info = dict(info) | {"num": len(x), "class_names": list(names)}
   if form == "npz":
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
+    if out.exists() and not _our_npz(out):
+      raise UserError(f"{out} is there, and is no data set that jaxgen wrote: give another name")
     with files.atomic(out) as draft, draft.open("wb") as file:
       np.savez(file, x, y.astype(np.int32), info=json.dumps(files.plain(info)))
     return out
@@ -84,7 +87,31 @@ def safe_names(names: Sequence[str]) -> list[str]:
 
 
 def _ours(out: Path) -> bool:
-  return (out / MADE).is_file()
+  """Whether a folder is a data set of ours, and holds nothing but that."""
+  try:
+    info = json.loads((out / MADE).read_bytes())
+    names, num = info["class_names"], info["num"]
+  except (OSError, ValueError, KeyError, TypeError):
+    return False
+  if out.is_symlink() or not isinstance(names, list) or not isinstance(num, int):
+    return False
+  wrote = re.compile(
+    rf"{MADE}|1\.0\.0/(samples-train\.array_record-\S+|\w+\.labels\.txt|\w+\.json)|"
+    rf"({'|'.join(re.escape(str(n)) for n in names)})/\d{{6,}}\.png"
+  )
+  return not any(
+    p.is_symlink() or p.is_file() and not wrote.fullmatch(p.relative_to(out).as_posix())
+    for p in out.rglob("*")
+  )
+
+
+def _our_npz(path: Path) -> bool:
+  """Whether a file is a data set, or samples, of ours."""
+  try:
+    with zipfile.ZipFile(path) as file:
+      return {"arr_0.npy", "info.npy"} <= set(file.namelist())
+  except (OSError, zipfile.BadZipFile):
+    return False
 
 
 def _write_images(folder: Path, x, y, names, info) -> None:
@@ -106,35 +133,37 @@ def _write_records(tmp: Path, target: Path, x, y, names) -> None:
   """By TFDS, into tmp/NAME/1.0.0, which then is moved to `target`."""
   import tensorflow_datasets as tfds  # half a second
 
-  class Samples(tfds.core.GeneratorBasedBuilder):
-    """Images with labels, as they are given."""
+  with tfds.core.registered.skip_registering():  # there may be another set
 
-    VERSION = tfds.core.Version("1.0.0")
-    url_infos = {}
-    name = "samples"
+    class Samples(tfds.core.GeneratorBasedBuilder):
+      """Images with labels, as they are given."""
 
-    def _info(self) -> tfds.core.DatasetInfo:
-      features = {
-        "image": tfds.features.Image(shape=x.shape[1:]),
-        "label": tfds.features.ClassLabel(names=list(names)),
-      }
-      return tfds.core.DatasetInfo(
-        builder=self,
-        description="Samples of a generative model; made.json says of which.",
-        features=tfds.features.FeaturesDict(features),
-        supervised_keys=("image", "label"),
-        disable_shuffling=True,
-      )
+      VERSION = tfds.core.Version("1.0.0")
+      url_infos = {}
+      name = "samples"
 
-    def _split_generators(self, dl_manager):
-      return {"train": self._generate_examples()}
+      def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+          "image": tfds.features.Image(shape=x.shape[1:]),
+          "label": tfds.features.ClassLabel(names=list(names)),
+        }
+        return tfds.core.DatasetInfo(
+          builder=self,
+          description="Samples of a generative model; made.json says of which.",
+          features=tfds.features.FeaturesDict(features),
+          supervised_keys=("image", "label"),
+          disable_shuffling=True,
+        )
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-      for i, (image, label) in enumerate(zip(x, y.tolist(), strict=True)):
-        file = io.BytesIO()  # bytes: TFDS would encode an array by TensorFlow
-        _picture(image).save(file, "PNG")
-        file.seek(0)
-        yield i, {"image": file, "label": label}
+      def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+      def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i, (image, label) in enumerate(zip(x, y.tolist(), strict=True)):
+          file = io.BytesIO()  # bytes: TFDS would encode an array by TensorFlow
+          _picture(image).save(file, "PNG")
+          file.seek(0)
+          yield i, {"image": file, "label": label}
 
   tfds.disable_progress_bar()
   place = tmp / "tfds"

@@ -209,6 +209,18 @@ class Diffusion:
       knobs["process"] = self.process
     return self.sampler(denoise, x_T, path, n, fold(key, 1), **knobs)
 
+  def run_sampler(
+    self, D: Denoise, x_t: Array, path: Noise, n: Array, key: Key, knobs: Mapping[str, Any]
+  ) -> Array:
+    """x_0 by the model's sampler from x_t, which has the noise of the path's first point.
+
+    Of `knobs` it takes those that are the sampler's; keys [B].
+    """
+    own = {k: knobs[k] for k in traits(self.sampler).knobs if k in knobs}
+    if "process" in traits(self.sampler).takes:
+      own["process"] = self.process
+    return self.sampler(D, x_t, path, n, key, **own)
+
   def path_points(self, knobs: Mapping[str, Any]) -> tuple[Noise, Array]:
     """The path for all these knobs, [LONGEST], and how many points it has."""
     n = count(knobs["steps"], LONGEST)

@@ -93,9 +93,10 @@ def main(values: flags.FlagValues) -> None:
     return anomaly_benchmark.run(values)
   if not values.workdir or not values.out:
     raise UserError("anomaly needs --workdir=W and --out=scores.csv, or --benchmark=digits")
-  out = Outputs.of(values.out, values.maps)
   sampler = load(values.workdir, ema=values.ema, step=values.step)
   how, way = choose(sampler, values.how, values.noise)
+  own = {"workdir": sampler.card["workdir"], "how": how}
+  out = Outputs.of(values.out, values.maps, own)
   scorer = Scorer(sampler, way)
   knobs = knobs_of(values, way.knobs)
   settings = scorer.settings(knobs)
@@ -238,15 +239,15 @@ class Outputs(NamedTuple):
   maps: pathlib.Path | None
 
   @classmethod
-  def of(cls, out: str, maps: str | None) -> "Outputs":
-    """UserError where something else is there already."""
+  def of(cls, out: str, maps: str | None, own: Mapping[str, Any]) -> "Outputs":
+    """UserError where something else is there already; `own`: what all maps say."""
     path = pathlib.Path(out)
     if path.suffix.lower() != ".csv":
       raise UserError(f"--out={out}: want x.csv")
     names = [path.with_suffix(end).name for end in (".csv", ".html", ".png")]
     results.check_report(path.parent, path.with_suffix(".json").name, names, ("made", "scores"))
     if maps:
-      results.check_folder(maps, lambda name: {} if name.endswith(".png") else None, "--maps")
+      results.check_folder(maps, lambda name: own if name.endswith(".png") else None, "--maps")
     return cls(path, pathlib.Path(maps) if maps else None)
 
   def write(

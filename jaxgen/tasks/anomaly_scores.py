@@ -18,12 +18,10 @@ import optax
 
 from jaxgen import core, sharding
 from jaxgen.diffusion.simplex import simplex
-from jaxgen.diffusion.traits import traits
 from jaxgen.errors import UserError, guarding, nearest
 from jaxgen.evaluation.likelihoods import chain, denoises_images, evidence, ode
 from jaxgen.keys import fold, normal
 from jaxgen.models.anogan_encoder import AnoGANEncoder, critic, errors, generated
-from jaxgen.models.diffusion import GUIDANCE
 from jaxgen.models.gan import GAN
 from jaxgen.models.vae import VAE
 from jaxgen.monitor.progress import Bars
@@ -184,15 +182,11 @@ def partial_diffusion(sampler: Sampler, noise: str | None = None) -> Way:
     rest = jnp.minimum(n - left + jnp.arange(len(path.t)), n - 1)
     path = jax.tree.map(lambda a: a[rest], path)
     D = model.guided(state, batch, own)
-    others = {"steps", *traits(model.path).knobs, *GUIDANCE, *traits(model.guide).knobs}
-    of_sampler = {k: v for k, v in own.items() if k not in others}
-    if "process" in traits(model.sampler).takes:
-      of_sampler["process"] = model.process
 
     def once(i, total):
       key = fold(fold(keys, 3), i)
       x_t = path.alpha[0] * x + path.sigma[0] * draw(fold(key, 0), x.shape[1:])
-      again = model.sampler(D, x_t, path, left, fold(key, 1), **of_sampler)
+      again = model.run_sampler(D, x_t, path, left, fold(key, 1), own)
       return total[0] + again, total[1] + jnp.mean((again - x) ** 2, -1)
 
     repeats = jnp.maximum(jnp.int32(knobs["repeats"]), 1)

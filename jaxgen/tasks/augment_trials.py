@@ -19,6 +19,7 @@ from jaxgen.errors import UserError, printable
 from jaxgen.evaluation.learned import judge_config
 from jaxgen.forms import Whole
 from jaxgen.monitor.progress import duration
+from jaxgen.monitor.results import check_file
 from jaxgen.sampling.output import write
 from jaxgen.sampling.sampler import load
 from jaxgen.tasks.augment_generators import Maker, part_of
@@ -184,6 +185,7 @@ class Lab:
     sampler = load(workdir)
     x = sampler.sample(draw, len(y), y, batch=self.plan.batch)
     info = sampler.card | made | {"class_names": list(self.real.class_names)}
+    check_file(file, "--out")
     write(str(file), x, y, info)
     if self.plan.form:
       target = self.home / "sets" / f"{name}-{seed}"

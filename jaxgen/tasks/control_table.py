@@ -21,6 +21,7 @@ from jaxgen.evaluation.judge import ImageJudge, open_judge
 from jaxgen.evaluation.learned import logits
 from jaxgen.metrics.distances import frechet_rows
 from jaxgen.monitor import pictures
+from jaxgen.monitor.results import check_report
 from jaxgen.monitor.table import aligned
 from jaxgen.report.page_numbers import Column
 from jaxgen.report.task_page import Gallery, Picture, Table, facts_of, render
@@ -122,6 +123,7 @@ def check_out(out: pathlib.Path) -> None:
   there = {p.name for p in out.iterdir()} if out.is_dir() else set()
   if out.exists() and not out.is_dir() or there - {"index.html", "results.json"}:
     raise UserError(f"--out={out} holds something else: give a new folder")
+  check_report(out, "results.json", ("index.html",), ("scores", "protocol"))
 
 
 def common(controls: Sequence[Control]) -> list[Attribute]:

@@ -26,14 +26,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from jaxgen import files
 from jaxgen.errors import UserError, printable
-from jaxgen.monitor import pictures, results
-from jaxgen.monitor.results import kind_of
 from jaxgen.sampling.output import json_knobs
 from jaxgen.sampling.presets import KNOBS, SAMPLERS
 from jaxgen.sampling.sampler import Sampler, load
-from jaxgen.tasks import edit_benchmark, edit_page, edit_styles
+from jaxgen.tasks import edit_benchmark, edit_outputs, edit_page, edit_styles
 from jaxgen.tasks.commands import command_of
 from jaxgen.tasks.edit_inputs import Original, read_images, read_masks
 from jaxgen.tasks.edit_methods import METHODS, WORDS
@@ -143,7 +140,7 @@ class Work(NamedTuple):
   settings: dict[str, float]
   names: list[str]
   infos: list[dict[str, Any]]
-  out: pathlib.Path
+  out: str
   page: pathlib.Path | None
   command: str
 
@@ -180,43 +177,16 @@ class Work(NamedTuple):
 
   def write(self, edits: edit_page.Edits) -> None:
     """Results, then the page."""
-    x, kind = edits.made, kind_of(str(self.out))
-    common = {k: v for k, v in self.infos[0].items() if k not in ("index", "label")}
-    if kind == ".png":
-      strip = len(x) if self.editor.method.wants == "image" else None
-      image = x[0] if len(x) == 1 else pictures.grid(x, strip)
-      image = image[..., 0] if image.shape[-1] == 1 else image
-      pictures.save_png(self.out, image, self.infos[0] if len(x) == 1 else self.shared(common))
-    elif kind == ".npz":
-      edit_page.save_npz(self.out, x, self.shared(common))
-    else:
-      for name, image, info in zip(self.names, x, self.infos, strict=True):
-        image = image[..., 0] if image.shape[-1] == 1 else image
-        pictures.save_png(self.out / name, image, info)
-    print(f"{len(x)} image{'s' * (len(x) > 1)} -> {printable(self.out)}")
+    strip = len(edits.made) if self.editor.method.wants == "image" else None
+    edit_outputs.write(self.out, self.names, edits.made, self.infos, strip)
     if self.page:
-      text, card = edit_page.page(edits, self.settings, self.shared(common), self.command)
-      files.write_json(self.page.with_suffix(".json"), card)
-      files.write_text(self.page, text)
-      print(f"page: {printable(self.page)}")
-
-  def shared(self, common: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file of all results says: of which images they are."""
-    own = ("source", "sha256", "mask_sha256")
-    sources = [{k: i[k] for k in own if k in i} for i in self.infos]
-    unique = [s for i, s in enumerate(sources) if s not in sources[:i]]
-    return {k: v for k, v in common.items() if k not in own} | {"sources": unique}
+      made = edit_outputs.shared(self.infos)
+      edit_outputs.write_page(self.page, *edit_page.page(edits, self.settings, made, self.command))
 
 
 def prepared(values: flags.FlagValues, knobs: Mapping[str, float]) -> Work:
   """Everything read and checked, and nothing written or drawn yet."""
-  kind, how = kind_of(values.out), how_of(values)
-  out = pathlib.Path(values.out)
-  page = pathlib.Path(values.page) if values.page else None
-  if page is None and not kind:
-    page = out.with_name(f"{out.name}.html")
-  if page and page.suffix != ".html":
-    raise UserError(f"--page={page}: want x.html")
+  page, how = edit_outputs.page_of(values.out, values.page or None), how_of(values)
   editor = editor_of(values, how)
   settings = editor.settings(knobs)
   operator, shape = editor.operator, editor.sampler.shape
@@ -241,16 +211,8 @@ def prepared(values: flags.FlagValues, knobs: Mapping[str, float]) -> Work:
   if editor.method.wants == "image":
     info["to_image"] = source_of(originals[1], None)
   infos = [info | source_of(originals[i], masks[i]) | {"index": k} for k, i in enumerate(which)]
-  if kind:
-    results.check_file(out)
-    read = [o.path.resolve() for o in originals]
-    if out.resolve() in [*read, *(m.path.resolve() for m in masks if m)]:
-      raise UserError(f"--out={out} would replace what is read: give another name")
-  else:
-    results.check_folder(out, dict(zip(names, infos, strict=True)).get)
-  if page:
-    results.check_report(page.parent, f"{page.stem}.json", (page.name,), ("made", "scores"))
-  return Work(editor, originals, keep, settings, names, infos, out, page, command)
+  edit_outputs.check(values.out, page, names, infos, [*originals, *filter(None, masks)])
+  return Work(editor, originals, keep, settings, names, infos, values.out, page, command)
 
 
 def source_of(original: Original, mask: Original | None) -> dict[str, Any]:
@@ -272,11 +234,8 @@ def names_of(
       raise UserError(f"--frames={values.frames}: want at least 2")
     return [f"{i:03d}.png" for i in range(values.frames)], [0] * values.frames
   num = values.num or 1
-  stems = [o.path.stem for o in originals]
-  if len(set(stems)) < len(stems):
-    stems = [f"{i:03d}_{s}" for i, s in enumerate(stems)]
-  names = [f"{s}_{k}.png" if num > 1 else f"{s}.png" for s in stems for k in range(num)]
-  return names, [i for i in range(len(stems)) for _ in range(num)]
+  which = [i for i in range(len(originals)) for _ in range(num)]
+  return edit_outputs.names_of(originals, num), which
 
 
 def words(sampler: Sampler, text: str | None) -> list[int | str] | None:

@@ -92,10 +92,7 @@ class Method(NamedTuple):
 def sampled(side: Side, D: Denoise, x: Array, key: Array, part: tuple | None = None) -> Array:
   """x_0 by the model's own sampler, from x at the beginning of its path, or of a `part`."""
   path, n = part or (side.path, side.n)
-  own = {k: side.knobs[k] for k in traits(side.game.sampler).knobs if k in side.knobs}
-  if "process" in traits(side.game.sampler).takes:
-    own["process"] = side.game.process
-  return side.game.sampler(D, x, path, n, fold(key, 1), **own)
+  return side.game.run_sampler(D, x, path, n, fold(key, 1), side.knobs)
 
 
 def start(scene: Scene, like: Array) -> Array:

@@ -1,15 +1,13 @@
 """The page of edits: pictures first, and how near they come to what was there."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxgen.errors import printable
-from jaxgen.files import atomic, plain
+from jaxgen.files import plain
 from jaxgen.metrics.image_quality import psnr
 from jaxgen.monitor import pictures
 from jaxgen.report.page_numbers import Column
@@ -143,9 +141,3 @@ def page(
     "seconds": seconds,
   }
   return render("Edited images", verdict, parts, facts, command, NOT_FOR), plain(card)
-
-
-def save_npz(path: Path, x: np.ndarray, info: Mapping[str, Any]) -> None:
-  """A sample file of results, with how they were made."""
-  with atomic(path) as draft, draft.open("wb") as file:
-    np.savez(file, arr_0=x, info=json.dumps(plain(info)))

@@ -5,22 +5,20 @@ shows the projection beside it.
 """
 
 import functools
-import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
-from jaxgen import files
 from jaxgen.errors import UserError, printable
 from jaxgen.metrics.image_quality import psnr
-from jaxgen.monitor import pictures, results
-from jaxgen.monitor.results import kind_of
+from jaxgen.monitor import pictures
 from jaxgen.report.page_numbers import Column
 from jaxgen.report.task_page import Gallery, Picture, Table, render
 from jaxgen.sampling.sampler import Sampler, load
 from jaxgen.sampling.style_edit import HOWS, style_edit
+from jaxgen.tasks import edit_outputs
 from jaxgen.tasks.commands import command_of
 from jaxgen.tasks.edit_inputs import Original, read_images
 from jaxgen.tasks.edit_page import NOT_FOR, SHOWN, TALLEST
@@ -48,18 +46,12 @@ def run(values: flags.FlagValues) -> None:
     raise UserError(f"--how={values.how} takes neither --mask, --operator, --to nor --source")
   if not values.image:
     raise UserError("edit needs --image=a.png")
-  out, kind = pathlib.Path(values.out), kind_of(values.out)
+  page = edit_outputs.page_of(values.out, values.page or None)
   sampler = load(values.workdir, ema=values.ema, step=values.step)
   originals = read_images(values.image, sampler.shape, not values.no_resize)
-  page = pathlib.Path(values.page) if values.page else None
-  if page is None and not kind:
-    page = out.with_name(f"{out.name}.html")
   infos = infos_of(values, sampler, originals)
-  names = [f"{o.path.stem}.png" for o in originals]
-  if kind:
-    results.check_file(out)
-  else:
-    results.check_folder(out, dict(zip(names, infos, strict=True)).get)
+  names = edit_outputs.names_of(originals)
+  edit_outputs.check(values.out, page, names, infos, originals)
   x = np.stack([o.x for o in originals])
   strength = STRENGTH if values.strength is None else values.strength
   steps = (-strength, strength)
@@ -74,11 +66,10 @@ def run(values: flags.FlagValues) -> None:
     steps=values.projection_steps,
     seed=values.seed,
   )
-  write(out, kind, names, edits[:, 1], infos)
-  print(f"{len(x)} image{'s' * (len(x) > 1)} -> {printable(out)}")
+  edit_outputs.write(values.out, names, edits[:, 1], infos)
   if page:
-    write_page(page, values, originals, here, edits, strength, infos[0])
-    print(f"page: {printable(page)}")
+    made = edit_outputs.shared(infos)
+    edit_outputs.write_page(page, *page_text(values, originals, here, edits, strength, made))
 
 
 def infos_of(
@@ -115,31 +106,15 @@ def labels_of(sampler: Sampler, text: str | None) -> Any:
   return None if text is None else sampler.numbers([w.strip() for w in text.split(",")])
 
 
-def write(
-  out: pathlib.Path, kind: str, names: list[str], x: np.ndarray, infos: list[dict[str, Any]]
-) -> None:
-  """Results as one picture, a sample file or a folder."""
-  flat = lambda image: image[..., 0] if image.shape[-1] == 1 else image
-  if kind == ".png":
-    pictures.save_png(out, flat(x[0]) if len(x) == 1 else pictures.grid(x), infos[0])
-  elif kind == ".npz":
-    with files.atomic(out) as draft, draft.open("wb") as file:
-      np.savez(file, arr_0=x)
-  else:
-    for name, image, info in zip(names, x, infos, strict=True):
-      pictures.save_png(out / name, flat(image), info)
-
-
-def write_page(
-  page: pathlib.Path,
+def page_text(
   values: flags.FlagValues,
   originals: list[Original],
   here: np.ndarray,
   edits: np.ndarray,
   strength: float,
   made: dict[str, Any],
-) -> None:
-  """Rows of the image, its projection, and the edit both ways."""
+) -> tuple[str, dict[str, Any]]:
+  """The page and its numbers: rows of the image, its projection, the edit both ways."""
   x = np.stack([o.x for o in originals])
   rows = np.stack([x, edits[:, 0], here, edits[:, 1]], 1)[:SHOWN]
   scale = max(1, round(TALLEST / max(x.shape[1:3])))
@@ -165,7 +140,7 @@ def write_page(
     f"{np.mean(nearness):.1f} dB from image to projection"
   )
   text = render("Edited images", verdict, [*parts, table], facts, made["command"], NOT_FOR)
-  files.write_text(page, text)
+  return text, {"made": made, "scores": {"psnr": float(np.mean(nearness))}}
 
 
 def takes(how: str | None) -> bool:

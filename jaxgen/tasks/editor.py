@@ -18,7 +18,7 @@ from jaxgen.errors import UserError, guarding, refusing
 from jaxgen.keys import fold
 from jaxgen.models.consistency import Consistency
 from jaxgen.models.diffusion import Diffusion
-from jaxgen.models.latent import Latent, codec_state
+from jaxgen.models.latent import Latent
 from jaxgen.sampling.sampler import Labels, Sampler, key_of
 from jaxgen.tasks.edit_methods import LINEAR, Method, Scene, Side, method_of, own_knobs
 
@@ -125,7 +125,7 @@ class Editor:
       raise UserError(f"--how={self.how}: " + ("leave --to" if self.to else "give --to=WORKDIR"))
     if self.to is not None:
       game_of(self.to, self.how, method)
-      mine, theirs = (self.noise_shape(s) for s in (self.sampler, self.to))
+      mine, theirs = (s.noise_shape for s in (self.sampler, self.to))
       if mine != theirs or self.to.shape != self.sampler.shape:
         raise UserError(
           f"--to: its noise is {list(theirs)}, and the first model's {list(mine)}: a bridge is "
@@ -141,16 +141,6 @@ class Editor:
   def game(self) -> Diffusion:
     """The diffusion model within."""
     return game_of(self.sampler, self.how, self.method)
-
-  @staticmethod
-  def noise_shape(sampler: Sampler) -> tuple[int, ...]:
-    """Of x_T of one sample: that of latents, where the model is of these."""
-    if not isinstance(sampler.model, Latent):
-      return sampler.shape
-    x = jax.ShapeDtypeStruct((1, *sampler.shape), jnp.float32)
-    y = jax.ShapeDtypeStruct((1,), jnp.int32)
-    made = jax.eval_shape(lambda x, y: to_latents(sampler.model, sampler.state, x, y), x, y)
-    return made.shape[1:]
 
   def settings(self, knobs: Mapping[str, float]) -> dict[str, float]:
     """All knobs, the model's and the method's; UserError for a misfit."""
@@ -329,16 +319,12 @@ def to_latents(model: core.Model, state: State, x: Array, y: Array | None) -> Ar
   """Images as a model of latents sees them; else x itself."""
   if not isinstance(model, Latent):
     return x
-  z = model.latents_of(state, {"x": x} | ({} if y is None else {"y": y}))
-  return model.factor(state) * model.shifted(z, -1)
+  return model.scaled(state, model.latents_of(state, {"x": x} | ({} if y is None else {"y": y})))
 
 
 def from_latents(model: core.Model, state: State, label: str, z: Array, rows: Mapping) -> Array:
   """The images of latents; else z itself."""
-  if not isinstance(model, Latent):
-    return z
-  z = model.shifted(z / model.factor(state), 1)
-  return model.codec.decode(codec_state(state), z, rows.get(label))
+  return model.images(state, z, rows.get(label)) if isinstance(model, Latent) else z
 
 
 def labels_of(sampler: Sampler, n: int, labels: Labels, flag: str) -> np.ndarray | None:
