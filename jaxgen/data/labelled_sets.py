@@ -133,7 +133,7 @@ def _write_records(tmp: Path, target: Path, x, y, names) -> None:
   """By TFDS, into tmp/NAME/1.0.0, which then is moved to `target`."""
   import tensorflow_datasets as tfds  # half a second
 
-  with tfds.core.registered.skip_registering():  # there may be another set
+  with tfds.core.registered.skip_registration():  # there may be another set
 
     class Samples(tfds.core.GeneratorBasedBuilder):
       """Images with labels, as they are given."""
