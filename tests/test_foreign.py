@@ -233,6 +233,9 @@ def test_a_log_that_is_none_is_not_cut(tmp_path, text):
     ("demo", "report.html"),
     ("demo", "report.json"),
     (f"compare --configs={POINTS.partition('=')[2]}", "real.png"),
+    ("anomaly --benchmark=digits", "anomaly.html"),
+    ("augment --data=digits --configs=digits_vae", "augment.json"),
+    ("edit --workdir=w --measure", "edit.html"),
   ],
 )
 @pytest.mark.parametrize("text", ["mine", "[1]", '{"a": 1}'])
