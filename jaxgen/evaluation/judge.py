@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from scipy.special import stdtrit
 
 from jaxgen.core import trait
 from jaxgen.data.arrays import Source
@@ -48,6 +47,7 @@ from jaxgen.evaluation.texture import LEAST, Texture
 from jaxgen.metrics.copies import CopyShare, Nearness, copy_share, nearness
 from jaxgen.metrics.distances import moments
 from jaxgen.metrics.ndb import Bins
+from jaxgen.metrics.student import mean_interval
 from jaxgen.metrics.wilson import rate_interval
 
 Scores = dict[str, list[float]]  # by name, one for every set of samples
@@ -74,15 +74,11 @@ def intervals(scores: Scores, level: float = 0.95) -> dict[str, tuple[float, flo
   Of Fréchet distances, whose spread grows with them, that is in their logarithm.
   """
 
-  def interval(v: list[float]) -> tuple[float, float]:
-    half = stdtrit(len(v) - 1, (1 + level) / 2) * np.std(v, ddof=1) / np.sqrt(len(v))
-    return float(np.mean(v) - half), float(np.mean(v) + half)
-
   def of(name: str, v: list[float]) -> tuple[float, float]:
     if name.startswith("frechet") and min(v) > 0:
-      low, high = interval(list(np.log(v)))
+      low, high = mean_interval(list(np.log(v)), level)
       return float(np.exp(low)), float(np.exp(high))
-    return interval(v)
+    return mean_interval(v, level)
 
   return {k: of(k, v) for k, v in scores.items() if len(v) > 1}
 

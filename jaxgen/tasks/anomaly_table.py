@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
 
+from jaxgen.metrics.student import mean_interval
 from jaxgen.monitor import pictures
 from jaxgen.monitor.table import markdown
 from jaxgen.report.charts import THEME, canvas
@@ -49,22 +49,17 @@ def lines_of(results: Mapping[str, Any], cases: Sequence[str], metric: str) -> l
   for family, way in dict.fromkeys((r["family"], r["way"]) for r in rows):
     own = {r["case"]: r for r in rows if (r["family"], r["way"]) == (family, way)}
     values = {c: (r["scores"][metric], *r["intervals"][metric]) for c, r in own.items()}
-    mean, low, high = mean_interval([v[0] for v in values.values()])
-    if len(values) == 1:  # its own, over images
+    means = [v[0] for v in values.values()]
+    if len(means) > 1:
+      low, high = mean_interval(means)
+    else:  # its own, over images
       ((_, low, high),) = values.values()
     low, high = max(low, 0.0), min(high, 1.0)  # few cases do not know
     mean_of = lambda k, own=own: float(np.mean([r[k] for r in own.values()]))
     seconds = mean_of("train_seconds"), mean_of("seconds")
     name = WAYS.get(way, f"{family} by {way}") if family == "baseline" else f"{family} by {way}"
-    lines.append(Line(name, family, way, values, mean, low, high, seconds))
+    lines.append(Line(name, family, way, values, float(np.mean(means)), low, high, seconds))
   return sorted(lines, key=lambda line: -line.mean)
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-  """A mean and its 95% interval by Student's t; of one value that alone."""
-  n, mean = len(values), float(np.mean(values))
-  half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else 0.0
-  return mean, float(mean - half), float(mean + half)
 
 
 def markdown_of(results: Mapping[str, Any], cases: Sequence[str]) -> str:
@@ -111,7 +106,7 @@ def verdict_of(results: Mapping[str, Any], cases: Sequence[str]) -> str:
 def surely(a: Line, b: Line) -> bool:
   """Whether a's mean is above b's by the 95% interval of differences over cases."""
   gaps = [a.values[c][0] - b.values[c][0] for c in a.values if c in b.values]
-  return len(gaps) > 1 and mean_interval(gaps)[1] > 0
+  return len(gaps) > 1 and mean_interval(gaps)[0] > 0
 
 
 def page(results: Mapping[str, Any], cases: Sequence[str], home: pathlib.Path) -> str:

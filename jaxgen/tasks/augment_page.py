@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
 
+from jaxgen.metrics.student import mean_interval
 from jaxgen.monitor import pictures
 from jaxgen.monitor.table import markdown
 from jaxgen.report.charts import THEME, canvas
@@ -26,11 +26,11 @@ class Score(NamedTuple):
   @classmethod
   def of(cls, values: Sequence[float], most: float = np.inf) -> "Score":
     """Of one number or more, none of which can be above `most`."""
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
+    mean = float(np.mean(values))
+    if len(values) < 2:
       return cls(mean, None, None)
-    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return cls(mean, mean - half, min(mean + half, most))
+    low, high = mean_interval(values)
+    return cls(mean, low, min(high, most))
 
   @property
   def text(self) -> str:
