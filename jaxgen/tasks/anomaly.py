@@ -107,8 +107,8 @@ def main(values: flags.FlagValues) -> None:
   anomalous = truth(source, y, values.anomalous)
   labels = labels_for(sampler, values.label, n)
   scorer.sampler = sampler = with_critic(sampler)
-  found = scorer(x, labels, knobs, seed=values.seed, batch=values.batch, bars=Bars())
-  rates = rates_of(found["score"], anomalous)
+  result = scorer(x, labels, knobs, seed=values.seed, batch=values.batch, bars=Bars())
+  rates = rates_of(result["score"], anomalous)
   made = sampler.card | {
     "how": how,
     "score": way.text,
@@ -118,9 +118,9 @@ def main(values: flags.FlagValues) -> None:
     "command": command_of("anomaly", values),
   }
   names = names_of(source)[:n]
-  table = columns_of(names, found, source, y, anomalous)
+  table = columns_of(names, result, source, y, anomalous)
   out.write(table, made, rates, way.columns)
-  out.draw(x, found, anomalous, names, made, rates)
+  out.draw(x, result, anomalous, names, made, rates)
   for name, rate in rates.items():
     print(f"{name:6} {rate.value:.4f}  ({rate.low:.4f} .. {rate.high:.4f})")
   print(f"{n} images -> {printable(values.out)}")
@@ -212,19 +212,19 @@ def rates_of(scores: np.ndarray, anomalous: np.ndarray | None) -> dict[str, dete
 
 def columns_of(
   names: list[str],
-  found: Mapping[str, np.ndarray],
+  result: Mapping[str, np.ndarray],
   source: Source,
   y: np.ndarray | None,
   anomalous: np.ndarray | None,
 ) -> dict[str, list[Any]]:
   """Of the CSV file, by name."""
   text = lambda a: [f"{v:.7g}" for v in a]
-  table = {"name": names, "score": text(found["score"])}
+  table = {"name": names, "score": text(result["score"])}
   if y is not None:
     table["label"] = [source.class_names[i] if source.class_names else str(i) for i in y]
   if anomalous is not None:
     table["anomalous"] = [str(int(a)) for a in anomalous]
-  return table | {k: text(v) for k, v in found.items() if k not in ("score", *PICTURES)}
+  return table | {k: text(v) for k, v in result.items() if k not in ("score", *PICTURES)}
 
 
 class Outputs(NamedTuple):
@@ -283,19 +283,19 @@ class Outputs(NamedTuple):
   def draw(
     self,
     x: np.ndarray,
-    found: Mapping[str, np.ndarray],
+    result: Mapping[str, np.ndarray],
     anomalous: np.ndarray | None,
     names: list[str],
     made: Mapping[str, Any],
     rates: Mapping[str, detection.Rate],
   ) -> None:
     """The page, its picture, and heat maps of all images."""
-    picture, page = anomaly_page.page(x, found, anomalous, names, made, rates)
+    picture, page = anomaly_page.page(x, result, anomalous, names, made, rates)
     pictures.save_png(self.csv.with_suffix(".png"), picture, made)
     files.write_text(self.csv.with_suffix(".html"), page)
-    if self.maps is not None and "map" in found:
-      top = anomaly_page.ceiling(found["map"])
-      for name, image, heat, score in zip(names, x, found["map"], found["score"], strict=True):
+    if self.maps is not None and "map" in result:
+      top = anomaly_page.ceiling(result["map"])
+      for name, image, heat, score in zip(names, x, result["map"], result["score"], strict=True):
         place = self.maps / f"{name}.png"
         info = made | {"image": name, "score": float(score)}
         pictures.save_png(place, anomaly_page.beside(image, heat, top), info)

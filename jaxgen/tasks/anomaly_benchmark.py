@@ -168,15 +168,15 @@ class Bench:
       rows = self.measure(case, family, test)
     parts = [] if family == "baseline" else self.parts(case, family)
     new, steps = [], {part: c.steps for part, c in parts}
-    for way, found, seconds, trained in rows:
-      rates = rates_of(found, test)
+    for way, result, seconds, trained in rows:
+      rates = rates_of(result, test)
       new.append(
         {"case": case, "family": family, "way": way, "spec": spec}
         | {"scores": {k: r.value for k, r in rates.items()}}
         | {"intervals": {k: [r.low, r.high] for k, r in rates.items()}}
         | {"seconds": seconds, "train_seconds": trained, "steps": steps}
       )
-      self.picture(case, family, way, found, test)
+      self.picture(case, family, way, result, test)
       shown = ", ".join(f"{k} {r.value:.3f}" for k, r in rates.items())
       announce("anomaly", f"  {family} {way}: {shown}")
     others = [r for r in self.rows if (r["case"], r["family"]) != (case, family)]
@@ -241,9 +241,9 @@ class Bench:
         self.scorers[family, way] = Scorer(sampler, choose(sampler, way)[1])
       scorer, start = self.scorers[family, way], time.perf_counter()
       knobs = {k: v for k, v in KNOBS.get(way, {}).items() if k in scorer.way.knobs}
-      found = scorer(test.x, None, knobs, seed=self.values.seed, state=sampler.state)
+      result = scorer(test.x, None, knobs, seed=self.values.seed, state=sampler.state)
       paid = sum(t[1] for t in trained.values())
-      measured.append((way, found, time.perf_counter() - start, paid))
+      measured.append((way, result, time.perf_counter() - start, paid))
     return measured
 
   def trained(self, case: str, part: str, c: ConfigDict) -> tuple[Sampler, float]:
@@ -257,24 +257,24 @@ class Bench:
     return with_critic(load(workdir)), float(meta.latest(workdir).get("seconds") or 0)
 
   def picture(
-    self, case: str, family: str, way: str, found: Mapping[str, np.ndarray], test: TestImages
+    self, case: str, family: str, way: str, result: Mapping[str, np.ndarray], test: TestImages
   ) -> None:
     """The strangest of the anomalous images and of the others."""
-    order = np.argsort(-found["score"], kind="stable")
+    order = np.argsort(-result["score"], kind="stable")
     bad, good = (order[test.anomalous[order] == kind][:6] for kind in (True, False))
-    image = anomaly_page.strip(test.x, found, np.concatenate([bad, good]))
+    image = anomaly_page.strip(test.x, result, np.concatenate([bad, good]))
     info = {"benchmark": self.data, "case": case, "family": family, "way": way}
     pictures.save_png(self.home / "pictures" / f"{case}-{family}-{way}.png", image, info)
 
 
-def rates_of(found: Mapping[str, np.ndarray], test: TestImages) -> dict[str, detection.Rate]:
+def rates_of(result: Mapping[str, np.ndarray], test: TestImages) -> dict[str, detection.Rate]:
   """AUROC and AUPR of images; of pixels, in spoilt images, where there are maps."""
   rates = {
-    "AUROC": detection.auc_interval(found["score"], test.anomalous),
-    "AUPR": detection.precision_interval(found["score"], test.anomalous),
+    "AUROC": detection.auc_interval(result["score"], test.anomalous),
+    "AUPR": detection.precision_interval(result["score"], test.anomalous),
   }
-  if test.masks is not None and "map" in found:
-    maps, masks = found["map"][test.anomalous], test.masks[test.anomalous]
+  if test.masks is not None and "map" in result:
+    maps, masks = result["map"][test.anomalous], test.masks[test.anomalous]
     rates["pixel AUROC"] = detection.pixel_auc(maps, masks)
   return rates
 

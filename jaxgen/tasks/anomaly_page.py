@@ -21,7 +21,7 @@ NOT_FOR = (
 
 def page(
   x: np.ndarray,
-  found: Mapping[str, np.ndarray],
+  result: Mapping[str, np.ndarray],
   anomalous: np.ndarray | None,
   names: Sequence[str],
   made: Mapping[str, Any],
@@ -31,35 +31,35 @@ def page(
 
   Args:
     x: Images uint8 [N, H, W, C].
-    found: What a `Scorer` says of them.
+    result: What a `Scorer` says of them.
     anomalous: bool [N], where it is known.
     names: Of the images.
     made: How the scores were made.
     rates: AUROC and AUPR, where they are known.
   """
-  order = np.argsort(-found["score"], kind="stable")
+  order = np.argsort(-result["score"], kind="stable")
   strange, usual = order[:SHOWN], order[::-1][:SHOWN]
-  picture = strip(x, found, strange)
-  what = "from above: the image" + (", what the model makes of it" * ("again" in found))
-  what += ", where they differ" * ("map" in found)
+  picture = strip(x, result, strange)
+  what = "from above: the image" + (", what the model makes of it" * ("again" in result))
+  what += ", where they differ" * ("map" in result)
   marks = "" if anomalous is None else f"; anomalous: {np.count_nonzero(anomalous[strange])}"
   parts = [
     Gallery(
       "The strangest images",
       f"{what}. The strangest stands first.",
-      [Picture(pictures.png(picture, made), "strangest", listed(names, found, strange) + marks)],
+      [Picture(pictures.png(picture, made), "strangest", listed(names, result, strange) + marks)],
       wide=True,
     ),
     Gallery(
       "The most usual",
       "",
-      [Picture(pictures.png(strip(x, found, usual)), "most usual", listed(names, found, usual))],
+      [Picture(pictures.png(strip(x, result, usual)), "most usual", listed(names, result, usual))],
       wide=True,
     ),
     Gallery(
       "All scores",
       "How often each score is found" + ("." if anomalous is None else ", by kind."),
-      [Picture(pictures.png(histogram(found["score"], anomalous)), "scores", made["score"])],
+      [Picture(pictures.png(histogram(result["score"], anomalous)), "scores", made["score"])],
     ),
   ]
   if rates:
@@ -73,16 +73,18 @@ def page(
     ("Intervals", "95%: AUROC by DeLong, AUPR on the logit's scale (Boyd et al. 2013)"),
   ]
   title = f"Anomalies in {data['name']}"
-  return picture, render(title, verdict(rates, found, made), parts, facts, made["command"], NOT_FOR)
+  return picture, render(
+    title, verdict(rates, result, made), parts, facts, made["command"], NOT_FOR
+  )
 
 
 def verdict(
-  rates: Mapping[str, Rate], found: Mapping[str, np.ndarray], made: Mapping[str, Any]
+  rates: Mapping[str, Rate], result: Mapping[str, np.ndarray], made: Mapping[str, Any]
 ) -> str:
   """What came out, in a sentence."""
   if "AUROC" not in rates:
     return (
-      f"{len(found['score']):,} images scored by {made['how']}; which of them are anomalous "
+      f"{len(result['score']):,} images scored by {made['how']}; which of them are anomalous "
       "the data do not say."
     )
   rate = rates["AUROC"]
@@ -108,18 +110,18 @@ def rate_table(rates: Mapping[str, Rate], anomalous: np.ndarray) -> Table:
   )
 
 
-def listed(names: Sequence[str], found: Mapping[str, np.ndarray], which: np.ndarray) -> str:
+def listed(names: Sequence[str], result: Mapping[str, np.ndarray], which: np.ndarray) -> str:
   """Names and scores in a line."""
-  return ", ".join(f"{names[i]}: {found['score'][i]:.3g}" for i in which)
+  return ", ".join(f"{names[i]}: {result['score'][i]:.3g}" for i in which)
 
 
-def strip(x: np.ndarray, found: Mapping[str, np.ndarray], which: np.ndarray) -> np.ndarray:
+def strip(x: np.ndarray, result: Mapping[str, np.ndarray], which: np.ndarray) -> np.ndarray:
   """Images, what became of them and heat maps, one below the other: uint8 [H, W, 3]."""
   rows = [coloured(x[which])]
-  if "again" in found:
-    rows.append(coloured(found["again"][which]))
-  if "map" in found:
-    rows.append(heat(found["map"][which], ceiling(found["map"])))
+  if "again" in result:
+    rows.append(coloured(result["again"][which]))
+  if "map" in result:
+    rows.append(heat(result["map"][which], ceiling(result["map"])))
   scale = max(1, TALLEST // max(x.shape[1:3]))
   return pictures.grid(np.concatenate(rows), len(which), min(scale, 8))
 

@@ -24,13 +24,13 @@ class Maker(NamedTuple):
   Attributes:
     name: On the page.
     workdirs: {size: where it was trained}.
-    seen: {size: real images that it was trained on}.
+    examples: {size: real images that it was trained on}.
     notes: {size: what a reader should know}.
   """
 
   name: str
   workdirs: dict[str, str]
-  seen: dict[str, int]
+  examples: dict[str, int]
   notes: dict[str, str]
 
 
@@ -62,7 +62,7 @@ def workdir_maker(
       f"{workdir} was trained on {own.source}: want --real={first[0]} among the numbers"
     )
   used = [s for s in sizes if not first or s == first[0]]
-  seen = examples_of(card)
+  examples = examples_of(card)
   notes, held = {}, spec.get("holdout", 0.0)
   for size in used:
     part = part_of(spec, size)
@@ -70,11 +70,11 @@ def workdir_maker(
       notes[size] = f"trained on other data, {own.source}"
     elif held and own.get("holdout", 0.0) != held:
       notes[size] = "may have seen images of the test split, which it did not hold out alike"
-    elif seen > len(part):
-      notes[size] = f"saw {seen:,} real images, the classifier {len(part):,}"
+    elif examples > len(part):
+      notes[size] = f"saw {examples:,} real images, the classifier {len(part):,}"
     elif card["data"].get("fingerprint") != part.fingerprint:
-      notes[size] = f"saw {seen:,} real images, other ones than the classifier's"
-  return Maker(name, dict.fromkeys(used, workdir), dict.fromkeys(used, seen), notes)
+      notes[size] = f"saw {examples:,} real images, other ones than the classifier's"
+  return Maker(name, dict.fromkeys(used, workdir), dict.fromkeys(used, examples), notes)
 
 
 def config_maker(
@@ -86,7 +86,7 @@ def config_maker(
   sizes: Sequence[str],
 ) -> Maker:
   """One that is trained on each number of real images."""
-  name, workdirs, seen = pathlib.Path(path.partition(":")[0]).stem, {}, {}
+  name, workdirs, examples = pathlib.Path(path.partition(":")[0]).stem, {}, {}
   name += path.partition(":")[2] and f"-{path.partition(':')[2]}"
   for size in sizes:
     c = config.load(path)
@@ -106,8 +106,8 @@ def config_maker(
       raise UserError(f"stopped in {workdir}: the same command goes on from there")
     card = meta.latest(workdir)
     check_generator(str(workdir), card["data"], real)
-    workdirs[size], seen[size] = str(workdir), examples_of(card)
-  return Maker(name, workdirs, seen, {})
+    workdirs[size], examples[size] = str(workdir), examples_of(card)
+  return Maker(name, workdirs, examples, {})
 
 
 def check_generator(workdir: str, data: Mapping[str, Any], real: Source) -> None:

@@ -168,7 +168,7 @@ def page(results: Mapping[str, Any]) -> tuple[np.ndarray, str]:
 def card(model: Mapping[str, Any]) -> dict[str, str]:
   """Where a generator is from, by number of real images."""
   return {
-    size: f"{workdir}, trained on {model['seen'][size]:,} real images"
+    size: f"{workdir}, trained on {model['examples'][size]:,} real images"
     + (f"; {model['notes'][size]}" if size in model["notes"] else "")
     for size, workdir in model["workdirs"].items()
   }

@@ -208,7 +208,7 @@ class Lab:
         "batch": self.settings.batch,
       },
       "models": {
-        name: {"workdirs": m.workdirs, "seen": m.seen, "notes": m.notes}
+        name: {"workdirs": m.workdirs, "examples": m.examples, "notes": m.notes}
         for name, m in self.makers.items()
       },
       "made": dict(made),

@@ -103,13 +103,13 @@ def main(values: flags.FlagValues) -> None:
 def draw(values: flags.FlagValues, control: Control) -> None:
   """Writes samples that have what is asked for, and says how near they come."""
   kind, num = kind_of(values.out), values.num or 8
-  asked = parse(values.set, control)
+  target = parse(values.set, control)
   sampler, knobs = control.sampler, knobs_from_flags(values)
   labels = sampler.labels(num, labels_of(values.labels))
   info = sampler.card | {
     "made by": f"jaxgen control, {control.how}",
     "command": command_of("control", values),
-    "set": {k: list(v) for k, v in asked.items()},
+    "set": {k: list(v) for k, v in target.items()},
     "seed": values.seed,
     "num": num,
     "knobs": json_knobs(sampler.settings(knobs)),
@@ -124,10 +124,10 @@ def draw(values: flags.FlagValues, control: Control) -> None:
     results.check_file(values.out)
   else:
     results.check_folder(pathlib.Path(values.out), part_of(info, num))
-  wanted = {k: np.tile(np.float32(v), (num, 1)) for k, v in asked.items()}
+  wanted = {k: np.tile(np.float32(v), (num, 1)) for k, v in target.items()}
   request = Request(wanted, np.arange(num), labels, values.seed, knobs, min(values.batch, num))
   before, after = control.make(request)
-  for line in reached(control, asked, before, after):
+  for line in reached(control, target, before, after):
     print(line)
   if kind == ".png":
     write(values.out, np.concatenate([before, after]), None, info, columns=num)
@@ -136,29 +136,29 @@ def draw(values: flags.FlagValues, control: Control) -> None:
   print(f"{num} samples, {control.passes(request)} each -> {values.out}")
 
 
-def reached(control: Control, asked: dict[str, Any], before: np.ndarray, after: np.ndarray):
+def reached(control: Control, target: dict[str, Any], before: np.ndarray, after: np.ndarray):
   """Lines: what was asked for, what samples had and have now."""
   for a in control.attributes:
-    if a.name not in asked:
+    if a.name not in target:
       continue
     was, now = (np.asarray(a.value(on_device({"x": jnp.asarray(x)})["x"])) for x in (before, after))
     if a.classes:
-      wish = int(asked[a.name][0])
+      wish = int(target[a.name][0])
       share = lambda v, wish=wish: np.mean(v.argmax(-1) == wish)
       yield f"{a.name} {wish}: of {share(was):.0%} of samples as they come, of {share(now):.0%} now"
     else:
       numbers = lambda v: ":".join(f"{x:.3g}" for x in v)
-      off = np.abs(now - asked[a.name]).mean()
+      off = np.abs(now - target[a.name]).mean()
       yield (
-        f"{a.name} {numbers(asked[a.name])}: was {numbers(was.mean(0))}, is {numbers(now.mean(0))} "
-        f"(means of {len(now)}), off by {off:.2g}"
+        f"{a.name} {numbers(target[a.name])}: was {numbers(was.mean(0))}, "
+        f"is {numbers(now.mean(0))} (means of {len(now)}), off by {off:.2g}"
       )
 
 
 def parse(text: str, control: Control) -> dict[str, tuple[float, ...]]:
   """ "slant=0.3,colour=0:0.1:0" -> values by attribute; UserError for others."""
   known = {a.name: a for a in control.attributes}
-  asked = {}
+  target = {}
   for word in text.split(","):
     name, equals, value = word.partition("=")
     if name not in known:
@@ -167,13 +167,13 @@ def parse(text: str, control: Control) -> dict[str, tuple[float, ...]]:
         hint = ": this model takes labels, say --labels"
       raise UserError(f"--set={word}: there is no attribute {name!r}{hint}")
     try:
-      asked[name] = tuple(float(v) for v in value.split(":"))
+      target[name] = tuple(float(v) for v in value.split(":"))
     except ValueError:
       raise UserError(f"--set={word}: want {name}=number") from None
-    if not equals or not np.isfinite(asked[name]).all():
+    if not equals or not np.isfinite(target[name]).all():
       raise UserError(f"--set={word}: want {name}=number, a finite one")
-    check_size(known[name], asked[name], control)
-  return asked
+    check_size(known[name], target[name], control)
+  return target
 
 
 def check_size(attribute: Any, value: tuple[float, ...], control: Control) -> None:

@@ -180,12 +180,12 @@ def measure(
   name: str,
   control: Control,
   attributes: Sequence[Attribute],
-  asked: Attribute,
+  target: Attribute,
   real: Real,
   request: Request,
 ) -> Result:
   """One method, asked for one attribute; `request` says the rest, of `num` samples."""
-  values = real.values[asked.name]
+  values = real.values[target.name]
   order = np.argsort(values[:, 0])
   places = np.round(np.linspace(0.05, 0.95, VALUES) * (len(values) - 1)).astype(int)
   chosen = np.random.default_rng(request.seed).integers(0, len(values), len(request.index))
@@ -193,7 +193,7 @@ def measure(
   index = np.concatenate([np.repeat(np.arange(SHOWN), VALUES), request.index])
   classes = control.sampler.classes
   request = request._replace(
-    wanted={asked.name: wanted},
+    wanted={target.name: wanted},
     index=index,
     labels=(index % classes).astype(np.int32) if classes else None,
   )
@@ -202,13 +202,13 @@ def measure(
   strip = np.concatenate([rows(before)[:, :1], rows(after)], 1)
   grid = pictures.grid(strip.reshape(-1, *before.shape[1:]), VALUES + 1)
   rest = slice(SHOWN * VALUES, None)
-  numbers = compare(attributes, asked, real, wanted[rest], before[rest], after[rest])
-  return Result(name, asked.name, numbers, control.passes(request), pictures.png(grid))
+  numbers = compare(attributes, target, real, wanted[rest], before[rest], after[rest])
+  return Result(name, target.name, numbers, control.passes(request), pictures.png(grid))
 
 
 def compare(
   attributes: Sequence[Attribute],
-  asked: Attribute,
+  target: Attribute,
   real: Real,
   wanted: np.ndarray,
   before: np.ndarray,
@@ -217,12 +217,12 @@ def compare(
   """Numbers of samples as they come and as asked for, see NOTE."""
   was, now = ({a.name: evaluate(a, x) for a in attributes} for x in (before, after))
   apart = lambda name, a, b: float(np.mean(np.abs(a - b) / real.units[name]))
-  others = [apart(n, was[n], now[n]) for n in was if n != asked.name]
+  others = [apart(n, was[n], now[n]) for n in was if n != target.name]
   f, g = (real.judge.network.embed(x) for x in (before, after))
   cosine = np.sum(f * g, -1) / (np.linalg.norm(f, axis=-1) * np.linalg.norm(g, axis=-1) + 1e-12)
   numbers = {
-    "error": apart(asked.name, now[asked.name], wanted),
-    "uncontrolled": apart(asked.name, was[asked.name], wanted),
+    "error": apart(target.name, now[target.name], wanted),
+    "uncontrolled": apart(target.name, was[target.name], wanted),
     "likeness": float(np.mean(cosine)),
     "frechet": frechet_rows(g, real.features),
     "frechet_before": frechet_rows(f, real.features),

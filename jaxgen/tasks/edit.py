@@ -157,12 +157,12 @@ class Work(NamedTuple):
     count = len(self.names) // len(x) if editor.method.wants != "image" else len(self.names)
     times: list[float] = []
     rows: dict[str, Any] = {"keep": None if self.keep is None else np.repeat(self.keep, count, 0)}
-    given = np.repeat(known, count, 0)
+    inputs = np.repeat(known, count, 0)
     if editor.method.wants == "image":
-      given = np.repeat(known[:1], count, 0)
+      inputs = np.repeat(known[:1], count, 0)
       rows |= {"second": np.repeat(known[1:], count, 0), "share": np.linspace(0, 1, count)}
     made = editor(
-      given,
+      inputs,
       **rows,
       labels=words(editor.to or editor.sampler, values.labels),
       source=words(editor.sampler, values.source),

@@ -150,12 +150,12 @@ def numbers(
 ) -> list[float]:
   """A list of numbers, sorted; UserError for one that is none, or out of range."""
   try:
-    found = sorted(map(float, words or default))
+    levels = sorted(map(float, words or default))
   except ValueError:
     raise UserError(f"--{name}={','.join(words)}: want numbers with commas between") from None
-  if not least <= found[0] <= found[-1] <= most:
+  if not least <= levels[0] <= levels[-1] <= most:
     raise UserError(f"--{name}={','.join(words)}: want {least:g} to {most:g}")
-  return found
+  return levels
 
 
 def open_bench(values: flags.FlagValues) -> Bench:
@@ -228,15 +228,15 @@ def measured(
   bench: Bench, editor: Editor, budget: Sequence[float], knobs: Mapping[str, float]
 ) -> list[tuple[dict[str, Any], np.ndarray]]:
   """A row of numbers for each budget, and its images."""
-  given = editor.known(bench.x, bench.keep)
+  inputs = editor.known(bench.x, bench.keep)
   run = functools.partial(
     editor, keep=bench.keep, labels=bench.labels, seed=bench.seed, batch=bench.batch
   )
-  first = min(bench.batch, len(given))
+  first = min(bench.batch, len(inputs))
   part = bench._replace(keep=None if bench.keep is None else bench.keep[:first])
   labels = None if bench.labels is None else bench.labels[:first]
   settings = dict(knobs) | {"steps": 2}
-  editor(given[:first], keep=part.keep, labels=labels, batch=bench.batch, **settings)  # compiles
+  editor(inputs[:first], keep=part.keep, labels=labels, batch=bench.batch, **settings)  # compiles
   rows, done = [], set()
   for most in budget:
     steps = steps_within(editor, most, knobs)
@@ -244,7 +244,7 @@ def measured(
       continue
     done.add(steps)
     settings, times = dict(knobs) | {"steps": steps}, []
-    x = run(given, times=times, **settings)
+    x = run(inputs, times=times, **settings)
     values = bench.nearness(x)
     row = {"how": editor.how, "steps": steps, "evaluations": editor.cost(settings)}
     row |= {"psnr": float(np.mean(values)), "psnr_error": standard_error(values)}
@@ -260,8 +260,8 @@ def standard_error(values: np.ndarray) -> float:
 
 def distance(bench: Bench, x: np.ndarray) -> dict[str, float]:
   """{"frechet": ..}, where there is a judge."""
-  found = bench.frechet(x)
-  return {"frechet": found[1]} if found else {}
+  score = bench.frechet(x)
+  return {"frechet": score[1]} if score else {}
 
 
 def reference(bench: Bench, known: np.ndarray) -> dict[str, Any]:
@@ -269,14 +269,14 @@ def reference(bench: Bench, known: np.ndarray) -> dict[str, Any]:
 
   `known`: what is left, as images.
   """
-  found, x, name = bench.frechet(bench.x), known, "what is known, as it is"
+  score, x, name = bench.frechet(bench.x), known, "what is known, as it is"
   if bench.keep is not None:
     total = bench.keep.sum((1, 2), keepdims=True)
     mean = (bench.keep * bench.x).sum((1, 2), keepdims=True) / np.maximum(total, 1)
     x = np.where(bench.keep == 1, bench.x, np.round(mean)).astype(np.uint8)
     name = "the mean colour of the rest"
   blank = {"name": name, "psnr": float(np.mean(bench.nearness(x)))} | distance(bench, x)
-  own = {"frechet": found[1], "features": found[0]} if found else {}
+  own = {"frechet": score[1], "features": score[0]} if score else {}
   return {"originals": own, "blank": blank}
 
 

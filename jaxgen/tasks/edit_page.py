@@ -58,18 +58,18 @@ def hole_psnr(made: np.ndarray, x: np.ndarray, keep: np.ndarray) -> np.ndarray:
 
 def scores(edits: Edits) -> dict[str, np.ndarray]:
   """{what: [N * num]}: nearness to the originals and to what is known, where that is."""
-  editor, found = edits.editor, {}
+  editor, numbers = edits.editor, {}
   if editor.method.wants:
-    return found
+    return numbers
   count = len(edits.made) // len(edits.x)
   again = lambda a: np.repeat(a, count, 0)
   if edits.keep is not None:
-    found["PSNR in the hole"] = hole_psnr(edits.made, again(edits.x), again(edits.keep))
+    numbers["PSNR in the hole"] = hole_psnr(edits.made, again(edits.x), again(edits.keep))
   elif edits.whole:
-    found["PSNR"] = psnr(edits.made, again(edits.x))
+    numbers["PSNR"] = psnr(edits.made, again(edits.x))
   if editor.operator and edits.keep is None:
-    found["PSNR of what is known"] = psnr(editor.known(edits.made), again(edits.known))
-  return found
+    numbers["PSNR of what is known"] = psnr(editor.known(edits.made), again(edits.known))
+  return numbers
 
 
 def shown(known: np.ndarray, shape: Sequence[int], keep: np.ndarray | None = None) -> np.ndarray:
@@ -110,9 +110,9 @@ def page(
   x, columns, note = cells
   scale = max(1, round(TALLEST / max(x.shape[1:3])))
   picture = pictures.png(pictures.grid(x, columns, scale), made)
-  found, seconds = scores(edits), sum(edits.times)
+  numbers, seconds = scores(edits), sum(edits.times)
   cost = editor.cost({k: v for k, v in settings.items() if np.isfinite(v)})
-  per_image = {k: v.reshape(len(edits.x), -1).mean(1) for k, v in found.items()}
+  per_image = {k: v.reshape(len(edits.x), -1).mean(1) for k, v in numbers.items()}
   parts: list[Gallery | Table] = [
     Gallery("Pictures", f"In each row {note}.", [Picture(picture, editor.how)], wide=True)
   ]
@@ -132,7 +132,7 @@ def page(
     ("Model", f"{made.get('workdir')}, step {made.get('step')}, {made.get('dataset')}"),
     ("Not for", NOT_FOR),
   ]
-  means = {k: float(np.mean(v)) for k, v in found.items()}
+  means = {k: float(np.mean(v)) for k, v in numbers.items()}
   card = {
     "made": made,
     "scores": means,

@@ -127,7 +127,7 @@ def results_of(gains, notes=None):
       for i, gain in enumerate(own)
     ]
   about = {"sizes": {"20": 200, "all": 1438}, "shares": [50, 100], "classes": 10, "test": 359}
-  models = {m: {"notes": {}, "workdirs": {}, "seen": {}} for m in ("vae", "gan")}
+  models = {m: {"notes": {}, "workdirs": {}, "examples": {}} for m in ("vae", "gan")}
   models["gan"]["notes"] = notes or {}
   return {"augment": about, "models": models, "rows": rows, "made": {}}
 
