@@ -36,8 +36,9 @@ FILES = {
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
-    checkpoint/test_fingerprint checkpoint/test_manager checkpoint/test_pretrained compare/test_budget
-    compare/test_sound data/test_clip_survey data/test_labelled_sets report/test_diagnosis
+    checkpoint/test_fingerprint checkpoint/test_manager checkpoint/test_pretrained
+    compare/test_budget compare/test_sound data/test_clip_survey data/test_labelled_sets
+    report/test_diagnosis
     report/test_page report/test_page_looks compare/test_rounds report/test_stability
     report/test_trilemma_page
     report/test_verdict data/test_catalogue data/test_class_names data/test_folder
