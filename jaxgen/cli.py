@@ -6,6 +6,7 @@ A user's mistake ends in one line on stderr and status 2; Ctrl-C in 130.
 import hashlib
 import importlib
 import math
+import os
 import pathlib
 import platform
 import re
@@ -89,6 +90,7 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
   try:
     verb = importlib.import_module(module)
     values = parse(verb, argv)
+    check_environment()
     quiet_and_quick()
     if module in MANY_HOSTS | ONE_HOST:
       from jaxgen.distributed import join
@@ -111,6 +113,12 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     raise
   sys.stdout.flush()
   sys.exit(status)
+
+
+def check_environment() -> None:
+  """UserError for a switch with a value that means nothing: it would pass in silence."""
+  if (kernel := os.environ.get("JAXGEN_ATTENTION", "")) not in ("", "xla", "cudnn"):
+    raise UserError(f"JAXGEN_ATTENTION={kernel}: it is xla (the default) or cudnn")
 
 
 def lack_of_memory(e: Exception) -> str:

@@ -8,7 +8,7 @@ import sys
 import pytest
 from verbs import POINTS, finish, start, tree
 
-from jaxgen import config, train
+from jaxgen import cli, config, train
 
 
 @pytest.fixture(scope="module")
@@ -289,3 +289,11 @@ print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
     [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
   )
   assert (process.stdout, process.stderr) == ("[]\n", "")
+
+
+def test_a_switch_of_the_environment_that_means_nothing(monkeypatch, capsys):
+  monkeypatch.setenv("JAXGEN_ATTENTION", "flash")
+  with pytest.raises(SystemExit) as e:
+    cli.main(["jaxgen", "train", POINTS])
+  assert e.value.code == 2
+  assert "JAXGEN_ATTENTION=flash" in capsys.readouterr().err

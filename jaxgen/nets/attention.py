@@ -4,12 +4,22 @@ Of T positions there are T x T weights, and reading and writing them is what
 attention costs. Here they are made once, rounded once to the dtype of the
 products, kept for the gradient as they are, and divided by their sum only
 after the products, where there are fewer numbers.
+
+On NVIDIA's GPUs cuDNN has a kernel that never writes the weights down (Dao et
+al. 2022). JAXGEN_ATTENTION=cudnn takes it wherever it fits, see `fits_cudnn`. It
+is off by default: no GPU has measured it here, and it has neither a
+forward-mode derivative, which MeanFlow and consistency training want, nor a
+second one, and no program with it can be exported.
 """
+
+import os
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+SWITCH = "JAXGEN_ATTENTION"  # in the environment
+SHORTEST = 256  # positions, below which T x T weights fit into a few tiles
 HEADS = ((0, 1), (0, 2))  # of [B, N, T, S] and [B, S, N, C]
 
 
@@ -27,6 +37,31 @@ def attend(q: Array, k: Array, v: Array, scale: float | None = None) -> Array:
   Returns: [B, T, N, C], of v's dtype.
   """
   scale = q.shape[-1] ** -0.5 if scale is None else scale
+  if os.environ.get(SWITCH) == "cudnn" and fits_cudnn(q, k, v):
+    return jax.lax.platform_dependent(
+      q, k, v, cuda=lambda *qkv: _cudnn(*qkv, scale), default=lambda *qkv: _attend(*qkv, scale)
+    )
+  return _attend(q, k, v, scale)
+
+
+def fits_cudnn(q: Array, k: Array, v: Array) -> bool:
+  """Whether cuDNN is there and has a fused kernel for such arrays on any GPU since Ampere."""
+  half = {x.dtype for x in (q, k, v)} in ({jnp.dtype("bfloat16")}, {jnp.dtype("float16")})
+  d, c = q.shape[-1], v.shape[-1]
+  long = min(q.shape[1], k.shape[1]) >= SHORTEST
+  return half and long and d == c and d <= 128 and d % 8 == 0 and _has_cudnn()
+
+
+def _has_cudnn() -> bool:
+  """Tracing the kernel without cuDNN is an error, whatever platform it is for."""
+  return any(device.platform == "gpu" for device in jax.local_devices())
+
+
+def _cudnn(q: Array, k: Array, v: Array, scale: float) -> Array:
+  return jax.nn.dot_product_attention(q, k, v, scale=scale, implementation="cudnn")
+
+
+def _attend(q: Array, k: Array, v: Array, scale: float) -> Array:
   logits = jnp.einsum(
     "btnd,bsnd->bnts", q * jnp.asarray(scale, q.dtype), k, preferred_element_type=jnp.float32
   )
