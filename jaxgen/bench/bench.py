@@ -1,11 +1,13 @@
-"""Measure: train steps, sampling, data.
+"""Measure: train steps, sampling, data, features of an evaluation.
 
   jaxgen bench train --config configs/digits_gan.py --json speed.json
   jaxgen bench sample --workdir W --batch 64 --steps 25
   jaxgen bench data --data digits --batch 256
+  jaxgen bench eval --protocol adm --size 64
 
 `sample` takes --config in place of --workdir and then draws with untrained
-weights. `data` with --config also times the train step that is to be fed.
+weights. `data` with --config also times the train step that is to be fed. `eval`
+times FID's network, with random weights.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ from absl import flags
 from jaxgen import files, sharding
 from jaxgen.bench import device, tables
 from jaxgen.bench.device import Progress
+from jaxgen.bench.extraction import extraction_speed
 from jaxgen.bench.sampling import fresh_sampler, sampling_speed, time_stages
 from jaxgen.bench.training import Training, options, training_speed
 from jaxgen.config import LARGEST, check_single
@@ -28,6 +31,7 @@ from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError, nearest
+from jaxgen.evaluation.protocols import protocol
 from jaxgen.experiment import check_samples, open_data
 from jaxgen.monitor.progress import status_lines
 from jaxgen.sampling import presets
@@ -38,21 +42,23 @@ WORDS = {  # and the flags that each makes use of
   "train": ("config", "steps"),
   "sample": ("config", "workdir", "ema", "step", "batch", *presets.KNOBS),
   "data": ("config", "data", "size", "batch", "workers"),
+  "eval": ("protocol", "size", "batch"),
 }
 
 
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
-  flag("what", None, "train, sample or data; may be said without --what=")
+  flag("what", None, "train, sample, data or eval; may be said without --what=")
   flag("workdir", None, "sample: of a trained model")
   flag("ema", None, "sample: profile of averaged weights")
   flag("data", None, "data: a data set, such as digits")
+  flag("protocol", None, "eval: adm (default), pytorch-fid, torch-fidelity, clean-fid or edm")
   flag("json", None, "write the numbers to this file, too")
   integer = functools.partial(flags.DEFINE_integer, default=None, flag_values=values)
   integer("step", help="sample: of the checkpoint; default: the last")
-  integer("batch", help="sample, data: examples at once")
-  integer("size", help="data: of images, where they must be resized")
+  integer("batch", help="sample, data, eval: examples at once")
+  integer("size", help="data: of images, where they must be resized; eval: of images [64]")
   integer("workers", help="data: processes that read ahead")
   flags.DEFINE_float("seconds", 5.0, "each measurement takes about so long", flag_values=values)
   for name in presets.KNOBS:
@@ -72,14 +78,18 @@ def main(values: flags.FlagValues) -> None:
 
 def bench(values: flags.FlagValues) -> None:
   """Measures, prints the table, writes the JSON."""
-  measure = {"train": bench_train, "sample": bench_sample, "data": bench_data}
+  measure = {
+    "train": (bench_train, tables.train),
+    "sample": (bench_sample, tables.sample),
+    "data": (bench_data, tables.data),
+    "eval": (bench_eval, tables.extraction),
+  }[values.what]
   with status_lines(sys.stderr) as progress:
-    result = measure[values.what](values, progress)
+    result = measure[0](values, progress)
   if jax.process_index():
     return
   machine = device.machine()
-  table = {"train": tables.train, "sample": tables.sample, "data": tables.data}[values.what]
-  print("\n".join([tables.machine(machine), "", table(result)]))
+  print("\n".join([tables.machine(machine), "", measure[1](result)]))
   if values.json:
     files.write_json(values.json, {"bench": values.what, "machine": machine, **result})
 
@@ -89,11 +99,11 @@ def check_flags(values: flags.FlagValues) -> None:
   what, config, steps = values.what, values.config, values.steps
   if what not in WORDS:
     hint = nearest(what, WORDS) if what else ""
-    raise UserError(f"bench needs to know what: train, sample or data{hint}")
+    raise UserError(f"bench needs to know what: train, sample, data or eval{hint}")
   for name in sorted({n for names in WORDS.values() for n in names}):
     if name not in WORDS[what] and values[name].value is not None:
       raise UserError(f"bench {what} has no use for --{name}")
-  if config is None and not (values.workdir or values.data):
+  if config is None and what != "eval" and not (values.workdir or values.data):
     other = {"sample": " or --workdir=W", "data": " or --data=digits"}
     raise UserError(f"bench {what} needs --config=configs/x.py{other.get(what, '')}")
   if config is not None:
@@ -106,6 +116,8 @@ def check_flags(values: flags.FlagValues) -> None:
       raise UserError("--size goes with --data; a config says --config.data.size")
   if values.batch is not None and values.batch < 1:
     raise UserError(f"batch={values.batch}: want at least 1")
+  if values.size is not None and values.size < 1:
+    raise UserError(f"size={values.size}: want at least 1")
   if what == "train" and steps is not None and not (steps.is_integer() and 1 <= steps <= LARGEST):
     raise UserError(f"steps={steps:g}: want a whole number, at least 1 and at most {LARGEST}")
   if not 0 < values.seconds < float("inf"):
@@ -163,6 +175,12 @@ def bench_data(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
     training.time_fixed(1)
     needed = training.time_fixed(training.steps_in(values.seconds))["images_per_s"]
   return result | {"needed_per_s": needed}
+
+
+def bench_eval(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
+  """Features of FID, as an evaluation by a protocol makes them."""
+  how = protocol(values.protocol or "adm")
+  return extraction_speed(how, values.size or 64, values.batch, values.seconds, progress)
 
 
 def to_device(source: Source, seconds: float, **how) -> dict[str, float]:

@@ -111,8 +111,8 @@ def repeat_network(call: Call, times: int, batch: int) -> Callable[[], Any]:
     rows = x.shape and x.shape[0] == batch
     return jax.device_put(x, (sharding.batched if rows else sharding.replicated)(mesh))
 
-  variables = jax.device_put(_random(call.variables), sharding.replicated(mesh))
-  arrays = [place(x) for x in _random(call.arrays)]
+  variables = jax.device_put(random_arrays(call.variables), sharding.replicated(mesh))
+  arrays = [place(x) for x in random_arrays(call.arrays)]
   program = jax.jit(run).lower(variables, arrays, times).compile()
   return lambda: program(variables, arrays, times)
 
@@ -121,8 +121,8 @@ def _zeros(shapes: Any) -> Any:
   return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
-def _random(shapes: Any) -> Any:
-  """Small normal numbers, on the host; keys and integers are zeros."""
+def random_arrays(shapes: Any) -> Any:
+  """Small normal numbers of such shapes, on the host; keys and integers are zeros."""
   rng = np.random.default_rng(0)
 
   def draw(s):

@@ -85,6 +85,22 @@ def data(result: dict[str, Any]) -> str:
   return f"{aligned(rows)}\ndata come {ratio:.3g} x as fast as needed{hint}"
 
 
+def extraction(result: dict[str, Any]) -> str:
+  """Of `extraction.extraction_speed`."""
+  rows = [
+    (f"images/s of {result['size']}x{result['size']} pixels", number(result["images_per_s"])),
+    *time_rows(f"batch of {result['batch']}, median", result["batch_seconds"]),
+    ("  the network alone, at best", seconds(result["network_seconds"])),
+    (f"{result['images']:,} images, as papers count", seconds(result["evaluation_seconds"])),
+    ("batches timed", number(result["batches"])),
+    ("FLOPs per image", si(result["flops_per_image"], "FLOP")),
+    ("achieved", si(result["flops_per_s"], "FLOP/s")),
+    *share_rows(result["peak"], [result]),
+    *machine_rows(result),
+  ]
+  return f"{aligned(rows)}\nprotocol: {result['protocol']}, {result['network']}"
+
+
 def machine(m: dict[str, Any]) -> str:
   """One line on what a number was measured on."""
   many = f"{m['devices']} x " if m["devices"] > 1 else ""
@@ -121,7 +137,7 @@ def machine_rows(result: dict[str, Any]) -> list[Row]:
     "bytes_in_use": "most memory in use, per device",
   }
   return [
-    *((name, size(result[k])) for k, name in memory.items() if result[k]),
+    *((name, size(result[k])) for k, name in memory.items() if result.get(k)),
     (f"measured peak, {peak['dtype']} matrix products", si(peak["measured"], "FLOP/s")),
     ("published peak, bf16", si(published, "FLOP/s") if published else "not known"),
   ]

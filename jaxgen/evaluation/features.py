@@ -49,7 +49,7 @@ class Extractor:
   Attributes:
     name: For the names of metrics.
     sha256: Of the file of weights.
-    taps: Features that it has; the first is what distances compare.
+    taps: Features that it has; the first is taken where nobody says which.
     card: How features come about, as JSON.
     entry: How images come to what `apply` takes.
     apply: (params, x, taps) -> features [B, D] of float32 by tap.
@@ -192,12 +192,14 @@ def open_extractor(
 
 
 def inception(
-  weights: str | os.PathLike | None = None, resize: str = "tf", batch: int | None = None
+  weights: str | os.PathLike | published.Weights | None = None,
+  resize: str = "tf",
+  batch: int | None = None,
 ) -> Extractor:
   """FID's Inception.
 
   Args:
-    weights: A file, see `weights.inception`.
+    weights: A file, see `weights.inception`; or what was read of one.
     resize: "tf", "half_pixel" (pytorch-fid), "clean" (clean-fid) or "none":
       images are looked at in their own size.
     batch: Images at a time.
@@ -214,7 +216,7 @@ def inception(
   def apply(params, x, taps):
     return net.apply({"params": params}, normalise(x), taps)
 
-  file = published.inception(weights)
+  file = weights if isinstance(weights, published.Weights) else published.inception(weights)
   return of_weights(
     "inception", "inception-2015-12-05", file, resize, tuple(incept.TAPS), entry, apply, batch
   )

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from jaxgen import cli, config, core, files
-from jaxgen.bench import bench, device, sampling, training
+from jaxgen.bench import bench, device, sampling, tables, training
+from jaxgen.bench.extraction import extraction_speed
 from jaxgen.bench.sampling import count_evaluations, fresh_sampler, inputs, sampling_speed
 from jaxgen.config import build
 from jaxgen.errors import UserError
+from jaxgen.evaluation.protocols import protocol
 from jaxgen.experiment import Experiment, open_data
 from jaxgen.monitor import progress, table
 from jaxgen.sampling.sampler import Sampler
@@ -317,7 +319,7 @@ def test_bench_data(capsys, tmp_path):
 @pytest.mark.parametrize(
   "argv, message",
   [
-    ([], "train, sample or data"),
+    ([], "train, sample, data or eval"),
     (["trian"], "did you mean 'train'"),
     (["train"], "needs --config"),
     (["data"], "--data=digits"),
@@ -384,3 +386,16 @@ def test_long_work_is_not_silent():
     announce("at work")
     assert stream.repeated.wait(30)
   assert stream.getvalue().startswith("at work ...\n")
+
+
+def test_features_are_timed_with_the_layer_of_the_protocol():
+  """Inception's 5.7 G multiplications and additions (Szegedy et al. 2015), at its layer of FID."""
+  result = extraction_speed(protocol("adm"), 32, 2, 0.1, lambda text: None)
+  assert 10e9 < result["flops_per_image"] < 12e9
+  assert result["evaluation_seconds"] == pytest.approx(50_000 / result["images_per_s"])
+  assert "50,000 images" in tables.extraction(result)
+
+
+def test_eval_has_no_use_for_a_config(verb):
+  status, _, lines = verb("bench", "eval", "--config=configs/digits_gan.py")
+  assert status == 2 and lines == ["jaxgen: bench eval has no use for --config"]

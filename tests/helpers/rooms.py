@@ -31,7 +31,8 @@ FLOORS = (
   ("checkpoint", "monitor", "cli"),
   ("sampling", "experiment", "report"),
   ("train", "sample", "convert"),
-  ("evaluation", "bench"),
+  ("evaluation",),
+  ("bench",),
   ("evaluate", "compare", "plan", "study", "tasks", "__init__", "__main__"),
 )
 PICTURE = ROOT / ".github" / "rooms.svg"
