@@ -5,6 +5,7 @@
   jaxgen control --workdir D --predictor judge:J --set class=3 --out threes/
   jaxgen control --workdir P --predictor mine.brightness --set brightness=0.7 --out x.png
   jaxgen control --table --workdir E,D --predictor slant,thickness --out report
+  jaxgen control --table --workdir D --predictor slant,judge:J --seeds 3 --out report
 
 E is a workdir of configs/gan_control.py:digits-encoder or the like; D of any
 diffusion model, which is not trained again. A picture shows samples as they
@@ -13,7 +14,9 @@ same noise, so that what else differs is what the method moved. Values are in
 the predictor's own units; of several numbers with colons, colour=0.2:0:-0.1.
 
 --table measures both: how near attributes come to what was asked for, and how
-little else moves. Its page is report/index.html.
+little else moves, with intervals. The class that a sample then has is as the judge
+of the data sees it: of configs/judge.py and seed 0, so train J with another seed.
+Its page is report/index.html.
 """
 
 import functools
@@ -62,6 +65,7 @@ def define(values: flags.FlagValues) -> None:
   for name, default, text in (
     ("num", None, "how many; default: 8, of --table 100"),
     ("seed", 0, "of all randomness"),
+    ("seeds", None, "of --table: draws of so many samples each; default: 1"),
     ("batch", 64, "samples drawn at once"),
   ):
     flags.DEFINE_integer(name, default, text, flag_values=values)
@@ -90,9 +94,12 @@ def main(values: flags.FlagValues) -> None:
         batch=values.batch,
         knobs=knobs_from_flags(values),
         command=command_of("control", values),
+        seeds=1 if values.seeds is None else values.seeds,
       )
     )
     return
+  if values.seeds is not None:
+    raise UserError("--seeds is for --table")
   if len(workdirs) > 1:
     raise UserError("--workdir takes one here; several are for --table")
   if not values.set:
@@ -106,6 +113,9 @@ def draw(values: flags.FlagValues, control: Control) -> None:
   target = parse(values.set, control)
   sampler, knobs = control.sampler, knobs_from_flags(values)
   labels = sampler.labels(num, labels_of(values.labels))
+  if values.labels is None:  # a class that is asked for stands in their place
+    asked = [a for a in control.attributes if a.name in target]
+    labels = control_table.labels_for(control, asked, np.arange(num))
   info = sampler.card | {
     "made by": f"jaxgen control, {control.how}",
     "command": command_of("control", values),
@@ -132,7 +142,8 @@ def draw(values: flags.FlagValues, control: Control) -> None:
   if kind == ".png":
     write(values.out, np.concatenate([before, after]), None, info, columns=num)
   else:
-    write(values.out, after, labels, info, more={"before": before})
+    known = labels if labels is None or labels.min() >= 0 else None
+    write(values.out, after, known, info, more={"before": before})
   print(f"{num} samples, {control.passes(request)} each -> {values.out}")
 
 

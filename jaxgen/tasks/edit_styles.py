@@ -42,8 +42,9 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> None:
   """Edits --image along --direction by --strength, to --out."""
-  if values.mask or values.operator or values.to or values.source:
-    raise UserError(f"--how={values.how} takes neither --mask, --operator, --to nor --source")
+  for name in ("mask", "operator", "to", "source", "classifier"):
+    if values[name].value:
+      raise UserError(f"--how={values.how} takes no --{name}")
   if not values.image:
     raise UserError("edit needs --image=a.png")
   page = edit_outputs.page_of(values.out, values.page or None)

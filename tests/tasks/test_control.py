@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+import scipy.stats
 from games import filled, same
 from verbs import call, tree
 
@@ -144,6 +145,8 @@ def test_other_values_compile_nothing(home):
     (["--workdir={E},{D}", "--out=o", "--table", "--predictor=colour"], "no attribute in common"),
     (["--workdir={E}", "--out=o", "--table", "--set=slant=1"], "--set is for samples"),
     (["--workdir={E}", "--out=o", "--table", "--num=2"], "--num=2: want at least 6"),
+    (["--workdir={E}", "--out=o", "--table", "--seeds=0"], "--seeds=0: want at least 1"),
+    (["--workdir={E}", "--out=x.png", "--set=slant=1", "--seeds=2"], "--seeds is for --table"),
   ],
 )
 def test_slips_end_in_one_line(home, argv, says, tmp_path, capsys, monkeypatch):
@@ -171,6 +174,7 @@ def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
     f"--workdir={home / 'E'},{home / 'D'}",
     "--predictor=thickness",
     "--table",
+    "--seeds=2",
     "--num=8",
     "--batch=2",
     f"--out={out}",
@@ -181,6 +185,11 @@ def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
   for row in card["scores"]:
     assert np.isfinite([row["numbers"][k] for k in ("error", "likeness", "frechet")]).all()
   page = (out / "index.html").read_text()
+  assert card["seeds"] == 2 and "16 of each method and attribute, in 2 draws" in page
+  for row in card["scores"]:
+    low, high = row["intervals"]["frechet"]
+    assert low < row["numbers"]["frechet"] < high
+    assert row["intervals"]["error"][0] < row["numbers"]["error"] < row["intervals"]["error"][1]
   assert page.count("data:image/png") == 2 and page.index("<img") < page.index("<table")
   again = control(capsys, monkeypatch, f"--workdir={home / 'E'}", "--table", f"--out={tmp_path}")
   assert again[0] == 2 and "holds something else" in again[2][0]
@@ -197,9 +206,8 @@ def test_numbers_are_what_they_say():
   units = {"slant": np.float32([2.0]), "thickness": np.float32([0.5])}
   real = control_table.Real(judge, images, values, units, Network().embed(images))
   before, after = images[:32], images[32:]
-  numbers = control_table.compare(
-    attributes, attributes[0], real, values["slant"][32:], before, after
-  )
+  each = control_table.compare(attributes, attributes[0], real, values["slant"][32:], before, after)
+  numbers, ends = control_table.summary([each], ("same_class",))
   assert numbers["error"] < 1e-6 and "same_class" not in numbers
   gap = lambda name: np.abs(values[name][:32] - values[name][32:]).mean()
   np.testing.assert_allclose(numbers["uncontrolled"], gap("slant") / 2, rtol=1e-5)
@@ -207,7 +215,64 @@ def test_numbers_are_what_they_say():
   still = control_table.compare(
     attributes, attributes[0], real, values["slant"][:32], before, before
   )
-  np.testing.assert_allclose([still["likeness"], still["others"]], [1, 0], atol=1e-6)
+  np.testing.assert_allclose(still["likeness"], np.ones(32), atol=1e-6)
+  np.testing.assert_allclose(still["others"], np.zeros(32), atol=1e-6)
+  # Student's interval over samples; of one draw no Fréchet distance has one.
+  own = np.abs(values["slant"][:32] - values["slant"][32:])[:, 0] / 2
+  want = scipy.stats.t.interval(0.95, 31, own.mean(), own.std(ddof=1) / 32**0.5)
+  np.testing.assert_allclose(ends["uncontrolled"], want, rtol=1e-5)
+  assert ends.keys() == {"error", "uncontrolled", "likeness", "others"}
+
+
+def test_draws_are_put_together():
+  """Samples of all draws are one; Fréchet distances have an interval over draws."""
+  a, b = (
+    {"error": np.arange(n, n + 4.0), "frechet": np.asarray(f)} for n, f in ((0, 2.0), (4, 8.0))
+  )
+  numbers, ends = control_table.summary([a, b], ())
+  assert numbers == {"error": 3.5, "frechet": 5.0}
+  np.testing.assert_allclose(ends["error"], scipy.stats.t.interval(0.95, 7, 3.5, 6**0.5 / 8**0.5))
+  log = scipy.stats.t.interval(0.95, 1, np.log(4), np.log(4) / 2)  # of log 2 and log 8
+  np.testing.assert_allclose(ends["frechet"], np.exp(log))
+  yes = {"same_class": np.arange(8) < 6}
+  _, ends = control_table.summary([yes], ("same_class",))
+  z2 = scipy.stats.norm.ppf(0.975) ** 2  # Wilson: roots of (p - 6/8)^2 = z^2 p (1 - p) / 8
+  np.testing.assert_allclose(ends["same_class"], sorted(np.roots([8 + z2, -12 - z2, 4.5])))
+
+
+def test_classes_are_met_as_the_judge_sees_them(monkeypatch):
+  """By hand: of four samples three have the class asked for, one had it before."""
+  seen = {0: [1, 2, 3, 4], 1: [1, 7, 3, 5]}  # by a pixel: before, after
+  monkeypatch.setattr(control_table, "logits", lambda _, x: np.eye(10)[seen[int(x.max())]])
+  judge = types.SimpleNamespace(network=Network(), classifies=True, extractor=None)
+  attributes = [
+    control_table.Attribute("class", None, 10),
+    control_table.Attribute("thickness", predictors.thickness),
+  ]
+  units = {"class": np.ones(1), "thickness": np.ones(1)}
+  images = np.zeros((4, 8, 8, 1), np.uint8)
+  real = control_table.Real(judge, images, {}, units, Network().embed(images))
+  wanted = np.array([[1], [7], [3], [3]])
+  numbers = control_table.compare(attributes, attributes[0], real, wanted, images, images + 1)
+  assert numbers["error"].tolist() == [False, False, False, True]
+  assert numbers["uncontrolled"].tolist() == [False, True, False, True]
+  assert "same_class" not in numbers and "others" in numbers
+  other = control_table.compare(
+    attributes, attributes[1], real, np.zeros((4, 1)), images, images + 1
+  )
+  assert other["same_class"].tolist() == [True, False, True, False] and "others" not in other
+
+
+def test_a_class_that_is_asked_for_leaves_labels_open():
+  open_to = lambda classes, free: types.SimpleNamespace(
+    sampler=types.SimpleNamespace(classes=classes, model=types.SimpleNamespace(free=free))
+  )
+  number, of_class = (control_table.Attribute("a", None, n) for n in (0, 10))
+  labels = lambda control, a: control_table.labels_for(control, [a], np.arange(3))
+  assert labels(open_to(2, True), number).tolist() == [0, 1, 0]
+  assert labels(open_to(2, True), of_class).tolist() == [-1, -1, -1]
+  assert labels(open_to(2, False), of_class).tolist() == [0, 1, 0]
+  assert labels(open_to(0, False), of_class) is None
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +324,7 @@ def test_an_image_is_moved_along_a_style(gan, capsys, monkeypatch, tmp_path):
   for more, says in (
     (["--direction=64"], "--direction=64: want 0 to 63"),
     (["--layers=3"], "--layers=3: want two numbers"),
-    (["--operator=grey"], "--how=sefa takes neither"),
+    (["--operator=grey"], "--how=sefa takes no --operator"),
   ):
     status, _, err = call(capsys, monkeypatch, "edit", *flags, *more, f"--out={tmp_path / 'z.png'}")
     assert status == 2 and says in err[-1]
