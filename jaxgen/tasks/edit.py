@@ -6,6 +6,7 @@
   jaxgen edit --workdir W --image a.png --operator blur:2 --original --how pigdm --out x.png
   jaxgen edit --workdir W --image a.png --how sdedit --strength 0.4 --labels 7 --out x.png
   jaxgen edit --workdir W --image a.png --how ddim --source 3 --labels 5 --out x.png
+  jaxgen edit --workdir W --image a.png --how ddim --classifier C --scale 2 --labels 5 --out x.png
   jaxgen edit --workdir W --image a.png,b.png --how interpolate --frames 8 --out x.png
   jaxgen edit --workdir G --image a.png --how sefa --direction 2 --strength 3 --out x.png
   jaxgen edit --workdir A --to B --image a.png --how bridge --out x.png
@@ -34,15 +35,12 @@ from jaxgen.tasks import edit_benchmark, edit_outputs, edit_page, edit_styles
 from jaxgen.tasks.commands import command_of
 from jaxgen.tasks.edit_inputs import Original, read_images, read_masks
 from jaxgen.tasks.edit_methods import METHODS, WORDS
-from jaxgen.tasks.editor import Editor, operator_of
+from jaxgen.tasks.editor import LOAD, Editor, operator_of
 
 ALONE = ("measure", "hows", "strengths", "judge", "budget")  # flags of the benchmark
 # The knobs of diffusion models.
-TURNED = {
-  k: KNOBS[k]
-  for k in "steps guidance lo hi eta frac churn s_min s_max s_noise snr cap first bend".split()
-}
-LOAD = ("ema", "step", "sampler", "respacing")
+OWN = "steps guidance scale lo hi eta frac churn s_min s_max s_noise snr cap first bend"
+TURNED = {k: KNOBS[k] for k in OWN.split()}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -61,6 +59,8 @@ def define(values: flags.FlagValues) -> None:
   flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS))
   flag("respacing", None, "which times, as in sample: 250, ddim25, karras, ...")
   flag("ema", None, "profile of averaged weights")
+  flag("classifier", None, "workdir of a noisy classifier that pushes towards --labels, by --scale")
+  flag("guide_ema", None, "profile of averaged weights of the classifier")
   boolean = functools.partial(flags.DEFINE_bool, flag_values=values)
   boolean("invert_mask", False, "white of a mask is filled, black is kept")
   boolean("original", False, "images are whole: the operator is applied to them first")
@@ -71,6 +71,7 @@ def define(values: flags.FlagValues) -> None:
     ("seed", 0, "of all randomness"),
     ("batch", 64, "images at once"),
     ("step", None, "of the checkpoint; default: the last"),
+    ("guide_step", None, "the same of the classifier's"),
   ):
     flags.DEFINE_integer(name, default, text, flag_values=values)
   for name, text in (TURNED | WORDS).items():

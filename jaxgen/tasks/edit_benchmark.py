@@ -37,7 +37,7 @@ from jaxgen.tasks.commands import announce, command_of
 from jaxgen.tasks.edit_methods import METHODS
 from jaxgen.tasks.edit_page import shown
 from jaxgen.tasks.edit_trials import Bench, Journal, distance, measured, some, strength_curve
-from jaxgen.tasks.editor import Editor, operator_of
+from jaxgen.tasks.editor import LOAD, Editor, operator_of
 
 BUDGET = (50, 150, 500)
 STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
@@ -137,8 +137,7 @@ def numbers(
 
 def open_bench(values: flags.FlagValues) -> Bench:
   """Test images at even distances in the split of the model's data."""
-  choices = ("ema", "step", "sampler", "respacing")
-  sampler = load(values.workdir, **{k: values[k].value for k in choices})
+  sampler = load(values.workdir, **{k: values[k].value for k in LOAD})
   data = data_of(values.workdir)
   test = open_split(data, "test")
   if tuple(test.shape) != tuple(sampler.shape) or test.dtype != np.uint8:

@@ -102,6 +102,15 @@ def rows_of(edits: Edits) -> tuple[np.ndarray, int, str]:
   return grid.reshape(-1, *shape), len(columns), ", ".join(titles)
 
 
+def classifier_fact(
+  made: Mapping[str, Any], settings: Mapping[str, float]
+) -> list[tuple[str, str]]:
+  """What pushed towards the wanted label, if anything did."""
+  if not (own := made.get("classifier")):
+    return []
+  return [("Classifier", f"{own['workdir']}, step {own['step']}, by scale {settings['scale']:g}")]
+
+
 def page(
   edits: Edits, settings: Mapping[str, float], made: Mapping[str, Any], command: str
 ) -> tuple[str, dict[str, Any]]:
@@ -130,6 +139,7 @@ def page(
     ("Evaluations", f"{cost:,.0f} for each result; a gradient through the net counts as two"),
     ("Time", f"{seconds:.1f} s, compiling and all, on {jax.devices()[0].device_kind}"),
     ("Model", f"{made.get('workdir')}, step {made.get('step')}, {made.get('dataset')}"),
+    *classifier_fact(made, settings),
     ("Not for", NOT_FOR),
   ]
   means = {k: float(np.mean(v)) for k, v in numbers.items()}

@@ -33,6 +33,7 @@ FILES = {
     models/test_cycle_gan sampling/test_any_denoiser diffusion/test_attribute_guidance
     models/test_gan_control
     adversarial/test_directions metrics/test_detection diffusion/test_simplex models/test_anogan
+    tasks/test_edit_guided
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
