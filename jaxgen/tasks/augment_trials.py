@@ -23,6 +23,7 @@ from jaxgen.tasks import ledger
 from jaxgen.tasks.augment_generators import Maker, part_of
 from jaxgen.tasks.classifier_trials import Trials
 from jaxgen.tasks.commands import announce
+from jaxgen.tasks.memorisation import Copies, CopyCheck
 
 APART = 1000  # between the seeds of trainings
 ROW = {
@@ -110,6 +111,7 @@ class Lab:
     capacity = max(capacity, self.settings.batch)
     self.trials = Trials(self.settings, capacity, self.test.arrays())
     self.pool_of: tuple[Any, Any] = (None, None)  # whose samples are in memory, and these
+    self.copies: dict[str, Any] = {}  # cards of `find_copies`, by workdir
 
   def run(self, made: Mapping[str, Any]) -> dict[str, Any]:
     """All trainings -> results; `made` says of what the report is made."""
@@ -187,6 +189,18 @@ class Lab:
       announce("augment", f"data set -> {printable(where)}")
     return x, y
 
+  def find_copies(self, looks: Mapping[str, Copies]) -> list[CopyCheck]:
+    """Copies of training images among samples of the first seed, of each workdir looked at."""
+    checks = {}
+    for maker in self.makers.values():
+      several = len(set(maker.workdirs.values())) > 1
+      for size, workdir in maker.workdirs.items():
+        if workdir in looks and workdir not in checks:
+          what = f"samples of {maker.name}" + f", {size} of a class" * several
+          checks[workdir] = looks[workdir](self.pool(maker.name, size, 0)[0], what=what)
+    self.copies = {workdir: check.card for workdir, check in checks.items()}
+    return list(checks.values())
+
   def save(self, made: Mapping[str, Any], rows: Sequence[Job]) -> dict[str, Any]:
     """Writes rows, and what the page says of data and models."""
     results = {
@@ -207,6 +221,7 @@ class Lab:
       },
       "made": dict(made),
       "rows": list(rows),
+      **({"copies": self.copies} if self.copies else {}),
     }
     files.write_json(self.home / "augment.json", results)
     return results

@@ -35,7 +35,7 @@ from jaxgen.monitor.results import kind_of
 from jaxgen.sampling.attribute_sampling import EncoderControl, GuidedControl, Request, open_control
 from jaxgen.sampling.output import json_knobs, part_of, write
 from jaxgen.sampling.presets import KNOBS, knobs_from_flags
-from jaxgen.tasks import control_table
+from jaxgen.tasks import control_table, memorisation
 from jaxgen.tasks.commands import command_of
 
 Control = EncoderControl | GuidedControl
@@ -55,6 +55,7 @@ def define(values: flags.FlagValues) -> None:
   )
   flag("labels", None, "one or several classes, by number or name; default: each in turn")
   flag("knobs", None, "any others of the model: name=number, with commas between")
+  memorisation.define(values)
   flags.DEFINE_bool("table", False, "measure instead: a page in --out", flag_values=values)
   number = functools.partial(flags.DEFINE_float, flag_values=values)
   number("tolerance", None, "for diffusion: how near is near enough, in the attribute's units")
@@ -95,6 +96,7 @@ def main(values: flags.FlagValues) -> None:
         knobs=knobs_from_flags(values),
         command=command_of("control", values),
         seeds=1 if values.seeds is None else values.seeds,
+        copies=values.copies,
       )
     )
     return
@@ -136,9 +138,13 @@ def draw(values: flags.FlagValues, control: Control) -> None:
     results.check_folder(pathlib.Path(values.out), part_of(info, num))
   wanted = {k: np.tile(np.float32(v), (num, 1)) for k, v in target.items()}
   request = Request(wanted, np.arange(num), labels, values.seed, knobs, min(values.batch, num))
+  copies = memorisation.open_copies(values.copies, values.workdir)
   before, after = control.make(request)
   for line in reached(control, target, before, after):
     print(line)
+  if check := copies and copies(after, before, "samples with what is asked for"):
+    print(check.line())
+    info |= {"copies": check.card}
   if kind == ".png":
     write(values.out, np.concatenate([before, after]), None, info, columns=num)
   else:

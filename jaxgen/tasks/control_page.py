@@ -9,6 +9,7 @@ from jaxgen.monitor.table import aligned
 from jaxgen.report import fields
 from jaxgen.report.page_numbers import Column
 from jaxgen.report.task_page import Gallery, Picture, Table, facts_of, render
+from jaxgen.tasks.memorisation import CopyCheck, gallery
 
 NOTE = (
   "Units are standard deviations of an attribute in real test images. Asked for are the values "
@@ -33,6 +34,7 @@ COLUMNS = (  # field, head, +1 more is better, group
   ("same_class", "Same class", 1, REST),
   ("frechet", "Fréchet", -1, REST),
   ("frechet_before", "Fréchet before", 0, REST),
+  ("copies", "Copies", -1, REST),
 )
 
 
@@ -47,6 +49,7 @@ class Result(NamedTuple):
     passes: What a sample costs.
     png: Samples (rows): as they come, then with rising values.
     is_class: Whether errors are shares of samples of another class.
+    copies: Copies of training images among samples, if they were looked for.
   """
 
   method: str
@@ -56,9 +59,17 @@ class Result(NamedTuple):
   passes: str
   png: bytes
   is_class: bool = False
+  copies: CopyCheck | None = None
+
+  @property
+  def card(self) -> dict[str, Any]:
+    """For a JSON file."""
+    return self._asdict() | {"png": None, "copies": self.copies and self.copies.card}
 
   def score(self, field: str) -> fields.Score | None:
     """A number with its interval; None where it was not measured."""
+    if field == "copies" and self.copies:
+      return fields.Score(self.copies.share, *self.copies.interval)
     if field not in self.numbers:
       return None
     return fields.with_interval(self.numbers[field], self.intervals.get(field))
@@ -100,6 +111,8 @@ def page(results: Sequence[Result], about: About) -> str:
     of = [r for r in results if r.attribute == name]
     note = note_of(of, about.judge) if name == results[0].attribute or of[0].is_class else ""
     parts.append(Table(f"{name}, in numbers", note, [r.method for r in of], columns_of(of)))
+  if checks := [r.copies for r in results if r.copies]:
+    parts.append(gallery(*checks))
   draws = f", in {about.seeds} draws" if about.seeds > 1 else ""
   facts = [
     ("Samples", f"{about.num * about.seeds} of each method and attribute{draws}"),

@@ -28,6 +28,7 @@ from jaxgen.sampling.attribute_sampling import Attribute, EncoderControl, Guided
 from jaxgen.tasks import control_page
 from jaxgen.tasks.commands import announce
 from jaxgen.tasks.control_page import Result
+from jaxgen.tasks.memorisation import Copies, open_copies
 
 Control = EncoderControl | GuidedControl
 SHOWN, VALUES = 6, 5  # samples of a picture, and how many values each is given
@@ -61,6 +62,7 @@ def run(
   knobs: Mapping[str, float],
   command: str,
   seeds: int = 1,
+  copies: str | None = None,
 ) -> str:
   """Measures all methods on attributes that all know -> the table, as text.
 
@@ -73,6 +75,7 @@ def run(
     knobs: Of the models that have them.
     command: Which makes the page again.
     seeds: Draws, of which the k-th is by seed + k.
+    copies: Data among which to look for copies, see `memorisation.open_copies`.
 
   Raises:
     UserError: The workdirs are of different images, or have no attribute in common.
@@ -87,18 +90,21 @@ def run(
   real, attributes = real_values(controls[0][0], attributes)
   units = {a.name: float(np.mean(real.units[a.name])) for a in attributes if not a.classes}
   results, names = [], names_of(controls)
-  for name, (_, control) in zip(names, controls, strict=True):
+  looks = [open_copies(copies, workdir) for workdir, _ in controls]
+  for name, (_, control), look in zip(names, controls, looks, strict=True):
     if isinstance(control, GuidedControl):
       control = dataclasses.replace(control, units=units)
     own = {k: v for k, v in knobs.items() if k in control.sampler.model.knobs}
     request = Request({}, np.arange(num), None, seed, own, batch)
-    results += [measure(name, control, attributes, a, real, request, seeds) for a in attributes]
+    results += [
+      measure(name, control, attributes, a, real, request, seeds, look) for a in attributes
+    ]
   cards = {n: c.sampler.card for n, (_, c) in zip(names, controls, strict=True)}
   judge = real.judge.features
   about = control_page.About(num, seeds, judge, len(real.images), cards, command)
   files.write_text(out / "index.html", control_page.page(results, about))
   report = {
-    "scores": [r._asdict() | {"png": None} for r in results],
+    "scores": [r.card for r in results],
     "protocol": control_page.note_of(results, judge),
     "num": num,
     "seeds": seeds,
@@ -185,21 +191,26 @@ def measure(
   real: Real,
   request: Request,
   seeds: int = 1,
+  look: Copies | None = None,
 ) -> Result:
   """One method, asked for one attribute; `request` says the rest, of `num` samples a draw."""
-  draws, strip = [], None
+  draws, pairs, strip, rest = [], [], None, slice(SHOWN * VALUES, None)
   for seed in range(request.seed, request.seed + seeds):
     before, after, wanted = draw(control, target, real, request._replace(seed=seed))
     if strip is None:
       rows = lambda x: x[: SHOWN * VALUES].reshape(SHOWN, VALUES, *x.shape[1:])
       strip = np.concatenate([rows(before)[:, :1], rows(after)], 1)
-    rest = slice(SHOWN * VALUES, None)
+    pairs.append((before[rest], after[rest]))
     draws.append(compare(attributes, target, real, wanted[rest], before[rest], after[rest]))
   grid = pictures.grid(strip.reshape(-1, *strip.shape[2:]), VALUES + 1)
   numbers, intervals = summary(draws, shares_of(target))
   cost = control.passes(request._replace(wanted={target.name: wanted}))
-  png = pictures.png(grid)
-  return Result(name, target.name, numbers, intervals, cost, png, bool(target.classes))
+  check = None
+  if look:
+    before, after = map(np.concatenate, zip(*pairs, strict=True))
+    check = look(after, before, f"{name}, {target.name}")
+  is_class, png = bool(target.classes), pictures.png(grid)
+  return Result(name, target.name, numbers, intervals, cost, png, is_class, check)
 
 
 def draw(

@@ -57,7 +57,7 @@ def define(values: flags.FlagValues) -> None:
 
 def measure(values: flags.FlagValues, knobs: Mapping[str, float]) -> None:
   """The verb with --measure."""
-  for name in ("image", "how", "to", "page", "source", "labels", "steps", "strength"):
+  for name in ("image", "how", "to", "page", "source", "labels", "steps", "strength", "copies"):
     if values[name].value is not None:
       raise UserError(f"--{name} is not for --measure")
   home = pathlib.Path(values.out)

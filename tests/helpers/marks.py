@@ -61,7 +61,7 @@ FILES = {
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
     models/test_denoising_gan sampling/test_surface sampling/test_worked_examples
     convert/test_stablehlo
-    models/test_control_game tasks/test_control
+    models/test_control_game tasks/test_control tasks/test_memorisation
     sampling/test_encode sampling/test_latents sampling/test_upscale sampling/test_vocode
     study/test_ratings study/test_study style/test_layers style/test_style
   """,

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import scipy.stats
 from games import filled, same
+from pixel_judge import pixel_judge
 from verbs import call, tree
 
 from jaxgen import config, sharding
@@ -24,7 +25,7 @@ from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.monitor import pictures
 from jaxgen.sampling.attribute_sampling import EncoderControl, Request, attribute_of, open_control
 from jaxgen.tasks import control as tasks_control
-from jaxgen.tasks import control_table
+from jaxgen.tasks import control_table, memorisation
 
 
 def workdir_of(folder, name, **changes):
@@ -82,11 +83,15 @@ def test_a_picture_shows_samples_before_and_after(home, tmp_path, capsys, monkey
   info = pictures.read_info(tmp_path / "x.png")
   assert info["set"] == {"slant": [0.3], "thickness": [2.0]} and info["num"] == 2
   assert info["made by"] == "jaxgen control, GAN-Control" and info["workdir"] == str(home / "E")
-  assert control(capsys, monkeypatch, *flags, f"--out={tmp_path / 'x.npz'}")[0] == 0
+  monkeypatch.setattr(memorisation, "open_judge", pixel_judge)
+  more = [*flags, "--copies=own"]
+  status, out, _ = control(capsys, monkeypatch, *more, f"--out={tmp_path / 'x.npz'}")
+  assert status == 0 and "of 2 samples with what is asked for" in out
   arrays = np.load(tmp_path / "x.npz")
   assert arrays["arr_0"].shape == arrays["before"].shape == (2, 8, 8, 1)
   assert arrays["arr_1"].tolist() == [0, 1]
   assert (arrays["arr_0"] != arrays["before"]).any()
+  assert json.loads(str(arrays["info"]))["copies"]["count"] == 2
 
 
 def test_predictors_guide_a_diffusion_model(home, capsys, monkeypatch, tmp_path):
@@ -167,6 +172,7 @@ class Network:
 def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
   judge = types.SimpleNamespace(network=Network(), classifies=False, features="pixels")
   monkeypatch.setattr(control_table, "open_judge", lambda data: judge)
+  monkeypatch.setattr(memorisation, "open_judge", pixel_judge)
   out = tmp_path / "report"
   status, text, _ = control(
     capsys,
@@ -175,6 +181,7 @@ def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
     "--predictor=thickness",
     "--table",
     "--seeds=2",
+    "--copies=own",
     "--num=8",
     "--batch=2",
     f"--out={out}",
@@ -190,7 +197,8 @@ def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
     low, high = row["intervals"]["frechet"]
     assert low < row["numbers"]["frechet"] < high
     assert row["intervals"]["error"][0] < row["numbers"]["error"] < row["intervals"]["error"][1]
-  assert page.count("data:image/png") == 2 and page.index("<img") < page.index("<table")
+    assert row["copies"]["count"] == 16 and 0 <= row["copies"]["share"] <= 1
+  assert page.count("data:image/png") == 4 and page.index("<img") < page.index("<table")
   again = control(capsys, monkeypatch, f"--workdir={home / 'E'}", "--table", f"--out={tmp_path}")
   assert again[0] == 2 and "holds something else" in again[2][0]
 

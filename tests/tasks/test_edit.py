@@ -18,9 +18,10 @@ from jaxgen.errors import UserError
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.latent import Latent
 from jaxgen.monitor import pictures
-from jaxgen.tasks import edit
+from jaxgen.tasks import edit, memorisation
 from jaxgen.tasks.edit_methods import METHODS
 from jaxgen.tasks.editor import Editor, operator_of
+from jaxgen.tasks.memorisation import CopyCheck
 
 KEEP = degrade.centre(8, 8)
 
@@ -177,6 +178,26 @@ def place(tmp_path, monkeypatch):
   )
   monkeypatch.chdir(tmp_path)
   return tmp_path
+
+
+def test_copies_are_on_the_page_and_in_the_file(place, verb, monkeypatch):
+  pairs = np.stack([images(2), images(2, seed=1)])
+  check = CopyCheck(
+    "results", "digits", "pixels", 3, 1, 0.04, 0.0, np.array([2, 0]), np.array([7, 9]),
+    np.array([0.5, 1.5]), pairs,
+  )  # fmt: skip
+  asked = []
+  look = lambda x, before, what: asked.append((x.shape, before.shape, what)) or check
+  monkeypatch.setattr(memorisation, "open_copies", lambda data, workdir: look)
+  words = ["edit", "--workdir=W", "--image=in", "--how=sdedit", "--copies=own"]
+  status, out, _ = verb(*words, "--out=new")
+  assert status == 0 and "copies: 1 of 3 results" in out
+  assert asked == [((3, 8, 8, 3), (3, 8, 8, 3), "results of sdedit")]
+  assert json.loads((place / "new.json").read_text())["copies"]["share"] == 1 / 3
+  assert "Copies of training images" in (place / "new.html").read_text()
+  assert verb(*words, "--out=new.npz")[0] == 0  # there is no page
+  info = json.loads(str(np.load(place / "new.npz")["info"]))
+  assert info["copies"]["nearest"][0]["training_image"] == 7
 
 
 def mask(path, height, width, hole=4):
