@@ -81,7 +81,7 @@ FILES = {
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
     style/test_readme study/test_study_page tasks/test_edit tasks/test_anomaly
-    tasks/test_augment tasks/test_edit_measure
+    tasks/test_augment tasks/test_edit_measure tasks/test_task_devices
   """,
 }
 MARK = {TESTS / f"{file}.py": mark for mark, files in FILES.items() for file in files.split()}
