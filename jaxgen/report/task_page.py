@@ -69,7 +69,7 @@ def render(
 
 
 def _gallery(part: Gallery) -> str:
-  figures = [figure(p.png, p.name, p.note, WIDE) for p in part.pictures]
+  figures = [figure(p.png, p.name, p.note, WIDE, part.wide) for p in part.pictures]
   if part.wide:
     return section(part.title, escape(part.note), figures)
   grid = [f'<div class="samples">{"".join(figures)}</div>'] if figures else []

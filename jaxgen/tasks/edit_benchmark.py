@@ -74,9 +74,9 @@ def measure(values: flags.FlagValues, knobs: Mapping[str, float]) -> None:
   announce("edit", f"{len(bench.x)} test images, {bench.text}: {', '.join(editors)}")
   trials = {how: measured(bench, e, budget, own[how], journal) for how, e in editors.items()}
   curve, strip = strength_curve(bench, strengths, knobs, journal)
-  rows = [row for own in trials.values() for row, _ in own]
+  rows = [row for trial in trials.values() for row, _ in trial]
   report = journal.save() | {"methods": rows, "sdedit": curve}
-  last = {how: own[-1][1] for how, own in trials.items()}
+  last = {how: trial[-1][1] for how, trial in trials.items()}
   which = some(len(bench.x))
   page = edit_benchmark_page.page(report, bench.x[which], known[which], last, strip)
   files.write_text(home / "edit.html", page)
