@@ -82,10 +82,9 @@ def run(
   """
   attributes = common([c for _, c in controls])
   check_alike(controls)
-  if num < SHOWN:
-    raise UserError(f"--num={num}: want at least {SHOWN}")
-  if seeds < 1:
-    raise UserError(f"--seeds={seeds}: want at least 1")
+  for name, value, least in (("num", num, SHOWN), ("seeds", seeds, 1)):
+    if value < least:
+      raise UserError(f"--{name}={value}: want at least {least}")
   check_out(out)
   real, attributes = real_values(controls[0][0], attributes)
   units = {a.name: float(np.mean(real.units[a.name])) for a in attributes if not a.classes}
@@ -100,19 +99,23 @@ def run(
       measure(name, control, attributes, a, real, request, seeds, look) for a in attributes
     ]
   cards = {n: c.sampler.card for n, (_, c) in zip(names, controls, strict=True)}
-  judge = real.judge.features
-  about = control_page.About(num, seeds, judge, len(real.images), cards, command)
+  about = control_page.About(num, seeds, real.judge.features, len(real.images), cards, command)
+  write_report(out, results, about)
+  return f"{control_page.text(results)}\n\n-> {out / 'index.html'}"
+
+
+def write_report(out: pathlib.Path, results: Sequence[Result], about: control_page.About) -> None:
+  """Writes index.html and results.json."""
   files.write_text(out / "index.html", control_page.page(results, about))
   report = {
     "scores": [r.card for r in results],
-    "protocol": control_page.note_of(results, judge),
-    "num": num,
-    "seeds": seeds,
-    "made": cards,
-    "command": command,
+    "protocol": control_page.note_of(results, about.judge),
+    "num": about.num,
+    "seeds": about.seeds,
+    "made": about.cards,
+    "command": about.command,
   }
   files.write_json(out / "results.json", report)
-  return f"{control_page.text(results)}\n\n-> {out / 'index.html'}"
 
 
 def check_out(out: pathlib.Path) -> None:

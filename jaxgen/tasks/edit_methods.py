@@ -312,6 +312,8 @@ def own_knobs(how: str, knobs: Mapping[str, Any], models: Mapping[str, float]) -
   own = METHODS[how].knobs
   for name, value in knobs.items():
     if name not in own and name not in models:
+      if name == "scale":
+        raise UserError("--scale is of a classifier: give --classifier=WORKDIR")
       others = [k for k, m in METHODS.items() if name in m.knobs]
       raise UserError(
         f"--how={how} has no knob {name!r}"

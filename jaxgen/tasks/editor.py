@@ -109,7 +109,7 @@ class Editor:
   """A model and what is to be done with it: call it on images.
 
   Attributes:
-    sampler: The model.
+    sampler: The model; one that a classifier guides pushes edits towards their labels.
     how: A name of METHODS.
     operator: What is known of the images, if not all.
     to: The second model, of a bridge.

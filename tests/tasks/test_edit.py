@@ -287,6 +287,7 @@ REFUSED = [
   ("--how=repaint --operator=grey", "--how=repaint takes no grey: replacement, dps"),
   ("--how=dps --mask=m.png --jump_length=3", "--how=dps has no knob 'jump_length'; repaint have"),
   ("--how=repaint --mask=m.png --jump_length=1.5", "jump_length=1.5: want a whole number from 1"),
+  ("--how=sdedit --scale=2", "--scale is of a classifier: give --classifier=WORKDIR"),
   ("--operator=blur", "--operator=blur: want blur:pixels, more than 0"),
   ("--operator=downsample:3", "8x8 cannot be cut into boxes of 3x3"),
   ("--operator=sharpen", "--operator=sharpen: want mask, grey, blur:2 or downsample:4"),
