@@ -18,11 +18,11 @@ NOTE = (
   "of a sample before and after; same class: as the judge sees it."
 )
 CLASS_NOTE = (
-  " Of classes, asked for are those of real test images, and the error is the share of samples "
+  "Of classes, asked for are those of real test images, and the error is the share of samples "
   "that the judge, {judge}, takes for another one."
 )
 INTERVALS = (
-  " Intervals are of 95%: over samples by Student's t, of shares by Wilson's rule; of Fréchet "
+  "Intervals are of 95%: over samples by Student's t, of shares by Wilson's rule; of Fréchet "
   "distances over draws (--seeds), in their logarithm."
 )
 ASKED, REST = "What is asked for", "What else there is"
@@ -96,8 +96,8 @@ class About(NamedTuple):
 
 def note_of(results: Sequence[Result], judge: str) -> str:
   """What the numbers are."""
-  classes = CLASS_NOTE.format(judge=judge) if any(r.is_class for r in results) else ""
-  return NOTE + classes + INTERVALS
+  classes = [CLASS_NOTE.format(judge=judge)] if any(r.is_class for r in results) else []
+  return " ".join([NOTE, *classes, INTERVALS])
 
 
 def page(results: Sequence[Result], about: About) -> str:
@@ -109,7 +109,9 @@ def page(results: Sequence[Result], about: About) -> str:
     parts.append(Gallery(name, steps, [Picture(r.png, r.method, r.passes) for r in of]))
   for name in dict.fromkeys(r.attribute for r in results):
     of = [r for r in results if r.attribute == name]
-    note = note_of(of, about.judge) if name == results[0].attribute or of[0].is_class else ""
+    note = CLASS_NOTE.format(judge=about.judge) if of[0].is_class else ""
+    if name == results[0].attribute:
+      note = note_of(of, about.judge)
     parts.append(Table(f"{name}, in numbers", note, [r.method for r in of], columns_of(of)))
   if checks := [r.copies for r in results if r.copies]:
     parts.append(gallery(*checks))
@@ -150,7 +152,8 @@ def verdict(results: Sequence[Result]) -> str:
       free = mean("uncontrolled", m, True)
       words.append(f"meets the class in {1 - error:.0%} (as they come {1 - free:.0%})")
     clauses.append(f"{m} {', '.join(words)}")
-  return f"{'; '.join(clauses)}."
+  sentence = "; ".join(clauses)
+  return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def text(results: Sequence[Result]) -> str:

@@ -211,7 +211,7 @@ def measure(
   check = None
   if look:
     before, after = map(np.concatenate, zip(*pairs, strict=True))
-    check = look(after, before, f"{name}, {target.name}")
+    check = look(after, before, f"samples by {name}, asked for {target.name}")
   is_class, png = bool(target.classes), pictures.png(grid)
   return Result(name, target.name, numbers, intervals, cost, png, is_class, check)
 

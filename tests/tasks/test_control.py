@@ -25,7 +25,7 @@ from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.monitor import pictures
 from jaxgen.sampling.attribute_sampling import EncoderControl, Request, attribute_of, open_control
 from jaxgen.tasks import control as tasks_control
-from jaxgen.tasks import control_table, memorisation
+from jaxgen.tasks import control_page, control_table, memorisation
 
 
 def workdir_of(folder, name, **changes):
@@ -269,6 +269,42 @@ def test_classes_are_met_as_the_judge_sees_them(monkeypatch):
     attributes, attributes[1], real, np.zeros((4, 1)), images, images + 1
   )
   assert other["same_class"].tolist() == [True, False, True, False] and "others" not in other
+
+
+def test_the_page_tells_numbers_from_classes():
+  """Means of errors are of numbers alone, and of classes alone."""
+  numbers = {
+    "error": 0.2,
+    "uncontrolled": 1.5,
+    "likeness": 0.9,
+    "frechet": 3.0,
+    "frechet_before": 2.0,
+  }
+  of = lambda name, error, free, **kw: control_page.Result(
+    "guided",
+    name,
+    numbers | {"error": error, "uncontrolled": free},
+    {"error": (0.1, 0.3)},
+    "",
+    None,
+    **kw,
+  )
+  results = [
+    of("slant", 0.2, 1.5),
+    of("thickness", 0.4, 2.5),
+    of("class", 0.25, 0.9, is_class=True),
+  ]
+  text = control_page.verdict(results)
+  assert text == (
+    "Guided misses by 0.30 standard deviations (as they come 2.00), keeps a likeness of 0.90, "
+    "meets the class in 75% (as they come 10%)."
+  )
+  assert control_page.verdict(results[2:]) == "Guided meets the class in 75% (as they come 10%)."
+  about = control_page.About(8, 1, "digits-cnn", 359, {}, "jaxgen control")
+  page = control_page.page(results, about)
+  assert page.count("Units are standard") == 1 and page.count("that the judge, digits-cnn") == 1
+  assert "8 of each method and attribute<" in page and "0.100 – 0.300" in page
+  assert "0.200 (0.100 to 0.300)" in control_page.text(results)
 
 
 def test_a_class_that_is_asked_for_leaves_labels_open():
