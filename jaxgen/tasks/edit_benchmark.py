@@ -30,6 +30,7 @@ from jaxgen.diffusion import degrade
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import FEWEST, ImageJudge, open_judge
 from jaxgen.monitor import results
+from jaxgen.sampling.presets import PATHS
 from jaxgen.sampling.sampler import load
 from jaxgen.sampling.stages import data_of
 from jaxgen.tasks import edit_benchmark_page
@@ -64,6 +65,11 @@ def measure(values: flags.FlagValues, knobs: Mapping[str, float]) -> None:
   if home.suffix:
     raise UserError(f"--out={values.out}: of --measure it is a folder")
   results.check_report(home, "edit.json", ("edit.html",), ("made", "methods"))
+  if values.respacing and values.respacing not in PATHS:
+    raise UserError(
+      f"--respacing={values.respacing} sets the steps, as --budget does with --measure: leave it, "
+      f"or say {', '.join(PATHS)}"
+    )
   budget = numbers("budget", values.budget, BUDGET, 1, 1e6)
   strengths = numbers("strengths", values.strengths, STRENGTHS, 0, 1)
   bench = open_bench(values)

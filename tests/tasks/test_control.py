@@ -273,22 +273,11 @@ def test_classes_are_met_as_the_judge_sees_them(monkeypatch):
 
 def test_the_page_tells_numbers_from_classes():
   """Means of errors are of numbers alone, and of classes alone."""
-  numbers = {
-    "error": 0.2,
-    "uncontrolled": 1.5,
-    "likeness": 0.9,
-    "frechet": 3.0,
-    "frechet_before": 2.0,
-  }
+  rest = {"likeness": 0.9, "frechet": 3.0, "frechet_before": 2.0}
   of = lambda name, error, free, **kw: control_page.Result(
-    "guided",
-    name,
-    numbers | {"error": error, "uncontrolled": free},
-    {"error": (0.1, 0.3)},
-    "",
-    None,
+    "guided", name, rest | {"error": error, "uncontrolled": free}, {"error": (0.1, 0.3)}, "", None,
     **kw,
-  )
+  )  # fmt: skip
   results = [
     of("slant", 0.2, 1.5),
     of("thickness", 0.4, 2.5),

@@ -112,6 +112,7 @@ OTHERS = {
   "--seed=1": "was measured with seed 0, and here it is 1: give another folder, or move",
   "--num=5": "was measured with num 6, and here it is 5",
   "--mask=centre:0.7": "was measured with operator mask centre:0.5, and here it is mask centre:0.7",
+  "--respacing=ddim25": "--respacing=ddim25 sets the steps, as --budget does with --measure",
   "--guidance=2": "was measured with knobs none, and here it is {'guidance': 2.0}",
 }
 
