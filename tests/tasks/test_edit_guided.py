@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 from editing import SHAPE, game, images, loaded, sampler
 
@@ -15,6 +16,8 @@ from jaxgen.errors import UserError
 from jaxgen.models.classifier import Classifier
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.guided import Guided
+from jaxgen.monitor import pictures
+from jaxgen.tasks import edit
 from jaxgen.tasks.editor import Editor, operator_of
 
 KEEP = degrade.centre(8, 8)
@@ -124,3 +127,28 @@ def test_what_a_classifier_is_not_for():
     Editor(guided(), "bridge", None, sampler())
   with pytest.raises(UserError, match="was trained without labels: leave it"):
     Editor(guided(), "ddim")(images(), labels=1, source=2)
+
+
+def test_the_verb_hands_the_classifier_on(verb, monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  PIL.Image.fromarray(images(1)[0]).save("a.png")
+  asked, card = [], {"workdir": "W", "classifier": {"workdir": "C", "step": 3}}
+  load = lambda w, **kw: asked.append(kw) or dataclasses.replace(guided(), card=card)
+  monkeypatch.setattr(edit, "editor_of", functools.partial(edit.editor_of, load_model=load))
+  words = [
+    "edit",
+    "--workdir=W",
+    "--image=a.png",
+    "--how=sdedit",
+    "--classifier=C",
+    "--guide_step=3",
+  ]
+  status, _, err = verb(*words, "--labels=1", "--scale=2.5", "--out=new")
+  assert status == 0, err
+  assert (asked[0]["classifier"], asked[0]["guide_step"]) == ("C", 3)
+  info = pictures.read_info(tmp_path / "new" / "a.png")
+  assert info["knobs"]["scale"] == 2.5 and info["classifier"] == card["classifier"]
+  assert "C, step 3, by scale 2.5" in (tmp_path / "new.html").read_text()
+  status, _, err = verb(*words, "--out=other")
+  assert status == 2 and "give --labels, or leave --classifier" in err[-1]
+  assert not (tmp_path / "other").exists()
