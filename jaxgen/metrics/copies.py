@@ -109,12 +109,14 @@ class CopyShare(NamedTuple):
   floor: of held-out real images, by the same rule: LEVEL or less, but for few.
   samples: [n] the most copy-like samples, worst first.
   images: [n] their nearest training images.
+  ratio: [n] their distances over those that a copy has at most: 1 or less is a copy.
   """
 
   share: float
   floor: float
   samples: np.ndarray
   images: np.ndarray
+  ratio: np.ndarray
 
 
 LEVEL = 0.05  # share of new images that are nearer, by each measure alone
@@ -135,4 +137,5 @@ def copy_share(own: Nearness, held: Nearness, most: int = 10) -> CopyShare:
 
   x, real = far(own), far(held)
   worst = np.argsort(x, kind="stable")[:most]
-  return CopyShare(float(np.mean(x <= 1)), float(np.mean(real <= 1)), worst, own.image[worst])
+  shares = float(np.mean(x <= 1)), float(np.mean(real <= 1))
+  return CopyShare(*shares, worst, own.image[worst], x[worst])

@@ -82,6 +82,7 @@ li { margin: 0 0 6px; max-width: 88ch; }
 .samples { display: grid; gap: 18px;
   grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); }
 figure { margin: 0; min-width: 0; }
+section > figure + figure { margin-top: 22px; }
 figure img { width: 100%; display: block;
   border: 1px solid var(--rule); border-radius: 6px; background: #fff; }
 figcaption { margin-top: 8px; overflow-wrap: anywhere; }

@@ -47,13 +47,17 @@ def section(title: str, note: str, parts: Iterable[str]) -> str:
   return f"<section><h2>{title}</h2>{note}{body}</section>" if body else ""
 
 
-def figure(png: bytes | None, name: str, note: str, most: int = 1024) -> str:
-  """A picture, at most so many pixels wide, and what it is below."""
+def figure(png: bytes | None, name: str, note: str, most: int = 1024, natural: bool = False) -> str:
+  """A picture, at most so many pixels wide, and what it is below.
+
+  As wide as its place; where `natural`, no wider than its own pixels.
+  """
   name, note = escape(name), escape(note)
   picture = '<div class="missing">no picture</div>'
   if png:
     code = base64.b64encode(shrink(png, most)).decode()
-    picture = f'<img alt="{name}" src="data:image/png;base64,{code}">'
+    size = ' style="width: auto; max-width: 100%"' if natural else ""
+    picture = f'<img alt="{name}"{size} src="data:image/png;base64,{code}">'
   caption = f"<b>{name}</b>" + (f"<br>{note}" if note else "")
   return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 

@@ -69,7 +69,8 @@ def render(
 
 
 def _gallery(part: Gallery) -> str:
-  figures = [figure(p.png, p.name, p.note, WIDE) for p in part.pictures]
+  natural = part.wide or len(part.pictures) == 1  # nothing beside it to be as wide as
+  figures = [figure(p.png, p.name, p.note, WIDE, natural) for p in part.pictures]
   if part.wide:
     return section(part.title, escape(part.note), figures)
   grid = [f'<div class="samples">{"".join(figures)}</div>'] if figures else []

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import config, files, forms, sharding, train
+from jaxgen import config, files, sharding, train
 from jaxgen.checkpoint import meta
 from jaxgen.data.blemishes import KINDS, spoil
 from jaxgen.data.sources import open_source
@@ -28,7 +28,7 @@ from jaxgen.metrics import detection
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.sampling.sampler import Sampler, load
-from jaxgen.tasks import anomaly_page, anomaly_table
+from jaxgen.tasks import anomaly_page, anomaly_table, ledger
 from jaxgen.tasks.anomaly_scores import Scorer, choose, with_critic
 from jaxgen.tasks.commands import announce, command_of
 
@@ -60,6 +60,7 @@ ROW = {
   "train_seconds": float,
   "steps": Each(Whole(0)),
 }
+PLACE = ("case", "family")  # what rows are of, one for each way
 FORM = {"benchmark": {*STEPS}, "made": object, "rows": [ROW]}
 
 
@@ -100,14 +101,12 @@ def cases_of(data: str, classes: Sequence[str]) -> list[str]:
 
 def read(path: pathlib.Path, data: str) -> list[dict[str, Any]]:
   """Rows of an earlier run."""
-  damage = lambda why: f"{path} is no result of this benchmark ({why}): move it away"
-  try:
-    results = forms.read(path, FORM, damage)
-  except FileNotFoundError:
-    return []
-  if results["benchmark"] != data:
-    raise UserError(damage(f"it is of {results['benchmark']}"))
-  return results["rows"]
+  report = ledger.read(path, FORM, "result of this benchmark")
+  if report and report["benchmark"] != data:
+    raise UserError(
+      f"{path} is no result of this benchmark (it is of {report['benchmark']}): move it away"
+    )
+  return report["rows"] if report else []
 
 
 class TestImages(NamedTuple):
@@ -155,7 +154,7 @@ class Bench:
   def row_of(self, case: str, family: str, place: str, start: float) -> None:
     """The rows of one family and one case, unless they are there."""
     spec = self.spec(case, family)
-    if any((r["case"], r["family"], r["spec"]) == (case, family, spec) for r in self.rows):
+    if ledger.find(self.rows, {"case": case, "family": family, "spec": spec}, PLACE):
       return
     minutes = (time.monotonic() - start) / 60
     announce("anomaly", f"{place} after {minutes:.1f} min: {self.data}, {case}, {family}")
@@ -179,8 +178,7 @@ class Bench:
       self.picture(case, family, way, result, test)
       shown = ", ".join(f"{k} {r.value:.3f}" for k, r in rates.items())
       announce("anomaly", f"  {family} {way}: {shown}")
-    others = [r for r in self.rows if (r["case"], r["family"]) != (case, family)]
-    self.rows = others + new
+    self.rows = ledger.put(self.rows, new, PLACE)
     self.save({})
 
   def save(self, made: Mapping[str, Any]) -> dict[str, Any]:

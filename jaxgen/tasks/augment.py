@@ -39,8 +39,8 @@ from jaxgen.errors import UserError
 from jaxgen.monitor import pictures
 from jaxgen.monitor.results import check_report
 from jaxgen.sampling.sampler import key_of
-from jaxgen.tasks import augment_page
-from jaxgen.tasks.augment_generators import ALL, generators, same_source
+from jaxgen.tasks import augment_page, memorisation
+from jaxgen.tasks.augment_generators import ALL, Maker, generators, same_source
 from jaxgen.tasks.augment_trials import Lab, Plan, read
 from jaxgen.tasks.commands import announce, command_of
 
@@ -66,6 +66,7 @@ def define(values: flags.FlagValues) -> None:
   integer("classifier_steps", None, "of each classifier; default: those of configs/judge.py")
   integer("batch", 256, "samples drawn at once")
   integer("seed", 0, "of all randomness")
+  memorisation.define(values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -93,12 +94,24 @@ def main(values: flags.FlagValues) -> None:
     sizes, shares, values.seeds, values.seed, values.classifier_steps, values.batch, values.save
   )
   makers = generators(values, home, spec, real, sizes)
+  looks = looks_of(makers, values.copies)
   made = {"command": command_of("augment", values), "seed": values.seed}
-  results = Lab(home, plan, spec, (real, test), makers, rows).run(made)
-  picture, page = augment_page.page(results)
+  lab = Lab(home, plan, spec, (real, test), makers, rows)
+  results = lab.run(made)
+  checks = lab.find_copies(looks)
+  lab.save(made, lab.rows)
+  picture, page = augment_page.page(results, checks)
   pictures.save_png(home / "augment.png", picture, results["made"])
   files.write_text(home / "augment.html", page)
   print(augment_page.text(results))
+  for check in checks:
+    print(check.line())
+
+
+def looks_of(makers: Sequence[Maker], data: str | None) -> dict[str, memorisation.Copies]:
+  """By workdir, what looks for copies among a generator's samples; {} where nobody asked."""
+  workdirs = {workdir for maker in makers for workdir in maker.workdirs.values()}
+  return {w: memorisation.open_copies(data, w) for w in sorted(workdirs)} if data else {}
 
 
 def whole(flag: str, word: str) -> int:

@@ -12,6 +12,7 @@ from jaxgen.monitor.table import markdown
 from jaxgen.report.charts import THEME, canvas
 from jaxgen.report.page_numbers import Column
 from jaxgen.report.task_page import Gallery, Picture, Table, facts_of, render
+from jaxgen.tasks.memorisation import CopyCheck, gallery
 
 MAIN = 100  # percent of samples at which families are compared, where it was measured
 
@@ -128,8 +129,8 @@ def caution(results: Results) -> str:
   )
 
 
-def page(results: Mapping[str, Any]) -> tuple[np.ndarray, str]:
-  """The curve uint8 [H, W, 3], and the page."""
+def page(results: Mapping[str, Any], checks: Sequence[CopyCheck] = ()) -> tuple[np.ndarray, str]:
+  """The curve uint8 [H, W, 3], and the page; `checks`: copies among each generator's samples."""
   own = Results(results)
   curve, about = curves(own), own.about
   parts: list[Gallery | Table] = [
@@ -147,6 +148,7 @@ def page(results: Mapping[str, Any]) -> tuple[np.ndarray, str]:
       wide=True,
     ),
     *(table_of(own, size) for size in own.sizes),
+    *([gallery(*checks)] if checks else []),
   ]
   real = {size: f"{n:,} images" for size, n in about["sizes"].items()}
   facts = [

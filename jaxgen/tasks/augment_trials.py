@@ -1,6 +1,5 @@
 """All trainings that a report of augmentation compares, each done once."""
 
-import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -9,22 +8,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import config, files, forms
+from jaxgen import config, files
 from jaxgen.checkpoint import meta
-from jaxgen.data import arrayfile
 from jaxgen.data.arrays import Source
 from jaxgen.data.labelled_sets import write_set
-from jaxgen.data.npz import open_npz
-from jaxgen.errors import UserError, printable
+from jaxgen.errors import printable
 from jaxgen.evaluation.learned import judge_config
 from jaxgen.forms import Whole
 from jaxgen.monitor.progress import duration
 from jaxgen.monitor.results import check_file
 from jaxgen.sampling.output import write
 from jaxgen.sampling.sampler import load
+from jaxgen.tasks import ledger
 from jaxgen.tasks.augment_generators import Maker, part_of
 from jaxgen.tasks.classifier_trials import Trials
 from jaxgen.tasks.commands import announce
+from jaxgen.tasks.memorisation import Copies, CopyCheck
 
 APART = 1000  # between the seeds of trainings
 ROW = {
@@ -44,11 +43,8 @@ Job = dict[str, Any]
 
 def read(path: pathlib.Path) -> list[Job]:
   """Rows of an earlier run; [] if there is none."""
-  damage = lambda why: f"{path} is no report of augmentation ({why}): move it away"
-  try:
-    return forms.read(path, FORM, damage)["rows"]
-  except FileNotFoundError:
-    return []
+  report = ledger.read(path, FORM, "report of augmentation")
+  return report["rows"] if report else []
 
 
 class Plan(NamedTuple):
@@ -115,14 +111,14 @@ class Lab:
     capacity = max(capacity, self.settings.batch)
     self.trials = Trials(self.settings, capacity, self.test.arrays())
     self.pool_of: tuple[Any, Any] = (None, None)  # whose samples are in memory, and these
+    self.copies: dict[str, Any] = {}  # cards of `find_copies`, by workdir
 
   def run(self, made: Mapping[str, Any]) -> dict[str, Any]:
     """All trainings -> results; `made` says of what the report is made."""
     jobs, start, done, place = self.plan.jobs(list(self.makers.values())), time.monotonic(), 0, None
     jobs = [job | {"spec": self.spec(job["size"], job["model"])} for job in jobs]
-    known = {identity(row) for row in self.rows}
     for i, job in enumerate(jobs):
-      if identity(job) in known:
+      if ledger.find(self.rows, job, PLACE):
         continue
       if place != (job["size"], job["model"]):
         place, spent = (job["size"], job["model"]), time.monotonic() - start
@@ -131,12 +127,11 @@ class Lab:
         announce("augment", f"{i}/{len(jobs)}: {job['size']} of a class, {name}{left}")
       x, y = self.examples(job)
       right = self.trials(x, y, self.plan.seed + APART * job["seed"])
-      self.rows = [row for row in self.rows if any(row[k] != job[k] for k in PLACE)]
-      self.rows.append(job | {"accuracy": float(right.mean()), "count": len(x)})
+      row = job | {"accuracy": float(right.mean()), "count": len(x)}
+      self.rows = ledger.put(self.rows, [row], PLACE)
       self.save(made, self.rows)
       done += 1
-    now = {identity(job) for job in jobs}
-    shown = [row for row in self.rows if identity(row) in now]
+    shown = [ledger.find(self.rows, job, PLACE) for job in jobs]
     return self.save(made, self.rows) | {"rows": shown}
 
   def spec(self, size: str, model: str) -> str:
@@ -179,7 +174,8 @@ class Lab:
     file = self.home / "samples" / f"{name}-{seed}.npz"
     draw = self.plan.seed + APART * seed
     made = {"workdir": workdir, "step": meta.latest(workdir)["step"], "seed": draw, "num": len(y)}
-    if pool := stored_pool(file, made):
+    pool = ledger.stored(file, made)
+    if pool and pool[1] is not None:
       return pool
     announce("augment", f"{len(y):,} samples of {maker.name} -> {file}")
     sampler = load(workdir)
@@ -192,6 +188,18 @@ class Lab:
       where = write_set(target, self.plan.form, x, y, self.real.class_names, info)
       announce("augment", f"data set -> {printable(where)}")
     return x, y
+
+  def find_copies(self, looks: Mapping[str, Copies]) -> list[CopyCheck]:
+    """Copies of training images among samples of the first seed, of each workdir looked at."""
+    checks = {}
+    for maker in self.makers.values():
+      several = len(set(maker.workdirs.values())) > 1
+      for size, workdir in maker.workdirs.items():
+        if workdir in looks and workdir not in checks:
+          what = f"samples of {maker.name}" + f", {size} of a class" * several
+          checks[workdir] = looks[workdir](self.pool(maker.name, size, 0)[0], what=what)
+    self.copies = {workdir: check.card for workdir, check in checks.items()}
+    return list(checks.values())
 
   def save(self, made: Mapping[str, Any], rows: Sequence[Job]) -> dict[str, Any]:
     """Writes rows, and what the page says of data and models."""
@@ -213,23 +221,7 @@ class Lab:
       },
       "made": dict(made),
       "rows": list(rows),
+      **({"copies": self.copies} if self.copies else {}),
     }
     files.write_json(self.home / "augment.json", results)
     return results
-
-
-def identity(row: Job) -> tuple:
-  """What tells one training from all others."""
-  return tuple(row[k] for k in (*PLACE, "spec"))
-
-
-def stored_pool(
-  file: pathlib.Path, made: Mapping[str, Any]
-) -> tuple[np.ndarray, np.ndarray] | None:
-  """Samples of an earlier run; None unless they are those very ones."""
-  try:
-    x, y = open_npz(str(file), "train", None, None).arrays()
-    info = json.loads(str(arrayfile.stored(file, "info").whole()))
-  except (UserError, ValueError):
-    return None
-  return (x, y) if y is not None and all(info.get(k) == v for k, v in made.items()) else None

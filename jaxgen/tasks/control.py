@@ -5,6 +5,7 @@
   jaxgen control --workdir D --predictor judge:J --set class=3 --out threes/
   jaxgen control --workdir P --predictor mine.brightness --set brightness=0.7 --out x.png
   jaxgen control --table --workdir E,D --predictor slant,thickness --out report
+  jaxgen control --table --workdir D --predictor slant,judge:J --seeds 3 --out report
 
 E is a workdir of configs/gan_control.py:digits-encoder or the like; D of any
 diffusion model, which is not trained again. A picture shows samples as they
@@ -13,7 +14,9 @@ same noise, so that what else differs is what the method moved. Values are in
 the predictor's own units; of several numbers with colons, colour=0.2:0:-0.1.
 
 --table measures both: how near attributes come to what was asked for, and how
-little else moves. Its page is report/index.html.
+little else moves, with intervals. The class that a sample then has is as the judge
+of the data sees it: of configs/judge.py and seed 0, so train J with another seed.
+Its page is report/index.html.
 """
 
 import functools
@@ -32,7 +35,7 @@ from jaxgen.monitor.results import kind_of
 from jaxgen.sampling.attribute_sampling import EncoderControl, GuidedControl, Request, open_control
 from jaxgen.sampling.output import json_knobs, part_of, write
 from jaxgen.sampling.presets import KNOBS, knobs_from_flags
-from jaxgen.tasks import control_table
+from jaxgen.tasks import control_table, memorisation
 from jaxgen.tasks.commands import command_of
 
 Control = EncoderControl | GuidedControl
@@ -52,6 +55,7 @@ def define(values: flags.FlagValues) -> None:
   )
   flag("labels", None, "one or several classes, by number or name; default: each in turn")
   flag("knobs", None, "any others of the model: name=number, with commas between")
+  memorisation.define(values)
   flags.DEFINE_bool("table", False, "measure instead: a page in --out", flag_values=values)
   number = functools.partial(flags.DEFINE_float, flag_values=values)
   number("tolerance", None, "for diffusion: how near is near enough, in the attribute's units")
@@ -62,6 +66,7 @@ def define(values: flags.FlagValues) -> None:
   for name, default, text in (
     ("num", None, "how many; default: 8, of --table 100"),
     ("seed", 0, "of all randomness"),
+    ("seeds", None, "of --table: draws of so many samples each; default: 1"),
     ("batch", 64, "samples drawn at once"),
   ):
     flags.DEFINE_integer(name, default, text, flag_values=values)
@@ -90,9 +95,13 @@ def main(values: flags.FlagValues) -> None:
         batch=values.batch,
         knobs=knobs_from_flags(values),
         command=command_of("control", values),
+        seeds=1 if values.seeds is None else values.seeds,
+        copies=values.copies,
       )
     )
     return
+  if values.seeds is not None:
+    raise UserError("--seeds is for --table")
   if len(workdirs) > 1:
     raise UserError("--workdir takes one here; several are for --table")
   if not values.set:
@@ -106,6 +115,9 @@ def draw(values: flags.FlagValues, control: Control) -> None:
   target = parse(values.set, control)
   sampler, knobs = control.sampler, knobs_from_flags(values)
   labels = sampler.labels(num, labels_of(values.labels))
+  if values.labels is None:  # a class that is asked for stands in their place
+    asked = [a for a in control.attributes if a.name in target]
+    labels = control_table.labels_for(control, asked, np.arange(num))
   info = sampler.card | {
     "made by": f"jaxgen control, {control.how}",
     "command": command_of("control", values),
@@ -126,13 +138,18 @@ def draw(values: flags.FlagValues, control: Control) -> None:
     results.check_folder(pathlib.Path(values.out), part_of(info, num))
   wanted = {k: np.tile(np.float32(v), (num, 1)) for k, v in target.items()}
   request = Request(wanted, np.arange(num), labels, values.seed, knobs, min(values.batch, num))
+  copies = memorisation.open_copies(values.copies, values.workdir)
   before, after = control.make(request)
   for line in reached(control, target, before, after):
     print(line)
+  if check := copies and copies(after, before, "samples with what is asked for"):
+    print(check.line())
+    info |= {"copies": check.card}
   if kind == ".png":
     write(values.out, np.concatenate([before, after]), None, info, columns=num)
   else:
-    write(values.out, after, labels, info, more={"before": before})
+    known = labels if labels is None or labels.min() >= 0 else None
+    write(values.out, after, known, info, more={"before": before})
   print(f"{num} samples, {control.passes(request)} each -> {values.out}")
 
 

@@ -6,6 +6,7 @@
   jaxgen edit --workdir W --image a.png --operator blur:2 --original --how pigdm --out x.png
   jaxgen edit --workdir W --image a.png --how sdedit --strength 0.4 --labels 7 --out x.png
   jaxgen edit --workdir W --image a.png --how ddim --source 3 --labels 5 --out x.png
+  jaxgen edit --workdir W --image a.png --how ddim --classifier C --scale 2 --labels 5 --out x.png
   jaxgen edit --workdir W --image a.png,b.png --how interpolate --frames 8 --out x.png
   jaxgen edit --workdir G --image a.png --how sefa --direction 2 --strength 3 --out x.png
   jaxgen edit --workdir A --to B --image a.png --how bridge --out x.png
@@ -30,19 +31,16 @@ from jaxgen.errors import UserError, printable
 from jaxgen.sampling.output import json_knobs
 from jaxgen.sampling.presets import KNOBS, SAMPLERS
 from jaxgen.sampling.sampler import Sampler, load
-from jaxgen.tasks import edit_benchmark, edit_outputs, edit_page, edit_styles
+from jaxgen.tasks import edit_benchmark, edit_outputs, edit_page, edit_styles, memorisation
 from jaxgen.tasks.commands import command_of
 from jaxgen.tasks.edit_inputs import Original, read_images, read_masks
 from jaxgen.tasks.edit_methods import METHODS, WORDS
-from jaxgen.tasks.editor import Editor, operator_of
+from jaxgen.tasks.editor import LOAD, Editor, operator_of
 
 ALONE = ("measure", "hows", "strengths", "judge", "budget")  # flags of the benchmark
 # The knobs of diffusion models.
-TURNED = {
-  k: KNOBS[k]
-  for k in "steps guidance lo hi eta frac churn s_min s_max s_noise snr cap first bend".split()
-}
-LOAD = ("ema", "step", "sampler", "respacing")
+OWN = "steps guidance scale lo hi eta frac churn s_min s_max s_noise snr cap first bend"
+TURNED = {k: KNOBS[k] for k in OWN.split()}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -61,6 +59,8 @@ def define(values: flags.FlagValues) -> None:
   flag("sampler", None, "in place of the config's: " + ", ".join(SAMPLERS))
   flag("respacing", None, "which times, as in sample: 250, ddim25, karras, ...")
   flag("ema", None, "profile of averaged weights")
+  flag("classifier", None, "workdir of a noisy classifier that pushes towards --labels, by --scale")
+  flag("guide_ema", None, "profile of averaged weights of the classifier")
   boolean = functools.partial(flags.DEFINE_bool, flag_values=values)
   boolean("invert_mask", False, "white of a mask is filled, black is kept")
   boolean("original", False, "images are whole: the operator is applied to them first")
@@ -71,12 +71,14 @@ def define(values: flags.FlagValues) -> None:
     ("seed", 0, "of all randomness"),
     ("batch", 64, "images at once"),
     ("step", None, "of the checkpoint; default: the last"),
+    ("guide_step", None, "the same of the classifier's"),
   ):
     flags.DEFINE_integer(name, default, text, flag_values=values)
   for name, text in (TURNED | WORDS).items():
     flags.DEFINE_float(name, None, text, flag_values=values)
   edit_benchmark.define(values)
   edit_styles.define(values)
+  memorisation.define(values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -132,6 +134,7 @@ class Work(NamedTuple):
     infos: What each result's file says of how it was made.
     out, page: Where results go.
     command: Which does it again.
+    copies: What looks for copies of training images among them, or None.
   """
 
   editor: Editor
@@ -143,6 +146,7 @@ class Work(NamedTuple):
   out: str
   page: pathlib.Path | None
   command: str
+  copies: memorisation.Copies | None = None
 
   @property
   def images(self) -> np.ndarray:
@@ -171,14 +175,19 @@ class Work(NamedTuple):
       times=times,
       **{k: v for k, v in self.settings.items() if np.isfinite(v)},
     )
-    return edit_page.Edits(
-      editor, [o.path.name for o in self.originals], x, known, self.keep, made, whole, times
-    )
+    before = x if whole and x.shape[1:] == made.shape[1:] else None
+    copies = self.copies and self.copies(made, before, f"results of {editor.how}")
+    names = [o.path.name for o in self.originals]
+    return edit_page.Edits(editor, names, x, known, self.keep, made, whole, times, copies)
 
   def write(self, edits: edit_page.Edits) -> None:
     """Results, then the page."""
     strip = len(edits.made) if self.editor.method.wants == "image" else None
-    edit_outputs.write(self.out, self.names, edits.made, self.infos, strip)
+    infos = self.infos
+    if edits.copies:
+      print(edits.copies.line())
+      infos = infos if self.page else [i | {"copies": edits.copies.card} for i in infos]
+    edit_outputs.write(self.out, self.names, edits.made, infos, strip)
     if self.page:
       made = edit_outputs.shared(self.infos)
       edit_outputs.write_page(self.page, *edit_page.page(edits, self.settings, made, self.command))
@@ -212,7 +221,8 @@ def prepared(values: flags.FlagValues, knobs: Mapping[str, float]) -> Work:
     info["to_image"] = source_of(originals[1], None)
   infos = [info | source_of(originals[i], masks[i]) | {"index": k} for k, i in enumerate(which)]
   edit_outputs.check(values.out, page, names, infos, [*originals, *filter(None, masks)])
-  return Work(editor, originals, keep, settings, names, infos, values.out, page, command)
+  copies = memorisation.open_copies(values.copies, values.to or values.workdir)
+  return Work(editor, originals, keep, settings, names, infos, values.out, page, command, copies)
 
 
 def source_of(original: Original, mask: Original | None) -> dict[str, Any]:

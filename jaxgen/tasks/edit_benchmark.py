@@ -7,15 +7,17 @@
 Methods against each other at equal numbers of evaluations of the net: PSNR where nothing
 was known, and the Fréchet distance of results, by the judge of the model's data. And
 SDEdit at several strengths: of labelled images, how many become the class that is asked
-for; else of images made of coarse blocks, how real they become. Writes OUT/edit.html and
-OUT/edit.json.
+for; else of images made of coarse blocks, how real they become. OUT/edit.json grows by a
+row for each method and budget, and OUT/samples by a few of its images: a killed run goes
+on from there by the same command, and more --hows, --budget and --strengths may follow.
+Writes OUT/edit.html at the end.
 """
 
 import functools
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,22 +29,19 @@ from jaxgen.data.sources import open_split
 from jaxgen.diffusion import degrade
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import FEWEST, ImageJudge, open_judge
-from jaxgen.evaluation.learned import is_right
-from jaxgen.files import plain
-from jaxgen.metrics.image_quality import psnr
 from jaxgen.monitor import results
-from jaxgen.sampling.sampler import Sampler, load
+from jaxgen.sampling.presets import PATHS
+from jaxgen.sampling.sampler import load
 from jaxgen.sampling.stages import data_of
 from jaxgen.tasks import edit_benchmark_page
 from jaxgen.tasks.commands import announce, command_of
 from jaxgen.tasks.edit_methods import METHODS
-from jaxgen.tasks.edit_page import hole_psnr, shown
-from jaxgen.tasks.editor import Editor, operator_of
+from jaxgen.tasks.edit_page import shown
+from jaxgen.tasks.edit_trials import Bench, Journal, distance, measured, some, strength_curve
+from jaxgen.tasks.editor import LOAD, Editor, operator_of
 
 BUDGET = (50, 150, 500)
 STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
-MOST_STEPS = 1000
-BLOCKS = 4  # pixels of a side of the blocks that SDEdit begins with
 
 
 def define(values: flags.FlagValues) -> None:
@@ -57,92 +56,76 @@ def define(values: flags.FlagValues) -> None:
   )
 
 
-class Bench(NamedTuple):
-  """Test images, what is left of them, and who judges.
-
-  Attributes:
-    sampler: The model.
-    x: uint8 [N, H, W, C].
-    y: Labels [N], or None.
-    keep: Masks [N, H, W, 1], where a mask is the operator.
-    text: The operator, as a user says it; "mask" for a mask.
-    judge: None: of these images there is none.
-    seed, batch: Of the edits.
-  """
-
-  sampler: Sampler
-  x: np.ndarray
-  y: np.ndarray | None
-  keep: np.ndarray | None
-  text: str
-  judge: ImageJudge | None
-  seed: int
-  batch: int
-
-  @property
-  def labels(self) -> np.ndarray | None:
-    """The images' own, where the model takes labels."""
-    return self.y if self.sampler.classes else None
-
-  def frechet(self, x: np.ndarray) -> tuple[str, float] | None:
-    """The distance's name, and what it is of some images."""
-    if self.judge is None:
-      return None
-    scores = self.judge.scores(x, None, cas=False)
-    name = next(k for k in scores if k.startswith("frechet"))
-    return name, float(np.mean(scores[name]))
-
-  def nearness(self, x: np.ndarray) -> np.ndarray:
-    """PSNR [N] in the hole, or of the whole image."""
-    return psnr(x, self.x) if self.keep is None else hole_psnr(x, self.x, self.keep)
-
-
 def measure(values: flags.FlagValues, knobs: Mapping[str, float]) -> None:
   """The verb with --measure."""
-  for name in ("image", "how", "to", "page", "source", "labels", "steps"):
+  for name in ("image", "how", "to", "page", "source", "labels", "steps", "strength", "copies"):
     if values[name].value is not None:
       raise UserError(f"--{name} is not for --measure")
   home = pathlib.Path(values.out)
   if home.suffix:
     raise UserError(f"--out={values.out}: of --measure it is a folder")
   results.check_report(home, "edit.json", ("edit.html",), ("made", "methods"))
+  if values.respacing and values.respacing not in PATHS:
+    raise UserError(
+      f"--respacing={values.respacing} sets the steps, as --budget does with --measure: leave it, "
+      f"or say {', '.join(PATHS)}"
+    )
   budget = numbers("budget", values.budget, BUDGET, 1, 1e6)
   strengths = numbers("strengths", values.strengths, STRENGTHS, 0, 1)
   bench = open_bench(values)
   editors = editors_of(bench, values.hows, knobs)
-  announce("edit", f"{len(bench.x)} test images, {bench.text}: {', '.join(editors)}")
-  rows, pictures_of = [], {}
-  for how, editor in editors.items():
-    names = METHODS[how].knobs.keys() | bench.sampler.model.knobs.keys()
-    own = {k: v for k, v in knobs.items() if k in names}
-    for row, x in measured(bench, editor, budget, own):
-      rows.append(row)
-      pictures_of[how] = x
-      announce("edit", line(row))
-  curve, strip = strength_curve(bench, strengths, knobs)
-  for row in curve:
-    announce("edit", line(row))
+  own = {how: knobs_of(editor, knobs) for how, editor in editors.items()}
   known = shown(next(iter(editors.values())).known(bench.x), bench.x.shape[1:], bench.keep)
-  report = plain(
-    {
-      "made": bench.sampler.card | {"command": command_of("edit", values), "seed": bench.seed},
-      "task": {
-        "operator": bench.text,
-        "images": len(bench.x),
-        "data": data_name(bench),
-        "labels": "none" if bench.labels is None else "the model is given those of the originals",
-      },
-      "real": reference(bench, known),
-      "methods": rows,
-      "sdedit": curve,
-      "judge": bench.judge.card if bench.judge else None,
-      "machine": machine(),
-    }
-  )
-  files.write_json(home / "edit.json", report)
-  page = edit_benchmark_page.page(report, bench.x, known, pictures_of, strip)
+  journal = Journal(home, settings_of(bench, knobs), about(bench, known, values))
+  announce("edit", f"{len(bench.x)} test images, {bench.text}: {', '.join(editors)}")
+  trials = {how: measured(bench, e, budget, own[how], journal) for how, e in editors.items()}
+  curve, strip = strength_curve(bench, strengths, knobs, journal)
+  rows = [row for trial in trials.values() for row, _ in trial]
+  report = journal.save() | {"methods": rows, "sdedit": curve}
+  last = {how: trial[-1][1] for how, trial in trials.items()}
+  which = some(len(bench.x))
+  page = edit_benchmark_page.page(report, bench.x[which], known[which], last, strip)
   files.write_text(home / "edit.html", page)
   print(home / "edit.html")
+
+
+def knobs_of(editor: Editor, knobs: Mapping[str, float]) -> dict[str, float]:
+  """Those of all knobs that an editor has; UserError for one out of range."""
+  names = editor.method.knobs.keys() | editor.sampler.model.knobs.keys()
+  own = {k: v for k, v in knobs.items() if k in names}
+  editor.settings(own)
+  return own
+
+
+def settings_of(bench: Bench, knobs: Mapping[str, float]) -> dict[str, Any]:
+  """All that rows of one report have in common, by the names of flags where there are some."""
+  card = bench.sampler.card
+  same = {k: v for k, v in card.items() if k != "workdir"}
+  return same | {
+    "workdir": str(pathlib.Path(card["workdir"]).absolute()),
+    "operator": bench.text,
+    "num": len(bench.x),
+    "seed": bench.seed,
+    "batch": bench.batch,
+    "judge": bench.judge.features if bench.judge else None,
+    "knobs": dict(knobs),
+  }
+
+
+def about(bench: Bench, known: np.ndarray, values: flags.FlagValues) -> dict[str, Any]:
+  """What the report says beside its rows: of what they are."""
+  return {
+    "made": bench.sampler.card | {"command": command_of("edit", values), "seed": bench.seed},
+    "task": {
+      "operator": bench.text,
+      "images": len(bench.x),
+      "data": str(bench.sampler.card.get("dataset", "")),
+      "labels": "none" if bench.labels is None else "the model is given those of the originals",
+    },
+    "real": reference(bench, known),
+    "judge": bench.judge.card if bench.judge else None,
+    "machine": machine(),
+  }
 
 
 def numbers(
@@ -160,8 +143,7 @@ def numbers(
 
 def open_bench(values: flags.FlagValues) -> Bench:
   """Test images at even distances in the split of the model's data."""
-  choices = ("ema", "step", "sampler", "respacing")
-  sampler = load(values.workdir, **{k: values[k].value for k in choices})
+  sampler = load(values.workdir, **{k: values[k].value for k in LOAD})
   data = data_of(values.workdir)
   test = open_split(data, "test")
   if tuple(test.shape) != tuple(sampler.shape) or test.dtype != np.uint8:
@@ -214,56 +196,6 @@ def editors_of(bench: Bench, hows: Sequence[str], knobs: Mapping[str, float]) ->
   return editors
 
 
-def steps_within(editor: Editor, budget: float, knobs: Mapping[str, float]) -> int:
-  """The most steps that cost no more than so many evaluations, or the fewest there are."""
-  low, high = 1, MOST_STEPS + 1
-  while high - low > 1:
-    middle = (low + high) // 2
-    affordable = editor.cost(dict(knobs) | {"steps": middle}) <= budget
-    low, high = (middle, high) if affordable else (low, middle)
-  return max(low, 2)
-
-
-def measured(
-  bench: Bench, editor: Editor, budget: Sequence[float], knobs: Mapping[str, float]
-) -> list[tuple[dict[str, Any], np.ndarray]]:
-  """A row of numbers for each budget, and its images."""
-  inputs = editor.known(bench.x, bench.keep)
-  run = functools.partial(
-    editor, keep=bench.keep, labels=bench.labels, seed=bench.seed, batch=bench.batch
-  )
-  first = min(bench.batch, len(inputs))
-  part = bench._replace(keep=None if bench.keep is None else bench.keep[:first])
-  labels = None if bench.labels is None else bench.labels[:first]
-  settings = dict(knobs) | {"steps": 2}
-  editor(inputs[:first], keep=part.keep, labels=labels, batch=bench.batch, **settings)  # compiles
-  rows, done = [], set()
-  for most in budget:
-    steps = steps_within(editor, most, knobs)
-    if steps in done:
-      continue
-    done.add(steps)
-    settings, times = dict(knobs) | {"steps": steps}, []
-    x = run(inputs, times=times, **settings)
-    values = bench.nearness(x)
-    row = {"how": editor.how, "steps": steps, "evaluations": editor.cost(settings)}
-    row |= {"psnr": float(np.mean(values)), "psnr_error": standard_error(values)}
-    row |= {"seconds": sum(times) / len(x), "knobs": editor.settings(settings)}
-    rows.append((row | distance(bench, x), x))
-  return rows
-
-
-def standard_error(values: np.ndarray) -> float:
-  """Of the mean of values."""
-  return float(np.std(values, ddof=1) / len(values) ** 0.5)
-
-
-def distance(bench: Bench, x: np.ndarray) -> dict[str, float]:
-  """{"frechet": ..}, where there is a judge."""
-  score = bench.frechet(x)
-  return {"frechet": score[1]} if score else {}
-
-
 def reference(bench: Bench, known: np.ndarray) -> dict[str, Any]:
   """The originals themselves; and what is left of them, with holes as the mean of the rest.
 
@@ -278,47 +210,3 @@ def reference(bench: Bench, known: np.ndarray) -> dict[str, Any]:
   blank = {"name": name, "psnr": float(np.mean(bench.nearness(x)))} | distance(bench, x)
   own = {"frechet": score[1], "features": score[0]} if score else {}
   return {"originals": own, "blank": blank}
-
-
-def data_name(bench: Bench) -> str:
-  """Of the images."""
-  return str(bench.sampler.card.get("dataset", ""))
-
-
-def strength_curve(
-  bench: Bench, strengths: Sequence[float], knobs: Mapping[str, float]
-) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-  """A row of numbers for each strength of SDEdit, and what it begins with and makes.
-
-  Of labelled images each becomes one of the next class; else they begin as blocks.
-  """
-  editor = Editor(bench.sampler, "sdedit")
-  own = {k: v for k, v in knobs.items() if k in bench.sampler.model.knobs}
-  labels, classes = bench.labels, bench.sampler.classes
-  if labels is None:
-    factor = next(f for f in range(BLOCKS, 0, -1) if not any(n % f for n in bench.x.shape[1:3]))
-    blocks = Editor(bench.sampler, "pigdm", operator_of(f"downsample:{factor}", bench.x.shape[1:]))
-    begin = blocks.known(bench.x).repeat(factor, 1).repeat(factor, 2)
-  else:
-    begin, labels = bench.x, (labels + 1) % classes
-  rows, strip = [], [begin]
-  for strength in strengths:
-    settings = own | {"strength": strength}
-    x = editor(begin, labels=labels, seed=bench.seed, batch=bench.batch, **settings)
-    values = psnr(x, begin)
-    finite = np.where(np.isfinite(values), values, 99.0)
-    row = {"how": "sdedit", "strength": strength, "evaluations": editor.cost(settings)}
-    row |= {"psnr": float(np.mean(finite))} | distance(bench, x)
-    if labels is not None and bench.judge and bench.judge.classifies:
-      row["wanted"] = float(np.mean(is_right(bench.judge.extractor, x, labels)))
-    rows.append(row)
-    strip.append(x)
-  return rows, strip
-
-
-def line(row: Mapping[str, Any]) -> str:
-  """A row, for people who wait."""
-  at = f"strength {row['strength']:g}" if "strength" in row else f"{row['steps']} steps"
-  more = "".join(f", {k} {row[k]:.4g}" for k in ("frechet", "wanted", "seconds") if k in row)
-  cost = f"{row['evaluations']:.0f} evaluations"
-  return f"{row['how']}, {at}, {cost}: PSNR {row['psnr']:.2f} dB{more}"

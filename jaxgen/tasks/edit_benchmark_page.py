@@ -11,7 +11,6 @@ from jaxgen.report.task_page import Gallery, Picture, Table, facts_of, render
 from jaxgen.tasks.edit_methods import METHODS
 from jaxgen.tasks.edit_page import NOT_FOR
 
-SHOWN = 6  # images that are shown
 PSNR = "PSNR, dB"
 
 
@@ -25,11 +24,11 @@ def page(
   """The page as HTML.
 
   Args:
-    report: The numbers, see `edit_benchmark.measure`.
-    x: The originals, uint8 [N, H, W, C].
+    report: The numbers, see `edit_trials.Journal`.
+    x: The originals that are shown, uint8 [N, H, W, C].
     known: What was left of them, as images of the same shape.
-    made: Results of each method, uint8 [N, H, W, C], at its largest budget.
-    strip: What SDEdit began with, and its results at each strength.
+    made: Their results by each method, uint8 [N, H, W, C], at its largest budget.
+    strip: What SDEdit began with, and its results at each strength; likewise.
   """
   rows, task, real = report["methods"], report["task"], report["real"]
   parts = [
@@ -81,13 +80,8 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
 def methods_picture(x: np.ndarray, known: np.ndarray, made: Mapping[str, np.ndarray]) -> np.ndarray:
   """A row for each of a few images: original, what is known, each method's."""
   columns = {"original": x, "known": known} | dict(made)
-  rows = {f"{i}": {name: rgb(a[i]) for name, a in columns.items()} for i in some(len(x))}
+  rows = {f"{i}": {name: rgb(a[i]) for name, a in columns.items()} for i in range(len(x))}
   return pictures.panels(rows, list(columns))
-
-
-def some(n: int) -> np.ndarray:
-  """Numbers of the images that are shown, of n."""
-  return np.arange(min(SHOWN, n)) * n // min(SHOWN, n)
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
@@ -140,7 +134,7 @@ def sdedit_gallery(report: Mapping[str, Any], strip: Sequence[np.ndarray]) -> Ga
   curve = report["sdedit"]
   names = ["begins with", *(f"{r['strength']:g}" for r in curve)]
   rows = {
-    f"{i}": {n: rgb(x[i]) for n, x in zip(names, strip, strict=True)} for i in some(len(strip[0]))
+    f"{i}": {n: rgb(x[i]) for n, x in zip(names, strip, strict=True)} for i in range(len(strip[0]))
   }
   drawn = [Picture(pictures.png(pictures.panels(rows, names)), "SDEdit at growing strength")]
   labelled = any("wanted" in r for r in curve)

@@ -159,15 +159,16 @@ def _bridge(scene: Scene) -> Array:
 
 
 def _guidance(knobs: Mapping[str, float]) -> int:
-  return 2 if knobs.get("guidance", 1.0) != 1 else 1
+  """Evaluations of an estimate; a classifier's gradient counts as one, as in Guided.nfe."""
+  return 1 + (knobs.get("guidance", 1.0) != 1) + (knobs.get("scale", 0.0) != 0)
 
 
 def _walks(game: Diffusion, knobs: Mapping[str, float]) -> float:
-  return game.nfe(**knobs)
+  return game.nfe(**knobs | {"guidance": 1.0}) * _guidance(knobs)
 
 
 def _slopes(game: Diffusion, knobs: Mapping[str, float]) -> float:
-  return (1 + GRADIENT * (1 + knobs.get("iterations", 0))) * game.nfe(**knobs)
+  return (1 + GRADIENT * (1 + knobs.get("iterations", 0))) * _walks(game, knobs)
 
 
 def _jumps(game: Diffusion, knobs: Mapping[str, float]) -> float:
@@ -311,6 +312,8 @@ def own_knobs(how: str, knobs: Mapping[str, Any], models: Mapping[str, float]) -
   own = METHODS[how].knobs
   for name, value in knobs.items():
     if name not in own and name not in models:
+      if name == "scale":
+        raise UserError("--scale is of a classifier: give --classifier=WORKDIR")
       others = [k for k, m in METHODS.items() if name in m.knobs]
       raise UserError(
         f"--how={how} has no knob {name!r}"

@@ -13,6 +13,7 @@ from jaxgen.monitor import pictures
 from jaxgen.report.page_numbers import Column
 from jaxgen.report.task_page import Gallery, Picture, Table, render
 from jaxgen.tasks.editor import Editor
+from jaxgen.tasks.memorisation import CopyCheck, gallery
 
 SHOWN = 8  # rows of pictures
 TALLEST = 128  # pixels of an image in a picture, about
@@ -35,6 +36,7 @@ class Edits(NamedTuple):
     made: uint8 [N * num, H, W, C], the results of each image side by side.
     whole: Whether x are whole images, with which results can be compared.
     times: Seconds of each batch; the first compiles.
+    copies: Copies of training images among results, if they were looked for.
   """
 
   editor: Editor
@@ -45,6 +47,7 @@ class Edits(NamedTuple):
   made: np.ndarray
   whole: bool
   times: Sequence[float]
+  copies: CopyCheck | None = None
 
 
 def hole_psnr(made: np.ndarray, x: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -102,6 +105,15 @@ def rows_of(edits: Edits) -> tuple[np.ndarray, int, str]:
   return grid.reshape(-1, *shape), len(columns), ", ".join(titles)
 
 
+def classifier_fact(
+  made: Mapping[str, Any], settings: Mapping[str, float]
+) -> list[tuple[str, str]]:
+  """What pushed towards the wanted label, if anything did."""
+  if not (own := made.get("classifier")):
+    return []
+  return [("Classifier", f"{own['workdir']}, step {own['step']}, by scale {settings['scale']:g}")]
+
+
 def page(
   edits: Edits, settings: Mapping[str, float], made: Mapping[str, Any], command: str
 ) -> tuple[str, dict[str, Any]]:
@@ -121,6 +133,8 @@ def page(
     rows = [printable(name) for name in edits.names]
     table = [Column(k, 0, [float(a) for a in v], form) for k, v in per_image.items()]
     parts.append(Table("Numbers", "Of each image, means over its results.", rows, table))
+  if edits.copies:
+    parts.append(gallery(edits.copies))
   names = f"{len(edits.names)} image{'s' * (len(edits.names) > 1)}"
   verdict = f"{names} by {editor.how}: {cost:,.0f} evaluations of the net for each result"
   facts = [
@@ -130,6 +144,7 @@ def page(
     ("Evaluations", f"{cost:,.0f} for each result; a gradient through the net counts as two"),
     ("Time", f"{seconds:.1f} s, compiling and all, on {jax.devices()[0].device_kind}"),
     ("Model", f"{made.get('workdir')}, step {made.get('step')}, {made.get('dataset')}"),
+    *classifier_fact(made, settings),
     ("Not for", NOT_FOR),
   ]
   means = {k: float(np.mean(v)) for k, v in numbers.items()}
@@ -139,5 +154,6 @@ def page(
     "images": {n: {k: v[i] for k, v in per_image.items()} for i, n in enumerate(edits.names)},
     "evaluations": cost,
     "seconds": seconds,
+    **({"copies": edits.copies.card} if edits.copies else {}),
   }
   return render("Edited images", verdict, parts, facts, command, NOT_FOR), plain(card)

@@ -18,7 +18,7 @@ from jaxgen.report.page_numbers import Column
 from jaxgen.report.task_page import Gallery, Picture, Table, render
 from jaxgen.sampling.sampler import Sampler, load
 from jaxgen.sampling.style_edit import HOWS, style_edit
-from jaxgen.tasks import edit_outputs
+from jaxgen.tasks import edit_outputs, memorisation
 from jaxgen.tasks.commands import command_of
 from jaxgen.tasks.edit_inputs import Original, read_images
 from jaxgen.tasks.edit_page import NOT_FOR, SHOWN, TALLEST
@@ -42,8 +42,9 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> None:
   """Edits --image along --direction by --strength, to --out."""
-  if values.mask or values.operator or values.to or values.source:
-    raise UserError(f"--how={values.how} takes neither --mask, --operator, --to nor --source")
+  for name in ("mask", "operator", "to", "source", "classifier"):
+    if values[name].value:
+      raise UserError(f"--how={values.how} takes no --{name}")
   if not values.image:
     raise UserError("edit needs --image=a.png")
   page = edit_outputs.page_of(values.out, values.page or None)
@@ -52,6 +53,7 @@ def run(values: flags.FlagValues) -> None:
   infos = infos_of(values, sampler, originals)
   names = edit_outputs.names_of(originals)
   edit_outputs.check(values.out, page, names, infos, originals)
+  copies = memorisation.open_copies(values.copies, values.workdir)
   x = np.stack([o.x for o in originals])
   strength = STRENGTH if values.strength is None else values.strength
   steps = (-strength, strength)
@@ -66,10 +68,14 @@ def run(values: flags.FlagValues) -> None:
     steps=values.projection_steps,
     seed=values.seed,
   )
+  check = copies and copies(edits[:, 1], x, f"results of {values.how}")
+  if check:
+    print(check.line())
+    infos = infos if page else [i | {"copies": check.card} for i in infos]
   edit_outputs.write(values.out, names, edits[:, 1], infos)
   if page:
     made = edit_outputs.shared(infos)
-    edit_outputs.write_page(page, *page_text(values, originals, here, edits, strength, made))
+    edit_outputs.write_page(page, *page_text(values, originals, here, edits, strength, made, check))
 
 
 def infos_of(
@@ -113,6 +119,7 @@ def page_text(
   edits: np.ndarray,
   strength: float,
   made: dict[str, Any],
+  check: memorisation.CopyCheck | None,
 ) -> tuple[str, dict[str, Any]]:
   """The page and its numbers: rows of the image, its projection, the edit both ways."""
   x = np.stack([o.x for o in originals])
@@ -139,8 +146,10 @@ def page_text(
     f"{len(x)} image{'s' * (len(x) > 1)} along direction {values.direction} of {values.how}: "
     f"{np.mean(nearness):.1f} dB from image to projection"
   )
-  text = render("Edited images", verdict, [*parts, table], facts, made["command"], NOT_FOR)
-  return text, {"made": made, "scores": {"psnr": float(np.mean(nearness))}}
+  parts += [table, *([memorisation.gallery(check)] if check else [])]
+  text = render("Edited images", verdict, parts, facts, made["command"], NOT_FOR)
+  card = {"made": made, "scores": {"psnr": float(np.mean(nearness))}}
+  return text, card | ({"copies": check.card} if check else {})
 
 
 def takes(how: str | None) -> bool:

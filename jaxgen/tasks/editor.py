@@ -18,11 +18,14 @@ from jaxgen.errors import UserError, guarding, refusing
 from jaxgen.keys import fold
 from jaxgen.models.consistency import Consistency
 from jaxgen.models.diffusion import Diffusion
+from jaxgen.models.guided import Guided
 from jaxgen.models.latent import Latent
 from jaxgen.sampling.sampler import Labels, Sampler, key_of
 from jaxgen.tasks.edit_methods import LINEAR, Method, Scene, Side, method_of, own_knobs
 
 Rows = Mapping[str, np.ndarray]
+# Arguments of `load` that are flags of an edit.
+LOAD = ("ema", "step", "sampler", "respacing", "classifier", "guide_ema", "guide_step")
 
 
 class Operator(NamedTuple):
@@ -79,9 +82,10 @@ def operator_of(text: str, shape: Sequence[int]) -> Operator:
 
 
 def game_of(sampler: Sampler, how: str, method: Method) -> Diffusion:
-  """The diffusion model that walks; UserError where a model is none, or works on latents."""
+  """The diffusion model that walks; UserError where a model is none, or takes conditions."""
   model, workdir = sampler.model, sampler.card.get("workdir", "this model")
-  game = model.model if isinstance(model, Latent) else model
+  game = inner_of(model)
+  game = game.diffusion if isinstance(game, Guided) else game
   if not isinstance(game, method.kind) or isinstance(game, Consistency):
     raise UserError(
       f"{workdir} holds a {type(model).__name__}: --how={how} edits by a diffusion model"
@@ -95,12 +99,17 @@ def game_of(sampler: Sampler, how: str, method: Method) -> Diffusion:
   return game
 
 
+def inner_of(model: core.Model) -> core.Model:
+  """Of a model of latents the one within, which may be guided by a classifier."""
+  return model.model if isinstance(model, Latent) else model
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Editor:
   """A model and what is to be done with it: call it on images.
 
   Attributes:
-    sampler: The model.
+    sampler: The model; one that a classifier guides pushes edits towards their labels.
     how: A name of METHODS.
     operator: What is known of the images, if not all.
     to: The second model, of a bridge.
@@ -121,6 +130,8 @@ class Editor:
         f"{self.sampler.card.get('workdir', 'this model')} is a model of latents: {what} is of "
         "pixels alone; sdedit, ddim, interpolate and bridge work on latents, without a mask"
       )
+    if self.has_classifier and method.wants == "model":
+      raise UserError(f"--how={self.how} is between two models: leave --classifier")
     if (method.wants == "model") != (self.to is not None):
       raise UserError(f"--how={self.how}: " + ("leave --to" if self.to else "give --to=WORKDIR"))
     if self.to is not None:
@@ -141,6 +152,11 @@ class Editor:
   def game(self) -> Diffusion:
     """The diffusion model within."""
     return game_of(self.sampler, self.how, self.method)
+
+  @property
+  def has_classifier(self) -> bool:
+    """Whether a classifier pushes towards the wanted label."""
+    return isinstance(inner_of(self.sampler.model), Guided)
 
   def settings(self, knobs: Mapping[str, float]) -> dict[str, float]:
     """All knobs, the model's and the method's; UserError for a misfit."""
@@ -221,6 +237,10 @@ class Editor:
     """Labels [n] each: "y", wanted; "source", of the images; "to", wanted of a bridge's end."""
     if source is not None and not self.method.encodes:
       raise UserError(f"--how={self.how} does not ask what label images have: leave --source")
+    if source is not None and not self.game.classes:
+      raise UserError("--source: the diffusion model was trained without labels: leave it")
+    if self.has_classifier and labels is None:
+      raise UserError("a classifier pushes towards a label: give --labels, or leave --classifier")
     rows = {"source": labels_of(self.sampler, n, source, "source")} if self.method.encodes else {}
     if self.to is None:
       rows["y"] = labels_of(self.sampler, n, labels, "labels")
@@ -289,7 +309,7 @@ class Editor:
     whole = self.operator is None or self.operator.name == "mask"
     x = z(rows["x"], rows.get("source")) if whole else blank
     scene = Scene(
-      side_of(self.game, states[0], x, rows, arguments["own"]),
+      side_of(self.sampler, self.game, states[0], x, rows, arguments["own"]),
       key,
       x,
       rows["x"] if A is None else A.apply(rows["x"]) if whole else rows["x"],
@@ -301,17 +321,24 @@ class Editor:
     if self.to is None:
       return (sampler.model, states[0], "y"), scene
     game = game_of(self.to, self.how, self.method)
-    theirs = side_of(game, states[1], x, {"y": rows["to"]} if "to" in rows else {}, arguments["to"])
+    labels = {"y": rows["to"]} if "to" in rows else {}
+    theirs = side_of(self.to, game, states[1], x, labels, arguments["to"])
     return (self.to.model, states[1], "to"), scene._replace(to=theirs)
 
 
-def side_of(game: Diffusion, state: State, x: Array, rows: Mapping, knobs: Mapping) -> Side:
-  """A model with its labels and knobs, for images or latents like x."""
+def side_of(
+  sampler: Sampler, game: Diffusion, state: State, x: Array, rows: Mapping, knobs: Mapping
+) -> Side:
+  """A model with its labels and knobs, for images or latents like x.
+
+  A classifier moves estimates of x_0 (Dhariwal & Nichol 2021, Alg. 2), whatever the sampler:
+  what a method makes of estimates, gradients and all, it makes of those.
+  """
   like = {"x": jnp.zeros(x.shape)}
   labels = {"y": rows["y"]} if "y" in rows else {}
   source = {"y": rows["source"]} if "source" in rows else labels
   path, n = game.path_points(knobs)
-  D = game.guided(state, like | labels, knobs)
+  D = inner_of(sampler.model).guided(state, like | labels, knobs)
   return Side(game, D, game.denoiser(state, like | source), path, n, knobs)
 
 

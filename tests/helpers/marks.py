@@ -33,6 +33,7 @@ FILES = {
     models/test_cycle_gan sampling/test_any_denoiser diffusion/test_attribute_guidance
     models/test_gan_control
     adversarial/test_directions metrics/test_detection diffusion/test_simplex models/test_anogan
+    tasks/test_edit_guided
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
@@ -60,7 +61,7 @@ FILES = {
     nets/test_autoencoder nets/test_gan_sizes nets/test_image_sizes plan/test_hlo plan/test_plan
     models/test_denoising_gan sampling/test_surface sampling/test_worked_examples
     convert/test_stablehlo
-    models/test_control_game tasks/test_control
+    models/test_control_game tasks/test_control tasks/test_memorisation
     sampling/test_encode sampling/test_latents sampling/test_upscale sampling/test_vocode
     study/test_ratings study/test_study style/test_layers style/test_style
   """,
@@ -80,7 +81,7 @@ FILES = {
     distributed/test_storm distributed/test_trajectories
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
     style/test_readme study/test_study_page tasks/test_edit tasks/test_anomaly
-    tasks/test_augment
+    tasks/test_augment tasks/test_edit_measure tasks/test_task_devices
   """,
 }
 MARK = {TESTS / f"{file}.py": mark for mark, files in FILES.items() for file in files.split()}

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from pixel_judge import pixel_judge
 
 from jaxgen import config, train
 from jaxgen.data.labelled_sets import FORMS, write_set
@@ -12,7 +13,7 @@ from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.monitor import pictures
 from jaxgen.sampling import sampler
-from jaxgen.tasks import augment_generators, augment_page, augment_trials
+from jaxgen.tasks import augment_generators, augment_page, augment_trials, memorisation
 
 
 def trained(folder, source="digits"):
@@ -35,6 +36,8 @@ def test_every_training_is_done_once(verb, home, tmp_path, monkeypatch):
   out = tmp_path / "report"
   workdirs = f"--workdirs={home / 'whole'},{home / 'few'}"
   argv = (workdirs, f"--out={out}", "--real=5,20", "--shares=50,100", "--classifier_steps=2")
+  argv += ("--copies=own",)
+  monkeypatch.setattr(memorisation, "open_judge", pixel_judge)
   status, first, lines = verb("augment", *argv, "--seeds=1", "--save=npz")
   assert status == 0 and "At 100% of samples: " in first, lines
   results = json.loads((out / "augment.json").read_text())
@@ -55,6 +58,9 @@ def test_every_training_is_done_once(verb, home, tmp_path, monkeypatch):
   saw = "saw 1,438 real images, the classifier"
   assert notes == {"whole": {"5": f"{saw} 50", "20": f"{saw} 200"}, "few": {}}
   page = (out / "augment.html").read_text()
+  assert {w.rpartition("/")[2] for w in results["copies"]} == {"whole", "few"}
+  assert all(0 <= c["share"] <= 1 for c in results["copies"].values())
+  assert page.count("as near to training images of digits") == 2 == first.count("copies: ")
   assert "Not fair everywhere" in page and "saw 1,438 real images" in page
   assert "--classifier_steps=2" in pictures.read_info(out / "augment.png")["command"]
   made = open_source(f"npz:{out / 'sets' / 'whole-0.npz'}")

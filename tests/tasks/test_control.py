@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+import scipy.stats
 from games import filled, same
+from pixel_judge import pixel_judge
 from verbs import call, tree
 
 from jaxgen import config, sharding
@@ -23,7 +25,7 @@ from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.monitor import pictures
 from jaxgen.sampling.attribute_sampling import EncoderControl, Request, attribute_of, open_control
 from jaxgen.tasks import control as tasks_control
-from jaxgen.tasks import control_table
+from jaxgen.tasks import control_page, control_table, memorisation
 
 
 def workdir_of(folder, name, **changes):
@@ -81,11 +83,15 @@ def test_a_picture_shows_samples_before_and_after(home, tmp_path, capsys, monkey
   info = pictures.read_info(tmp_path / "x.png")
   assert info["set"] == {"slant": [0.3], "thickness": [2.0]} and info["num"] == 2
   assert info["made by"] == "jaxgen control, GAN-Control" and info["workdir"] == str(home / "E")
-  assert control(capsys, monkeypatch, *flags, f"--out={tmp_path / 'x.npz'}")[0] == 0
+  monkeypatch.setattr(memorisation, "open_judge", pixel_judge)
+  more = [*flags, "--copies=own"]
+  status, out, _ = control(capsys, monkeypatch, *more, f"--out={tmp_path / 'x.npz'}")
+  assert status == 0 and "of 2 samples with what is asked for" in out
   arrays = np.load(tmp_path / "x.npz")
   assert arrays["arr_0"].shape == arrays["before"].shape == (2, 8, 8, 1)
   assert arrays["arr_1"].tolist() == [0, 1]
   assert (arrays["arr_0"] != arrays["before"]).any()
+  assert json.loads(str(arrays["info"]))["copies"]["count"] == 2
 
 
 def test_predictors_guide_a_diffusion_model(home, capsys, monkeypatch, tmp_path):
@@ -144,6 +150,8 @@ def test_other_values_compile_nothing(home):
     (["--workdir={E},{D}", "--out=o", "--table", "--predictor=colour"], "no attribute in common"),
     (["--workdir={E}", "--out=o", "--table", "--set=slant=1"], "--set is for samples"),
     (["--workdir={E}", "--out=o", "--table", "--num=2"], "--num=2: want at least 6"),
+    (["--workdir={E}", "--out=o", "--table", "--seeds=0"], "--seeds=0: want at least 1"),
+    (["--workdir={E}", "--out=x.png", "--set=slant=1", "--seeds=2"], "--seeds is for --table"),
   ],
 )
 def test_slips_end_in_one_line(home, argv, says, tmp_path, capsys, monkeypatch):
@@ -164,6 +172,7 @@ class Network:
 def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
   judge = types.SimpleNamespace(network=Network(), classifies=False, features="pixels")
   monkeypatch.setattr(control_table, "open_judge", lambda data: judge)
+  monkeypatch.setattr(memorisation, "open_judge", pixel_judge)
   out = tmp_path / "report"
   status, text, _ = control(
     capsys,
@@ -171,6 +180,8 @@ def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
     f"--workdir={home / 'E'},{home / 'D'}",
     "--predictor=thickness",
     "--table",
+    "--seeds=2",
+    "--copies=own",
     "--num=8",
     "--batch=2",
     f"--out={out}",
@@ -181,7 +192,13 @@ def test_a_table_of_both(home, tmp_path, capsys, monkeypatch):
   for row in card["scores"]:
     assert np.isfinite([row["numbers"][k] for k in ("error", "likeness", "frechet")]).all()
   page = (out / "index.html").read_text()
-  assert page.count("data:image/png") == 2 and page.index("<img") < page.index("<table")
+  assert card["seeds"] == 2 and "16 of each method and attribute, in 2 draws" in page
+  for row in card["scores"]:
+    low, high = row["intervals"]["frechet"]
+    assert low < row["numbers"]["frechet"] < high
+    assert row["intervals"]["error"][0] < row["numbers"]["error"] < row["intervals"]["error"][1]
+    assert row["copies"]["count"] == 16 and 0 <= row["copies"]["share"] <= 1
+  assert page.count("data:image/png") == 4 and page.index("<img") < page.index("<table")
   again = control(capsys, monkeypatch, f"--workdir={home / 'E'}", "--table", f"--out={tmp_path}")
   assert again[0] == 2 and "holds something else" in again[2][0]
 
@@ -197,9 +214,8 @@ def test_numbers_are_what_they_say():
   units = {"slant": np.float32([2.0]), "thickness": np.float32([0.5])}
   real = control_table.Real(judge, images, values, units, Network().embed(images))
   before, after = images[:32], images[32:]
-  numbers = control_table.compare(
-    attributes, attributes[0], real, values["slant"][32:], before, after
-  )
+  each = control_table.compare(attributes, attributes[0], real, values["slant"][32:], before, after)
+  numbers, ends = control_table.summary([each], ("same_class",))
   assert numbers["error"] < 1e-6 and "same_class" not in numbers
   gap = lambda name: np.abs(values[name][:32] - values[name][32:]).mean()
   np.testing.assert_allclose(numbers["uncontrolled"], gap("slant") / 2, rtol=1e-5)
@@ -207,7 +223,89 @@ def test_numbers_are_what_they_say():
   still = control_table.compare(
     attributes, attributes[0], real, values["slant"][:32], before, before
   )
-  np.testing.assert_allclose([still["likeness"], still["others"]], [1, 0], atol=1e-6)
+  np.testing.assert_allclose(still["likeness"], np.ones(32), atol=1e-6)
+  np.testing.assert_allclose(still["others"], np.zeros(32), atol=1e-6)
+  # Student's interval over samples; of one draw no Fréchet distance has one.
+  own = np.abs(values["slant"][:32] - values["slant"][32:])[:, 0] / 2
+  want = scipy.stats.t.interval(0.95, 31, own.mean(), own.std(ddof=1) / 32**0.5)
+  np.testing.assert_allclose(ends["uncontrolled"], want, rtol=1e-5)
+  assert ends.keys() == {"error", "uncontrolled", "likeness", "others"}
+
+
+def test_draws_are_put_together():
+  """Samples of all draws are one; Fréchet distances have an interval over draws."""
+  a, b = (
+    {"error": np.arange(n, n + 4.0), "frechet": np.asarray(f)} for n, f in ((0, 2.0), (4, 8.0))
+  )
+  numbers, ends = control_table.summary([a, b], ())
+  assert numbers == {"error": 3.5, "frechet": 5.0}
+  np.testing.assert_allclose(ends["error"], scipy.stats.t.interval(0.95, 7, 3.5, 6**0.5 / 8**0.5))
+  log = scipy.stats.t.interval(0.95, 1, np.log(4), np.log(4) / 2)  # of log 2 and log 8
+  np.testing.assert_allclose(ends["frechet"], np.exp(log))
+  yes = {"same_class": np.arange(8) < 6}
+  _, ends = control_table.summary([yes], ("same_class",))
+  z2 = scipy.stats.norm.ppf(0.975) ** 2  # Wilson: roots of (p - 6/8)^2 = z^2 p (1 - p) / 8
+  np.testing.assert_allclose(ends["same_class"], sorted(np.roots([8 + z2, -12 - z2, 4.5])))
+
+
+def test_classes_are_met_as_the_judge_sees_them(monkeypatch):
+  """By hand: of four samples three have the class asked for, one had it before."""
+  seen = {0: [1, 2, 3, 4], 1: [1, 7, 3, 5]}  # by a pixel: before, after
+  monkeypatch.setattr(control_table, "logits", lambda _, x: np.eye(10)[seen[int(x.max())]])
+  judge = types.SimpleNamespace(network=Network(), classifies=True, extractor=None)
+  attributes = [
+    control_table.Attribute("class", None, 10),
+    control_table.Attribute("thickness", predictors.thickness),
+  ]
+  units = {"class": np.ones(1), "thickness": np.ones(1)}
+  images = np.zeros((4, 8, 8, 1), np.uint8)
+  real = control_table.Real(judge, images, {}, units, Network().embed(images))
+  wanted = np.array([[1], [7], [3], [3]])
+  numbers = control_table.compare(attributes, attributes[0], real, wanted, images, images + 1)
+  assert numbers["error"].tolist() == [False, False, False, True]
+  assert numbers["uncontrolled"].tolist() == [False, True, False, True]
+  assert "same_class" not in numbers and "others" in numbers
+  other = control_table.compare(
+    attributes, attributes[1], real, np.zeros((4, 1)), images, images + 1
+  )
+  assert other["same_class"].tolist() == [True, False, True, False] and "others" not in other
+
+
+def test_the_page_tells_numbers_from_classes():
+  """Means of errors are of numbers alone, and of classes alone."""
+  rest = {"likeness": 0.9, "frechet": 3.0, "frechet_before": 2.0}
+  of = lambda name, error, free, **kw: control_page.Result(
+    "guided", name, rest | {"error": error, "uncontrolled": free}, {"error": (0.1, 0.3)}, "", None,
+    **kw,
+  )  # fmt: skip
+  results = [
+    of("slant", 0.2, 1.5),
+    of("thickness", 0.4, 2.5),
+    of("class", 0.25, 0.9, is_class=True),
+  ]
+  text = control_page.verdict(results)
+  assert text == (
+    "Guided misses by 0.30 standard deviations (as they come 2.00), keeps a likeness of 0.90, "
+    "meets the class in 75% (as they come 10%)."
+  )
+  assert control_page.verdict(results[2:]) == "Guided meets the class in 75% (as they come 10%)."
+  about = control_page.About(8, 1, "digits-cnn", 359, {}, "jaxgen control")
+  page = control_page.page(results, about)
+  assert page.count("Units are standard") == 1 and page.count("that the judge, digits-cnn") == 1
+  assert "8 of each method and attribute<" in page and "0.100 – 0.300" in page
+  assert "0.200 (0.100 to 0.300)" in control_page.text(results)
+
+
+def test_a_class_that_is_asked_for_leaves_labels_open():
+  open_to = lambda classes, free: types.SimpleNamespace(
+    sampler=types.SimpleNamespace(classes=classes, model=types.SimpleNamespace(free=free))
+  )
+  number, of_class = (control_table.Attribute("a", None, n) for n in (0, 10))
+  labels = lambda control, a: control_table.labels_for(control, [a], np.arange(3))
+  assert labels(open_to(2, True), number).tolist() == [0, 1, 0]
+  assert labels(open_to(2, True), of_class).tolist() == [-1, -1, -1]
+  assert labels(open_to(2, False), of_class).tolist() == [0, 1, 0]
+  assert labels(open_to(0, False), of_class) is None
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +357,7 @@ def test_an_image_is_moved_along_a_style(gan, capsys, monkeypatch, tmp_path):
   for more, says in (
     (["--direction=64"], "--direction=64: want 0 to 63"),
     (["--layers=3"], "--layers=3: want two numbers"),
-    (["--operator=grey"], "--how=sefa takes neither"),
+    (["--operator=grey"], "--how=sefa takes no --operator"),
   ):
     status, _, err = call(capsys, monkeypatch, "edit", *flags, *more, f"--out={tmp_path / 'z.png'}")
     assert status == 2 and says in err[-1]

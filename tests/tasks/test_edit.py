@@ -4,72 +4,26 @@ import dataclasses
 import functools
 import json
 import sys
-import types
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+from editing import SHAPE, game, images, loaded, sampler
 from games import on_four_devices
-from ml_collections import ConfigDict
 
 from jaxgen.config import build
-from jaxgen.data.sources import open_split
-from jaxgen.diffusion import degrade, precond, process, samplers, times
+from jaxgen.diffusion import degrade
 from jaxgen.errors import UserError
 from jaxgen.models.diffusion import Diffusion
 from jaxgen.models.latent import Latent
 from jaxgen.monitor import pictures
-from jaxgen.sampling.sampler import Sampler
-from jaxgen.sampling.trained import sampling_state
-from jaxgen.tasks import edit, edit_benchmark
+from jaxgen.tasks import edit, memorisation
 from jaxgen.tasks.edit_methods import METHODS
 from jaxgen.tasks.editor import Editor, operator_of
+from jaxgen.tasks.memorisation import CopyCheck
 
-SHAPE = (8, 8, 3)
 KEEP = degrade.centre(8, 8)
-
-
-class Net(nn.Module):
-  """A net of two convolutions that looks at noise and label."""
-
-  classes: int = 0
-
-  @nn.compact
-  def __call__(self, x, c_noise, y=None, key=None):
-    h = nn.Conv(8, (3, 3))(x) + 0.1 * c_noise[:, None, None, None]
-    if self.classes:
-      h += nn.Embed(self.classes + 1, 8)(y)[:, None, None]
-    return nn.Conv(x.shape[-1], (3, 3))(jnp.tanh(h))
-
-
-@functools.cache
-def game(classes=0, label_drop=0.1, steps=5, sampler=samplers.ancestral):
-  edm = functools.partial(precond.edm, sigma_data=0.5)
-  path = functools.partial(times.karras, lo=0.02, hi=10.0)
-  return Diffusion(
-    Net(classes), process.EDM(), edm, times.lognormal, path, sampler, steps, classes=classes,
-    label_drop=label_drop, bound=1.0,
-  )  # fmt: skip
-
-
-def loaded(model, classes=0, shape=SHAPE):
-  """A model with random weights, as `load` gives it."""
-  batch = {"x": jnp.zeros((2, *shape))} | ({"y": jnp.zeros(2, jnp.int32)} if classes else {})
-  state = sampling_state(1, *model.init(batch, jax.random.key(0)))
-  card = {"workdir": "W", "step": 1, "dataset": "noise"}
-  return Sampler(model, state, shape, np.dtype(np.uint8), classes, card)
-
-
-@functools.cache
-def sampler(classes=0, **kw):
-  return loaded(game(classes, **kw), classes)
-
-
-def images(n=4, seed=0, shape=SHAPE):
-  return np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8)
 
 
 @functools.cache
@@ -226,6 +180,26 @@ def place(tmp_path, monkeypatch):
   return tmp_path
 
 
+def test_copies_are_on_the_page_and_in_the_file(place, verb, monkeypatch):
+  pairs = np.stack([images(2), images(2, seed=1)])
+  check = CopyCheck(
+    "results", "digits", "pixels", 3, 1, 0.04, 0.0, np.array([2, 0]), np.array([7, 9]),
+    np.array([0.5, 1.5]), pairs,
+  )  # fmt: skip
+  asked = []
+  look = lambda x, before, what: asked.append((x.shape, before.shape, what)) or check
+  monkeypatch.setattr(memorisation, "open_copies", lambda data, workdir: look)
+  words = ["edit", "--workdir=W", "--image=in", "--how=sdedit", "--copies=own"]
+  status, out, _ = verb(*words, "--out=new")
+  assert status == 0 and "copies: 1 of 3 results" in out
+  assert asked == [((3, 8, 8, 3), (3, 8, 8, 3), "results of sdedit")]
+  assert json.loads((place / "new.json").read_text())["copies"]["share"] == 1 / 3
+  assert "Copies of training images" in (place / "new.html").read_text()
+  assert verb(*words, "--out=new.npz")[0] == 0  # there is no page
+  info = json.loads(str(np.load(place / "new.npz")["info"]))
+  assert info["copies"]["nearest"][0]["training_image"] == 7
+
+
 def mask(path, height, width, hole=4):
   x = np.full((height, width), 255, np.uint8)
   x[2 : 2 + hole, 2 : 2 + hole] = 0
@@ -313,6 +287,7 @@ REFUSED = [
   ("--how=repaint --operator=grey", "--how=repaint takes no grey: replacement, dps"),
   ("--how=dps --mask=m.png --jump_length=3", "--how=dps has no knob 'jump_length'; repaint have"),
   ("--how=repaint --mask=m.png --jump_length=1.5", "jump_length=1.5: want a whole number from 1"),
+  ("--how=sdedit --scale=2", "--scale is of a classifier: give --classifier=WORKDIR"),
   ("--operator=blur", "--operator=blur: want blur:pixels, more than 0"),
   ("--operator=downsample:3", "8x8 cannot be cut into boxes of 3x3"),
   ("--operator=sharpen", "--operator=sharpen: want mask, grey, blur:2 or downsample:4"),
@@ -334,55 +309,6 @@ def test_the_verb_refuses_in_one_line(place, verb, words, says):
   status, _, err = verb("edit", *argv)
   assert status == 2 and len(err) == 1 and says in err[0], err
   assert not (place / "x.png").exists()
-
-
-# The benchmark.
-
-
-def test_methods_are_measured_at_equal_cost(monkeypatch, verb, tmp_path):
-  data, shape = ConfigDict(dict(source="digits", split="train", size=0)), (8, 8, 1)
-  monkeypatch.setattr(edit_benchmark, "load", lambda w, **_: loaded(game(10), 10, shape))
-  monkeypatch.setattr(edit_benchmark, "data_of", lambda w: data)
-  status, out, _ = verb(
-    "edit", "--workdir=W", "--measure", "--num=6", "--hows=replacement,pigdm",
-    "--budget=6,30", "--strengths=0.2,0.8", f"--out={tmp_path / 'report'}", "--guidance=1",
-  )  # fmt: skip
-  assert status == 0 and out.strip().endswith("edit.html")
-  report = json.loads((tmp_path / "report" / "edit.json").read_text())
-  cells = [(r["how"], r["steps"], r["evaluations"]) for r in report["methods"]]
-  assert cells == [
-    ("replacement", 6, 6), ("replacement", 30, 30), ("pigdm", 2, 6), ("pigdm", 10, 30)
-  ]  # fmt: skip
-  assert all(np.isfinite(r["psnr"]) and r["seconds"] > 0 for r in report["methods"])
-  weak, strong = report["sdedit"]
-  assert weak["psnr"] > strong["psnr"] and weak["evaluations"] < strong["evaluations"]
-  page = (tmp_path / "report" / "edit.html").read_text()
-  assert page.index("<img") < page.index("Numbers of the methods")
-
-
-def test_images_are_judged_where_they_are_enough():
-  """A Fréchet distance of results, with another network's judge in the place of the real one."""
-  test = open_split(ConfigDict(dict(source="digits", split="train", size=0)), "test")
-  x = test.read(np.arange(8))["x"]
-  judge = types.SimpleNamespace(scores=lambda x, y, cas: {"kid@j": [0.0], "frechet@j": [2.0, 4.0]})
-  keep = np.broadcast_to(KEEP, (8, 8, 8, 1))
-  bench = edit_benchmark.Bench(None, x, None, keep, "mask", judge, 0, 8)
-  assert bench.frechet(x) == ("frechet@j", 3.0)
-  found = edit_benchmark.reference(bench, x)
-  assert found["originals"] == {"frechet": 3.0, "features": "frechet@j"}
-  mean = np.round((keep * x).sum((1, 2)) / keep.sum((1, 2)))[0]
-  error = (mean - x[0, 2:6, 2:6]) ** 2
-  first = edit_benchmark.hole_psnr(np.full_like(x, mean)[:1], x[:1], keep[:1])
-  np.testing.assert_allclose(first, 10 * np.log10(255**2 / error.mean()))
-
-
-def test_masks_of_the_benchmark():
-  text, keep = edit_benchmark.mask_of("boxes:0.25,0.5", 5, SHAPE, 0)
-  assert text == "mask boxes:0.25,0.5" and keep.shape == (5, 8, 8, 1)
-  with pytest.raises(UserError, match="want centre:0.5 or boxes:0.25,0.5"):
-    edit_benchmark.mask_of("m.png", 5, SHAPE, 0)
-  with pytest.raises(UserError, match="leaves nothing to fill"):
-    edit_benchmark.mask_of("centre:0.01", 5, SHAPE, 0)
 
 
 if __name__ == "__main__":
