@@ -53,24 +53,26 @@ FLAGS = {
   "lpips_net": "AlexNet's or VGG16's weights, for LPIPS",
   "lpips_lin": "LPIPS' linear weights for that network",
   "picture": "x.png gets small images, bicubic, the model's, originals; of a codec originals "
-  "above reconstructions",
+  "above reconstructions; of a translator sources, results, truths",
 }
 
 
 def define(values: flags.FlagValues, picture: bool = True) -> None:
-  """The flags of a verb that are for models which enlarge images, and for codecs."""
+  """The flags of a verb that are for upsamplers, translators and codecs."""
   for name, text in FLAGS.items():
     if picture or name != "picture":
-      flags.DEFINE_string(name, None, f"of an upsampler or codec: {text}", flag_values=values)
+      flags.DEFINE_string(
+        name, None, f"of upsampler, translator, codec: {text}", flag_values=values
+      )
 
 
 def check_flags(values: flags.FlagValues) -> None:
-  """UserError if flags of an upsampler or codec are set for something else."""
+  """UserError if flags of upsamplers, translators or codecs are set for something else."""
   for name in FLAGS:
     if name in values and values[name].value is not None:
       raise UserError(
-        f"--{name} is for a --workdir of a model that makes x from small images, or of a codec, "
-        "without --protocol"
+        f"--{name} is for a --workdir of a model that makes x from small or other images, or of a "
+        "codec, without --protocol"
       )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from games import filled
 from PIL import Image
+from scipy import stats
 from verbs import call, tree
 
 from jaxgen import config, sharding
@@ -15,11 +16,12 @@ from jaxgen.convert.workdir import save_first
 from jaxgen.data.arrays import Arrays
 from jaxgen.data.unpaired import Unpaired
 from jaxgen.errors import UserError
+from jaxgen.evaluation.translation_data import Inputs
+from jaxgen.evaluation.translation_scores import Judges, measure
 from jaxgen.experiment import Experiment, check_conditions, describe, open_data
 from jaxgen.metrics import image_quality
 from jaxgen.monitor.pictures import read_info
 from jaxgen.sampling.preview import sources
-from jaxgen.tasks import translation_scores
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 
@@ -163,13 +165,17 @@ def test_models_side_by_side_want_one_shape(workdirs, tmp_path, capsys, monkeypa
 def test_scores_know_what_is_better():
   truth = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
   near = np.clip(truth.astype(int) + 3, 0, 255).astype(np.uint8)
-  judges = translation_scores.Judges()
-  scores, errors = translation_scores.measure(near, truth, None, judges)
+  inputs = Inputs(list("abcde"), [{}] * 5, truth[..., :1], truth=truth)
+  scores, intervals = measure(near, inputs, Judges())
   assert scores["psnr"] == pytest.approx(20 * np.log10(255 / 3), abs=0.2)
   assert 0.99 < scores["ssim@gauss11"] < 1 and scores["frechet@textures"] < 1
-  far, _ = translation_scores.measure(255 - truth, truth, None, judges)
+  far, _ = measure(255 - truth, inputs, Judges())
   assert far["psnr"] < scores["psnr"] and far["ssim@gauss11"] < scores["ssim@gauss11"]
-  assert set(errors) == {"psnr", "ssim@gauss11", "ssim@uniform7"}
+  # The textbook's interval, by scipy's own t-test.
+  psnr = image_quality.psnr(near, truth)
+  theirs = stats.ttest_1samp(psnr, 0).confidence_interval(0.95)
+  assert intervals["psnr"] == pytest.approx(tuple(theirs))
+  assert set(intervals) == {"psnr", "ssim@gauss11", "ssim@uniform7"}
 
 
 def test_data_without_sources_are_refused_where_none_are_made():
