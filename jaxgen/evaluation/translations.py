@@ -140,15 +140,15 @@ class Translations:
         parts.append(part)
         tick(sum(map(len, parts)))
       return np.concatenate(parts)
-    drawn = collect(
-      Drawn(self),
+    collected = collect(
+      Draws(self),
       Pixels(shape[-1]),
       Plan((), (PIXELS,)),
       key=key_of_card(plain(self.card | {"rule": self.rule})),
       folder=self.folder,
       tick=tick,
     )
-    return drawn.rows[PIXELS].reshape(-1, *shape)
+    return collected.rows[PIXELS].reshape(-1, *shape)
 
   def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
     """See Images."""
@@ -186,7 +186,7 @@ class Translations:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class Draws:
   """Translations as `collect` reads them: drawn as they come."""
 
   of: Translations

@@ -74,17 +74,20 @@ def evaluate_translator(
 
   Also goes to WORKDIR/evals, with a picture, and as a line into its log. What a
   killed evaluation has drawn lies there, too. The way back of a CycleGAN is
-  `backwards` of the card.
+  `backwards` of the card; each way has its judge, --judge/forth and --judge/back.
 
   Raises:
     UserError: There are no such test images, or flags do not fit.
   """
   check_translator(model.model, model.shape, values.workdir)
   networks = restoration.open_networks(values)
-  own, shown, drawn = {}, [], []
+  own, rows, translations = {}, [], []
   for way, backwards in ways_of(model, knobs).items():
     inputs = of_own_data(model.model, model.shape, data, values.num, backwards=backwards)
-    judges = Judges(networks, judge_of(data, len(inputs.names), values.judge, backwards))
+    folder = values.judge and str(
+      pathlib.Path(values.judge) / (way if goes_back(model.model) else "")
+    )
+    judges = Judges(networks, judge_of(data, len(inputs.names), folder, backwards))
     place = place_of(values.workdir, model.card["step"], len(inputs.names))
     results = Translations(
       model,
@@ -95,14 +98,14 @@ def evaluate_translator(
       folder=place.with_suffix(".partial") / way,
     )
     own[way] = scoring.card_of(inputs, {"model": results}, judges)
-    shown.append(scoring.picture(inputs, {"model": results.x}))
-    drawn.append(results)
+    rows.append(scoring.picture(inputs, {"model": results.x}))
+    translations.append(results)
   card = next(iter(own.values())) | ({"backwards": own["back"]} if len(own) > 1 else {})
   files.write_json(place.with_suffix(".json"), card)
   picture = values.picture or place.with_suffix(".png")
-  pictures.save_png(picture, below(shown), {"card": card})
+  pictures.save_png(picture, below(rows), {"card": card})
   append(values.workdir, model.card["step"], logged(own))
-  for results in drawn:
+  for results in translations:
     results.forget()
   for line in scoring.doubts(judges):
     print(f"jaxgen: {line}", file=sys.stderr)

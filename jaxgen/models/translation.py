@@ -45,3 +45,9 @@ def with_options(make: Callable, options: Mapping[str, Any]) -> Callable:
   if missing := [name for name in options if name not in own]:
     raise UserError(f"{missing[0]}: what makes this model's sources takes none: leave it")
   return functools.partial(make.func, **{**own, **options})
+
+
+def same_maker(a: Callable, b: Callable) -> bool:
+  """Whether two conditions of configs are made alike: by one function, of equal arguments."""
+  parts = lambda f: (f.func, f.keywords) if isinstance(f, functools.partial) else (f, {})
+  return parts(a) == parts(b)

@@ -42,6 +42,7 @@ from jaxgen.evaluation.translation_data import (
 from jaxgen.evaluation.translation_scores import Judges, Look
 from jaxgen.evaluation.translations import Translations
 from jaxgen.evaluation.translators import data_of_kind, judge_of
+from jaxgen.models.translation import same_maker
 from jaxgen.monitor.pictures import save_png
 from jaxgen.monitor.results import check_report
 from jaxgen.sampling import presets
@@ -212,10 +213,10 @@ def info_of(values: flags.FlagValues, own: Translations, command: str) -> dict[s
 
 def check_sources(models: dict[str, Sampler]) -> None:
   """UserError for models side by side whose sources are made in several ways."""
-  makers = {name: repr(model.model.cond["source"]) for name, model in models.items()}
+  makers = {name: model.model.cond["source"] for name, model in models.items()}
   first, *others = makers
   for name in others:
-    if makers[name] != makers[first]:
+    if not same_maker(makers[first], makers[name]):
       raise UserError(
         f"{first} and {name} translate other sources: side by side they take the same, of a folder "
         "--data without --degrade"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from looks import opened
 from ml_collections import ConfigDict
+from PIL import Image
 from skimage import metrics as reference
 from translators import DISC, UNET, state_of, workdir
 from verbs import call
@@ -245,3 +246,19 @@ def test_training_judges_as_a_protocol_does(capsys, monkeypatch, tmp_path):
   assert scores == card["scores"]
   assert json.loads(path.read_text())["samples"] == card["samples"]
   assert periodic.run(0, None) == scores
+
+
+def test_what_is_made_is_a_data_set_by_itself(tmp_path):
+  of = lambda source: ConfigDict(dict(source=source, split="train", size=8, channels=3))
+  two = of("unpaired:digits,digits-inverted")
+  assert translators.data_of_kind(two).source == "digits-inverted"
+  assert translators.data_of_kind(two, backwards=True).source == "digits"
+  assert open_source("digits-inverted", "test").classes == 10
+  assert translators.data_of_kind(of("digits")).source == "digits"
+  for kind in ("trainA", "trainB", "testA", "testB"):
+    (tmp_path / kind).mkdir()
+    for i, x in enumerate(np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)):
+      Image.fromarray(x).save(tmp_path / kind / f"{i}.png")
+  halves = of(f"unpaired:{tmp_path}")
+  assert translators.data_of_kind(halves) == halves
+  assert translators.data_of_kind(halves, backwards=True) is None

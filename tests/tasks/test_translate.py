@@ -21,6 +21,7 @@ from jaxgen.experiment import check_conditions
 from jaxgen.metrics import image_quality
 from jaxgen.monitor.pictures import read_info
 from jaxgen.sampling.preview import sources
+from jaxgen.tasks import translate
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
 
@@ -130,15 +131,24 @@ def test_holes_are_filled_and_all_else_stays(workdirs, images, tmp_path, capsys,
 
 
 def test_both_ways_of_a_cycle_on_its_own_data(workdirs, tmp_path, capsys, monkeypatch):
-  """The truth is known there, as one kind is made of the other."""
+  """The truth is known there, as one kind is made of the other; and so are classes."""
+  calls = []
+
+  def judge_of(data, count, folder, backwards):
+    calls.append((data.source, count, folder, backwards))
+    return None
+
+  monkeypatch.setattr(translate, "judge_of", judge_of)
   base = ("translate", f"--workdir={workdirs['cycle']}", "--num=6")
   outs = {}
   for way in ("ab", "ba"):
     out = tmp_path / way
     status, said, _ = call(capsys, monkeypatch, *base, f"--out={out}", f"--direction={way}")
-    assert status == 0 and "psnr" in said
+    assert status == 0 and "psnr" in said and "cycle_psnr" in said
     outs[way] = np.stack([read(p) for p in sorted(out.iterdir())])
     assert read_info(next(out.iterdir()))["split"] == "test"
+  source = "unpaired:digits,digits-inverted"
+  assert calls == [(source, 6, None, False), (source, 6, None, True)]
   assert outs["ab"].shape == (6, 8, 8, 3) and (outs["ab"] != outs["ba"]).any()
 
 
