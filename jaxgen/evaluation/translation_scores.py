@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxgen import files
 from jaxgen.data.arrays import Source
+from jaxgen.errors import UserError
 from jaxgen.evaluation import cards, learned, pair_scores, texture
 from jaxgen.evaluation.features import Extractor
 from jaxgen.evaluation.judge import ImageJudge
@@ -147,6 +148,19 @@ def distances(x: np.ndarray, real: np.ndarray, judges: Judges) -> dict[str, floa
   if judges.look:
     own[f"frechet@{judges.look.name}"] = frechet_rows(judges.look.embed(x), judges.look.embed(real))
   return own
+
+
+def fitting(networks: Sequence[Perceptual], shape: Sequence[int], chosen: bool) -> list[Perceptual]:
+  """Networks that can look at images [H, W, C].
+
+  Raises:
+    UserError: One cannot that was `chosen`, not the environment's.
+  """
+  wrong = {net.name: net.fit(tuple(shape)) for net in networks}
+  for name, why in wrong.items():
+    if why and chosen:
+      raise UserError(f"{name} {why}")
+  return [net for net in networks if not wrong[net.name]]
 
 
 def like(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:

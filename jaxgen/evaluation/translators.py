@@ -80,7 +80,8 @@ def evaluate_translator(
     UserError: There are no such test images, or flags do not fit.
   """
   check_translator(model.model, model.shape, values.workdir)
-  networks = restoration.open_networks(values)
+  chosen = bool(values.perceptual or values.lpips_net or values.lpips_lin)
+  networks = scoring.fitting(restoration.open_networks(values), model.shape, chosen)
   own, rows, translations = {}, [], []
   for way, backwards in ways_of(model, knobs).items():
     inputs = of_own_data(model.model, model.shape, data, values.num, backwards=backwards)

@@ -20,6 +20,7 @@ resized (--fit middle), are stretched, or are refused.
 import functools
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,8 @@ def main(values: flags.FlagValues) -> None:
     json_name = page.with_suffix(".json").name
     check_report(page.parent, json_name, [page.name], ("made", "scores"))
   models, keys = open_models(values)
-  networks = open_networks(values)
-  inputs = inputs_of(values, next(iter(models.values())))
+  first = next(iter(models.values()))
+  networks, inputs = open_networks(values, first.shape), inputs_of(values, first)
   results = {
     name: Translations(model, inputs, values.seed, knobs_of(values, model), values.batch)
     for name, model in models.items()
@@ -172,8 +173,8 @@ def open_models(values: flags.FlagValues) -> tuple[dict[str, Sampler], dict[str,
   return models, keys
 
 
-def open_networks(values: flags.FlagValues) -> Judges:
-  """What looks at results, as flags and the environment say."""
+def open_networks(values: flags.FlagValues, shape: Sequence[int]) -> Judges:
+  """What looks at results [H, W, C], as flags and the environment say."""
   nets, look = [], None
   if values.judge and values.judge != "none":
     classifier = load(values.judge, samples=False)
@@ -181,7 +182,8 @@ def open_networks(values: flags.FlagValues) -> Judges:
     look = Look.of_classifier(classifier)
   if values.lpips_net or values.lpips_lin or perceptual.is_in_environment():
     nets.append(perceptual.open_lpips(values.lpips_net, values.lpips_lin))
-  return Judges(nets, look)
+  chosen = bool(look or values.lpips_net or values.lpips_lin)
+  return Judges(scoring.fitting(nets, shape, chosen), look)
 
 
 def with_builtin(judges: Judges, values: flags.FlagValues, count: int) -> Judges:

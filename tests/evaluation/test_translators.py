@@ -20,7 +20,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation import collect, translators
 from jaxgen.evaluation.periodic import Periodic
 from jaxgen.evaluation.translation_data import of_own_data
-from jaxgen.evaluation.translation_scores import Judges, Look, measure
+from jaxgen.evaluation.translation_scores import Judges, Look, fitting, measure
 from jaxgen.evaluation.translations import Translations
 from jaxgen.experiment import open_data
 from jaxgen.metrics.wilson import rate_interval
@@ -207,6 +207,14 @@ def test_what_is_ill_ends_in_a_line():
     _ = ill.x
   with pytest.raises(UserError, match="num=999: want 1 to 359"):
     of_own_data(Halves(), (8, 8, 1), {"source": "digits", "split": "train"}, 999)
+
+
+def test_networks_that_cannot_look_at_the_images():
+  small = SimpleNamespace(name="lpips@alex", fit=lambda shape: "looks at 31x31 or more")
+  other = SimpleNamespace(name="net", fit=lambda shape: "")
+  assert fitting([small, other], (8, 8, 1), chosen=False) == [other]
+  with pytest.raises(UserError, match="^lpips@alex looks at 31x31 or more$"):
+    fitting([small, other], (8, 8, 1), chosen=True)
 
 
 def test_folders_without_truth_are_measured_by_nothing():
