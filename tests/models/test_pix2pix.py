@@ -227,15 +227,13 @@ def test_sources_of_training_are_drawn_by_the_examples_keys(reference):
   """By the step and the place in the batch: a training that goes on draws the same."""
   model, state, d = reference
   drawn = dataclasses.replace(model, hole=None, draw_source=degrade.jpegs)
-  plain = dataclasses.replace(model, hole=None)
-  x = nhwc(d["y_0"])
-  losses = []
+  loss, jpegs = jit(drawn.loss), jit(degrade.jpegs)
+  x, losses = nhwc(d["y_0"]), []
   for step in (0, 1, 0):
     keys = example_keys(jax.random.fold_in(KEY, step), 2)
-    loss, _ = jit(drawn.loss)(state, {"x": x}, keys)
-    source = degrade.jpegs(fold(keys, 7), x)
-    near(loss, jit(plain.loss)(state, {"x": x, "source": source}, keys)[0], 1e-6)
-    losses.append(float(loss))
+    losses.append(float(loss(state, {"x": x}, keys)[0]))
+    source = jpegs(fold(keys, 7), x)
+    near(losses[-1], loss(state, {"x": x, "source": source}, keys)[0], 1e-6)
   assert losses[0] == losses[2] != losses[1]
   with pytest.raises(UserError, match="both make the source"):
     dataclasses.replace(model, draw_source=degrade.jpegs)
