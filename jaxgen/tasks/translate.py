@@ -7,6 +7,7 @@
   jaxgen translate --workdir W --data photos --masks masks --out DIR   (white is kept)
   jaxgen translate --workdir C --data zebras --direction ba --out DIR
   jaxgen translate --workdir W1,W2 --out DIR --num 200 --page x.html
+  jaxgen translate --workdir W --copies own --out DIR   (copies of training images)
 
 Without --data it takes test images of the model's own data. Every file says what made
 it, of which image, by which command. Where the truth is known, results are compared
@@ -33,6 +34,7 @@ from jaxgen.data.sources import open_split
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import perceptual
 from jaxgen.evaluation import translation_scores as scoring
+from jaxgen.evaluation.judge import open_judge
 from jaxgen.evaluation.translation_data import (
   Inputs,
   check_translator,
@@ -50,7 +52,7 @@ from jaxgen.sampling import presets
 from jaxgen.sampling.output import json_knobs
 from jaxgen.sampling.presets import knobs_from_flags
 from jaxgen.sampling.sampler import Sampler, load
-from jaxgen.tasks import translation_page
+from jaxgen.tasks import memorisation, translation_page
 from jaxgen.tasks.commands import command_of
 from jaxgen.tasks.translation_inputs import FITS, Folders, check_out, of_folders
 from jaxgen.tasks.translation_seeds import config_key, with_seeds
@@ -75,6 +77,7 @@ def define(values: flags.FlagValues) -> None:
   flag("judge", None, text + "own data with classes; none: nothing")
   flag("lpips_net", None, "AlexNet's or VGG16's weights, for LPIPS")
   flag("lpips_lin", None, "LPIPS' linear weights for that network")
+  memorisation.define(values)
   flag("ema", None, "profile of averaged weights")
   flag("sampler", None, "of Palette, in place of the config's")
   flag("respacing", None, "of Palette: which levels to visit")
@@ -105,6 +108,7 @@ def main(values: flags.FlagValues) -> None:
     check_report(page.parent, json_name, [page.name], ("made", "scores"))
   models, keys = open_models(values)
   first = next(iter(models.values()))
+  copies = {name: open_copies(values, model) for name, model in models.items()}
   networks, inputs = open_networks(values, first.shape), inputs_of(values, first)
   results = {
     name: Translations(model, inputs, values.seed, knobs_of(values, model), values.batch)
@@ -120,13 +124,19 @@ def main(values: flags.FlagValues) -> None:
     print(f"{len(inputs.names)} images -> {printable(homes[name])}")
   judges = with_builtin(networks, values, len(inputs.names))
   card = with_seeds(scoring.card_of(inputs, results, judges), keys) | {"command": command}
+  checks = [
+    look(results[name].x, what=f"results of {name}") for name, look in copies.items() if look
+  ]
+  card |= {"copies": {c.what: c.card for c in checks}} if checks else {}
   for line in scoring.doubts(judges):
     print(f"jaxgen: {line}", file=sys.stderr)
   if text := scoring.table(card):
     print(text)
+  for check in checks:
+    print(check.line())
   if page:
     images = {name: own.x for name, own in results.items()}
-    html = translation_page.page(inputs, images, card, infos, command)
+    html = translation_page.page(inputs, images, card, infos, command, checks)
     translation_page.write_page(page, html, card)
     print(f"pictures and numbers -> {printable(page)}")
   if inputs.skipped:
@@ -195,6 +205,17 @@ def with_builtin(judges: Judges, values: flags.FlagValues, count: int) -> Judges
   if kind is None or open_split(kind).classes < 2:
     return judges
   return judges._replace(look=judge_of(data, count, None, backwards))
+
+
+def open_copies(values: flags.FlagValues, model: Sampler) -> memorisation.Copies | None:
+  """What looks for copies of training images of the kind that is made, where that is asked for."""
+  workdir = str(model.card["workdir"])
+  if values.copies != memorisation.OWN:
+    return memorisation.open_copies(values.copies, workdir)
+  kind = data_of_kind(settings(latest(workdir)).data, values.direction == "ba")
+  if kind is None:
+    raise UserError("--copies=own: name the training images of that kind: --copies=folder:PATH")
+  return memorisation.Copies(open_judge(kind))
 
 
 def own_data(values: flags.FlagValues) -> ConfigDict:

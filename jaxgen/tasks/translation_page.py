@@ -14,6 +14,7 @@ from jaxgen.monitor import pictures
 from jaxgen.report.fields import Score
 from jaxgen.report.page_numbers import Column
 from jaxgen.report.task_page import Gallery, Picture, Table, facts_of, render
+from jaxgen.tasks.memorisation import CopyCheck, gallery
 
 UP = ("psnr", "ssim", "accuracy", "cycle_psnr")  # how names of scores begin where more is better
 
@@ -24,6 +25,7 @@ def page(
   card: Mapping[str, Any],
   models: Mapping[str, Mapping[str, Any]],
   command: str,
+  checks: Sequence[CopyCheck] = (),
 ) -> str:
   """The page as HTML.
 
@@ -33,6 +35,7 @@ def page(
     card: The numbers, see `translation_scores.card_of`.
     models: How each model's results were made.
     command: Which makes the page again.
+    checks: Copies of training images among results, where they were looked for.
   """
   png = pictures.png(picture(inputs, results), {"made": command})
   note = "Left: what goes in" + ("" if inputs.truth is None else "; right: what should come out")
@@ -42,6 +45,7 @@ def page(
     note = f"source: what goes in, taken for the result. Small: {brackets(card)}."
     table = [column_of(m, list(by_column.values()), card) for m in metrics]
     parts.append(Table("Numbers", note, list(by_column), table))
+  parts += [gallery(*checks)] if checks else []
   # (The command stands below.)
   own = {name: {k: v for k, v in m.items() if k != "command"} for name, m in models.items()}
   facts = [("images", f"{len(inputs.names):,}"), *facts_of(own), *card["protocol"].items()]

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from pixel_judge import pixel_judge
 from scipy import stats
 from translators import DISC, RESNET, UNET, workdir
 from verbs import call, finish, start, tree
@@ -203,6 +204,27 @@ def test_results_do_not_depend_on_devices(workdirs, tmp_path):
   for name in names:
     a, b = (read(tmp_path / k / name).astype(int) for k in ("one", "four"))
     assert np.abs(a - b).max() <= 1 and (a != b).mean() < 0.01  # sums in another order
+
+
+def test_copies_are_looked_for_among_the_kind_that_is_made(workdirs, tmp_path, capsys, monkeypatch):
+  sources = []
+
+  def open_judge(data):
+    sources.append(data.source)
+    return pixel_judge()
+
+  monkeypatch.setattr(translate, "judge_of", lambda *args: None)
+  monkeypatch.setattr(translate, "open_judge", open_judge)
+  base = ("translate", f"--workdir={workdirs['cycle']}", "--num=6", "--copies=own")
+  for way in ("ab", "ba"):
+    page = tmp_path / f"{way}.html"
+    argv = (*base, f"--direction={way}", f"--out={tmp_path}/{way}", f"--page={page}")
+    status, said, errors = call(capsys, monkeypatch, *argv)
+    assert status == 0 and "of 6 results of cycle" in said, errors
+    card = json.loads(page.with_suffix(".json").read_text())
+    assert card["copies"]["results of cycle"]["count"] == 6
+    assert "Copies of training images" in page.read_text()
+  assert sources == ["digits-inverted", "digits"]
 
 
 def test_models_side_by_side_want_one_shape(workdirs, tmp_path, capsys, monkeypatch):
