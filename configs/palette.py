@@ -3,11 +3,12 @@
   palette.py:colour        grey -> colour, 256 pixels          62,641,347 parameters
   palette.py:inpaint       a box that is missing -> filled
   palette.py:uncrop        the middle -> what is around it
-  palette.py:jpeg          a JPEG of quality 10 -> as it was
+  palette.py:jpeg          JPEGs of quality 5 to 30 -> as they were
   palette.py:pairs         pairs that the data bring
   palette.py:photos-grey   grey -> colour photographs of 32 pixels that ship
   palette.py:photos-edges  edges -> colour, likewise
   palette.py:photos-hole   inpainting of these
+  palette.py:photos-jpeg   JPEGs of quality 5 to 30 of these, restored
 
 Net and numbers are those of Janspiry/Palette-Image-to-Image-Diffusion-Models, as there
 is no official code: ADM's blocks, gamma in the embedding, training at levels between
@@ -17,18 +18,20 @@ net has 1,152 parameters fewer.) The paper's net is ADM's of 552 M parameters.
 
 Published: the port's FID on CelebA-HQ, inpainting of the middle 5.79, of free forms
 5.40. The paper's on ImageNet: colourisation 15.78, uncropping 3.53 (Places2), JPEG of
-quality 5 8.3. Where the paper draws a quality of 5 to 30 for each image, here it is one.
+quality 5 8.3. As there, a quality of 5 to 30 is drawn for each image and step; samples
+are of quality 10, unless `jaxgen translate --degrade --quality 5` says another.
 
   jaxgen train --config configs/palette.py:colour \
     --config.data.source=folder:photos --workdir W
   jaxgen translate --workdir W --data grey --out colour --truth originals
   jaxgen translate --workdir W --data photos --masks masks --out filled
+  jaxgen translate --workdir J --data jpegs --out restored
 """
 
 from configs import _adm, _base
 
 TASKS = ("colour", "inpaint", "uncrop", "jpeg", "pairs")
-SMALL = ("photos-grey", "photos-edges", "photos-hole")
+SMALL = ("photos-grey", "photos-edges", "photos-hole", "photos-jpeg")
 ARGS = (*TASKS, *SMALL, "debug")
 
 
@@ -58,7 +61,10 @@ def task(arg):
   return {
     "colour": dict(cond=dict(source=fn("diffusion.degrade.grey"))),
     "edges": dict(cond=dict(source=fn("diffusion.degrade.edges", gain=3.0))),
-    "jpeg": dict(cond=dict(source=fn("diffusion.degrade.jpeg", quality=10.0))),
+    "jpeg": dict(
+      cond=dict(source=fn("diffusion.degrade.jpeg", quality=10.0)),
+      draw_source=fn("diffusion.degrade.jpegs", lo=5.0, hi=30.0),
+    ),
     "pairs": dict(cond=dict(source=fn("models.translation.from_data"))),
     "inpaint": dict(
       cond=dict(source=whole, keep=fn("models.palette.centre_kept")),
@@ -92,13 +98,18 @@ def model(net, sampling, cond, **more):
 def small(arg, debug):
   """Minutes on a core. The same game at EDM's noise levels, which learns in fewer steps.
 
-  Where the source is the grey image, the net has to say its colours alone. (The
-  chain above, trained as long, leaves noise in its images.)
+  Where the source is the grey image, the net has to say its colours alone, and of a
+  JPEG what that lost. (The chain above, trained as long, leaves noise in its images.)
   """
   c = _base.base("photos", steps=900, batch=16, size=32)
   c.data.flip = True
-  name = {"photos-grey": "colour", "photos-edges": "edges", "photos-hole": "inpaint"}[arg]
-  grey = name == "colour"
+  name = {
+    "photos-grey": "colour",
+    "photos-edges": "edges",
+    "photos-hole": "inpaint",
+    "photos-jpeg": "jpeg",
+  }[arg]
+  near = name in ("colour", "jpeg")  # the source is x, but for some of it
   c.model = dict(
     name="models.palette.Palette",
     net=dict(
@@ -111,13 +122,13 @@ def small(arg, debug):
       least=4,
       updown=True,
     ),
-    **_base.edm(0.15 if grey else 0.5, -2.0 if grey else -1.2, 1.2, hi=20.0 if grey else 80.0),
+    **_base.edm(0.15 if near else 0.5, -2.0 if near else -1.2, 1.2, hi=20.0 if near else 80.0),
     sampler=dict(name="diffusion.samplers.dpmpp_2m"),
     steps=20,
     bound=1.0,
     **task(name),
   )
-  if grey:
+  if near:
     c.model.around = dict(name="models.palette.source_as_mean")
   c.optim.net = dict(name="optim.adam", lr=2e-3, warmup=50, clip=1.0, decay="cosine")
   c.ema.main = dict(name="ema.half_life", images=5_000, ramp=0.1)

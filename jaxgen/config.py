@@ -129,6 +129,7 @@ RANGES = {
   (0, BELOW_ONE): "b1 b2 momentum w_beta dropout",
   (0, 1): "label_drop smoothing mixing p share decay frac beta_1 beta_T level truncate",
   (ABOVE_ZERO, 1): "first",
+  (1, 100): "quality",
 }
 RANGE_OF = {name: ends for ends, names in RANGES.items() for name in names.split()}
 NOT_EMPTY = ("widths", "groups", "mults", "taps")  # lists

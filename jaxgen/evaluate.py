@@ -9,6 +9,7 @@
   jaxgen eval --card a.json --against b.json
   jaxgen eval --workdir U --picture u.png  (U enlarges images: restoration.py)
   jaxgen eval --workdir K --picture k.png  (K is a codec: reconstruction.py)
+  jaxgen eval --workdir T --picture t.png  (T translates images: translators.py)
   jaxgen eval --workdir V --num 64         (V is a vocoder: vocoding.py)
 
 Without --protocol the built-in judge does it, by features that are learned from
@@ -56,6 +57,9 @@ from jaxgen.evaluation.reference import open_images, open_reference, save_statis
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import METRICS, check_metric
 from jaxgen.evaluation.statistics import Reference
+from jaxgen.evaluation.translation_data import translates
+from jaxgen.evaluation.translations import Translations
+from jaxgen.evaluation.translators import evaluate_translator, own_translations, with_pairs
 from jaxgen.monitor import results
 from jaxgen.monitor.log import append, card_name
 from jaxgen.sampling import output, presets, sampler
@@ -222,6 +226,8 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
   data = data_of(values.workdir)
   if restoration.enlarges(model.model):
     return restoration.evaluate_upsampler(model, data, knobs, values)
+  if translates(model.model):
+    return evaluate_translator(model, data, knobs, values)
   if vocodes(model.model):
     return vocoding.evaluate_vocoder(model, data, knobs, values)
   if is_codec(model) and trait(model.model, "wants_prior"):
@@ -325,17 +331,20 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
   # Before the hours that it takes:
   evaluation.check(images.count, images.labels, images.sizes, images.class_names)
   cards.check_alike({"this evaluation": evaluation.head(images)} | against)
-  of_codec = isinstance(images, Reconstructions)
+  of_codec, of_translator = isinstance(images, Reconstructions), isinstance(images, Translations)
   if not out and values.workdir:
-    kind = how.name + "-reconstructions" * of_codec
+    kind = how.name + "-reconstructions" * of_codec + "-translation" * of_translator
     name = card_name(images.card["step"], evaluation.extractor.name, kind, images.count)
     out = pathlib.Path(values.workdir) / "evals" / name
+  if of_translator:
+    images.folder = out.with_suffix(".partial") / "translations"
   card = evaluation.run(
     images,
     out and out.with_suffix(".partial"),
     out and "copies" in evaluation.possible and out.with_suffix(".png"),
   )
   card = with_names(card, images) if of_codec else card
+  card = with_pairs(card, images) if of_translator else card
   if judge:
     if out:
       files.write_json(out, card)  # should what follows fail
@@ -344,6 +353,8 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
     return
   if out:
     files.write_json(out, card)
+  if of_translator:
+    images.forget()
   if values.save_ref:
     save_statistics(values.save_ref, evaluation.measure().moments, evaluation.main, card)
   if values.workdir:
@@ -403,6 +414,9 @@ def open_samples(values: flags.FlagValues, how: Protocol) -> tuple[Images, Confi
     source = held_out(data, values.num)
     most = min(values.batch, MOST)
     return Reconstructions(model, source, seed=values.seed, rule=how.floats, most=most), data
+  if translates(model.model):
+    data = data_of(values.workdir)
+    return own_translations(model, data, knobs, values, how.floats), data
   n = how.images if values.num is None else values.num
   labels = choose_labels(model, values.labels, n, values.seed)
   samples = ModelSamples(
@@ -430,6 +444,8 @@ def open_real(
   source, split = open_split(data), data.split
   if isinstance(images, Reconstructions):
     source, split = images.source, images.split
+  elif isinstance(images, Translations):
+    source, split = images.inputs.real, "test"
   if join.is_main_process():
     introduce(source, split)
   return Reference.of(Dataset(source, split))

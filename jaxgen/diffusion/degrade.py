@@ -176,6 +176,17 @@ def jpeg(x: Array, quality: float | Array, subsample: int = 1) -> Array:
   return _bytes(ycc @ jnp.asarray(np.linalg.inv(YCC), x.dtype).T) / 127.5 - 1
 
 
+def jpegs(key: Array, x: Array, lo: float = 5.0, hi: float = 30.0, subsample: int = 1) -> Array:
+  """What JPEG files of qualities that are drawn leave, keys [B], [B, H, W, C] -> the same.
+
+  Each image's is a whole number from `lo` to `hi`, all alike: what Palette is
+  trained to restore (Saharia et al. 2022, Sec. 4.4: 5 to 30).
+  """
+  u = jax.vmap(jax.random.uniform)(key)
+  quality = jnp.minimum(jnp.floor(lo + (hi - lo + 1) * u), hi)
+  return jax.vmap(lambda x, q: jpeg(x[None], q, subsample)[0])(x, quality)
+
+
 def _table(text: str, quality: float | Array) -> Array:
   """[8, 8] of whole numbers: steps of the coefficients at this quality."""
   quality = jnp.clip(jnp.asarray(quality, jnp.float32), 1, 100)

@@ -21,7 +21,7 @@ def look(
     batches: uint8 [n, H, W, 3] each, the same on every process.
     taps: Which features.
 
-  Returns: float32 [N, D] by tap, rows in the order of the images.
+  Returns: Numbers [N, D] by tap, rows in the order of the images.
   """
   if jax.process_count() == 1:
     return features(iter(batches), taps)

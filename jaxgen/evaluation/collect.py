@@ -50,7 +50,7 @@ class Extractor(Protocol):
   shape: tuple[int, ...] | None
 
   def features(self, images: Iterator[np.ndarray], taps: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Batches uint8 [n, H, W, 3] -> float32 [N, D] by tap, rows in order."""
+    """Batches uint8 [n, H, W, 3] -> numbers [N, D] by tap, rows in order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Work:
     first, last = np.searchsorted(self.indices, [start, stop])
     for tap in self.plan.rows:
       if tap not in self.rows:
-        self.rows[tap] = np.empty((len(self.indices), f[tap].shape[1]), np.float32)
+        self.rows[tap] = np.empty((len(self.indices), f[tap].shape[1]), f[tap].dtype)
       self.rows[tap][first:last] = f[tap][self.indices[first:last] - start]
     if self.folder and time.monotonic() - self.saved >= SAVE_SECONDS:
       self.save(stop)
@@ -242,10 +242,10 @@ class Work:
       "pixels": np.int64(self.pixels),
     }
     for tap, rows in self.rows.items():
-      path, width = self.folder / f"{tap}.rows", rows.shape[1]
-      state[f"{tap}#"] = np.int64(width)
+      path = self.folder / f"{tap}.rows"
+      state[f"{tap}#"], state[f"{tap}:"] = np.int64(rows.shape[1]), np.array(rows.dtype.str)
       with open(path, "r+b" if path.exists() else "w+b") as file:
-        file.seek(self.safe * width * 4)
+        file.seek(self.safe * rows.shape[1] * rows.itemsize)
         file.write(np.ascontiguousarray(rows[self.safe : written]).data)
         file.flush()
         os.fsync(file.fileno())
@@ -270,9 +270,9 @@ class Work:
       written = int(np.searchsorted(self.indices, done))
       rows = {}
       for tap in self.plan.rows:
-        width = int(state[f"{tap}#"])
-        saved = np.fromfile(self.folder / f"{tap}.rows", np.float32)
-        rows[tap] = np.empty((len(self.indices), width), np.float32)
+        width, dtype = int(state[f"{tap}#"]), np.dtype(str(state[f"{tap}:"]))
+        saved = np.fromfile(self.folder / f"{tap}.rows", dtype)
+        rows[tap] = np.empty((len(self.indices), width), dtype)
         rows[tap][:written] = saved[: written * width].reshape(written, width)
       moments = {
         tap: Moments.of(

@@ -1,7 +1,8 @@
 """Evaluation while training: the same code, every so many steps.
 
 Of samples; or, of codecs whose samples are none, of what they decode of test
-images, beside these: rfid@adm, psnr.
+images, beside these: rfid@adm, psnr. Of translators, of what they make of test
+images, beside the truths or real images of that kind: fid@adm, psnr, cycle_psnr.
 """
 
 import warnings
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxgen import core, files
 from jaxgen.data.arrays import Source
+from jaxgen.data.sources import open_split
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.evaluation import features
@@ -26,6 +28,9 @@ from jaxgen.evaluation.reference import open_reference
 from jaxgen.evaluation.run import Evaluation
 from jaxgen.evaluation.scores import check_metric
 from jaxgen.evaluation.statistics import Reference
+from jaxgen.evaluation.translation_data import of_own_data, translates
+from jaxgen.evaluation.translations import Translations
+from jaxgen.evaluation.translators import data_of_kind, with_pairs
 from jaxgen.files import digest
 from jaxgen.monitor.log import card_name
 from jaxgen.sampling.presets import stepping
@@ -100,7 +105,7 @@ class Periodic:
     self.how = settings(options)
     self.config, self.model = config, model
     self.source, self.workdir = source, Path(workdir)
-    self.every, self.samples, self.held = self.how["every"], None, None
+    self.every, self.samples, self.held, self.inputs = self.how["every"], None, None, None
     if not self.every:
       return
     how = protocol(self.how["protocol"])
@@ -108,6 +113,10 @@ class Periodic:
     if core.trait(model, "wants_prior"):
       self.held = held_out(config["data"], most=self.how["num"])
       self.how["num"], real = len(self.held), Dataset(self.held, "test")
+    elif translates(model):
+      most = self.how["num"]
+      self.inputs = of_own_data(model, source.shape, ConfigDict(config["data"]), most=most)
+      self.how["num"], real = len(self.inputs.names), Dataset(self.inputs.real, "test")
     if self.how["ref"]:
       reference = open_reference(self.how["ref"], how, self.how["features"])
     else:
@@ -116,7 +125,7 @@ class Periodic:
       self.how["features"], self.how["weights"] or None, how.resize
     )
     self.evaluation = Evaluation(reference, extractor, how, self.how["metrics"] or None)
-    classes = config["data"]["classes"]
+    classes = 0 if self.inputs else config["data"]["classes"]
     self.evaluation.check(
       self.how["num"], np.arange(classes) if classes else None, [tuple(source.shape[:2])]
     )
@@ -127,7 +136,11 @@ class Periodic:
       return features.open_extractor(name, weights, resize)
     if join.joined():
       raise UserError("config.log.eval.features=judge is for one process: want inception or dinov2")
-    return learn(ConfigDict(self.config["data"]), self.source).extractor
+    data, real = ConfigDict(self.config["data"]), self.source
+    if self.inputs and self.inputs.others is not None:
+      data = data_of_kind(data)
+      real = open_split(data)
+    return learn(data, real).extractor
 
   def due(self, done: int) -> bool:
     """Whether it is time, after so many steps."""
@@ -145,6 +158,7 @@ class Periodic:
       warnings.warn(f"not judged at step {done}: {e}", RuntimeWarning, stacklevel=2)
       return {}
     kind = self.evaluation.protocol.name + "-reconstructions" * (self.held is not None)
+    kind += "-translation" * (self.inputs is not None)
     name = card_name(done, self.evaluation.extractor.name, kind, self.how["num"])
     if join.is_main_process():
       files.write_json(self.workdir / "evals" / name, card)
@@ -157,11 +171,16 @@ class Periodic:
       self.samples = self.samples.of(sampler)
     elif self.held is not None:
       self.samples = Reconstructions(sampler, self.held, seed=self.how["seed"], rule=rule)
+    elif self.inputs is not None:
+      how = self.how
+      self.samples = Translations(sampler, self.inputs, how["seed"], {}, how["batch"], rule)
     else:
       how, n = self.how, self.how["num"]
       labels = choose_labels(sampler, "turn", n, how["seed"])
       self.samples = ModelSamples(sampler, n, how["seed"], labels, "turn", rule, {}, how["batch"])
     card = self.evaluation.run(self.samples)
+    if self.inputs is not None:
+      return with_pairs(card, self.samples)
     return card if self.held is None else with_names(card, self.samples)
 
   def sampler(self, done: int, state: core.State) -> Sampler:

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from jaxgen import files
 from jaxgen.core import trait
 from jaxgen.data.arrays import Source
-from jaxgen.evaluation import cards, perceptual, restoration
+from jaxgen.evaluation import cards, pair_scores, perceptual, restoration
 from jaxgen.evaluation.codec_images import (
   MOST,
   LatentStatistics,
@@ -36,9 +36,9 @@ from jaxgen.evaluation.images import quantise, weights_hash
 from jaxgen.evaluation.judge import FEWEST, ImageJudge, Judge, collected, open_judge
 from jaxgen.evaluation.learned import short_name
 from jaxgen.evaluation.modes_judge import has_known_modes
+from jaxgen.evaluation.pair_scores import windows
 from jaxgen.evaluation.perceptual import Perceptual
 from jaxgen.files import plain
-from jaxgen.metrics import image_quality
 from jaxgen.metrics.distances import frechet
 from jaxgen.monitor import pictures
 from jaxgen.monitor.log import append
@@ -46,11 +46,6 @@ from jaxgen.sampling.sampler import Sampler, load
 
 KIND = "jaxgen reconstruction 1"
 SHOWN = 16  # images of the picture
-METRICS = {
-  "psnr": "dB, of bytes; mean over images",
-  "ssim@gauss11": "Wang et al. 2004, of bytes, mean over channels",
-  "ssim@uniform7": "scikit-image's default window, likewise",
-}
 
 
 @dataclasses.dataclass(eq=False)
@@ -67,19 +62,9 @@ class Originals:
   judge: ImageJudge | None
   networks: list[Perceptual]
 
-  @property
-  def windows(self) -> list[str]:
-    """Those of SSIM that fit into the images."""
-    least = min(self.x.shape[1:3])
-    return [name for name, (w, _) in image_quality.WINDOWS.items() if least >= len(w)]
-
   def by_image(self, x: np.ndarray) -> dict[str, np.ndarray]:
     """How near reconstructions come, [N] each."""
-    scores = {"psnr": restoration.in_parts(image_quality.psnr, x, self.x)}
-    for name in self.windows:
-      ssim = functools.partial(image_quality.ssim, window=name)
-      scores[f"ssim@{name}"] = restoration.in_parts(ssim, x, self.x)
-    return scores | {net.name: net.distances(x, self.x) for net in self.networks}
+    return pair_scores.by_image(x, self.x, self.networks)
 
   @functools.cached_property
   def features(self) -> Any:
@@ -107,7 +92,8 @@ class Originals:
   def protocol(self) -> dict[str, str]:
     """How numbers come about, by the beginnings of their names."""
     how = {"errors": "standard errors over images, taken for independent"}
-    how |= {k: METRICS[k] for k in ("psnr", *(f"ssim@{name}" for name in self.windows))}
+    names = ("psnr", *(f"ssim@{name}" for name in windows(self.x.shape[1:])))
+    how |= {k: pair_scores.METRICS[k] for k in names}
     for net in self.networks:
       how[net.name] = f"channels of unit length, squared difference; {net.card['network']}"
     if self.judge:

@@ -29,8 +29,9 @@ from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_split
 from jaxgen.diffusion import degrade
 from jaxgen.errors import UserError
-from jaxgen.evaluation import cards, perceptual
+from jaxgen.evaluation import cards, pair_scores, perceptual
 from jaxgen.evaluation.images import weights_hash
+from jaxgen.evaluation.pair_scores import in_parts
 from jaxgen.evaluation.perceptual import Perceptual
 from jaxgen.files import plain
 from jaxgen.metrics import image_quality
@@ -43,36 +44,35 @@ Scores = dict[str, np.ndarray]  # of every image, [N] float64 each
 KIND = "jaxgen restoration 1"
 INTERPOLATIONS = ("bicubic", "bilinear")  # to compare with
 ROWS = 8  # of the picture
-METRICS = {
-  "psnr": "dB, of bytes; mean over images",
-  "ssim@gauss11": "Wang et al. 2004, of bytes, mean over channels",
-  "ssim@uniform7": "scikit-image's default window, likewise",
+METRICS = pair_scores.METRICS | {
   "consistency": "1e5 MSE in [0, 1] of the output made small again, not "
-  "rounded, from the small image (SR3, Table 1)",
+  "rounded, from the small image (SR3, Table 1)"
 }
 FLAGS = {
   "perceptual": "workdir of a classifier whose features tell images apart",
   "lpips_net": "AlexNet's or VGG16's weights, for LPIPS",
   "lpips_lin": "LPIPS' linear weights for that network",
   "picture": "x.png gets small images, bicubic, the model's, originals; of a codec originals "
-  "above reconstructions",
+  "above reconstructions; of a translator sources, results, truths",
 }
 
 
 def define(values: flags.FlagValues, picture: bool = True) -> None:
-  """The flags of a verb that are for models which enlarge images, and for codecs."""
+  """The flags of a verb that are for upsamplers, translators and codecs."""
   for name, text in FLAGS.items():
     if picture or name != "picture":
-      flags.DEFINE_string(name, None, f"of an upsampler or codec: {text}", flag_values=values)
+      flags.DEFINE_string(
+        name, None, f"of upsampler, translator, codec: {text}", flag_values=values
+      )
 
 
 def check_flags(values: flags.FlagValues) -> None:
-  """UserError if flags of an upsampler or codec are set for something else."""
+  """UserError if flags of upsamplers, translators or codecs are set for something else."""
   for name in FLAGS:
     if name in values and values[name].value is not None:
       raise UserError(
-        f"--{name} is for a --workdir of a model that makes x from small images, or of a codec, "
-        "without --protocol"
+        f"--{name} is for a --workdir of a model that makes x from small or other images, or of a "
+        "codec, without --protocol"
       )
 
 
@@ -177,14 +177,13 @@ class Pairs:
 
   def by_image(self, x: np.ndarray) -> Scores:
     """How near images [N, H, W, C] come to the originals."""
-    scores = {"psnr": in_parts(image_quality.psnr, x, self.x)}
-    for name, (weights, _) in image_quality.WINDOWS.items():
-      if min(x.shape[1:3]) >= len(weights):
-        ssim = functools.partial(image_quality.ssim, window=name)
-        scores[f"ssim@{name}"] = in_parts(ssim, x, self.x)
     small = lambda x: 127.5 + 127.5 * in_parts(self._shrink, x)
-    scores["consistency"] = image_quality.consistency(x, self.low_res, small)
-    return scores | {net.name: net.distances(x, self.x) for net in self.networks}
+    consistency = image_quality.consistency(x, self.low_res, small)
+    return (
+      pair_scores.by_image(x, self.x)
+      | {"consistency": consistency}
+      | {net.name: net.distances(x, self.x) for net in self.networks}
+    )
 
   def scores(self, x: np.ndarray, y: np.ndarray | None, cas: bool = True) -> dict[str, list[float]]:
     """See Judge: means over images."""
@@ -299,14 +298,6 @@ def evaluate_upsampler(
 def rounded(function: Callable[[Array], Array], x: np.ndarray) -> np.ndarray:
   """Bytes -> function of them in [-1, 1] -> bytes, as samples are rounded."""
   return in_parts(jax.jit(lambda x: core.as_data(function(core.on_device(x)), np.uint8)), x)
-
-
-def in_parts(
-  function: Callable[..., np.ndarray], *arrays: np.ndarray, most: int = 32
-) -> np.ndarray:
-  """function(*arrays) by a few rows at a time, which bounds its memory."""
-  starts = range(0, len(arrays[0]), most)
-  return np.concatenate([np.asarray(function(*(a[i : i + most] for a in arrays))) for i in starts])
 
 
 def open_networks(values: flags.FlagValues) -> list[Perceptual]:

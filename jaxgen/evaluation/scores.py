@@ -24,7 +24,7 @@ from jaxgen.metrics.prdc import PRDC, half_precision_recall, prdc
 Values = dict[str, tuple[float, float | None]]  # name -> value, its spread
 FRECHET = ("fid", "sfid", "frechet", "sfrechet")
 LOWER = (*FRECHET, *(f"r{name}" for name in FRECHET), "kid")  # is better; r: reconstructions
-HIGHER = ("is", "precision", "recall", "density", "coverage", "cas", "psnr")
+HIGHER = ("is", "precision", "recall", "density", "coverage", "cas", "psnr", "ssim", "cycle_psnr")
 
 
 @dataclasses.dataclass(eq=False)

@@ -33,6 +33,7 @@ from jaxgen.data.sources import open_split
 from jaxgen.errors import UserError
 from jaxgen.evaluation import cards, restoration
 from jaxgen.evaluation.images import weights_hash
+from jaxgen.evaluation.pair_scores import in_parts
 from jaxgen.files import plain
 from jaxgen.metrics import sound_quality as quality
 from jaxgen.sampling import output
@@ -98,7 +99,7 @@ class Recordings:
 
   def mels(self, x: np.ndarray) -> np.ndarray:
     """Log-mel spectrograms of clips int16 [N, L, 1]."""
-    return restoration.in_parts(self._front, x)
+    return in_parts(self._front, x)
 
   @functools.cached_property
   def _own(self) -> np.ndarray:
@@ -160,7 +161,7 @@ def evaluate_vocoder(
   clips = Recordings.of(model, data, values.num)
   make = model.model.cond["mel"]
   analyse = jax.jit(lambda x: make(core.on_device(x)))
-  mel = restoration.in_parts(analyse, clips.x)
+  mel = in_parts(analyse, clips.x)
   x, speed = rendered(model, mel, clips, knobs, values)
   columns, speeds = {"model": x}, {"model": speed}
   front = make.keywords["front"]

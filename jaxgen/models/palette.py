@@ -30,13 +30,18 @@ class Palette(Diffusion):
     hole: (keys [B], height, width) -> what to `keep`, 1 or 0, [B, H, W, 1]; such as
       `diffusion.degrade.boxes`. `cond` then has "keep", f(x), for samples of a batch
       without one: bytes of 255 are kept, those of 0 are filled.
+    draw_source: (keys [B], x) -> sources, where those of training are drawn, such
+      as `diffusion.degrade.jpegs`; `cond` then makes those of samples alone.
   """
 
   hole: Callable | None = None
+  draw_source: Callable | None = None
 
   def __post_init__(self):
     if self.hole is not None and self.around is not None:
       raise UserError("model.around and model.hole: a source with a hole is no mean of x")
+    if self.hole is not None and self.draw_source is not None:
+      raise UserError("model.hole and model.draw_source: leave one, both make the source")
 
   @property
   def wants(self) -> tuple[str, ...]:
@@ -51,9 +56,11 @@ class Palette(Diffusion):
 
   def loss(self, state: State, batch: Batch, key: Key) -> tuple[Array, tuple[Groups, Metrics]]:
     """A diffusion model's, or in the hole alone."""
+    x = batch["x"]
+    if self.draw_source is not None and "source" not in batch:
+      batch = batch | {"source": self.draw_source(fold(key, 7), x)}
     if self.hole is None:
       return super().loss(state, batch, key)
-    x = batch["x"]
     keep = self.hole(fold(key, 5), *x.shape[1:3])
     noise = [normal(fold(key, i), x.shape[1:]) for i in (1, 6)]
     t = self.process(self.draw_t(fold(key, 0), x.ndim))

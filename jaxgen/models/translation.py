@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxgen.core import Array, Batch
+from jaxgen.errors import UserError
 
 
 def from_data(x: Array) -> Array:
@@ -30,3 +31,23 @@ def source_of(batch: Batch, cond: Mapping[str, Callable]) -> Array:
 def apart(a: Array, b: Array) -> Any:
   """The mean absolute difference, L1."""
   return abs(a - b).mean()
+
+
+def with_options(make: Callable, options: Mapping[str, Any]) -> Callable:
+  """What makes a condition, by other arguments: the quality of a JPEG.
+
+  Raises:
+    UserError: The config names no argument like that.
+  """
+  if not options:
+    return make
+  own = make.keywords if isinstance(make, functools.partial) else {}
+  if missing := [name for name in options if name not in own]:
+    raise UserError(f"{missing[0]}: what makes this model's sources takes none: leave it")
+  return functools.partial(make.func, **{**own, **options})
+
+
+def same_maker(a: Callable, b: Callable) -> bool:
+  """Whether two conditions of configs are made alike: by one function, of equal arguments."""
+  parts = lambda f: (f.func, f.keywords) if isinstance(f, functools.partial) else (f, {})
+  return parts(a) == parts(b)

@@ -3,6 +3,7 @@
 Operators and degradations are tested here too.
 """
 
+import functools
 import io
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from jaxgen.data.photos import open_photos
 from jaxgen.diffusion import degrade, inverse, linear, samplers, times
@@ -205,6 +206,27 @@ def test_jpeg_is_what_pillow_writes(photo, quality, subsample):
   ours = 127.5 * (np.asarray(run(unit(photo), quality, subsample))[0] + 1)
   error, loss = np.abs(ours - theirs).mean(), np.abs(photo - theirs).mean()
   assert error < 0.1 * loss
+
+
+def test_a_quality_is_drawn_for_each_image(photo):
+  """Pillow's file of no other quality is nearer; all of them come, about as often."""
+
+  def pillow(quality):
+    file = io.BytesIO()
+    PIL.Image.fromarray(photo).save(file, "JPEG", quality=quality, subsampling=0)
+    return np.asarray(PIL.Image.open(file), float)
+
+  theirs = np.stack([pillow(q) for q in range(3, 9)])
+  draw = jax.jit(functools.partial(degrade.jpegs, lo=4.0, hi=7.0))
+  keys = jax.random.split(jax.random.key(0), 64)
+  ours = 127.5 * (np.asarray(draw(keys, unit(photo).repeat(64, 0))) + 1)
+  apart = np.abs(ours[:, None] - theirs).mean((2, 3, 4))
+  counts = np.bincount(3 + apart.argmin(1), minlength=9)
+  assert counts[:4].sum() == counts[8] == 0
+  assert stats.chisquare(counts[4:8]).pvalue > 0.01
+  assert apart.min(1).max() < 0.2 * np.sort(apart, 1)[:, 1].min()
+  alone = 127.5 * (np.asarray(draw(keys[:1], unit(photo)))[0] + 1)
+  np.testing.assert_allclose(alone, ours[0], atol=1e-3)
 
 
 def test_blur_is_a_gaussian_with_mirrored_edges(photo):

@@ -5,9 +5,12 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+from games import filled
 from golden import GOLDEN, draws, scaled
 
-from jaxgen import core
+from jaxgen import config, core, sharding
+from jaxgen.convert.workdir import save_first
+from jaxgen.experiment import Experiment, describe, open_data
 from jaxgen.interop import names, translator_names
 
 
@@ -60,3 +63,22 @@ def state_of(params, stats):
 def shapes(model, batch):
   """Of params and stats."""
   return jax.eval_shape(model.init, batch, jax.random.key(0))
+
+
+def workdir(path, name, seed=0, **changes):
+  """Step 0 of a config's debug form at 8 pixels, whose weights are made up."""
+  c = config.load(f"configs/{name}.py:debug").unlock()
+  c.data.size, c.data.flip, c.seed = 8, False, seed
+  for key, value in changes.items():  # `update` would mix nets
+    c.model[key] = value
+  experiment, source = Experiment.of(c), open_data(c)
+  state = filled(experiment.abstract(source, sharding.make_mesh(c.mesh)))
+  save_first(str(path), state, describe(c, source), c.checkpoint, print)
+  return path
+
+
+UNET = dict(name="nets.pix2pix_unet.TranslatorUNet", width=2, downs=2, norm="batch")
+DISC = dict(name="nets.patchgan.PixelGAN", width=2)
+RESNET = dict(
+  name="nets.resnet_translator.TranslatorResNet", width=2, blocks=1, downs=1, channels=1
+)

@@ -17,7 +17,7 @@ from jaxgen.diffusion import degrade, noise_ratio, samplers
 from jaxgen.diffusion.denoiser import Outside
 from jaxgen.errors import UserError
 from jaxgen.interop import names
-from jaxgen.keys import example_keys
+from jaxgen.keys import example_keys, fold
 from jaxgen.models import palette
 from jaxgen.models.pix2pix import Pix2Pix
 from jaxgen.models.translation import from_data, wants_of
@@ -221,3 +221,19 @@ def test_a_source_with_a_hole_is_no_mean_of_x(reference):
   grey = jnp.arange(4.0).reshape(1, 2, 2, 1)
   mean = palette.source_as_mean({"source": grey}, (1, 2, 2, 3))
   np.testing.assert_array_equal(mean, jnp.repeat(grey, 3, -1))
+
+
+def test_sources_of_training_are_drawn_by_the_examples_keys(reference):
+  """By the step and the place in the batch: a training that goes on draws the same."""
+  model, state, d = reference
+  drawn = dataclasses.replace(model, hole=None, draw_source=degrade.jpegs)
+  loss, jpegs = jit(drawn.loss), jit(degrade.jpegs)
+  x, losses = nhwc(d["y_0"]), []
+  for step in (0, 1, 0):
+    keys = example_keys(jax.random.fold_in(KEY, step), 2)
+    losses.append(float(loss(state, {"x": x}, keys)[0]))
+    source = jpegs(fold(keys, 7), x)
+    near(losses[-1], loss(state, {"x": x, "source": source}, keys)[0], 1e-6)
+  assert losses[0] == losses[2] != losses[1]
+  with pytest.raises(UserError, match="both make the source"):
+    dataclasses.replace(model, draw_source=degrade.jpegs)

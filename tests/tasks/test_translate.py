@@ -5,50 +5,37 @@ import re
 
 import numpy as np
 import pytest
-from games import filled
 from PIL import Image
-from verbs import call, tree
+from pixel_judge import pixel_judge
+from scipy import stats
+from translators import DISC, RESNET, UNET, workdir
+from verbs import call, finish, start, tree
 
-from jaxgen import config, sharding
+from jaxgen import config
 from jaxgen.config import build
-from jaxgen.convert.workdir import save_first
 from jaxgen.data.arrays import Arrays
 from jaxgen.data.unpaired import Unpaired
 from jaxgen.errors import UserError
-from jaxgen.experiment import Experiment, check_conditions, describe, open_data
+from jaxgen.evaluation.translation_data import Inputs
+from jaxgen.evaluation.translation_scores import Judges, columns, measure
+from jaxgen.experiment import check_conditions
 from jaxgen.metrics import image_quality
 from jaxgen.monitor.pictures import read_info
 from jaxgen.sampling.preview import sources
-from jaxgen.tasks import translation_scores
+from jaxgen.tasks import translate
 
 pytestmark = pytest.mark.usefixtures("unoptimised")
-
-
-def workdir(path, name, **changes):
-  """Step 0 of a config's debug form, whose weights are made up."""
-  c = config.load(f"configs/{name}.py:debug").unlock()
-  c.data.size, c.data.flip = 8, False
-  for key, value in changes.items():  # `update` would mix nets
-    c.model[key] = value
-  experiment, source = Experiment.of(c), open_data(c)
-  abstract = experiment.abstract(source, sharding.make_mesh(c.mesh))
-  state = filled(abstract)
-  save_first(str(path), state, describe(c, source), c.checkpoint, print)
-  return path
 
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory):
   top = tmp_path_factory.mktemp("w")
-  unet = dict(name="nets.pix2pix_unet.TranslatorUNet", width=2, downs=2, norm="batch")
-  disc = dict(name="nets.patchgan.PixelGAN", width=2)
-  resnet = dict(
-    name="nets.resnet_translator.TranslatorResNet", width=2, blocks=1, downs=1, channels=1
-  )
+  jpeg = dict(name="diffusion.degrade.jpeg", quality=10.0)
   return {
-    "pix": workdir(top / "pix", "pix2pix", gen=unet, disc=disc),
+    "pix": workdir(top / "pix", "pix2pix", gen=UNET, disc=DISC),
     "hole": workdir(top / "hole", "palette", steps=2),
-    "cycle": workdir(top / "cycle", "cycle_gan", gen=resnet, disc=disc),
+    "jpeg": workdir(top / "jpeg", "palette", steps=2, hole=None, cond=dict(source=jpeg)),
+    "cycle": workdir(top / "cycle", "cycle_gan", gen=RESNET, disc=DISC),
   }
 
 
@@ -114,6 +101,9 @@ def test_a_broken_image_and_a_truth_that_is_missing(
     (["--num=3"], "--num is of a model's own data"),
     (["--knobs=image_stats=2"], "want 0 to 1"),
     (["--page=x.png"], "want x.html"),
+    (["--quality=101", "--degrade"], "want 1 to 100"),
+    (["--quality=5"], "say --degrade, too"),
+    (["--quality=5", "--degrade"], "what makes this model's sources takes none"),
   ):
     status, _, errors = call(capsys, monkeypatch, *grey[:-1], f"--out={tmp_path}/o", *flags)
     assert status == 2 and len(errors) == 1, (flags, errors)
@@ -142,34 +132,126 @@ def test_holes_are_filled_and_all_else_stays(workdirs, images, tmp_path, capsys,
 
 
 def test_both_ways_of_a_cycle_on_its_own_data(workdirs, tmp_path, capsys, monkeypatch):
-  """The truth is known there, as one kind is made of the other."""
+  """The truth is known there, as one kind is made of the other; and so are classes."""
+  calls = []
+
+  def judge_of(data, count, folder, backwards):
+    calls.append((data.source, count, folder, backwards))
+    return None
+
+  monkeypatch.setattr(translate, "judge_of", judge_of)
   base = ("translate", f"--workdir={workdirs['cycle']}", "--num=6")
   outs = {}
   for way in ("ab", "ba"):
     out = tmp_path / way
     status, said, _ = call(capsys, monkeypatch, *base, f"--out={out}", f"--direction={way}")
-    assert status == 0 and "psnr" in said
+    assert status == 0 and "psnr" in said and "cycle_psnr" in said
     outs[way] = np.stack([read(p) for p in sorted(out.iterdir())])
     assert read_info(next(out.iterdir()))["split"] == "test"
+  source = "unpaired:digits,digits-inverted"
+  assert calls == [(source, 6, None, False), (source, 6, None, True)]
   assert outs["ab"].shape == (6, 8, 8, 3) and (outs["ab"] != outs["ba"]).any()
+
+
+def test_a_quality_of_jpegs(workdirs, images, tmp_path, capsys, monkeypatch):
+  """Sources are JPEGs of it, nearer to the truth the higher it is."""
+  argv = ("translate", f"--workdir={workdirs['jpeg']}", f"--data={images}", "--degrade")
+  psnr = {}
+  for quality in (5, 90, None):
+    out = tmp_path / f"{quality}"
+    more = [] if quality is None else [f"--quality={quality}"]
+    argv_ = (*argv, f"--out={out}", f"--page={out}.html", *more)
+    assert call(capsys, monkeypatch, *argv_)[0] == 0
+    psnr[quality] = json.loads((tmp_path / f"{quality}.json").read_text())["scores"]["source"][
+      "psnr"
+    ]
+    assert read_info(out / "0.png").get("quality") == quality
+  assert psnr[5] < psnr[None] < psnr[90] and psnr[90] > 20
+
+
+def test_seeds_of_one_config_share_a_row(workdirs, tmp_path, capsys, monkeypatch):
+  seeds = [workdir(tmp_path / f"pix-{i}", "pix2pix", seed=i, gen=UNET, disc=DISC) for i in (1, 2)]
+  other = dict(name="diffusion.degrade.grey")
+  third = workdir(
+    tmp_path / "far", "pix2pix", l1_weight=1.0, gen=UNET, disc=DISC, cond=dict(source=other)
+  )
+  words = f"--workdir={','.join(map(str, [*seeds, third]))}"
+  page = tmp_path / "x.html"
+  status, said, errors = call(
+    capsys, monkeypatch, "translate", words, "--num=3", f"--out={tmp_path}/o", f"--page={page}"
+  )
+  assert status == 0, errors
+  assert "pix (2 seeds)" in said and "far" in said and "mean and range" in said
+  card = json.loads(page.with_suffix(".json").read_text())
+  assert card["seeds"] == {"pix (2 seeds)": ["pix-1", "pix-2"]}
+  card["scores"]["pix-1"]["psnr"], card["scores"]["pix-2"]["psnr"] = 10.0, 14.0
+  own = columns(card)
+  assert list(own) == ["source", "far", "pix (2 seeds)"]
+  assert own["pix (2 seeds)"].scores["psnr"] == 12
+  assert own["pix (2 seeds)"].intervals["psnr"] == (10, 14)
+
+
+def test_results_do_not_depend_on_devices(workdirs, tmp_path):
+  """Nor on how many images are translated at once."""
+  argv = ("translate", f"--workdir={workdirs['jpeg']}", "--num=6")
+  one = start(*argv, "--batch=6", f"--out={tmp_path}/one", devices=1)
+  four = start(*argv, "--batch=4", f"--out={tmp_path}/four", devices=4)
+  for process in (one, four):
+    status, _, errors = finish(process)
+    assert status == 0, errors
+  names = sorted(p.name for p in (tmp_path / "one").iterdir())
+  assert len(names) == 6
+  for name in names:
+    a, b = (read(tmp_path / k / name).astype(int) for k in ("one", "four"))
+    assert np.abs(a - b).max() <= 1 and (a != b).mean() < 0.01  # sums in another order
+
+
+def test_copies_are_looked_for_among_the_kind_that_is_made(workdirs, tmp_path, capsys, monkeypatch):
+  sources = []
+
+  def open_judge(data):
+    sources.append(data.source)
+    return pixel_judge()
+
+  monkeypatch.setattr(translate, "judge_of", lambda *args: None)
+  monkeypatch.setattr(translate, "open_judge", open_judge)
+  base = ("translate", f"--workdir={workdirs['cycle']}", "--num=6", "--copies=own")
+  for way in ("ab", "ba"):
+    page = tmp_path / f"{way}.html"
+    argv = (*base, f"--direction={way}", f"--out={tmp_path}/{way}", f"--page={page}")
+    status, said, errors = call(capsys, monkeypatch, *argv)
+    assert status == 0 and "of 6 results of cycle" in said, errors
+    card = json.loads(page.with_suffix(".json").read_text())
+    assert card["copies"]["results of cycle"]["count"] == 6
+    assert "Copies of training images" in page.read_text()
+  assert sources == ["digits-inverted", "digits"]
 
 
 def test_models_side_by_side_want_one_shape(workdirs, tmp_path, capsys, monkeypatch):
   pair = f"--workdir={workdirs['pix']},{workdirs['cycle']}"
   status, _, errors = call(capsys, monkeypatch, "translate", pair, f"--out={tmp_path}/o")
   assert status == 2 and "models side by side translate images of one shape" in errors[-1]
+  edges = dict(source=dict(name="diffusion.degrade.edges"))
+  other = workdir(tmp_path / "edges", "pix2pix", gen=UNET, disc=DISC, cond=edges)
+  pair = f"--workdir={workdirs['pix']},{other}"
+  status, _, errors = call(capsys, monkeypatch, "translate", pair, f"--out={tmp_path}/o")
+  assert status == 2 and "pix and edges translate other sources" in errors[-1]
 
 
 def test_scores_know_what_is_better():
   truth = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
   near = np.clip(truth.astype(int) + 3, 0, 255).astype(np.uint8)
-  judges = translation_scores.Judges()
-  scores, errors = translation_scores.measure(near, truth, None, judges)
+  inputs = Inputs(list("abcde"), [{}] * 5, truth[..., :1], truth=truth)
+  scores, intervals = measure(near, inputs, Judges())
   assert scores["psnr"] == pytest.approx(20 * np.log10(255 / 3), abs=0.2)
   assert 0.99 < scores["ssim@gauss11"] < 1 and scores["frechet@textures"] < 1
-  far, _ = translation_scores.measure(255 - truth, truth, None, judges)
+  far, _ = measure(255 - truth, inputs, Judges())
   assert far["psnr"] < scores["psnr"] and far["ssim@gauss11"] < scores["ssim@gauss11"]
-  assert set(errors) == {"psnr", "ssim@gauss11", "ssim@uniform7"}
+  # The textbook's interval, by scipy's own t-test.
+  psnr = image_quality.psnr(near, truth)
+  theirs = stats.ttest_1samp(psnr, 0).confidence_interval(0.95)
+  assert intervals["psnr"] == pytest.approx(tuple(theirs))
+  assert set(intervals) == {"psnr", "ssim@gauss11", "ssim@uniform7"}
 
 
 def test_data_without_sources_are_refused_where_none_are_made():
