@@ -8,6 +8,10 @@ others on the machine slow down both: what is printed is the median of the ratio
 neighbours, with the least and the largest, by the clock and in CPU time (below 1,
 jaxgen is faster). PyTorch runs eagerly, in whichever memory layout is the faster.
 A round is one step, or of GANs whose D moves more often, until G has moved.
+
+Every side is bound to the same cores, as many as threads: XLA's flags for one thread
+do not reach all of its pools. PyTorch's threads wait passively, for on a machine that
+others use they would spin away several times the CPU time of their work.
 """
 
 import argparse
@@ -92,12 +96,13 @@ class Side:
   """A process that takes rounds when it is told to."""
 
   def __init__(self, command, threads):
-    flags = {"OMP_NUM_THREADS": str(threads)}
+    flags = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     if threads == 1:
       flags["XLA_FLAGS"] = ONE_THREAD
     path = os.pathsep.join([str(ROOT), str(HERE)])
+    cores = sorted(os.sched_getaffinity(0))[:threads]
     self.process = subprocess.Popen(
-      command,
+      ["taskset", "--cpu-list", ",".join(map(str, cores)), *command],
       env={**os.environ, **flags, "PYTHONPATH": path},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
