@@ -174,7 +174,7 @@ def flops(program: Any, *args: Any, turns: int = 1) -> float:
 def matmul_dtype(jitted: Any, *args: Any) -> np.dtype:
   """The dtype in which most products and convolutions of a program are."""
   jaxpr = jitted.trace(*shapes_of(args)).jaxpr.jaxpr
-  products = ("dot_general", "conv_general_dilated")
+  products = ("dot_general", "conv_general_dilated", "transposed_conv_derivative")
   dtypes = Counter(
     e.invars[0].aval.dtype for e in _equations(jaxpr) if e.primitive.name in products
   )

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.nets.layers import CondNorm, LabelEmbed
+from jaxgen.nets.transposed import ConvTranspose
 
 Array = jax.Array
 NORMAL = nn.initializers.normal(0.02)  # Sec. 4
@@ -40,21 +41,28 @@ class Generator(nn.Module):
   @nn.compact
   def __call__(self, z: Array, y: Array | None = None, key: Array | None = None) -> Array:
     del key
-    grow = lambda n, k, **kw: nn.ConvTranspose(
-      n, (k, k), use_bias=False, kernel_init=NORMAL, dtype=self.dtype, **kw
+    grow = lambda n, k, stride, pad, name: ConvTranspose(
+      n,
+      (k, k),
+      (stride, stride),
+      [(pad, pad)] * 2,
+      use_bias=False,
+      kernel_init=NORMAL,
+      dtype=self.dtype,
+      name=name,
     )
     if self.classes:
       label = LabelEmbed(self.classes, self.classes, nn.initializers.normal(1.0), name="label")(y)
       z = jnp.concatenate([z, label], -1)
     levels = (self.size // self.bottom).bit_length() - 1
-    h = grow(self.width * 2 ** (levels - 1), self.bottom, padding="VALID", name="conv_0")(
+    h = grow(self.width * 2 ** (levels - 1), self.bottom, 1, self.bottom - 1, "conv_0")(
       z[:, None, None]
     )
     for i in range(1, levels):
       h = nn.relu(CondNorm(None, name=f"norm_{i - 1}")(h))
-      h = grow(self.width * 2 ** (levels - 1 - i), 4, strides=(2, 2), name=f"conv_{i}")(h)
+      h = grow(self.width * 2 ** (levels - 1 - i), 4, 2, 2, f"conv_{i}")(h)
     h = nn.relu(CondNorm(None, name=f"norm_{levels - 1}")(h))
-    h = grow(self.channels, 4, strides=(2, 2), name=f"conv_{levels}")(h)
+    h = grow(self.channels, 4, 2, 2, f"conv_{levels}")(h)
     return jnp.tanh(h.astype(jnp.float32))
 
 

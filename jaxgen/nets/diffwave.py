@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.nets.materialize import materialize
+from jaxgen.nets.transposed import transposed
 
 Array = jax.Array
 ZERO = nn.initializers.zeros
@@ -185,14 +186,7 @@ class Upsampler(nn.Module):
       w, bias = kernel()
       side = 2 * stride - 1 - stride // 2
       # Each input is spread by the kernel: a convolution by it turned around.
-      x = jax.lax.conv_general_dilated(
-        x,
-        w[::-1, ::-1],
-        (1, 1),
-        [(side, side), (1, 1)],
-        lhs_dilation=(stride, 1),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-      )
+      x = transposed(x, w[::-1, ::-1], (stride, 1), [(side, side), (1, 1)])
       x = nn.leaky_relu(x + bias, LEAK)
     return x[..., 0]
 

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.nets.transposed import transposed
+
 Array = jax.Array
 TAPS = (1, 3, 3, 1)
 
@@ -66,14 +68,7 @@ def conv(
   if k == 1 and down:
     return _conv(downsample(x, taps), kernel)
   if up:
-    x = jax.lax.conv_general_dilated(
-      x,
-      kernel[::-1, ::-1],
-      (1, 1),
-      [(k - 1, k - 1)] * 2,
-      lhs_dilation=(2, 2),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    x = transposed(x, kernel[::-1, ::-1], (2, 2), [(k - 1, k - 1)] * 2)
     lo, hi = k // 2 + (n + 1) // 2 - (k - 1), k // 2 + (n - 2) // 2 - (k - 2)
     return 4 * fir(x, taps, (lo, hi))
   if down:

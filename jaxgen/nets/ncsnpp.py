@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxgen.nets import fir
 from jaxgen.nets.attention import attend
-from jaxgen.nets.layers import GroupNorm, LabelEmbed, divisor, sinusoids
+from jaxgen.nets.layers import GroupNorm, LabelEmbed, divisor, group_norm, sinusoids
 from jaxgen.nets.unet import gather_patches, spread_patches
 
 Array = jax.Array
@@ -34,13 +34,10 @@ class LatentNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array, latent: Array) -> Array:
     c = x.shape[-1]
-    norm = nn.GroupNorm(
-      divisor(c, min(max(c // 4, 1), 32)), epsilon=1e-6, use_scale=False, use_bias=False
-    )
     begin = lambda key, shape, dtype: jnp.repeat(jnp.array([1, 0], dtype), shape[0] // 2)
     style = nn.Dense(2 * c, kernel_init=USUAL, bias_init=begin, name="style")(latent)
-    gain, bias = jnp.split(style[:, None, None], 2, -1)
-    return (gain * norm(x.astype(jnp.float32)) + bias).astype(x.dtype)
+    gain, bias = jnp.split(style, 2, -1)
+    return group_norm(x, gain, bias, divisor(c, min(max(c // 4, 1), 32)), 1e-6)
 
 
 class LatentBlock(nn.Module):

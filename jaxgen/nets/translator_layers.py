@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.nets.patchgan import NORMAL, near_one
+from jaxgen.nets.transposed import ConvTranspose
 
 Array = jax.Array
 NORMS = ("batch", "instance", "none")
@@ -102,7 +103,7 @@ def conv(width: int, size: int, name: str, stride: int = 1, pad: int = 0, **kw: 
   return nn.Conv(width, (size, size), stride, pads, kernel_init=NORMAL, name=name, **kw)
 
 
-def enlarge(width: int, size: int, name: str, **kw: Any) -> nn.ConvTranspose:
+def enlarge(width: int, size: int, name: str, **kw: Any) -> ConvTranspose:
   """A transposed convolution of stride 2 that doubles H and W exactly.
 
   Of size 4, PyTorch's with padding 1; of size 3, with output_padding 1 as well.
@@ -110,7 +111,7 @@ def enlarge(width: int, size: int, name: str, **kw: Any) -> nn.ConvTranspose:
   """
   pads = [(size - 2, 2)] * 2
   kw |= dict(transpose_kernel=True, kernel_init=NORMAL, name=name)
-  return nn.ConvTranspose(width, (size, size), (2, 2), pads, **kw)
+  return ConvTranspose(width, (size, size), (2, 2), pads, **kw)
 
 
 def pad_border(x: Array, n: int, how: str = "reflect") -> Array:

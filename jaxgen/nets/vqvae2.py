@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxgen.nets.transposed import ConvTranspose
 from jaxgen.nets.unet import TORCH
 
 Array = jax.Array
@@ -24,9 +25,9 @@ def conv(width: int, side: int, dtype: Any, name: str, strides: int = 1) -> nn.C
   )
 
 
-def double(width: int, dtype: Any, name: str) -> nn.ConvTranspose:
+def double(width: int, dtype: Any, name: str) -> ConvTranspose:
   """Transposed 4 x 4 convolution of stride 2: [B, H, W, C] -> [B, 2H, 2W, width]."""
-  return nn.ConvTranspose(
+  return ConvTranspose(
     width,
     (4, 4),
     (2, 2),

@@ -202,6 +202,24 @@ def test_group_norm_takes_any_width(channels):
   np.testing.assert_allclose(y, z.reshape(x.shape), atol=1e-4)
 
 
+def test_group_norm_is_flaxs_where_means_are_large():
+  """30 deviations from zero, values and gradients in float32 against float64's."""
+  rng = np.random.default_rng(0)
+  x, scale, bias = rng.normal(30, 1, (2, 4, 5, 12)), *rng.normal(size=(2, 12))
+
+  def flaxs(x, scale, bias):
+    return nn.GroupNorm(3, epsilon=1e-5).apply({"params": {"scale": scale, "bias": bias}}, x)
+
+  ours = lambda x, scale, bias: layers.group_norm(x, scale, bias, 3, 1e-5)
+  loss = lambda f: lambda *args: jnp.sum(jnp.tanh(f(*args)))
+  both = lambda f: jax.jit(lambda *args: (f(*args), *jax.grad(loss(f), (0, 1, 2))(*args)))
+  with jax.enable_x64(True):
+    exact = both(flaxs)(x, scale, bias)
+  single = [np.float32(t) for t in (x, scale, bias)]
+  for y, expected in zip(both(ours)(*single), exact, strict=True):
+    np.testing.assert_allclose(y, expected, atol=1e-4 * np.abs(expected).max())
+
+
 def test_divisors():
   for n in range(1, 200):
     for most in (0, 1, 5, 32, 400):
