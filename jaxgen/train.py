@@ -14,7 +14,6 @@ import contextlib
 import importlib
 import io
 import math
-import pathlib
 import sys
 import time
 import warnings
@@ -26,7 +25,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, core, sharding
+from jaxgen import cli, core, files, sharding
 from jaxgen.checkpoint import lock, pretrained
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.meta import check_meta, latest
@@ -369,7 +368,7 @@ def preview_of(
     dummy(source, 64),
     mesh,
     logger,
-    pathlib.Path(workdir) / "samples",
+    files.path(workdir) / "samples",
     experiment.config.log.histograms,
   )
 

@@ -38,7 +38,8 @@ RULES = {
   "optim": ({"errors"}, JAX | {"optax"}),
   "config": ({"errors"}, {"ml_collections", "numpy"}),
   "errors": (set(), set()),
-  "files": ({"errors"}, {"numpy"}),
+  "files": ({"errors", "bucket"}, {"numpy"}),
+  "bucket": ({"errors"}, {"etils", "tensorstore"}),
 }
 NOWHERE = set(
   "tensorflow torch keras pickle cPickle dill cloudpickle marshal shelve joblib".split()
