@@ -176,22 +176,29 @@ def parse(verb, argv: list[str]) -> flags.FlagValues:
         default = "" if flag.default is None else f" [{flag.default}]"
         print(f"  --{name}: {flag.help}{default}")
     sys.exit(0)
-  check_values(values)
+  check_values(values, ("config", *vars(verb).get("IN_BUCKETS", ())))
   if len(rest) > 1:
     raise UserError(f"what is {rest[1]!r}? Everything is given as --flag=value")
   flags.FLAGS.mark_as_parsed()  # grain's worker processes ask for it
   return values
 
 
-def check_values(values: flags.FlagValues) -> None:
+def check_values(values: flags.FlagValues, in_buckets: Sequence[str] = ()) -> None:
   """UserError for a flag's value that no verb could make sense of.
 
-  What is empty is so by mistake, as a variable of a shell that is not set.
+  What is empty is so by mistake, as a variable of a shell that is not set. Of
+  the flags some may name what lies `in_buckets`.
   """
   for name in values:
     value = values[name].value
     if "." in name or value is None:  # (a config's are for the config)
       continue
+    if name not in in_buckets and any(s in str(value) for s in files.SCHEMES):
+      others = ", ".join(f"--{n}" for n in in_buckets)
+      raise UserError(
+        f"--{name} takes a path of this machine, and no bucket's address"
+        + (f", as {others} may be" if others else ": copy it here, or mount the bucket")
+      )
     empty = value in ("", []) or isinstance(value, list) and "" in value
     if empty and values[name].present and name not in NEEDED:
       raise UserError(f"--{name}={','.join(value)} is empty, or a part of it: leave that out")

@@ -173,6 +173,35 @@ def sizes(folder: Address, prefix: str = "") -> dict[str, int | None]:
   return by_file
 
 
+def holds_bytes(file: Address) -> bool:
+  """Whether a file is not empty."""
+  with path(file).open("rb") as stream:
+    return bool(stream.read(1))
+
+
+def folder_for(file: Address) -> Path:
+  """The folder that a file would be in, or the nearest above that is there."""
+  place = path(file).parent
+  while choose(place, not lexists(place), False):
+    place = place.parent
+  return place
+
+
+def shown_below(top: Address) -> Iterator[str]:
+  """Files below a folder, and links to folders; no hidden ones."""
+  if choose(top, False, True):
+    from jaxgen.bucket import objects
+
+    yield from (n for n in objects.names_below(top) if "/." not in f"/{n}")
+    return
+  for folder, below, names in os.walk(top):
+    below[:] = [d for d in below if not d.startswith(".")]
+    links = [d for d in below if os.path.islink(os.path.join(folder, d))]
+    for name in names + links:
+      if not name.startswith("."):
+        yield Path(folder, name).relative_to(top).as_posix()
+
+
 def new_folder(folder: Address, texts: Mapping[str, str], draft: str) -> None:
   """Makes a folder that holds some files when it appears.
 
@@ -241,6 +270,14 @@ def check_writable(folder: Address) -> None:
     return objects.check_access(folder)
   Path(folder).mkdir(parents=True, exist_ok=True)
   tempfile.TemporaryFile(dir=folder).close()
+
+
+def check_arrays(folder: Address) -> None:
+  """UserError where Orbax can keep no arrays."""
+  if str(folder).startswith("s3://"):
+    raise UserError(
+      f"{folder}: checkpoints lie in a folder or on gs://; Orbax keeps none on s3://, so mount it"
+    )
 
 
 def truncate(file: Address, size: int) -> None:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
   from jaxgen.checkpoint.manager import Checkpoints
 
 CONFIGS = ("config",)
+IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
 # The workdirs of a codec, a judge, a teacher, a GAN are read before the first step alone.
 MAY_CHANGE = (
   *("steps", "log", "checkpoint", "patience", "mesh", "data.workers"),

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 import tensorstore as ts
 
 RETRIES = {"max_retries": 32, "initial_delay": "1s", "max_delay": "32s"}  # 15 minutes
-FIRST_RETRIES = {"max_retries": 4, "initial_delay": "500ms", "max_delay": "4s"}
+FIRST_RETRIES = {"max_retries": 6, "initial_delay": "500ms", "max_delay": "16s"}  # 30 seconds
 MISSING = b"\2"  # TensorStore's generation of what is not there
 
 REASONS = (  # in what TensorStore says -> error number, what to do
@@ -61,17 +61,22 @@ def split(address: str | os.PathLike) -> tuple[str, str, str]:
 
 
 @functools.cache
-def store(scheme: str, bucket: str, patient: bool = True) -> ts.KvStore:
-  """The objects of a bucket; nothing is sent yet.
+def store(scheme: str, bucket: str) -> ts.KvStore:
+  """The objects of a bucket, asked for something once to see that it answers.
 
-  Args:
-    scheme: "gs" or "s3".
-    bucket: Its name.
-    patient: Whether to try for a quarter of an hour while the network is away,
-      as a training does; else for some seconds.
+  Who cannot be reached at all is known within half a minute. Later a request is
+  tried for a quarter of an hour, for a training has something to lose.
   """
+  try:
+    _open(scheme, bucket, FIRST_RETRIES).read(".jaxgen", byte_range=slice(0, 1)).result()
+  except ValueError as e:
+    if "OUT_OF_RANGE" not in str(e):  # an empty object
+      raise failure(e, f"{scheme}://{bucket}") from e
+  return _open(scheme, bucket, RETRIES)
+
+
+def _open(scheme, bucket, retries):
   spec = {"driver": {"gs": "gcs", "s3": "s3"}[scheme], "bucket": bucket}
-  retries = RETRIES if patient else FIRST_RETRIES
   context = ts.Context({"gcs_request_retries": retries, "s3_request_retries": retries})
   if scheme == "s3" and (server := os.environ.get("AWS_ENDPOINT_URL")):
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
@@ -95,18 +100,18 @@ def read(address: str | os.PathLike, start: int | None = None, stop: int | None 
   return bytes(result.value)
 
 
-def generation(address: str | os.PathLike, patient: bool = True) -> bytes:
+def generation(address: str | os.PathLike) -> bytes:
   """What changes with every write of an object; MISSING if it is not there."""
-  return _read(address, 0, 0, patient).stamp.generation
+  return _read(address, 0, 0).stamp.generation
 
 
-def _read(address, start, stop, patient=True):
+def _read(address, start, stop):
   scheme, bucket, key = split(address)
   part = None if start is None and stop is None else slice(start, stop)
   if scheme == "s3" and (start, stop) == (0, 0):
     part = slice(0, None)  # S3 knows no empty ranges
   try:
-    return store(scheme, bucket, patient).read(key, byte_range=part).result()
+    return store(scheme, bucket).read(key, byte_range=part).result()
   except ValueError as e:
     raise failure(e, os.fspath(address)) from e
 
@@ -180,13 +185,9 @@ def copy_tree(folder: str | os.PathLike, target: str | os.PathLike) -> None:
 
 
 def check_access(folder: str | os.PathLike) -> None:
-  """OSError unless objects in a folder can be written, listed, read and removed.
-
-  Who cannot be reached, or wants credentials, is known within seconds.
-  """
+  """OSError unless objects in a folder can be written, listed and removed."""
   name = f".jaxgen-{secrets.token_hex(8)}.tmp"
   address = f"{os.fspath(folder)}/{name}"
-  generation(address, patient=False)
   write(address, b"jaxgen looks whether it may write here.\n")
   try:
     if name not in names_below(folder):

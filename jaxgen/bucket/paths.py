@@ -69,11 +69,8 @@ class _Objects(backend.Backend):
     return not split(path)[2] or bool(names_below(path))
 
   def listdir(self, path: epath.PathLike) -> list[str]:
-    names = names_below(path)
-    if not names:
-      kind = NotADirectoryError if self.isfile(path) else FileNotFoundError
-      raise kind(errno.ENOENT, "there is nothing below that name", os.fspath(path))
-    return sorted({name.partition("/")[0] for name in names})
+    """Nothing, too, of what is not there: any folder could have been made."""
+    return sorted({name.partition("/")[0] for name in names_below(path)})
 
   def glob(self, path: epath.PathLike) -> list[str]:
     top = re.split(r"/[^/]*[*?\[]", os.fspath(path), maxsplit=1)[0]

@@ -47,6 +47,7 @@ class DamagedError(Exception):
 
 def folder(workdir: epath.PathLike) -> epath.Path:
   """The folder that holds one subfolder per step."""
+  files.check_arrays(workdir)
   return epath.Path(files.path(workdir)).absolute() / "checkpoints"
 
 

@@ -74,6 +74,7 @@ class Checkpoints:
       max_to_keep=None,
       cleanup_tmp_directories=False,
       lightweight_initialize=True,
+      step_name_format=_Steps(),
       temporary_path_class=_Folder,
       atomicity_options=ocp_options.AtomicityOptions(mode=ocp_options.AtomicityMode.COMMIT_FILE),
       async_options=ocp.AsyncOptions(  # or failed saves leave threads behind
@@ -349,6 +350,28 @@ class _Folder(ocp.path.atomicity.CommitFileTemporaryPath):
     if step_folder.number(self.get().name) is not None:
       await asyncio.to_thread(files.settle)  # no row of a saved step is lost
     await super().finalize()
+
+
+class _Steps(ocp.path.step.NameFormat):
+  """How steps are named, and which are there: in any kind of bucket, too.
+
+  Orbax' own asks Google's client library, which nothing else here wants.
+  """
+
+  def build_name(self, step):
+    return str(step)
+
+  def find_all(self, base_path):
+    for step in step_folder.present(base_path):
+      path = epath.Path(base_path) / str(step)
+      if step_folder.committed(path):
+        yield ocp.path.step.Metadata(step=step, path=path)
+
+  def find_step(self, base_path, step):
+    for metadata in self.find_all(base_path):
+      if metadata.step == step:
+        return metadata
+    raise ValueError(f"no step {step} in {base_path}")
 
 
 class _Manager(ocp.CheckpointManager):

@@ -58,6 +58,8 @@ class Bucket:
 
   def __enter__(self):
     self.server.start()
+    # Nobody else reads what it logs, and a full pipe would stop it.
+    threading.Thread(target=self.server._process.stderr.read, daemon=True).start()
     body = json.dumps({"name": self.name}).encode()
     ask(self.server, "POST", "/storage/v1/b?project=p", body)
     handler = type("Handler", (_Proxy,), {"bucket": self})

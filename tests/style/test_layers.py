@@ -36,7 +36,7 @@ RULES = {
   "keys": (set(), {"jax"}),
   "ema": ({"errors"}, JAX),
   "optim": ({"errors"}, JAX | {"optax"}),
-  "config": ({"errors"}, {"ml_collections", "numpy"}),
+  "config": ({"errors", "files"}, {"ml_collections", "numpy"}),
   "errors": (set(), set()),
   "files": ({"errors", "bucket"}, {"numpy"}),
   "bucket": ({"errors"}, {"etils", "tensorstore"}),
