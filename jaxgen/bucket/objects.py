@@ -149,9 +149,8 @@ def write(
 def names_below(address: str | os.PathLike) -> list[str]:
   """Names of all objects below a folder, relative to it, in order.
 
-  To TensorStore an empty list and a denied one may be the same: before an empty
-  one is believed the folder's own name is read, which those who may not list
-  may seldom do.
+  To TensorStore an empty list and a refused one may be the same: before an
+  empty one is believed the folder's own name is read, which is refused in words.
   """
   scheme, bucket, key = split(address)
   start = f"{key.rstrip('/')}/" if key else ""
@@ -159,6 +158,7 @@ def names_below(address: str | os.PathLike) -> list[str]:
   try:
     keys = store(scheme, bucket).list(span, strip_prefix_length=len(start.encode())).result()
   except ValueError as e:
+    _read(address, 0, 0)
     raise failure(e, os.fspath(address)) from e
   if not keys:
     _read(address, 0, 0)

@@ -16,12 +16,14 @@ import os
 import pathlib
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 
 from jaxgen.bucket import objects
 from jaxgen.errors import UserError
 
 FACTS = "copy.json"
+DAY = 24 * 3600.0
 AT_ONCE = 64  # requests under way
 LIMIT = "JAXGEN_COPIES_GB"
 
@@ -159,7 +161,10 @@ def limit() -> float:
 
 def _make_room(size, but):
   """Removes copies, the least recently used first, until one more fits."""
-  homes = [p for p in _root().iterdir() if (p / FACTS).exists() and p != but]
+  for draft in _root().glob(".*.tmp"):
+    if time.time() - draft.stat().st_mtime > DAY:  # of somebody who was killed
+      shutil.rmtree(draft, ignore_errors=True)
+  homes = [p for p in _root().glob("[!.]*") if (p / FACTS).exists() and p != but]
   homes.sort(key=lambda p: (p / FACTS).stat().st_mtime)
   total = size + sum(_size(p) for p in homes)
   for home in homes:

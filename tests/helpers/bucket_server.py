@@ -2,7 +2,7 @@
 
 The server is fake-gcs-server, not ours, from its wheel. It does not heed the
 conditions of simple uploads and of removals; Google's does, so the proxy keeps
-them: `ifGenerationMatch`, one request at a time.
+them: `ifGenerationMatch` and `ifGenerationNotMatch`, one request at a time.
 
   with Bucket() as bucket:               # sets the environment meanwhile
     bucket.faults.throttle = 0.2         # of requests: 429 or 503
@@ -110,6 +110,8 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
   """One connection of a client's."""
 
   protocol_version = "HTTP/1.1"
+  disable_nagle_algorithm = True  # else each answer waits 40 ms
+  wbufsize = -1
   bucket: Bucket
 
   def answer(self):
@@ -136,6 +138,9 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
     headers = {k: v for k, v in self.headers.items() if k.lower() not in HOPS}
     send = lambda: ask(self.bucket.server, self.command, self.path, body, headers)
     query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+    other = query.get("ifGenerationNotMatch")
+    if other and other[0] == self.generation(query):
+      return 304, b"", []
     if self.command not in ("POST", "DELETE"):
       return send()
     with self.bucket.turn:
@@ -145,7 +150,7 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
 
   def generation(self, query) -> str:
     """Of the object that a request is about; "0" if there is none."""
-    place = urllib.parse.urlsplit(self.path).path
+    place = urllib.parse.urlsplit(self.path).path.removeprefix("/download")
     if "name" in query:
       place = f"/storage/v1/b/{self.bucket.name}/o/{urllib.parse.quote(query['name'][0], safe='')}"
     status, content, _ = ask(self.bucket.server, "GET", place)
@@ -160,6 +165,7 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
     self.send_header("Content-Length", str(len(content)))
     self.end_headers()
     self.wfile.write(content)
+    self.wfile.flush()
 
   def cut(self, why):
     self.bucket.answers[why] += 1
