@@ -318,6 +318,12 @@ def settle() -> None:
     module.settle()
 
 
+def retries() -> int:
+  """How often a bucket was asked once more by this process: throttled, or away."""
+  module = sys.modules.get("jaxgen.bucket.objects")
+  return module.retries() if module else 0
+
+
 def mirrored(folder: Address) -> Any:
   """A folder that a library writes to: `.path`, of this machine; close().
 
