@@ -3,6 +3,7 @@
 A user's mistake ends in one line on stderr and status 2; Ctrl-C in 130.
 """
 
+import errno
 import hashlib
 import importlib
 import math
@@ -52,6 +53,8 @@ VERBS = {  # verb: (module, what it does)
   "export": ("convert.export", "write trained weights as somebody else's checkpoint"),
 }
 
+AGAIN = 75  # exit code: nothing is wrong here, start it again
+
 # Started on all of them, alike; and what cannot, where one might hope.
 MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate"}
 ONE_HOST = {"jaxgen.bench.bench"}
@@ -100,9 +103,9 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     if together := others():
       together.shutdown()
   except UserError as e:
-    fail(str(e), e.status)
+    fail(str(e), status_of(e.__cause__, e.status))
   except OSError as e:  # a full disk, a folder that may not be read
-    fail(f"{e.strerror or e}: {e.filename or 'while writing'}", 2)
+    fail(f"{e.strerror or e}: {e.filename or 'while writing'}", status_of(e, 2))
   except KeyboardInterrupt:
     fail("interrupted", 130)
   except Exception as e:
@@ -119,6 +122,12 @@ def check_environment() -> None:
   """UserError for a switch with a value that means nothing: it would pass in silence."""
   if (kernel := os.environ.get("JAXGEN_ATTENTION", "")) not in ("", "xla", "cudnn"):
     raise UserError(f"JAXGEN_ATTENTION={kernel}: it is xla (the default) or cudnn")
+
+
+def status_of(cause: BaseException | None, otherwise: int) -> int:
+  """AGAIN if a server could not be reached, for that passes by itself."""
+  away = isinstance(cause, OSError) and cause.errno == errno.EHOSTUNREACH
+  return AGAIN if away else otherwise
 
 
 def lack_of_memory(e: Exception) -> str:
@@ -285,7 +294,8 @@ def keep_programs() -> None:
   """
   import jax  # here, for some verbs compute nothing
 
-  if jax.config.jax_compilation_cache_dir is not None:
+  if named := jax.config.jax_compilation_cache_dir:
+    files.path(named)  # from here on jax reaches buckets as we do
     return
   folder = own_folder()
   try:

@@ -36,7 +36,7 @@ REASONS = (  # in what TensorStore says -> error number, what to do
     "denied: give this account the right to list, read and write objects there",
   ),
   ("'404'|NOT_FOUND", errno.ENOENT, "there is no such bucket"),
-  ("'429'|'503'", errno.EBUSY, "throttled time and again: ask less often, or of another bucket"),
+  ("'429'|'503'", errno.EHOSTUNREACH, "throttled time and again: wait, or ask of another bucket"),
   ("retry attempts failed", errno.EHOSTUNREACH, "the server cannot be reached"),
   ("DEADLINE_EXCEEDED|UNAVAILABLE", errno.EHOSTUNREACH, "the server cannot be reached"),
 )

@@ -123,8 +123,21 @@ def test_what_cannot_be_is_one_line(bucket, verb, words, line, tmp_path, monkeyp
   monkeypatch.chdir(ROOT)
   before = sorted(p.name for p in ROOT.iterdir())
   status, said, lines = verb(*words)
-  assert status == 2 and not said and len(lines) == 1 and line in lines[0]
+  assert status == 2 and not said and line in lines[-1] and "Traceback" not in str(lines)
   assert sorted(p.name for p in ROOT.iterdir()) == before
+
+
+def test_who_cannot_reach_the_bucket_may_start_again(bucket, impatient, verb):
+  train_it = ("train", f"--config={GAN}:debug", f"--workdir={bucket.folder}")
+  with bucket.outage():
+    status, _, lines = verb(*train_it)
+  assert status == 75 and "the server cannot be reached" in lines[-1]
+  bucket.faults.status = 403
+  status, _, lines = verb(*train_it)
+  assert status == 2 and "denied: give this account the right" in lines[-1]
+  bucket.faults.status = 401
+  status, _, lines = verb(*train_it)
+  assert status == 2 and "no valid credentials" in lines[-1]
 
 
 @pytest.mark.slow
