@@ -60,6 +60,7 @@ ARGS=
 for arg in "$@"; do ARGS+=${ARGS:+, }$(quote "$arg") || exit; done
 ARGS="[$ARGS]"
 IMAGE=$(quote "$IMAGE") || exit
+# shellcheck disable=SC2034  # read by its name, below
 CACHE=$(quote "$place/jaxgen-xla") || exit
 
 leave='^#'
