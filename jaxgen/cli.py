@@ -3,7 +3,6 @@
 A user's mistake ends in one line on stderr and status 2; Ctrl-C in 130.
 """
 
-import errno
 import hashlib
 import importlib
 import math
@@ -126,8 +125,7 @@ def check_environment() -> None:
 
 def status_of(cause: BaseException | None, otherwise: int) -> int:
   """AGAIN if a server could not be reached, for that passes by itself."""
-  away = isinstance(cause, OSError) and cause.errno == errno.EHOSTUNREACH
-  return AGAIN if away else otherwise
+  return AGAIN if files.is_away(cause) else otherwise
 
 
 def lack_of_memory(e: Exception) -> str:

@@ -18,6 +18,7 @@ What differs in a bucket:
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -316,6 +317,11 @@ def settle() -> None:
   """Waits until all that was flushed to growing files has arrived; or OSError."""
   if module := sys.modules.get("jaxgen.bucket.growing"):
     module.settle()
+
+
+def is_away(error: BaseException | None) -> bool:
+  """Whether it is that a server cannot be reached, which passes by itself."""
+  return isinstance(error, OSError) and error.errno == errno.EHOSTUNREACH
 
 
 def retries() -> int:

@@ -93,7 +93,7 @@ def main(values: flags.FlagValues) -> int:
     state = train(values.config, values.workdir)
     return STOPPED if int(state.step) < values.config.steps else 0
   except OSError as e:  # a full disk, or data that went away
-    good = max(steps(values.workdir), default="none")
+    good = "not known" if files.is_away(e) else max(steps(values.workdir), default="none")
     raise UserError(
       f"{e.strerror or e}: {e.filename or values.workdir}; the last good "
       f"checkpoint is {good}, and the same command goes on from it"

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 
-from jaxgen import forms
+from jaxgen import files, forms
 from jaxgen.bucket import objects
 from jaxgen.distributed import watchdog
 from jaxgen.errors import UserError, printable
@@ -70,7 +70,7 @@ class Lease:
 
 def acquire(workdir: str | os.PathLike, wait: bool = False) -> Lease:
   """The lock. UserError if somebody holds it, unless `wait`, or on no access."""
-  address, start = f"{workdir}/{FILE}", time.monotonic()
+  address, start = files.join(workdir, FILE), time.monotonic()
   holder, announced, seen = own_name(), False, None
   try:
     while True:

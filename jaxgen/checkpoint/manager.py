@@ -320,7 +320,10 @@ class Checkpoints:
     self._shut()  # a manager forgets neither errors nor steps that failed
 
   def _newest_whole(self):
-    return max(steps(self.root.parent), default="none")
+    try:
+      return max(steps(self.root.parent), default="none")
+    except OSError:
+      return "not known"
 
   def _settle(self):
     if self._watcher is not None:

@@ -13,6 +13,8 @@ from verbs import ROOT, finish, start
 from jaxgen import files, train
 from jaxgen.bucket import objects
 from jaxgen.checkpoint.disk import steps
+from jaxgen.data.sources import open_source
+from jaxgen.monitor import pictures
 from jaxgen.monitor.log import append, read_jsonl, read_rows
 
 GAN = ROOT / "configs" / "points_gan.py"
@@ -125,6 +127,27 @@ def test_what_cannot_be_is_one_line(bucket, verb, words, line, tmp_path, monkeyp
   status, said, lines = verb(*words)
   assert status == 2 and not said and line in lines[-1] and "Traceback" not in str(lines)
   assert sorted(p.name for p in ROOT.iterdir()) == before
+
+
+def test_data_of_a_bucket_are_those_of_a_folder(bucket, tmp_path, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setenv("JAXGEN_DATA", str(tmp_path / "data"))
+  x = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+  for i, image in enumerate(x):
+    name = f"{'ab'[i % 2]}/{i}.png"
+    pictures.save_png(tmp_path / "images" / name, image)
+    pictures.save_png(f"{bucket.folder}/images/{name}", image)
+  np.savez(tmp_path / "x.npz", x, np.arange(6) % 2)
+  objects.write(f"{bucket.folder}/x.npz", (tmp_path / "x.npz").read_bytes())
+  for kind, name in (("folder", "images"), ("npz", "x.npz")):
+    here, there = (open_source(f"{kind}:{top}/{name}", size=8) for top in (tmp_path, bucket.folder))
+    assert there.name == f"{kind}:{bucket.folder}/{name}" and here.classes == there.classes == 2
+    one, other = here.read(np.arange(6)), there.read(np.arange(6))
+    assert one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+    assert here.fingerprint == there.fingerprint
+  pictures.save_png(f"{bucket.folder}/images/a/0.png", 255 - x[0])
+  again = open_source(f"folder:{bucket.folder}/images", size=8)
+  assert np.array_equal(again.read(np.arange(1))["x"][0], 255 - x[0])
 
 
 def test_who_cannot_reach_the_bucket_may_start_again(bucket, impatient, verb):
