@@ -78,6 +78,8 @@ def store(scheme: str, bucket: str) -> ts.KvStore:
 def _open(scheme, bucket, retries):
   spec = {"driver": {"gs": "gcs", "s3": "s3"}[scheme], "bucket": bucket}
   context = ts.Context({"gcs_request_retries": retries, "s3_request_retries": retries})
+  if scheme == "s3" and os.environ.get("AWS_ACCESS_KEY_ID"):  # else it complains of files
+    spec |= {"aws_credentials": {"type": "environment"}}
   if scheme == "s3" and (server := os.environ.get("AWS_ENDPOINT_URL")):
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     spec |= {"endpoint": server, "aws_region": region or "us-east-1"}
