@@ -25,7 +25,7 @@ MISSING = b"\2"  # TensorStore's generation of what is not there
 
 REASONS = (  # in what TensorStore says -> error number, what to do
   (
-    "'401'|Anonymous|credentials",
+    "'401'|UNAUTHENTICATED|credentials file",
     errno.EACCES,
     "no valid credentials: run `gcloud auth application-default login`, or name a key file in "
     "GOOGLE_APPLICATION_CREDENTIALS (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)",

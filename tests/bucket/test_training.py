@@ -14,6 +14,7 @@ from jaxgen import files, train
 from jaxgen.bucket import objects
 from jaxgen.checkpoint.disk import steps
 from jaxgen.data.sources import open_source
+from jaxgen.errors import UserError
 from jaxgen.monitor import pictures
 from jaxgen.monitor.log import append, read_jsonl, read_rows
 
@@ -145,6 +146,8 @@ def test_data_of_a_bucket_are_those_of_a_folder(bucket, tmp_path, monkeypatch):
     one, other = here.read(np.arange(6)), there.read(np.arange(6))
     assert one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
     assert here.fingerprint == there.fingerprint
+  with pytest.raises(UserError, match="prepared data lie in a folder"):
+    open_source(f"folder:{tmp_path}/images", size=8, data_dir=bucket.folder)
   pictures.save_png(f"{bucket.folder}/images/a/0.png", 255 - x[0])
   again = open_source(f"folder:{bucket.folder}/images", size=8)
   assert np.array_equal(again.read(np.arange(1))["x"][0], 255 - x[0])
