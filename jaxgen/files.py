@@ -26,7 +26,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -361,6 +361,33 @@ def local(address: Address) -> Path:
 
     return replica.of(address)
   return Path(address)
+
+
+def copies_limit() -> float:
+  """Bytes that copies of what lies in buckets may take."""
+  from jaxgen.bucket import replica
+
+  return replica.limit()
+
+
+def version(file: Address) -> str:
+  """What changes when a file does: of an object its generation."""
+  if choose(file, False, True):
+    from jaxgen.bucket import objects
+
+    return objects.generation(file).hex()
+  stat = os.stat(file)
+  return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def read_parts(file: Address, starts: Sequence[int], size: int) -> list[bytes]:
+  """Parts of a file, each of `size` bytes; of an object all at once."""
+  if choose(file, False, True):
+    from jaxgen.bucket import objects
+
+    return objects.read_parts(file, starts, size)
+  with open(file, "rb") as stream:
+    return [os.pread(stream.fileno(), size, start) for start in starts]
 
 
 def scratch(folder: Address) -> Path:

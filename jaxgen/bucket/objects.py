@@ -102,6 +102,23 @@ def read(address: str | os.PathLike, start: int | None = None, stop: int | None 
   return bytes(result.value)
 
 
+def read_parts(address: str | os.PathLike, starts: Iterable[int], size: int) -> list[bytes]:
+  """Parts of an object, each of `size` bytes, asked for all at once."""
+  scheme, bucket, key = split(address)
+  place = store(scheme, bucket)
+  under_way = [place.read(key, byte_range=slice(i, i + size)) for i in starts]
+  parts = []
+  for future in under_way:
+    try:
+      result = future.result()
+    except ValueError as e:
+      raise failure(e, os.fspath(address)) from e
+    if result.state != "value":
+      raise FileNotFoundError(errno.ENOENT, "there is no such object", os.fspath(address))
+    parts.append(bytes(result.value))
+  return parts
+
+
 def generation(address: str | os.PathLike) -> bytes:
   """What changes with every write of an object; MISSING if it is not there."""
   return _read(address, 0, 0).stamp.generation
