@@ -82,7 +82,7 @@ def problem(path: epath.Path) -> str | None:
     if there and not alike(path):
       return FOREIGN
     pipes = [name for name, size in there.items() if size == -1]
-    if pipes or sealed and not (path / SEAL).is_file():
+    if pipes or sealed and not files.path(path / SEAL).is_file():
       return f"{(pipes or [SEAL])[0]!r} is no file"
     if COMMIT not in there:
       return f"{COMMIT} is missing" if sealed else UNFINISHED
