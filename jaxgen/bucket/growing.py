@@ -37,7 +37,7 @@ class Growing:
 
   def __init__(self, address: str):
     """Reads what is there."""
-    self.address, self.trouble = str(address), ""
+    self.address = str(address)
     self._pending = b""
     self._content, self._generation = self._read()
     self._text = threading.Lock()  # of _pending
@@ -93,7 +93,7 @@ class Mirror:
 
   Attributes:
     path: The folder, which goes at the end.
-    full: Whether a file has become too large to be copied again and again.
+    full: Whether the newest file is too large to be copied again and again.
   """
 
   def __init__(self, address: str):
@@ -106,8 +106,8 @@ class Mirror:
 
   @property
   def full(self) -> bool:
-    sizes = [p.stat().st_size for p in pathlib.Path(self.path).iterdir()]
-    return max(sizes[-1:], default=0) > FULL
+    files = sorted(pathlib.Path(self.path).iterdir(), key=lambda p: p.stat().st_mtime_ns)
+    return bool(files) and files[-1].stat().st_size > FULL
 
   def upload(self) -> None:
     """Copies the files that have grown."""

@@ -179,7 +179,7 @@ class Logger:
     self._health, findings = health.check(self._health, int(step), row)
     if self._folder.full:
       self._events.close()
-      self._events = events_in(self._folder.path)
+      self._events = events_in(self._folder.path, filename_suffix=f".{step}")
     for finding in findings:
       self._events.add_text(f"warning/{finding.name}", finding.text, step)
       self._progress.print_line(f"warning at step {step:,}: {finding.text}")

@@ -1,13 +1,16 @@
 """Objects by the names of files, on a server that is not ours, and when it fails."""
 
+import io
 import threading
 
+import numpy as np
 import pytest
 from etils import epath
 
 from jaxgen import files
 from jaxgen.bucket import growing, objects, replica
 from jaxgen.errors import UserError
+from jaxgen.monitor.log import Logger, read_jsonl
 
 
 def test_paths_are_as_pathlib_has_them(bucket):
@@ -165,6 +168,20 @@ def test_a_mirror_has_what_was_written(bucket):
   assert not place.exists()
   assert objects.read(f"{bucket.folder}/events/one") == b"12"
   assert len(objects.read(f"{bucket.folder}/events/two")) == growing.FULL + 1
+
+
+def test_events_come_in_files_that_are_left_when_they_are_large(bucket, monkeypatch, quick):
+  monkeypatch.setattr(growing, "FULL", 20_000)
+  noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+  logger = Logger(bucket.folder, total_steps=3, batch=1, stream=io.StringIO())
+  for step in (1, 2, 3):
+    logger.write_images(step, {"samples": noise})
+    logger.write_scalars(step, {"loss": 1.0})
+  logger.close()
+  folder = files.local(f"{bucket.folder}/events")
+  assert len(list(folder.iterdir())) == 4 and [
+    r["step"] for r in read_jsonl(files.path(bucket.folder) / "metrics.jsonl")
+  ] == [1, 2, 3]
 
 
 def test_copies_follow_their_objects(bucket, tmp_path, monkeypatch):
