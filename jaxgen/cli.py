@@ -52,6 +52,8 @@ VERBS = {  # verb: (module, what it does)
   "export": ("convert.export", "write trained weights as somebody else's checkpoint"),
 }
 
+AGAIN = 75  # exit code: nothing is wrong here, start it again
+
 # Started on all of them, alike; and what cannot, where one might hope.
 MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate"}
 ONE_HOST = {"jaxgen.bench.bench"}
@@ -100,9 +102,9 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     if together := others():
       together.shutdown()
   except UserError as e:
-    fail(str(e), e.status)
+    fail(str(e), status_of(e.__cause__, e.status))
   except OSError as e:  # a full disk, a folder that may not be read
-    fail(f"{e.strerror or e}: {e.filename or 'while writing'}", 2)
+    fail(f"{e.strerror or e}: {e.filename or 'while writing'}", status_of(e, 2))
   except KeyboardInterrupt:
     fail("interrupted", 130)
   except Exception as e:
@@ -119,6 +121,11 @@ def check_environment() -> None:
   """UserError for a switch with a value that means nothing: it would pass in silence."""
   if (kernel := os.environ.get("JAXGEN_ATTENTION", "")) not in ("", "xla", "cudnn"):
     raise UserError(f"JAXGEN_ATTENTION={kernel}: it is xla (the default) or cudnn")
+
+
+def status_of(cause: BaseException | None, otherwise: int) -> int:
+  """AGAIN if a server could not be reached, for that passes by itself."""
+  return AGAIN if files.is_away(cause) else otherwise
 
 
 def lack_of_memory(e: Exception) -> str:
@@ -176,22 +183,29 @@ def parse(verb, argv: list[str]) -> flags.FlagValues:
         default = "" if flag.default is None else f" [{flag.default}]"
         print(f"  --{name}: {flag.help}{default}")
     sys.exit(0)
-  check_values(values)
+  check_values(values, ("config", *vars(verb).get("IN_BUCKETS", ())))
   if len(rest) > 1:
     raise UserError(f"what is {rest[1]!r}? Everything is given as --flag=value")
   flags.FLAGS.mark_as_parsed()  # grain's worker processes ask for it
   return values
 
 
-def check_values(values: flags.FlagValues) -> None:
+def check_values(values: flags.FlagValues, in_buckets: Sequence[str] = ()) -> None:
   """UserError for a flag's value that no verb could make sense of.
 
-  What is empty is so by mistake, as a variable of a shell that is not set.
+  What is empty is so by mistake, as a variable of a shell that is not set. Of
+  the flags some may name what lies `in_buckets`.
   """
   for name in values:
     value = values[name].value
     if "." in name or value is None:  # (a config's are for the config)
       continue
+    if name not in in_buckets and any(s in str(value) for s in files.SCHEMES):
+      others = ", ".join(f"--{n}" for n in in_buckets)
+      raise UserError(
+        f"--{name} takes a path of this machine, and no bucket's address"
+        + (f", as {others} may be" if others else ": copy it here, or mount the bucket")
+      )
     empty = value in ("", []) or isinstance(value, list) and "" in value
     if empty and values[name].present and name not in NEEDED:
       raise UserError(f"--{name}={','.join(value)} is empty, or a part of it: leave that out")
@@ -278,7 +292,8 @@ def keep_programs() -> None:
   """
   import jax  # here, for some verbs compute nothing
 
-  if jax.config.jax_compilation_cache_dir is not None:
+  if named := jax.config.jax_compilation_cache_dir:
+    files.path(named)  # from here on jax reaches buckets as we do
     return
   folder = own_folder()
   try:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxgen import files
 from jaxgen.errors import UserError, nearest
 
 # Beside the package in a checkout, inside of it in an installed wheel.
@@ -29,8 +30,13 @@ OURS = next(p / "configs" for p in (HERE, HERE.parent) if (p / "configs" / "_bas
 
 
 def locate(name: str) -> str:
-  """The path of "configs/x.py[:arg]", also from outside of the checkout."""
-  path, _, arg = name.partition(":")
+  """The path of "configs/x.py[:arg]", also from outside of the checkout.
+
+  Of one in a bucket, gs://bucket/x.py[:arg], that of a copy.
+  """
+  scheme, slashes, rest = name.rpartition("://")
+  path, _, arg = rest.partition(":")
+  path = str(files.local(f"{scheme}{slashes}{path}"))
   for place in (path, OURS.parent / path, OURS / f"{path}.py"):
     if pathlib.Path(place).is_file():
       return f"{place}:{arg}" if arg else str(place)

@@ -104,6 +104,10 @@ NUMBERS = {
   "seed": (0, "of the samples"),
   "batch": (256, "samples drawn at once"),
 }
+IN_BUCKETS = (  # flags that take gs://bucket/name
+  *("workdir", "samples", "data", "ref", "card", "against", "out"),
+  *("classifier", "worse"),
+)
 LEAST = {"rate": 1, "num": 2, "batch": 1, "kid_size": 2, "size": 1, "seed": 0}
 
 
@@ -189,7 +193,7 @@ def check_outputs(values: flags.FlagValues) -> None:
   if values.out:
     results.check_file(values.out)
     if "copies" in (values.metrics or ()):  # they are shown beside it
-      results.check_file(pathlib.Path(values.out).with_suffix(".png"))
+      results.check_file(files.path(values.out).with_suffix(".png"))
   if values.save_ref:
     results.check_file(values.save_ref, "--save_ref", "mu")
   if values.picture:
@@ -312,8 +316,8 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
     how = dataclasses.replace(how, kid_size=values.kid_size)
   if metrics == ["cas"]:
     raise UserError("cas comes with other metrics: --metrics=fid,cas")
-  out = values.out and pathlib.Path(values.out)
-  if values.samples and statistics.holds(pathlib.Path(values.samples).expanduser()):
+  out = values.out and files.path(values.out)
+  if values.samples and statistics.holds(files.local(values.samples).expanduser()):
     card = compare_statistics(values, how, against)
     if out:
       files.write_json(out, card)
@@ -335,12 +339,12 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
   if not out and values.workdir:
     kind = how.name + "-reconstructions" * of_codec + "-translation" * of_translator
     name = card_name(images.card["step"], evaluation.extractor.name, kind, images.count)
-    out = pathlib.Path(values.workdir) / "evals" / name
+    out = files.path(values.workdir) / "evals" / name
   if of_translator:
-    images.folder = out.with_suffix(".partial") / "translations"
+    images.folder = files.scratch(out.with_suffix(".partial")) / "translations"
   card = evaluation.run(
     images,
-    out and out.with_suffix(".partial"),
+    out and files.scratch(out.with_suffix(".partial")),
     out and "copies" in evaluation.possible and out.with_suffix(".png"),
   )
   card = with_names(card, images) if of_codec else card
@@ -375,7 +379,7 @@ def compare_statistics(
   values: flags.FlagValues, how: Protocol, against: dict[str, Any]
 ) -> dict[str, Any]:
   """The card of two files of statistics, without images and networks."""
-  own, ref = (v and pathlib.Path(v).expanduser() for v in (values.samples, values.ref))
+  own, ref = (v and files.local(v).expanduser() for v in (values.samples, values.ref))
   if values.num is not None or values.save_ref:
     raise UserError(f"{own} is statistics of all its images: leave --num and --save_ref")
   if values.features not in statistics.IN_PICKLES:

@@ -18,9 +18,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxgen import files
 from jaxgen.errors import UserError
 
 DEEPEST = 32  # levels; what we write has 8
@@ -61,7 +61,7 @@ def read(path: str | os.PathLike, form: Any, damage: Callable[[str], str]) -> An
     FileNotFoundError: there is none.
     UserError: it is no file, no JSON, or of another form.
   """
-  path = Path(path)
+  path = files.path(path)
   if path.exists() and not path.is_file():
     raise UserError(damage("it is no file"))
   return loads(path.read_bytes(), form, damage)

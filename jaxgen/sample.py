@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from jaxgen import cli
+from jaxgen import cli, files
 from jaxgen.core import trait
 from jaxgen.data import image
 from jaxgen.data.folder import listing
@@ -45,6 +45,8 @@ from jaxgen.sampling.projection import check_images, project
 from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.upscale import enlarge_folder, factor_of
 from jaxgen.sampling.vocode import PIECE, Vocoder, check_vocoder, planned_jobs, vocode, vocodes
+
+IN_BUCKETS = ("workdir", "classifier", "worse", "out")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -114,8 +116,8 @@ def main(values: flags.FlagValues) -> None:
   old = False  # whether something is replaced
   if kind and join.is_main_process():
     old = results.check_file(values.out)
-    if pathlib.Path(values.out).resolve() in (
-      pathlib.Path(p).expanduser().resolve() for p in inputs if p
+    if files.path(values.out).resolve() in (
+      files.path(p).expanduser().resolve() for p in inputs if p
     ):
       raise UserError(f"--out={values.out} would replace what is read: give another name")
   if values.low_res and pathlib.Path(values.low_res).expanduser().is_dir():

@@ -14,7 +14,6 @@ import contextlib
 import importlib
 import io
 import math
-import pathlib
 import sys
 import time
 import warnings
@@ -26,7 +25,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import cli, core, sharding
+from jaxgen import cli, core, files, sharding
 from jaxgen.checkpoint import lock, pretrained
 from jaxgen.checkpoint.disk import steps
 from jaxgen.checkpoint.meta import check_meta, latest
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
   from jaxgen.checkpoint.manager import Checkpoints
 
 CONFIGS = ("config",)
+IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
 # The workdirs of a codec, a judge, a teacher, a GAN are read before the first step alone.
 MAY_CHANGE = (
   *("steps", "log", "checkpoint", "patience", "mesh", "data.workers"),
@@ -93,7 +93,7 @@ def main(values: flags.FlagValues) -> int:
     state = train(values.config, values.workdir)
     return STOPPED if int(state.step) < values.config.steps else 0
   except OSError as e:  # a full disk, or data that went away
-    good = max(steps(values.workdir), default="none")
+    good = "not known" if files.is_away(e) else max(steps(values.workdir), default="none")
     raise UserError(
       f"{e.strerror or e}: {e.filename or values.workdir}; the last good "
       f"checkpoint is {good}, and the same command goes on from it"
@@ -369,7 +369,7 @@ def preview_of(
     dummy(source, 64),
     mesh,
     logger,
-    pathlib.Path(workdir) / "samples",
+    files.path(workdir) / "samples",
     experiment.config.log.histograms,
   )
 

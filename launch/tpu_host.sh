@@ -2,33 +2,17 @@
 # What each host of a TPU pod does at every boot, as root; launch/tpu_pod.sh
 # puts it after the values of BUCKET, NAME, SHARE and the flags of the training.
 set -eu -o pipefail
-: "${BUCKET:?}" "${NAME:?}" "${SHARE:?}"
+: "${BUCKET:?}" "${NAME:?}" "${SHARE=}"
 
 place=gs://$BUCKET/jaxgen/$NAME
 home=/opt/jaxgen
 again() { until "$@"; do sleep 10; done; } # at boot others lock apt, too
 
-# The folder that all hosts see. Orbax asks what is there: no cached answers.
-install_gcsfuse() {
-  local key=/usr/share/keyrings/cloud.google.asc
-  local all=https://packages.cloud.google.com/apt
-  curl -fsS "$all/doc/apt-key.gpg" -o "$key" &&
-    echo "deb [signed-by=$key] $all gcsfuse-$(lsb_release -cs) main" \
-      >/etc/apt/sources.list.d/gcsfuse.list &&
-    apt-get update -q && apt-get install -y -q gcsfuse
-}
-mkdir -p /share
-case $SHARE in
-  gs://*)
-    command -v gcsfuse >/dev/null || again install_gcsfuse
-    mountpoint -q /share || again gcsfuse --implicit-dirs \
-      --metadata-cache-ttl-secs=0 "${SHARE#gs://}" /share
-    ;;
-  *)
-    command -v mount.nfs >/dev/null || again apt-get install -y -q nfs-common
-    mountpoint -q /share || again mount -t nfs "$SHARE" /share
-    ;;
-esac
+if [ -n "$SHARE" ]; then
+  mkdir -p /share
+  command -v mount.nfs >/dev/null || again apt-get install -y -q nfs-common
+  mountpoint -q /share || again mount -t nfs "$SHARE" /share
+fi
 
 # The code, and a Python that is new enough: the image's own may not be.
 mkdir -p "$home"
@@ -48,8 +32,8 @@ again uv pip install --python .venv/bin/python ".[tpu]"
 # or the other hosts compile at every start.
 {
   echo "export HOME=/root PYTHON=$home/.venv/bin/python"
-  echo "export JAX_COMPILATION_CACHE_DIR=/share/jaxgen-xla"
-  echo "export JAXGEN_DATA=/share/jaxgen-data"
+  echo "export JAX_COMPILATION_CACHE_DIR=gs://$BUCKET/jaxgen-xla"
+  if [ -n "$SHARE" ]; then echo "export JAXGEN_DATA=/share/jaxgen-data"; fi
   printf 'bash launch/machine.sh'
   printf ' %q' "$@"
   printf '\necho "$?" | gcloud storage cp - %q\n' "$place/ended"

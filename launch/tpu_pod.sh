@@ -4,17 +4,17 @@
 # the training has ended; then gives it back.
 #
 #   NAME=adm64 ZONE=us-west4-a TYPE=v5litepod-256 BUCKET=my-bucket \
-#     launch/tpu_pod.sh --config configs/adm_imagenet64.py --workdir /share/adm64
+#     launch/tpu_pod.sh --config configs/adm_imagenet64.py --workdir gs://my-bucket/adm64
 #
 # NAME     of the request and of its nodes: letters, digits, hyphens
 # ZONE, TYPE  where, and what: v5litepod-N and v6e-N have N chips, v5p-2N has N
 # SLICES   how many such slices (1)
 # SPOT     1: cheaper, and may be taken away at any moment
-# BUCKET   of Cloud Storage: the code goes there (what is committed), and word
-#          that the training has ended; the hosts' service account must read
-#          and write it
-# SHARE    what all hosts mount at /share, for --workdir and data: an NFS
-#          export, 10.0.0.2:/vol1, or a bucket (gs://$BUCKET); see README.md
+# BUCKET   of Cloud Storage: the code goes there (what is committed), compiled
+#          programs, and word that the training has ended; the hosts' service
+#          account must list, read and write it
+# SHARE    if data are to be prepared once for all: an NFS export such as
+#          10.0.0.2:/vol1, which all hosts mount at /share; see README.md
 # RUNTIME  image of the hosts (the one that Google names for TYPE)
 # FLAGS    more flags for `gcloud compute tpus queued-resources create`, such
 #          as "--reserved --network=mine"
@@ -27,14 +27,14 @@
 set -u -o pipefail
 
 : "${NAME:?see the top of this file}" "${ZONE:?}" "${TYPE:?}" "${BUCKET:?}"
-case " $* " in
-  *" --workdir /share/"* | *" --workdir=/share/"*) ;;
+case "${SHARE:+share} $* " in
+  *" --workdir gs://"* | *" --workdir=gs://"*) ;;
+  share*" --workdir /share/"* | share*" --workdir=/share/"*) ;;
   *)
-    echo "--workdir must lie in /share: the folder that all hosts see" >&2
+    echo "--workdir must be gs://BUCKET/NAME, or with SHARE in /share: what all hosts see" >&2
     exit 2
     ;;
 esac
-share=${SHARE:-gs://$BUCKET}
 place=gs://$BUCKET/jaxgen/$NAME
 case $TYPE in
   v6e-*) runtime=v2-alpha-tpuv6e ;;
@@ -67,7 +67,7 @@ prepare() { # the code and what hosts do with it
     run gcloud storage cp "$files/code.tar.gz" "$place/code.tar.gz" || return
   {
     echo '#!/usr/bin/env bash'
-    printf '%s=%q\n' BUCKET "$BUCKET" NAME "$NAME" SHARE "$share"
+    printf '%s=%q\n' BUCKET "$BUCKET" NAME "$NAME" SHARE "${SHARE:-}"
     printf 'set --'
     printf ' %q' "$@"
     echo

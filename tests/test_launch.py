@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = sorted(p.name for k in ("*.sh", "*.sbatch") for p in (ROOT / "launch").glob(k))
 FLAGS = ["--config", "configs/a b.py", "--workdir", '/share/it\'s "W" & $(HOME) *']
 FLAGS += ["--config.x=`id`;|\\n", "--config.y="]
-POD = dict(NAME="adm64", ZONE="z-1", TYPE="v5litepod-32", BUCKET="b")
+POD = dict(NAME="adm64", ZONE="z-1", TYPE="v5litepod-32", BUCKET="b", SHARE="nfs:/x")
 GKE = dict(
   NAME="adm64", ACCELERATOR="tpu-v6e-slice", TOPOLOGY="4x8", IMAGE="r/p/jaxgen:1", CLAIM="share"
 )
@@ -361,10 +361,26 @@ def test_a_watch_taken_up_again_sends_nothing(cloud):
   assert not {"create", "cp", "rm"} & {w for c in calls(cloud) for w in c}
 
 
-@pytest.mark.parametrize("script, env", [("tpu_pod.sh", POD), ("gke.sh", GKE)], ids=["tpu", "gke"])
-def test_a_workdir_that_not_all_hosts_see_is_refused(place, script, env):
-  status, _, err = finish(start(place, script, "--workdir=gs://b/w", **env))
-  assert status == 2 and "/share" in err and not calls(place)
+@pytest.mark.parametrize(
+  "script, env, share", [("tpu_pod.sh", POD, "SHARE"), ("gke.sh", GKE, "CLAIM")], ids=["tpu", "gke"]
+)
+def test_a_workdir_that_not_all_hosts_see_is_refused(place, script, env, share):
+  for workdir, value in (("/w", "share"), ("/share/w", ""), ("s3://b/w", "share")):
+    status, _, err = finish(start(place, script, f"--workdir={workdir}", **env | {share: value}))
+    assert status == 2 and "gs://BUCKET/NAME" in err and share in err and not calls(place)
+  for flag in ("--workdir=gs://b/w", "--workdir gs://b/w"):
+    words = [*flag.split(" "), "--config=c"]
+    assert finish(start(place, script, *words, **env | {share: "", "DRY_RUN": "1"}))[0] == 0
+
+
+def test_a_jobset_of_a_bucket_mounts_nothing(place):
+  words = ["--config", "c", "--workdir", "gs://my-bucket/w"]
+  status, out, _ = finish(start(place, "gke.sh", *words, DRY_RUN="1", **GKE | {"CLAIM": ""}))
+  (container,) = pod(out)["containers"]
+  assert status == 0 and "volumes" not in pod(out) and "volumeMounts" not in container
+  (cache,) = container["env"]
+  assert cache == {"name": "JAX_COMPILATION_CACHE_DIR", "value": "gs://my-bucket/jaxgen-xla"}
+  assert container["args"] == words and "@" not in out
 
 
 def test_what_cannot_be_created_is_not_asked_for_again(cloud):
@@ -378,7 +394,7 @@ def test_what_the_hosts_of_a_pod_run(cloud):
   (cloud / "states").write_text("absent\n")
   assert finish(start(cloud, "tpu_pod.sh", *FLAGS, **POD))[0] == 3
   home = cloud / "a checkout"
-  for name in ("mountpoint", "gcsfuse", "tar", "uv", "systemctl", "systemd-run"):
+  for name in ("mountpoint", "mount.nfs", "tar", "uv", "systemctl", "systemd-run"):
     stub(cloud, name, NOTE)
   text = (
     (cloud / "startup.sh")

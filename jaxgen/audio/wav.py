@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from jaxgen import files
 from jaxgen.errors import UserError
-from jaxgen.files import write_bytes
 
 COMMENT = b"ICMT"  # of a LIST chunk of INFO, which players show or skip
 
 
 def save_wav(path: str | os.PathLike, wave: np.ndarray, rate: int, info: dict[str, Any]) -> None:
   """Writes int16 [L, channels] at `rate` samples a second; see `encode`."""
-  write_bytes(path, encode(wave, rate, info))
+  files.write_bytes(path, encode(wave, rate, info))
 
 
 def encode(wave: np.ndarray, rate: int, info: dict[str, Any] | None = None) -> bytes:
@@ -37,7 +37,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 def read_info(path: str | os.PathLike) -> dict[str, Any]:
   """How a file was made; UserError if it is no WAV that jaxgen wrote."""
   try:
-    with open(path, "rb") as file:
+    with files.path(path).open("rb") as file:
       head = file.read(1 << 20)
     start = head.index(COMMENT) + 4
     (size,) = struct.unpack_from("<I", head, start)

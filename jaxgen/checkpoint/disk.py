@@ -22,7 +22,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
@@ -47,23 +46,15 @@ class DamagedError(Exception):
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
-  """The folder that holds one subfolder per step.
-
-  UserError for a bucket's address: logs and pictures are plain files.
-  """
-  if "://" in str(workdir):
-    raise UserError(
-      f"{workdir}: a workdir is a folder; mount the bucket and give the folder where it is mounted"
-    )
-  return epath.Path(workdir).absolute() / "checkpoints"
+  """The folder that holds one subfolder per step."""
+  files.check_arrays(workdir)
+  return epath.Path(files.path(workdir)).absolute() / "checkpoints"
 
 
 def check_writable(root: epath.Path) -> None:
   """UserError if nothing can be written below a folder, which is made."""
   try:
-    root.mkdir(parents=True, exist_ok=True)
-    if os.path.exists(root):  # local: a bucket has no temporary files
-      tempfile.TemporaryFile(dir=root).close()
+    files.check_writable(root)
   except OSError as error:
     raise UserError(
       f"cannot write to {root} ({error.strerror or error}): "
@@ -87,11 +78,11 @@ def seal(path: epath.Path) -> None:
 def problem(path: epath.Path) -> str | None:
   """What is visibly wrong with a step, by names and sizes; None if nothing."""
   try:
-    sealed, there = os.path.lexists(path / SEAL), sizes(path)
+    sealed, there = files.lexists(path / SEAL), sizes(path)
     if there and not alike(path):
       return FOREIGN
-    pipes = [name for name, size in there.items() if size < 0]
-    if pipes or sealed and not os.path.isfile(path / SEAL):
+    pipes = [name for name, size in there.items() if size == -1]
+    if pipes or sealed and not files.path(path / SEAL).is_file():
       return f"{(pipes or [SEAL])[0]!r} is no file"
     if COMMIT not in there:
       return f"{COMMIT} is missing" if sealed else UNFINISHED
@@ -99,7 +90,8 @@ def problem(path: epath.Path) -> str | None:
     for name in expected | there:
       if name not in there:
         return f"{name!r} is missing"
-      if there[name] != expected.get(name):
+      known = None not in (there[name], expected.get(name, -1))  # a bucket tells no sizes
+      if known and there[name] != expected.get(name):
         return f"{name!r} has {there[name]} bytes instead of {expected.get(name, 'none')}"
   except (OSError, ValueError, AttributeError, TypeError) as error:
     return f"unreadable: {first_line(error)}"

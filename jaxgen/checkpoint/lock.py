@@ -3,24 +3,27 @@
 The lock is the operating system's, on the file WORKDIR/.jaxgen.lock. It goes
 when the process that holds it ends, however it ends; the file stays, and tells
 who holds it while somebody does. Child processes do not inherit it, and it
-holds across machines that share the file system, where that knows locks.
+holds across machines that share the file system, where that knows locks. In a
+bucket it is an object that is renewed: see `lease`.
 """
 
 import contextlib
 import datetime
 import errno
 import fcntl
+import functools
 import os
 import re
 import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 
+from jaxgen import files
 from jaxgen.checkpoint import disk
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
@@ -43,12 +46,12 @@ def exclusive(workdir: str | os.PathLike, wait: bool = False) -> Iterator[None]:
   Raises:
     UserError: On all processes: somebody holds it, or it cannot be written.
   """
-  lock = None
+  give_back = None
 
   def take():
-    nonlocal lock
+    nonlocal give_back
     try:
-      lock = acquire(Path(workdir), wait)
+      give_back = files.choose(workdir, acquire_file, acquire_lease)(workdir, wait)
     except UserError as e:
       return str(e)
     return ""
@@ -62,8 +65,20 @@ def exclusive(workdir: str | os.PathLike, wait: bool = False) -> Iterator[None]:
       raise UserError(why)
     yield
   finally:
-    if lock is not None:
-      release(lock)
+    if give_back is not None:
+      give_back()
+
+
+def acquire_file(workdir: str | os.PathLike, wait: bool) -> Callable[[], None]:
+  """The lock of a folder -> what gives it back."""
+  return functools.partial(release, acquire(Path(workdir), wait))
+
+
+def acquire_lease(workdir: str | os.PathLike, wait: bool) -> Callable[[], None]:
+  """The lock of a workdir in a bucket -> what gives it back."""
+  from jaxgen.checkpoint import lease  # here, for what talks to buckets takes time to import
+
+  return lease.acquire(workdir, wait).release
 
 
 def acquire(workdir: Path, wait: bool = False) -> int:

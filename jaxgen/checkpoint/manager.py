@@ -10,6 +10,7 @@ happen. Meta, JSON beside the arrays, is whatever the caller passes and
 All processes call `save` and `restore` alike. No signal is handled here.
 """
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -22,6 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import options as ocp_options
 
+from jaxgen import files
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.checkpoint.disk import silence_orbax, steps
 from jaxgen.checkpoint.fingerprint import fingerprint
@@ -72,6 +74,7 @@ class Checkpoints:
       max_to_keep=None,
       cleanup_tmp_directories=False,
       lightweight_initialize=True,
+      step_name_format=_Steps(),
       temporary_path_class=_Folder,
       atomicity_options=ocp_options.AtomicityOptions(mode=ocp_options.AtomicityMode.COMMIT_FILE),
       async_options=ocp.AsyncOptions(  # or failed saves leave threads behind
@@ -137,7 +140,7 @@ class Checkpoints:
     """Whether this step lies there, whole as far as is known."""
     path = self.root / str(step)
     try:
-      there = os.path.lexists(path) and step_folder.ours(path) and step_folder.committed(path)
+      there = files.lexists(path) and step_folder.ours(path) and step_folder.committed(path)
     except OSError:  # `_obstacle` says why
       return False
     return there and step not in self._stuck
@@ -148,7 +151,7 @@ class Checkpoints:
     try:
       if self._manager is None:
         self._remove(step_folder.clear, self.root)
-      if not os.path.lexists(path):
+      if not files.lexists(path):
         return ""
       if step_folder.ours(path) and step_folder.committed(path):
         pass  # damaged, and it could not be moved aside
@@ -257,7 +260,8 @@ class Checkpoints:
     try:
       self.quarantine.mkdir(exist_ok=True)
       places = (self.quarantine / f"{step}-{n}" for n in itertools.count(1))
-      path.rename(next(place for place in places if not os.path.lexists(place)))
+      place = next(place for place in places if not files.lexists(place))
+      files.move(path, place, last=step_folder.MARK)
     except OSError as error:
       self._stuck.add(step)
       return f"; it cannot be moved: {disk.first_line(error)}"
@@ -316,7 +320,10 @@ class Checkpoints:
     self._shut()  # a manager forgets neither errors nor steps that failed
 
   def _newest_whole(self):
-    return max(steps(self.root.parent), default="none")
+    try:
+      return max(steps(self.root.parent), default="none")
+    except OSError:
+      return "not known"
 
   def _settle(self):
     if self._watcher is not None:
@@ -331,13 +338,43 @@ class Checkpoints:
 
 
 class _Folder(ocp.path.atomicity.CommitFileTemporaryPath):
-  """A step's folder, which carries our mark before anything is in it."""
+  """A step's folder, which carries our mark before anything is in it.
+
+  It counts as saved once the log has arrived, too.
+  """
 
   async def create(self):
     if step_folder.number(self.get().name) is None:
       return await super().create()  # of an item, in a step's folder
     step_folder.begin(self.get())
     return self.get()
+
+  async def finalize(self):
+    if step_folder.number(self.get().name) is not None:
+      await asyncio.to_thread(files.settle)  # no row of a saved step is lost
+    await super().finalize()
+
+
+class _Steps(ocp.path.step.NameFormat):
+  """How steps are named, and which are there: in any kind of bucket, too.
+
+  Orbax' own asks Google's client library, which nothing else here wants.
+  """
+
+  def build_name(self, step):
+    return str(step)
+
+  def find_all(self, base_path):
+    for step in step_folder.present(base_path):
+      path = epath.Path(base_path) / str(step)
+      if step_folder.committed(path):
+        yield ocp.path.step.Metadata(step=step, path=path)
+
+  def find_step(self, base_path, step):
+    for metadata in self.find_all(base_path):
+      if metadata.step == step:
+        return metadata
+    raise ValueError(f"no step {step} in {base_path}")
 
 
 class _Manager(ocp.CheckpointManager):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from jaxgen import forms
+from jaxgen import files, forms
 from jaxgen.checkpoint import disk, step_folder
 from jaxgen.errors import UserError
 from jaxgen.forms import Each, Whole
@@ -158,7 +158,7 @@ def _newest(workdir, step, read):
 
 
 def _nothing(workdir, step, damaged):
-  if not epath.Path(workdir).is_dir():
+  if not files.path(workdir).is_dir():
     return f"there is no folder {workdir}: give the workdir of a training"
   if step is not None and not damaged:
     return f"no checkpoint {step} in {workdir}: there are {disk.steps(workdir) or 'none at all'}"

@@ -17,6 +17,8 @@ MARK = "begun_by_jaxgen.txt"  # in a folder that becomes prepared data
 def root(data_dir: str | None = None) -> Path:
   """`data_dir`, or $JAXGEN_DATA, or `data` in the user's cache."""
   path = data_dir or os.environ.get("JAXGEN_DATA") or files.cache() / "data"
+  if files.choose(path, False, True):
+    raise UserError(f"prepared data lie in a folder that all see, and not in a bucket: {path}")
   return Path(path).expanduser().absolute()
 
 

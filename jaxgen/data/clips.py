@@ -20,6 +20,7 @@ from jaxgen.data.arrays import Example
 from jaxgen.data.folder import choose, listing
 from jaxgen.data.pack import Unreadable
 from jaxgen.errors import UserError, printable
+from jaxgen.files import local
 
 VERSION = 2  # of how files become samples
 QUIET = 0.01  # of a recording's loudest sample: a clip below it is a pause
@@ -156,7 +157,7 @@ def open_clips(path: str, split: str, size: int | None, rate: int, root: Path) -
   Raises:
     UserError: There is no such folder, no recording, or no size.
   """
-  name, top = f"folder:{path}", Path(path).expanduser()
+  name, top = f"folder:{path}", local(path).expanduser()
   check_clip(name, size, rate)
   if top.is_file():
     raise UserError(f"{top} is a file; {name} with a rate wants a folder of recordings")

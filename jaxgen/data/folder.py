@@ -15,6 +15,7 @@ from jaxgen.data import image, pack, recordings, zipped
 from jaxgen.data.arrays import Arrays
 from jaxgen.data.image import SUFFIXES
 from jaxgen.errors import UserError
+from jaxgen.files import local
 
 # Folders of these names are splits, where all beside them are, too.
 SPLITS = {
@@ -81,7 +82,7 @@ def open_folder(
   Raises:
     UserError: for a missing or empty folder, or no size.
   """
-  top = Path(path).expanduser()
+  top = local(path).expanduser()
   name = f"{'zip' if top.is_file() else 'folder'}:{path}"
   if size is None:
     raise UserError(
@@ -119,7 +120,7 @@ def open_files(path: str, split: str, channels: int = 3) -> tuple[Place, Picture
   Raises:
     UserError: for a missing or empty folder, or a split that is not there.
   """
-  top = Path(path).expanduser()
+  top = local(path).expanduser()
   place = _archive(top) if top.is_file() else _folder(top)
   pictures = choose(path, place.names, split)
   return (

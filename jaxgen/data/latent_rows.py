@@ -123,7 +123,7 @@ def open_latents(path: str) -> Latents:
   Raises:
     UserError: There is none, it is not finished, or it is damaged.
   """
-  folder = Path(path).expanduser()
+  folder = files.local(path).expanduser()
   if not (folder / META).is_file():
     how = "write them by `jaxgen encode --workdir CODEC --data SOURCE --out " + path + "`"
     if (folder / PROGRESS).is_file():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxgen import files
 from jaxgen.data import arrayfile, image
 from jaxgen.data.arrays import Arrays
 from jaxgen.errors import UserError
@@ -19,7 +20,7 @@ def open_npz(path: str, split: str, size: int | None, channels: int | None) -> A
   """
   if split != "train":
     raise UserError(f"npz:{path} is one split, called train; not {split}")
-  place = Path(path).expanduser()
+  place = files.local(path).expanduser()
   arrays = arrayfile.names(place)
   if "arr_0" not in arrays:
     shown = ", ".join(arrays[:8]) or "no arrays"

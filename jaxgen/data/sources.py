@@ -19,13 +19,14 @@ from jaxgen.data.latent_rows import Latents, open_latents
 from jaxgen.data.npz import open_npz
 from jaxgen.data.photos import open_photos
 from jaxgen.data.points import open_points
+from jaxgen.data.range_rows import open_packed
 from jaxgen.data.subset import parted, subset
 from jaxgen.data.unpaired import alter, open_unpaired
 from jaxgen.errors import UserError
 
 NAMES = (
   "digits", "stacked_digits", "spoken_digits", "photos", "points:ring8", "points:grid25",
-  "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH", "latents:PATH",
+  "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH", "packed:PATH", "latents:PATH",
   "pairs:A,B", "sides:PATH", "unpaired:A,B",
 )  # fmt: skip
 ALTERED = ("digits", "photos")  # data sets that `unpaired` can alter
@@ -96,6 +97,8 @@ def open_source(
       if holds_arrays(kind, argument):
         return open_npz(argument, split, size, fixed_channels)
       return open_folder(argument, split, size, channels, root)
+    case "packed", True:
+      return open_packed(argument, split, size, fixed_channels)
     case "digits" | "stacked_digits", False:
       from jaxgen.data import digits, stacked
 

@@ -6,13 +6,12 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
 
-from jaxgen import forms
+from jaxgen import files, forms
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation.protocols import Protocol
 from jaxgen.evaluation.scores import HIGHER, LOWER
@@ -89,7 +88,7 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
   """A card; UserError if the file is none."""
   try:
     card = forms.read(
-      Path(path).expanduser(),
+      files.path(path).expanduser(),
       FORM,
       lambda why: f"{path} is no card of `jaxgen eval --protocol`: {why}",
     )

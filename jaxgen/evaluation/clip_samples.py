@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgen import files
 from jaxgen.audio.wav import read_info
 from jaxgen.core import trait
 from jaxgen.data import arrayfile, recordings
@@ -52,7 +53,7 @@ def open_clip_samples(
   Raises:
     UserError: There are none, they are no clips, or not like the real ones.
   """
-  path = Path(name).expanduser()
+  path = files.local(name).expanduser()
   x, y = of_folder(path, real, convert) if path.is_dir() else of_file(path, real, convert)
   if num is not None and not 1 <= num <= len(x):
     raise UserError(f"--num={num}, but {name} holds {len(x):,} clips")

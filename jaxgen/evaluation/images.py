@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from jaxgen import core, sharding
+from jaxgen import core, files, sharding
 from jaxgen.checkpoint.fingerprint import fingerprint
 from jaxgen.core import trait
 from jaxgen.data import arrayfile, zipped
@@ -138,7 +138,7 @@ class Folder:
     Raises:
       UserError: there are no images, or they cannot be looked at.
     """
-    top = Path(path).expanduser()
+    top = files.local(path).expanduser()
     names = cls._listing(top)
     if split is None:
       part = Pictures("", names, *classes_of(names), [])

@@ -7,7 +7,6 @@ images, beside the truths or real images of that kind: fid@adm, psnr, cycle_psnr
 
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,7 +103,7 @@ class Periodic:
     """
     self.how = settings(options)
     self.config, self.model = config, model
-    self.source, self.workdir = source, Path(workdir)
+    self.source, self.workdir = source, files.path(workdir)
     self.every, self.samples, self.held, self.inputs = self.how["every"], None, None, None
     if not self.every:
       return

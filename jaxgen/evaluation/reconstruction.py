@@ -13,7 +13,6 @@ images, as samples are judged, and the originals' own is the floor.
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -166,7 +165,7 @@ def evaluate_codec(
     columns["sample"] = Column.of(dataclasses.replace(images, drawn=True), originals)
   card = card_of(model, source, originals, columns, values.seed)
   steps, n = model.card["step"], len(source)
-  place = pathlib.Path(values.workdir) / "evals" / f"{steps:08d}-reconstructions-{n}"
+  place = files.path(values.workdir) / "evals" / f"{steps:08d}-reconstructions-{n}"
   files.write_json(place.with_suffix(".json"), card)
   picture = values.picture or place.with_suffix(".png")
   shown = above(originals.x, columns["mode"].x)

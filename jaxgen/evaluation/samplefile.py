@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxgen import files
 from jaxgen.data import arrayfile
 from jaxgen.data.arrayfile import Stored
 from jaxgen.data.npz import class_names
@@ -51,7 +52,7 @@ class SampleFile:
       UserError: it is no such file, or one of pickles, floats of another
         range, grey or transparent images, or channels in front.
     """
-    path = Path(path).expanduser()
+    path = files.local(path).expanduser()
     names = arrayfile.names(path)
     if "arr_0" not in names:
       raise UserError(

@@ -96,7 +96,7 @@ def evaluate_translator(
       values.seed,
       dict(knobs) | ({"backwards": float(backwards)} if goes_back(model.model) else {}),
       values.batch,
-      folder=place.with_suffix(".partial") / way,
+      folder=files.scratch(place.with_suffix(".partial")) / way,
     )
     own[way] = scoring.card_of(inputs, {"model": results}, judges)
     rows.append(scoring.picture(inputs, {"model": results.x}))
@@ -116,7 +116,7 @@ def evaluate_translator(
 
 def place_of(workdir: str, step: int, count: int) -> pathlib.Path:
   """Of a card and its picture, without an ending."""
-  return pathlib.Path(workdir) / "evals" / f"{step:08d}-translation-{count}"
+  return files.path(workdir) / "evals" / f"{step:08d}-translation-{count}"
 
 
 def logged(own: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -17,7 +17,6 @@ import importlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -177,7 +176,7 @@ def evaluate_vocoder(
   }
   card = card_of(clips, columns, speeds, origin)
   name = f"{model.card['step']:08d}-vocoding-{len(x)}-{origin['nfe']}.json"
-  files.write_json(Path(values.workdir) / "evals" / name, card)
+  files.write_json(files.path(values.workdir) / "evals" / name, card)
   return table(card), card
 
 

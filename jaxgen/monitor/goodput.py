@@ -11,7 +11,9 @@ Time is cut into phases, one after the other without a gap:
   lost        steps of earlier lives that were not saved
   down        nobody was there
 
-Goodput is the share of `step` in all of it.
+Goodput is the share of `step` in all of it. Waiting for a bucket that throttles
+or is away falls into the phase that waits; how often it was asked again in this
+life is counted, `goodput/retries`.
 """
 
 import collections
@@ -21,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from jaxgen import files
 from jaxgen.distributed.watchdog import Beat
 from jaxgen.monitor.progress import duration
 
@@ -119,21 +122,25 @@ class Goodput:
     return dict(self.seconds)
 
   def scalars(self) -> dict[str, float]:
-    """For the log: the share of steps in all, and seconds by phase."""
+    """For the log: the share of steps in all, seconds by phase, a bucket's retries."""
     totals = self.totals()
     share = totals.get("step", 0.0) / (sum(totals.values()) or 1.0)
-    return {"goodput/share": share} | {
-      f"goodput/{k}_seconds": v for k, v in sorted(totals.items()) if v
-    }
+    again = files.retries()
+    return (
+      {"goodput/share": share}
+      | {f"goodput/{k}_seconds": v for k, v in sorted(totals.items()) if v}
+      | ({"goodput/retries": float(again)} if again else {})
+    )
 
   def line(self) -> str:
     """For people."""
     totals = self.totals()
     share = self.scalars()["goodput/share"]
     parts = sorted((-v, k) for k, v in totals.items() if v >= 0.5)
-    return f"goodput {share:.1%} of {duration(sum(totals.values()))}: " + ", ".join(
-      f"{k} {duration(-v)}" for v, k in parts
-    )
+    again = files.retries()
+    asked = f"; {again} requests to the bucket were made again" if again else ""
+    spent = ", ".join(f"{k} {duration(-v)}" for v, k in parts)
+    return f"goodput {share:.1%} of {duration(sum(totals.values()))}: {spent}{asked}"
 
   def beat(self) -> Beat:
     """What the main thread is at; called from another one.

@@ -1,7 +1,8 @@
 """What people see while it runs: a log, TensorBoard, a line on the terminal.
 
 `metrics.jsonl` is the source of truth: one JSON object a line, appended and
-flushed, so that a killed process loses a torn last line at most. A row holds
+flushed, so that a killed process loses a torn last line at most; in a bucket
+the rows of some seconds, none of them from before a checkpoint. A row holds
 "step", "time" (seconds since 1970) and scalars; JSON knows no nan, so values
 that are not finite are the strings "nan", "inf" and "-inf", which `read_jsonl`
 turns back. A line {"start": k} says that a process took over after step k:
@@ -15,15 +16,14 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 import numpy as np
 import tensorboardX
 from tensorboardX.proto.summary_pb2 import Summary
 
-from jaxgen import forms
+from jaxgen import files, forms
 from jaxgen.audio import wav
 from jaxgen.errors import UserError
 from jaxgen.forms import NUMBER, Whole
@@ -60,7 +60,7 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
   Raises:
     UserError: a line other than the last is no JSON, or any is no row.
   """
-  path, rows = Path(path), []
+  path, rows = files.path(path), []
   if path.exists() and not path.is_file():
     raise UserError(f"{path} is no file: move it away")
   lines = path.read_bytes().splitlines() if path.exists() else []
@@ -87,19 +87,20 @@ def _json(value) -> float | int | str:
   return value if math.isfinite(value) else str(value)
 
 
-def mend(path: Path) -> None:
+def mend(path: str | os.PathLike) -> None:
   """Cuts off a torn last line, or the next row would be glued to it.
 
   Raises:
     UserError: it is no log, so that nothing may be cut off.
   """
+  path = files.path(path)
   text = path.read_bytes() if path.exists() else b""
   if text and not text.endswith(b"\n"):
     read_rows(path)
     whole = text.rfind(b"\n") + 1
     if not text.startswith(b"{", whole):
       raise UserError(f"{path} does not end as a log does: move it elsewhere")
-    os.truncate(path, whole)
+    files.truncate(path, whole)
 
 
 class _Direct:
@@ -153,18 +154,15 @@ class Logger:
     self.lead = jax.process_index() == 0
     if not self.lead:
       return
-    workdir = Path(workdir)
+    workdir = files.path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     mend(workdir / FILE)
     past = [r for r in read_jsonl(workdir / FILE) if r["step"] <= start]
     self._health, _ = health.replay(past)
-    self._file = open(workdir / FILE, "a")  # noqa: SIM115
+    self._file = files.growing(workdir / FILE)
     self._append({"start": start})
-    self._events = tensorboardX.SummaryWriter(
-      str(workdir / "events"), purge_step=start + 1 if start else None
-    )
-    writer = self._events.file_writer
-    writer.event_writer = _Direct(writer.event_writer)
+    self._folder = files.mirrored(workdir / "events")
+    self._events = events_in(self._folder.path, purge_step=start + 1 if start else None)
     self._progress = Progress(total_steps, batch, unit=unit, stream=stream or sys.stderr)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -179,6 +177,9 @@ class Logger:
         self._events.add_scalar(key, value, step)
     self._progress.losses |= {k: v for k, v in row.items() if k.split("/")[-1] == "loss"}
     self._health, findings = health.check(self._health, int(step), row)
+    if self._folder.full:
+      self._events.close()
+      self._events = events_in(self._folder.path, filename_suffix=f".{step}")
     for finding in findings:
       self._events.add_text(f"warning/{finding.name}", finding.text, step)
       self._progress.print_line(f"warning at step {step:,}: {finding.text}")
@@ -245,6 +246,7 @@ class Logger:
     if self.lead:
       self._progress.end()
       self._events.close()
+      self._folder.close()
       self._file.close()
 
   def _append(self, row: dict) -> None:
@@ -253,20 +255,26 @@ class Logger:
     self._file.flush()
 
 
+def events_in(folder: str, **how: Any) -> tensorboardX.SummaryWriter:
+  """What writes events for TensorBoard, into a new file of a folder."""
+  events = tensorboardX.SummaryWriter(folder, **how)
+  events.file_writer.event_writer = _Direct(events.file_writer.event_writer)
+  return events
+
+
 def append(workdir: str | os.PathLike, step: int, scores: Mapping[str, float]) -> None:
   """Adds a line to a run's log, which may be that of a running training.
 
   One write of one line: nobody's lines are torn. A torn last line, of a
   process that was killed, is cut off, as the log itself does.
   """
-  path = Path(workdir) / FILE
+  path = files.path(workdir) / FILE
   mend(path)
   row = {"step": int(step)} | {
     k: float(v) if np.isfinite(v) else str(float(v)) for k, v in scores.items()
   }
   line = json.dumps(row | {"time": round(time.time(), 3)}, allow_nan=False)
-  with open(path, "ab", buffering=0) as file:
-    file.write(line.encode() + b"\n")
+  files.append(path, line.encode() + b"\n")
 
 
 def card_name(step: int, features: str, protocol: str, num: int) -> str:

@@ -232,7 +232,7 @@ def read_info(path: str | os.PathLike) -> dict:
     UserError: the file is not a PNG that jaxgen wrote.
   """
   try:
-    with open_image(path) as image:
+    with files.path(path).open("rb") as file, open_image(file) as image:
       return json.loads(image.text[KEY])
   except (OSError, AttributeError, KeyError, ValueError, RecursionError) as error:
     raise UserError(f"{path} does not say how it was made: not a PNG written by jaxgen.") from error

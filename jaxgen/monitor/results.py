@@ -7,12 +7,12 @@ command wrote before it was interrupted.
 
 import json
 import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxgen import files
 from jaxgen.audio import wav
 from jaxgen.errors import UserError
 from jaxgen.monitor import pictures
@@ -23,7 +23,7 @@ RESULTS = ({"made", "scores"}, {"made", "bits_per_dim"}, {"scores", "protocol"})
 
 def kind_of(out: str) -> str:
   """ ".png", ".npz" or "", for a folder; UserError for anything else."""
-  path = Path(out)
+  path = files.path(out)
   kind = path.suffix.lower()
   if out.endswith(os.sep) or kind and path.is_dir():
     kind = ""
@@ -50,11 +50,11 @@ def check_file(path: str | os.PathLike, flag: str = "--out", member: str = "arr_
   Raises:
     UserError: Another file is there, or a folder, or none can be written.
   """
-  path = Path(path)
+  path = files.path(path)
   _check_parent(path, flag)
   if path.is_dir():
     raise UserError(f"{flag}={path} is a folder: want a file")
-  if not path.is_file() or not path.stat().st_size:
+  if not path.is_file() or not files.holds_bytes(path):
     return False  # nothing, a link to nothing, a pipe, an empty file
   if not ours(path, member):
     raise UserError(
@@ -78,9 +78,9 @@ def check_folder(
   Raises:
     UserError: It holds something else, or cannot be written to.
   """
-  path = Path(path)
+  path = files.path(path)
   _check_parent(path / "x", flag)
-  names = sorted(_files_below(path))
+  names = sorted(files.shown_below(path))
   strange = [name for name in names if not _matches(path / name, of(name))]
   if strange:
     raise UserError(
@@ -105,7 +105,7 @@ def check_report(
   Raises:
     UserError: There is a file of such a name that is none of a report.
   """
-  home = Path(home)
+  home = files.path(home)
   _check_parent(home / index, "--out")
   has_report = (home / index).exists()
   if has_report and not set(keys) <= _read_json(home / index).keys():
@@ -128,8 +128,8 @@ def ours(path: Path, member: str = "arr_0") -> bool:
     return _info(path) is not None
   if path.suffix == ".npz":
     try:
-      with zipfile.ZipFile(path) as file:
-        return {"info.npy", f"{member}.npy"} <= set(file.namelist())
+      with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        return {"info.npy", f"{member}.npy"} <= set(archive.namelist())
     except (OSError, zipfile.BadZipFile):
       return False
   fields = _read_json(path).keys() if path.suffix == ".json" else set()
@@ -138,26 +138,13 @@ def ours(path: Path, member: str = "arr_0") -> bool:
 
 def _check_parent(path: Path, flag: str) -> None:
   """UserError if no file can be written in the folder of this path."""
-  place = path.parent
-  while not os.path.lexists(place):
-    place = place.parent
-  if not place.is_dir():
+  place = files.folder_for(path)
+  if files.lexists(place) and not place.is_dir():
     raise UserError(f"{flag}: {place} is no folder: give another name")
   try:  # permissions do not tell, where the disk or its kind say no
-    with tempfile.TemporaryFile(dir=place):
-      pass
+    files.check_writable(place)
   except OSError as e:
     raise UserError(f"{flag}: nothing can be written in {place}: {e.strerror}") from e
-
-
-def _files_below(top: Path) -> Iterator[str]:
-  """Files below a folder, and links to folders; no hidden ones."""
-  for folder, below, files in os.walk(top):
-    below[:] = [d for d in below if not d.startswith(".")]
-    links = [d for d in below if os.path.islink(os.path.join(folder, d))]
-    for name in files + links:
-      if not name.startswith("."):
-        yield Path(folder, name).relative_to(top).as_posix()
 
 
 def _matches(path: Path, want: Mapping[str, Any] | None) -> bool:

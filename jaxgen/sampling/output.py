@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxgen import files
 from jaxgen.audio.wav import save_wav
 from jaxgen.errors import UserError
 from jaxgen.files import atomic
@@ -81,7 +82,7 @@ def write(
   Raises:
     UserError: The folder holds something else, or it cannot be written.
   """
-  path, kind = pathlib.Path(out), kind_of(out)
+  path, kind = files.path(out), kind_of(out)
   try:
     if kind == ".png":
       portrait(x, path, info, columns)

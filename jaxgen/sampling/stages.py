@@ -9,7 +9,7 @@ Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. the stages that it
 trained. A workdir may also be a list, "BASE,UP": those workdirs in turn.
 """
 
-import pathlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +46,7 @@ def planned_stages(settings: ConfigDict, workdir: str) -> list[tuple[str, Any]]:
       if is_cascade(own):
         raise UserError(f"stage {i}, {stage['config']}, is a cascade itself: list its stages here")
       check_samples(config.find(own.model.name), f"stage {i}, {stage['config']}, is")
-      stages.append((str(pathlib.Path(workdir) / str(i)), own))
+      stages.append((files.join(workdir, str(i)), own))
     else:
       raise UserError(f"stage {i} is {dict(stage)}: want dict(config=...) or dict(workdir=...)")
   if not stages:
@@ -62,7 +62,7 @@ def write_stages(settings: ConfigDict, workdir: str) -> None:
   ]
   if read_stages(workdir) not in (None, stages):
     raise UserError(f"{workdir} holds a cascade of other stages: take a new --workdir")
-  files.write_json(pathlib.Path(workdir) / LIST, {"stages": stages})
+  files.write_json(files.path(workdir) / LIST, {"stages": stages})
 
 
 def stages_of(workdir: str | Sequence[str]) -> list[str]:
@@ -71,9 +71,10 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
   Args:
     workdir: Of a model or a cascade; or several, in a list or with commas.
   """
-  if not isinstance(workdir, str | pathlib.Path):
+  if not isinstance(workdir, str | os.PathLike):
     return [str(w) for w in workdir]
-  path, stages = pathlib.Path(workdir), read_stages(workdir)
+  files.check_arrays(workdir)
+  path, stages = files.path(workdir), read_stages(workdir)
   if stages is not None:
     return [str(path / s["stage"] if "stage" in s else s["workdir"]) for s in stages]
   if "," in str(workdir) and not path.exists():
@@ -84,9 +85,9 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
   return [str(workdir)]
 
 
-def read_stages(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
+def read_stages(workdir: str | os.PathLike) -> list[dict[str, str]] | None:
   """The list of stages in a cascade's workdir; None if there is no list."""
-  path = pathlib.Path(workdir) / LIST
+  path = files.path(workdir) / LIST
   damage = lambda why: (
     f"{path} is damaged ({why}): the command that trained "
     "the cascade writes it again once it is gone"
@@ -98,7 +99,7 @@ def read_stages(workdir: str | pathlib.Path) -> list[dict[str, str]] | None:
   for i, stage in enumerate(stages):
     if "stage" in stage and stage["stage"] != str(i):
       raise UserError(damage(f"stages[{i}].stage is {stage['stage']!r}"))
-    if (pathlib.Path(stage.get("workdir", path / "none")) / LIST).exists():
+    if (files.path(stage.get("workdir", path / "none")) / LIST).exists():
       raise UserError(
         f"{path}: stage {i}, {stage['workdir']}, is a cascade itself: list its stages there"
       )

@@ -2,6 +2,7 @@
 
   python tests/helpers/kill.py --config configs/digits_vae.py:debug --kills 10 \
       --set steps=200 --set checkpoint.every=10
+  python tests/helpers/kill.py --config configs/points_gan.py:debug --bucket --harm 0.05
 
 Trains twice by the same command: once in peace, and once with SIGKILL at
 random moments, in turn while it starts, while it trains, and within
@@ -25,16 +26,35 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxgen import files
 from jaxgen.checkpoint import disk
 from jaxgen.monitor.log import read_jsonl
 
 PATIENCE = 600  # seconds that any life may last
+TALK = tempfile.TemporaryDirectory(prefix="jaxgen-kill-")
 
 
 def main() -> int:
   """Returns the exit status."""
-  args = parser(__doc__, kills=10).parse_args()
-  home = pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-kill-"))
+  flags = parser(__doc__, kills=10)
+  flags.add_argument("--bucket", action="store_true", help="in one of a server here, not --folder")
+  flags.add_argument(
+    "--harm", type=float, default=0, help="share of its requests that are throttled, and cut"
+  )
+  args = flags.parse_args()
+  if not args.bucket:
+    return war_and_peace(args, pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-kill-")))
+  from bucket_server import Bucket  # here, for others of this file have no server
+
+  with Bucket(seed=args.seed) as bucket:
+    bucket.faults.throttle = bucket.faults.drop = args.harm
+    status = war_and_peace(args, files.path(f"{bucket.address}/kill"))
+    print(f"answers: {dict(bucket.answers)}")
+    return status
+
+
+def war_and_peace(args: argparse.Namespace, home: pathlib.Path) -> int:
+  """Trains below a folder, twice; returns the exit status."""
   command = [
     sys.executable,
     "-m",
@@ -104,8 +124,13 @@ def parser(text: str, kills: int) -> argparse.ArgumentParser:
 def start(command: list[str], workdir: pathlib.Path, flag: str = "workdir") -> subprocess.Popen:
   """A training in a process of its own; what it says goes to a file."""
   workdir.parent.mkdir(parents=True, exist_ok=True)
-  with open(f"{workdir}.log", "ab") as log:
+  with open(log_of(workdir), "ab") as log:
     return subprocess.Popen([*command, f"--{flag}={workdir}"], stdout=log, stderr=log)
+
+
+def log_of(workdir: pathlib.Path) -> str:
+  """Where what a training says goes: beside its workdir, if that is a folder."""
+  return files.choose(workdir, f"{workdir}.log", f"{TALK.name}/{workdir.name}.log")
 
 
 def finish(
@@ -114,7 +139,7 @@ def finish(
   """Trains to the end; what went wrong ends this script, too."""
   status = start(command, workdir, flag).wait(patience)
   if status:
-    text = pathlib.Path(f"{workdir}.log").read_text(errors="replace")
+    text = pathlib.Path(log_of(workdir)).read_text(errors="replace")
     sys.exit(f"status {status} of {' '.join(command)}\n{text[-2000:]}")
 
 
@@ -170,15 +195,15 @@ def progress(workdir: pathlib.Path) -> tuple[set[str], int]:
   """Names of checkpoints, and bytes of the log."""
   log, saves = workdir / "metrics.jsonl", workdir / "checkpoints"
   return (
-    {p.name for p in saves.iterdir()} if saves.exists() else set(),
-    log.stat().st_size if log.exists() else 0,
+    set(files.names(saves)) if saves.exists() else set(),
+    len(log.read_bytes()) if log.exists() else 0,
   )
 
 
 def hashes(workdir: pathlib.Path) -> dict[str, str]:
   """SHA-256 of each leaf of the last state, as Orbax alone reads it."""
   logging.getLogger("absl").setLevel(logging.ERROR)  # "no metadata file"
-  last = workdir.absolute() / "checkpoints" / str(disk.steps(workdir)[-1])
+  last = disk.folder(workdir) / str(disk.steps(workdir)[-1])
   raw = ocp.PyTreeCheckpointer()
   kind = ocp.RestoreArgs(restore_type=np.ndarray)
   state = raw.restore(

@@ -37,6 +37,8 @@ FILES = {
   """,
   "contract": """
     test_config test_core test_files test_results test_sharding bench/test_bench
+    bucket/test_objects bucket/test_lease bucket/test_checkpoints bucket/test_s3
+    bucket/test_packed
     checkpoint/test_fingerprint checkpoint/test_manager checkpoint/test_pretrained
     compare/test_budget compare/test_sound data/test_clip_survey data/test_labelled_sets
     report/test_diagnosis
@@ -71,6 +73,7 @@ FILES = {
     checkpoint/test_checkpoint_foreign data/test_arrayfile data/test_recordings interop/test_hostile
   """,
   "process": """
+    bucket/test_training
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
     compare/test_choose compare/test_modes compare/test_sweep

@@ -13,7 +13,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 # From the ground up; a room imports from lower floors alone.
 FLOORS = (
   ("errors",),
-  ("files", "keys", "forms"),
+  ("bucket",),
+  ("files", "keys"),
+  ("forms",),
   ("audio",),
   (
     "core",

@@ -36,9 +36,10 @@ RULES = {
   "keys": (set(), {"jax"}),
   "ema": ({"errors"}, JAX),
   "optim": ({"errors"}, JAX | {"optax"}),
-  "config": ({"errors"}, {"ml_collections", "numpy"}),
+  "config": ({"errors", "files"}, {"ml_collections", "numpy"}),
   "errors": (set(), set()),
-  "files": ({"errors"}, {"numpy"}),
+  "files": ({"errors", "bucket"}, {"numpy"}),
+  "bucket": ({"errors"}, {"etils", "tensorstore"}),
 }
 NOWHERE = set(
   "tensorflow torch keras pickle cPickle dill cloudpickle marshal shelve joblib".split()
