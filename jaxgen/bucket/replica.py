@@ -48,7 +48,8 @@ def of(address: str | os.PathLike) -> pathlib.Path:
       _replace(home, draft, {"address": address, "objects": generations})
   finally:
     shutil.rmtree(draft, ignore_errors=True)
-  os.utime(home / FACTS)  # when it was last used
+  now = time.time_ns()  # finer than what the system itself would take
+  os.utime(home / FACTS, ns=(now, now))  # when it was last used
   return home / name
 
 
