@@ -54,9 +54,8 @@ VERBS = {  # verb: (module, what it does)
 
 AGAIN = 75  # exit code: nothing is wrong here, start it again
 
-# Started on all of them, alike; and what cannot, where one might hope.
-MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate"}
-ONE_HOST = {"jaxgen.bench.bench"}
+# Started on all of them, alike.
+MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate", "jaxgen.bench.bench"}
 
 # The least and the most of a flag's whole number, where it is not 1 and more.
 RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535), "seeds": (1, 10_000)} | dict.fromkeys(
@@ -94,10 +93,10 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     values = parse(verb, argv)
     check_environment()
     quiet_and_quick()
-    if module in MANY_HOSTS | ONE_HOST:
+    if module in MANY_HOSTS:
       from jaxgen.distributed import join
 
-      join.join(alone=module in ONE_HOST)
+      join.join()
     status = verb.main(values) or 0
     if together := others():
       together.shutdown()

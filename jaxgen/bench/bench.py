@@ -7,7 +7,8 @@
 
 `sample` takes --config in place of --workdir and then draws with untrained
 weights. `data` with --config also times the train step that is to be fed. `eval`
-times FID's network, with random weights.
+times FID's network, with random weights. On several processes, `train` times the
+steps that they take together, and process 0 says how long; the others want one.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from jaxgen.data import pipeline
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
+from jaxgen.distributed import join
 from jaxgen.errors import UserError, nearest
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.experiment import check_samples, open_data
@@ -78,15 +80,18 @@ def main(values: flags.FlagValues) -> None:
 
 def bench(values: flags.FlagValues) -> None:
   """Measures, prints the table, writes the JSON."""
+  if values.what != "train" and join.joined():
+    raise UserError(join.ALONE)
   measure = {
     "train": (bench_train, tables.train),
     "sample": (bench_sample, tables.sample),
     "data": (bench_data, tables.data),
     "eval": (bench_eval, tables.extraction),
   }[values.what]
-  with status_lines(sys.stderr) as progress:
+  main = join.is_main_process()
+  with status_lines(sys.stderr) if main else contextlib.nullcontext(lambda text: None) as progress:
     result = measure[0](values, progress)
-  if jax.process_index():
+  if not main:
     return
   machine = device.machine()
   print("\n".join([tables.machine(machine), "", measure[1](result)]))

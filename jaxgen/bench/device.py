@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.extend.core
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import PartitionSpec as P
 
@@ -132,8 +133,13 @@ def time_calls(fn: Callable[[], Any], calls: int = 100, seconds: float = 5.0) ->
 
   The first call (compilation, allocation) is made but not counted. Ends after
   `calls`, or earlier when `seconds` are over, but not before one has counted.
+  Several processes make as many calls as process 0 expects from its own first
+  one: they call together, or wait for ever.
   """
   jax.block_until_ready(fn())
+  if jax.process_count() > 1:
+    pace = time_call(fn)
+    return [time_call(fn) for _ in range(agreed(min(max(seconds / pace, 1), calls)))]
   times, start = [], time.perf_counter()
   while not times or len(times) < calls and time.perf_counter() - start <= seconds:
     times.append(time_call(fn))
@@ -145,6 +151,13 @@ def time_call(fn: Callable[[], Any]) -> float:
   start = time.perf_counter()
   jax.block_until_ready(fn())
   return time.perf_counter() - start
+
+
+def agreed(number: float) -> int:
+  """Process 0's number, rounded, on all processes."""
+  if jax.process_count() == 1:
+    return round(number)
+  return int(multihost_utils.broadcast_one_to_all(np.int32(round(number))))
 
 
 def median_min_max(seconds: Sequence[float]) -> dict[str, float]:

@@ -140,10 +140,10 @@ class Training:
     return self.time(iter(lambda: self.fixed, None), steps)
 
   def steps_in(self, seconds: float) -> int:
-    """How many steps take about so long, within sensible bounds."""
+    """How many steps take about so long, within sensible bounds; of all processes the same."""
     start, few = time.perf_counter(), self.time_fixed(1)["steps"] + AHEAD + 1
     pace = (time.perf_counter() - start) / few
-    return round(min(max(seconds / pace, FEWEST), MOST))
+    return device.agreed(min(max(seconds / pace, FEWEST), MOST))
 
 
 def options(config: ConfigDict) -> dict[str, Any]:

@@ -157,19 +157,15 @@ def stall() -> int:
   return patience("JAXGEN_STALL_SECONDS", 45)
 
 
-def join(alone: bool = False) -> None:
+def join() -> None:
   """Joins the other processes, if there are any; call before all of jax.
 
-  Raises:
-    UserError: The environment says half of what it takes; or there are others
-      and this must be done `alone`.
+  UserError if the environment says half of what it takes.
   """
   global _guard
   place = place_from_env(os.environ, tpu=TPU in os.environ)
   if place is None:
     return
-  if alone and place.processes != ASK:
-    raise UserError(ALONE)
   silence = patience("JAXGEN_HEARTBEAT_SECONDS", 30)
   processes, index, coordinator, devices = (None if part == ASK else part for part in place)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -188,8 +184,6 @@ def join(alone: bool = False) -> None:
   index = jax.process_index() if index is None else index
   if processes == 1:  # a TPU machine of its own
     return jax.distributed.shutdown()
-  if alone:
-    raise UserError(ALONE)
   # What jax keeps to itself, Orbax hands out.
   from orbax.checkpoint import multihost
 
