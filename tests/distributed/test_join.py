@@ -33,7 +33,7 @@ class Verb:
 Verb.main = staticmethod(main)
 sys.modules["jaxgen.verb"] = Verb
 cli.MANY_HOSTS.add("jaxgen.verb")
-processes.join = lambda alone: None  # we are already
+processes.join = lambda: None  # we are already
 cli.run("jaxgen.verb", ["verb"])
 """
 SUM = """
