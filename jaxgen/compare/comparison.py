@@ -95,7 +95,7 @@ def train_entries(
       raise UserError(f"{workdir} holds a cascade: compare takes its stages")
   entries = fresh + [
     Entry(w.absolute().name, w, (), meta.settings(meta.latest(w)))
-    for w in map(pathlib.Path, workdirs)
+    for w in map(files.path, workdirs)
   ]
   check_alike(entries)  # before the hours that training takes
   outputs = ["report.html", "real.png", *(f"{e.name}.png" for e in entries)]

@@ -47,6 +47,7 @@ FORM = {
   ]
 }
 SHARES = ("precision", "recall", "coverage", "cas", "high_quality")
+IN_BUCKETS = ("workdir", "classifier")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

@@ -65,6 +65,7 @@ FEWEST_CALLS, MOST_CALLS, SECONDS = 3, 30, 1.0  # of single samples, that are ti
 STANDING = 16  # batches that settle batch norm's statistics for a truncation
 # Of samples in large batches, a second; of one sample, in seconds; of its network.
 SPEED_NAMES = {"rate": "samples_per_second", "latency": "latency", "evaluations": "nfe"}
+IN_BUCKETS = ("workdirs",)  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from jaxgen import config as configs
+from jaxgen import files
 from jaxgen.checkpoint import meta
 from jaxgen.compare.comparison import check_alike
 from jaxgen.compare.costs import fingerprint
@@ -45,7 +46,7 @@ def entries_of(workdirs: Sequence[str]) -> list[Entry]:
     UserError: One is named twice, is of other data or cannot be sampled from
       nothing but noise and labels.
   """
-  paths = [pathlib.Path(w) for w in workdirs]
+  paths = [files.path(w) for w in workdirs]
   seen: dict[pathlib.Path, pathlib.Path] = {}
   for path in paths:
     if (other := seen.setdefault(path.resolve(), path)) is not path:

@@ -37,6 +37,7 @@ from jaxgen.errors import UserError, printable
 from jaxgen.monitor.progress import Progress
 
 CONFIGS = ("config",)
+IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jaxgen import core, sharding
+from jaxgen import core, files, sharding
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.checkpoint.pretrained import check_data, codec_digest
 from jaxgen.data import latent_rows
@@ -39,6 +39,7 @@ from jaxgen.sampling.trained import Trained, load_trained, sampling_state
 EVERY = 10  # seconds between what is safe on the disk
 DTYPES = ("float16", "float32")
 Program = Callable[[Example], dict[str, jax.Array]]
+IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -131,7 +132,7 @@ def provenance(
   return {
     "count": len(source),
     "codec": {
-      "workdir": str(pathlib.Path(workdir).absolute()),
+      "workdir": str(files.path(workdir).absolute()),
       "step": trained.step,
       "digest": codec_digest(trained.params, trained.stats),
     },

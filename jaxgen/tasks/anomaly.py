@@ -50,6 +50,7 @@ from jaxgen.tasks.commands import command_of
 
 NORMAL = ("good", "normal", "healthy", "negative", "ok")  # names of classes, in any case
 RESIZED = ("folder", "zip", "tfds", "photos")  # data that come in the model's size
+IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

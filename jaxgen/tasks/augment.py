@@ -47,6 +47,7 @@ from jaxgen.tasks.commands import announce, command_of
 SHARES = ("25", "50", "100", "200")
 FEWEST_TEST = 10
 HOLDOUT = 0.2  # share of images, where there is no test split
+IN_BUCKETS = ("workdirs",)  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxgen import config, train
+from jaxgen import config, files, train
 from jaxgen.checkpoint import meta
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_split
@@ -38,7 +38,7 @@ def generators(
   values: flags.FlagValues, home: pathlib.Path, spec: ConfigDict, real: Source, sizes: Sequence[str]
 ) -> list[Maker]:
   """All of them, checked; those of --configs are trained unless they are."""
-  names = [pathlib.Path(w).absolute().name for w in values.workdirs]
+  names = [files.path(w).absolute().name for w in values.workdirs]
   makers = []
   for name, workdir in zip(names, values.workdirs, strict=True):
     name = name if names.count(name) == 1 else str(workdir)

@@ -39,6 +39,7 @@ from jaxgen.tasks import control_table, memorisation
 from jaxgen.tasks.commands import command_of
 
 Control = EncoderControl | GuidedControl
+IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

@@ -41,6 +41,7 @@ ALONE = ("measure", "hows", "strengths", "judge", "budget")  # flags of the benc
 # The knobs of diffusion models.
 OWN = "steps guidance scale lo hi eta frac churn s_min s_max s_noise snr cap first bend"
 TURNED = {k: KNOBS[k] for k in OWN.split()}
+IN_BUCKETS = ("workdir", "to", "classifier")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

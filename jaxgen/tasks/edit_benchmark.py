@@ -102,7 +102,7 @@ def settings_of(bench: Bench, knobs: Mapping[str, float]) -> dict[str, Any]:
   card = bench.sampler.card
   same = {k: v for k, v in card.items() if k != "workdir"}
   return same | {
-    "workdir": str(pathlib.Path(card["workdir"]).absolute()),
+    "workdir": str(files.path(card["workdir"]).absolute()),
     "operator": bench.text,
     "num": len(bench.x),
     "seed": bench.seed,

@@ -28,6 +28,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
+from jaxgen import files
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.core import trait
 from jaxgen.data.sources import open_split
@@ -60,6 +61,7 @@ from jaxgen.tasks.translation_seeds import config_key, with_seeds
 KNOBS = ("steps", "eta", "guidance")
 DIRECTIONS = ("ab", "ba")
 LOADED = ("ema", "step", "sampler", "respacing")
+IN_BUCKETS = ("workdir", "judge")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -169,7 +171,7 @@ def open_models(values: flags.FlagValues) -> tuple[dict[str, Sampler], dict[str,
     check_translator(model.model, model.shape, workdir)
     if values.direction == "ba" and not goes_back(model.model):
       raise UserError(f"--direction=ba: {workdir} holds no CycleGAN, and goes one way")
-    name = pathlib.Path(workdir).resolve().name
+    name = files.path(workdir).resolve().name
     name = name if name not in models else f"{name}-{len(models)}"
     models[name], keys[name] = model, config_key(workdir, model.card["step"])
   shapes = {name: shapes_of(model) for name, model in models.items()}
