@@ -101,7 +101,7 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
     if together := others():
       together.shutdown()
   except UserError as e:
-    fail(str(e), status_of(e.__cause__, e.status))
+    fail(files.with_addresses(str(e)), status_of(e.__cause__, e.status))
   except OSError as e:  # a full disk, a folder that may not be read
     fail(f"{e.strerror or e}: {e.filename or 'while writing'}", status_of(e, 2))
   except KeyboardInterrupt:

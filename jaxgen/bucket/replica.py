@@ -27,6 +27,8 @@ DAY = 24 * 3600.0
 AT_ONCE = 64  # requests under way
 LIMIT = "JAXGEN_COPIES_GB"
 
+_addresses: dict[str, str] = {}  # of the copies that this process opened
+
 
 def of(address: str | os.PathLike) -> pathlib.Path:
   """The copy of an object or a folder, made or brought up to date first.
@@ -50,7 +52,15 @@ def of(address: str | os.PathLike) -> pathlib.Path:
     shutil.rmtree(draft, ignore_errors=True)
   now = time.time_ns()  # finer than what the system itself would take
   os.utime(home / FACTS, ns=(now, now))  # when it was last used
+  _addresses[str(home / name)] = address
   return home / name
+
+
+def with_addresses(text: str) -> str:
+  """A message in which copies go by the addresses that people know them by."""
+  for place, address in _addresses.items():
+    text = text.replace(place, address)
+  return text
 
 
 def _root():

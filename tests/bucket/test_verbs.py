@@ -48,3 +48,12 @@ def test_scores_are_those_of_the_same_model_in_a_folder(model, bucket, verb, tmp
     assert json.loads(out.with_suffix(".json").read_text())["made"]["step"] == 2
     scores.append(np.loadtxt(out, delimiter=",", skiprows=1, usecols=1))
   np.testing.assert_array_equal(*scores)
+
+
+def test_mistakes_name_what_lies_in_the_bucket_not_its_copy(bucket, verb, tmp_path):
+  np.savez(tmp_path / "s.npz", arr_0=np.zeros((4, 8, 8, 1), np.uint8))
+  address = f"{bucket.folder}/s.npz"
+  files.write_bytes(address, (tmp_path / "s.npz").read_bytes())
+  words = [f"--samples={address}", f"--ref={address}", "--protocol=adm"]
+  status, _, lines = verb("eval", *words, f"--out={tmp_path / 'card.json'}")
+  assert status == 2 and f"arr_0 of {address} is" in lines[-1] and "copies" not in lines[-1]

@@ -73,7 +73,7 @@ FILES = {
     checkpoint/test_checkpoint_foreign data/test_arrayfile data/test_recordings interop/test_hostile
   """,
   "process": """
-    bench/test_bench_pod bucket/test_training
+    bench/test_bench_pod bucket/test_training bucket/test_verbs
     test_cli test_foreign test_launch test_sample test_sample_guided test_train
     checkpoint/test_checkpoint_crash checkpoint/test_lock compare/test_compare
     compare/test_choose compare/test_modes compare/test_sweep
