@@ -79,7 +79,7 @@ class Goodput:
     self.seconds: dict[str, float] = collections.defaultdict(float)
     self.phase, self.since, self.step = "init", clock(), 0
     self.recent = collections.deque(maxlen=64)  # seconds that steps took
-    self.mark = 0.0
+    self.mark, self.before = 0.0, files.retries()
 
   def enter(self, phase: str) -> None:
     """From now on it is this phase."""
@@ -121,11 +121,15 @@ class Goodput:
     self.enter(self.phase)
     return dict(self.seconds)
 
+  def retries(self) -> int:
+    """Requests to a bucket that were made once more since it began."""
+    return files.retries() - self.before
+
   def scalars(self) -> dict[str, float]:
     """For the log: the share of steps in all, seconds by phase, a bucket's retries."""
     totals = self.totals()
     share = totals.get("step", 0.0) / (sum(totals.values()) or 1.0)
-    again = files.retries()
+    again = self.retries()
     return (
       {"goodput/share": share}
       | {f"goodput/{k}_seconds": v for k, v in sorted(totals.items()) if v}
@@ -137,7 +141,7 @@ class Goodput:
     totals = self.totals()
     share = self.scalars()["goodput/share"]
     parts = sorted((-v, k) for k, v in totals.items() if v >= 0.5)
-    again = files.retries()
+    again = self.retries()
     asked = f"; {again} requests to the bucket were made again" if again else ""
     spent = ", ".join(f"{k} {duration(-v)}" for v, k in parts)
     return f"goodput {share:.1%} of {duration(sum(totals.values()))}: {spent}{asked}"

@@ -53,7 +53,7 @@ FILES = {
     evaluation/test_audio_distance evaluation/test_clip_samples
     evaluation/test_images evaluation/test_judge evaluation/test_learned
     evaluation/test_reconstruction evaluation/test_reference
-    evaluation/test_restoration evaluation/test_translators
+    evaluation/test_restoration evaluation/test_translator_scores
     evaluation/test_vocoding evaluation/test_weights interop/test_infer
     interop/test_interop_biggan interop/test_nvlabs interop/test_published
     interop/test_tensor_files models/test_cascade models/test_classifier
