@@ -115,7 +115,7 @@ def test_verbs_read_and_write_there(bucket, verb, tmp_path):
     (("sample", "--workdir=gs://another/w", "--out=x.png"), "there is no folder gs://another/w"),
     (("train", "--config=gs://bucket/none.py", "--workdir=w"), "there is no object gs://bucket/no"),
     (("train", "--config=configs/points_gan.py", "--workdir=az://b/w"), "az://b/w: a path is a"),
-    (("encode", "--workdir=gs://bucket/w"), "--workdir takes a path of this machine"),
+    (("encode", "--workdir=w", "--out=gs://bucket/l"), "--out takes a path of this machine"),
     (("eval", "--samples=gs://bucket/none.npz", "--data=digits"), "there is no object gs://bucket"),
     (("sample", "--workdir=w", "--out=x.npz", "--low_res=gs://bucket/x.npz"), "--low_res takes a"),
   ],
