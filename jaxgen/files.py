@@ -359,7 +359,7 @@ def local(address: Address) -> Path:
   if choose(address, False, True):
     from jaxgen.bucket import replica
 
-    return replica.of(address)
+    return replica.of(address, cache() / "copies")
   return Path(address)
 
 

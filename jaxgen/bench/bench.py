@@ -89,10 +89,10 @@ def bench(values: flags.FlagValues) -> None:
     "data": (bench_data, tables.data),
     "eval": (bench_eval, tables.extraction),
   }[values.what]
-  main = join.is_main_process()
-  with status_lines(sys.stderr) if main else contextlib.nullcontext(lambda text: None) as progress:
+  first = join.is_main_process()
+  with status_lines(sys.stderr) if first else contextlib.nullcontext(lambda text: None) as progress:
     result = measure[0](values, progress)
-  if not main:
+  if not first:
     return
   machine = device.machine()
   print("\n".join([tables.machine(machine), "", measure[1](result)]))

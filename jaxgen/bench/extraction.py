@@ -48,18 +48,16 @@ def extraction_speed(
   extractor = untrained(protocol.resize, batch)
   batch, tap = extractor.batch, (protocol.layer,)
   images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-  x = extractor.entry.enter(*map(jnp.asarray, extractor.entry.prepare(list(images))))
-  look = jax.jit(lambda params, x: extractor.apply(params, x, tap))
+  x = extractor.enter(images)
+  network = jax.jit(lambda params, x: extractor.apply(params, x, tap))
 
   progress("compiling the network")
   stream = extractor.stream(itertools.repeat(images), tap)  # without end: in steady state
   times = device.time_calls(lambda: next(stream), seconds=seconds)
   stream.close()
   progress("timing the network alone")
-  with jax.default_matmul_precision("highest"):
-    params = jax.device_put(extractor.params)
-    alone = min(device.time_calls(lambda: look(params, x), seconds=seconds))
-    flops = device.flops(look, extractor.params, x)
+  alone = min(device.time_calls(lambda: extractor.look(x, tap), seconds=seconds))
+  flops = device.flops(network, extractor.params, x)
   progress("measuring the peak of matrix products")
   median = float(np.median(times))
   result = {
@@ -76,6 +74,6 @@ def extraction_speed(
     "flops_per_image": flops / batch,
     "flops_per_s": flops / median,
     "bytes_in_use": device.memory_in_use(),
-    "peak": device.peaks(device.matmul_dtype(look, extractor.params, x)),
+    "peak": device.peaks(device.matmul_dtype(network, extractor.params, x)),
   }
   return result | device.shares_of_peak(result, result["peak"])

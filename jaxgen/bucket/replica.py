@@ -30,8 +30,8 @@ LIMIT = "JAXGEN_COPIES_GB"
 _addresses: dict[str, str] = {}  # of the copies that this process opened
 
 
-def of(address: str | os.PathLike) -> pathlib.Path:
-  """The copy of an object or a folder, made or brought up to date first.
+def of(address: str | os.PathLike, root: pathlib.Path) -> pathlib.Path:
+  """The copy of an object or a folder in `root`, made or brought up to date first.
 
   Raises:
     UserError: nothing is there, or more than all copies may take.
@@ -39,7 +39,7 @@ def of(address: str | os.PathLike) -> pathlib.Path:
   """
   address = os.fspath(address).rstrip("/")
   key = hashlib.sha256(address.encode()).hexdigest()[:16]
-  home, name = _root() / key, address.rpartition("/")[2]
+  home, name = root / key, address.rpartition("/")[2]
   before = _facts(home)
   draft = home.with_name(f".{key}-{secrets.token_hex(4)}.tmp")
   try:
@@ -61,11 +61,6 @@ def with_addresses(text: str) -> str:
   for place, address in _addresses.items():
     text = text.replace(place, address)
   return text
-
-
-def _root():
-  home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return pathlib.Path(home).expanduser().absolute() / "jaxgen" / "copies"
 
 
 def _facts(home):
@@ -172,10 +167,11 @@ def limit() -> float:
 
 def _make_room(size, but):
   """Removes copies, the least recently used first, until one more fits."""
-  for draft in _root().glob(".*.tmp"):
+  root = but.parent
+  for draft in root.glob(".*.tmp"):
     if time.time() - draft.stat().st_mtime > DAY:  # of somebody who was killed
       shutil.rmtree(draft, ignore_errors=True)
-  homes = [p for p in _root().glob("[!.]*") if (p / FACTS).exists() and p != but]
+  homes = [p for p in root.glob("[!.]*") if (p / FACTS).exists() and p != but]
   homes.sort(key=lambda p: (p / FACTS).stat().st_mtime)
   total = size + sum(_size(p) for p in homes)
   for home in homes:

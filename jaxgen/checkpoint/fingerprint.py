@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 CHUNK = 2**16  # words that numpy sums at once: they stay in the cache
+LARGE = 2**18  # elements: from here on a leaf has a program of its own
 PACKED = {"int2", "uint2", "int4", "uint4", "float4_e2m1fn"}
 WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
@@ -56,21 +57,30 @@ def fingerprint(tree: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
       raise TypeError(f"{path} is a {type(leaf).__name__}, not a jax array")
     if str(leaf.dtype) in PACKED:
       raise TypeError(f"{path} is {leaf.dtype}: keep it as int8")
-  parts = jax.device_get({path: _summary(leaf) for path, leaf in leaves.items()})
+  here = {path: _host_summary(x) for path, x in leaves.items() if _on_host(x)}
+  away = {path: x for path, x in leaves.items() if path not in here}
+  # Large leaves one by one: those of a shape share a program, and need no more
+  # memory than one of them. Small ones at once, for there are many shapes.
+  few = {path: x for path, x in away.items() if x.size < LARGE}
+  parts = {path: _device_summary({path: x})[path] for path, x in away.items() if path not in few}
+  parts = here | jax.device_get(parts | _device_summary(few))
   sums = {path: describe(leaf) | {"sum": int(parts[path][0])} for path, leaf in leaves.items()}
   return sums, [path for path in leaves if not parts[path][1]]
 
 
-def _summary(leaf: jax.Array) -> tuple[Any, Any]:
-  """-> its sum, and whether all of it is finite."""
-  if leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices()):
-    return _host_summary(leaf)
-  return _device_summary(leaf)
+def _on_host(leaf: jax.Array) -> bool:
+  """Whether numpy reaches all of it."""
+  return leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices())
+
+
+def _device_summary(leaves: dict[str, jax.Array]) -> dict[str, tuple]:
+  """Sums, and whether all is finite, by path; programs do not depend on the paths."""
+  return dict(zip(leaves, _summaries(list(leaves.values())), strict=True))
 
 
 @jax.jit
-def _device_summary(x):
-  return _sum(x), _finite(x)
+def _summaries(leaves):
+  return [(_sum(x), _finite(x)) for x in leaves]
 
 
 def _host_summary(leaf: jax.Array) -> tuple[int, bool]:

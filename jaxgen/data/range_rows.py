@@ -2,8 +2,8 @@
 
 The folder is one that `pack` wrote, below JAXGEN_DATA/packed, copied to a bucket
 as it is. Nobody copies it back: a batch asks for its own rows, all at once, and
-what was read is kept on this machine, up to JAXGEN_COPIES_GB (100), so that a
-later epoch asks for nothing. Of a folder here `packed:PATH` maps the file.
+what was read is kept on this machine, of each such folder up to JAXGEN_COPIES_GB
+(100), so that a later epoch asks for nothing. Of a folder here `packed:PATH` maps the file.
 
   $XDG_CACHE_HOME/jaxgen/rows/<digest>/x.bin     sparse: the rows that were read
                                        sums.bin  uint32 [N]: their CRC, or 0

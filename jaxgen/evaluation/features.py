@@ -92,11 +92,19 @@ class Extractor:
         raise UserError(f"{self.name} has no features {tap!r}, but " + ", ".join(self.taps))
     queue = collections.deque()
     for count, x in early(self._on_devices(images)):
-      queue.append((count, self._look(self._params, x, tuple(taps))))
+      queue.append((count, self.look(x, tuple(taps))))
       if len(queue) > 1:
         yield on_host(*queue.popleft())
     for count, features in queue:
       yield on_host(count, features)
+
+  def enter(self, images: np.ndarray) -> Array:
+    """A batch uint8 [n, H, W, 3], n at most `batch`, on the devices as `look` takes it."""
+    return next(self._on_devices([images]))[1]
+
+  def look(self, x: Array, taps: tuple[str, ...]) -> dict[str, Array]:
+    """Features of a batch that was `enter`ed, on the devices, by tap."""
+    return self._look(self._params, x, taps)
 
   def _on_devices(self, images):
     """Batches of full length, and how many of their images are no padding."""

@@ -116,7 +116,11 @@ class Numbers(NamedTuple):
 
 
 def measure(
-  x: np.ndarray, inputs: Inputs, judges: Judges, more: Mapping[str, np.ndarray] | None = None
+  x: np.ndarray,
+  inputs: Inputs,
+  judges: Judges,
+  more: Mapping[str, np.ndarray] | None = None,
+  real: Mapping[str, np.ndarray] | None = None,
 ) -> Numbers:
   """All scores of results.
 
@@ -125,13 +129,15 @@ def measure(
     inputs: Of which they were made.
     judges: What looks at them.
     more: Scores of each image that are known already, {name: [N]}.
+    real: `features` of `inputs.real`, where they are known already.
   """
   scores = dict(more or {})
   if inputs.truth is not None:
     scores |= pair_scores.by_image(x, inputs.truth, judges.perceptual)
   means, intervals = Numbers.over(scores)
   if inputs.real is not None and min(len(x), len(inputs.real)) > 1:
-    means |= distances(x, inputs.real.arrays()[0], judges)
+    real = features(inputs.real.arrays()[0], judges) if real is None else real
+    means |= {k: frechet_rows(f, real[k]) for k, f in features(x, judges).items()}
   if judges.look and judges.look.classifier and inputs.labels is not None:
     name = f"accuracy@{judges.look.name}"
     right = learned.is_right(judges.look.classifier, x, inputs.labels)
@@ -140,13 +146,13 @@ def measure(
   return Numbers(means, intervals)
 
 
-def distances(x: np.ndarray, real: np.ndarray, judges: Judges) -> dict[str, float]:
-  """Fréchet distances of images from real ones, uint8 [N, H, W, C] and [M, H, W, C]."""
+def features(x: np.ndarray, judges: Judges) -> dict[str, np.ndarray]:
+  """What Fréchet distances compare of images uint8 [N, H, W, C], [N, D] by their names."""
   own = {}
   if min(x.shape[1:3]) >= texture.LEAST:
-    own[TEXTURES] = frechet_rows(texture.strengths(x), texture.strengths(real))
+    own[TEXTURES] = texture.strengths(x)
   if judges.look:
-    own[f"frechet@{judges.look.name}"] = frechet_rows(judges.look.embed(x), judges.look.embed(real))
+    own[f"frechet@{judges.look.name}"] = judges.look.embed(x)
   return own
 
 
@@ -186,10 +192,11 @@ def card_of(inputs: Inputs, results: Mapping[str, Translations], judges: Judges)
   """Scores of every model, and of the sources as they are, with how they were made."""
   shape = next(iter(results.values())).sampler.shape
   judges, numbers = judges.for_labels(inputs.real), {}
+  real = None if inputs.real is None else features(inputs.real.arrays()[0], judges)
   if inputs.real is not None and inputs.source.shape[-1] <= shape[-1]:
-    numbers["source"] = measure(like(inputs.source, shape), inputs, judges)
+    numbers["source"] = measure(like(inputs.source, shape), inputs, judges, real=real)
   for name, own in results.items():
-    numbers[name] = measure(own.x, inputs, judges, cycle(own))
+    numbers[name] = measure(own.x, inputs, judges, cycle(own), real)
   metrics = list(dict.fromkeys(m for own in numbers.values() for m in own.scores))
   return files.plain(
     {

@@ -12,19 +12,24 @@ DTYPES = (
 ).split()
 
 
+def on_device(leaf):
+  """As an accelerator sums it."""
+  return jax.device_get(fp._device_summary({"w": leaf}))["w"]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (0, 3), (5, 7, 3), (2, fp.CHUNK // 2 + 1)])
 def test_numpy_sums_as_xla_does(dtype, shape):
   with jax.enable_x64(True):
     noise = np.random.default_rng(0).standard_normal(shape) * 50
     leaf = jnp.asarray(noise).astype(dtype)
-    total, finite = jax.device_get(fp._device_summary(leaf))
+    total, finite = on_device(leaf)
     assert fp._host_summary(leaf) == (int(total), bool(finite))
 
 
 def test_keys_are_summed_by_their_words():
   keys = jax.random.split(jax.random.key(3), 5)
-  total, finite = jax.device_get(fp._device_summary(keys))
+  total, finite = on_device(keys)
   assert fp._host_summary(keys) == (int(total), bool(finite))
 
 
@@ -34,6 +39,14 @@ def test_what_is_not_finite_is_seen_in_any_chunk(value, place):
   x = np.zeros(2 * fp.CHUNK + 5, np.float32)
   x[place] = value
   assert fp.fingerprint({"w": jnp.asarray(x)})[1] == ["w"]
+
+
+def test_leaves_that_numpy_does_not_reach_have_the_same_sums(monkeypatch):
+  noise = jax.random.normal(jax.random.key(0), (fp.LARGE + 3,))
+  tree = {"large": noise, "small": noise[:7], "bad": noise[:5] / 0, "ids": jnp.arange(9)}
+  before = fp.fingerprint(tree)
+  monkeypatch.setattr(fp, "_on_host", lambda leaf: False)
+  assert fp.fingerprint(tree) == before and before[1] == ["bad"]
 
 
 def test_one_bit_changes_the_sum():

@@ -20,7 +20,8 @@ import pathlib
 import statistics
 import subprocess
 import sys
-import time
+
+from timed_rounds import answer
 
 # Config, its changes, batch, height of images.
 CASES = {
@@ -130,15 +131,7 @@ class Side:
 
 def serve(name: str) -> None:
   """jaxgen's side of a case, as torch_steps.py is PyTorch's."""
-  counts, take = prepare(name)
-  take()
-  print(*counts, flush=True)
-  for line in sys.stdin:
-    start = time.perf_counter(), time.process_time()
-    for _ in range(rounds := int(line)):
-      take()
-    ends = time.perf_counter(), time.process_time()
-    print(*((b - a) / rounds for a, b in zip(start, ends, strict=True)), flush=True)
+  answer(*prepare(name))
 
 
 def prepare(name):

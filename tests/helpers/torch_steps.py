@@ -9,11 +9,11 @@ seconds of one round by the clock and of the CPU.
 import copy
 import math
 import sys
-import time
 
 import torch
 import torch.nn.functional as F
 import torch_nets
+from timed_rounds import answer
 
 
 def edm(net, x):
@@ -129,14 +129,7 @@ def main() -> None:
   name, batch, threads, layout = sys.argv[1:]
   torch.set_num_threads(int(threads))
   nets, take = case(name, int(batch), getattr(torch, layout))
-  take()
-  print(*(sum(p.numel() for p in net.parameters()) for net in nets), flush=True)
-  for line in sys.stdin:
-    start = time.perf_counter(), time.process_time()
-    for _ in range(rounds := int(line)):
-      take()
-    ends = time.perf_counter(), time.process_time()
-    print(*((b - a) / rounds for a, b in zip(start, ends, strict=True)), flush=True)
+  answer([sum(p.numel() for p in net.parameters()) for net in nets], take)
 
 
 if __name__ == "__main__":
