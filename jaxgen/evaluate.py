@@ -317,7 +317,7 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
   if metrics == ["cas"]:
     raise UserError("cas comes with other metrics: --metrics=fid,cas")
   out = values.out and files.path(values.out)
-  if values.samples and statistics.holds(files.local(values.samples).expanduser()):
+  if values.samples and statistics.holds(files.local(values.samples)):
     card = compare_statistics(values, how, against)
     if out:
       files.write_json(out, card)
@@ -379,7 +379,7 @@ def compare_statistics(
   values: flags.FlagValues, how: Protocol, against: dict[str, Any]
 ) -> dict[str, Any]:
   """The card of two files of statistics, without images and networks."""
-  own, ref = (v and files.local(v).expanduser() for v in (values.samples, values.ref))
+  own, ref = (v and files.local(v) for v in (values.samples, values.ref))
   if values.num is not None or values.save_ref:
     raise UserError(f"{own} is statistics of all its images: leave --num and --save_ref")
   if values.features not in statistics.IN_PICKLES:

@@ -52,7 +52,7 @@ def path(address: Address) -> Path:
     return BucketPath(address)
   if "://" in str(address):
     raise UserError(f"{address}: a path is a folder or file, gs://bucket/name or s3://bucket/name")
-  return Path(address)
+  return Path(address).expanduser()
 
 
 def choose(address: Address, here: T, in_bucket: T) -> T:
@@ -355,12 +355,16 @@ class _Here:
 
 
 def local(address: Address) -> Path:
-  """A path of this machine with what is there: of a bucket a copy, made once."""
+  """A path of this machine with what is there: of a bucket a copy, made once.
+
+  Raises:
+    UserError: nothing is at an address, or more than all copies may take.
+  """
   if choose(address, False, True):
     from jaxgen.bucket import replica
 
     return replica.of(address, cache() / "copies")
-  return Path(address)
+  return Path(address).expanduser()
 
 
 def with_addresses(text: str) -> str:
@@ -399,7 +403,16 @@ def read_parts(file: Address, starts: Sequence[int], size: int) -> list[bytes]:
 def scratch(folder: Address) -> Path:
   """Where to work on what will be `folder`: there, or in the user's cache."""
   key = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-  return choose(folder, Path(folder), cache() / "scratch" / key)
+  return choose(folder, path(folder), cache() / "scratch" / key)
+
+
+def publish(folder: Path, address: Address, last: str) -> None:
+  """Puts what was made in `scratch` where it belongs, the file `last` at the end."""
+  if choose(address, True, False):
+    return  # it is there
+  for name in sorted(shown_below(folder), key=lambda name: name == last):
+    write_bytes(join(address, name), (folder / name).read_bytes())
+  shutil.rmtree(folder)
 
 
 def plain(value: Any) -> Any:

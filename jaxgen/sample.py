@@ -20,7 +20,6 @@
 """
 
 import functools
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -46,7 +45,10 @@ from jaxgen.sampling.sampler import Sampler, key_of, load
 from jaxgen.sampling.upscale import enlarge_folder, factor_of
 from jaxgen.sampling.vocode import PIECE, Vocoder, check_vocoder, planned_jobs, vocode, vocodes
 
-IN_BUCKETS = ("workdir", "classifier", "worse", "out")  # flags that take gs://bucket/name
+IN_BUCKETS = (  # flags that take gs://bucket/name
+  *("workdir", "classifier", "worse", "out"),
+  *("low_res", "mel", "project"),
+)
 
 
 def define(values: flags.FlagValues) -> None:
@@ -116,11 +118,9 @@ def main(values: flags.FlagValues) -> None:
   old = False  # whether something is replaced
   if kind and join.is_main_process():
     old = results.check_file(values.out)
-    if files.path(values.out).resolve() in (
-      files.path(p).expanduser().resolve() for p in inputs if p
-    ):
+    if files.path(values.out).resolve() in (files.path(p).resolve() for p in inputs if p):
       raise UserError(f"--out={values.out} would replace what is read: give another name")
-  if values.low_res and pathlib.Path(values.low_res).expanduser().is_dir():
+  if values.low_res and files.path(values.low_res).is_dir():
     return enlarge(values, kind)
   cond, y, of = small_images(values.low_res)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
@@ -364,7 +364,7 @@ def _found(values, model, labels, knobs):
 
 def targets(path: str, model: Sampler) -> tuple[np.ndarray, np.ndarray | None]:
   """Images uint8 [N, H, W, C] that a path names, and labels if it has them."""
-  place = pathlib.Path(path).expanduser()
+  place = files.local(path)
   if place.suffix == ".npz":
     x, y = open_npz(path, "train", None, None).arrays()
     check_images(model, x)
@@ -375,9 +375,8 @@ def targets(path: str, model: Sampler) -> tuple[np.ndarray, np.ndarray | None]:
     )
   if not place.exists():
     raise UserError(f"--project={path}: there is no such file or folder")
-  files = [place / n for n in listing(place)] if place.is_dir() else [place]
   images = []
-  for file in files:
+  for file in [place / n for n in listing(place)] if place.is_dir() else [place]:
     try:
       images.append(image.decode(file, model.shape[0], model.shape[-1]))
     except Exception as e:  # a broken file may fail anywhere in a decoder

@@ -46,7 +46,7 @@ WORDS = {  # and the flags that each makes use of
   "data": ("config", "data", "size", "batch", "workers"),
   "eval": ("protocol", "size", "batch"),
 }
-IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdir", "json", "data")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

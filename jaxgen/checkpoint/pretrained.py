@@ -12,7 +12,6 @@ import contextlib
 import functools
 import inspect
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,14 +22,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from jaxgen import core
+from jaxgen import core, files
 from jaxgen.checkpoint.averaged import weights
 from jaxgen.checkpoint.fingerprint import fingerprint
 from jaxgen.checkpoint.meta import latest, settings
 from jaxgen.config import build, find
 from jaxgen.data.arrays import Source
 from jaxgen.errors import UserError, guarding
-from jaxgen.files import digest
 from jaxgen.interop import tensor_files
 
 # Of LPIPS: torchvision's network, and the linear weights of the package lpips.
@@ -81,9 +79,9 @@ def read_perceptual(net: Any) -> core.Groups:
         f"{' and '.join(f'${v}' for v in VARIABLES)} to torchvision's weights of that network and "
         "to the linear weights of the package lpips, or train on pixels alone"
       )
-  files = [pathlib.Path(path).expanduser() for path in paths]
-  tensors = [{k: t.read() for k, t in tensor_files.read(file).items()} for file in files]
-  what = f"{' and '.join(map(str, files))} do not hold {net.name}"
+  named = [files.local(path) for path in paths]
+  tensors = [{k: t.read() for k, t in tensor_files.read(file).items()} for file in named]
+  what = f"{' and '.join(map(str, named))} do not hold {net.name}"
   try:
     return net.converted(*tensors)
   except KeyError as e:
@@ -309,7 +307,7 @@ def averaged_weights(
 def codec_digest(params: core.Groups, stats: core.Groups) -> str:
   """Sixteen hex digits of weights, which tell what wrote latents."""
   leaves, _ = fingerprint(jax.tree.map(jnp.asarray, {"params": params, "stats": stats}))
-  return digest({path: leaf["sum"] for path, leaf in leaves.items()})
+  return files.digest({path: leaf["sum"] for path, leaf in leaves.items()})
 
 
 def check_codec(codec: core.Codec, spec: Any) -> None:

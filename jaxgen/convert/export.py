@@ -22,7 +22,10 @@ from jaxgen.sampling.sampler import load
 PROGRAM = "stablehlo"
 # Flags of a program alone.
 OF_PROGRAMS = ("batch", "with_noise", "knobs", *(set(CHOICES) - {"ema", "step"}), *KNOBS)
-IN_BUCKETS = ("workdir", "classifier", "worse")  # flags that take gs://bucket/name
+IN_BUCKETS = (  # flags that take gs://bucket/name
+  *("workdir", "classifier", "worse"),
+  *("out", "disc", "bottom", "back"),
+)
 
 
 def define(values: flags.FlagValues) -> None:

@@ -31,13 +31,14 @@ import sys
 
 from absl import flags
 
+from jaxgen import files
 from jaxgen.convert.published import Facts
 from jaxgen.convert.workdir import ALL, import_weights
 from jaxgen.errors import UserError, printable
 from jaxgen.monitor.progress import Progress
 
 CONFIGS = ("config",)
-IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdir", "checkpoint", "disc", "bottom", "back")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -80,17 +81,19 @@ def main(values: flags.FlagValues) -> None:
     if n == total:
       bar.end()
 
+  weights = {
+    name: values[name].value and str(files.local(values[name].value))
+    for name in ("checkpoint", "disc", "bottom", "back")
+  }
   import_weights(
-    values.checkpoint,
+    weights.pop("checkpoint"),
     values.workdir,
     values.source,
     values.config,
     key=values.key,
     size=values.size,
     licence=values.licence,
-    disc=values.disc,
-    bottom=values.bottom,
-    back=values.back,
+    **weights,
     facts=Facts(
       values.heads, values.head_channels, values.heads_up, values.attention_order, values.schedule
     ),

@@ -100,7 +100,7 @@ def check_files(out: str) -> Path:
   """x.stablehlo as a path; UserError where files of ours cannot be written."""
   if not importlib.util.find_spec("flatbuffers"):
     raise UserError("programs are serialised by flatbuffers: pip install 'jaxgen[export]'")
-  path = Path(out)
+  path = files.path(out)
   if path.suffix != ".stablehlo":
     raise UserError(f"--out={out}: want x.stablehlo; weights come beside it, as x.npz")
   check_file(beside(path), "--out", MEMBER)

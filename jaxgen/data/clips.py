@@ -157,7 +157,7 @@ def open_clips(path: str, split: str, size: int | None, rate: int, root: Path) -
   Raises:
     UserError: There is no such folder, no recording, or no size.
   """
-  name, top = f"folder:{path}", local(path).expanduser()
+  name, top = f"folder:{path}", local(path)
   check_clip(name, size, rate)
   if top.is_file():
     raise UserError(f"{top} is a file; {name} with a rate wants a folder of recordings")

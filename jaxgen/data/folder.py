@@ -82,7 +82,7 @@ def open_folder(
   Raises:
     UserError: for a missing or empty folder, or no size.
   """
-  top = local(path).expanduser()
+  top = local(path)
   name = f"{'zip' if top.is_file() else 'folder'}:{path}"
   if size is None:
     raise UserError(
@@ -120,7 +120,7 @@ def open_files(path: str, split: str, channels: int = 3) -> tuple[Place, Picture
   Raises:
     UserError: for a missing or empty folder, or a split that is not there.
   """
-  top = local(path).expanduser()
+  top = local(path)
   place = _archive(top) if top.is_file() else _folder(top)
   pictures = choose(path, place.names, split)
   return (

@@ -117,13 +117,19 @@ class Latents:
     return open_latents, (str(self.folder),)
 
 
+def check_bucket(address: files.Address) -> None:
+  """UserError if a folder in a bucket holds something; others are `Writer`'s to check."""
+  if files.choose(address, False, files.path(address).exists()):
+    raise UserError(f"{address} holds something: take a new --out, or remove it")
+
+
 def open_latents(path: str) -> Latents:
   """Maps the folder that `jaxgen encode` wrote.
 
   Raises:
     UserError: There is none, it is not finished, or it is damaged.
   """
-  folder = files.local(path).expanduser()
+  folder = files.local(path)
   if not (folder / META).is_file():
     how = "write them by `jaxgen encode --workdir CODEC --data SOURCE --out " + path + "`"
     if (folder / PROGRESS).is_file():

@@ -20,7 +20,7 @@ def open_npz(path: str, split: str, size: int | None, channels: int | None) -> A
   """
   if split != "train":
     raise UserError(f"npz:{path} is one split, called train; not {split}")
-  place = files.local(path).expanduser()
+  place = files.local(path)
   arrays = arrayfile.names(place)
   if "arr_0" not in arrays:
     shown = ", ".join(arrays[:8]) or "no arrays"

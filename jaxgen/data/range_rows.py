@@ -35,7 +35,7 @@ def open_packed(path: str, split: str, size: int | None, channels: int | None) -
   name = f"packed:{path}"
   if split != "train":
     raise UserError(f"{name} is one split, called train; not {split}")
-  place = files.path(path).expanduser()
+  place = files.path(path)
   try:
     meta = json.loads((place / "meta.json").read_text())
     if any(type(meta.get(k)) is not kind for k, kind in META.items()):

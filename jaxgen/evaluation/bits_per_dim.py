@@ -32,7 +32,7 @@ from jaxgen.sampling.stages import data_of
 
 METHODS = ("bound", "ode")
 PRIORS = Autoregressive | Hierarchy
-IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdir", "out")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

@@ -88,9 +88,7 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
   """A card; UserError if the file is none."""
   try:
     card = forms.read(
-      files.path(path).expanduser(),
-      FORM,
-      lambda why: f"{path} is no card of `jaxgen eval --protocol`: {why}",
+      files.path(path), FORM, lambda why: f"{path} is no card of `jaxgen eval --protocol`: {why}"
     )
   except FileNotFoundError as e:
     raise UserError(f"there is no card {path}") from e

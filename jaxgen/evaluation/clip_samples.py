@@ -53,7 +53,7 @@ def open_clip_samples(
   Raises:
     UserError: There are none, they are no clips, or not like the real ones.
   """
-  path = files.local(name).expanduser()
+  path = files.local(name)
   x, y = of_folder(path, real, convert) if path.is_dir() else of_file(path, real, convert)
   if num is not None and not 1 <= num <= len(x):
     raise UserError(f"--num={num}, but {name} holds {len(x):,} clips")

@@ -138,7 +138,7 @@ class Folder:
     Raises:
       UserError: there are no images, or they cannot be looked at.
     """
-    top = files.local(path).expanduser()
+    top = files.local(path)
     names = cls._listing(top)
     if split is None:
       part = Pictures("", names, *classes_of(names), [])

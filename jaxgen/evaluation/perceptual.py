@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import core
+from jaxgen import core, files
 from jaxgen.core import trait
 from jaxgen.errors import UserError
 from jaxgen.evaluation import weights
@@ -133,7 +133,7 @@ def lpips_files(net: str | None, lin: str | None) -> tuple[pathlib.Path, pathlib
         "LPIPS takes --lpips_net=FILE and --lpips_lin=FILE, and there is no "
         f"--{flag} (nor ${VARIABLES[flag]})"
       )
-  return tuple(pathlib.Path(path).expanduser() for path in paths.values())
+  return tuple(files.local(path) for path in paths.values())
 
 
 def is_in_environment() -> bool:

@@ -49,7 +49,7 @@ def open_images(
   Raises:
     UserError: there is no such thing, or it is not fit.
   """
-  path = files.local(name).expanduser()
+  path = files.local(name)
   if path.is_dir():
     return Folder.open(name, protocol.mixed, convert, num, split)
   if path.suffix in PICKLES or statistics.is_pickle(path):
@@ -79,7 +79,7 @@ def open_reference(
   Raises:
     UserError: also for statistics that another protocol made.
   """
-  path, how = files.local(name).expanduser(), {"split": "train"} | how
+  path, how = files.local(name), {"split": "train"} | how
   if path.suffix in PICKLES and statistics.holds(path):
     return statistics.load(path, protocol, features)
   if path.suffix == ".npz" and path.is_file():

@@ -52,7 +52,7 @@ class SampleFile:
       UserError: it is no such file, or one of pickles, floats of another
         range, grey or transparent images, or channels in front.
     """
-    path = files.local(path).expanduser()
+    path = files.local(path)
     names = arrayfile.names(path)
     if "arr_0" not in names:
       raise UserError(

@@ -21,8 +21,8 @@ from google.protobuf.message import DecodeError
 from tensorboardX.proto.node_def_pb2 import NodeDef
 from tensorboardX.proto.tensor_pb2 import TensorProto
 
+from jaxgen import files
 from jaxgen.errors import UserError
-from jaxgen.files import atomic, cache
 from jaxgen.interop import tensor_files
 from jaxgen.nets import dinov2 as dino
 from jaxgen.nets import inception as incept
@@ -280,7 +280,7 @@ def load(
   convert: Callable[[Mapping[str, np.ndarray]], dict],
 ) -> Weights:
   """Finds a file, reads its tensors by name and makes parameters of them."""
-  path = pathlib.Path(name).expanduser() if name else find(file)
+  path = files.local(name) if name else find(file)
   if not path.is_file():
     raise UserError(f"there is no file {path}: wanted are {file.what}")
   params = converted(path, file.what, read(path), convert)
@@ -311,14 +311,14 @@ def find(file: Published) -> pathlib.Path:
 
 def place(file: Published) -> pathlib.Path:
   """Where a file lies in our cache, or would."""
-  return cache() / "weights" / file.name
+  return files.cache() / "weights" / file.name
 
 
 def at_hand(file: Published) -> pathlib.Path | None:
   """Where the environment says; or in our cache, or PyTorch's, if it is there."""
   if os.environ.get(file.variable):
-    return pathlib.Path(os.environ[file.variable]).expanduser()
-  torch = pathlib.Path(os.environ.get("TORCH_HOME") or cache().with_name("torch"))
+    return files.local(os.environ[file.variable])
+  torch = pathlib.Path(os.environ.get("TORCH_HOME") or files.cache().with_name("torch"))
   for path in (place(file), *(torch.expanduser() / "hub" / "checkpoints" / n for n in file.others)):
     if path.is_file():
       if not tensor_files.sha256(path).startswith(file.sha256):
@@ -330,7 +330,7 @@ def at_hand(file: Published) -> pathlib.Path | None:
 def download(file: Published, path: pathlib.Path) -> None:
   """Fetches a file, whole and with the right checksum or not at all."""
   try:
-    with atomic(path) as draft:
+    with files.atomic(path) as draft:
       with urllib.request.urlopen(file.url, timeout=30) as source, draft.open("wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
       if not tensor_files.sha256(draft).startswith(file.sha256):

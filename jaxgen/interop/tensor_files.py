@@ -14,8 +14,8 @@ import ml_dtypes  # noqa: F401  (numpy then knows bfloat16)
 import numpy as np
 import safetensors.numpy
 
+from jaxgen import files
 from jaxgen.errors import UserError
-from jaxgen.files import atomic
 from jaxgen.interop import nvlabs, torchfile, torchwrite
 from jaxgen.interop.pickles import LONGEST, Unreadable, guarded, is_count, plain
 from jaxgen.interop.tensors import Tensor
@@ -248,14 +248,14 @@ def write(name: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
   Raises:
     UserError: For another ending of the name.
   """
-  path = pathlib.Path(name)
+  path = files.path(name)
   kind = kind_of(path)
   if kind != "torch" and any(isinstance(t, Mapping) for t in tensors.values()):
     raise UserError(
       f"{path}: these are several sets of tensors, for which "
       "there is PyTorch's format alone: want x.pt"
     )
-  with atomic(path) as draft:
+  with files.atomic(path) as draft:
     if kind == "torch":
       torchwrite.write(draft, tensors)
     else:

@@ -25,6 +25,7 @@ from jaxgen.plan import planner, report
 from jaxgen.plan.programs import parse_shape
 
 CONFIGS = ("config",)
+IN_BUCKETS = ("json",)  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

@@ -13,7 +13,6 @@ the same command.
 import collections
 import contextlib
 import functools
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +38,7 @@ from jaxgen.sampling.trained import Trained, load_trained, sampling_state
 EVERY = 10  # seconds between what is safe on the disk
 DTYPES = ("float16", "float32")
 Program = Callable[[Example], dict[str, jax.Array]]
-IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdir", "data", "out")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -62,7 +61,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"--dtype={values.dtype}: want {' or '.join(DTYPES)}")
   count = encode(
     values.workdir,
-    pathlib.Path(values.out).expanduser(),
+    values.out,
     data=values.data,
     split=values.split,
     flip=values.flip,
@@ -74,7 +73,7 @@ def main(values: flags.FlagValues) -> None:
 
 def encode(
   workdir: str,
-  out: pathlib.Path,
+  out: files.Address,
   *,
   data: str | None = None,
   split: str | None = None,
@@ -86,7 +85,8 @@ def encode(
 
   Args:
     workdir: Of the codec.
-    out: A new folder, or one in which the same was begun.
+    out: A new folder, or one in which the same was begun. One in a bucket is made in the
+      user's cache, and copied when it is whole.
     data: As config.data.source; None: that of the codec.
     split: Of it; None: that of the codec.
     flip: Whether mirror images are encoded, too.
@@ -110,9 +110,11 @@ def encode(
   batch += -batch % mesh.size
   program, leaves = compiled(trained, source, mesh, batch, flip, dtype)
   meta = {"version": latent_rows.VERSION, "copies": 1 + flip, "leaves": leaves}
-  writer = latent_rows.Writer(out, meta | provenance(workdir, trained, source, spec))
+  latent_rows.check_bucket(out)
+  writer = latent_rows.Writer(files.scratch(out), meta | provenance(workdir, trained, source, spec))
   if writer.count < len(source):
     fill(writer, source, program, batch)
+  files.publish(writer.folder, out, last=latent_rows.META)
   return len(source)
 
 

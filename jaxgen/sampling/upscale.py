@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
+from jaxgen import files
 from jaxgen.core import Key, trait
 from jaxgen.data.folder import listing
 from jaxgen.data.image import MAX_PIXELS, MODES, open_image, pixels, to_mode
 from jaxgen.errors import UserError, printable
-from jaxgen.files import atomic
 from jaxgen.monitor.pictures import KEY
 from jaxgen.monitor.progress import Progress
 from jaxgen.monitor.results import check_folder
@@ -121,7 +121,7 @@ def save(path: Path, image: Image.Image, profile: bytes | None, info: Mapping[st
   chunks = PngImagePlugin.PngInfo()
   chunks.add_itxt(KEY, json.dumps(dict(info), ensure_ascii=False))
   try:
-    with atomic(path) as draft:
+    with files.atomic(path) as draft:
       image.save(draft, "PNG", icc_profile=profile, pnginfo=chunks)
   except OSError as e:
     raise UserError(f"cannot write {path}: {e.strerror or e}") from e
@@ -162,8 +162,8 @@ def enlarge_folder(
     UserError: The model cannot do it, or results would overwrite images.
   """
   s, overlap, labels = tile_settings(model, factor, overlap, labels, batch)
-  target = Path(out).expanduser()
-  jobs = planned_jobs(Path(src).expanduser(), target)
+  target = files.path(out)
+  jobs = planned_jobs(files.local(src), target)
   infos = {job.target: dict(info or {}) | {"source": printable(job.name)} for job in jobs}
   check_folder(target, {k.relative_to(target).as_posix(): v for k, v in infos.items()}.get)
   total = sum(count(job.source, s, overlap) for job in jobs)

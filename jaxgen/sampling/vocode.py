@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import core
+from jaxgen import core, files
 from jaxgen.audio.wav import save_wav
 from jaxgen.core import Key, trait
 from jaxgen.data import recordings
@@ -355,7 +355,7 @@ class Job(NamedTuple):
 
 def planned_jobs(src: str, out: str) -> list[Job]:
   """One for a file, or one for each in a folder; UserError for what cannot be."""
-  source, target = Path(src).expanduser(), Path(out).expanduser()
+  source, target = files.local(src), files.path(out)
   if not source.exists():
     raise UserError(f"--mel={src}: there is no such file or folder")
   if not source.is_dir():
@@ -396,8 +396,8 @@ def vocode(
   """
   stream, jobs = stream or sys.stderr, planned_jobs(src, out)
   infos = {job.target: dict(info) | {"source": printable(job.name)} for job in jobs}
-  top = Path(out).expanduser()
-  if Path(src).expanduser().is_dir():
+  top = files.path(out)
+  if files.path(src).is_dir():
     results.check_folder(top, {k.relative_to(top).as_posix(): v for k, v in infos.items()}.get)
   else:
     results.check_file(top)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from jaxgen import files
 from jaxgen.data.folder import listing
 from jaxgen.data.image import reason, upright
 from jaxgen.errors import UserError
@@ -154,7 +155,7 @@ def find_pairs(paths: Mapping[str, str | None], pairing: str, seed: int, warn: W
   """
   if pairing not in PAIRINGS:
     raise UserError(f"--pairing={pairing}: want {', '.join(PAIRINGS)}")
-  folders = {kind: Path(path).expanduser() for kind, path in paths.items() if path}
+  folders = {kind: files.local(path) for kind, path in paths.items() if path}
   for kind, top in folders.items():
     if not top.is_dir():
       raise UserError(f"--{kind}={top}: there is no such folder")
@@ -200,7 +201,7 @@ def find_clip_pairs(
   """
   if pairing not in PAIRINGS:
     raise UserError(f"--pairing={pairing}: want {', '.join(PAIRINGS)}")
-  folders = {kind: Path(path).expanduser() for kind, path in paths.items()}
+  folders = {kind: files.local(path) for kind, path in paths.items()}
   common = sounds.common_rate(folders.values(), rate)
   stems = {
     kind: {name.rpartition(".")[0] or name: name for name in reversed(sounds.names_in(top))}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgen import files
 from jaxgen.errors import UserError
 from jaxgen.study import mos, sounds, study_page
 from jaxgen.study.pairs import LIMIT, visitor_rng
@@ -106,7 +107,7 @@ def find_systems(
   Raises:
     UserError: There are no clips.
   """
-  folders = {name: Path(path).expanduser() for name, path in paths.items()}
+  folders = {name: files.local(path) for name, path in paths.items()}
   common = sounds.common_rate(folders.values(), rate)
   rng, names = np.random.default_rng(seed), {}
   for system, top in sorted(folders.items()):

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxgen import forms
+from jaxgen import files, forms
 from jaxgen.errors import UserError
 from jaxgen.forms import Whole
 
@@ -37,7 +37,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
     UserError: no such file, or not that of a study.
   """
   try:
-    data = Path(path).read_bytes()
+    data = files.path(path).read_bytes()
   except OSError as e:
     raise UserError(f"cannot read {path}: {e.strerror}") from e
   size = data.rfind(b"\n") + 1

@@ -25,12 +25,15 @@ from typing import Any
 
 from absl import flags
 
+from jaxgen import files
 from jaxgen.errors import UserError, printable
 from jaxgen.study import mos, record, sounds
 from jaxgen.study.pairs import PAIRINGS, Pairs, find_clip_pairs, find_pairs
 from jaxgen.study.ratings import Ratings, find_systems
 from jaxgen.study.score import score, summary
 from jaxgen.study.server import Server, Study
+
+IN_BUCKETS = ("real", "fake", "low", "mos", "report")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -108,7 +111,7 @@ def check_flags(values: flags.FlagValues) -> None:
 def open_pairs(values: flags.FlagValues) -> tuple[Pairs, dict[str, Any]]:
   """Pairs of images, or of clips, and the settings that a record keeps of them."""
   paths = {"real": values.real, "fake": values.fake, "low": values.low or None}
-  tops = [Path(paths[kind]).expanduser() for kind in ("real", "fake")]
+  tops = [files.local(paths[kind]) for kind in ("real", "fake")]
   if not any(map(sounds.holds_sound, tops)):
     pairs = find_pairs(paths, values.pairing, values.seed, warn)
     return pairs, paths | {

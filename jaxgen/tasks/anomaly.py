@@ -50,7 +50,7 @@ from jaxgen.tasks.commands import command_of
 
 NORMAL = ("good", "normal", "healthy", "negative", "ok")  # names of classes, in any case
 RESIZED = ("folder", "zip", "tfds", "photos")  # data that come in the model's size
-IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdir", "out", "maps", "data")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -242,14 +242,14 @@ class Outputs(NamedTuple):
   @classmethod
   def of(cls, out: str, maps: str | None, own: Mapping[str, Any]) -> "Outputs":
     """UserError where something else is there already; `own`: what all maps say."""
-    path = pathlib.Path(out)
+    path = files.path(out)
     if path.suffix.lower() != ".csv":
       raise UserError(f"--out={out}: want x.csv")
     names = [path.with_suffix(end).name for end in (".csv", ".html", ".png")]
     results.check_report(path.parent, path.with_suffix(".json").name, names, ("made", "scores"))
     if maps:
       results.check_folder(maps, lambda name: own if name.endswith(".png") else None, "--maps")
-    return cls(path, pathlib.Path(maps) if maps else None)
+    return cls(path, files.path(maps) if maps else None)
 
   def write(
     self,

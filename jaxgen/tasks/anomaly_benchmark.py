@@ -75,7 +75,7 @@ def run(values: flags.FlagValues) -> None:
   for family in families:
     if family not in FAMILIES:
       raise UserError(f"--families={family}" + nearest(family, FAMILIES))
-  home = pathlib.Path(values.out)
+  home = files.path(values.out)
   check_report(home, "anomaly.json", ("anomaly.html", "anomaly.md"), ("benchmark", "rows"))
   bench = Bench(home, data, values, read(home / "anomaly.json", data))
   jobs = [(case, family) for case in cases for family in ("baseline", *families)]

@@ -21,7 +21,6 @@ others can read: folder (by class), npz or array_record.
 """
 
 import functools
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,7 +46,7 @@ from jaxgen.tasks.commands import announce, command_of
 SHARES = ("25", "50", "100", "200")
 FEWEST_TEST = 10
 HOLDOUT = 0.2  # share of images, where there is no test split
-IN_BUCKETS = ("workdirs",)  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdirs", "out", "data")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -81,7 +80,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"--save={values.save}: want {', '.join(FORMS)}")
   sizes = [word if word == ALL else str(whole("real", word)) for word in values.real]
   shares = [whole("shares", word) for word in values.shares]
-  home = pathlib.Path(values.out)
+  home = files.path(values.out)
   check_report(home, "augment.json", ("augment.html", "augment.png"), ("rows", "augment"))
   rows = read(home / "augment.json")
   spec = data_spec(values)

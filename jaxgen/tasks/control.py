@@ -20,7 +20,6 @@ Its page is report/index.html.
 """
 
 import functools
-import pathlib
 from typing import Any
 
 import jax
@@ -28,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from jaxgen import files
 from jaxgen.core import on_device
 from jaxgen.errors import UserError, nearest
 from jaxgen.monitor import results
@@ -39,7 +39,7 @@ from jaxgen.tasks import control_table, memorisation
 from jaxgen.tasks.commands import command_of
 
 Control = EncoderControl | GuidedControl
-IN_BUCKETS = ("workdir",)  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdir", "out")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -90,7 +90,7 @@ def main(values: flags.FlagValues) -> None:
     print(
       control_table.run(
         [(w, open_control(w, predictors, **guided)) for w in workdirs],
-        pathlib.Path(values.out).expanduser(),
+        files.path(values.out),
         num=values.num or 100,
         seed=values.seed,
         batch=values.batch,
@@ -136,7 +136,7 @@ def draw(values: flags.FlagValues, control: Control) -> None:
   if kind:
     results.check_file(values.out)
   else:
-    results.check_folder(pathlib.Path(values.out), part_of(info, num))
+    results.check_folder(values.out, part_of(info, num))
   wanted = {k: np.tile(np.float32(v), (num, 1)) for k, v in target.items()}
   request = Request(wanted, np.arange(num), labels, values.seed, knobs, min(values.batch, num))
   copies = memorisation.open_copies(values.copies, values.workdir)

@@ -41,7 +41,10 @@ ALONE = ("measure", "hows", "strengths", "judge", "budget")  # flags of the benc
 # The knobs of diffusion models.
 OWN = "steps guidance scale lo hi eta frac churn s_min s_max s_noise snr cap first bend"
 TURNED = {k: KNOBS[k] for k in OWN.split()}
-IN_BUCKETS = ("workdir", "to", "classifier")  # flags that take gs://bucket/name
+IN_BUCKETS = (  # flags that take gs://bucket/name
+  *("workdir", "to", "classifier"),
+  *("image", "mask", "out", "page"),
+)
 
 
 def define(values: flags.FlagValues) -> None:

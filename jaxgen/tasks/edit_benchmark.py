@@ -14,7 +14,6 @@ Writes OUT/edit.html at the end.
 """
 
 import functools
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,7 +60,7 @@ def measure(values: flags.FlagValues, knobs: Mapping[str, float]) -> None:
   for name in ("image", "how", "to", "page", "source", "labels", "steps", "strength", "copies"):
     if values[name].value is not None:
       raise UserError(f"--{name} is not for --measure")
-  home = pathlib.Path(values.out)
+  home = files.path(values.out)
   if home.suffix:
     raise UserError(f"--out={values.out}: of --measure it is a folder")
   results.check_report(home, "edit.json", ("edit.html",), ("made", "methods"))

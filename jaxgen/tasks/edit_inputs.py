@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxgen import files
 from jaxgen.data import image
 from jaxgen.data.folder import listing
 from jaxgen.errors import UserError, printable
@@ -32,10 +33,10 @@ class Original(NamedTuple):
 
 def image_paths(text: str) -> list[Path]:
   """ "a.png", "a.png,b.png" or a folder -> files; UserError if one is not there."""
-  top = Path(text).expanduser()
-  if top.is_dir():
-    return [top / name for name in listing(top)]
-  paths = [top] if top.is_file() else [Path(word.strip()).expanduser() for word in text.split(",")]
+  if files.choose(text, files.path(text).exists(), "," not in text):
+    top = files.local(text)
+    return [top / name for name in listing(top)] if top.is_dir() else [top]
+  paths = [files.local(word.strip()) for word in text.split(",")]
   for path in paths:
     if not path.is_file():
       raise UserError(f"--image={text}: there is no file {path}")
@@ -100,7 +101,7 @@ def read_masks(
   Raises:
     UserError: A mask is of another size, is missing, or leaves nothing to do.
   """
-  top, keeps, files = Path(text).expanduser(), [], []
+  top, keeps, masks = files.local(text), [], []
   names = {Path(name).stem: top / name for name in listing(top)} if top.is_dir() else {}
   missing = [o.path.name for o in originals if names and o.path.stem not in names]
   if missing:
@@ -124,5 +125,5 @@ def read_masks(
         "see --invert_mask"
       )
     keeps.append(keep.astype(np.float32))
-    files.append(mask)
-  return np.stack(keeps), files
+    masks.append(mask)
+  return np.stack(keeps), masks

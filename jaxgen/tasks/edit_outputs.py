@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxgen import files
 from jaxgen.errors import UserError, printable
-from jaxgen.files import atomic, plain, write_json, write_text
 from jaxgen.monitor import pictures, results
 from jaxgen.monitor.results import kind_of
 from jaxgen.tasks.edit_inputs import Original
@@ -17,10 +17,10 @@ from jaxgen.tasks.edit_inputs import Original
 def page_of(out: str, page: str | None) -> Path | None:
   """The page: as said, or beside a folder; UserError for what is no x.html."""
   if page is None:
-    return None if kind_of(out) else Path(out).with_name(f"{Path(out).name}.html")
-  if Path(page).suffix != ".html":
+    return None if kind_of(out) else files.path(out).with_name(f"{files.path(out).name}.html")
+  if files.path(page).suffix != ".html":
     raise UserError(f"--page={page}: want x.html")
-  return Path(page)
+  return files.path(page)
 
 
 def names_of(originals: Sequence[Original], num: int = 1) -> list[str]:
@@ -41,7 +41,8 @@ def check(
   """UserError where results would replace what was read, or files of others."""
   if kind_of(out):
     results.check_file(out)
-    if Path(out).resolve() in [o.path.resolve() for o in read]:
+    sources = [files.with_addresses(str(o.path.resolve())) for o in read]
+    if str(files.path(out).resolve()) in sources:
       raise UserError(f"--out={out} would replace what is read: give another name")
   else:
     results.check_folder(out, dict(zip(names, infos, strict=True)).get)
@@ -69,18 +70,18 @@ def write(
   kind, flat = kind_of(out), lambda image: image[..., 0] if image.shape[-1] == 1 else image
   if kind == ".png":
     image = x[0] if len(x) == 1 else pictures.grid(x, columns)
-    pictures.save_png(Path(out), flat(image), infos[0] if len(x) == 1 else shared(infos))
+    pictures.save_png(files.path(out), flat(image), infos[0] if len(x) == 1 else shared(infos))
   elif kind == ".npz":
-    with atomic(Path(out)) as draft, draft.open("wb") as file:
-      np.savez(file, arr_0=x, info=json.dumps(plain(shared(infos))))
+    with files.atomic(out) as draft, draft.open("wb") as file:
+      np.savez(file, arr_0=x, info=json.dumps(files.plain(shared(infos))))
   else:
     for name, image, info in zip(names, x, infos, strict=True):
-      pictures.save_png(Path(out) / name, flat(image), info)
+      pictures.save_png(files.path(out) / name, flat(image), info)
   print(f"{len(x)} image{'s' * (len(x) > 1)} -> {printable(out)}")
 
 
 def write_page(page: Path, text: str, card: Mapping[str, Any]) -> None:
   """The page, and its numbers as JSON beside it."""
-  write_json(page.with_suffix(".json"), card)
-  write_text(page, text)
+  files.write_json(page.with_suffix(".json"), card)
+  files.write_text(page, text)
   print(f"page: {printable(page)}")

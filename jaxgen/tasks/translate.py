@@ -61,7 +61,10 @@ from jaxgen.tasks.translation_seeds import config_key, with_seeds
 KNOBS = ("steps", "eta", "guidance")
 DIRECTIONS = ("ab", "ba")
 LOADED = ("ema", "step", "sampler", "respacing")
-IN_BUCKETS = ("workdir", "judge")  # flags that take gs://bucket/name
+IN_BUCKETS = (  # flags that take gs://bucket/name
+  *("workdir", "judge", "lpips_net", "lpips_lin"),
+  *("data", "truth", "masks", "out", "page"),
+)
 
 
 def define(values: flags.FlagValues) -> None:
@@ -103,7 +106,7 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("translate needs --workdir=W and --out=FOLDER")
   check_flags(values)
-  command, out = command_of("translate", values), pathlib.Path(values.out).expanduser()
+  command, out = command_of("translate", values), files.path(values.out)
   page = translation_page.check_page(values.page) if values.page else None
   if page:
     json_name = page.with_suffix(".json").name

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from jaxgen import files
 from jaxgen.data import image
 from jaxgen.data.folder import listing
 from jaxgen.errors import UserError
@@ -53,13 +54,13 @@ def of_folders(model: Sampler, folders: Folders) -> Inputs:
   game = model.model
   if folders.masks and "keep" not in game.cond:
     raise UserError("--masks is for models that fill holes, and this one was trained without any")
-  top = Path(folders.data).expanduser()
+  top = files.local(folders.data)
   if not top.is_dir():
     raise UserError(f"--data={folders.data}: there is no such folder")
   names = listing(top)
   shape = model.shape if folders.degrade else source_shape(game, model.shape)
   others = {
-    flag: (path, partners(top, names, path, flag), size)
+    flag: (place := files.local(path), partners(top, names, place, flag), size)
     for flag, path, size in (
       ("truth", folders.truth, model.shape),
       ("masks", folders.masks, (*model.shape[:2], 1)),
@@ -93,10 +94,10 @@ def read_all(
   top: Path,
   names: list[str],
   shape: tuple[int, int, int],
-  others: dict[str, tuple[str, dict[str, str], tuple[int, int, int]]],
+  others: dict[str, tuple[Path, dict[str, str], tuple[int, int, int]]],
   fit: str,
 ) -> Read:
-  """Files below `top`, with their partners in other folders: {flag: (path, names, shape)}.
+  """Files below `top`, with their partners in other folders: {flag: (folder, names, shape)}.
 
   Raises:
     UserError: None can be read, or one is of another shape and that is refused.
@@ -106,8 +107,7 @@ def read_all(
     try:
       x, changed = pixels(top / name, shape, fit)
       more = {
-        flag: pixels(Path(path).expanduser() / own[name], size, fit)[0]
-        for flag, (path, own, size) in others.items()
+        flag: pixels(place / own[name], size, fit)[0] for flag, (place, own, size) in others.items()
       }
     except UserError:
       raise
@@ -133,16 +133,15 @@ def unique_stems(names: list[str]) -> list[str]:
   return [s if stems.count(s) == 1 else n for s, n in zip(stems, names, strict=True)]
 
 
-def partners(top: Path, names: list[str], other: str, flag: str) -> dict[str, str]:
+def partners(top: Path, names: list[str], other: Path, flag: str) -> dict[str, str]:
   """{name: the file of that name in another folder, whatever its ending}.
 
   Raises:
     UserError: Some have none: they are listed.
   """
-  place = Path(other).expanduser()
-  if not place.is_dir():
+  if not other.is_dir():
     raise UserError(f"--{flag}={other}: there is no such folder")
-  theirs = {name.rpartition(".")[0]: name for name in listing(place)}
+  theirs = {name.rpartition(".")[0]: name for name in listing(other)}
   missing = [name for name in names if name.rpartition(".")[0] not in theirs]
   if missing:
     listed = ", ".join(missing[:SHOWN]) + (", .." if len(missing) > SHOWN else "")

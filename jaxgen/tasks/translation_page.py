@@ -98,7 +98,7 @@ def write_page(path: pathlib.Path, html: str, card: Mapping[str, Any]) -> None:
 
 def check_page(path: str) -> pathlib.Path:
   """UserError unless a name is of a page."""
-  target = pathlib.Path(path).expanduser()
+  target = files.path(path)
   if target.suffix.lower() not in (".html", ".htm"):
     raise UserError(f"--page={path}: want x.html")
   return target
