@@ -106,7 +106,9 @@ NUMBERS = {
 }
 IN_BUCKETS = (  # flags that take gs://bucket/name
   *("workdir", "samples", "data", "ref", "card", "against", "out"),
-  *("classifier", "worse"),
+  *("classifier", "worse", "perceptual", "judge"),
+  *("inception", "dinov2", "weights", "lpips_net", "lpips_lin"),
+  *("save_ref", "picture"),
 )
 LEAST = {"rate": 1, "num": 2, "batch": 1, "kid_size": 2, "size": 1, "seed": 0}
 

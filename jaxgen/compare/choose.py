@@ -18,14 +18,13 @@ judging, with all that they load and write, are inside.
 
 import functools
 import json
-import pathlib
 import time
 from typing import Any
 
 import jax
 from absl import flags
 
-from jaxgen import config
+from jaxgen import config, files
 from jaxgen.checkpoint import lock
 from jaxgen.compare import budget as budgets
 from jaxgen.compare import rows
@@ -45,6 +44,7 @@ HOLDOUT = 0.2  # of data that have no test split of their own
 FEWEST_PIXELS, CPU_PIXELS = 32, 32  # of a side, for any of our configs, and for CPUs
 CPU_SAMPLES = 4096  # of a clip, for CPUs
 DATA = ("source", "size", "channels", "classes", "holdout", "rate")  # of a config
+IN_BUCKETS = ("data", "out")  # flags that take gs://bucket/name
 
 announce = functools.partial(rows.announce, "choose")
 
@@ -72,7 +72,7 @@ def main(values: flags.FlagValues) -> int:
   """The verb; answers 0, or STOPPED if somebody asked for an early end."""
   if not values.data or not values.budget or not values.out:
     raise UserError("choose needs --data=SOURCE, --budget=30m and --out=FOLDER")
-  start, budget, home = time.perf_counter(), budgets.parse(values.budget), pathlib.Path(values.out)
+  start, budget, home = time.perf_counter(), budgets.parse(values.budget), files.path(values.out)
   if values.features:
     published_weights(values.features)  # or says what is missing
   if values.rate is not None and values.rate < 1:

@@ -19,7 +19,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation import cards
 
 FEWEST = 10 * SETS  # samples: sets of ten
-IN_BUCKETS = ("workdirs",)  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdirs", "cards", "out")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:

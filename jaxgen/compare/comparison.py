@@ -42,7 +42,7 @@ def compare(
     seeds: Trainings of each config.
     num: Samples of each, of which SETS sets are made; None: see `open_judge`.
   """
-  home = pathlib.Path(out)
+  home = files.path(out)
   entries = train_entries(configs, workdirs, home, seeds)
   data = ConfigDict(dict(images_of(entries[0].config.data)))
   announce(f"judge: features and floor of {data.source}")

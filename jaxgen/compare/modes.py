@@ -38,6 +38,7 @@ from jaxgen.sampling import output
 from jaxgen.sampling.sampler import load
 
 # The names that configs/modes.py and ELSEWHERE know, and what tables call them.
+IN_BUCKETS = ("out", "judge")  # flags that take gs://bucket/name
 DATA = {"ring8": "ring of 8", "grid25": "grid of 25", "stacked": "stacked digits, 1,000"}
 RULES = {
   "minimax": "minimax",
@@ -98,7 +99,7 @@ def main(values: flags.FlagValues) -> None:
   check_names("rules", values.rules, RULES)
   if values.seeds < 1 or (values.num is not None and values.num < 32):
     raise UserError(f"seeds={values.seeds}, num={values.num}: want at least 1, and at least 32")
-  home = pathlib.Path(values.out)
+  home = files.path(values.out)
   check_report(home, "modes.json", ("modes.md", "modes.png"))
   results = read_modes(home / "modes.json")
   for data in values.data:

@@ -47,7 +47,7 @@ FORM = {
   ]
 }
 SHARES = ("precision", "recall", "coverage", "cas", "high_quality")
-IN_BUCKETS = ("workdir", "classifier")  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdir", "classifier", "out", "judge")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -80,7 +80,7 @@ def main(values: flags.FlagValues) -> None:
   if not values.workdir or not values.out:
     raise UserError("sweep needs --workdir=W and --out=FOLDER")
   key_of(values.seed)
-  home = pathlib.Path(values.out)
+  home = files.path(values.out)
   check_report(home, "sweep.json", ("sweep.md", "sweep.png"))
   nfes, over = numbers("nfe", values.nfe), dict(map(parse, values.over))
   data, judge = data_of(values.workdir), None

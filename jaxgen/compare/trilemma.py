@@ -65,7 +65,7 @@ FEWEST_CALLS, MOST_CALLS, SECONDS = 3, 30, 1.0  # of single samples, that are ti
 STANDING = 16  # batches that settle batch norm's statistics for a truncation
 # Of samples in large batches, a second; of one sample, in seconds; of its network.
 SPEED_NAMES = {"rate": "samples_per_second", "latency": "latency", "evaluations": "nfe"}
-IN_BUCKETS = ("workdirs",)  # flags that take gs://bucket/name
+IN_BUCKETS = ("workdirs", "out", "judge")  # flags that take gs://bucket/name
 
 
 def define(values: flags.FlagValues) -> None:
@@ -101,7 +101,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError(f"--speed={values.speed}: want {either(list(SPEED_NAMES))}")
   for name in values.samplers:
     presets.check_sampler(name)
-  home = pathlib.Path(values.out)
+  home = files.path(values.out)
   check_report(home, "trilemma.json", ("trilemma.html", "trilemma.png"))
   results = read(home / "trilemma.json")
   entries = entries_of(values.workdirs)

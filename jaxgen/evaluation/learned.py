@@ -71,7 +71,7 @@ def learn(data: ConfigDict, real: Source, folder: str | None = None) -> Network:
   else:
     samples = exemplars(real)
     kind, settings = "exemplar", exemplar_config(data, real, len(samples))
-  home = pathlib.Path(folder) if folder else cache(real, settings)
+  home = files.path(folder) if folder else cache(real, settings)
   if samples is not None:
     file = (home / "exemplars.npz").absolute()
     check_file(file, "--judge" if folder else "cache")
@@ -105,7 +105,7 @@ def published_weights(name: str) -> pathlib.Path:
 def open_published(name: str, real: Source, folder: str | None = None) -> Network:
   """Inception or DINOv2, see `published_weights`."""
   look = features.open_extractor(name, weights=published_weights(name))
-  home = pathlib.Path(folder) if folder else cache(real, {"network": name})
+  home = files.path(folder) if folder else cache(real, {"network": name})
   return Network(name, look, PUBLISHED[name][1], look.card, home)
 
 
