@@ -21,7 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from jaxgen import config as configs
 from jaxgen import files
 from jaxgen.config import LARGEST, SEEDS
-from jaxgen.distributed import watchdog
+from jaxgen.distributed import lobby, watchdog
 from jaxgen.errors import UserError, nearest, printable
 
 VERBS = {  # verb: (module, what it does)
@@ -89,6 +89,8 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
   """Parses a verb module's flags and runs its `main(flags)`; never returns."""
   argv = list(sys.argv if argv is None else argv)
   try:
+    if module in MANY_HOSTS:
+      lobby.enter_early(os.environ)
     verb = importlib.import_module(module)
     values = parse(verb, argv)
     check_environment()
@@ -253,6 +255,7 @@ def fail(line: str, status: int) -> None:
   """One line, and out; together with all others, if there are any."""
   if together := others():
     together.abort(status, line)
+  lobby.tell(status, line)
   watchdog.exit_now(status, line)
 
 
