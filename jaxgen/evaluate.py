@@ -344,7 +344,7 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
     images.folder = files.scratch(out.with_suffix(".partial")) / "translations"
   card = evaluation.run(
     images,
-    out and files.scratch(out.with_suffix(".partial")),
+    out and out.with_suffix(".partial"),
     out and "copies" in evaluation.possible and out.with_suffix(".png"),
   )
   card = with_names(card, images) if of_codec else card
