@@ -23,13 +23,15 @@ What is not here jax finds out: ASK stands for it. And how patient they are:
                             mean, hangs; all else may take 40 times that
 """
 
+import contextlib
 import importlib.util
+import json
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 
@@ -143,6 +145,7 @@ def kubernetes(env: Mapping[str, str]) -> Place | None:
 COME = 300  # seconds until all have to be there, unless JAXGEN_JOIN_SECONDS says it
 LOBBY_PORTS, TPU_PORT = 57344, 8475  # below jax's own: 61440 and more, 8476
 MEET = 600  # seconds that one may be later than another
+END = 7 * 86400  # the same at the end: process 0 may write for long, and deaths are seen anyway
 
 _guard: watchdog.Guard | None = None  # of this process, if there are others
 
@@ -199,6 +202,16 @@ def join() -> None:
   lobby.leave()
 
 
+def check_alone() -> None:
+  """UserError if this is one of several processes, and its verb is for one."""
+  try:
+    place = place_from_env(os.environ, tpu=TPU in os.environ)
+  except UserError:
+    return  # a task of an array of jobs, say, which have nothing to do with each other
+  if place is not None and place.processes != ASK:
+    raise UserError(ALONE)
+
+
 def lobby_address(place: Place, env: Mapping[str, str]) -> str | None:
   """Where processes meet before they join; None where jax alone knows the hosts."""
   if ASK in place[:2]:
@@ -232,6 +245,16 @@ def follow(report: Callable[[], watchdog.Beat]) -> None:
   """Lets the guard know what the main thread is at, from now on."""
   if _guard is not None:
     _guard.report = report
+
+
+@contextlib.contextmanager
+def watching(report: Callable[[], watchdog.Beat]) -> Iterator[None]:
+  """Within, the guard hears of `report`; what comes after may take as long as it likes."""
+  follow(report)
+  try:
+    yield
+  finally:
+    follow(watchdog.Beat)
 
 
 def barrier(name: str, seconds: float = MEET) -> None:
@@ -270,8 +293,32 @@ def consult(mine: str, judge: Callable[[dict[int, str]], str]) -> str:
   if _guard.index == 0:
     texts = {int(i): text for i, text in store.all(key).items()}
     store.put(f"{key}-answer/0", judge(texts))
-  barrier("hear the answer")
+  barrier("hear the answer", END)
   return store.all(f"{key}-answer")["0"]
+
+
+def share(make: Callable[[], Any]) -> Any:
+  """What process 0 makes, on all alike: JSON of any kind, made there alone.
+
+  What depends on clocks, or on files that process 0 writes, is decided so. Called by
+  all; alone it is `make()`.
+
+  Raises:
+    UserError: On all, if `make` raised one.
+  """
+  if _guard is None:
+    return make()
+
+  def answer(_: dict[int, str]) -> str:
+    try:
+      return json.dumps([make(), ""])
+    except UserError as e:
+      return json.dumps([None, str(e)])
+
+  value, why = json.loads(consult("", answer))
+  if why:
+    raise UserError(why)
+  return value
 
 
 def abort(status: int, line: str) -> NoReturn:
@@ -304,7 +351,7 @@ def shutdown() -> None:
   if _guard is None:
     return
   sys.stdout.flush()
-  barrier("the end")
+  barrier("the end", END)
   _guard.stop()
   _guard = None
   jax.distributed.shutdown()

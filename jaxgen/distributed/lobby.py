@@ -223,12 +223,13 @@ class Lobby:
 
 
 _lobby: Lobby | None = None  # of this process, while it waits for others
+_joined = False  # after which there is nothing to wait for
 
 
 def enter(address: str, index: int, count: int, seconds: float, patience: float) -> None:
   """Lets the others know that this process is there; once."""
   global _lobby
-  if _lobby is None:
+  if _lobby is None and not _joined:
     _lobby = Lobby(address, index, count, seconds, patience)
     _lobby.enter()
 
@@ -257,7 +258,8 @@ def wait() -> None:
 
 def leave() -> None:
   """All have joined."""
-  global _lobby
+  global _lobby, _joined
+  _joined = True
   if _lobby is not None:
     _lobby.leave()
     _lobby = None
