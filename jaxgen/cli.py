@@ -54,8 +54,13 @@ VERBS = {  # verb: (module, what it does)
 
 AGAIN = 75  # exit code: nothing is wrong here, start it again
 
-# Started on all of them, alike.
-MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate", "jaxgen.bench.bench"}
+# Started as several processes, alike, these do one thing together,
+MANY_HOSTS = {
+  *("jaxgen.train", "jaxgen.sample", "jaxgen.evaluate", "jaxgen.bench.bench"),
+  *(f"jaxgen.compare.{verb}" for verb in ("compare", "sweep", "trilemma", "choose", "demo")),
+}
+# these each its own (of a machine's disk, or of no device), and all others none.
+EACH_HOST = {"jaxgen.data.prepare", "jaxgen.convert.import_", "jaxgen.plan.plan"}
 
 # The least and the most of a flag's whole number, where it is not 1 and more.
 RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535), "seeds": (1, 10_000)} | dict.fromkeys(
@@ -99,6 +104,10 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
       from jaxgen.distributed import join
 
       join.join()
+    elif module not in EACH_HOST and "jax" in sys.modules:
+      from jaxgen.distributed import join
+
+      join.check_alone()
     status = verb.main(values) or 0
     if together := others():
       together.shutdown()

@@ -47,3 +47,11 @@ def from_first(content: bytes) -> bytes:
   if jax.process_index() == 0:
     own[:] = np.frombuffer(content, np.uint8)
   return np.asarray(multihost_utils.broadcast_one_to_all(own), np.uint8).tobytes()
+
+
+def total(own: Mapping[str, float]) -> dict[str, float]:
+  """Sums over all processes, to float32's precision; alone the numbers themselves."""
+  if jax.process_count() == 1:
+    return dict(own)
+  sums = multihost_utils.process_allgather(np.array(list(own.values()), np.float32)).sum(0)
+  return dict(zip(own, map(float, sums), strict=True))
