@@ -76,6 +76,7 @@ class Lobby:
     host, _, port = address.rpartition(":")
     self.host, self.port = host.strip("[]"), int(port)
     self.index, self.count, self.seconds, self.patience = index, count, seconds, patience
+    self.others = {f"{i} {count}" for i in range(1, count)}  # as they say who they are
     self.everybody, self.over = threading.Event(), threading.Event()
     self.start, self.lock = time.monotonic(), threading.Lock()
     self.lines: dict[int, Line] = {}  # to each process, in process 0; else to that
@@ -102,7 +103,8 @@ class Lobby:
     self.over.set()
     for line in list(self.lines.values()):
       line.send("bye")
-      line.close()
+      if self.index:  # process 0 hangs up after the others, or one might miss its word
+        line.close()
 
   def end(self, status: int, text: str) -> None:
     """Ends all who are here, this process among them, with a status and a line."""
@@ -134,16 +136,15 @@ class Lobby:
     incoming, who = line.lines(), None
     for text in incoming:
       word, _, rest = text.partition(" ")
-      if word == "here" and rest.split()[1:] == [str(self.count)]:
+      if word == "here" and rest in self.others:
         who = int(rest.split()[0])
         self._thread(line.pulse, self.over)
         self._take(who, line)
       elif word == "end" and who is not None:
         return self.end(*json.loads(rest))
-      elif word == "bye":
+      elif word == "bye" or who is None:  # or somebody else who tried this port
         return line.close()
-      elif who is None:  # somebody else who tried this port
-        return line.close()
+    line.close()
     if who is not None and self.lines.get(who) is line and not self.over.is_set():
       self._missed(who)
 
