@@ -21,7 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from jaxgen import config as configs
 from jaxgen import files
 from jaxgen.config import LARGEST, SEEDS
-from jaxgen.distributed import watchdog
+from jaxgen.distributed import lobby, watchdog
 from jaxgen.errors import UserError, nearest, printable
 
 VERBS = {  # verb: (module, what it does)
@@ -54,8 +54,13 @@ VERBS = {  # verb: (module, what it does)
 
 AGAIN = 75  # exit code: nothing is wrong here, start it again
 
-# Started on all of them, alike.
-MANY_HOSTS = {"jaxgen.train", "jaxgen.sample", "jaxgen.evaluate", "jaxgen.bench.bench"}
+# Started as several processes, alike, these do one thing together,
+MANY_HOSTS = {
+  *("jaxgen.train", "jaxgen.sample", "jaxgen.evaluate", "jaxgen.bench.bench"),
+  *(f"jaxgen.compare.{verb}" for verb in ("compare", "sweep", "trilemma", "choose", "demo")),
+}
+# these each its own (of a machine's disk, or of no device), and all others none.
+EACH_HOST = {"jaxgen.data.prepare", "jaxgen.convert.import_", "jaxgen.plan.plan"}
 
 # The least and the most of a flag's whole number, where it is not 1 and more.
 RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535), "seeds": (1, 10_000)} | dict.fromkeys(
@@ -89,6 +94,8 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
   """Parses a verb module's flags and runs its `main(flags)`; never returns."""
   argv = list(sys.argv if argv is None else argv)
   try:
+    if module in MANY_HOSTS:
+      lobby.enter_early(os.environ)
     verb = importlib.import_module(module)
     values = parse(verb, argv)
     check_environment()
@@ -97,6 +104,10 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
       from jaxgen.distributed import join
 
       join.join()
+    elif module not in EACH_HOST and "jax" in sys.modules:
+      from jaxgen.distributed import join
+
+      join.check_alone()
     status = verb.main(values) or 0
     if together := others():
       together.shutdown()
@@ -253,6 +264,7 @@ def fail(line: str, status: int) -> None:
   """One line, and out; together with all others, if there are any."""
   if together := others():
     together.abort(status, line)
+  lobby.tell(status, line)
   watchdog.exit_now(status, line)
 
 

@@ -153,14 +153,15 @@ def main(values: flags.FlagValues) -> None:
   if join.is_main_process():
     check_outputs(values)
   against = {path: cards.load(path) for path in values.against}
-  if join.joined() and (
-    not values.protocol or values.features == "judge" or "cas" in (values.metrics or ())
-  ):
+  learned = not values.protocol or values.features == "judge" or "cas" in (values.metrics or ())
+  if join.joined() and learned and not (values.judge or values.card):
     raise UserError(
-      "several processes judge by a --protocol, with inception or dinov2: start this on one machine"
+      "several processes share a judge that learns: say --judge=FOLDER, which all of them see, or "
+      "--protocol with --features=inception or dinov2"
     )
   if values.card:
-    print(cards.rank({values.card: cards.load(values.card)} | against))
+    if join.is_main_process():
+      print(cards.rank({values.card: cards.load(values.card)} | against))
   elif bool(values.workdir) == bool(values.samples):
     raise UserError("evaluate wants one of --workdir=W and --samples=x.npz")
   elif values.protocol:
@@ -169,6 +170,8 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("--against, --ref and --metrics want a --protocol: " + ", ".join(PROTOCOLS))
   else:
     text, card = evaluate_with_judge(values)
+    if not join.is_main_process():
+      return
     print(text)
     if values.out:
       files.write_json(values.out, card)
@@ -230,6 +233,8 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
     return judged(data, x, y, origin, values)
   model, knobs = open_model(values)
   data = data_of(values.workdir)
+  if join.joined() and wants_pairs(model):
+    raise UserError(join.ALONE)
   if restoration.enlarges(model.model):
     return restoration.evaluate_upsampler(model, data, knobs, values)
   if translates(model.model):
@@ -247,6 +252,12 @@ def evaluate_with_judge(values: flags.FlagValues) -> tuple[str, dict[str, Any]]:
   text, card = reconstruction.evaluate_codec(model, data, values, judge)
   own, of_samples = judge_samples(model, judge, knobs, values)
   return f"{text}\n\nsamples:\n{own}", of_samples | {"reconstructions": card}
+
+
+def wants_pairs(model: Sampler) -> bool:
+  """Whether it is judged by what becomes of test examples, and not by samples alone."""
+  kinds = (restoration.enlarges, translates, vocodes)
+  return is_codec(model) or any(kind(model.model) for kind in kinds)
 
 
 def samples_like(
@@ -321,6 +332,8 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
   out = values.out and files.path(values.out)
   if values.samples and statistics.holds(files.local(values.samples)):
     card = compare_statistics(values, how, against)
+    if not join.is_main_process():
+      return
     if out:
       files.write_json(out, card)
     return show(card, out, against)
@@ -346,13 +359,13 @@ def evaluate_by_protocol(values: flags.FlagValues, against: dict[str, Any]) -> N
     images.folder = files.scratch(out.with_suffix(".partial")) / "translations"
   card = evaluation.run(
     images,
-    out and files.scratch(out.with_suffix(".partial")),
+    out and out.with_suffix(".partial"),
     out and "copies" in evaluation.possible and out.with_suffix(".png"),
   )
   card = with_names(card, images) if of_codec else card
   card = with_pairs(card, images) if of_translator else card
   if judge:
-    if out:
+    if out and join.is_main_process():
       files.write_json(out, card)  # should what follows fail
     card = with_accuracy(card, judge, images)
   if not join.is_main_process():

@@ -411,10 +411,14 @@ class Compiled:
     """Whether the program of step `i` is compiled."""
     return core.turn(self.model, i) in self.programs
 
-  def lower(
-    self, turn: tuple[int, ...], state: core.State, batch: core.Batch, seed: core.Key
-  ) -> jax.stages.Lowered:
+  def lower(self, turn: tuple[int, ...], *args) -> jax.stages.Lowered:
     """The step of a turn, for arrays or their shapes; nothing is compiled."""
+    return self.trace(turn, *args).lower()
+
+  def trace(
+    self, turn: tuple[int, ...], state: core.State, batch: core.Batch, seed: core.Key
+  ) -> jax.stages.Traced:
+    """The same, not yet lowered for any platform."""
     if self.jitted is None:
       state_at = sharding.shardings(state, self.mesh)
       everywhere = sharding.replicated(self.mesh)
@@ -425,7 +429,7 @@ class Compiled:
         in_shardings=(state_at, sharding.batched(self.mesh), everywhere),
         out_shardings=(state_at, everywhere),
       )
-    return self.jitted.lower(turn, state, batch, seed)
+    return self.jitted.trace(turn, state, batch, seed)
 
   def compile(self, turn: tuple[int, ...], *args) -> None:
     """Compiles ahead, and notes how long it took and what memory it takes."""

@@ -36,7 +36,7 @@ from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
 from jaxgen.monitor import results
 from jaxgen.monitor.results import kind_of
-from jaxgen.sampling import latents
+from jaxgen.sampling import latents, resumable
 from jaxgen.sampling.latents import WAYS, interpolate, mix
 from jaxgen.sampling.output import json_knobs, part_of, write
 from jaxgen.sampling.presets import CHOICES, IN_TIME, KNOBS, SAMPLERS, knobs_from_flags
@@ -145,9 +145,7 @@ def main(values: flags.FlagValues) -> None:
     num = len(cond.get("low_res", range(64))) if (values.num is None) else values.num
     model.check_count(num)
     info["num"], labels = num, model.labels(num, y)
-    make = lambda: Drawing(
-      model.sample(values.seed, num, labels, batch=values.batch, **knobs, **cond), labels
-    )
+    make = functools.partial(plain, model, values, num, labels, knobs, cond)
   if not kind and join.is_main_process():
     old = results.check_folder(
       values.out,
@@ -160,7 +158,26 @@ def main(values: flags.FlagValues) -> None:
   if join.is_main_process():
     info |= {"num": len(x)} | drawing.info
     write(values.out, x, drawing.labels, info, drawing.columns, drawing.arrays)
+    resumable.forget(values.out)
     print(f"{len(x)} samples -> {printable(values.out)}" + " (replaced)" * old)
+
+
+def plain(
+  model: Sampler,
+  values: flags.FlagValues,
+  num: int,
+  labels: np.ndarray | None,
+  knobs: Mapping[str, float],
+  cond: Mapping[str, np.ndarray],
+) -> "Drawing":
+  """Samples one by one; of several processes the first has them all."""
+  if join.joined():
+    x = resumable.draw(
+      model, values.seed, num, labels, batch=values.batch, knobs=knobs, out=values.out
+    )
+  else:
+    x = model.sample(values.seed, num, labels, batch=values.batch, **knobs, **cond)
+  return Drawing(x, labels)
 
 
 def sound(values: flags.FlagValues) -> None:

@@ -147,14 +147,18 @@ def train(
     Diverged: `patience` updates in a row were not finite.
   """
   start, times = time.time(), goodput.Goodput(join.stall())
-  join.follow(times.beat)
   out = sys.stderr if join.is_main_process() and not quiet else io.StringIO()
   experiment, source, mesh, meta, abstract = prepare(config, workdir)
   judge = None  # opened before the workdir is made, if there is work left
   if max(steps(workdir), default=0) < config.steps:
     judge = judge_of(experiment, source, workdir)
   checkpoints = open_checkpoints(config, workdir)
-  with lock.exclusive(workdir, wait), stop_signal() as stopped, checkpoints:
+  with (
+    lock.exclusive(workdir, wait),
+    stop_signal() as stopped,
+    checkpoints,
+    join.watching(times.beat),
+  ):
     check_same(workdir, meta)  # who held it may have begun it
     first, state, past = checkpoints.restore(abstract) or (0, None, {})
     if past:  # maybe of an older checkpoint than the newest

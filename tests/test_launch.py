@@ -236,6 +236,39 @@ def test_when_a_local_process_ends_for_good_all_do(place):
   assert finish(process)[0] == 143
 
 
+def test_a_process_for_each_gpu_of_a_machine(place):
+  """Each sees the GPU of its number, among those that the machine lets through."""
+  flags = "--processes", "8", *FLAGS
+  status, out, err = finish(start(place, "machine.sh", *flags, DRY_RUN="1", PORT="7"))
+  assert (status, err) == (0, "") and not calls(place)
+  for i, line in enumerate(out.splitlines()):
+    own = f"JAXGEN_PROCESS_ID={i}", f"JAX_LOCAL_DEVICE_IDS={i}"
+    where = ["env", "JAXGEN_COORDINATOR=127.0.0.1:7", "JAXGEN_PROCESSES=8", *own]
+    assert words(line) == [*where, "bash", "launch/machine.sh", *FLAGS]
+  assert i == 7
+
+
+def test_one_process_of_a_machine_has_all_gpus(place):
+  status, out, _ = finish(start(place, "machine.sh", "--processes=1", *FLAGS, DRY_RUN="1"))
+  assert status == 0 and words(out) == ["python", "-m", "jaxgen", "train", *FLAGS]
+
+
+@pytest.mark.parametrize("flags", [["--processes"], ["--processes=0"], ["--processes", "x"]])
+def test_a_machine_wants_a_number_of_processes(place, flags):
+  status, _, err = finish(start(place, "machine.sh", *flags))
+  assert status == 2 and "--processes wants a number" in err and not calls(place)
+
+
+@pytest.mark.parametrize("script", ["machine.sh", "local.sh", "slurm.sbatch"])
+def test_other_verbs_are_started_alike(place, script):
+  status, out, _ = finish(start(place, script, "--out=o", DRY_RUN="1", VERB="compare", PORT="7"))
+  assert status == 0
+  if script == "local.sh":  # its loops run machine.sh, which reads VERB
+    assert all(words(line)[-3:-1] == ["bash", "launch/machine.sh"] for line in out.splitlines())
+  else:
+    assert words(out)[-4:] == ["-m", "jaxgen", "compare", "--out=o"]
+
+
 @pytest.mark.parametrize(
   "flags", [["--processes"], ["--processes", "two"], ["--devices=0"]], ids=str
 )

@@ -7,8 +7,9 @@
 
 `sample` takes --config in place of --workdir and then draws with untrained
 weights. `data` with --config also times the train step that is to be fed. `eval`
-times FID's network, with random weights. On several processes, `train` times the
-steps that they take together, and process 0 says how long; the others want one.
+times FID's network, with random weights. Several processes take their steps and
+draw together, read their shares and look each at images of its own, all at once:
+numbers are of all together, by the clock of process 0.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from jaxgen.data import pipeline
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
-from jaxgen.distributed import join
+from jaxgen.distributed import gather, join
 from jaxgen.errors import UserError, nearest
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.experiment import check_samples, open_data
@@ -81,8 +82,6 @@ def main(values: flags.FlagValues) -> None:
 
 def bench(values: flags.FlagValues) -> None:
   """Measures, prints the table, writes the JSON."""
-  if values.what != "train" and join.joined():
-    raise UserError(join.ALONE)
   measure = {
     "train": (bench_train, tables.train),
     "sample": (bench_sample, tables.sample),
@@ -161,16 +160,17 @@ def bench_data(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
   if config is None:
     source = open_source(values.data, size=values.size)
     how = {"batch": 128, "seed": 0, "workers": 0}
+    how |= {"process": jax.process_index(), "processes": jax.process_count()}
   else:
     source, how = open_data(config), options(config)
-  introduce(source, "train" if config is None else config.data.split)
+  if join.is_main_process():
+    introduce(source, "train" if config is None else config.data.split)
   how |= {k: values[k].value for k in ("batch", "workers") if values[k].value is not None}
   rows = {}
   for workers in sorted({0, how["workers"]}):
     progress(f"reading with {workers or 'no'} workers")
-    rows[f"read, {workers} workers"] = pipeline.throughput(
-      source, seconds=values.seconds, **how | {"workers": workers}
-    )
+    own = pipeline.throughput(source, seconds=values.seconds, **how | {"workers": workers})
+    rows[f"read, {workers} workers"] = all_together(own)
   progress("reading on to the device")
   rows["on to the device"] = to_device(source, values.seconds, **how)
   result = {"source": source.name, "batch": how["batch"], "workers": how["workers"], "rows": rows}
@@ -189,6 +189,12 @@ def bench_eval(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
   return extraction_speed(how, values.size or 64, values.batch, values.seconds, progress)
 
 
+def all_together(own: dict[str, float]) -> dict[str, float]:
+  """Rates of this process's share -> of all shares, which are read at once."""
+  rates = gather.total({k: v for k, v in own.items() if k.endswith("_per_s")})
+  return own | rates
+
+
 def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
   """Like pipeline.throughput, up to where the train step takes over."""
   mesh = sharding.make_mesh()
@@ -201,7 +207,7 @@ def to_device(source: Source, seconds: float, **how) -> dict[str, float]:
     count = size = 0
     while (elapsed := time.perf_counter() - start) < seconds or not count:
       batch = jax.block_until_ready(next(batches))
-      count += len(jax.tree.leaves(batch)[0])
+      count += len(jax.tree.leaves(batch)[0])  # (of a batch, all of it: nothing waits for others)
       size += sum(a.nbytes for a in jax.tree.leaves(batch))
   return {
     "examples_per_s": count / elapsed,

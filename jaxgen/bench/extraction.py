@@ -41,6 +41,9 @@ def extraction_speed(
     seconds: Of each measurement, about.
     progress: Called with what is done.
 
+  Several processes look at as many images each, at once: numbers are of all of
+  them but for batch, batch_seconds and network_seconds.
+
   Returns: images_per_s from bytes in memory to features on the host, from the
     median of batch_seconds; flops of an image; network_seconds, a batch of the
     network alone at best; achieved operations/s, peaks and shares of them.
@@ -59,7 +62,7 @@ def extraction_speed(
   alone = min(device.time_calls(lambda: extractor.look(x, tap), seconds=seconds))
   flops = device.flops(network, extractor.params, x)
   progress("measuring the peak of matrix products")
-  median = float(np.median(times))
+  median, together = float(np.median(times)), jax.process_count()  # each has images of its own
   result = {
     "protocol": protocol.name,
     "network": extractor.card["network"],
@@ -67,12 +70,12 @@ def extraction_speed(
     "batch": batch,
     "batches": len(times),
     "batch_seconds": device.median_min_max(times),
-    "images_per_s": batch / median,
+    "images_per_s": together * batch / median,
     "images": protocol.images,
-    "evaluation_seconds": protocol.images * median / batch,
+    "evaluation_seconds": protocol.images * median / batch / together,
     "network_seconds": alone,
     "flops_per_image": flops / batch,
-    "flops_per_s": flops / median,
+    "flops_per_s": together * flops / median,
     "bytes_in_use": device.memory_in_use(),
     "peak": device.peaks(device.matmul_dtype(network, extractor.params, x)),
   }

@@ -21,6 +21,7 @@ from jaxgen import sharding
 from jaxgen.bench import device
 from jaxgen.bench.device import Progress, is_array, shapes_of
 from jaxgen.core import trait
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, memory, open_data
 from jaxgen.models.cascade import Cascade
@@ -222,7 +223,8 @@ def inputs(sampler: Sampler, batch: int, knobs: dict[str, float]) -> tuple:
   if "y" in arrays:
     arrays["y"] = sampler.labels(batch, None)
   settings = {k: jnp.float32(v) for k, v in sampler.settings(knobs).items()}
-  return (sampler.state, sharding.shard_batch(arrays, sampler.mesh), jax.random.key(0), settings)
+  rows = sharding.shard_batch(sharding.local_rows(arrays), sampler.mesh)
+  return sampler.state, rows, jax.random.key(0), settings
 
 
 def count_evaluations(sampler: Sampler, args: tuple) -> list[tuple[Call, int]]:
@@ -284,7 +286,8 @@ def time_stages(
   for run in runs:
     jax.block_until_ready(run())
   rows, start = [], time.perf_counter()
-  while len(rows) < 3 or len(rows) < rounds and time.perf_counter() - start <= seconds:
+  more = lambda: len(rows) < rounds and time.perf_counter() - start <= seconds
+  while len(rows) < 3 or join.share(more):
     rows.append([device.time_call(run) for run in runs])
   rows = np.array(rows)
   chain, *stages = np.median(rows, 0)

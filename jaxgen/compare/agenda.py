@@ -19,6 +19,7 @@ from jaxgen.checkpoint.restore import NoCheckpoint
 from jaxgen.compare.budget import SHARES, Budget, affordable, split, steps_within
 from jaxgen.compare.measure import EXTRAS
 from jaxgen.compare.rows import damage
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.forms import Each, Whole
 from jaxgen.monitor.goodput import STEPPING
@@ -42,6 +43,7 @@ FORM = {
   "extras": [str],
   "spent": {"train": float, "slices": Whole(0), "report": float, "reports": Whole(0)},
 }
+DECIDED = ("trials", "rounds", "stopped", "set_size", "extras", "spent")  # on the way
 Round = dict[str, Any]  # see FORM
 
 
@@ -108,9 +110,16 @@ class Agenda:
   )
 
   def save(self) -> None:
-    """Writes plan.json."""
-    own = {f.name: vars(self)[f.name] for f in dataclasses.fields(self) if f.name != "path"}
-    files.write_json(self.path, own | {"budget": dataclasses.asdict(self.budget)})
+    """Writes plan.json; of several processes the first does, and all take its plan."""
+    self.agree()
+    if join.is_main_process():
+      own = {f.name: vars(self)[f.name] for f in dataclasses.fields(self) if f.name != "path"}
+      files.write_json(self.path, own | {"budget": dataclasses.asdict(self.budget)})
+
+  def agree(self) -> None:
+    """Takes what process 0 has decided, and what its clock has measured."""
+    if join.joined():
+      vars(self).update(join.share(lambda: files.plain({k: vars(self)[k] for k in DECIDED})))
 
   def is_last(self, number: int) -> bool:
     """Whether a round spends the budget to its end."""
@@ -299,6 +308,14 @@ class Agenda:
     return goals[workdir.name]
 
 
+def stored_plan(path: pathlib.Path) -> dict[str, Any] | None:
+  """A plan as it was written; None if there is none yet."""
+  try:
+    return forms.read(path, FORM, functools.partial(damage, path, "a choice"))
+  except FileNotFoundError:
+    return None
+
+
 def open_agenda(path: pathlib.Path, spec: Mapping[str, Any], budget: Budget) -> Agenda:
   """The agenda at `path`, if there is one; else a new one.
 
@@ -308,9 +325,8 @@ def open_agenda(path: pathlib.Path, spec: Mapping[str, Any], budget: Budget) -> 
   Raises:
     UserError: It is of another choice, or of a larger budget.
   """
-  try:
-    stored = forms.read(path, FORM, functools.partial(damage, path, "a choice"))
-  except FileNotFoundError:
+  stored = join.share(lambda: stored_plan(path))
+  if stored is None:
     return Agenda(path, dict(spec), budget)
   if stored["spec"] != spec:
     if not stored["rounds"]:
@@ -328,5 +344,5 @@ def open_agenda(path: pathlib.Path, spec: Mapping[str, Any], budget: Budget) -> 
     )
   for begun in stored["rounds"]:
     begun["share"] *= before.amount / budget.amount
-  rest = {k: stored[k] for k in ("trials", "rounds", "stopped", "set_size", "extras", "spent")}
+  rest = {k: stored[k] for k in DECIDED}
   return Agenda(path, dict(spec), budget, **rest)

@@ -34,6 +34,7 @@ from jaxgen.compare.preparation import plan_lines, prepare
 from jaxgen.data.clip_survey import check_images, survey_clips
 from jaxgen.data.sources import open_split
 from jaxgen.data.survey import SIZES, survey
+from jaxgen.distributed import join
 from jaxgen.distributed.preemption import STOPPED, stop_signal
 from jaxgen.errors import UserError
 from jaxgen.evaluation.learned import published_weights
@@ -77,9 +78,9 @@ def main(values: flags.FlagValues) -> int:
     published_weights(values.features)  # or says what is missing
   if values.rate is not None and values.rate < 1:
     raise UserError(f"--rate={values.rate}: want samples a second, such as 16000")
-  check_report(home, "plan.json", ("choice.json", "report.html", "rounds"))
+  join.share(lambda: check_report(home, "plan.json", ("choice.json", "report.html", "rounds")))
   data, lines = look(values)
-  print("\n".join(lines), flush=True)
+  tell("\n".join(lines))
   paths = values.contenders or default_paths(data["source"], data["size"], data.get("rate", 0))
   entries = load_contenders(paths, data, home, values.seeds)
   if budget.kind == "img":  # before anything is timed
@@ -97,17 +98,23 @@ def main(values: flags.FlagValues) -> int:
     with lock.exclusive(home), stop_signal() as stopped:
       agenda = open_agenda(home / "plan.json", spec, budget)
       rounds = prepare(home, entries, agenda, lines)
-      print("\n".join(plan_lines(rounds, time.perf_counter() - start)), flush=True)
+      tell("\n".join(plan_lines(rounds, time.perf_counter() - start)))
       if stopped() or not (values.dry_run or rounds.run(stopped)):
         announce("stopped by a signal: the same command goes on from here")
         return STOPPED
   except OSError as e:  # a full disk, or data that went away
     why = f"{e.strerror or e}: {e.filename or home}"
     raise UserError(f"{why}; what is done is there, and the same command goes on") from e
-  if not values.dry_run:
-    print(verdict.sentence(json.loads((home / "choice.json").read_text())))
-    print(home / "report.html")
+  if not values.dry_run and join.is_main_process():
+    tell(verdict.sentence(json.loads((home / "choice.json").read_text())))
+    tell(str(home / "report.html"))
   return 0
+
+
+def tell(text: str) -> None:
+  """A line on stdout, of several processes by the first."""
+  if join.is_main_process():
+    print(text, flush=True)
 
 
 def look(values: flags.FlagValues) -> tuple[dict[str, Any], list[str]]:

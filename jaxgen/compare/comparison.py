@@ -17,6 +17,7 @@ from jaxgen.compare.costs import charge, codec_cost, training_flops
 from jaxgen.compare.measure import Entry, command, file_name, measure, real_data
 from jaxgen.compare.sound import names_of
 from jaxgen.data.sources import images_of
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import Judge, means, open_judge
 from jaxgen.experiment import Experiment, check_samples
@@ -34,6 +35,9 @@ def compare(
   configs: Sequence[str], workdirs: Sequence[str], out: str, seeds: int = 1, num: int | None = None
 ) -> pathlib.Path:
   """Trains, samples, judges -> the path of the report.
+
+  Several processes train each model together, one after the other, and sample
+  together: what fits no single machine is compared, too. The first one reports.
 
   Args:
     configs: To train first.
@@ -60,12 +64,18 @@ def compare(
     row = charge(row, codec_cost(entry.config))
     models.append(row | {"commands": [*entry.commands, again]})
   results |= {"rows": models}
+  if join.is_main_process():
+    publish(home, results, images)
+  return home / "report.html"
+
+
+def publish(home: pathlib.Path, results: Mapping[str, Any], images: Mapping[str, bytes]) -> None:
+  """Writes the report, with its pictures."""
   files.write_json(home / "report.json", results)
   for name, picture in images.items():
     files.write_bytes(home / file_name(name), picture)
   files.write_text(home / "report.html", render(results, images))
   announce(f"report: {home / 'report.html'}")
-  return home / "report.html"
 
 
 def results_of(
@@ -101,7 +111,7 @@ def train_entries(
   outputs = ["report.html", "real.png", *(f"{e.name}.png" for e in entries)]
   if entries[0].config.data.get("rate"):
     outputs += names_of(["real", *(e.name for e in entries)])
-  if check_report(home, "report.json", outputs, ("dataset", "rows")):
+  if join.share(lambda: check_report(home, "report.json", outputs, ("dataset", "rows"))):
     announce(f"replaces the report in {home}")
   for entry in fresh:
     Experiment.of(entry.config)  # says what is wrong with it, if anything

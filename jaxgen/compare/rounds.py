@@ -4,6 +4,8 @@ A slice is the ordinary training of a config, to a step that the agenda names.
 Each state of affairs is a file that is written whole or not at all: a slice's
 end is a checkpoint, a judgement OUT/rounds/NAME-R.json, a decision plan.json.
 So whoever comes after a kill finds what is done, and does nothing twice.
+Several processes train and sample together; what is decided by a clock or by
+files the first of them decides, which alone writes.
 
 Nobody is stopped for trailing: as long as budget is left, a contender that is
 behind may still win, and early rounds are what families differ in. A contender
@@ -24,6 +26,7 @@ from jaxgen.compare.agenda import Agenda, Position, Round, progress
 from jaxgen.compare.contenders import on_half
 from jaxgen.compare.measure import Entry, command
 from jaxgen.compare.trial import Trial
+from jaxgen.distributed import join
 from jaxgen.errors import Diverged
 from jaxgen.evaluation.judge import Judge
 from jaxgen.experiment import Compiled
@@ -126,7 +129,9 @@ class Rounds:
   def position(self) -> Position:
     """How far trainings are, and what judging takes."""
     judged = [*self.entries, *self.halves]
-    seconds = standings.judge_seconds(self.home, judged, len(self.agenda.rounds))
+    seconds = join.share(
+      lambda: standings.judge_seconds(self.home, judged, len(self.agenda.rounds))
+    )
     trials, workdirs = self.agenda.trials, self.workdirs()
     return Position(
       now={name: [progress(w) for w in own] for name, own in workdirs.items()},
@@ -136,7 +141,7 @@ class Rounds:
 
   def train(self, entry: Entry, number: int) -> bool:
     """A contender's part of a round; False if a signal ended it early."""
-    if standings.read_round(self.home, entry.name, number):
+    if self.is_judged(entry, number):
       return True
     for seed, workdir in enumerate(entry.workdirs):
       while goal := self.agenda.next_goal(entry.name, workdir, number):
@@ -145,6 +150,10 @@ class Rounds:
         if entry.name in self.agenda.stopped:
           return True
     return True
+
+  def is_judged(self, entry: Entry, number: int) -> bool:
+    """Whether a contender's round is written, as the first of several processes sees it."""
+    return join.share(lambda: bool(standings.read_round(self.home, entry.name, number)))
 
   def advance(self, entry: Entry, seed: int, goal: int) -> bool:
     """A slice, and its account; False if a signal ended it early."""
@@ -182,7 +191,7 @@ class Rounds:
 
     False if a signal asked for an end: what judging trained is not complete then.
     """
-    if entry.name in self.agenda.stopped or standings.read_round(self.home, entry.name, number):
+    if entry.name in self.agenda.stopped or self.is_judged(entry, number):
       return not stopped()
     announce(f"{entry.name}: sampling and judging")
     start = time.perf_counter()
@@ -198,7 +207,8 @@ class Rounds:
     row |= commands(entry, self.home / "judge")
     seconds = time.perf_counter() - start
     now, facts = [progress(w) for w in entry.workdirs], self.agenda.trials[entry.contender]
-    standings.write_round(self.home, number, row, now, facts, pictures, seconds)
+    if join.is_main_process():
+      standings.write_round(self.home, number, row, now, facts, pictures, seconds)
     return True
 
   def report(self, number: int) -> None:
@@ -206,6 +216,12 @@ class Rounds:
 
     The latter last: where it is of that round, the page is, too.
     """
+    if join.is_main_process():
+      self.write_report(number)
+    self.agenda.save()
+
+  def write_report(self, number: int) -> None:
+    """Does so, unless it is done."""
     budget = standings.account(self.home, self.halves, self.agenda, number)
     if standings.report_budget(self.home) == budget:
       return
@@ -221,7 +237,6 @@ class Rounds:
     files.write_json(self.home / "choice.json", results)
     self.agenda.spent["report"] += time.perf_counter() - start
     self.agenda.spent["reports"] += 1
-    self.agenda.save()
     announce(f"{percent(budget['share'])} of the budget: {self.home / 'report.html'}")
 
 

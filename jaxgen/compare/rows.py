@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 import sys
 import time
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen import forms
+from jaxgen.distributed import join
 from jaxgen.errors import printable
 from jaxgen.sampling.sampler import Sampler
 
@@ -16,8 +18,17 @@ Row = dict[str, Any]
 
 
 def announce(verb: str, text: str) -> None:
-  """Progress of a verb, as a line on stderr."""
-  print(f"[{verb}] {printable(text)}", file=sys.stderr, flush=True)
+  """Progress of a verb, as a line on stderr; of several processes by the first."""
+  if join.is_main_process():
+    print(f"[{verb}] {printable(text)}", file=sys.stderr, flush=True)
+
+
+def judge_folder(folder: str | None, home: pathlib.Path) -> str | None:
+  """Where a judge lies: as --judge says, else None, which is in the user's cache.
+
+  Several processes need not share that: they have it beside their results.
+  """
+  return folder or (str(home / "judge") if join.joined() else None)
 
 
 def draw(
@@ -37,6 +48,8 @@ def damage(path: str | os.PathLike, what: str, why: str) -> str:
 def read_results(path: str | os.PathLike, form: dict[str, Any], what: str) -> dict[str, Any]:
   """A file of results, to be added to; that has no rows yet if it is not there.
 
+  Of several processes the first reads for all.
+
   Args:
     path: A JSON file.
     form: As of `forms.read`, with a list of "rows".
@@ -45,10 +58,14 @@ def read_results(path: str | os.PathLike, form: dict[str, Any], what: str) -> di
   Raises:
     UserError: The file is of something else.
   """
-  try:
-    results = forms.read(path, form, functools.partial(damage, path, what))
-  except FileNotFoundError:
-    return {"rows": []}
+
+  def read() -> dict[str, Any]:
+    try:
+      return forms.read(path, form, functools.partial(damage, path, what))
+    except FileNotFoundError:
+      return {"rows": []}
+
+  results = join.share(read)
   (row_form,) = form["rows"]
   for row in results["rows"]:
     for field in row_form.keys() & {"scores", "spread"}:

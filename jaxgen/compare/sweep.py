@@ -11,7 +11,8 @@ Every sampler at every number of network evaluations and every value that is
 swept over, judged alike; a model that enlarges images, on small test images
 (restoration.py). Writes OUT/sweep.json (which further runs add to, and which a
 killed one goes on from), OUT/sweep.md and OUT/sweep.png. Where all take as many
-evaluations, what is swept over first is drawn to the right.
+evaluations, what is swept over first is drawn to the right. Several processes
+draw together.
 """
 
 import functools
@@ -25,7 +26,8 @@ from absl import flags
 from jaxgen import files
 from jaxgen.bench.device import machine
 from jaxgen.compare.knobs import choose_metrics, most_steps, numbers
-from jaxgen.compare.rows import Row, announce, draw, read_results
+from jaxgen.compare.rows import Row, announce, draw, judge_folder, read_results
+from jaxgen.distributed import join
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import restoration
 from jaxgen.evaluation.judge import Judge, means, open_judge, spreads
@@ -81,7 +83,7 @@ def main(values: flags.FlagValues) -> None:
     raise UserError("sweep needs --workdir=W and --out=FOLDER")
   key_of(values.seed)
   home = files.path(values.out)
-  check_report(home, "sweep.json", ("sweep.md", "sweep.png"))
+  join.share(lambda: check_report(home, "sweep.json", ("sweep.md", "sweep.png")))
   nfes, over = numbers("nfe", values.nfe), dict(map(parse, values.over))
   data, judge = data_of(values.workdir), None
   rows = read_rows(home / "sweep.json")
@@ -109,8 +111,10 @@ def main(values: flags.FlagValues) -> None:
       cost = f"{row['nfe']} evaluations: {metric} {score:.4g} in {row['seconds']:.0f} s"
       announce("sweep", f"{label(row)} {cost}")
       card = {"machine": machine(), "judge": judge.card, "floor": floor, "rows": rows}
-      files.write_json(home / "sweep.json", card)
-  publish(home, rows, floor, metrics, judge)
+      if join.is_main_process():
+        files.write_json(home / "sweep.json", card)
+  if join.is_main_process():
+    publish(home, rows, floor, metrics, judge)
 
 
 def judge_of(model: Sampler, data: Any, values: flags.FlagValues) -> Judge:
@@ -118,7 +122,7 @@ def judge_of(model: Sampler, data: Any, values: flags.FlagValues) -> Judge:
   if restoration.enlarges(model.model):
     return restoration.Pairs.of(model, data, values)
   restoration.check_flags(values)
-  return open_judge(data, values.judge)
+  return open_judge(data, judge_folder(values.judge, files.path(values.out)))
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:

@@ -8,6 +8,7 @@ import jax
 from jaxgen.bench.training import Training
 from jaxgen.compare import rows
 from jaxgen.compare.measure import BATCH, Entry
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.experiment import Compiled
 from jaxgen.sampling.sampler import Sampler
@@ -46,7 +47,7 @@ def try_out(entry: Entry, count: int) -> Trial:
   except UserError as e:
     raise UserError(f"{entry.name}: {e}") from e
   pace = training.time(training.stream, 1)["step_seconds"]["median"]
-  if (steps := int(min(SECONDS / pace, MOST))) > 2:
+  if (steps := join.share(lambda: int(min(SECONDS / pace, MOST)))) > 2:
     pace = training.time(training.stream, steps)["step_seconds"]["median"]
   facts = {
     "params": sum(x.size for x in jax.tree.leaves(training.state.params)),

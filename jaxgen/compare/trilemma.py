@@ -9,7 +9,8 @@ evaluations, the others at each truncation; all are judged by one judge, with
 the same seeds, and timed. Workdirs whose configs differ in the seed alone are
 one model: its numbers are means, with the range over its trainings. Writes
 T/trilemma.html, a page that says who is good, diverse and fast, T/trilemma.png
-and T/trilemma.json (which a killed run goes on from).
+and T/trilemma.json (which a killed run goes on from). Several processes draw
+together, and the first of them tells the time.
 """
 
 import functools
@@ -33,6 +34,7 @@ from jaxgen.compare.measure import BATCH, Entry, command, draw_warm, labels
 from jaxgen.compare.rows import Row, announce
 from jaxgen.compare.twins import Group, entries_of, grouped
 from jaxgen.data.sources import images_of
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import FEWEST, Judge, means, open_judge, spreads
 from jaxgen.forms import NUMBER, Each, Whole
@@ -102,12 +104,13 @@ def main(values: flags.FlagValues) -> None:
   for name in values.samplers:
     presets.check_sampler(name)
   home = files.path(values.out)
-  check_report(home, "trilemma.json", ("trilemma.html", "trilemma.png"))
+  join.share(lambda: check_report(home, "trilemma.json", ("trilemma.html", "trilemma.png")))
   results = read(home / "trilemma.json")
   entries = entries_of(values.workdirs)
   groups = grouped(entries)
   plans = [curve_settings.curves(g.config, values.samplers, nfe, truncation) for g in groups]
-  judge = open_judge(images_of(entries[0].config.data), values.judge)
+  folder = rows.judge_folder(values.judge, home)
+  judge = open_judge(images_of(entries[0].config.data), folder)
   floor = means(judge.floor())
   chosen = choose_metrics(values.metrics, floor)
   lab = Lab(home, judge, values.num or judge.count, values.seed, results)
@@ -119,7 +122,8 @@ def main(values: flags.FlagValues) -> None:
   ]
   models = [lab.model(group) for group in groups]
   facts = about(entries[0], judge, floor, lab, command_of(values))
-  publish(home, results, facts | {"models": models, "points": points}, chosen, values.speed)
+  if join.is_main_process():
+    publish(home, results, facts | {"models": models, "points": points}, chosen, values.speed)
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
@@ -211,7 +215,7 @@ class Lab:
   def keep(self, group: Group, curve: curve_settings.Curve, row: Row) -> None:
     """A row into the file, whatever comes next; and a line on stderr."""
     self.results["rows"].append(row)
-    files.write_json(self.home / "trilemma.json", self.results)
+    self.write()
     (metric, score), *_ = row["scores"].items()
     announce(
       "trilemma",
@@ -241,8 +245,13 @@ class Lab:
       announce("trilemma", f"{entry.name}: counting operations of its training")
       known = {"told": told} | training_cost(entry.config, str(entry.workdir))
       self.results["costs"][str(entry.workdir)] = known
-      files.write_json(self.home / "trilemma.json", self.results)
+      self.write()
     return known
+
+  def write(self) -> None:
+    """What is known so far, by the first of several processes."""
+    if join.is_main_process():
+      files.write_json(self.home / "trilemma.json", self.results)
 
 
 def seconds_of(model: Sampler, batch: int, times: Sequence[float]) -> Row:
@@ -257,7 +266,7 @@ def calls(model: Sampler, knobs: Mapping[str, float]) -> list[float]:
   args = next(model.inputs(key_of(0), range(1), 1, conditions, model.settings(dict(knobs))))
   run = functools.partial(model.program, *args)
   times = device.time_calls(run, FEWEST_CALLS, float("inf"))
-  if sum(times) < SECONDS:
+  if join.share(lambda: sum(times) < SECONDS):
     times += device.time_calls(run, MOST_CALLS, SECONDS - sum(times))
   return times
 

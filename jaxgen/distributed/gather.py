@@ -1,4 +1,4 @@
-"""Looking at images with several processes: each at its share, all know all."""
+"""What several processes know of each other: shares of features, bytes of the first."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -36,3 +36,22 @@ def joined(own: Mapping[str, np.ndarray], count: int) -> Features:
   """The first `count` rows of all processes, one after the other."""
   gathered = multihost_utils.process_allgather(dict(own), tiled=True)
   return {tap: np.asarray(rows)[:count] for tap, rows in gathered.items()}
+
+
+def from_first(content: bytes) -> bytes:
+  """Bytes of process 0, any number of them, on all; the others' are not looked at."""
+  if jax.process_count() == 1:
+    return content
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+  own = np.zeros(size, np.uint8)
+  if jax.process_index() == 0:
+    own[:] = np.frombuffer(content, np.uint8)
+  return np.asarray(multihost_utils.broadcast_one_to_all(own), np.uint8).tobytes()
+
+
+def total(own: Mapping[str, float]) -> dict[str, float]:
+  """Sums over all processes, to float32's precision; alone the numbers themselves."""
+  if jax.process_count() == 1:
+    return dict(own)
+  sums = multihost_utils.process_allgather(np.array(list(own.values()), np.float32)).sum(0)
+  return dict(zip(own, map(float, sums), strict=True))

@@ -16,22 +16,26 @@ started this process, and which of how many it is, the environment says:
 
 What is not here jax finds out: ASK stands for it. And how patient they are:
 
+  JAXGEN_JOIN_SECONDS       300: who has not come by then is not waited for;
+                            who came and died ends all at once, see `lobby`
   JAXGEN_HEARTBEAT_SECONDS  30: who is silent for so long is dead
   JAXGEN_STALL_SECONDS      45: a step that takes so long, and 10 times the
                             mean, hangs; all else may take 40 times that
 """
 
+import contextlib
 import importlib.util
+import json
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 
-from jaxgen.distributed import watchdog
+from jaxgen.distributed import lobby, watchdog
 from jaxgen.errors import UserError
 
 COORDINATOR, COUNT, INDEX = ("JAXGEN_COORDINATOR", "JAXGEN_PROCESSES", "JAXGEN_PROCESS_ID")
@@ -138,8 +142,10 @@ def kubernetes(env: Mapping[str, str]) -> Place | None:
   return Place(ask, number(env, "JOB_COMPLETION_INDEX"), ask)
 
 
-COME = 300  # seconds until all have to be there
+COME = 300  # seconds until all have to be there, unless JAXGEN_JOIN_SECONDS says it
+LOBBY_PORTS, TPU_PORT = 57344, 8475  # below jax's own: 61440 and more, 8476
 MEET = 600  # seconds that one may be later than another
+END = 7 * 86400  # the same at the end: process 0 may write for long, and deaths are seen anyway
 
 _guard: watchdog.Guard | None = None  # of this process, if there are others
 
@@ -166,7 +172,10 @@ def join() -> None:
   place = place_from_env(os.environ, tpu=TPU in os.environ)
   if place is None:
     return
-  silence = patience("JAXGEN_HEARTBEAT_SECONDS", 30)
+  silence, come = patience("JAXGEN_HEARTBEAT_SECONDS", 30), patience("JAXGEN_JOIN_SECONDS", COME)
+  if address := lobby_address(place, os.environ):
+    lobby.enter(address, place.index, place.processes, come, silence)
+  lobby.wait()
   processes, index, coordinator, devices = (None if part == ASK else part for part in place)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   watchdog.catch_abort()
@@ -176,7 +185,7 @@ def join() -> None:
     index,
     devices,
     cluster_detection_method=None if ASK in place else "deactivate",
-    initialization_timeout=COME,
+    initialization_timeout=come,
     heartbeat_timeout_seconds=2 * silence,
   )
   # A backend holds up the guard until all have one: only where it must be asked.
@@ -190,6 +199,39 @@ def join() -> None:
   store = watchdog.Store(multihost.get_jax_distributed_client())
   _guard = watchdog.Guard(index, processes, store, silence)
   _guard.start()
+  lobby.leave()
+
+
+def check_alone() -> None:
+  """UserError if this is one of several processes, and its verb is for one."""
+  try:
+    place = place_from_env(os.environ, tpu=TPU in os.environ)
+  except UserError:
+    return  # a task of an array of jobs, say, which have nothing to do with each other
+  if place is not None and place.processes != ASK:
+    raise UserError(ALONE)
+
+
+def lobby_address(place: Place, env: Mapping[str, str]) -> str | None:
+  """Where processes meet before they join; None where jax alone knows the hosts."""
+  if ASK in place[:2]:
+    return None
+  if place.coordinator != ASK:
+    return place.coordinator
+  if "SLURM_STEP_NODELIST" in env:  # a port beside jax's, which is by the job's number too
+    port = LOBBY_PORTS + (number(env, "SLURM_JOB_ID") or 0) % 4096
+    return f"{first_host(env['SLURM_STEP_NODELIST'])}:{port}"
+  hosts = env.get("TPU_PROCESS_ADDRESSES") or env.get("TPU_WORKER_HOSTNAMES")
+  if not hosts:
+    return None
+  first = env.get("MEGASCALE_COORDINATOR_ADDRESS") or hosts.split(",")[0]
+  return f"{first.split(':')[0]}:{TPU_PORT}"
+
+
+def first_host(nodes: str) -> str:
+  """ "gpu[07-08,11],b1" -> "gpu07", as SLURM shortens lists of hosts."""
+  name, numbers = re.match(r"([^,\[]*)(?:\[([^,\-\]]*))?", nodes).groups()
+  return name + (numbers or "")
 
 
 def is_main_process() -> bool:
@@ -203,6 +245,16 @@ def follow(report: Callable[[], watchdog.Beat]) -> None:
   """Lets the guard know what the main thread is at, from now on."""
   if _guard is not None:
     _guard.report = report
+
+
+@contextlib.contextmanager
+def watching(report: Callable[[], watchdog.Beat]) -> Iterator[None]:
+  """Within, the guard hears of `report`; what comes after may take as long as it likes."""
+  follow(report)
+  try:
+    yield
+  finally:
+    follow(watchdog.Beat)
 
 
 def barrier(name: str, seconds: float = MEET) -> None:
@@ -241,8 +293,32 @@ def consult(mine: str, judge: Callable[[dict[int, str]], str]) -> str:
   if _guard.index == 0:
     texts = {int(i): text for i, text in store.all(key).items()}
     store.put(f"{key}-answer/0", judge(texts))
-  barrier("hear the answer")
+  barrier("hear the answer", END)
   return store.all(f"{key}-answer")["0"]
+
+
+def share(make: Callable[[], Any]) -> Any:
+  """What process 0 makes, on all alike: JSON of any kind, made there alone.
+
+  What depends on clocks, or on files that process 0 writes, is decided so. Called by
+  all; alone it is `make()`.
+
+  Raises:
+    UserError: On all, if `make` raised one.
+  """
+  if _guard is None:
+    return make()
+
+  def answer(_: dict[int, str]) -> str:
+    try:
+      return json.dumps([make(), ""])
+    except UserError as e:
+      return json.dumps([None, str(e)])
+
+  value, why = json.loads(consult("", answer))
+  if why:
+    raise UserError(why)
+  return value
 
 
 def abort(status: int, line: str) -> NoReturn:
@@ -275,7 +351,7 @@ def shutdown() -> None:
   if _guard is None:
     return
   sys.stdout.flush()
-  barrier("the end")
+  barrier("the end", END)
   _guard.stop()
   _guard = None
   jax.distributed.shutdown()

@@ -1,27 +1,30 @@
 """From images to what metrics want of their features; can be interrupted.
 
 Moments stream in float64, block by block of the same rows, so that they are
-bit for bit the same however images were batched and how often all was killed.
+bit for bit the same however images were batched, how often all was killed, and
+how many processes looked at them.
 """
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import jax
 import numpy as np
 
+from jaxgen import files
 from jaxgen.distributed import gather
 from jaxgen.errors import UserError
 from jaxgen.evaluation.images import Images
-from jaxgen.files import DRAFT, atomic, digest
+from jaxgen.files import DRAFT, digest
 from jaxgen.metrics.distances import Gaussian, Moments
 
 CHUNK = 64  # images, or more, after which progress is shown and saved
@@ -99,8 +102,9 @@ def collect(
     extractor: what looks.
     plan: what to keep of its features.
     key: whose work lies in `folder`; that of others is thrown away.
-    folder: for what is done so far, so that a killed process goes on there
-      next time. None: it does not, nor do several processes.
+    folder: for what is done so far, also in a bucket, so that killed processes
+      go on there next time, as many or others. Of several the first writes and
+      reads there for all. None: they begin anew.
     widths: that some taps must have, to be compared later.
     tick: hears how many images are done.
 
@@ -110,8 +114,8 @@ def collect(
   """
   if images.count < 2:
     raise UserError(f"{images.card['name']}: {images.count} images are too few")
-  alone = jax.process_count() == 1  # several need not see the same files
-  work = Work(images.count, plan, key, folder if alone else None)
+  work = Work(images.count, plan, key, folder if jax.process_index() == 0 else None)
+  work.share()
   tick(work.done)
   # Whole batches, else some would be padded.
   size = -(-CHUNK // extractor.batch) * extractor.batch * jax.process_count()
@@ -175,9 +179,9 @@ def claimed(folder: Path) -> bool:
   """Whether a folder is for our work alone; it is made if it is not there."""
   folder.mkdir(parents=True, exist_ok=True)
   if not (folder / MARK).is_file():
-    if os.listdir(folder):
+    if files.names(folder):
       return False
-    (folder / MARK).touch()
+    files.write_text(folder / MARK, "")
   return True
 
 
@@ -193,6 +197,37 @@ def forget(folder: Path) -> None:
     folder.rmdir()
 
 
+def write_synced(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+  """A file, whole or not at all, also where the power fails."""
+  with files.atomic(path) as draft, open(draft, "wb") as file:
+    write(file)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def part_name(tap: str, start: int) -> str:
+  """The file of a tap's rows from number `start` on."""
+  return f"{tap}-{start:09d}.rows"
+
+
+def flat(parts: Iterable[bytes]) -> np.ndarray:
+  """The bytes of parts, one after the other."""
+  return np.frombuffer(b"".join(parts), np.uint8)
+
+
+def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+  """Arrays as the bytes of an npz file."""
+  file = io.BytesIO()
+  np.savez(file, **arrays)
+  return file.getvalue()
+
+
+def unpacked(content: bytes) -> dict[str, np.ndarray]:
+  """What `packed` packed; errors of any kind if it is torn."""
+  with np.load(io.BytesIO(content), allow_pickle=False) as file:
+    return dict(file)
+
+
 class Work:
   """What is done so far: in memory, and now and then in a folder."""
 
@@ -204,7 +239,8 @@ class Work:
     self.moments = {tap: Moments(BLOCK) for tap in plan.moments}
     self.rows: dict[str, np.ndarray] = {}
     self.indices = np.arange(count) if plan.indices is None else plan.indices
-    self.saved, self.safe = time.monotonic(), 0  # `safe` rows are on disk
+    self.saved = time.monotonic()
+    self.parts = [0]  # where the files of rows begin, and the last ends
     if folder:
       self._resume()
 
@@ -235,6 +271,16 @@ class Work:
       self.folder = None
       return
     written = int(np.searchsorted(self.indices, done))
+    for tap, rows in self.rows.items() if written > self.parts[-1] else ():
+      part = np.ascontiguousarray(rows[self.parts[-1] : written])
+      write_synced(self.folder / part_name(tap, self.parts[-1]), lambda f, x=part: f.write(x.data))
+    parts = sorted({*self.parts, written})
+    state = self.sums(done) | {"parts": np.array(parts, np.int64)}
+    write_synced(self.folder / "state.npz", lambda file: np.savez(file, **state))
+    self.parts, self.saved = parts, time.monotonic()
+
+  def sums(self, done: int) -> dict[str, np.ndarray]:
+    """All that is known after `done` images, but the rows."""
     state = {
       "key": np.array(self.key),
       "done": np.int64(done),
@@ -242,52 +288,52 @@ class Work:
       "pixels": np.int64(self.pixels),
     }
     for tap, rows in self.rows.items():
-      path = self.folder / f"{tap}.rows"
       state[f"{tap}#"], state[f"{tap}:"] = np.int64(rows.shape[1]), np.array(rows.dtype.str)
-      with open(path, "r+b" if path.exists() else "w+b") as file:
-        file.seek(self.safe * rows.shape[1] * rows.itemsize)
-        file.write(np.ascontiguousarray(rows[self.safe : written]).data)
-        file.flush()
-        os.fsync(file.fileno())
     for tap, moments in self.moments.items():
       state |= {f"{tap}/{k}": v for k, v in moments.state().items()}
-    with atomic(self.folder / "state.npz") as draft, open(draft, "wb") as file:
-      np.savez(file, **state)
-      file.flush()
-      os.fsync(file.fileno())
-    self.safe, self.saved = written, time.monotonic()
+    return state
+
+  def load(self, state: Mapping[str, np.ndarray], rows_of: Callable[[str], np.ndarray]) -> None:
+    """Takes over `sums`, and the rows that belong to them, flat, by tap."""
+    if str(state["key"]) != self.key:
+      raise ValueError("of other work")
+    done, rows = int(state["done"]), {}
+    written = int(np.searchsorted(self.indices, done))
+    for tap in self.plan.rows:
+      width, dtype = int(state[f"{tap}#"]), np.dtype(str(state[f"{tap}:"]))
+      rows[tap] = np.empty((len(self.indices), width), dtype)
+      rows[tap][:written] = rows_of(tap).view(dtype).reshape(written, width)
+    moments = {
+      tap: Moments.of({k.partition("/")[2]: v for k, v in state.items() if k.startswith(f"{tap}/")})
+      for tap in self.plan.moments
+    }
+    self.done, self.rows, self.moments = done, rows, moments
+    self.colour, self.pixels = state["colour"], int(state["pixels"])
 
   def _resume(self) -> None:
     """Takes what lies in the folder, if it is whole and ours."""
     if not (self.folder / MARK).is_file():
       return
+    read = lambda name: (self.folder / name).read_bytes()
     try:
-      with np.load(self.folder / "state.npz", allow_pickle=False) as file:
-        state = dict(file)
-      if str(state["key"]) != self.key:
-        raise ValueError("of other work")
-      done = int(state["done"])
-      written = int(np.searchsorted(self.indices, done))
-      rows = {}
-      for tap in self.plan.rows:
-        width, dtype = int(state[f"{tap}#"]), np.dtype(str(state[f"{tap}:"]))
-        saved = np.fromfile(self.folder / f"{tap}.rows", dtype)
-        rows[tap] = np.empty((len(self.indices), width), dtype)
-        rows[tap][:written] = saved[: written * width].reshape(written, width)
-      moments = {
-        tap: Moments.of(
-          {k.partition("/")[2]: v for k, v in state.items() if k.startswith(f"{tap}/")}
-        )
-        for tap in self.plan.moments
-      }
+      state = unpacked(read("state.npz"))
+      parts = state["parts"].tolist()
+      self.load(state, lambda tap: flat(read(part_name(tap, i)) for i in parts[:-1]))
+      self.parts = parts
     except FileNotFoundError:
       return
     except Exception:  # torn by whatever killed it, or of other work
       forget(self.folder)
+
+  def share(self) -> None:
+    """Of several processes all go on from where the first does."""
+    if jax.process_count() == 1:
       return
-    self.done, self.safe = done, written
-    self.colour, self.pixels = state["colour"], int(state["pixels"])
-    self.rows, self.moments = rows, moments
+    written = int(np.searchsorted(self.indices, self.done))
+    rows = {f"{tap}=": r[:written].reshape(-1).view(np.uint8) for tap, r in self.rows.items()}
+    state = unpacked(gather.from_first(packed(self.sums(self.done) | rows)))
+    if self.done != int(state["done"]):
+      self.load(state, lambda tap: state[f"{tap}="])
 
   def result(self) -> Collected:
     moments = {tap: m.result() for tap, m in self.moments.items()}

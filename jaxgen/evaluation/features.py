@@ -136,7 +136,10 @@ class Extractor:
 
   @functools.cached_property
   def _params(self):
-    return jax.device_put(self.params, sharding.replicated(self._mesh))
+    params = self.params
+    if jax.process_count() > 1:  # they may be on the devices of all
+      params = jax.device_get(params)
+    return jax.device_put(params, sharding.replicated(self._mesh))
 
   @functools.cached_property
   def _enter(self):

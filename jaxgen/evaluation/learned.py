@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from jaxgen import config, files, train
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import channels_of
+from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.evaluation import features, weights
 from jaxgen.evaluation.images import weights_hash
@@ -75,7 +76,7 @@ def learn(data: ConfigDict, real: Source, folder: str | None = None) -> Network:
   if samples is not None:
     file = (home / "exemplars.npz").absolute()
     check_file(file, "--judge" if folder else "cache")
-    output.write(str(file), samples, np.arange(len(samples)), {})
+    write_samples(file, samples, np.arange(len(samples)))
     settings = on_file(settings, file)
   train.train(settings, home, quiet=True, wait=True)
   classifier = load(home, samples=False)
@@ -152,10 +153,17 @@ def classifier_of(
   """
   digest = output.digest_of(x, y)
   file = folder / f"{digest}.npz"
-  output.write(str(file), x, y, {})
+  write_samples(file, x, y)
   settings = on_file(judge_config(data, real, real.classes), file)
   train.train(settings, folder / digest, quiet=True)
   return extractor_of(load(folder / digest, samples=False), "cas", real.shape)
+
+
+def write_samples(file: pathlib.Path, x: np.ndarray, y: np.ndarray) -> None:
+  """A file that is trained on; of several processes the first writes it for all."""
+  if join.is_main_process():
+    output.write(str(file), x, y, {})
+  join.barrier("a file of samples")
 
 
 def on_file(settings: ConfigDict, file: pathlib.Path) -> ConfigDict:

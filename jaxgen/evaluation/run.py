@@ -177,15 +177,17 @@ class Evaluation:
       raise
     finally:
       self.bars.end()
-    if folder:
+    if folder and join.is_main_process():
       forget_all(folder)
     return plain(card)
 
   def _compare(self, images: Images, card: Mapping[str, Any], folder: Path | None) -> Comparison:
     """Features of images, and of the reference."""
-    # Whoever mends the one side need not look at the other one again.
+    # Whoever mends the one side need not look at the other one again; nor is it
+    # another evaluation if it goes on on more devices, or on fewer.
+    kind = {k: v for k, v in card["device"].items() if k != "count"}
     key, key_of_real = (
-      cards.key_of({k: v for k, v in card.items() if k != other})
+      cards.key_of({k: v for k, v in card.items() if k != other} | {"device": kind})
       for other in ("reference", "samples")
     )
     own = collect(

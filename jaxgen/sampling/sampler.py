@@ -232,12 +232,17 @@ class Sampler(Surface):
       finite.append(ok)
     x = np.concatenate([sharding.fetch(x) for x in parts])[:num]
     if not all(jax.device_get(finite)):
-      raise UserError(
-        "samples hold NaN or infinity"
-        + "".join(f", {k}={v:g}" for k, v in knobs.items())
-        + ": the weights are ill, or the knobs too far from their defaults"
-      )
+      raise UserError(self.not_finite(knobs))
     return x
+
+  @staticmethod
+  def not_finite(knobs: Mapping[str, float]) -> str:
+    """The message for samples that hold NaN or infinity."""
+    return (
+      "samples hold NaN or infinity"
+      + "".join(f", {k}={v:g}" for k, v in knobs.items())
+      + ": the weights are ill, or the knobs too far from their defaults"
+    )
 
   def reload(self, workdir: str | os.PathLike, sampler: str | None = None) -> "Sampler":
     """The newest weights of a workdir, sampled by this one's program.

@@ -121,7 +121,7 @@ def test_work_of_others_is_not_taken(small, tmp_path):
     assert looking.count == 64
 
 
-@pytest.mark.parametrize("name", ["state.npz", "pool3.rows"])
+@pytest.mark.parametrize("name", ["state.npz", "pool3-000000016.rows"])
 def test_torn_work_is_begun_anew(name, small, tmp_path):
   x = looks.pictures(64)
   expected = collect(Memory(x), looks.Stub(), PLAN, key="a", folder=tmp_path)

@@ -95,13 +95,21 @@ def each(env: Mapping[str, str | None], i: int) -> dict[str, str | None]:
 
 @contextlib.contextmanager
 def started(
-  processes: int, devices: int, what: Sequence | str, *, env: Mapping[str, str | None] | None = None
+  processes: int,
+  devices: int,
+  what: Sequence | str,
+  *,
+  env: Mapping[str, str | None] | None = None,
+  absent: int = 0,
 ) -> Iterator[list[Process]]:
-  """The processes, running; all are killed at the end, with their children."""
+  """The processes, running; all are killed at the end, with their children.
+
+  Of them the last `absent` never come.
+  """
   them, port = [], free_port()
   with tempfile.TemporaryDirectory(prefix="jaxgen-pod-") as folder:
     try:
-      for i in range(processes):
+      for i in range(processes - absent):
         own = place(processes, i, port) | {
           "JAX_PLATFORMS": "cpu",
           "XLA_FLAGS": xla.devices(devices),

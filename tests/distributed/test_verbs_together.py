@@ -1,0 +1,83 @@
+"""Verbs that compare models, by two processes: the numbers of one."""
+
+import json
+
+import pod
+import pytest
+from kill_choice import timeless
+
+# All in the same processes: joining and compiling are what takes time.
+CODE = """
+import importlib
+from jaxgen import cli
+
+def call(verb, *words):
+  module = importlib.import_module(f"jaxgen.{{cli.VERBS[verb][0]}}")
+  module.main(cli.parse(module, [verb, *words]))
+
+vae, gan = "configs/points_vae.py:debug", "configs/points_gan.py:debug"
+call("compare", f"--configs={{vae}},{{gan}}", "--num=64", "--out={out}/compare")
+trained = "{out}/compare/points_vae"
+call("sweep", f"--workdir={{trained}}", "--over=temperature=0.5,1", "--num=64", "--out={out}/sweep")
+call("trilemma", f"--workdirs={{trained}},{out}/compare/points_gan", "--num=64", "--out={out}/tri")
+call(
+  "choose", "--data=points:grid25", f"--contenders={{vae}},{{gan}}", "--budget=2kimg", "--num=64",
+  "--out={out}/choice",
+)
+processes.shutdown()
+"""
+HERE = ("machine", "created", "versions")  # of the machine, not of the models
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+  """(folder by two processes with a device each, by one with two; what was printed)."""
+  folders, printed = [], []
+  for processes, devices in ((2, 1), (1, 2)):
+    out = tmp_path_factory.mktemp(f"by{processes}")
+    done = pod.run(processes, devices, CODE.format(out=out), timeout=900)
+    assert [d.status for d in done] == [0] * processes, done
+    folders.append(out)
+    printed.append([d.stdout for d in done])
+  return *folders, printed
+
+
+def numbers(folder, name):
+  """A report, without times and places."""
+  text = (folder / name).read_text().replace(str(folder), "")
+  return timeless({k: v for k, v in json.loads(text).items() if k not in HERE})
+
+
+@pytest.mark.parametrize(
+  "name", ["compare/report.json", "sweep/sweep.json", "tri/trilemma.json", "choice/choice.json"]
+)
+def test_two_processes_find_the_numbers_of_one(reports, name):
+  together, alone, _ = reports
+  assert numbers(together, name) == numbers(alone, name)
+
+
+@pytest.mark.parametrize("name", ["sweep/sweep.md", "compare/points_gan.png", "sweep/sweep.png"])
+def test_what_is_shown_is_the_same_to_the_byte(reports, name):
+  together, alone, _ = reports
+  assert (together / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_the_first_process_alone_reports(reports):
+  _, _, ((first, second), (alone,)) = reports
+  assert second == "" and "real test data" in alone
+  assert len(first.splitlines()) == len(alone.splitlines())
+
+
+def test_a_failure_of_one_ends_all_with_one_line(tmp_path):
+  words = ["compare", "--configs=configs/points_vae.py:debug", "--out={i}", "--num=7"]
+  done = pod.run(2, 1, words, timeout=100)
+  assert [d.status for d in done] == [2, 2], done
+  assert {d.stderr.strip() for d in done} == {"jaxgen: --num=7: want at least 50"}
+
+
+@pytest.mark.parametrize("verb", ["edit", "encode", "likelihood", "modes"])
+def test_verbs_for_one_process_say_so(verb):
+  done = pod.run(2, 1, [verb], timeout=100)
+  assert [d.status for d in done] == [2, 2]
+  for d in done:
+    assert d.stderr.count("\n") == 1 and "this is done by one process" in d.stderr
