@@ -11,6 +11,8 @@ from jaxgen.compare.comparison import compare
 
 FAMILIES = ("digits_diffusion", "digits_gan", "digits_vae")
 
+IN_BUCKETS = ("out",)  # flags that take gs://bucket/name
+
 
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""

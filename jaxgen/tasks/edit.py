@@ -43,7 +43,7 @@ OWN = "steps guidance scale lo hi eta frac churn s_min s_max s_noise snr cap fir
 TURNED = {k: KNOBS[k] for k in OWN.split()}
 IN_BUCKETS = (  # flags that take gs://bucket/name
   *("workdir", "to", "classifier"),
-  *("image", "mask", "out", "page"),
+  *("image", "mask", "out", "page", "judge"),
 )
 
 

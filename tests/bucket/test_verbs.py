@@ -14,15 +14,19 @@ from jaxgen import config, files, train
 from jaxgen.cli import VERBS
 from jaxgen.monitor import pictures
 
-READ = {"workdir", "workdirs", "classifier", "worse", "to"}  # flags that name trained models
+MODELS = {"workdir", "workdirs", "classifier", "worse", "to"}  # flags that name trained ones
+INPUTS = {"image", "mask", "masks", "truth", "low_res", "mel", "project", "checkpoint", "data"}
+RESULTS = {"out", "page", "maps", "json", "judge", "save_ref", "picture"}
+HERE = {"study": {"out"}, "modes": {"data"}}  # a record on its machine; names of data
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_trained_model_may_lie_in_a_bucket(verb):
+def test_paths_may_lie_in_a_bucket(verb):
   module = importlib.import_module(f"jaxgen.{VERBS[verb][0]}")
   values = absl_flags.FlagValues()
   module.define(values)
-  assert READ & set(values) <= set(vars(module).get("IN_BUCKETS", ()))
+  paths = (MODELS | INPUTS | RESULTS) & set(values) - HERE.get(verb, set())
+  assert paths <= set(vars(module).get("IN_BUCKETS", ()))
 
 
 @pytest.fixture(scope="module")
