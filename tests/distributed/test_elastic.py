@@ -112,6 +112,17 @@ def test_one_device_then_eight_then_two_processes(undisturbed, tmp_path):
     np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.slow
+def test_a_process_for_each_device_is_one_with_all_of_them(undisturbed, tmp_path):
+  """As on a machine of eight GPUs, which sum gradients in another order then."""
+  for done in life(8, 1, tmp_path, 12, data=2, fsdp=4):
+    assert done.status == 0, done.stderr
+  assert losses(tmp_path) == pytest.approx(losses(undisturbed[0]), rel=1e-5)
+  mine, theirs = weights(tmp_path), weights(undisturbed[0])
+  for name in theirs:
+    np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-4, atol=2e-6)
+
+
 def test_what_many_devices_trained_is_sampled_on_one(undisturbed):
   model = jaxgen.load(str(undisturbed[0]))
   x = model.sample(0, 16)

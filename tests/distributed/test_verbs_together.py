@@ -16,30 +16,50 @@ def call(verb, *words):
   module.main(cli.parse(module, [verb, *words]))
 
 vae, gan = "configs/points_vae.py:debug", "configs/points_gan.py:debug"
+{calls}
+processes.shutdown()
+"""
+COMPARE = """
 call("compare", f"--configs={{vae}},{{gan}}", "--num=64", "--out={out}/compare")
-trained = "{out}/compare/points_vae"
-call("sweep", f"--workdir={{trained}}", "--over=temperature=0.5,1", "--num=64", "--out={out}/sweep")
-call("trilemma", f"--workdirs={{trained}},{out}/compare/points_gan", "--num=64", "--out={out}/tri")
+call(
+  "sweep", "--workdir={out}/compare/points_vae", "--over=temperature=0.5,1", "--num=64",
+  "--out={out}/sweep",
+)
+"""
+CHOOSE = """
 call(
   "choose", "--data=points:grid25", f"--contenders={{vae}},{{gan}}", "--budget=2kimg", "--num=64",
   "--out={out}/choice",
 )
-processes.shutdown()
+call(
+  "trilemma", "--workdirs={out}/choice/points_vae,{out}/choice/points_gan", "--num=64",
+  "--out={out}/trilemma",
+)
 """
 HERE = ("machine", "created", "versions")  # of the machine, not of the models
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory):
+def run_both(tmp_path_factory, calls):
   """(folder by two processes with a device each, by one with two; what was printed)."""
   folders, printed = [], []
   for processes, devices in ((2, 1), (1, 2)):
     out = tmp_path_factory.mktemp(f"by{processes}")
-    done = pod.run(processes, devices, CODE.format(out=out), timeout=900)
+    code = CODE.format(calls=calls.format(out=out))
+    done = pod.run(processes, devices, code, timeout=900)
     assert [d.status for d in done] == [0] * processes, done
     folders.append(out)
     printed.append([d.stdout for d in done])
   return *folders, printed
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+  return run_both(tmp_path_factory, COMPARE)
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory):
+  return run_both(tmp_path_factory, CHOOSE)
 
 
 def numbers(folder, name):
@@ -48,24 +68,39 @@ def numbers(folder, name):
   return timeless({k: v for k, v in json.loads(text).items() if k not in HERE})
 
 
-@pytest.mark.parametrize(
-  "name", ["compare/report.json", "sweep/sweep.json", "tri/trilemma.json", "choice/choice.json"]
-)
-def test_two_processes_find_the_numbers_of_one(reports, name):
-  together, alone, _ = reports
+@pytest.mark.parametrize("name", ["compare/report.json", "sweep/sweep.json"])
+def test_two_processes_find_the_numbers_of_one(compared, name):
+  together, alone, _ = compared
   assert numbers(together, name) == numbers(alone, name)
 
 
 @pytest.mark.parametrize("name", ["sweep/sweep.md", "compare/points_gan.png", "sweep/sweep.png"])
-def test_what_is_shown_is_the_same_to_the_byte(reports, name):
-  together, alone, _ = reports
+def test_what_is_shown_is_the_same_to_the_byte(compared, name):
+  together, alone, _ = compared
   assert (together / name).read_bytes() == (alone / name).read_bytes()
 
 
-def test_the_first_process_alone_reports(reports):
-  _, _, ((first, second), (alone,)) = reports
+def test_the_first_process_alone_reports(compared):
+  _, _, ((first, second), (alone,)) = compared
   assert second == "" and "real test data" in alone
-  assert len(first.splitlines()) == len(alone.splitlines())
+  assert first == alone
+
+
+@pytest.mark.slow
+def test_two_processes_choose_as_one_does(chosen):
+  together, alone, _ = chosen
+  assert numbers(together, "choice/choice.json") == numbers(alone, "choice/choice.json")
+
+
+@pytest.mark.slow
+def test_a_trilemma_of_two_processes_has_the_scores_of_one(chosen):
+  """Times are their own, and so is who is on the front."""
+  fields = ("told", "family", "nfe", "params", "scores", "spread")
+  one, two = (
+    [{k: row[k] for k in fields} for row in numbers(folder, "trilemma/trilemma.json")["rows"]]
+    for folder in chosen[:2]
+  )
+  assert len(one) > 2 and one == two
 
 
 def test_a_failure_of_one_ends_all_with_one_line(tmp_path):
