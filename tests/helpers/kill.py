@@ -2,7 +2,7 @@
 
   python tests/helpers/kill.py --config configs/digits_vae.py:debug --kills 10 \
       --set steps=200 --set checkpoint.every=10
-  python tests/helpers/kill.py --config configs/points_gan.py:debug --bucket --harm 0.05
+  python tests/helpers/kill.py --config configs/points_gan.py:debug --bucket s3 --harm 0.05
 
 Trains twice by the same command: once in peace, and once with SIGKILL at
 random moments, in turn while it starts, while it trains, and within
@@ -37,7 +37,9 @@ TALK = tempfile.TemporaryDirectory(prefix="jaxgen-kill-")
 def main() -> int:
   """Returns the exit status."""
   flags = parser(__doc__, kills=10)
-  flags.add_argument("--bucket", action="store_true", help="in one of a server here, not --folder")
+  flags.add_argument(
+    "--bucket", nargs="?", const="gs", choices=("gs", "s3"), help="on a server here, no folder"
+  )
   flags.add_argument(
     "--harm", type=float, default=0, help="share of its requests that are throttled, and cut"
   )
@@ -46,7 +48,7 @@ def main() -> int:
     return war_and_peace(args, pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-kill-")))
   from bucket_server import Bucket  # here, for others of this file have no server
 
-  with Bucket(seed=args.seed) as bucket:
+  with Bucket(seed=args.seed, kind=args.bucket) as bucket:
     bucket.faults.throttle = bucket.faults.drop = args.harm
     status = war_and_peace(args, files.path(f"{bucket.address}/kill"))
     print(f"answers: {dict(bucket.answers)}")
@@ -204,6 +206,7 @@ def hashes(workdir: pathlib.Path) -> dict[str, str]:
   """SHA-256 of each leaf of the last state, as Orbax alone reads it."""
   logging.getLogger("absl").setLevel(logging.ERROR)  # "no metadata file"
   last = disk.folder(workdir) / str(disk.steps(workdir)[-1])
+  disk.enable_arrays(last)
   raw = ocp.PyTreeCheckpointer()
   kind = ocp.RestoreArgs(restore_type=np.ndarray)
   state = raw.restore(
