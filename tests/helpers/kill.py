@@ -12,6 +12,7 @@ differs.
 """
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import pathlib
@@ -20,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,23 +38,23 @@ TALK = tempfile.TemporaryDirectory(prefix="jaxgen-kill-")
 
 def main() -> int:
   """Returns the exit status."""
-  flags = parser(__doc__, kills=10)
-  flags.add_argument(
-    "--bucket", nargs="?", const="gs", choices=("gs", "s3"), help="on a server here, no folder"
-  )
-  flags.add_argument(
-    "--harm", type=float, default=0, help="share of its requests that are throttled, and cut"
-  )
-  args = flags.parse_args()
+  args = parser(__doc__, kills=10).parse_args()
+  with place(args) as (home, _):
+    return war_and_peace(args, home)
+
+
+@contextlib.contextmanager
+def place(args: argparse.Namespace) -> Iterator[tuple[pathlib.Path, Any]]:
+  """Where the workdirs go: -> (folder or address, the `Bucket` that it is in or None)."""
   if not args.bucket:
-    return war_and_peace(args, pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-kill-")))
+    yield pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-kill-")), None
+    return
   from bucket_server import Bucket  # here, for others of this file have no server
 
   with Bucket(seed=args.seed, kind=args.bucket) as bucket:
     bucket.faults.throttle = bucket.faults.drop = args.harm
-    status = war_and_peace(args, files.path(f"{bucket.address}/kill"))
+    yield files.path(f"{bucket.address}/kill"), bucket
     print(f"answers: {dict(bucket.answers)}")
-    return status
 
 
 def war_and_peace(args: argparse.Namespace, home: pathlib.Path) -> int:
@@ -70,11 +72,12 @@ def war_and_peace(args: argparse.Namespace, home: pathlib.Path) -> int:
   start_time = time.monotonic()
   peace = home / "peace"
   finish(command, peace)
-  print(f"{args.config}: in peace {time.monotonic() - start_time:.1f} s, in {home}")
+  took = time.monotonic() - start_time
+  print(f"{args.config}: in peace {took:.1f} s, in {home}")
   print(f"{'life':>4}  {'killed':24} {'after':>7}  checkpoints left")
   war = home / "war"
   for life in range(args.kills):
-    moment, lived = kill(command, war, life % 3, chance)
+    moment, lived = kill(command, war, life % 3, chance, starting=took / 2)
     print(f"{life + 1:4}  {moment:24} {lived:6.2f}s  {disk.steps(war) or 'none'}", flush=True)
   finish(command, war)
 
@@ -107,7 +110,7 @@ def compare(peace: pathlib.Path, war: pathlib.Path) -> list[str]:
 
 
 def parser(text: str, kills: int) -> argparse.ArgumentParser:
-  """Flags of this script, and of `storm`; `kills` is the default number."""
+  """Flags of this script, of `storm` and `week`; `kills` is the default number."""
   parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawTextHelpFormatter)
   parser.add_argument("--config", required=True)
   parser.add_argument("--kills", type=int, default=kills)
@@ -120,6 +123,12 @@ def parser(text: str, kills: int) -> argparse.ArgumentParser:
   )
   parser.add_argument("--seed", type=int, default=0, help="of the moments")
   parser.add_argument("--folder", help="for the workdirs; default: temporary")
+  parser.add_argument(
+    "--bucket", nargs="?", const="gs", choices=("gs", "s3"), help="on a server here, no folder"
+  )
+  parser.add_argument(
+    "--harm", type=float, default=0, help="share of its requests that are throttled, and cut"
+  )
   return parser
 
 
@@ -146,13 +155,13 @@ def finish(
 
 
 def kill(
-  command: list[str], workdir: pathlib.Path, kind: int, chance: random.Random
+  command: list[str], workdir: pathlib.Path, kind: int, chance: random.Random, starting: float
 ) -> tuple[str, float]:
-  """One life, ended by SIGKILL: -> the moment, seconds lived."""
+  """One life, ended by SIGKILL: -> the moment, seconds lived; see `await_moment`."""
   before = progress(workdir)
   start_time = time.monotonic()
   life = start(command, workdir)
-  moment, pause = await_moment(kind, workdir, before, life, chance, starting=4)
+  moment, pause = await_moment(kind, workdir, before, life, chance, starting)
   try:
     life.wait(pause)
   except subprocess.TimeoutExpired:
@@ -177,20 +186,21 @@ def await_moment(
   `before` is its `progress` before the process began; `starting` the most
   seconds to pause of kind 2. Returns (the kind's name, seconds to pause).
   """
+  pause = files.choose(workdir, 0.001, 0.02)  # a server has others to answer
   if kind == 0:
-    await_it(lambda: progress(workdir)[0] - before[0], process)
+    await_it(lambda: progress(workdir)[0] - before[0], process, pause)
     return "saving", chance.uniform(0, 0.02)
   if kind == 1:
-    await_it(lambda: progress(workdir)[1] > before[1], process)
+    await_it(lambda: progress(workdir)[1] > before[1], process, pause)
     return "training", chance.uniform(0, 2)
   return "starting", chance.uniform(0, starting)
 
 
-def await_it(it: Callable[[], object], life: subprocess.Popen) -> None:
-  """Looks every millisecond until it is so, or the process has ended."""
+def await_it(it: Callable[[], object], life: subprocess.Popen, pause: float) -> None:
+  """Looks again after each pause until it is so, or the process has ended."""
   end = time.monotonic() + PATIENCE
   while not it() and life.poll() is None and time.monotonic() < end:
-    time.sleep(0.001)
+    time.sleep(pause)
 
 
 def progress(workdir: pathlib.Path) -> tuple[set[str], int]:
