@@ -13,6 +13,7 @@ from verbs import ROOT, start
 from jaxgen import files, train
 from jaxgen.bucket import objects
 from jaxgen.checkpoint.disk import steps
+from jaxgen.data.labelled_sets import write_set
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.monitor import pictures
@@ -154,6 +155,35 @@ def test_data_of_a_bucket_are_those_of_a_folder(bucket, tmp_path, monkeypatch):
   pictures.save_png(f"{bucket.folder}/images/a/0.png", 255 - x[0])
   again = open_source(f"folder:{bucket.folder}/images", size=8)
   assert np.array_equal(again.read(np.arange(1))["x"][0], 255 - x[0])
+
+
+@both
+def test_records_of_a_bucket_are_copied_once(bucket, tmp_path, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  x = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+  top, there = tmp_path / "set", f"{bucket.folder}/set"
+  write_set(top, "array_record", x, np.arange(6) % 2, ["a", "b"], {})
+  for name in files.shown_below(top):
+    files.write_bytes(files.join(there, name), (top / name).read_bytes())
+  for data, how in ((top, {}), (there, {}), (f"{there}/1.0.0", {}), (there, {"size": 4})):
+    source = open_source(f"array_record:{data}", **how)
+    assert source.class_names == ("a", "b") and source.name == f"array_record:{data}"
+    if not how:
+      assert np.array_equal(source.arrays()[0], x) and source.arrays()[1].tolist() == [0, 1] * 3
+  reads = bucket.answers[200]
+  open_source(f"array_record:{there}").read(np.arange(6))
+  assert bucket.answers[200] <= reads + 1  # the list of names; nothing is sent again
+  write_set(top, "array_record", 255 - x, np.arange(6) % 2, ["a", "b"], {})
+  for name in files.shown_below(top):
+    files.write_bytes(files.join(there, name), (top / name).read_bytes())
+  assert np.array_equal(open_source(f"array_record:{there}").arrays()[0], 255 - x)
+  with pytest.raises(UserError, match=r"has the splits train, not test"):
+    open_source(f"array_record:{there}", "test")
+  with pytest.raises(UserError, match="there is no object .*none"):
+    open_source(f"array_record:{bucket.folder}/none")
+  objects.write(f"{bucket.folder}/other/x", b"x")
+  with pytest.raises(UserError, match="no data of TFDS's in .*other: no dataset_info.json"):
+    open_source(f"array_record:{bucket.folder}/other")
 
 
 @both
