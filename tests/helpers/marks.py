@@ -82,7 +82,7 @@ FILES = {
     convert/test_edm2_workdir
     convert/test_prior_workdir convert/test_vocoder_workdir data/test_points distributed/test_codecs
     distributed/test_elastic distributed/test_join distributed/test_launchers
-    distributed/test_storm distributed/test_trajectories
+    distributed/test_storm distributed/test_trajectories distributed/test_week
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
     style/test_readme study/test_study_page tasks/test_edit tasks/test_anomaly
     tasks/test_augment tasks/test_edit_measure tasks/test_task_devices
