@@ -1,5 +1,6 @@
 """A week on a preemptible pod: its formula, and a short one."""
 
+import argparse
 import subprocess
 import sys
 
@@ -36,6 +37,20 @@ def test_the_best_interval_is_youngs_where_failures_are_rare():
   assert works[np.argmin(lost)] == pytest.approx((2 * costs.save * failures) ** 0.5, rel=0.02)
 
 
+def test_harm_by_harm_counts_what_is_lost():
+  """Ten steps of 1 s, a save of 1 s after each two, 5 s to start; by hand."""
+  costs, meta = week.Costs(1.0, 1.0, 5.0), {"config": {"checkpoint": {"every": 2}}, "step": 10}
+  took = lambda *harms: week.replayed(
+    argparse.Namespace(pause=3.0), costs, [week.Harm(*h) for h in harms], meta
+  )
+  assert took() == 5 + 15
+  assert took((3, "preemption")) == 3 + 20  # nothing was done yet
+  assert took((10, "preemption")) == 10 + 5 + 12  # two of three steps were saved
+  assert took((9.6, "maintenance")) == pytest.approx(9.6 + 5 + 10.5)  # and here all three
+  assert took((10, "preemption"), (21.1, "corruption")) == pytest.approx(21.1 + 5 + 9)
+  assert took((10, "slow host"), (12, "outage")) == 5 + 15 + 3
+
+
 @pytest.mark.slow
 def test_a_short_week():
   words = "--day 6 --preemptions 0.5 --pause 2 --set steps=150 --set checkpoint.every=10"
@@ -46,4 +61,4 @@ def test_a_short_week():
   )  # fmt: skip
   assert run.returncode == 0, run.stdout + run.stderr
   assert "all the same, bit by bit, and all rows are there" in run.stdout
-  assert "goodput predicted" in run.stdout
+  assert "goodput measured" in run.stdout

@@ -24,9 +24,11 @@ C to save it, R to start again, and failures come at random, M seconds apart:
   T = M exp(R / M) (exp((t + C) / M) - 1),   goodput = t / T
 
 (J. T. Daly, A higher order estimate of the optimum checkpoint interval, 2006,
-eq. 13; to first order T is least at Young's t = sqrt(2 C M)). t, C and R are
-those of the peaceful training, M is the week's, to which a slow host's pause is
-added. An outage costs nothing in it, for steps go on.
+eq. 13; to first order T is least at Young's t = sqrt(2 C M)). That is the mean over
+all weeks; beside it stands what the same costs say of this very week, harm by harm.
+A slow host's pause is added; an outage costs nothing in it, for steps go on. Both
+are told twice, by the costs of the peaceful training and by the week's own: a
+machine that does other things is not the same for long.
 """
 
 import argparse
@@ -34,6 +36,7 @@ import contextlib
 import math
 import pathlib
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -70,6 +73,14 @@ class Costs(NamedTuple):
   start: float
 
 
+class Week(NamedTuple):
+  """How it went: what happened, seconds of each start that came to a step, and in all."""
+
+  done: list[Harm]
+  starts: list[float]
+  seconds: float
+
+
 def main() -> int:
   """Returns the exit status."""
   flags = storm.parser(__doc__, kills=0)
@@ -82,34 +93,37 @@ def main() -> int:
   with kill.place(args) as (home, bucket):
     costs = live_in_peace(args, peace)
     harms = schedule(args, random.Random(args.seed))
-    start_time = time.monotonic()
-    done = play(args, home / "week", bucket, harms)
-    seconds = time.monotonic() - start_time
+    week = play(args, home / "week", bucket, harms)
     differ = kill.compare(peace, home / "week")
-    lost = corrupted(home / "week", done)
-    report(args, home / "week", costs, done, seconds)
+    lost = corrupted(home / "week", week.done)
+    report(args, home / "week", costs, week)
   print(f"{len(differ)} DIFFER" if differ else "all the same, bit by bit, and all rows are there")
   return 1 if differ or lost else 0
 
 
 def live_in_peace(args: argparse.Namespace, workdir: pathlib.Path) -> Costs:
   """Trains without harm. Compiled programs are kept: of two calls the second starts sooner."""
-  start_time = time.monotonic()
-  storm.finish(storm.command(args), workdir, args, storm.environment(args))
-  wall = time.monotonic() - start_time
-  meta = restore.latest_meta(workdir)
-  spent, saves = meta["goodput"]["seconds"], saved(args, meta)
-  rest = ("step", "data", "checkpoint", "pictures", "eval")
-  return Costs(
-    (spent["step"] + spent["data"]) / meta["step"],
-    spent.get("checkpoint", 0.0) / saves,
-    max(0.0, wall - sum(spent.get(phase, 0.0) for phase in rest)),
-  )
+  words = [*storm.command(args), f"--workdir={workdir}"]
+  with pod.started(args.processes, args.devices, words, env=storm.environment(args)) as processes:
+    start = time.monotonic()
+    while not stepping(processes) and processes[0].poll() is None:
+      time.sleep(0.02)
+    start = time.monotonic() - start
+    if any(d.status for d in pod.finish(processes, kill.PATIENCE)):
+      sys.exit(f"no peace: {[d.stderr[-2000:] for d in pod.finish(processes, 0)]}")
+  return costs_of(restore.latest_meta(workdir), start)
 
 
-def saved(args: argparse.Namespace, meta: Mapping[str, Any]) -> int:
-  """How often a training without harm was saved."""
-  return math.ceil(meta["step"] / meta["config"]["checkpoint"]["every"])
+def stepping(processes: Sequence[pod.Process]) -> bool:
+  """Whether the first process has said that it took a step."""
+  return bool(re.search(rb"^\d+/\d+", processes[0].err.read_bytes(), re.MULTILINE))
+
+
+def costs_of(meta: Mapping[str, Any], start: float) -> Costs:
+  """By the last checkpoint of a training, and seconds of a start."""
+  spent, saves = meta["goodput"]["seconds"], meta["step"] / meta["config"]["checkpoint"]["every"]
+  step = (spent["step"] + spent.get("data", 0.0)) / meta["step"]
+  return Costs(step, spent.get("checkpoint", 0.0) / math.ceil(saves), start)
 
 
 def schedule(args: argparse.Namespace, chance: random.Random) -> list[Harm]:
@@ -122,26 +136,30 @@ def schedule(args: argparse.Namespace, chance: random.Random) -> list[Harm]:
 
 def play(
   args: argparse.Namespace, workdir: pathlib.Path, bucket: Any, harms: Sequence[Harm]
-) -> list[Harm]:
-  """Trains to the end through all that happens -> what did, and when."""
-  start_time, chance, due, done = time.monotonic(), random.Random(args.seed), [*harms], []
+) -> Week:
+  """Trains to the end through all that happens."""
+  start_time, chance, due = time.monotonic(), random.Random(args.seed), [*harms]
+  done, starts = [], []
   now = lambda: time.monotonic() - start_time
   words = [*storm.command(args), f"--workdir={workdir}"]
   while True:
     with pod.started(args.processes, args.devices, words, env=storm.environment(args)) as processes:
+      born, ready = now(), False
       while any(p.poll() is None for p in processes):
         if due and due[0].at <= now():
           harm = due.pop(0)
           done.append(Harm(now(), do(harm.kind, processes, args, workdir, bucket, chance)))
+        if not ready and (ready := stepping(processes)):
+          starts.append(now() - born)
         time.sleep(0.02)
         if now() > DAYS * args.day + kill.PATIENCE:
           sys.exit(f"nothing goes on: {[d.stderr[-500:] for d in pod.finish(processes, 0)]}")
       ends = pod.finish(processes, 0)
     statuses = [d.status for d in ends]
-    what = done[-1].kind if done else ""
+    what = done[-1].kind if done and set(statuses) != {0} else ""
     print(f"{now():6.1f} s  {what:12} {statuses}  {last_line(ends)}", flush=True)
     if set(statuses) == {0}:
-      return done
+      return Week(done, starts, now())
     if set(statuses) & {*FINAL}:
       sys.exit(f"status {statuses}\n" + "\n".join(d.stderr[-2000:] for d in ends))
 
@@ -210,32 +228,51 @@ def predicted(work: float, costs: Costs, failures: float) -> float:
   return failures * again * math.expm1((work + costs.save) / failures)
 
 
-def report(
-  args: argparse.Namespace,
-  workdir: pathlib.Path,
-  costs: Costs,
-  done: Sequence[Harm],
-  seconds: float,
-) -> None:
+def replayed(args: argparse.Namespace, costs: Costs, done: Sequence[Harm], meta: Any) -> float:
+  """Seconds that all takes at such costs if this happens at these moments."""
+  every, steps = meta["config"]["checkpoint"]["every"], meta["step"]
+  lost = lambda kind: args.pause if kind == "slow host" else 0.0
+  now, at, before, pause, stepping_since = 0.0, 0, 0, 0.0, costs.start
+  reach = lambda until: at + steps_in(max(0.0, until - stepping_since - pause), costs, every)
+  for harm in done:
+    pause += lost(harm.kind) if harm.at > stepping_since else 0.0
+    if harm.kind not in ENDING or harm.at < now or reach(harm.at) >= steps:
+      continue
+    reached = reach(harm.at)
+    if harm.kind != "maintenance":
+      reached = max(at, reached // every * every)
+    before, at = (max(at, reached - every), reached) if reached > at else (before, at)
+    at = before if harm.kind == "corruption" else at
+    now, pause, stepping_since = harm.at, 0.0, harm.at + costs.start
+  return stepping_since + pause + (steps - at) * (costs.step + costs.save / every)
+
+
+def steps_in(seconds: float, costs: Costs, every: int) -> int:
+  """How many steps are taken in some time, with a save after each `every`."""
+  return int(seconds / (costs.step + costs.save / every))
+
+
+def report(args: argparse.Namespace, workdir: pathlib.Path, peace: Costs, week: Week) -> None:
   """Prints what happened, and goodput as it was predicted and as it was."""
   meta = restore.latest_meta(workdir)
-  ends = sum(harm.kind in ENDING for harm in done)
-  mean = seconds / max(ends, 1)
-  work = costs.step * meta["config"]["checkpoint"]["every"]
-  useful = costs.step * meta["step"]
-  expected = predicted(work, costs, mean) * useful / work
-  expected += args.pause * sum(harm.kind == "slow host" for harm in done)
-  spent = meta["goodput"]["seconds"]
-  total = sum(spent.values())
-  best = math.sqrt(2 * costs.save * mean)
-  print(f"{dict(Counter(harm.kind for harm in done))} in {seconds:.0f} s")
-  print(f"step {1e3 * costs.step:.2f} ms, save {costs.save:.3f} s, start {costs.start:.1f} s")
-  print(f"between failures {mean:.1f} s, between saves {work:.2f} s (Young: {best:.2f} s)")
+  kinds = Counter(harm.kind for harm in week.done)
+  spent, every = meta["goodput"]["seconds"], meta["config"]["checkpoint"]["every"]
+  mean = week.seconds / max(sum(kinds[k] for k in ENDING), 1)
+  print(f"{dict(kinds)} in {week.seconds:.0f} s, {mean:.1f} s between those that end all")
   print("spent: " + ", ".join(f"{k} {v:.1f} s" for k, v in sorted(spent.items()) if v >= 0.05))
-  print(
-    f"goodput predicted {useful / expected:.1%}, measured {useful / seconds:.1%} of the wall time; "
-    f"by its own log {(spent['step'] + spent.get('data', 0.0)) / total:.1%}"
-  )
+  own = costs_of(meta, sum(week.starts) / len(week.starts))
+  for name, costs in (("in peace", peace), ("in the week", own)):
+    work, useful = costs.step * every, costs.step * meta["step"]
+    daly = predicted(work, costs, mean) * useful / work + args.pause * kinds["slow host"]
+    again = replayed(args, costs, week.done, meta)
+    print(
+      f"costs {name}: step {1e3 * costs.step:.0f} ms, save {costs.save:.2f} s, start "
+      f"{costs.start:.1f} s; a save every {work:.1f} s, best by Young "
+      f"{math.sqrt(2 * costs.save * mean):.1f} s; goodput by Daly {useful / daly:.1%}, "
+      f"harm by harm {useful / again:.1%}"
+    )
+  measured = (spent["step"] + spent.get("data", 0.0)) / week.seconds
+  print(f"goodput measured {measured:.1%} of the wall time")
 
 
 if __name__ == "__main__":
