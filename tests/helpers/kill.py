@@ -77,7 +77,7 @@ def war_and_peace(args: argparse.Namespace, home: pathlib.Path) -> int:
   print(f"{'life':>4}  {'killed':24} {'after':>7}  checkpoints left")
   war = home / "war"
   for life in range(args.kills):
-    moment, lived = kill(command, war, life % 3, chance, starting=took / 2)
+    moment, lived = kill(command, war, life % 3, chance, took / 2)
     print(f"{life + 1:4}  {moment:24} {lived:6.2f}s  {disk.steps(war) or 'none'}", flush=True)
   finish(command, war)
 
@@ -155,13 +155,16 @@ def finish(
 
 
 def kill(
-  command: list[str], workdir: pathlib.Path, kind: int, chance: random.Random, starting: float
+  command: list[str], workdir: pathlib.Path, kind: int, chance: random.Random, most: float
 ) -> tuple[str, float]:
-  """One life, ended by SIGKILL: -> the moment, seconds lived; see `await_moment`."""
+  """One life, ended by SIGKILL: -> the moment, seconds lived.
+
+  It starts, or trains, for at most so many seconds: enough to have saved by then.
+  """
   before = progress(workdir)
   start_time = time.monotonic()
   life = start(command, workdir)
-  moment, pause = await_moment(kind, workdir, before, life, chance, starting)
+  moment, pause = await_moment(kind, workdir, before, life, chance, most, most / 2)
   try:
     life.wait(pause)
   except subprocess.TimeoutExpired:
@@ -180,11 +183,13 @@ def await_moment(
   process: subprocess.Popen,
   chance: random.Random,
   starting: float,
+  training: float = 2,
 ) -> tuple[str, float]:
   """Waits until a training saves (kind 0), or trains (1), or not at all.
 
   `before` is its `progress` before the process began; `starting` the most
-  seconds to pause of kind 2. Returns (the kind's name, seconds to pause).
+  seconds to pause of kind 2, `training` of kind 1. Returns (the kind's name,
+  seconds to pause).
   """
   pause = files.choose(workdir, 0.001, 0.02)  # a server has others to answer
   if kind == 0:
@@ -192,7 +197,7 @@ def await_moment(
     return "saving", chance.uniform(0, 0.02)
   if kind == 1:
     await_it(lambda: progress(workdir)[1] > before[1], process, pause)
-    return "training", chance.uniform(0, 2)
+    return "training", chance.uniform(0, training)
   return "starting", chance.uniform(0, starting)
 
 
