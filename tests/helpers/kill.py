@@ -148,7 +148,11 @@ def finish(
   command: list[str], workdir: pathlib.Path, flag: str = "workdir", patience: float = PATIENCE
 ) -> None:
   """Trains to the end; what went wrong ends this script, too."""
-  status = start(command, workdir, flag).wait(patience)
+  process = start(command, workdir, flag)
+  try:
+    status = process.wait(patience)
+  finally:
+    process.kill()  # nothing of one that has ended
   if status:
     text = pathlib.Path(log_of(workdir)).read_text(errors="replace")
     sys.exit(f"status {status} of {' '.join(command)}\n{text[-2000:]}")
