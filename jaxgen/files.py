@@ -273,14 +273,6 @@ def check_writable(folder: Address) -> None:
   tempfile.TemporaryFile(dir=folder).close()
 
 
-def check_arrays(folder: Address) -> None:
-  """UserError where Orbax can keep no arrays."""
-  if str(folder).startswith("s3://"):
-    raise UserError(
-      f"{folder}: checkpoints lie in a folder or on gs://; Orbax keeps none on s3://, so mount it"
-    )
-
-
 def truncate(file: Address, size: int) -> None:
   """Cuts a file off after `size` bytes."""
   if choose(file, True, False):

@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
+from typing import Any
 
 import tensorstore as ts
 
@@ -25,7 +26,8 @@ MISSING = b"\2"  # TensorStore's generation of what is not there
 
 REASONS = (  # in what TensorStore says -> error number, what to do
   (
-    "'401'|UNAUTHENTICATED|credentials file",
+    "'401'|UNAUTHENTICATED|credentials file|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken"
+    "|InvalidToken",
     errno.EACCES,
     "no valid credentials: run `gcloud auth application-default login`, or name a key file in "
     "GOOGLE_APPLICATION_CREDENTIALS (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)",
@@ -33,10 +35,20 @@ REASONS = (  # in what TensorStore says -> error number, what to do
   (
     "'403'|PERMISSION_DENIED|Failed to parse response metadata",
     errno.EACCES,
-    "denied: give this account the right to list, read and write objects there",
+    "denied: give this account the right to list, read and write objects there; "
+    "without credentials it is nobody's",
   ),
   ("'404'|NOT_FOUND", errno.ENOENT, "there is no such bucket"),
-  ("'429'|'503'", errno.EHOSTUNREACH, "throttled time and again: wait, or ask of another bucket"),
+  (
+    "'301'|AuthorizationHeaderMalformed|PermanentRedirect",
+    errno.EINVAL,
+    "the bucket lies in another region: set AWS_REGION",
+  ),
+  (
+    "'429'|'503'|SlowDown",
+    errno.EHOSTUNREACH,
+    "throttled time and again: wait, or ask of another bucket",
+  ),
   ("retry attempts failed", errno.EHOSTUNREACH, "the server cannot be reached"),
   ("DEADLINE_EXCEEDED|UNAVAILABLE", errno.EHOSTUNREACH, "the server cannot be reached"),
 )
@@ -75,16 +87,23 @@ def store(scheme: str, bucket: str) -> ts.KvStore:
   return _open(scheme, bucket, RETRIES)
 
 
-def _open(scheme, bucket, retries):
-  spec = {"driver": {"gs": "gcs", "s3": "s3"}[scheme], "bucket": bucket}
-  context = ts.Context({"gcs_request_retries": retries, "s3_request_retries": retries})
+def spec(scheme: str, bucket: str) -> dict[str, Any]:
+  """Where TensorStore finds a bucket, by the environment."""
+  where = {"driver": {"gs": "gcs", "s3": "s3"}[scheme], "bucket": bucket}
   if scheme == "s3" and os.environ.get("AWS_ACCESS_KEY_ID"):  # else it complains of files
-    spec |= {"aws_credentials": {"type": "environment"}}
+    where |= {"aws_credentials": {"type": "environment"}}
   if scheme == "s3" and (server := os.environ.get("AWS_ENDPOINT_URL")):
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    spec |= {"endpoint": server, "aws_region": region or "us-east-1"}
+    where |= {"endpoint": server, "aws_region": region or "us-east-1"}
+  if scheme == "s3":  # without a look beforehand, which another writer may outrun
+    where |= {"use_conditional_write": True}
+  return where
+
+
+def _open(scheme, bucket, retries):
+  context = ts.Context({"gcs_request_retries": retries, "s3_request_retries": retries})
   try:
-    return ts.KvStore.open(spec, context=context).result()
+    return ts.KvStore.open(spec(scheme, bucket), context=context).result()
   except ValueError as e:
     raise failure(e, f"{scheme}://{bucket}") from e
 
@@ -120,25 +139,30 @@ def read_parts(address: str | os.PathLike, starts: Iterable[int], size: int) -> 
 
 
 def generation(address: str | os.PathLike) -> bytes:
-  """What changes with every write of an object; MISSING if it is not there."""
+  """What changes with every change of an object; MISSING if it is not there."""
   return _read(address, 0, 0).stamp.generation
 
 
 def _read(address, start, stop):
   scheme, bucket, key = split(address)
-  part = None if start is None and stop is None else slice(start, stop)
+  place, part = store(scheme, bucket), slice(start, stop)
   if scheme == "s3" and (start, stop) == (0, 0):
-    part = slice(0, None)  # S3 knows no empty ranges
+    part = slice(0, 1)  # S3 knows no empty ranges
   try:
-    return store(scheme, bucket).read(key, byte_range=part).result()
+    try:
+      return place.read(key, byte_range=None if part == slice(None) else part).result()
+    except ValueError as e:
+      if "OUT_OF_RANGE" not in str(e) or (start, stop) != (0, 0):
+        raise
+      return place.read(key).result()  # an empty object
   except ValueError as e:
     raise failure(e, os.fspath(address)) from e
 
 
 def write(
-  address: str | os.PathLike, content: bytes | None, if_generation: bytes | None = None
+  address: str | os.PathLike, content: bytes, if_generation: bytes | None = None
 ) -> bytes | None:
-  """Writes an object, or removes it if `content` is None.
+  """Writes an object.
 
   Args:
     address: Its name.
@@ -160,8 +184,6 @@ def write(
   if stamp.generation:
     return stamp.generation
   there = _read(address, None, None)
-  if content is None and there.state == "missing":
-    return MISSING
   return there.stamp.generation if there.state == "value" and there.value == content else None
 
 
@@ -185,7 +207,11 @@ def names_below(address: str | os.PathLike) -> list[str]:
 
 
 def remove(addresses: Iterable[str]) -> None:
-  """Removes objects, all at once; OSError if one cannot be."""
+  """Removes objects, all at once; OSError if one cannot be.
+
+  There is no condition to it: S3 has none, and TensorStore, which looks first,
+  removes what it could not look at.
+  """
   under_way = []
   for address in addresses:
     scheme, bucket, key = split(address)
@@ -211,8 +237,11 @@ def check_access(folder: str | os.PathLike) -> None:
   try:
     if name not in names_below(folder):
       raise OSError(errno.EACCES, "denied: objects can be written there, and not listed", address)
+    if write(address, b"", MISSING) is not None:
+      line = "the server heeds no conditions of writes (If-None-Match), so nothing can be locked"
+      raise OSError(errno.ENOTSUP, line, address)
   finally:
-    write(address, None)
+    remove([address])
 
 
 def retries() -> int:

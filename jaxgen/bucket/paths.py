@@ -105,13 +105,13 @@ class _Objects(backend.Backend):
   def remove(self, path: epath.PathLike) -> None:
     if not self.isfile(path):
       raise FileNotFoundError(errno.ENOENT, "there is no such object", os.fspath(path))
-    write(path, None)
+    remove([os.fspath(path)])
 
   def rename(self, path: epath.PathLike, dst: epath.PathLike) -> None:
     path, dst = os.fspath(path), os.fspath(dst)
     if self.isfile(path):
       write(dst, read(path))
-      return write(path, None)
+      return remove([path])
     copy_tree(path, dst)
     self.rmtree(path)
 

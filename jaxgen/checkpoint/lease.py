@@ -4,7 +4,8 @@ It is the object WORKDIR/.jaxgen.lock, written on the condition that nobody else
 has written it since one looked: of two who take it at once one succeeds. Who
 holds it writes it anew every BEAT seconds; who wants it, and sees it unchanged
 for LEASE seconds by the own clock, takes it for that of a dead process. On the
-machine of the holder nobody has to wait: its system tells who is alive.
+machine of the holder nobody has to wait: its system tells who is alive. The
+object stays, empty, when it is given back: nothing is removed on a condition.
 
 A holder that was away for so long that somebody else took over, such as a
 machine that was suspended, ends at its next beat with status 2.
@@ -28,6 +29,7 @@ from jaxgen.errors import UserError, printable
 FILE = ".jaxgen.lock"
 BEAT = 15.0  # seconds
 LEASE = 90.0
+FREE = b""  # what it says when nobody holds it
 FORM = {"holder": str, "machine": str, "process": str, "token": str, "beat": float}
 
 
@@ -45,7 +47,7 @@ class Lease:
     self._end.set()
     self._thread.join()
     try:
-      objects.write(self.address, None, self.generation)
+      objects.write(self.address, FREE, self.generation)
     except OSError:
       pass  # it runs out by itself
 
@@ -79,7 +81,7 @@ def acquire(workdir: str | os.PathLike, wait: bool = False) -> Lease:
         raise UserError(f"{address} is in the way: move it elsewhere")
       if seen is None or seen[0] != generation:
         seen = generation, time.monotonic()
-      if generation == objects.MISSING or gone(other) or time.monotonic() - seen[1] > LEASE:
+      if not other or gone(other) or time.monotonic() - seen[1] > LEASE:
         generation = objects.write(address, content(holder), generation)
         if generation is not None:
           return Lease(address, generation, holder)
@@ -106,7 +108,7 @@ def content(holder: dict) -> bytes:
 def look(address: str) -> tuple[dict | None, bytes]:
   """Who holds a lock, and the object's generation, of one moment.
 
-  Nobody is {}; None: the object is no lock of ours.
+  Nobody is {}: it is not there, or empty. None: the object is no lock of ours.
   """
   while True:
     generation = objects.generation(address)
@@ -118,6 +120,8 @@ def look(address: str) -> tuple[dict | None, bytes]:
       continue
     if objects.generation(address) == generation:
       break
+  if text == FREE:
+    return {}, generation
   try:
     holder = json.loads(text)
   except ValueError:

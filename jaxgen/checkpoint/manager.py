@@ -84,6 +84,7 @@ class Checkpoints:
     self._manager = self._watcher = self._failure = None
     self._strangers: list[str] = []
     disk.check_writable(self.root)
+    disk.enable_arrays(self.root)
     silence_orbax()
 
   def save(self, step: int, state: Any, meta: dict[str, Any], force: bool = False) -> bool:

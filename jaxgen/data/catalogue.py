@@ -14,12 +14,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from jaxgen import files
 from jaxgen.data import clips, image, pack, recordings
 from jaxgen.data.arrays import Arrays, Cut, Example, digest
 from jaxgen.errors import UserError
 
 # Of TFDS: data set, configuration, version. None leads out of a folder.
 NAME = re.compile(r"\w+(/[\w-]+(\.[\w-]+)*)*(:\d+\.\d+\.\d+)?", re.ASCII)
+INFO = "dataset_info.json"  # which is in every folder of TFDS's
 PACK_BELOW = 8 * 2**30  # bytes of raw pixels that are packed, not decoded
 
 
@@ -35,7 +37,7 @@ class Records:
     self.shape = (size, size, channels)
     builder = builder_in(folder)
     features = builder.info.features
-    self._image = _image_key(name.removeprefix("tfds:"), features)
+    self._image = _image_key(name, features)
     self._label = _label_key(features, builder.info.supervised_keys or ())
     self.class_names = tuple(features[self._label].names) if self._label else ()
     self.classes = len(self.class_names)
@@ -125,28 +127,73 @@ def records_of(
 def open_tfds(
   name: str, split: str, size: int | None, channels: int | None, root: Path, rate: int = 0
 ) -> Arrays | Records | clips.Clips:
-  """A prepared data set; one of less than PACK_BELOW is packed on first use.
+  """A data set prepared below `root`, by its name: see `open_prepared`."""
+  folder = find(name, root)
+  parts = folder.relative_to(root).parts
+  return open_prepared(f"tfds:{name}", folder, parts, split, size, channels, root, rate)
+
+
+def open_array_record(
+  path: str, split: str, size: int | None, channels: int | None, root: Path, rate: int = 0
+) -> Arrays | Records | clips.Clips:
+  """A folder as TFDS prepares them, anywhere: see `open_prepared`.
+
+  Its files are read by a library that opens none but this machine's: those of a
+  bucket are copied once, all of them.
+
+  Raises:
+    UserError: there is none.
+  """
+  name, top = f"array_record:{path}", files.local(path).expanduser()
+  folder = top if (top / INFO).exists() else max(_versions(top, "*"), default=None, key=_version)
+  if folder is None:
+    raise UserError(f"there are no data of TFDS's in {path}: no {INFO}, nor in folders like 1.0.0")
+  versions = {n: files.version(folder / n) for n in sorted(files.names(folder))}
+  parts = "array_record", files.digest(versions)
+  return open_prepared(name, folder, parts, split, size, channels, root, rate)
+
+
+def open_prepared(
+  name: str,
+  folder: Path,
+  parts: tuple[str, ...],
+  split: str,
+  size: int | None,
+  channels: int | None,
+  root: Path,
+  rate: int,
+) -> Arrays | Records | clips.Clips:
+  """What TFDS prepared in a folder; less than PACK_BELOW is packed on first use.
 
   With a rate, sound: see `open_sound`.
 
+  Args:
+    name: Of the source.
+    folder: Of one version.
+    parts: What tells it from others, as names of files.
+    split: One of those it has.
+    size: As `sources.open_source` has them, as `channels` and `rate`.
+    channels: 1, 3, or as stored.
+    root: What is packed lies below it.
+    rate: Of sound; 0 of images.
+
   Raises:
-    UserError: if it is not prepared, or a size is needed.
+    UserError: a size is needed, or there is no such split.
   """
-  folder = find(name, root)
   features = builder_in(folder).info.features
   if rate:
-    return open_sound(name, folder, split, size, rate, root)
+    return open_sound(name, folder, parts, split, size, rate, root)
   height, width, stored_channels = features[_image_key(name, features)].shape
   if size is None:
     if height is None or height != width:
       what = "several sizes" if None in (height, width) else f"{width}x{height}"
       raise UserError(
-        f"tfds:{name} has images of {what}, and squares are made of them: give"
+        f"{name} has images of {what}, and squares are made of them: give"
         " a size, --config.data.size=32"
       )
     size = height
   channels = channels or (1 if stored_channels == 1 else 3)
-  source = Records(f"tfds:{name}", folder, split, size, channels)
+  source = Records(name, folder, split, size, channels)
   count = len(source)
   if count * size * size * channels > PACK_BELOW:
     return source
@@ -158,10 +205,8 @@ def open_tfds(
     except Exception as e:  # a broken image may fail anywhere in a decoder
       raise pack.Unreadable(f"example {i}: {e}") from e
 
-  parts = *folder.relative_to(root).parts, split, f"{size}x{channels}", f"v{pack.VERSION}"
-  label = "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(parts))
   names = source.class_names
-  target = root / "packed" / label
+  target = packed_in(root, *parts, split, f"{size}x{channels}", f"v{pack.VERSION}")
   packed = pack.packed(source.name, target, count, load, source.classes, names)
   packed = dataclasses.replace(packed, class_names=names)
   if (height, width) == (size, size):
@@ -171,6 +216,11 @@ def open_tfds(
     rows = pack.readable_rows([f"example {i}" for i in rows], packed.skipped)
   notes = () if height and height == width else (image.SQUARES,)
   return dataclasses.replace(packed, original=Originals(source, rows), notes=notes)
+
+
+def packed_in(root: Path, *parts: str) -> Path:
+  """The folder below `root` of what is packed of a data set."""
+  return root / "packed" / "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(parts))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -185,18 +235,24 @@ class Originals:
 
 
 def open_sound(
-  name: str, folder: Path, split: str, size: int | None, rate: int, root: Path
+  name: str,
+  folder: Path,
+  parts: tuple[str, ...],
+  split: str,
+  size: int | None,
+  rate: int,
+  root: Path,
 ) -> clips.Clips:
   """The recordings of a prepared data set, packed at a rate on first use."""
-  clips.check_clip(f"tfds:{name}", size, rate)
+  clips.check_clip(name, size, rate)
   builder = builder_in(folder)
   features, metadata = builder.info.features, builder.info.metadata or {}
   audio = _audio_key(name, features)
   stored_rate = features[audio].sample_rate or dict(metadata).get("sample_rate")
   if not stored_rate:
-    raise UserError(f"tfds:{name} does not say how many samples a second it has")
+    raise UserError(f"{name} does not say how many samples a second it has")
   label = _label_key(features, builder.info.supervised_keys or ())
-  records = records_of(f"tfds:{name}", builder, split)
+  records = records_of(name, builder, split)
 
   def load(i: int) -> np.ndarray:
     try:
@@ -204,12 +260,10 @@ def open_sound(
     except ValueError as e:
       raise pack.Unreadable(f"example {i}: {e}") from e
 
-  parts = *folder.relative_to(root).parts, split, f"{rate}hz", f"v{clips.VERSION}"
-  stem = "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(parts))
-  target = root / "packed" / stem
+  target = packed_in(root, *parts, split, f"{rate}hz", f"v{clips.VERSION}")
   labels = () if target.exists() else [int(r[label]) if label else None for r in records]
   names = tuple(features[label].names) if label else ()
-  return clips.packed(f"tfds:{name}", target, load, labels, names, rate, size)
+  return clips.packed(name, target, load, labels, names, rate, size)
 
 
 def _audio_key(name: str, features) -> str:
@@ -218,8 +272,8 @@ def _audio_key(name: str, features) -> str:
   if len(keys) == 1:
     return keys[0]
   if any(isinstance(v, tfds.features.Image) for v in features.values()):
-    raise UserError(f"tfds:{name} holds images: leave out --config.data.rate")
-  raise UserError(f"tfds:{name} is no data set of sound: {list(features)}")
+    raise UserError(f"{name} holds images: leave out --config.data.rate")
+  raise UserError(f"{name} is no data set of sound: {list(features)}")
 
 
 def find(name: str, root: Path) -> Path:
@@ -248,12 +302,16 @@ def find(name: str, root: Path) -> Path:
       f"tfds:{name} is not prepared in {root}; do so by: jaxgen prepare"
       f" tfds:{name} (downloads it there; $JAXGEN_DATA names another place)"
     )
-  return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
+  return max(versions, key=_version)
+
+
+def _version(folder: Path) -> list[int]:
+  return [int(n) for n in folder.name.split(".")]
 
 
 def _versions(top: Path, pattern: str) -> list[Path]:
   """Prepared versions; what TFDS is still writing has a longer name."""
-  folders = [p.parent for p in top.glob(f"{pattern}/dataset_info.json")]
+  folders = [p.parent for p in top.glob(f"{pattern}/{INFO}")]
   return [p for p in folders if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
 
 
@@ -266,10 +324,10 @@ def _image_key(name: str, features) -> str:
     for audio in (v for v in features.values() if isinstance(v, tfds.features.Audio)):
       rate = audio.sample_rate or 16_000
       raise UserError(
-        f"tfds:{name} holds sound: say samples a second and of a clip, --config.data.rate={rate} "
+        f"{name} holds sound: say samples a second and of a clip, --config.data.rate={rate} "
         f"--config.data.size={rate}, and take a config of sound"
       )
-    raise UserError(f"tfds:{name} is no data set of images: {list(features)}")
+    raise UserError(f"{name} is no data set of images: {list(features)}")
   return keys[0]
 
 

@@ -4,8 +4,7 @@
   npz           x.npz: arr_0 uint8 [N, H, W, C], arr_1 labels, info as JSON text
   array_record  TensorFlow Datasets' layout: tfds.builder_from_directory(FOLDER/1.0.0)
 
-All three are read here, too: as folder:FOLDER, npz:x.npz, and tfds:NAME where the
-folder lies below the data directory.
+All three are read here, too: as folder:FOLDER, npz:x.npz, array_record:FOLDER.
 """
 
 import contextlib

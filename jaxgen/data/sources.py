@@ -26,11 +26,18 @@ from jaxgen.errors import UserError
 
 NAMES = (
   "digits", "stacked_digits", "spoken_digits", "photos", "points:ring8", "points:grid25",
-  "tfds:NAME", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH", "packed:PATH", "latents:PATH",
-  "pairs:A,B", "sides:PATH", "unpaired:A,B",
+  "tfds:NAME", "array_record:PATH", "folder:PATH", "zip:PATH", "npz:PATH", "npy:PATH",
+  "packed:PATH", "latents:PATH", "pairs:A,B", "sides:PATH", "unpaired:A,B",
 )  # fmt: skip
 ALTERED = ("digits", "photos")  # data sets that `unpaired` can alter
-SOUND = ("folder", "spoken_digits", "tfds", "mel", "latents")  # kinds that may hold it
+SOUND = (
+  "folder",
+  "spoken_digits",
+  "tfds",
+  "array_record",
+  "mel",
+  "latents",
+)  # kinds that may hold it
 
 
 def open_source(
@@ -114,10 +121,11 @@ def open_source(
       return open_photos(split, size, fixed_channels)
     case "latents", True:
       raise UserError(f"{name} holds latents: only a model of latents can be trained on them")
-    case "tfds", True:
-      from jaxgen.data.catalogue import open_tfds
+    case "tfds" | "array_record", True:
+      from jaxgen.data import catalogue
 
-      return open_tfds(argument, split, size, fixed_channels, root, rate)
+      opener = catalogue.open_tfds if kind == "tfds" else catalogue.open_array_record
+      return opener(argument, split, size, fixed_channels, root, rate)
   raise UserError(f"there is no data set '{name}'; {_guess(name)}There are {', '.join(NAMES)}")
 
 

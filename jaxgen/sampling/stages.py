@@ -73,7 +73,6 @@ def stages_of(workdir: str | Sequence[str]) -> list[str]:
   """
   if not isinstance(workdir, str | os.PathLike):
     return [str(w) for w in workdir]
-  files.check_arrays(workdir)
   path, stages = files.path(workdir), read_stages(workdir)
   if stages is not None:
     return [str(path / s["stage"] if "stage" in s else s["workdir"]) for s in stages]

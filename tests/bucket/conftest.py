@@ -1,5 +1,7 @@
 """A bucket for the tests of this folder, each with a folder of its own in it."""
 
+import contextlib
+import functools
 import itertools
 
 import pytest
@@ -11,15 +13,19 @@ numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def server():
-  """One server for all tests of a worker."""
-  with Bucket() as bucket:
-    yield bucket
+def servers():
+  """One server of a kind for all tests of a worker, started when it is asked for."""
+  with contextlib.ExitStack() as stack:
+    yield functools.cache(lambda kind: stack.enter_context(Bucket(kind=kind)))
 
 
 @pytest.fixture
-def bucket(server):
-  """It, with no faults; `bucket.folder` is an address where nothing is."""
+def bucket(servers, request):
+  """One with no faults; `bucket.folder` is an address where nothing is.
+
+  On gs://, or where the test is parametrised to have it.
+  """
+  server = servers(getattr(request, "param", "gs"))
   server.folder = f"{server.address}/test-{next(numbers)}"
   yield server
   server.faults = Faults()

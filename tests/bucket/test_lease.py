@@ -11,10 +11,11 @@ import time
 
 import pytest
 
-from jaxgen import files
 from jaxgen.bucket import objects
 from jaxgen.checkpoint import lease, lock
 from jaxgen.errors import UserError
+
+pytestmark = pytest.mark.parametrize("bucket", ["gs", "s3"], indirect=True)
 
 HOLD = """
 import sys, time
@@ -58,7 +59,7 @@ def test_a_second_process_is_refused_and_death_frees(bucket):
   finally:
     process.kill()
     process.stdout.close()
-  assert files.names(bucket.folder) == []
+  assert objects.read(f"{bucket.folder}/{lease.FILE}") == lease.FREE
 
 
 def test_of_all_who_want_it_one_has_it(bucket, brief):
@@ -118,7 +119,7 @@ def test_a_holder_survives_lost_answers(bucket, brief):
     while json.loads(objects.read(address))["beat"] < first["beat"] + 1:
       time.sleep(0.05)
     assert json.loads(objects.read(address))["token"] == first["token"]
-  assert files.names(bucket.folder) == []
+  assert objects.read(f"{bucket.folder}/{lease.FILE}") == lease.FREE
 
 
 def test_who_was_away_too_long_ends(bucket):

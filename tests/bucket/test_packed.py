@@ -10,6 +10,8 @@ from jaxgen.data.pack import packed
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 
+pytestmark = pytest.mark.parametrize("bucket", ["gs", "s3"], indirect=True)
+
 
 @pytest.fixture
 def pair(bucket, tmp_path, monkeypatch):
@@ -77,7 +79,7 @@ def test_what_is_no_packed_set(pair, bucket):
     open_source(name, size=16)
   with pytest.raises(UserError, match="one split, called train"):
     open_source(name, split="test")
-  with pytest.raises(UserError, match="there are no packed data in gs://.*none"):
+  with pytest.raises(UserError, match="there are no packed data in .*none"):
     open_source(f"packed:{bucket.folder}/none")
   objects.write(f"{bucket.folder}/set/meta.json", b'{"count": 3}')
   with pytest.raises(UserError, match="damaged: meta.json is not as"):

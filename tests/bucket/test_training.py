@@ -13,11 +13,13 @@ from verbs import ROOT, start
 from jaxgen import files, train
 from jaxgen.bucket import objects
 from jaxgen.checkpoint.disk import steps
+from jaxgen.data.labelled_sets import write_set
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
 from jaxgen.monitor import pictures
 from jaxgen.monitor.log import append, read_jsonl, read_rows
 
+both = pytest.mark.parametrize("bucket", ["gs", "s3"], indirect=True)
 GAN = ROOT / "configs" / "points_gan.py"
 
 
@@ -37,6 +39,7 @@ def local(tmp_path_factory):
   return bits(train.train(settings(steps=20), str(workdir), quiet=True)), rows(workdir)
 
 
+@both
 def test_same_bits_through_throttling_and_an_outage(bucket, quick, local, capsys):
   """The bucket is away while step 10 is saved; nothing is lost by it."""
   bucket.faults.throttle = bucket.faults.drop = 0.01
@@ -58,9 +61,12 @@ def test_same_bits_through_throttling_and_an_outage(bucket, quick, local, capsys
   assert bucket.answers["away"] and steps(bucket.folder)[-2:] == [15, 20]
   assert "requests to the bucket were made again" in capsys.readouterr().err
   assert read_rows(files.path(bucket.folder) / "metrics.jsonl")[-1]["goodput/retries"] > 0
-  assert {"checkpoints", "events", "metrics.jsonl"} == set(files.names(bucket.folder))
+  assert {".jaxgen.lock", "checkpoints", "events", "metrics.jsonl"} == set(
+    files.names(bucket.folder)
+  )
 
 
+@both
 def test_sigkill_and_the_same_bits(bucket, local):
   """Killed while step 10 is saved, the same command ends like any other."""
   c = settings(steps=20)
@@ -75,6 +81,7 @@ def test_sigkill_and_the_same_bits(bucket, local):
   assert rows(bucket.folder)[-1]["eval/fid"] == 1.0
 
 
+@both
 def test_verbs_read_and_write_there(bucket, verb, tmp_path):
   config = f"{bucket.folder}/mine.py"
   objects.write(config, GAN.read_bytes())
@@ -111,7 +118,6 @@ def test_verbs_read_and_write_there(bucket, verb, tmp_path):
       ("sample", "--workdir=gs://bucket/none", "--out=x.png"),
       "there is no folder gs://bucket/none",
     ),
-    (("sample", "--workdir=s3://b/w", "--out=x.png"), "Orbax keeps none on s3://"),
     (("sample", "--workdir=gs://another/w", "--out=x.png"), "there is no folder gs://another/w"),
     (("train", "--config=gs://bucket/none.py", "--workdir=w"), "there is no object gs://bucket/no"),
     (("train", "--config=configs/points_gan.py", "--workdir=az://b/w"), "az://b/w: a path is a"),
@@ -151,22 +157,53 @@ def test_data_of_a_bucket_are_those_of_a_folder(bucket, tmp_path, monkeypatch):
   assert np.array_equal(again.read(np.arange(1))["x"][0], 255 - x[0])
 
 
+@both
+def test_records_of_a_bucket_are_copied_once(bucket, tmp_path, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  x = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+  top, there = tmp_path / "set", f"{bucket.folder}/set"
+  write_set(top, "array_record", x, np.arange(6) % 2, ["a", "b"], {})
+  for name in files.shown_below(top):
+    files.write_bytes(files.join(there, name), (top / name).read_bytes())
+  for data, how in ((top, {}), (there, {}), (f"{there}/1.0.0", {}), (there, {"size": 4})):
+    source = open_source(f"array_record:{data}", **how)
+    assert source.class_names == ("a", "b") and source.name == f"array_record:{data}"
+    if not how:
+      assert np.array_equal(source.arrays()[0], x) and source.arrays()[1].tolist() == [0, 1] * 3
+  reads = bucket.answers[200]
+  open_source(f"array_record:{there}").read(np.arange(6))
+  assert bucket.answers[200] <= reads + 1  # the list of names; nothing is sent again
+  write_set(top, "array_record", 255 - x, np.arange(6) % 2, ["a", "b"], {})
+  for name in files.shown_below(top):
+    files.write_bytes(files.join(there, name), (top / name).read_bytes())
+  assert np.array_equal(open_source(f"array_record:{there}").arrays()[0], 255 - x)
+  with pytest.raises(UserError, match=r"has the splits train, not test"):
+    open_source(f"array_record:{there}", "test")
+  with pytest.raises(UserError, match="there is no object .*none"):
+    open_source(f"array_record:{bucket.folder}/none")
+  objects.write(f"{bucket.folder}/other/x", b"x")
+  with pytest.raises(UserError, match="no data of TFDS's in .*other: no dataset_info.json"):
+    open_source(f"array_record:{bucket.folder}/other")
+
+
+@both
 def test_who_cannot_reach_the_bucket_may_start_again(bucket, impatient, verb):
   train_it = ("train", f"--config={GAN}:debug", f"--workdir={bucket.folder}")
   with bucket.outage():
     status, _, lines = verb(*train_it)
   assert status == 75 and "the server cannot be reached" in lines[-1]
-  bucket.faults.status = 403
+  bucket.faults.status, bucket.faults.code = 403, "AccessDenied"
   status, _, lines = verb(*train_it)
   assert status == 2 and "denied: give this account the right" in lines[-1]
-  bucket.faults.status = 401
+  on_s3 = bucket.address.startswith("s3")
+  bucket.faults.status, bucket.faults.code = 403 if on_s3 else 401, "InvalidAccessKeyId"
   status, _, lines = verb(*train_it)
   assert status == 2 and "no valid credentials" in lines[-1]
 
 
 @pytest.mark.slow
 def test_killed_again_and_again(tmp_path):
-  words = "--kills 6 --set steps=60 --set checkpoint.every=5 --bucket --harm 0.01".split()
+  words = "--kills 6 --set steps=60 --set checkpoint.every=5 --bucket gs --harm 0.01".split()
   run = subprocess.run(
     [sys.executable, "tests/helpers/kill.py", f"--config={GAN}:debug", *words],
     cwd=ROOT, text=True, capture_output=True, timeout=900,

@@ -2,7 +2,7 @@
 
   python tests/helpers/kill.py --config configs/digits_vae.py:debug --kills 10 \
       --set steps=200 --set checkpoint.every=10
-  python tests/helpers/kill.py --config configs/points_gan.py:debug --bucket --harm 0.05
+  python tests/helpers/kill.py --config configs/points_gan.py:debug --bucket s3 --harm 0.05
 
 Trains twice by the same command: once in peace, and once with SIGKILL at
 random moments, in turn while it starts, while it trains, and within
@@ -12,6 +12,7 @@ differs.
 """
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import pathlib
@@ -20,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,21 +38,23 @@ TALK = tempfile.TemporaryDirectory(prefix="jaxgen-kill-")
 
 def main() -> int:
   """Returns the exit status."""
-  flags = parser(__doc__, kills=10)
-  flags.add_argument("--bucket", action="store_true", help="in one of a server here, not --folder")
-  flags.add_argument(
-    "--harm", type=float, default=0, help="share of its requests that are throttled, and cut"
-  )
-  args = flags.parse_args()
+  args = parser(__doc__, kills=10).parse_args()
+  with place(args) as (home, _):
+    return war_and_peace(args, home)
+
+
+@contextlib.contextmanager
+def place(args: argparse.Namespace) -> Iterator[tuple[pathlib.Path, Any]]:
+  """Where the workdirs go: -> (folder or address, the `Bucket` that it is in or None)."""
   if not args.bucket:
-    return war_and_peace(args, pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-kill-")))
+    yield pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-kill-")), None
+    return
   from bucket_server import Bucket  # here, for others of this file have no server
 
-  with Bucket(seed=args.seed) as bucket:
+  with Bucket(seed=args.seed, kind=args.bucket) as bucket:
     bucket.faults.throttle = bucket.faults.drop = args.harm
-    status = war_and_peace(args, files.path(f"{bucket.address}/kill"))
+    yield files.path(f"{bucket.address}/kill"), bucket
     print(f"answers: {dict(bucket.answers)}")
-    return status
 
 
 def war_and_peace(args: argparse.Namespace, home: pathlib.Path) -> int:
@@ -68,11 +72,12 @@ def war_and_peace(args: argparse.Namespace, home: pathlib.Path) -> int:
   start_time = time.monotonic()
   peace = home / "peace"
   finish(command, peace)
-  print(f"{args.config}: in peace {time.monotonic() - start_time:.1f} s, in {home}")
+  took = time.monotonic() - start_time
+  print(f"{args.config}: in peace {took:.1f} s, in {home}")
   print(f"{'life':>4}  {'killed':24} {'after':>7}  checkpoints left")
   war = home / "war"
   for life in range(args.kills):
-    moment, lived = kill(command, war, life % 3, chance)
+    moment, lived = kill(command, war, life % 3, chance, took / 2)
     print(f"{life + 1:4}  {moment:24} {lived:6.2f}s  {disk.steps(war) or 'none'}", flush=True)
   finish(command, war)
 
@@ -105,7 +110,7 @@ def compare(peace: pathlib.Path, war: pathlib.Path) -> list[str]:
 
 
 def parser(text: str, kills: int) -> argparse.ArgumentParser:
-  """Flags of this script, and of `storm`; `kills` is the default number."""
+  """Flags of this script, of `storm` and `week`; `kills` is the default number."""
   parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawTextHelpFormatter)
   parser.add_argument("--config", required=True)
   parser.add_argument("--kills", type=int, default=kills)
@@ -118,6 +123,12 @@ def parser(text: str, kills: int) -> argparse.ArgumentParser:
   )
   parser.add_argument("--seed", type=int, default=0, help="of the moments")
   parser.add_argument("--folder", help="for the workdirs; default: temporary")
+  parser.add_argument(
+    "--bucket", nargs="?", const="gs", choices=("gs", "s3"), help="on a server here, no folder"
+  )
+  parser.add_argument(
+    "--harm", type=float, default=0, help="share of its requests that are throttled, and cut"
+  )
   return parser
 
 
@@ -137,20 +148,27 @@ def finish(
   command: list[str], workdir: pathlib.Path, flag: str = "workdir", patience: float = PATIENCE
 ) -> None:
   """Trains to the end; what went wrong ends this script, too."""
-  status = start(command, workdir, flag).wait(patience)
+  process = start(command, workdir, flag)
+  try:
+    status = process.wait(patience)
+  finally:
+    process.kill()  # nothing of one that has ended
   if status:
     text = pathlib.Path(log_of(workdir)).read_text(errors="replace")
     sys.exit(f"status {status} of {' '.join(command)}\n{text[-2000:]}")
 
 
 def kill(
-  command: list[str], workdir: pathlib.Path, kind: int, chance: random.Random
+  command: list[str], workdir: pathlib.Path, kind: int, chance: random.Random, most: float
 ) -> tuple[str, float]:
-  """One life, ended by SIGKILL: -> the moment, seconds lived."""
+  """One life, ended by SIGKILL: -> the moment, seconds lived.
+
+  It starts, or trains, for at most so many seconds: enough to have saved by then.
+  """
   before = progress(workdir)
   start_time = time.monotonic()
   life = start(command, workdir)
-  moment, pause = await_moment(kind, workdir, before, life, chance, starting=4)
+  moment, pause = await_moment(kind, workdir, before, life, chance, most, most / 2)
   try:
     life.wait(pause)
   except subprocess.TimeoutExpired:
@@ -169,26 +187,29 @@ def await_moment(
   process: subprocess.Popen,
   chance: random.Random,
   starting: float,
+  training: float = 2,
 ) -> tuple[str, float]:
   """Waits until a training saves (kind 0), or trains (1), or not at all.
 
   `before` is its `progress` before the process began; `starting` the most
-  seconds to pause of kind 2. Returns (the kind's name, seconds to pause).
+  seconds to pause of kind 2, `training` of kind 1. Returns (the kind's name,
+  seconds to pause).
   """
+  pause = files.choose(workdir, 0.001, 0.02)  # a server has others to answer
   if kind == 0:
-    await_it(lambda: progress(workdir)[0] - before[0], process)
+    await_it(lambda: progress(workdir)[0] - before[0], process, pause)
     return "saving", chance.uniform(0, 0.02)
   if kind == 1:
-    await_it(lambda: progress(workdir)[1] > before[1], process)
-    return "training", chance.uniform(0, 2)
+    await_it(lambda: progress(workdir)[1] > before[1], process, pause)
+    return "training", chance.uniform(0, training)
   return "starting", chance.uniform(0, starting)
 
 
-def await_it(it: Callable[[], object], life: subprocess.Popen) -> None:
-  """Looks every millisecond until it is so, or the process has ended."""
+def await_it(it: Callable[[], object], life: subprocess.Popen, pause: float) -> None:
+  """Looks again after each pause until it is so, or the process has ended."""
   end = time.monotonic() + PATIENCE
   while not it() and life.poll() is None and time.monotonic() < end:
-    time.sleep(0.001)
+    time.sleep(pause)
 
 
 def progress(workdir: pathlib.Path) -> tuple[set[str], int]:
@@ -204,6 +225,7 @@ def hashes(workdir: pathlib.Path) -> dict[str, str]:
   """SHA-256 of each leaf of the last state, as Orbax alone reads it."""
   logging.getLogger("absl").setLevel(logging.ERROR)  # "no metadata file"
   last = disk.folder(workdir) / str(disk.steps(workdir)[-1])
+  disk.enable_arrays(last)
   raw = ocp.PyTreeCheckpointer()
   kind = ocp.RestoreArgs(restore_type=np.ndarray)
   state = raw.restore(

@@ -39,6 +39,7 @@ FILES = {
     test_config test_core test_files test_results test_sharding bench/test_bench
     bucket/test_objects bucket/test_lease bucket/test_checkpoints bucket/test_s3
     bucket/test_packed bucket/test_parts
+    bucket/test_across
     checkpoint/test_fingerprint checkpoint/test_manager checkpoint/test_pretrained
     compare/test_budget compare/test_sound data/test_clip_survey data/test_labelled_sets
     report/test_diagnosis
@@ -85,6 +86,7 @@ FILES = {
     distributed/test_launchers distributed/test_lobby
     distributed/test_storm distributed/test_trajectories distributed/test_verbs_together
     sampling/test_resumable
+    distributed/test_week
     distributed/test_watchdog evaluation/test_several_processes evaluation/test_evaluate
     style/test_readme study/test_study_page tasks/test_edit tasks/test_anomaly
     tasks/test_augment tasks/test_edit_measure tasks/test_task_devices

@@ -18,7 +18,6 @@ import pathlib
 import random
 import signal
 import sys
-import tempfile
 import time
 from typing import NamedTuple
 
@@ -47,13 +46,13 @@ class Life(NamedTuple):
 def main() -> int:
   """Returns the exit status."""
   args = arguments()
-  home = pathlib.Path(args.folder or tempfile.mkdtemp(prefix="jaxgen-storm-"))
-  words = ["train", f"--config={args.config}", *(f"--config.{s}" for s in args.set)]
-  env = {
-    "JAXGEN_HEARTBEAT_SECONDS": str(args.patience),
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles sooner
-    "XLA_FLAGS": xla.devices(args.devices),
-  }
+  with kill.place(args) as (home, _):
+    return storm_and_peace(args, home)
+
+
+def storm_and_peace(args: argparse.Namespace, home: pathlib.Path) -> int:
+  """Trains below a folder, twice; returns the exit status."""
+  words, env = command(args), environment(args)
   chance, start_time = random.Random(args.seed), time.monotonic()
   peace, storm = home / "peace", home / "storm"
   finish(words, peace, args, env)
@@ -78,13 +77,32 @@ def main() -> int:
   return 1 if differ or stuck else 0
 
 
+def command(args: argparse.Namespace) -> list[str]:
+  """What is run, but for the workdir."""
+  return ["train", f"--config={args.config}", *(f"--config.{s}" for s in args.set)]
+
+
+def environment(args: argparse.Namespace) -> dict[str, str]:
+  """Of each process."""
+  return {
+    "JAXGEN_HEARTBEAT_SECONDS": str(args.patience),
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles sooner
+    "XLA_FLAGS": xla.devices(args.devices),
+  }
+
+
 def arguments() -> argparse.Namespace:
   """What the command line says."""
-  parser = kill.parser(__doc__, kills=20)
+  return parser(__doc__, kills=20).parse_args()
+
+
+def parser(text: str, kills: int) -> argparse.ArgumentParser:
+  """Flags of this script, and of `week`."""
+  parser = kill.parser(text, kills)
   parser.add_argument("--processes", type=int, default=2)
   parser.add_argument("--devices", type=int, default=1, help="of each")
   parser.add_argument("--patience", type=int, default=30, help="seconds of silence that mean death")
-  return parser.parse_args()
+  return parser
 
 
 def finish(
