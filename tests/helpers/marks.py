@@ -39,7 +39,8 @@ FILES = {
     test_config test_core test_files test_results test_sharding bench/test_bench
     bucket/test_objects bucket/test_lease bucket/test_checkpoints bucket/test_s3
     bucket/test_packed
-    checkpoint/test_fingerprint checkpoint/test_manager checkpoint/test_pretrained
+    checkpoint/test_fingerprint checkpoint/test_implied checkpoint/test_manager
+    checkpoint/test_pretrained
     compare/test_budget compare/test_sound data/test_clip_survey data/test_labelled_sets
     report/test_diagnosis
     report/test_page report/test_page_looks compare/test_rounds report/test_stability
