@@ -1,15 +1,22 @@
-"""Measure: train steps, sampling, data, features of an evaluation.
+"""Measure: train steps, sampling, data, features of an evaluation, checkpoints.
 
   jaxgen bench train --config configs/digits_gan.py --json speed.json
   jaxgen bench sample --workdir W --batch 64 --steps 25
   jaxgen bench data --data digits --batch 256
   jaxgen bench eval --protocol adm --size 64
+  jaxgen bench checkpoint --config configs/adm_imagenet64.py --workdir /disk
 
 `sample` takes --config in place of --workdir and then draws with untrained
 weights. `data` with --config also times the train step that is to be fed. `eval`
 times FID's network, with random weights. Several processes take their steps and
 draw together, read their shares and look each at images of its own, all at once:
 numbers are of all together, by the clock of process 0.
+
+
+times FID's network, with random weights. `checkpoint` saves and restores the state
+of a config in a new folder below --workdir, beside plain writes and reads. On several
+processes, `train` times the steps that they take together, and process 0 says how
+long; the others want one.
 """
 
 import contextlib
@@ -23,6 +30,7 @@ from absl import flags
 
 from jaxgen import files, sharding
 from jaxgen.bench import device, tables
+from jaxgen.bench.checkpoints import checkpoint_speed
 from jaxgen.bench.device import Progress
 from jaxgen.bench.extraction import extraction_speed
 from jaxgen.bench.sampling import fresh_sampler, sampling_speed, time_stages
@@ -46,6 +54,7 @@ WORDS = {  # and the flags that each makes use of
   "sample": ("config", "workdir", "ema", "step", "batch", *presets.KNOBS),
   "data": ("config", "data", "size", "batch", "workers"),
   "eval": ("protocol", "size", "batch"),
+  "checkpoint": ("config", "workdir"),
 }
 IN_BUCKETS = ("workdir", "json", "data")  # flags that take gs://bucket/name
 
@@ -53,8 +62,8 @@ IN_BUCKETS = ("workdir", "json", "data")  # flags that take gs://bucket/name
 def define(values: flags.FlagValues) -> None:
   """The verb's flags."""
   flag = functools.partial(flags.DEFINE_string, flag_values=values)
-  flag("what", None, "train, sample, data or eval; may be said without --what=")
-  flag("workdir", None, "sample: of a trained model")
+  flag("what", None, "train, sample, data, eval or checkpoint; may be said without --what=")
+  flag("workdir", None, "sample: of a trained model; checkpoint: where to write")
   flag("ema", None, "sample: profile of averaged weights")
   flag("data", None, "data: a data set, such as digits")
   flag("protocol", None, "eval: adm (default), pytorch-fid, torch-fidelity, clean-fid or edm")
@@ -87,6 +96,7 @@ def bench(values: flags.FlagValues) -> None:
     "sample": (bench_sample, tables.sample),
     "data": (bench_data, tables.data),
     "eval": (bench_eval, tables.extraction),
+    "checkpoint": (bench_checkpoint, tables.checkpoint),
   }[values.what]
   first = join.is_main_process()
   with status_lines(sys.stderr) if first else contextlib.nullcontext(lambda text: None) as progress:
@@ -104,15 +114,16 @@ def check_flags(values: flags.FlagValues) -> None:
   what, config, steps = values.what, values.config, values.steps
   if what not in WORDS:
     hint = nearest(what, WORDS) if what else ""
-    raise UserError(f"bench needs to know what: train, sample, data or eval{hint}")
+    raise UserError(f"bench needs to know what: {', '.join(WORDS)}{hint}")
   for name in sorted({n for names in WORDS.values() for n in names}):
     if name not in WORDS[what] and values[name].value is not None:
       raise UserError(f"bench {what} has no use for --{name}")
-  if config is None and what != "eval" and not (values.workdir or values.data):
+  place = values.workdir if what == "sample" else values.data
+  if config is None and what != "eval" and not place:
     other = {"sample": " or --workdir=W", "data": " or --data=digits"}
     raise UserError(f"bench {what} needs --config=configs/x.py{other.get(what, '')}")
   if config is not None:
-    if values.workdir or values.data:
+    if values.data or values.workdir and what == "sample":
       raise UserError("give either --config or " + ("--workdir" if values.workdir else "--data"))
     check_single(config, "bench")
     if what == "sample":
@@ -193,6 +204,12 @@ def all_together(own: dict[str, float]) -> dict[str, float]:
   """Rates of this process's share -> of all shares, which are read at once."""
   rates = gather.total({k: v for k, v in own.items() if k.endswith("_per_s")})
   return own | rates
+
+
+def bench_checkpoint(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
+  """Saving and restoring a config's state."""
+  speed = checkpoint_speed(values.config, values.workdir, progress)
+  return {"model": values.config.model.name, **speed}
 
 
 def to_device(source: Source, seconds: float, **how) -> dict[str, float]:

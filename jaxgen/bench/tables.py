@@ -101,6 +101,23 @@ def extraction(result: dict[str, Any]) -> str:
   return f"{aligned(rows)}\nprotocol: {result['protocol']}, {result['network']}"
 
 
+def checkpoint(result: dict[str, Any]) -> str:
+  """Of `checkpoints.checkpoint_speed`."""
+  speed = result["mb_per_s"]
+  names = {"median": "median", "least": "min", "most": "max"}
+  numbers = [
+    ("MB/s", *speed),
+    *((title, *(number(row[key]) for row in speed.values())) for title, key in names.items()),
+  ]
+  facts = [
+    ("bytes of the state", size(result["bytes"])),
+    ("leaves", number(result["leaves"])),
+    *time_rows("training waits for a save, median", result["blocked_s"]),
+  ]
+  note = "write and read: plain files of as many bytes; restore and read: what was just written"
+  return f"{aligned(numbers)}\n\n{aligned(facts)}\n{note}"
+
+
 def machine(m: dict[str, Any]) -> str:
   """One line on what a number was measured on."""
   many = f"{m['devices']} x " if m["devices"] > 1 else ""

@@ -33,6 +33,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxgen import files
+from jaxgen.checkpoint import implied
 from jaxgen.checkpoint.fingerprint import describe, fingerprint, named_leaves
 from jaxgen.checkpoint.step_folder import COMMIT, SEAL, alike, present, sizes
 from jaxgen.errors import UserError
@@ -150,9 +151,10 @@ def load(path: epath.Path, abstract: Any, complete: bool = False) -> tuple[Any, 
   meta = agreed_meta(path)
   compare_leaves(meta["leaves"], abstract, path, complete)
   abstract = jax.tree.map(_placed, abstract)
-  state = read_everywhere(lambda: _read(path, abstract))
+  read = lambda part: _read(path, part)
+  state = read_everywhere(lambda: implied.read(abstract, meta["leaves"], read))
   for name, leaf in fingerprint(state)[0].items():
-    if leaf != meta["leaves"][name]:
+    if leaf != {k: meta["leaves"][name][k] for k in leaf}:
       raise DamagedError(f"{name} differs from what was saved")
   return state, meta
 
@@ -245,7 +247,7 @@ def compare_leaves(saved: dict[str, Any], abstract: Any, path: epath.Path, compl
   text = lambda leaf: f"{leaf['dtype']}{leaf['shape']}" if leaf else "nothing of the kind"
   for name in sorted(expected | saved if complete else expected):
     was, want = saved.get(name, {}), expected.get(name, {})
-    if {**was, "sum": 0} != {**want, "sum": 0}:
+    if {k: was[k] for k in ("dtype", "shape") if was} != want:
       raise UserError(
         f"{name} is {text(was)} in {path}, but the model wants {text(want)}: "
         "use the config it was made with, or a new workdir"

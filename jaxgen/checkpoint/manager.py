@@ -7,6 +7,8 @@ happen. Meta, JSON beside the arrays, is whatever the caller passes and
 
     step, versions, leaves: {path: {dtype, shape, sum}}, digest (of meta)
 
+of which a leaf that no file holds also has "implied", see there.
+
 All processes call `save` and `restore` alike. No signal is handled here.
 """
 
@@ -24,7 +26,7 @@ from etils import epath
 from orbax.checkpoint import options as ocp_options
 
 from jaxgen import files
-from jaxgen.checkpoint import disk, step_folder
+from jaxgen.checkpoint import disk, implied, step_folder
 from jaxgen.checkpoint.disk import silence_orbax, steps
 from jaxgen.checkpoint.fingerprint import fingerprint
 from jaxgen.checkpoint.restore import newest_sound
@@ -46,6 +48,7 @@ class Checkpoints:
     keep: int = 3,
     keep_every: int | None = None,
     log: Callable[[str], None] = print,
+    gigabytes: int | None = None,
   ):
     """Touches nothing but the folder.
 
@@ -55,6 +58,8 @@ class Checkpoints:
       keep: how many of the newest are kept, at least 2.
       keep_every: multiples of this are kept for ever.
       log: gets one line per event, also from the thread that saves.
+      gigabytes: memory that arrays on their way to files may take; `save` then waits
+        for those that it has no room for. None: all are copied at once.
     """
     if every < 1 or (keep_every is not None and keep_every % every):
       raise UserError(
@@ -67,6 +72,7 @@ class Checkpoints:
       )
     self.every, self.keep, self.keep_every = every, keep, keep_every
     self.log, self._stuck = log, set()  # damaged, and could not be moved
+    self._gigabytes = gigabytes
     self.root = disk.folder(workdir)
     self.quarantine = self.root.parent / "quarantine"
     self._options = ocp.CheckpointManagerOptions(
@@ -91,9 +97,9 @@ class Checkpoints:
     """Starts to save in the background, if it is time to or forced.
 
     Waits for the save before. The state may be donated as soon as this
-    returns. A save that fails, here or later, is logged at once, and is what
-    `check` answers; all older checkpoints stay, and any later save, of this
-    step too, may succeed.
+    returns; leaves may be `implied.Implied`. A save that fails, here or later,
+    is logged at once, and is what `check` answers; all older checkpoints stay,
+    and any later save, of this step too, may succeed.
 
     Returns:
       Whether a save was started.
@@ -107,6 +113,7 @@ class Checkpoints:
     if disk.broadcast_step(step if self._is_saved(step) else None) is not None:
       return False
     why = disk.first_error(self._obstacle(step) if jax.process_index() == 0 else "")
+    state, absent = implied.split(state)
     leaves, bad = fingerprint(state)
     if bad:
       raise UserError(
@@ -114,13 +121,16 @@ class Checkpoints:
         f"infinity: go on from step {self._newest_whole()} with "
         "a smaller learning rate"
       )
+    leaves |= implied.summaries(absent, leaves)
     meta = disk.complete_meta(as_json(meta, "meta"), int(step), leaves)
     if why:
       self._note_failure(step, why)
       return False
     try:
       if self._manager is None:
-        self._manager = _Manager(self.root, item_names=("state", "meta"), options=self._options)
+        self._manager = _Manager(
+          self.root, options=self._options, item_handlers=_handlers(self._gigabytes)
+        )
       elif step in self._manager.all_steps():
         self._manager.reload()  # it is gone since
       self._manager.save(
@@ -376,6 +386,11 @@ class _Steps(ocp.path.step.NameFormat):
       if metadata.step == step:
         return metadata
     raise ValueError(f"no step {step} in {base_path}")
+
+
+def _handlers(gigabytes):
+  limits = dict(save_concurrent_gb=gigabytes, save_device_host_concurrent_gb=gigabytes)
+  return {"state": ocp.PyTreeCheckpointHandler(**limits), "meta": ocp.JsonCheckpointHandler()}
 
 
 class _Manager(ocp.CheckpointManager):

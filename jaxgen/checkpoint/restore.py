@@ -21,7 +21,8 @@ from jaxgen.checkpoint import disk, step_folder
 from jaxgen.errors import UserError
 from jaxgen.forms import Each, Whole
 
-LEAVES = {"step": Whole(0), "leaves": Each({"dtype": str, "shape": [Whole(0)], "sum": Whole(0)})}
+LEAF = {"dtype": str, "shape": [Whole(0)], "sum": Whole(0), "implied?": str}  # see `implied`
+LEAVES = {"step": Whole(0), "leaves": Each(LEAF)}
 
 
 class NoCheckpoint(UserError):

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import core, sharding
+from jaxgen.checkpoint import implied
 from jaxgen.convert.published import Facts
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, complete, dummy
@@ -143,7 +144,10 @@ class FixedInit(NamedTuple):
 
 
 def initial_state(imported: Imported) -> core.State:
-  """The state before the first step; its weights are emptied on the way."""
+  """The state before the first step; its weights are emptied on the way.
+
+  Of what optimisers and averages begin with no array is made, see `implied`.
+  """
   experiment, data, abstract, weights = imported
   replicated = sharding.replicated(sharding.make_mesh())
   params, stats, ema = (place_leaves(tree, replicated) for tree in weights)
@@ -167,15 +171,19 @@ def initial_state(imported: Imported) -> core.State:
     params |= fresh
   stats = {g: fresh_stats[g] | stats.get(g, {}) for g in abstract.stats}
   c = experiment.config
-  init = core.make_init(
-    FixedInit(model.players, model.sampled, params, stats),
-    complete("optim", c.optim, steps=c.steps),
-    tuple(c.ema),
-  )
-  state = init(batch, seed)
+  optimisers = complete("optim", c.optim, steps=c.steps)
+
+  def begin(weights):
+    model_of = FixedInit(model.players, model.sampled, *weights)
+    return core.make_init(model_of, optimisers, tuple(c.ema))(batch, seed)
+
+  state = implied.results(begin, (params, stats))
   averages = {p: tree | {g: ema[g] for g in tree if g in ema} for p, tree in state.ema.items()}
   state = state.replace(ema=averages)
-  return jax.device_put(state, jax.tree.map(lambda s: s.sharding, abstract))
+  put = lambda leaf, s: (
+    leaf if isinstance(leaf, implied.Implied) else jax.device_put(leaf, s.sharding)
+  )
+  return jax.tree.map(put, state, abstract)
 
 
 def place_leaves(tree: Mapping[str, Any], where: jax.sharding.Sharding) -> dict[str, Any]:

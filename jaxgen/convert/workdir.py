@@ -171,7 +171,12 @@ def save_first(
   with (
     lock.exclusive(workdir),
     Checkpoints(
-      workdir, every=c.every, keep=c.keep, keep_every=c.keep_every or None, log=log
+      workdir,
+      every=c.every,
+      keep=c.keep,
+      keep_every=c.keep_every or None,
+      log=log,
+      gigabytes=1,  # nobody waits to train on
     ) as checkpoints,
   ):
     check_new(workdir)

@@ -14,12 +14,10 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from tensorboardX.proto.node_def_pb2 import NodeDef
-from tensorboardX.proto.tensor_pb2 import TensorProto
 
 from jaxgen import files
 from jaxgen.errors import UserError
@@ -27,6 +25,9 @@ from jaxgen.interop import tensor_files
 from jaxgen.nets import dinov2 as dino
 from jaxgen.nets import inception as incept
 from jaxgen.nets import vggish as vgg
+
+if TYPE_CHECKING:
+  from tensorboardX.proto.tensor_pb2 import TensorProto
 
 VARINT, BYTES = 0, 2  # wire types
 FLOAT = 1  # DT_FLOAT
@@ -73,6 +74,8 @@ def constants(graph: bytes) -> dict[str, np.ndarray]:
   Raises:
     ValueError: It is damaged, or something else.
   """
+  from tensorboardX.proto.node_def_pb2 import NodeDef  # here, for it brings boto3
+
   arrays = {}
   for i, data in enumerate(nodes(graph)):
     if i >= NODES or len(data) > LARGEST_NODE:
@@ -115,7 +118,7 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
   raise ValueError("an integer is too long")
 
 
-def tensor(data: TensorProto) -> np.ndarray:
+def tensor(data: "TensorProto") -> np.ndarray:
   """A tensor of float32: stored as bytes, as numbers, or once if all are alike."""
   shape = [dim.size for dim in data.tensor_shape.dim]
   if len(shape) > DIMS or any(not 0 <= n <= 1 << 40 for n in shape):

@@ -16,12 +16,10 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import jax
 import numpy as np
-import tensorboardX
-from tensorboardX.proto.summary_pb2 import Summary
 
 from jaxgen import files, forms
 from jaxgen.audio import wav
@@ -29,6 +27,9 @@ from jaxgen.errors import UserError
 from jaxgen.forms import NUMBER, Whole
 from jaxgen.monitor import health, pictures
 from jaxgen.monitor.progress import Progress
+
+if TYPE_CHECKING:
+  import tensorboardX
 
 FILE = "metrics.jsonl"
 ROW = (
@@ -197,6 +198,8 @@ class Logger:
     """Clips int16 [N, L, 1] at `rate` samples a second, to be played."""
     if not self.lead:
       return
+    from tensorboardX.proto.summary_pb2 import Summary
+
     for key, clips in audios.items():
       for i, clip in enumerate(clips):
         audio = Summary.Audio(
@@ -255,8 +258,10 @@ class Logger:
     self._file.flush()
 
 
-def events_in(folder: str, **how: Any) -> tensorboardX.SummaryWriter:
+def events_in(folder: str, **how: Any) -> "tensorboardX.SummaryWriter":
   """What writes events for TensorBoard, into a new file of a folder."""
+  import tensorboardX  # here, for it brings boto3, and most verbs write no events
+
   events = tensorboardX.SummaryWriter(folder, **how)
   events.file_writer.event_writer = _Direct(events.file_writer.event_writer)
   return events

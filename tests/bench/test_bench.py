@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import cli, config, core, files
-from jaxgen.bench import bench, device, sampling, tables, training
+from jaxgen import cli, config, core, files, sharding
+from jaxgen.bench import bench, checkpoints, device, sampling, tables, training
 from jaxgen.bench.extraction import extraction_speed
 from jaxgen.bench.sampling import count_evaluations, fresh_sampler, inputs, sampling_speed
 from jaxgen.config import build
@@ -316,10 +316,41 @@ def test_bench_data(capsys, tmp_path):
   assert "points:ring8, batch 32" in out and "needed" not in out
 
 
+def test_bench_checkpoint(capsys, tmp_path):
+  flags = (f"--workdir={tmp_path}", "--config.model.net.depth=1", f"--json={tmp_path}/c.json")
+  out, err = run(capsys, "checkpoint", "points_vae", *flags)
+  r = strict(tmp_path / "c.json")
+  c = config.load("points_vae:debug")
+  with c.unlocked():
+    c.model.net.depth = 1
+  state = Experiment.of(c).abstract(open_data(c), sharding.make_mesh())
+  weights = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  assert len(state.ema) == 1  # and two moments; all else are counters
+  assert 16 * weights < r["bytes"] <= 16 * weights + 64
+  assert r["leaves"] == len(jax.tree.leaves(state))
+  assert set(r["mb_per_s"]) == {"save", "write", "restore", "read"}
+  for row in (*r["mb_per_s"].values(), r["blocked_s"]):
+    assert 0 < row["min"] <= row["median"] <= row["max"]
+  assert "MB/s" in out and "round 3 of 3" in err
+  assert [p.name for p in tmp_path.iterdir()] == ["c.json"]  # it leaves nothing behind
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=2e9))
+  checkpoints.check_room(str(tmp_path), int(0.7e9))
+  with pytest.raises(UserError, match=r"has 2.0 GB of room, and this takes 2.5"):
+    checkpoints.check_room(str(tmp_path), int(1e9))
+
+
 @pytest.mark.parametrize(
   "argv, message",
   [
-    ([], "train, sample, data or eval"),
+    ([], "train, sample, data, eval, checkpoint"),
+    (["checkpoint"], "needs --config"),
+    (
+      ["checkpoint", "--config=points_vae:debug", "--workdir=/nowhere/at/all"],
+      "there is no folder",
+    ),
     (["trian"], "did you mean 'train'"),
     (["train"], "needs --config"),
     (["data"], "--data=digits"),

@@ -41,6 +41,7 @@ FILES = {
     bucket/test_packed bucket/test_parts
     bucket/test_across
     checkpoint/test_fingerprint checkpoint/test_manager checkpoint/test_pretrained
+    checkpoint/test_implied
     compare/test_budget compare/test_sound data/test_clip_survey data/test_labelled_sets
     report/test_diagnosis
     report/test_page report/test_page_looks compare/test_rounds report/test_stability
