@@ -154,13 +154,15 @@ def prepare(name):
 def inception(batch, size):
   """The same of FID's features."""
   import jax
-  import jax.numpy as jnp
+  import numpy as np
 
+  from jaxgen.bench.sampling import random_arrays
   from jaxgen.nets.inception import Inception
 
-  x = jnp.zeros((batch, size, size, 3))
-  variables = jax.jit(Inception().init)(jax.random.key(0), x)
+  x = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
+  variables = random_arrays(jax.eval_shape(Inception().init, jax.random.key(0), x))
   forward = jax.jit(Inception().apply)
+  variables, x = jax.device_put((variables, x))
   count = sum(p.size for p in jax.tree.leaves(variables))
   return [count], lambda: jax.block_until_ready(forward(variables, x))
 
