@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.nets.transposed import transposed
+from jaxgen.nets.transposed import strided, transposed
 
 Array = jax.Array
 TAPS = (1, 3, 3, 1)
@@ -73,11 +73,11 @@ def conv(
     return 4 * fir(x, taps, (lo, hi))
   if down:
     x = fir(x, taps, (k // 2 + (n - 1) // 2, k // 2 + (n - 2) // 2))
-    return _conv(x, kernel, stride=2)
+    return strided(x, kernel, 2, [(0, 0)] * 2)
   return _conv(x, kernel, pad=k // 2)
 
 
-def _conv(x, kernel, stride=1, pad=0):
+def _conv(x, kernel, pad=0):
   return jax.lax.conv_general_dilated(
-    x, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    x, kernel, (1, 1), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
   )

@@ -90,6 +90,33 @@ def transposed(x: Array, w: Array, strides: Sequence[int], pads: Pads, groups: i
   return derivative.bind(x, w, by="y", **spec)
 
 
+def strided(x: Array, w: Array, stride: int, pads: Pads) -> Array:
+  """A convolution with a stride: [B, P.., I] -> [B, Q.., O].
+
+  Plain autodiff writes its second derivatives (of gradient penalties) with a transposed
+  convolution, and so with the zeros that this module is about.
+
+  Args:
+    x: As many axes between the first and the last as there are pads.
+    w: Kernel [K.., I, O], of the dtype of x.
+    stride: Pixels that come in for each that goes out.
+    pads: Zeros before and after each axis of x.
+  """
+  n = len(pads)
+  spans = zip(x.shape[1:-1], w.shape[:n], pads, strict=True)
+  # What x of `transposed` is enlarged to, to where the last kernel stood and the rest.
+  inner = [
+    (k - 1 - lo, k - 1 - hi + (length + lo + hi - k) % stride) for length, k, (lo, hi) in spans
+  ]
+  spec = dict(
+    strides=(stride,) * n,
+    pads=tuple(inner),
+    groups=1,
+    precision=jax.config.jax_default_matmul_precision,
+  )
+  return derivative.bind(jnp.flip(w, range(n)).swapaxes(-1, -2), x, by="x", **spec)
+
+
 def _autodiff(a: Array, b: Array, by: str, **spec: Any) -> Array:
   """dF/d`by` of the other two, in the order of ROLES, as XLA's own operations."""
   conv = functools.partial(_conv, **spec)

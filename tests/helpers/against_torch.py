@@ -6,8 +6,9 @@ PYTHON is one that imports torch; this one imports jaxgen, and neither needs wha
 other has. Both sides are processes of their own that take rounds in turn, so that
 others on the machine slow down both: what is printed is the median of the ratios of
 neighbours, with the least and the largest, by the clock and in CPU time (below 1,
-jaxgen is faster). PyTorch runs eagerly, in whichever memory layout is the faster.
-A round is one step, or of GANs whose D moves more often, until G has moved.
+jaxgen is faster). PyTorch runs in whichever way is the fastest in CPU time: eagerly
+with channels second or last in memory, or compiled. A round is one step, or of GANs
+whose players take turns, until all have moved; StyleGAN2's is 16 batches.
 
 Every side is bound to the same cores, as many as threads: XLA's flags for one thread
 do not reach all of its pools. PyTorch's threads wait passively, for on a machine that
@@ -23,6 +24,14 @@ import sys
 
 from timed_rounds import answer
 
+STYLEGAN2 = {
+  "model.z_dim": 128,
+  **{f"model.gen.{k}": v for k, v in dict(size=32, most=128, w_dim=128).items()},
+  **{f"model.disc.{k}": v for k, v in dict(most=128, group=4).items()},
+  **{f"model.{net}.base": 2048 for net in ("gen", "disc")},
+  **{f"model.{net}.dtype": "float32" for net in ("gen", "disc")},
+  **{f"model.{net}.clamp": None for net in ("gen", "disc")},
+}
 # Config, its changes, batch, height of images.
 CASES = {
   "unet_forward": ("images_diffusion.py:32-small", {}, 16, 32),
@@ -37,8 +46,10 @@ CASES = {
   "vae_train": ("images_vae.py:32-small", {}, 32, 32),
   "dcgan": ("dcgan.py:64", {}, 16, 64),
   "sngan": ("sngan.py:32", {"model.gen.widths": (64,) * 4, "model.disc.widths": (64,) * 4}, 16, 32),
+  "stylegan2": ("stylegan2.py:256", STYLEGAN2, 8, 32),
+  "inception": (None, {}, 8, 299),
 }
-LAYOUTS = ("contiguous_format", "channels_last")
+WAYS = ("eager", "channels_last", "compiled")
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -51,6 +62,7 @@ def main() -> None:
   )
   parser.add_argument("--torch", help="a Python that imports torch")
   parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+  parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="of PyTorch")
   parser.add_argument("--threads", type=int, default=os.cpu_count())
   parser.add_argument("--rounds", type=int, default=9, help="measured pairs")
   parser.add_argument("--each", type=int, default=1, help="rounds of a measurement")
@@ -69,7 +81,7 @@ def compare(name: str, args: argparse.Namespace) -> str:
   """The ratios of one case, as a line."""
   _, _, batch, _ = CASES[name]
   script = [args.torch, str(HERE / "torch_steps.py"), name, str(batch), str(args.threads)]
-  commands = {layout: [*script, layout] for layout in LAYOUTS}
+  commands = {way: [*script, way] for way in args.ways}
   commands["jax"] = [sys.executable, str(HERE / "against_torch.py"), "--serve", name]
   sides = {side: Side(command, args.threads) for side, command in commands.items()}
   counts = {tuple(side.parameters) for side in sides.values()}
@@ -81,7 +93,7 @@ def compare(name: str, args: argparse.Namespace) -> str:
     rows.append({side: sides[side].time(args.each) for side in order})
   for side in sides.values():
     side.close()
-  best = min(LAYOUTS, key=lambda layout: statistics.median(row[layout][1] for row in rows))
+  best = min(args.ways, key=lambda way: statistics.median(row[way][1] for row in rows))
   parts = []
   for i, clock in enumerate(("wall", "CPU")):
     ratios = [row["jax"][i] / row[best][i] for row in rows]
@@ -136,6 +148,27 @@ def serve(name: str) -> None:
 
 def prepare(name):
   """-> parameters of each net (G before D), f() that takes a round."""
+  return inception(*CASES[name][2:]) if name == "inception" else of_config(name)
+
+
+def inception(batch, size):
+  """The same of FID's features."""
+  import jax
+  import numpy as np
+
+  from jaxgen.bench.sampling import random_arrays
+  from jaxgen.nets.inception import Inception
+
+  x = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
+  variables = random_arrays(jax.eval_shape(Inception().init, jax.random.key(0), x))
+  forward = jax.jit(Inception().apply)
+  variables, x = jax.device_put((variables, x))
+  count = sum(p.size for p in jax.tree.leaves(variables))
+  return [count], lambda: jax.block_until_ready(forward(variables, x))
+
+
+def of_config(name):
+  """The same of a config's model."""
   import jax
   import jax.numpy as jnp
   import numpy as np

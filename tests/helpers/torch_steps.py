@@ -1,19 +1,22 @@
 """PyTorch's side of `against_torch.py`: runs where there is no jax.
 
-  python tests/helpers/torch_steps.py CASE BATCH THREADS LAYOUT
+  python tests/helpers/torch_steps.py CASE BATCH THREADS WAY
 
-Prints how many parameters there are; then, for each number of rounds that it reads,
-seconds of one round by the clock and of the CPU.
+WAY is "eager", "channels_last" (eager, with channels last in memory) or "compiled", by
+torch.compile, which chooses a layout itself. Prints how many parameters there are;
+then, for each number of rounds that it reads, seconds of one round by the clock and of
+the CPU.
 """
 
-import copy
 import math
 import sys
 
 import torch
 import torch.nn.functional as F
 import torch_nets
+import torch_stylegan2
 from timed_rounds import answer
+from torch_inception import Inception
 
 
 def edm(net, x):
@@ -47,12 +50,19 @@ def vae(net, x):
   return (((x_hat - x) ** 2).sum() / 0.02 + kl) / len(x)
 
 
+def average(net):
+  """f() that moves a copy of the net a hundredth of the way to it."""
+  copied = [p.detach().clone() for p in net.parameters()]
+  weights = [p.detach() for p in net.parameters()]
+  return lambda: torch._foreach_lerp_(copied, weights, 0.01)
+
+
 class One:
   """Adam and an average of one net, by a loss of (net, x)."""
 
   def __init__(self, net, loss, x, clip):
     self.net, self.loss, self.x, self.clip = net.train(), loss, x, clip
-    self.average = copy.deepcopy(net)
+    self.average = average(net)
     self.optimizer = torch.optim.Adam(net.parameters(), 1e-4, fused=True)
 
   def round(self):
@@ -60,17 +70,17 @@ class One:
     self.loss(self.net, self.x).backward()
     torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.clip, foreach=True)
     self.optimizer.step()
-    with torch.no_grad():
-      torch._foreach_lerp_([*self.average.parameters()], [*self.net.parameters()], 0.01)
+    self.average()
 
 
 class Two:
   """D's moves, and G's after every `every`-th; both losses of logits."""
 
-  def __init__(self, nets, losses, x, z, every, b1):
-    self.nets, self.losses, self.x, self.z, self.every = nets, losses, x, z, every
+  def __init__(self, nets, losses, x, z, every, b1, compile):
+    self.losses, self.x, self.z, self.every = losses, x, z, every
     adam = lambda net: torch.optim.Adam(net.parameters(), 2e-4, (b1, 0.9), fused=True)
     self.optimizers = [adam(net.train()) for net in nets]
+    self.nets = [compile(net) for net in nets]
 
   def round(self):
     (gen, disc), (gen_loss, disc_loss) = self.nets, self.losses
@@ -101,35 +111,54 @@ def hinge(real, fake):
   return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def case(name, batch, layout):
+def case(name, batch, way):
   """-> parameters of each net, f() that takes a round."""
-  size = 64 if name == "dcgan" else 32
+  size = {"dcgan": 64, "inception": 299}.get(name, 32)
+  layout = torch.channels_last if way == "channels_last" else torch.contiguous_format
   place = lambda t: t.to(memory_format=layout)
+  compile = torch.compile if way == "compiled" else lambda f: f
   x = place(torch.rand(batch, 3, size, size) * 2 - 1)
+  if name == "inception":
+    net = place(Inception().eval())
+    torch._inductor.config.freezing = True  # norms are folded, as ours are
+    forward = torch.no_grad()(compile(net))
+    return [net.folded_size()], lambda: forward(x)
+  if name == "stylegan2":
+    nets = [place(net) for net in (torch_stylegan2.Generator(), torch_stylegan2.Discriminator())]
+    return sizes(*nets), torch_stylegan2.Game(nets, x, average, compile).round
   if name in ("dcgan", "sngan"):
     nets = [place(net) for net in getattr(torch_nets, name)()]
     if name == "dcgan":
-      game = Two(nets, (nonsaturating, logistic), x, (batch, 100, 1, 1), 1, 0.5)
+      rule = (nonsaturating, logistic), x, (batch, 100, 1, 1), 1, 0.5
     else:
-      game = Two(nets, (lambda fake: -fake.mean(), hinge), x, (batch, 128), 5, 0.0)
-    return nets, game.round
+      rule = (lambda fake: -fake.mean(), hinge), x, (batch, 128), 5, 0.0
+    return sizes(*nets), Two(nets, *rule, compile).round
+  return one(name, x, place, compile)
+
+
+def one(name, x, place, compile):
+  """The same of cases that have one net."""
   kind = name.partition("_")[0]
   net = place({"unet": torch_nets.UNet, "dit": torch_nets.DiT, "vae": torch_nets.VAE}[kind]())
-  if name == "unet_forward":
-    net.eval()
-    return [net], torch.inference_mode()(lambda: net(x, torch.zeros(batch)))
-  if name == "unet_ddim":
-    net.eval()
-    return [net], lambda: ddim(net, x)
-  return [net], One(net, vae if kind == "vae" else edm, x, 100.0 if kind == "vae" else 1.0).round
+  if name in ("unet_forward", "unet_ddim"):
+    forward = torch.inference_mode()(compile(net.eval()))
+    t = torch.zeros(len(x))
+    take = (lambda: forward(x, t)) if name == "unet_forward" else (lambda: ddim(forward, x))
+    return sizes(net), take
+  loss, clip = (vae, 100.0) if kind == "vae" else (edm, 1.0)
+  return sizes(net), One(net, compile(loss), x, clip).round
+
+
+def sizes(*nets):
+  """Parameters of each."""
+  return [sum(p.numel() for p in net.parameters()) for net in nets]
 
 
 def main() -> None:
   """Takes rounds as it is told to."""
-  name, batch, threads, layout = sys.argv[1:]
+  name, batch, threads, way = sys.argv[1:]
   torch.set_num_threads(int(threads))
-  nets, take = case(name, int(batch), getattr(torch, layout))
-  answer([sum(p.numel() for p in net.parameters()) for net in nets], take)
+  answer(*case(name, int(batch), way))
 
 
 if __name__ == "__main__":

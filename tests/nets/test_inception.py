@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,6 +109,18 @@ def test_folding_is_the_batch_norm():
     "bn.bias"
   )
   np.testing.assert_allclose(run(x, params["kernel"]) + params["bias"], y, atol=1e-5)
+
+
+@pytest.mark.parametrize("h, w", [(7, 7), (8, 5), (3, 12)])
+def test_pools_by_slices_are_flaxs(h, w):
+  x = jax.random.normal(jax.random.key(0), (2, h, w, 3)) - 2  # maxima below the padding's 0
+  run = lambda pool, **kw: np.asarray(pool(x, (3, 3), **kw))
+  np.testing.assert_array_equal(
+    inception.by_slices(x, jnp.maximum, 2), run(nn.max_pool, strides=(2, 2))
+  )
+  np.testing.assert_array_equal(inception.maximum(x), run(nn.max_pool, padding="SAME"))
+  means = run(nn.avg_pool, padding="SAME", count_include_pad=False)
+  np.testing.assert_allclose(inception.average(x), means, rtol=1e-5, atol=1e-6)
 
 
 def test_average_pools_do_not_count_their_padding():

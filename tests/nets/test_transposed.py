@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.nets.transposed import ConvTranspose, transposed
+from jaxgen.nets.transposed import ConvTranspose, strided, transposed
 
 # Axes, stride, taps, pads, groups.
 CASES = [
@@ -79,6 +79,45 @@ def test_forward_mode_and_many_at_once():
     agree(*(jax.vmap(jax.grad(slope(f), (0, 1)), (0, None)) for f in (ours, theirs)), many[0], w)
     agree(*(jax.vmap(f) for f in (ours, theirs)), *many)
     np.testing.assert_allclose(ours(x, w), theirs(x, w))  # not compiled
+
+
+# Pixels, stride, taps, pads.
+STRIDED = [
+  (9, 2, 3, (0, 0)),
+  (8, 2, 3, (0, 0)),  # the last row is read by no tap
+  (8, 2, 3, (1, 1)),
+  (8, 2, 4, (2, 0)),
+  (10, 3, 5, (1, 4)),
+  (7, 4, 3, (0, 1)),  # pixels between the taps
+]
+
+
+@pytest.mark.parametrize("pixels, stride, taps, pad", STRIDED)
+def test_convolutions_with_a_stride_and_their_penalties(pixels, stride, taps, pad):
+  rng = np.random.default_rng(0)
+  x, w = rng.normal(size=(2, pixels, pixels + 1, 2)), rng.normal(size=(taps, taps, 2, 3))
+  dims = ("NHWC", "HWIO", "NHWC")
+  theirs = lambda x, w: jax.lax.conv_general_dilated(
+    x, w, (stride, stride), [pad] * 2, dimension_numbers=dims
+  )
+  ours = lambda x, w: strided(x, w, stride, [pad] * 2)
+  with jax.enable_x64(True):
+    agree(
+      *(lambda x, w, f=f: (f(x, w), jax.grad(slope(f), (0, 1))(x, w)) for f in (ours, theirs)), x, w
+    )
+
+
+def test_no_penalty_of_a_stride_dilates_for_a_kernel_on_cpus():
+  """R1's gradient by w, of which autodiff spreads what comes in for a kernel."""
+  x, w = np.ones((2, 9, 9, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
+  dims = ("NHWC", "HWIO", "NHWC")
+  plain = lambda x, w: jax.lax.conv_general_dilated(
+    x, w, (2, 2), [(0, 0)] * 2, dimension_numbers=dims
+  )
+  steep = lambda f: lambda x, w: jax.grad(lambda x: jnp.sum(jnp.tanh(f(x, w))))(x)
+  spread = lambda f: sum("lhs_dilate = [2, 2]" in line for line in gradients(f, x, w, "cpu"))
+  ours = lambda x, w: strided(x, w, 2, [(0, 0)] * 2)
+  assert spread(steep(ours)) < spread(steep(plain))
 
 
 def gradients(f, x, w, platform):
