@@ -67,6 +67,8 @@ RANGES = {"seed": (0, SEEDS - 1), "port": (0, 65535), "seeds": (1, 10_000)} | di
   ("step", "guide_step", "stage", "workers", "size", "standing", "mix", "direction"), (0, LARGEST)
 )
 
+KERNELS = ("", "xla", "cudnn", "pallas")  # of attention, in the environment
+
 NEEDED = ("workdir", "out", "what", "rules")  # verbs say what these may be
 
 WANTED = {  # what Python and absl say of a value -> what it should be
@@ -129,8 +131,8 @@ def run(module: str, argv: Sequence[str] | None = None) -> None:
 
 def check_environment() -> None:
   """UserError for a switch with a value that means nothing: it would pass in silence."""
-  if (kernel := os.environ.get("JAXGEN_ATTENTION", "")) not in ("", "xla", "cudnn"):
-    raise UserError(f"JAXGEN_ATTENTION={kernel}: it is xla (the default) or cudnn")
+  if (kernel := os.environ.get("JAXGEN_ATTENTION", "")) not in KERNELS:
+    raise UserError(f"JAXGEN_ATTENTION={kernel}: it is xla (the default), cudnn or pallas")
 
 
 def status_of(cause: BaseException | None, otherwise: int) -> int:

@@ -9,7 +9,9 @@ On NVIDIA's GPUs cuDNN has a kernel that never writes the weights down (Dao et
 al. 2022). JAXGEN_ATTENTION=cudnn takes it wherever it fits, see `fits_cudnn`. It
 is off by default: no GPU has measured it here, and it has neither a
 forward-mode derivative, which MeanFlow and consistency training want, nor a
-second one, and no program with it can be exported.
+second one, and no program with it can be exported. JAXGEN_ATTENTION=pallas does the
+same on TPUs, by a kernel of ours that no TPU has run yet, see `nets.tpu_attention`;
+it has no forward-mode derivative either.
 """
 
 import os
@@ -37,11 +39,18 @@ def attend(q: Array, k: Array, v: Array, scale: float | None = None) -> Array:
   Returns: [B, T, N, C], of v's dtype.
   """
   scale = q.shape[-1] ** -0.5 if scale is None else scale
-  if os.environ.get(SWITCH) == "cudnn" and fits_cudnn(q, k, v):
-    return jax.lax.platform_dependent(
-      q, k, v, cuda=lambda *qkv: _cudnn(*qkv, scale), default=lambda *qkv: _attend(*qkv, scale)
-    )
-  return _attend(q, k, v, scale)
+  default = lambda *qkv: _attend(*qkv, scale)
+  kernel = os.environ.get(SWITCH)
+  if kernel == "cudnn" and fits_cudnn(q, k, v):
+    cudnn = lambda *qkv: _cudnn(*qkv, scale)
+    return jax.lax.platform_dependent(q, k, v, cuda=cudnn, default=default)
+  if kernel == "pallas" and min(q.shape[1], k.shape[1]) >= SHORTEST:
+    from jaxgen.nets import tpu_attention  # and jax's compiler of kernels, which few want
+
+    if tpu_attention.fits(q, k, v):
+      pallas = lambda *qkv: tpu_attention.attend(*qkv, scale)
+      return jax.lax.platform_dependent(q, k, v, tpu=pallas, default=default)
+  return default(q, k, v)
 
 
 def fits_cudnn(q: Array, k: Array, v: Array) -> bool:

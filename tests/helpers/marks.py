@@ -28,7 +28,8 @@ FILES = {
     models/test_mean_flow nets/test_imf_dit
     audio/test_griffin_lim audio/test_mel data/test_clips metrics/test_sound_quality
     nets/test_diffwave nets/test_hifigan nets/test_strided nets/test_transposed
-    nets/test_wavegan study/test_mos diffusion/test_denoising_chain
+    nets/test_tpu_attention nets/test_wavegan study/test_mos
+    diffusion/test_denoising_chain
     nets/test_ddgan nets/test_edm2 nets/test_translators models/test_pix2pix
     models/test_cycle_gan sampling/test_any_denoiser diffusion/test_attribute_guidance
     models/test_gan_control
