@@ -25,6 +25,10 @@ call(
   "sweep", "--workdir={out}/compare/points_vae", "--over=temperature=0.5,1", "--num=64",
   "--out={out}/sweep",
 )
+call(
+  "evaluate", "--workdir={out}/compare/points_gan", "--num=64", "--judge={out}/judge",
+  "--out={out}/scores.json",
+)
 """
 CHOOSE = """
 call(
@@ -68,7 +72,7 @@ def numbers(folder, name):
   return timeless({k: v for k, v in json.loads(text).items() if k not in HERE})
 
 
-@pytest.mark.parametrize("name", ["compare/report.json", "sweep/sweep.json"])
+@pytest.mark.parametrize("name", ["compare/report.json", "sweep/sweep.json", "scores.json"])
 def test_two_processes_find_the_numbers_of_one(compared, name):
   together, alone, _ = compared
   assert numbers(together, name) == numbers(alone, name)
