@@ -170,8 +170,11 @@ def plain(
   knobs: Mapping[str, float],
   cond: Mapping[str, np.ndarray],
 ) -> "Drawing":
-  """Samples one by one; of several processes the first has them all."""
-  if join.joined():
+  """Samples one by one; of several processes the first has them all.
+
+  One goes on from what several had begun.
+  """
+  if join.joined() or not cond and resumable.is_begun(values.out):
     x = resumable.draw(
       model, values.seed, num, labels, batch=values.batch, knobs=knobs, out=values.out
     )

@@ -83,11 +83,16 @@ def draw(
   return joined(folder, num)
 
 
+def is_begun(out: str) -> bool:
+  """Whether parts of an output may be there."""
+  return (folder_of(out) / KEY).is_file()
+
+
 def forget(out: str) -> None:
   """Removes the parts of an output that is written."""
-  folder = folder_of(out)
-  if not (folder / KEY).is_file():
+  if not is_begun(out):
     return
+  folder = folder_of(out)
   with contextlib.suppress(OSError):
     for path in sorted(folder.iterdir(), key=lambda p: p.name == KEY):
       if path.name == KEY or PART.fullmatch(path.name) or path.name.startswith(files.DRAFT):
