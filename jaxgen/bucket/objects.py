@@ -145,17 +145,15 @@ def generation(address: str | os.PathLike) -> bytes:
 
 def _read(address, start, stop):
   scheme, bucket, key = split(address)
-  place, part = store(scheme, bucket), slice(start, stop)
-  if scheme == "s3" and (start, stop) == (0, 0):
-    part = slice(0, 1)  # S3 knows no empty ranges
+  nothing = (start, stop) == (0, 0)
+  if scheme == "s3" and nothing:
+    stop = 1  # S3 knows no empty ranges
+  part = None if (start, stop) == (None, None) else slice(start, stop)
   try:
-    try:
-      return place.read(key, byte_range=None if part == slice(None) else part).result()
-    except ValueError as e:
-      if "OUT_OF_RANGE" not in str(e) or (start, stop) != (0, 0):
-        raise
-      return place.read(key).result()  # an empty object
+    return store(scheme, bucket).read(key, byte_range=part).result()
   except ValueError as e:
+    if nothing and "OUT_OF_RANGE" in str(e):  # an empty object
+      return _read(address, None, None)
     raise failure(e, os.fspath(address)) from e
 
 

@@ -52,11 +52,12 @@ def test_harm_by_harm_counts_what_is_lost():
 
 
 @pytest.mark.slow
-def test_a_short_week():
+@pytest.mark.parametrize("kind", ["gs", "s3"])
+def test_a_short_week(kind):
   words = "--day 6 --preemptions 0.5 --pause 2 --set steps=150 --set checkpoint.every=10"
   run = subprocess.run(
     [sys.executable, "tests/helpers/week.py", "--config=configs/points_gan.py:debug",
-     "--set=log.pictures=0", *words.split()],
+     f"--bucket={kind}", "--set=log.pictures=0", *words.split()],
     cwd=ROOT, text=True, capture_output=True, timeout=900,
   )  # fmt: skip
   assert run.returncode == 0, run.stdout + run.stderr

@@ -156,7 +156,7 @@ def play(
           sys.exit(f"nothing goes on: {[d.stderr[-500:] for d in pod.finish(processes, 0)]}")
       ends = pod.finish(processes, 0)
     statuses = [d.status for d in ends]
-    what = done[-1].kind if done and set(statuses) != {0} else ""
+    what = ([""] + [h.kind for h in done if h.kind in ENDING and h.at > born])[-1]
     print(f"{now():6.1f} s  {what:12} {statuses}  {last_line(ends)}", flush=True)
     if set(statuses) == {0}:
       return Week(done, starts, now())
