@@ -129,7 +129,7 @@ def test_convolutions_without_padding_are_cropped_ones():
   dims = ("NHWC", "HWIO", "NHWC")
   with jax.enable_x64(True):
     want = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=dims)
-    y = inception.unpadded(x, kernel, (1, 1), "VALID", dimension_numbers=dims)
+    y = inception.valid_conv(x, kernel, (1, 1), "VALID", dimension_numbers=dims)
   np.testing.assert_allclose(y, want, rtol=1e-12, atol=1e-12)
 
 
