@@ -104,7 +104,7 @@ def strided(x: Array, w: Array, stride: int, pads: Pads) -> Array:
   """
   n = len(pads)
   spans = zip(x.shape[1:-1], w.shape[:n], pads, strict=True)
-  # What x of `transposed` is enlarged to, to where the last kernel stood and the rest.
+  # The pads of the transposed convolution that leads back to x, all of its rows.
   inner = [
     (k - 1 - lo, k - 1 - hi + (length + lo + hi - k) % stride) for length, k, (lo, hi) in spans
   ]
@@ -114,7 +114,8 @@ def strided(x: Array, w: Array, stride: int, pads: Pads) -> Array:
     groups=1,
     precision=jax.config.jax_default_matmul_precision,
   )
-  return derivative.bind(jnp.flip(w, range(n)).swapaxes(-1, -2), x, by="x", **spec)
+  w = jnp.flip(w.swapaxes(-1, -2), range(n))  # which the derivative turns back
+  return derivative.bind(w, x, by="x", **spec)
 
 
 def _autodiff(a: Array, b: Array, by: str, **spec: Any) -> Array:

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def filtered(x, pad, gain=1.0, stride=1):
+def blur(x, pad, gain=1.0, stride=1):
   """The filter 1, 3, 3, 1 along both axes."""
   row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
   kernel = (gain * row[:, None] * row).expand(x.shape[1], 1, 4, 4)
   return F.conv2d(F.pad(x, [pad] * 4), kernel, stride=stride, groups=x.shape[1])
 
 
-def enlarged(x):
+def upsample(x):
   """Twice the height and width, by the same filter."""
   row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
   kernel = (row[:, None] * row).expand(x.shape[1], 1, 4, 4)
@@ -58,9 +58,9 @@ class Conv(nn.Module):
     if not self.down:
       y = F.conv2d(x, weight, padding=self.size // 2)
     elif self.size == 1:
-      y = F.conv2d(filtered(x, 1, stride=2), weight)
+      y = F.conv2d(blur(x, 1, stride=2), weight)
     else:
-      y = F.conv2d(filtered(x, 2), weight, stride=2)
+      y = F.conv2d(blur(x, 2), weight, stride=2)
     return (y if self.bias is None else lrelu(y + self.bias[:, None, None])) * gain
 
 
@@ -77,7 +77,7 @@ class Layer(nn.Module):
     style = self.affine(w)
     x = x * style[:, :, None, None]
     if self.up:
-      y = filtered(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), 1, gain=4)
+      y = blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), 1, gain=4)
     else:
       y = F.conv2d(x, self.weight, padding=1)
     scale = (style.square() @ self.weight.square().sum((2, 3)).T + 1e-8).rsqrt()
@@ -113,7 +113,7 @@ class Synthesis(nn.Module):
     x = self.rgbs[0](h, ws[:, 1])
     for i, up in enumerate(self.ups):
       h = self.convs[i + 1](up(h, ws[:, 2 * i + 1]), ws[:, 2 * i + 2])
-      x = enlarged(x) + self.rgbs[i + 1](h, ws[:, 2 * i + 3])
+      x = upsample(x) + self.rgbs[i + 1](h, ws[:, 2 * i + 3])
     return x
 
 

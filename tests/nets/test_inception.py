@@ -123,6 +123,16 @@ def test_pools_by_slices_are_flaxs(h, w):
   np.testing.assert_allclose(inception.average(x), means, rtol=1e-5, atol=1e-6)
 
 
+def test_convolutions_without_padding_are_cropped_ones():
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=(2, 9, 8, 3)), rng.normal(size=(3, 3, 3, 4))
+  dims = ("NHWC", "HWIO", "NHWC")
+  with jax.enable_x64(True):
+    want = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=dims)
+    y = inception.valid_conv(x, kernel, (1, 1), "VALID", dimension_numbers=dims)
+  np.testing.assert_allclose(y, want, rtol=1e-12, atol=1e-12)
+
+
 def test_average_pools_do_not_count_their_padding():
   x = jax.random.normal(jax.random.key(0), (1, 5, 5, 2))
   ones = inception.average(jnp.ones((1, 5, 5, 2)))
