@@ -57,17 +57,18 @@ class Spectral(nn.Module):
 def power_iteration(matrix: Array, u: Array, eps: float) -> tuple[Array, Array]:
   """[M, N] and u [M] -> the next u, and the largest singular value.
 
-  The value's gradient takes both vectors for constants.
+  The value's gradient takes both vectors for constants. The matrix is read twice: of
+  the second product come u and the value.
   """
 
   def unit(x):
     return x / jnp.maximum(jnp.linalg.norm(x), eps)
 
   dot = lambda a, b: jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
-  constant = jax.lax.stop_gradient(matrix)
-  v = unit(dot(u, constant))
-  u = unit(dot(constant, v))
-  return u, dot(dot(u, matrix), v)
+  v = unit(dot(u, jax.lax.stop_gradient(matrix)))
+  image = dot(matrix, v)
+  u = unit(jax.lax.stop_gradient(image))
+  return u, dot(u, image)
 
 
 def spectral(layer: nn.Module, stored: bool = False, eps: float = 1e-6) -> nn.Module:

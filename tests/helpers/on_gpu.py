@@ -345,12 +345,12 @@ def times(take, seconds):
   """Seconds of each call, three at least, after two that are not counted."""
   take()
   take()
-  found, start = [], time.perf_counter()
-  while len(found) < 3 or time.perf_counter() - start < seconds:
+  durations, start = [], time.perf_counter()
+  while len(durations) < 3 or time.perf_counter() - start < seconds:
     begin = time.perf_counter()
     take()
-    found.append(time.perf_counter() - begin)
-  return found
+    durations.append(time.perf_counter() - begin)
+  return durations
 
 
 def kernels(take, most=10):

@@ -55,8 +55,8 @@ def test_means_and_gradients_are_as_near_to_float32_as_without_it(monkeypatch, s
 
 def test_logits_of_any_size_neither_overflow_nor_vanish():
   q, k, v, g = operands(1, 128, 128, 1, 64, 64)
-  found = both_ways(lambda *a: tpu_attention.attend(*a, 1.0, True), 30 * q, 30 * k, v, g)
-  assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in found)
+  arrays = both_ways(lambda *a: tpu_attention.attend(*a, 1.0, True), 30 * q, 30 * k, v, g)
+  assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in arrays)
 
 
 @pytest.mark.parametrize(
