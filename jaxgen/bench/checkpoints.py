@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import sharding
+from jaxgen import core, sharding
 from jaxgen.bench.device import Progress, median_min_max
+from jaxgen.convert.initial_state import DataSpec, stored_dtype
+from jaxgen.data.arrays import Source
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment, describe, open_data
 
@@ -43,13 +45,12 @@ def checkpoint_speed(config: ConfigDict, folder: str | None, progress: Progress)
     UserError: There is no such folder, or too little room.
   """
   progress("initialising")
-  experiment, source = Experiment.of(config), open_data(config)
-  mesh = sharding.make_mesh(config.mesh)
-  abstract = experiment.abstract(source, mesh)
+  experiment, source = Experiment.of(config), data_of(config)
+  abstract = experiment.abstract(source, sharding.make_mesh(config.mesh))
   leaves = jax.tree.leaves(abstract)
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
   check_room(folder, size)
-  state = of_noise(experiment.fresh(source, mesh))
+  state = of_noise(abstract)
   seconds: dict[str, list[float]] = {k: [] for k in ("save", "write", "restore", "read", "blocked")}
   for i in range(ROUNDS):
     progress(f"saving and restoring, round {i + 1} of {ROUNDS}")
@@ -67,16 +68,27 @@ def checkpoint_speed(config: ConfigDict, folder: str | None, progress: Progress)
   return {"bytes": size, "leaves": len(leaves), "blocked_s": blocked, "mb_per_s": speed}
 
 
-def of_noise(state: Any) -> Any:
-  """The state with normal draws in the place of all floats."""
+def data_of(config: ConfigDict) -> Source | DataSpec:
+  """The data of a config, which need not be there if it says how large images are."""
+  try:
+    return open_data(config)
+  except UserError:
+    if not (size := config.data.size):
+      raise
+    shape = (size, size, config.data.channels or 3)
+    return DataSpec(config.data.source, shape, config.data.classes, stored_dtype(config, shape))
+
+
+def of_noise(abstract: core.State) -> core.State:
+  """A state with normal draws in the place of all floats, and zeros in that of counters."""
   draw = np.random.default_rng(0).standard_normal
 
   def fill(leaf):
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
-      return leaf
-    return jax.device_put(draw(leaf.shape, np.float32).astype(leaf.dtype), leaf.sharding)
+    floats = jnp.issubdtype(leaf.dtype, jnp.floating)
+    values = draw(leaf.shape, np.float32) if floats else np.zeros(leaf.shape)
+    return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
 
-  return jax.tree.map(fill, state)
+  return jax.tree.map(fill, abstract)
 
 
 def check_room(folder: str | None, size: int) -> None:

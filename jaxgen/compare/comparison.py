@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxgen import config, files, train
+from jaxgen import config, files, sharding, train
 from jaxgen.bench.device import machine
 from jaxgen.checkpoint import meta
 from jaxgen.compare import rows
@@ -20,7 +20,7 @@ from jaxgen.data.sources import images_of
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import Judge, means, open_judge
-from jaxgen.experiment import Experiment, check_samples
+from jaxgen.experiment import Compiled, Experiment, check_samples
 from jaxgen.monitor.results import check_report
 from jaxgen.report.page import render
 from jaxgen.sampling import stages
@@ -126,12 +126,19 @@ def train_entries(
         "--config.model.codec_workdir=W, and say where it is with --workdirs"
       )
   for entry in fresh:
-    for seed, workdir in enumerate((entry.workdir, *entry.twins)):
-      announce(f"{entry.name}: training in {workdir}")
-      settings = entry.config.copy_and_resolve_references()
-      settings.seed += seed
-      train.train(settings, str(workdir))
+    train_seeds(entry)
   return entries
+
+
+def train_seeds(entry: Entry) -> None:
+  """Trains an entry and its twins, whose steps are one program."""
+  mesh = sharding.make_mesh(entry.config.mesh)
+  step = Compiled(Experiment.of(entry.config), mesh)
+  for seed, workdir in enumerate(entry.workdirs):
+    announce(f"{entry.name}: training in {workdir}")
+    settings = entry.config.copy_and_resolve_references()
+    settings.seed += seed
+    train.train(settings, str(workdir), step=step)
 
 
 def entry_of(path: str, home: pathlib.Path, seeds: int = 1) -> Entry:

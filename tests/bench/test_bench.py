@@ -335,6 +335,15 @@ def test_bench_checkpoint(capsys, tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["c.json"]  # it leaves nothing behind
 
 
+def test_data_need_not_be_there_to_save_a_state():
+  c = config.load("adm_imagenet64")
+  c.data.source = "folder:/nowhere/at/all"
+  assert checkpoints.data_of(c).shape == (64, 64, 3)
+  c.data.size = 0
+  with pytest.raises(UserError, match="nowhere"):
+    checkpoints.data_of(c)
+
+
 def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=2e9))
   checkpoints.check_room(str(tmp_path), int(0.7e9))

@@ -2,12 +2,17 @@
 
 import functools
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import xla
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.checkpoint import disk, implied
@@ -37,8 +42,8 @@ def begin(params):
   }
 
 
-def like(state, sharding=None):
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+def like(state):
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
 
 
 def same_bits(a, b):
@@ -118,13 +123,24 @@ def test_subsets_need_not_name_what_they_are_like(saved, prefixes):
     assert same_bits(leaf, leaves[path]), path
 
 
+def restore_on_all_devices(workdir):
+  """Restores, cut along a mesh of all devices; in a process of four."""
+  state, mesh = begin(params()), Mesh(np.array(jax.devices()), ("d",))
+  where = lambda x: NamedSharding(
+    mesh, PartitionSpec(None, "d") if x.ndim == 2 else PartitionSpec()
+  )
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where(x)), state
+  )
+  _, restored, _ = Checkpoints(workdir, every=1).restore(abstract)
+  assert len(mesh.devices) == 4 and same_bits(restored, state)
+  pairs = zip(jax.tree.leaves(restored), jax.tree.leaves(abstract), strict=True)
+  assert all(leaf.sharding == like.sharding for leaf, like in pairs)
+
+
 def test_they_lie_where_they_are_wanted(saved):
-  workdir, state = saved
-  mesh = Mesh(np.array(jax.devices()), ("d",))
-  rows = NamedSharding(mesh, PartitionSpec())
-  _, restored, _ = Checkpoints(workdir, every=1).restore(like(state, rows))
-  assert same_bits(restored, state)
-  assert all(leaf.sharding == rows for leaf in jax.tree.leaves(restored))
+  env = os.environ | {"XLA_FLAGS": xla.devices(4)}
+  subprocess.run([sys.executable, __file__, saved[0]], env=env, check=True)
 
 
 def test_what_cannot_be_is_not_saved(tmp_path):
@@ -156,3 +172,7 @@ def test_nothing_of_it_is_believed_without_its_sum(tmp_path):
     whole = like(state | {"b": a, "z": a})
     with pytest.raises(UserError, match="can be read"), pytest.warns(RuntimeWarning):
       restore_subset(workdir, whole)
+
+
+if __name__ == "__main__":
+  restore_on_all_devices(pathlib.Path(sys.argv[1]))
