@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from jaxgen.sampling.sampler import Sampler, key_of
 
 KEY = "begun_by_jaxgen.json"  # in the folder: whose parts these are
 PART = re.compile(r"(\d{10})-(\d{10})\.npy")
+LATE = 30.0  # seconds after which a file server shows what others wrote, at the most
 AHEAD = 1  # batches that the devices are ahead of the disk
 
 
@@ -59,13 +61,15 @@ def draw(
   Returns: All samples in process 0, [0, ...] in the others.
 
   Raises:
-    UserError: samples are not finite, or what lies beside the output is not ours.
+    UserError: samples are not finite, or what lies beside the output is not ours,
+      or not seen by all processes.
   """
   settings = model.settings(dict(knobs))
   batch = min(batch, num) + -min(batch, num) % model.mesh.size
   folder = folder_of(out)
   work = _work(model, seed, num, labels, settings)
   parts = [tuple(part) for part in join.share(lambda: _claim(folder, work))]
+  _check_shared(folder, work)
   missing = [i for i in range(0, num, batch) if not covered(parts, i, min(i + batch, num))]
   conditions = {} if labels is None else {"y": labels}
   queue: collections.deque = collections.deque()
@@ -80,6 +84,8 @@ def draw(
   join.barrier("the samples' end")
   if not join.is_main_process():
     return np.empty((0, *model.shape), model.dtype)
+  if not covered(_parts(folder), 0, num):
+    raise UserError(f"{folder} lacks samples that were written there: start the same command again")
   return joined(folder, num)
 
 
@@ -152,6 +158,21 @@ def _claim(folder: Path, work: Mapping[str, Any]) -> list[tuple[int, int]]:
     raise UserError(f"{folder} is where samples are kept until all are drawn: move it away")
   files.write_json(mark, work)
   return []
+
+
+def _check_shared(folder: Path, work: Mapping[str, Any]) -> None:
+  """UserError where this process does not see the folder that the first one claimed."""
+  end = time.monotonic() + LATE
+  while True:
+    with contextlib.suppress(OSError, ValueError):
+      if json.loads((folder / KEY).read_bytes()) == files.plain(work):
+        return
+    if time.monotonic() > end:
+      raise UserError(
+        f"process {jax.process_index()} does not see {folder}, which process 0 has made: --out "
+        "must lie where all of them see it"
+      )
+    time.sleep(0.1)
 
 
 def _parts(folder: Path) -> list[tuple[int, int]]:

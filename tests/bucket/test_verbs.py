@@ -86,7 +86,10 @@ WORDS = {  # of a verb: its model, and how it writes into the folder {}
 }
 
 
-@pytest.mark.parametrize("name", WORDS)
+SLOW = {"edit": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in WORDS])
 def test_results_in_a_bucket_are_those_in_a_folder(name, bucket, verb, tmp_path, request):
   """All files, but for the addresses in them."""
   kind, words = WORDS[name]

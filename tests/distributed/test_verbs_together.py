@@ -72,6 +72,7 @@ def numbers(folder, name):
   return timeless({k: v for k, v in json.loads(text).items() if k not in HERE})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compare/report.json", "sweep/sweep.json", "scores.json"])
 def test_two_processes_find_the_numbers_of_one(compared, name):
   together, alone, _ = compared

@@ -52,7 +52,9 @@ def undisturbed(trained, tmp_path_factory):
   return out.read_bytes()
 
 
-@pytest.mark.parametrize("then", [(2, 1), (1, 2)], ids=["two", "one"])
+@pytest.mark.parametrize(
+  "then", [pytest.param((2, 1), id="two"), pytest.param((1, 2), id="one", marks=pytest.mark.slow)]
+)
 def test_what_was_killed_goes_on_to_the_same_bytes(trained, undisturbed, tmp_path, then):
   out, parts = tmp_path / "x.npz", tmp_path / "x.npz.partial"
   with pod.started(2, 1, code(trained, out, 1.0), env=PATIENT) as them:
@@ -121,3 +123,13 @@ def test_parts_of_other_samples_are_not_taken(trained, tmp_path, monkeypatch):
     resumable.draw(model, 1, 6, None, **options)
   resumable.forget(out)
   assert (tmp_path / "x.npz.partial" / "mine").is_file()
+
+
+def test_who_does_not_see_the_parts_says_so(tmp_path, monkeypatch):
+  """As where every machine has a disk of its own: joined, they would lack rows."""
+  monkeypatch.setattr(resumable, "LATE", 0.2)
+  work = {"samples": 3, "key": "a"}
+  resumable._claim(tmp_path / "here", work)
+  resumable._check_shared(tmp_path / "here", work)
+  with pytest.raises(UserError, match="must lie where all of them see it"):
+    resumable._check_shared(tmp_path / "elsewhere", work)
