@@ -31,8 +31,8 @@ ONE_LEVEL = """
 CONFIGS = sorted({p.stem for p in HOME.glob("[!_]*.py")} - {*ALIKE})
 # Whose games and nets are those of another config here, with other numbers.
 KIN = set(
-  "adm_imagenet64 adm_upsample256 anoddpm cdm ddpm_cifar10 iddpm images_diffusion images_gan "
-  "ldm_vq".split()
+  "adm_imagenet64 adm_upsample256 anoddpm biggan cdm ddpm_cifar10 digits_adm digits_latent "
+  "gan_control iddpm images_diffusion images_gan ldm_vq".split()
 )
 SEED = jax.random.key(7)
 B = 8
