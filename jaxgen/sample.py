@@ -174,7 +174,7 @@ def plain(
 
   One goes on from what several had begun.
   """
-  if join.joined() or not cond and resumable.is_begun(values.out):
+  if join.joined() or not cond and resumable.has_parts(values.out):
     x = resumable.draw(
       model, values.seed, num, labels, batch=values.batch, knobs=knobs, out=values.out
     )

@@ -8,15 +8,12 @@
 
 `sample` takes --config in place of --workdir and then draws with untrained
 weights. `data` with --config also times the train step that is to be fed. `eval`
-times FID's network, with random weights. Several processes take their steps and
-draw together, read their shares and look each at images of its own, all at once:
-numbers are of all together, by the clock of process 0.
-
-
 times FID's network, with random weights. `checkpoint` saves and restores the state
-of a config in a new folder below --workdir, beside plain writes and reads. On several
-processes, `train` times the steps that they take together, and process 0 says how
-long; the others want one.
+of a config in a new folder below --workdir, beside plain writes and reads.
+
+Several processes take their steps and draw together, read their shares and look each
+at images of its own, all at once: numbers are of all together, by the clock of process
+0. `checkpoint` is for one, and for a disk of its machine.
 """
 
 import contextlib
@@ -208,6 +205,8 @@ def all_together(own: dict[str, float]) -> dict[str, float]:
 
 def bench_checkpoint(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
   """Saving and restoring a config's state."""
+  if join.joined():
+    raise UserError(join.ALONE)
   speed = checkpoint_speed(values.config, values.workdir, progress)
   return {"model": values.config.model.name, **speed}
 

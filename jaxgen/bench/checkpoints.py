@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgen import core, sharding
+from jaxgen import core, files, sharding
 from jaxgen.bench.device import Progress, median_min_max
 from jaxgen.convert.initial_state import DataSpec, stored_dtype
 from jaxgen.data.arrays import Source
@@ -42,7 +42,7 @@ def checkpoint_speed(config: ConfigDict, folder: str | None, progress: Progress)
     and save, write, restore, read: megabytes a second, median, least and most of ROUNDS.
 
   Raises:
-    UserError: There is no such folder, or too little room.
+    UserError: There is no such folder on this machine, or too little room.
   """
   progress("initialising")
   experiment, source = Experiment.of(config), data_of(config)
@@ -94,6 +94,8 @@ def of_noise(abstract: core.State) -> core.State:
 def check_room(folder: str | None, size: int) -> None:
   """UserError unless a folder is there, with room for a checkpoint and plain bytes."""
   place = folder or tempfile.gettempdir()
+  if files.choose(place, False, True):
+    raise UserError(f"--workdir={place}: a disk is measured here, so name a folder of this machine")
   if not os.path.isdir(place):
     raise UserError(f"there is no folder {place}: make it, or take another --workdir")
   free = shutil.disk_usage(place).free

@@ -30,14 +30,8 @@ NAMES = (
   "packed:PATH", "latents:PATH", "pairs:A,B", "sides:PATH", "unpaired:A,B",
 )  # fmt: skip
 ALTERED = ("digits", "photos")  # data sets that `unpaired` can alter
-SOUND = (
-  "folder",
-  "spoken_digits",
-  "tfds",
-  "array_record",
-  "mel",
-  "latents",
-)  # kinds that may hold it
+# Kinds that may hold it.
+SOUND = ("folder", "spoken_digits", "tfds", "array_record", "mel", "latents")
 
 
 def open_source(

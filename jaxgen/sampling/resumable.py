@@ -89,14 +89,14 @@ def draw(
   return joined(folder, num)
 
 
-def is_begun(out: str) -> bool:
+def has_parts(out: str) -> bool:
   """Whether parts of an output may be there."""
   return (folder_of(out) / KEY).is_file()
 
 
 def forget(out: str) -> None:
   """Removes the parts of an output that is written."""
-  if not is_begun(out):
+  if not has_parts(out):
     return
   folder = folder_of(out)
   with contextlib.suppress(OSError):

@@ -29,24 +29,22 @@ def test_paths_may_lie_in_a_bucket(verb):
   assert paths <= set(vars(module).get("IN_BUCKETS", ()))
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-  """A VAE of digits, hardly trained, in a folder."""
-  workdir = tmp_path_factory.mktemp("model") / "W"
-  c = config.load("configs/digits_vae.py:debug")
+def trained(family, workdir):
+  """A model of digits, hardly trained, in a folder."""
+  c = config.load(f"configs/digits_{family}.py:debug")
   c.steps, c.checkpoint.every, c.log.pictures = 2, 2, 0
   train.train(c, str(workdir), quiet=True)
   return workdir
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+  return trained("vae", tmp_path_factory.mktemp("model") / "W")
 
 
 @pytest.fixture(scope="module")
 def diffusion(tmp_path_factory):
-  """A diffusion model of digits, hardly trained, in a folder."""
-  workdir = tmp_path_factory.mktemp("model") / "D"
-  c = config.load("configs/digits_diffusion.py:debug")
-  c.steps, c.checkpoint.every, c.log.pictures = 2, 2, 0
-  train.train(c, str(workdir), quiet=True)
-  return workdir
+  return trained("diffusion", tmp_path_factory.mktemp("model") / "D")
 
 
 def upload(folder, address):
