@@ -143,7 +143,9 @@ def kubernetes(env: Mapping[str, str]) -> Place | None:
 
 
 COME = 300  # seconds until all have to be there, unless JAXGEN_JOIN_SECONDS says it
-LOBBY_PORTS, TPU_PORT = 57344, 8475  # below jax's own: 61440 and more, 8476
+# Of SLURM below 32768, from where systems hand out ports (and Kubernetes from 30000);
+# of TPUs beside jax's own, 8476.
+LOBBY_PORTS, TPU_PORT = 24576, 8475
 MEET = 600  # seconds that one may be later than another
 END = 7 * 86400  # the same at the end: process 0 may write for long, and deaths are seen anyway
 

@@ -5,13 +5,13 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import jax
 import jax.numpy as jnp
+import pod
 import pytest
 
 from jaxgen.checkpoint.disk import steps
@@ -241,9 +241,7 @@ checkpoints.wait()
 
 
 def test_two_processes_agree_or_leave(tmp_path):
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
+  port = pod.free_port()
   processes = [start(PROCESS, tmp_path, port, i) for i in range(2)]
   try:
     outputs = [p.communicate(timeout=90) for p in processes]

@@ -117,6 +117,8 @@ def test_what_is_left_to_jax_it_finds(launcher):
   """Two processes meet through jax's own detection."""
   ours = dict.fromkeys(("JAXGEN_COORDINATOR", "JAXGEN_PROCESSES", "JAXGEN_PROCESS_ID"))
   env = launcher | ours | {"JAX_COORDINATOR_PORT": str(pod.free_port())}
+  if "SLURM_JOB_ID" in env:  # by which the lobby's port is chosen
+    env["SLURM_JOB_ID"] = str(pod.free_port())
   code = "print(jax.process_index(), jax.process_count(), processes.is_main_process())"
   done = pod.run(2, 1, code, env=env)
   assert [(d.status, d.stdout) for d in done] == [(0, "0 2 True\n"), (0, "1 2 False\n")], done

@@ -120,7 +120,7 @@ def test_another_jax_at_that_port_is_not_the_lobby():
     (
       Place(2, 0, "jax"),
       {"SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_ID": "4097"},
-      "gpu07:57345",
+      "gpu07:24577",
     ),
     (Place(2, 0, "jax"), {"TPU_WORKER_HOSTNAMES": "w-0.w,w-1.w"}, "w-0.w:8475"),
     (

@@ -13,6 +13,7 @@ that was started here survives: see `started`.
 import contextlib
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -153,7 +154,9 @@ def place(processes: int, i: int, port: int) -> dict[str, str | None]:
 
 
 def free_port() -> int:
-  """A port that nobody listens on."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    return free.getsockname()[1]
+  """A port that nobody listens on, and that no connection will get: those are above 32767."""
+  for port in random.SystemRandom().sample(range(12_000, 24_000), 100):
+    with socket.socket() as free, contextlib.suppress(OSError):
+      free.bind(("", port))
+      return port
+  raise OSError("a hundred ports are taken")
