@@ -3,8 +3,10 @@
 import json
 
 import pod
+import pytest
 
 
+@pytest.mark.slow
 def test_processes_time_their_steps_together(tmp_path):
   table = tmp_path / "speed.json"
   words = ["bench", "train", "--config=configs/points_gan.py:debug", f"--json={table}"]

@@ -18,7 +18,9 @@ from jaxgen.train import train
     ("points_diffusion", {}, 0.9),
     # As long and wide as it takes; the rest of a whole training sharpens modes.
     pytest.param("points_gan", {"steps": 2500}, 0.05, marks=pytest.mark.slow),
-    ("points_vae", {"steps": 1600, "model.net.width": 128}, 0.05),
+    pytest.param(
+      "points_vae", {"steps": 1600, "model.net.width": 128}, 0.05, marks=pytest.mark.slow
+    ),
   ],
 )
 def test_all_25_modes_are_found(name, changes, high_quality, tmp_path, capsys):

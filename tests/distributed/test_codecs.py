@@ -131,6 +131,7 @@ def four(one, tmp_path_factory):
   return {name: (json.loads(str(own.pop("logs"))), own) for name, own in arrays.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOGETHER)
 def test_four_devices_of_two_processes_do_what_one_does(one, four, name):
   """Sums of codes, revived codes, batch norm and the scale are of all of the batch."""

@@ -114,7 +114,13 @@ def undisturbed(trained, tmp_path_factory):
   return out.read_bytes(), int(done.stdout.rpartition("images: ")[2])
 
 
-@pytest.mark.parametrize("victim, then", [(0, (2, 1)), (1, (1, 2))], ids=["first", "elastic"])
+@pytest.mark.parametrize(
+  "victim, then",
+  [
+    pytest.param(0, (2, 1), id="first", marks=pytest.mark.slow),
+    pytest.param(1, (1, 2), id="elastic"),
+  ],
+)
 def test_what_was_killed_goes_on_to_the_same_card(trained, undisturbed, tmp_path, victim, then):
   """By as many processes as before, or by one that has their devices."""
   out, state = tmp_path / "x.json", tmp_path / "x.partial" / "samples" / "state.npz"

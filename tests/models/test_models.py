@@ -32,7 +32,7 @@ CONFIGS = sorted({p.stem for p in HOME.glob("[!_]*.py")} - {*ALIKE})
 # Whose games and nets are those of another config here, with other numbers.
 KIN = set(
   "adm_imagenet64 adm_upsample256 anoddpm biggan cdm ddpm_cifar10 digits_adm digits_latent "
-  "gan_control iddpm images_diffusion images_gan ldm_vq".split()
+  "gan_control iddpm images_diffusion images_gan ldm_vq vqvae2_prior".split()
 )
 SEED = jax.random.key(7)
 B = 8

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import flax.linen as nn
+import games
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +53,7 @@ def inputs(n=4):
 
 def test_unet_begins_at_zero():
   x, c, y = inputs(2)
-  F, _ = jax.jit(lambda k: TINY.init_with_output(k, x, c, y))(KEY)
+  F, _ = games.jit(lambda k: TINY.init_with_output(k, x, c, y))(KEY)
   np.testing.assert_array_equal(F, jnp.zeros_like(x))
 
 

@@ -97,7 +97,13 @@ def log_p(x, y):
 
 
 @pytest.mark.parametrize(
-  "how, text", [("sdedit", None), ("ddim", None), ("repaint", "mask"), ("pigdm", "mask")]
+  "how, text",
+  [
+    ("sdedit", None),
+    ("ddim", None),
+    pytest.param("repaint", "mask", marks=pytest.mark.slow),
+    ("pigdm", "mask"),
+  ],
 )
 def test_the_scale_pushes_towards_the_label(how, text):
   operator = operator_of(text, SHAPE) if text else None

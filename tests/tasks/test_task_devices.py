@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import pytest
 from editing import game, images, loaded
 from games import on_four_devices
 from ml_collections import ConfigDict
@@ -35,6 +36,7 @@ def record():
   return arrays | {"right": trials(*train, seed=3)}
 
 
+@pytest.mark.slow
 def test_four_devices_make_what_one_does(tmp_path):
   four, one = on_four_devices(__file__, tmp_path), record()
   assert np.abs(one["after"].astype(int) - one["before"]).max() > 8
