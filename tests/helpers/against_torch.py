@@ -7,8 +7,9 @@ other has. Both sides are processes of their own that take rounds in turn, so th
 others on the machine slow down both: what is printed is the median of the ratios of
 neighbours, with the least and the largest, by the clock and in CPU time (below 1,
 jaxgen is faster). PyTorch runs in whichever way is the fastest in CPU time: eagerly
-with channels second or last in memory, or compiled. A round is one step, or of GANs
-whose players take turns, until all have moved; StyleGAN2's is 16 batches.
+with channels second or last in memory, or compiled where its compiler can. A round is
+one step, or of GANs whose players take turns, until all have moved; StyleGAN2's is 16
+batches.
 
 Every side is bound to the same cores, as many as threads: XLA's flags for one thread
 do not reach all of its pools. PyTorch's threads wait passively, for on a machine that
@@ -83,7 +84,15 @@ def compare(name: str, args: argparse.Namespace) -> str:
   script = [args.torch, str(HERE / "torch_steps.py"), name, str(batch), str(args.threads)]
   commands = {way: [*script, way] for way in args.ways}
   commands["jax"] = [sys.executable, str(HERE / "against_torch.py"), "--serve", name]
-  sides = {side: Side(command, args.threads) for side, command in commands.items()}
+  sides, ways = {}, list(args.ways)
+  for side, command in commands.items():
+    try:
+      sides[side] = Side(command, args.threads)
+    except SystemExit:
+      if side != "compiled" or len(ways) == 1:
+        raise
+      print(f"{name}: PyTorch's compiler failed and is left out", flush=True)
+      ways.remove(side)
   counts = {tuple(side.parameters) for side in sides.values()}
   if len(counts) != 1:
     raise SystemExit(f"{name}: nets differ, of {counts} parameters")
@@ -93,7 +102,7 @@ def compare(name: str, args: argparse.Namespace) -> str:
     rows.append({side: sides[side].time(args.each) for side in order})
   for side in sides.values():
     side.close()
-  best = min(args.ways, key=lambda way: statistics.median(row[way][1] for row in rows))
+  best = min(ways, key=lambda way: statistics.median(row[way][1] for row in rows))
   parts = []
   for i, clock in enumerate(("wall", "CPU")):
     ratios = [row["jax"][i] / row[best][i] for row in rows]

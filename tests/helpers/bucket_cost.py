@@ -6,10 +6,12 @@
 Several processes train by the same command in a folder and in a bucket on this
 machine, in turn, so that what else the machine does falls on both. Prints of
 each the seconds for which a save keeps the loop from stepping, those of a step,
-and the ratios of each pair.
+and the ratios of each pair. The bucket's server has the last core to itself, as a
+bucket's servers are other machines; both trainings run on the others.
 """
 
 import argparse
+import os
 import pathlib
 import statistics
 import sys
@@ -38,7 +40,10 @@ def main() -> int:
   args.bucket = args.bucket or "gs"
   folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxgen-cost-"))
   here, there = [], []
+  *cores, servers = sorted(os.sched_getaffinity(0))
+  os.sched_setaffinity(0, {servers})  # of this thread, and of what it starts
   with kill.place(args) as (bucket, _):
+    os.sched_setaffinity(0, cores or {servers})
     for i in range(args.pairs):
       pair = [(folder / str(i), here), (bucket / str(i), there)]
       for workdir, results in pair if i % 2 else pair[::-1]:
