@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxgen import core, keys, sharding
+from jaxgen import core, effort, keys, sharding
 from jaxgen.checkpoint import pretrained
 from jaxgen.config import LARGEST, SEEDS, as_json, build, check_single, find
 from jaxgen.data.arrays import Source
@@ -139,9 +139,7 @@ class Experiment:
     zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items()}
     key = jax.random.key(self.config.seed)
     where = sharding.shardings(jax.eval_shape(self.init, shapes, key), mesh)
-    # It runs once; on CPUs optimising triples the time that compiling takes.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    init = jax.jit(self.init, out_shardings=where, compiler_options=options)
+    init = jax.jit(self.init, out_shardings=where, compiler_options=effort.options(mesh, once=True))
     return self.measure(pretrained.fill(self.model, init(zeros, key), source), source, mesh)
 
   def measure(self, state: core.State, source: Source, mesh: jax.sharding.Mesh) -> core.State:
@@ -428,6 +426,7 @@ class Compiled:
         donate_argnums=1,
         in_shardings=(state_at, sharding.batched(self.mesh), everywhere),
         out_shardings=(state_at, everywhere),
+        compiler_options=effort.options(self.mesh),
       )
     return self.jitted.trace(turn, state, batch, seed)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import core, sharding
+from jaxgen import core, effort, sharding
 from jaxgen.errors import UserError, guarding, nearest
 from jaxgen.keys import example_keys, fold
 from jaxgen.sampling import presets
@@ -322,7 +322,11 @@ class Sampler(Surface):
         x = self.model.sample(state, batch, keys, **knobs)
         return core.as_data(x, self.dtype), jnp.isfinite(x).all()
 
-    return jax.jit(run, out_shardings=(sharding.batched(self.mesh), sharding.replicated(self.mesh)))
+    return jax.jit(
+      run,
+      out_shardings=(sharding.batched(self.mesh), sharding.replicated(self.mesh)),
+      compiler_options=effort.options(self.mesh),
+    )
 
   def settings(self, knobs: dict[str, float]) -> dict[str, float]:
     """All knobs: these, and the others' defaults; UserError for a misfit."""

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FLOORS = (
   ("errors",),
   ("bucket",),
-  ("files", "keys"),
+  ("files", "keys", "effort"),
   ("forms",),
   ("audio",),
   (

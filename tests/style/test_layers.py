@@ -34,6 +34,7 @@ RULES = {
   "study": (None, {"numpy", "PIL", "absl"}),
   "core": ({"keys"}, JAX | {"flax.struct", "optax"}),
   "keys": (set(), {"jax"}),
+  "effort": (set(), {"jax"}),
   "ema": ({"errors"}, JAX),
   "optim": ({"errors"}, JAX | {"optax"}),
   "config": ({"errors", "files"}, {"ml_collections", "numpy"}),
