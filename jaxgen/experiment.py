@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from jaxgen.config import LARGEST, SEEDS, as_json, build, check_single, find
 from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import batches, check_crop, check_latents
 from jaxgen.data.sources import open_training
+from jaxgen.distributed import cores
 from jaxgen.errors import UserError, nearest, refusing
 
 # The fixed part of a config; `build` checks the fields of model, optim and ema.
@@ -334,6 +335,20 @@ def check_fields(config: ConfigDict) -> None:
   for name, spec in specs.items():
     if not isinstance(spec, ConfigDict) or "name" not in spec:
       raise UserError(f'config.{name} must be dict(name="module.Thing", ...)')
+
+
+def share_cores(configs: Iterable[ConfigDict]) -> None:
+  """Before jax has devices: those of a CPU on which all of these can train.
+
+  UserError as of `check_fields` and `cores.share`.
+  """
+  batches, shapes = [], []
+  for config in configs:
+    check_fields(config)
+    batches.append(config.batch // config.accumulate)
+    shapes.append(dict(config.mesh))
+  if all(shape == {"data": 0, "fsdp": 1} for shape in shapes):
+    cores.share(batches)
 
 
 def field(config: ConfigDict, path: str) -> Any:

@@ -36,6 +36,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if FLAGS not in (flags := os.environ.get("XLA_FLAGS", "")):
   os.environ["XLA_FLAGS"] = f"{flags} {FLAGS}".strip()
+# One device, whatever the cores: what is compared is compared on the same.
+os.environ.setdefault("JAXGEN_CPU_DEVICES", "1")
 # In the background of a script Ctrl-C is ignored, and so by what tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -83,7 +83,8 @@ FILES = {
     compare/test_trilemma convert/test_codec_workdir convert/test_convert
     convert/test_dit_workdir convert/test_latent_workdir convert/test_ddgan_workdir
     convert/test_edm2_workdir
-    convert/test_prior_workdir convert/test_vocoder_workdir data/test_points distributed/test_codecs
+    convert/test_prior_workdir convert/test_vocoder_workdir data/test_points
+    distributed/test_codecs distributed/test_cores
     distributed/test_cuda_lowering distributed/test_elastic distributed/test_join
     distributed/test_launchers distributed/test_lobby
     distributed/test_storm distributed/test_trajectories distributed/test_verbs_together
