@@ -2,7 +2,7 @@
 
 One device that has all cores gives many of them nothing to do: XLA computes
 convolutions to few channels on one, and small products, too. With two cores as
-two devices train steps took 0.5 to 0.8 of the time, see nets/README.md.
+two devices most train steps took 0.5 to 0.8 of the time, see nets/README.md.
 """
 
 import contextlib
@@ -17,10 +17,11 @@ from jaxgen.errors import UserError
 
 SWITCH = "JAXGEN_CPU_DEVICES"
 MOST = 8  # every device keeps all of the state
+LEAST = 8  # examples of each: of fewer, products are small and weights all there is
 
 
 def share(batches: Sequence[int], env: Mapping[str, str] = os.environ) -> None:
-  """Makes as many devices of this machine's CPU as divide all batches; at most MOST.
+  """Makes as many devices of this machine's CPU as all batches keep busy; at most MOST.
 
   Nothing happens where somebody else decides: with XLA's own flag, as one of
   several processes, or where jax has its devices already. Where there is an
@@ -48,7 +49,7 @@ def count(batches: Sequence[int], wanted: str = "") -> int:
     if not wanted.isdigit() or int(wanted) < 1:
       raise UserError(f"{SWITCH}={wanted}: want a number of devices, 1 and more")
     return int(wanted)
-  n = min(cores(), MOST)
+  n = max(min(cores(), MOST, *(batch // LEAST for batch in batches)), 1)
   return math.gcd(1 << (n.bit_length() - 1), *batches)
 
 

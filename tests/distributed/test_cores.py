@@ -29,6 +29,7 @@ print(jax.device_count(), *(r["disc/loss"] for r in rows))
     (64, [256], cores.MOST),
     (16, [50], 2),
     (16, [64, 7], 1),
+    (16, [128, 16], 2),
     (4, [], 4),
   ],
 )
