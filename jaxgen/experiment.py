@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxgen import core, effort, keys, sharding
+from jaxgen import compiler, core, keys, sharding
 from jaxgen.checkpoint import pretrained
 from jaxgen.config import LARGEST, SEEDS, as_json, build, check_single, find
 from jaxgen.data.arrays import Source
@@ -140,7 +140,9 @@ class Experiment:
     zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items()}
     key = jax.random.key(self.config.seed)
     where = sharding.shardings(jax.eval_shape(self.init, shapes, key), mesh)
-    init = jax.jit(self.init, out_shardings=where, compiler_options=effort.options(mesh, once=True))
+    init = jax.jit(
+      self.init, out_shardings=where, compiler_options=compiler.options(mesh, once=True)
+    )
     return self.measure(pretrained.fill(self.model, init(zeros, key), source), source, mesh)
 
   def measure(self, state: core.State, source: Source, mesh: jax.sharding.Mesh) -> core.State:
@@ -337,18 +339,18 @@ def check_fields(config: ConfigDict) -> None:
       raise UserError(f'config.{name} must be dict(name="module.Thing", ...)')
 
 
-def share_cores(configs: Iterable[ConfigDict]) -> None:
-  """Before jax has devices: those of a CPU on which all of these can train.
+def prepare_devices(configs: Iterable[ConfigDict]) -> None:
+  """Before jax has devices: those of a CPU on which all of these train.
 
-  UserError as of `check_fields` and `cores.share`.
+  One, where a config has a mesh of its own. UserError as of `check_fields` and
+  `cores.make_devices`.
   """
-  batches, shapes = [], []
+  batches = []
   for config in configs:
     check_fields(config)
-    batches.append(config.batch // config.accumulate)
-    shapes.append(dict(config.mesh))
-  if all(shape == {"data": 0, "fsdp": 1} for shape in shapes):
-    cores.share(batches)
+    default = dict(config.mesh) == {"data": 0, "fsdp": 1}
+    batches.append(config.batch // config.accumulate if default else 1)
+  cores.make_devices(batches)
 
 
 def field(config: ConfigDict, path: str) -> Any:
@@ -441,7 +443,7 @@ class Compiled:
         donate_argnums=1,
         in_shardings=(state_at, sharding.batched(self.mesh), everywhere),
         out_shardings=(state_at, everywhere),
-        compiler_options=effort.options(self.mesh),
+        compiler_options=compiler.options(self.mesh),
       )
     return self.jitted.trace(turn, state, batch, seed)
 

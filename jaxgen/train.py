@@ -46,7 +46,7 @@ from jaxgen.experiment import (
   describe,
   dummy,
   open_data,
-  share_cores,
+  prepare_devices,
 )
 from jaxgen.monitor import goodput
 from jaxgen.monitor.goodput import Goodput
@@ -91,7 +91,7 @@ def main(values: flags.FlagValues) -> int:
       return train_stages(values.config, values.workdir, values.stage)
     elif values.stage is not None:
       raise UserError("--stage is of a cascade, and this config is of one model")
-    share_cores([values.config])
+    prepare_devices([values.config])
     state = train(values.config, values.workdir)
     return STOPPED if int(state.step) < values.config.steps else 0
   except OSError as e:  # a full disk, or data that went away
@@ -112,7 +112,7 @@ def train_stages(settings: ConfigDict, workdir: str, only: int | None = None) ->
   if only is not None and not 0 <= only < len(stages):
     raise UserError(f"stage={only}: this cascade has stages 0 to {len(stages) - 1}")
   write_stages(settings, workdir)
-  share_cores([own for _, own in stages if own is not None])
+  prepare_devices([own for _, own in stages if own is not None])
   for i, (place, own) in enumerate(stages):
     if only in (None, i) and own is not None:
       print(f"[cascade] stage {i} of {len(stages)}: {printable(place)}", file=sys.stderr)

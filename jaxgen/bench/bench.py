@@ -40,7 +40,7 @@ from jaxgen.data.summary import introduce
 from jaxgen.distributed import gather, join
 from jaxgen.errors import UserError, nearest
 from jaxgen.evaluation.protocols import protocol
-from jaxgen.experiment import check_samples, open_data, share_cores
+from jaxgen.experiment import check_samples, open_data, prepare_devices
 from jaxgen.monitor.progress import status_lines
 from jaxgen.sampling import presets
 from jaxgen.sampling.sampler import load
@@ -96,7 +96,7 @@ def bench(values: flags.FlagValues) -> None:
     "checkpoint": (bench_checkpoint, tables.checkpoint),
   }[values.what]
   if values.config is not None and values.what in ("train", "data"):
-    share_cores([values.config])
+    prepare_devices([values.config])
   first = join.is_main_process()
   with status_lines(sys.stderr) if first else contextlib.nullcontext(lambda text: None) as progress:
     result = measure[0](values, progress)

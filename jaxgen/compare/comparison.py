@@ -20,7 +20,7 @@ from jaxgen.data.sources import images_of
 from jaxgen.distributed import join
 from jaxgen.errors import UserError
 from jaxgen.evaluation.judge import Judge, means, open_judge
-from jaxgen.experiment import Compiled, Experiment, check_samples, share_cores
+from jaxgen.experiment import Compiled, Experiment, check_samples, prepare_devices
 from jaxgen.monitor.results import check_report
 from jaxgen.report.page import render
 from jaxgen.sampling import stages
@@ -108,7 +108,7 @@ def train_entries(
     for w in map(files.path, workdirs)
   ]
   check_alike(entries)  # before the hours that training takes
-  share_cores([entry.config for entry in fresh])
+  prepare_devices([entry.config for entry in fresh])
   outputs = ["report.html", "real.png", *(f"{e.name}.png" for e in entries)]
   if entries[0].config.data.get("rate"):
     outputs += names_of(["real", *(e.name for e in entries)])

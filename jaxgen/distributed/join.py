@@ -90,7 +90,7 @@ def place_from_env(env: Mapping[str, str], tpu: bool = False) -> Place | None:
 def number(env: Mapping[str, str], name: str) -> int | None:
   """A whole number; None if there is none. UserError for anything else."""
   text = env.get(name)
-  if text and not text.isdigit():
+  if text and not text.isdecimal():
     raise UserError(f"{name}={text}: want a whole number")
   return int(text) if text else None
 

@@ -244,7 +244,7 @@ def enter_early(env: Mapping[str, str]) -> None:
   patience = (("JAXGEN_JOIN_SECONDS", "300"), ("JAXGEN_HEARTBEAT_SECONDS", "30"))
   numbers = [env.get(n) or "" for n in names] + [env.get(n) or default for n, default in patience]
   address = env.get("JAXGEN_COORDINATOR") or ""
-  if not all(n.isdigit() for n in (*numbers, address.rpartition(":")[2])):
+  if not all(n.isdecimal() for n in (*numbers, address.rpartition(":")[2])):
     return
   index, count, seconds, silence = map(int, numbers)
   if index < count and count > 1 and min(seconds, silence) > 0:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import core, effort, sharding
+from jaxgen import compiler, core, sharding
 from jaxgen.errors import UserError, guarding, nearest
 from jaxgen.keys import example_keys, fold
 from jaxgen.sampling import presets
@@ -325,7 +325,7 @@ class Sampler(Surface):
     return jax.jit(
       run,
       out_shardings=(sharding.batched(self.mesh), sharding.replicated(self.mesh)),
-      compiler_options=effort.options(self.mesh),
+      compiler_options=compiler.options(self.mesh),
     )
 
   def settings(self, knobs: dict[str, float]) -> dict[str, float]:

@@ -9,10 +9,10 @@ from jaxgen.errors import UserError
 
 TRAIN = """
 from jaxgen import config, train
-from jaxgen.experiment import share_cores
+from jaxgen.experiment import prepare_devices
 c = config.load("configs/points_gan.py:debug")
 c.steps, c.batch, c.log.pictures, c.log.every = 3, 16, 0, 1
-share_cores([c])
+prepare_devices([c])
 state = train.train(c, "{out}", quiet=True)
 from jaxgen.monitor.log import read_jsonl
 rows = [r for r in read_jsonl("{out}/metrics.jsonl") if "step" in r]
@@ -40,15 +40,16 @@ def test_as_many_as_divide_all_batches(monkeypatch, here, batches, devices):
 
 
 def test_whoever_says_a_number_gets_it():
-  assert cores.count([64], "3") == 3
-  for word in ("0", "many", "-1", "2.0"):
-    with pytest.raises(UserError, match=f"JAXGEN_CPU_DEVICES={word}: want a number"):
-      cores.count([64], word)
+  assert cores.wanted({cores.SWITCH: "3"}) == 3
+  assert cores.wanted({}) is cores.wanted({cores.SWITCH: ""}) is None
+  for word in ("0", "many", "-1", "2.0", "²", "1" + 9 * "0"):
+    with pytest.raises(UserError, match=f"JAXGEN_CPU_DEVICES={word}: want a"):
+      cores.wanted({cores.SWITCH: word})
 
 
 def test_a_jax_that_has_its_devices_keeps_them():
   before = jax.device_count()
-  cores.share([64], {"JAXGEN_CPU_DEVICES": str(before + 1)})
+  cores.make_devices([64], {"JAXGEN_CPU_DEVICES": str(before + 1)})
   assert jax.device_count() == before
 
 
@@ -65,6 +66,6 @@ def test_a_training_on_two_is_that_on_one(tmp_path):
 
 
 def test_a_flag_of_xla_decides():
-  code = "from jaxgen.distributed import cores; cores.share([64]); print(jax.device_count())"
+  code = "from jaxgen.distributed import cores; cores.make_devices([64]); print(jax.device_count())"
   (done,) = pod.run(1, 4, code, env={"JAXGEN_CPU_DEVICES": "2"})
   assert (done.status, done.stdout) == (0, "4\n"), done.stderr

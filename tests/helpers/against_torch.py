@@ -186,7 +186,7 @@ def of_config(name):
   from jaxgen import sharding
   from jaxgen.bench.training import cycle
   from jaxgen.data.arrays import Arrays
-  from jaxgen.experiment import Compiled, Experiment, share_cores
+  from jaxgen.experiment import Compiled, Experiment, prepare_devices
   from jaxgen.keys import example_keys
 
   path, changes, batch, size = CASES[name]
@@ -202,7 +202,7 @@ def of_config(name):
   pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
   source = Arrays("noise", pixels)
   if name not in ("unet_forward", "unet_ddim"):  # as `jaxgen train` does
-    share_cores([config])
+    prepare_devices([config])
   experiment = Experiment.of(config)
   mesh = sharding.make_mesh(config.mesh)
   state, seed = experiment.fresh(source, mesh), jax.random.key(0)

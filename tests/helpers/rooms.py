@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FLOORS = (
   ("errors",),
   ("bucket",),
-  ("files", "keys", "effort"),
+  ("files", "keys", "compiler"),
   ("forms",),
   ("audio",),
   (

@@ -29,7 +29,8 @@ ONE_LEVEL = """
   ldm_kl ldm_vq photos sr3
 """.split()
 CONFIGS = sorted({p.stem for p in HOME.glob("[!_]*.py")} - {*ALIKE})
-# Whose games and nets are those of another config here, with other numbers.
+# Whose games and nets are those of another config here, with other numbers, or have
+# a file of tests of their own (test_hierarchy.py).
 KIN = set(
   "adm_imagenet64 adm_upsample256 anoddpm biggan cdm ddpm_cifar10 digits_adm digits_latent "
   "gan_control iddpm images_diffusion images_gan ldm_vq vqvae2_prior".split()

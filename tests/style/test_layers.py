@@ -34,7 +34,7 @@ RULES = {
   "study": (None, {"numpy", "PIL", "absl"}),
   "core": ({"keys"}, JAX | {"flax.struct", "optax"}),
   "keys": (set(), {"jax"}),
-  "effort": (set(), {"jax"}),
+  "compiler": (set(), {"jax"}),
   "ema": ({"errors"}, JAX),
   "optim": ({"errors"}, JAX | {"optax"}),
   "config": ({"errors", "files"}, {"ml_collections", "numpy"}),
