@@ -23,6 +23,7 @@ What is not here jax finds out: ASK stands for it. And how patient they are:
                             mean, hangs; all else may take 40 times that
 """
 
+import atexit
 import contextlib
 import importlib.util
 import json
@@ -181,6 +182,7 @@ def join() -> None:
   processes, index, coordinator, devices = (None if part == ASK else part for part in place)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   watchdog.catch_abort()
+  atexit.register(_stop_guard)  # before jax's own, so it runs after that has waited for others
   jax.distributed.initialize(
     coordinator,
     processes,
@@ -349,11 +351,18 @@ def joined() -> bool:
 
 def shutdown() -> None:
   """The end of a verb that went well: waits for all others, then lets go."""
-  global _guard
   if _guard is None:
     return
   sys.stdout.flush()
   barrier("the end", END)
-  _guard.stop()
-  _guard = None
+  _stop_guard()
   jax.distributed.shutdown()
+
+
+def _stop_guard() -> None:
+  """Ends the watch, at the latest where Python exits: a thread still within jax would abort it."""
+  global _guard
+  if _guard is not None:
+    _guard.stop()
+  _guard = None
+  watchdog.restore_abort()

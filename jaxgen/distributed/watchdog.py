@@ -269,3 +269,8 @@ def catch_abort() -> None:
   It comes from a thread of jax's own, where Python hears of no signal.
   """
   ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
+
+
+def restore_abort() -> None:
+  """Takes `catch_abort` back: where Python ends, its handler would abort again, without end."""
+  ctypes.CDLL(None).signal(signal.SIGABRT, None)
