@@ -182,7 +182,7 @@ def join() -> None:
   processes, index, coordinator, devices = (None if part == ASK else part for part in place)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   watchdog.catch_abort()
-  atexit.register(_stop_guard)  # before jax's own, so it runs after that has waited for others
+  atexit.register(_at_exit)
   jax.distributed.initialize(
     coordinator,
     processes,
@@ -357,12 +357,23 @@ def shutdown() -> None:
   barrier("the end", END)
   _stop_guard()
   jax.distributed.shutdown()
+  watchdog.restore_abort()
+
+
+def _at_exit() -> None:
+  """The end of whoever never said `shutdown`: the guard sees to others' deaths until all are here.
+
+  But no longer: Python's end aborts what has threads within jax.
+  """
+  if _guard is None:
+    return
+  with contextlib.suppress(Exception):
+    jax.distributed.shutdown()
+  _stop_guard()
+  watchdog.restore_abort()
 
 
 def _stop_guard() -> None:
-  """Ends the watch, at the latest where Python exits: a thread still within jax would abort it."""
   global _guard
-  if _guard is not None:
-    _guard.stop()
+  _guard.stop()
   _guard = None
-  watchdog.restore_abort()
