@@ -33,7 +33,7 @@ from jaxgen import cli, files
 from jaxgen.core import trait
 from jaxgen.data.sources import open_source, open_split
 from jaxgen.data.summary import introduce
-from jaxgen.distributed import join
+from jaxgen.distributed import cores, join
 from jaxgen.errors import UserError, printable
 from jaxgen.evaluation import (
   audio_distance,
@@ -64,7 +64,7 @@ from jaxgen.monitor import results
 from jaxgen.monitor.log import append, card_name
 from jaxgen.sampling import output, presets, sampler
 from jaxgen.sampling.sampler import Sampler, key_of
-from jaxgen.sampling.stages import data_of
+from jaxgen.sampling.stages import data_of, prepare_devices
 from jaxgen.sampling.vocode import vocodes
 
 TEXTS = {  # flags that take text -> default, help
@@ -149,6 +149,8 @@ def main(values: flags.FlagValues) -> None:
   check_flags(values)
   if values.card or values.samples or values.protocol:
     restoration.check_flags(values)
+  if not values.card:
+    make_devices(values)
   key_of(values.seed)
   if join.is_main_process():
     check_outputs(values)
@@ -175,6 +177,18 @@ def main(values: flags.FlagValues) -> None:
     print(text)
     if values.out:
       files.write_json(values.out, card)
+
+
+def make_devices(values: flags.FlagValues) -> None:
+  """Before jax has devices: those of a CPU, see `cores`; one for DINOv2, whose layers are wide."""
+  if values.protocol and values.features == "dinov2":
+    return
+  if values.workdir:
+    models = values.workdir, values.classifier, values.worse
+    prepare_devices(models, min(values.batch, values.num or values.batch))
+  elif values.protocol:
+    cores.make_devices([])  # batches are as large as devices like
+  # Examples of a file may be clips or points.
 
 
 def check_flags(values: flags.FlagValues) -> None:

@@ -17,6 +17,7 @@ from jaxgen.checkpoint import pretrained
 from jaxgen.config import LARGEST, SEEDS, as_json, build, check_single, find
 from jaxgen.data.arrays import Source
 from jaxgen.data.pipeline import batches, check_crop, check_latents
+from jaxgen.data.points import is_points
 from jaxgen.data.sources import open_training
 from jaxgen.distributed import cores
 from jaxgen.errors import UserError, nearest, refusing
@@ -342,14 +343,15 @@ def check_fields(config: ConfigDict) -> None:
 def prepare_devices(configs: Iterable[ConfigDict]) -> None:
   """Before jax has devices: those of a CPU on which all of these train.
 
-  One, where a config has a mesh of its own. UserError as of `check_fields` and
+  One, where a config has a mesh of its own, or learns points: steps of its small nets
+  took 1.5 to 2.4 times as long on two. UserError as of `check_fields` and
   `cores.make_devices`.
   """
   batches = []
   for config in configs:
     check_fields(config)
-    default = dict(config.mesh) == {"data": 0, "fsdp": 1}
-    batches.append(config.batch // config.accumulate if default else 1)
+    spread = dict(config.mesh) == {"data": 0, "fsdp": 1} and not is_points(config.data.source)
+    batches.append(config.batch // config.accumulate if spread else 1)
   cores.make_devices(batches)
 
 

@@ -42,6 +42,7 @@ from jaxgen.sampling.output import json_knobs, part_of, write
 from jaxgen.sampling.presets import CHOICES, IN_TIME, KNOBS, SAMPLERS, knobs_from_flags
 from jaxgen.sampling.projection import check_images, project
 from jaxgen.sampling.sampler import Sampler, key_of, load
+from jaxgen.sampling.stages import prepare_devices
 from jaxgen.sampling.upscale import enlarge_folder, factor_of
 from jaxgen.sampling.vocode import PIECE, Vocoder, check_vocoder, planned_jobs, vocode, vocodes
 
@@ -123,6 +124,9 @@ def main(values: flags.FlagValues) -> None:
   if values.low_res and files.path(values.low_res).is_dir():
     return enlarge(values, kind)
   cond, y, of = small_images(values.low_res)
+  if not special:
+    at_once = min(values.batch, 64 if values.num is None else values.num)
+    prepare_devices([values.workdir, values.classifier, values.worse], at_once)
   model = load(values.workdir, **{k: values[k].value for k in CHOICES})
   if vocodes(model.model):
     raise UserError(

@@ -15,10 +15,11 @@ from verbs import ROOT, call, finish, start, tree
 import jaxgen
 from jaxgen import config, ema, train
 from jaxgen.checkpoint import disk, restore
+from jaxgen.distributed import cores
 from jaxgen.errors import UserError
 from jaxgen.models.gan import GAN
 from jaxgen.monitor import pictures
-from jaxgen.sampling import latents, presets, sampler
+from jaxgen.sampling import latents, presets, sampler, stages
 from jaxgen.sampling.presets import KNOBS
 from jaxgen.sampling.sampler import key_of
 
@@ -111,6 +112,31 @@ def test_temperature_compiles_nothing(digits):
   with compilations() as names:
     cold = model.sample(0, 4, temperature=0.1)
   assert names == [] and not np.array_equal(cold, first)
+
+
+def test_images_alone_are_drawn_on_all_cores(points, digits, tmp_path, monkeypatch):
+  asked = []
+  monkeypatch.setattr(cores, "make_devices", lambda *args: asked.append(args))
+  state = restore.restore_subset(
+    digits, lambda meta: restore.abstract_leaves(meta, ["params", "stats"])
+  )[1]
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  stages.prepare_devices([str(digits), None], 32)
+  stages.prepare_devices([f"{digits},{digits}"])  # stages of a cascade
+  assert asked == [([32], size), ([256], 2 * size)] and size > 10_000
+  stages.prepare_devices([str(points)])
+  stages.prepare_devices([str(digits), str(tmp_path)])
+  assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+  "changed",
+  [{"leaves": 3}, {"data": {"shape": [-1]}}, {"leaves": {"params/w": {"shape": "x"}}}, {}],
+)
+def test_no_devices_by_what_a_stranger_says(digits, tmp_path, monkeypatch, changed):
+  meta = restore.latest_meta(digits)
+  monkeypatch.setattr(disk, "read_meta", lambda path: meta | changed)
+  assert (restore.peek(digits) is None) == bool(changed)
 
 
 @pytest.mark.parametrize("workdir", ["points", "digits"])

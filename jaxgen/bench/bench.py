@@ -37,12 +37,12 @@ from jaxgen.data import pipeline
 from jaxgen.data.arrays import Source
 from jaxgen.data.sources import open_source
 from jaxgen.data.summary import introduce
-from jaxgen.distributed import gather, join
+from jaxgen.distributed import cores, gather, join
 from jaxgen.errors import UserError, nearest
 from jaxgen.evaluation.protocols import protocol
 from jaxgen.experiment import check_samples, open_data, prepare_devices
 from jaxgen.monitor.progress import status_lines
-from jaxgen.sampling import presets
+from jaxgen.sampling import presets, stages
 from jaxgen.sampling.sampler import load
 
 CONFIGS = ("config",)
@@ -95,7 +95,7 @@ def bench(values: flags.FlagValues) -> None:
     "eval": (bench_eval, tables.extraction),
     "checkpoint": (bench_checkpoint, tables.checkpoint),
   }[values.what]
-  if values.config is not None and values.what in ("train", "data"):
+  if values.config is not None and values.what != "checkpoint":
     prepare_devices([values.config])
   first = join.is_main_process()
   with status_lines(sys.stderr) if first else contextlib.nullcontext(lambda text: None) as progress:
@@ -149,18 +149,19 @@ def bench_train(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
 def bench_sample(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
   """Sampling from a trained model, or from a config's untrained one."""
   progress("loading the model")
+  batch = 64 if values.batch is None else values.batch
   if values.config is not None:
     sampler = fresh_sampler(values.config)
   else:
+    stages.prepare_devices([values.workdir], batch)
     sampler = load(values.workdir, ema=values.ema, step=values.step)
   knobs = {k: values[k].value for k in presets.KNOBS if values[k].value is not None}
-  batch = 64 if values.batch is None else values.batch
   result = {"model": type(sampler.model).__name__, **sampler.card}
   result |= sampling_speed(
     sampler, 100 * batch, batch, progress=progress, seconds=values.seconds, **knobs
   )
-  if stages := time_stages(sampler, batch, 100, values.seconds, **knobs):
-    result["stages"] = stages
+  if times := time_stages(sampler, batch, 100, values.seconds, **knobs):
+    result["stages"] = times
   return result
 
 
@@ -196,6 +197,7 @@ def bench_data(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
 def bench_eval(values: flags.FlagValues, progress: Progress) -> dict[str, Any]:
   """Features of FID, as an evaluation by a protocol makes them."""
   how = protocol(values.protocol or "adm")
+  cores.make_devices([] if values.batch is None else [values.batch])
   return extraction_speed(how, values.size or 64, values.batch, values.seconds, progress)
 
 

@@ -23,6 +23,7 @@ from jaxgen.forms import Each, Whole
 
 LEAF = {"dtype": str, "shape": [Whole(0)], "sum": Whole(0), "implied?": str}  # see `implied`
 LEAVES = {"step": Whole(0), "leaves": Each(LEAF)}
+DATA = {"data": {"shape": [Whole(1)]}}
 
 
 class NoCheckpoint(UserError):
@@ -74,6 +75,20 @@ def latest_meta(workdir: epath.PathLike) -> dict[str, Any]:
     UserError: what is said of the arrays is not what `Checkpoints` writes.
   """
   return _newest(workdir, None, _meta)
+
+
+def peek(workdir: epath.PathLike) -> dict[str, Any] | None:
+  """Meta of the newest step, as it stands there; None if it is not to be read.
+
+  Of it "leaves" and the shape of the data are checked. Nothing here asks jax, which would
+  have its devices then: `latest_meta` asks how many processes there are.
+  """
+  root = disk.folder(workdir)
+  try:
+    meta = disk.read_meta(root / str(step_folder.present(root)[-1]))
+  except Exception:  # it may hold anything: whoever restores it says what is wrong
+    return None
+  return None if forms.misfit(meta, LEAVES | DATA) else meta
 
 
 def restore_subset(

@@ -29,9 +29,10 @@ from jaxgen.checkpoint import lock
 from jaxgen.compare import budget as budgets
 from jaxgen.compare import rows
 from jaxgen.compare.agenda import HALF, open_agenda
-from jaxgen.compare.contenders import default_paths, load_contenders
+from jaxgen.compare.contenders import default_paths, load_contenders, make_devices
 from jaxgen.compare.preparation import plan_lines, prepare
 from jaxgen.data.clip_survey import check_images, survey_clips
+from jaxgen.data.points import is_points
 from jaxgen.data.sources import open_split
 from jaxgen.data.survey import SIZES, survey
 from jaxgen.distributed import join
@@ -79,6 +80,7 @@ def main(values: flags.FlagValues) -> int:
   if values.rate is not None and values.rate < 1:
     raise UserError(f"--rate={values.rate}: want samples a second, such as 16000")
   join.share(lambda: check_report(home, "plan.json", ("choice.json", "report.html", "rounds")))
+  make_devices(values.contenders, values.data, is_sound(values))
   data, lines = look(values)
   tell("\n".join(lines))
   paths = values.contenders or default_paths(data["source"], data["size"], data.get("rate", 0))
@@ -117,14 +119,19 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
+def is_sound(values: flags.FlagValues) -> bool:
+  """Whether --data are clips: whoever has recordings says their --rate."""
+  return bool(values.rate or values.data == "spoken_digits")
+
+
 def look(values: flags.FlagValues) -> tuple[dict[str, Any], list[str]]:
   """What config.data is to be, and what is to be said of the data."""
   data = {"source": values.data, "size": values.size or 0, "holdout": HOLDOUT}
-  if values.data.startswith("points:"):
+  if is_points(values.data):
     points, held = open_split(data | {"split": "train"}), open_split(data | {"split": "test"})
     line = f"{points.name}: {len(points):,} points to train on, {len(held):,} to judge by"
     return data | {"channels": 0, "classes": 0}, [line]
-  if values.rate or values.data == "spoken_digits":
+  if is_sound(values):
     on_cpu = jax.default_backend() == "cpu"
     seen = survey_clips(data | {"rate": values.rate or 0}, CPU_SAMPLES if on_cpu else None)
     return {k: seen.data[k] for k in DATA if k in seen.data}, seen.lines()

@@ -13,12 +13,15 @@ from jaxgen import config
 from jaxgen.compare.agenda import HALF
 from jaxgen.compare.comparison import check_alike
 from jaxgen.compare.measure import Entry
+from jaxgen.data.points import is_points
+from jaxgen.distributed import cores
 from jaxgen.errors import UserError
-from jaxgen.experiment import Experiment, field
+from jaxgen.experiment import Experiment, field, prepare_devices
 
 FAMILIES = ("diffusion", "gan", "vae")
 SOUND = ("configs/diffwave.py", "configs/wavegan.py")  # one of each family
 SOUND_ARGS = {4096: "digits", 16_384: "sc09-class"}  # by samples of a clip
+SMALLEST = 16  # batch of `default_paths` for images, on CPUs
 DATA = ("source", "size", "channels", "holdout", "rate")  # of a choice; classes see `adapt`
 
 
@@ -36,13 +39,32 @@ def default_paths(source: str, size: int, rate: int = 0) -> list[str]:
       raise UserError(f"--size={size}: our configs of sound take {sizes} samples; or --contenders=")
     return [f"{path}:{SOUND_ARGS[size]}" for path in SOUND]
   kind, arg = "images", f":{size}"
-  if source.startswith("points:"):
+  if is_points(source):
     kind, arg = "points", ""
   elif source == "digits" and size in (0, 8):
     kind, arg = "digits", ""
   elif jax.default_backend() == "cpu":
     arg = f":{size}-small"
   return [f"configs/{kind}_{family}.py{arg}" for family in FAMILIES]
+
+
+def make_devices(paths: Sequence[str], source: str, sound: bool) -> None:
+  """Before jax has devices: those of a CPU that all contenders keep busy, see `cores`.
+
+  Args:
+    paths: Of `load_contenders`; none: those of `default_paths`, which asks jax.
+    source: As in config.data. Points are for one device.
+    sound: Whether that is sound. Ours have too small batches for more than one.
+  """
+  contenders = [config.load(path) for path in paths]
+  for settings in contenders:
+    config.check_single(settings, "choose")
+  if is_points(source):
+    return
+  if contenders:
+    prepare_devices(contenders)
+  elif not sound:
+    cores.make_devices([SMALLEST])
 
 
 def load_contenders(

@@ -36,7 +36,7 @@ from jaxgen.monitor import pictures, table
 from jaxgen.monitor.results import check_report
 from jaxgen.sampling import latents
 from jaxgen.sampling.sampler import Sampler, key_of, load
-from jaxgen.sampling.stages import data_of
+from jaxgen.sampling.stages import data_of, prepare_devices
 
 FORM = {
   "rows": [
@@ -81,6 +81,7 @@ def main(values: flags.FlagValues) -> None:
   """The verb."""
   if not values.workdir or not values.out:
     raise UserError("sweep needs --workdir=W and --out=FOLDER")
+  prepare_devices([values.workdir, values.classifier])
   key_of(values.seed)
   home = files.path(values.out)
   join.share(lambda: check_report(home, "sweep.json", ("sweep.md", "sweep.png")))

@@ -7,6 +7,12 @@ from jaxgen.errors import UserError
 
 COUNT = {"train": 100_000, "test": 20_000}
 MIXTURES = ("ring8", "grid25")
+PREFIX = "points:"
+
+
+def is_points(source: str) -> bool:
+  """Whether config.data.source names a mixture."""
+  return source.startswith(PREFIX)
 
 
 def modes(name: str) -> tuple[np.ndarray, float]:
@@ -17,7 +23,7 @@ def modes(name: str) -> tuple[np.ndarray, float]:
   std .05 (Lin et al., PacGAN, 2018), divided by 5. So the outermost centres
   lie .8 from the origin along an axis and every draw within [-1, 1].
   """
-  name = name.removeprefix("points:")
+  name = name.removeprefix(PREFIX)
   if name == "ring8":
     angle = np.arange(8) * np.pi / 4
     return 2 / 2.5 * np.stack([np.cos(angle), np.sin(angle)], 1), 0.02 / 2.5

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from jaxgen.core import trait
 from jaxgen.data.arrays import Source
 from jaxgen.data.mel_images import mel_images, open_mel_images
+from jaxgen.data.points import is_points
 from jaxgen.data.sources import images_of, open_split
 from jaxgen.data.summary import introduce
 from jaxgen.errors import UserError
@@ -197,7 +198,7 @@ def open_judge(
     UserError: There are too few images, or no weights.
   """
   data = ConfigDict(dict(images_of(data)))
-  if data.source.startswith("points:"):
+  if is_points(data.source):
     return PointsJudge(data.source, sets or 1)
   if data.source == "stacked_digits":
     size = data.get("size") or 0

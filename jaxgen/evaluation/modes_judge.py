@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.data.arrays import Source
+from jaxgen.data.points import is_points
 from jaxgen.data.points import modes as modes_of
 from jaxgen.data.sources import open_source
 from jaxgen.errors import UserError
@@ -23,7 +24,7 @@ SURE = 0.9  # the least probability of a digit that is recognised
 
 def has_known_modes(source: str) -> bool:
   """Whether a data set is judged by its modes."""
-  return source.startswith("points:") or source == "stacked_digits"
+  return is_points(source) or source == "stacked_digits"
 
 
 def check_look(real: Source, shape: tuple[int, ...], dtype: np.dtype) -> None:

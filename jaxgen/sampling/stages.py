@@ -9,6 +9,7 @@ Its workdir holds that list, and in WORKDIR/0, WORKDIR/1, .. the stages that it
 trained. A workdir may also be a list, "BASE,UP": those workdirs in turn.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +18,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgen import config, core, files, forms
-from jaxgen.checkpoint import meta
+from jaxgen.checkpoint import meta, restore
+from jaxgen.distributed import cores
 from jaxgen.errors import UserError
 from jaxgen.models.cascade import Cascade
 from jaxgen.sampling.trained import Trained, check_samples, condition_shape
 
 LIST = "cascade.json"
+SAMPLED = "params/", "stats/"  # leaves that samplers read, or averages of these
 FORM = {"stages": [({"stage": str}, {"workdir": str})]}
 
 
@@ -105,6 +108,26 @@ def read_stages(workdir: str | os.PathLike) -> list[dict[str, str]] | None:
   if not stages:
     raise UserError(damage("there are no stages"))
   return stages
+
+
+def prepare_devices(workdirs: Sequence[str | None], batch: int = 256) -> None:
+  """Before jax has devices: those of a CPU on which all of these sample, see `cores`.
+
+  One, where not all make images: points are too small, and vocoders draw clips one by one.
+
+  Args:
+    workdirs: Of models, and None for those that nobody wants.
+    batch: Images drawn at once.
+
+  Raises:
+    UserError: A cascade's list is damaged, or as of `cores.make_devices`.
+  """
+  metas = [restore.peek(stage) for w in workdirs if w for stage in stages_of(w)]
+  if all(m is not None and len(m["data"]["shape"]) == 3 for m in metas):
+    shapes = [
+      leaf["shape"] for m in metas for k, leaf in m["leaves"].items() if k.startswith(SAMPLED)
+    ]
+    cores.make_devices([batch], 4 * sum(map(math.prod, shapes)))
 
 
 def data_of(workdir: str | Sequence[str]) -> ConfigDict:

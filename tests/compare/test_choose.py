@@ -11,8 +11,10 @@ from kill import hashes
 from kill_choice import timeless
 from verbs import call, tree
 
-from jaxgen import cli, files
-from jaxgen.compare import choose, measure, preparation, rounds
+from jaxgen import cli, config, files
+from jaxgen.compare import choose, contenders, measure, preparation, rounds
+from jaxgen.data.survey import SIZES
+from jaxgen.distributed import cores
 
 NAMES = ("points_gan", "points_vae")
 FLAGS = ("--data=points:grid25", f"--contenders={','.join(f'{n}:debug' for n in NAMES)}")
@@ -193,3 +195,29 @@ def test_a_strange_folder_is_left_alone(tmp_path, capsys, monkeypatch):
   status, _, lines = call(capsys, monkeypatch, "choose", *FLAGS, SMALL, f"--out={tmp_path}")
   assert status == 2 and "plan.json" in lines[-1]
   assert {k: v for k, v in tree(tmp_path).items() if k.name[0] != "."} == before
+
+
+@pytest.mark.parametrize(
+  "source, size", [("digits", 8), *(("folder:x", s) for s in SIZES if 32 <= s <= 128)]
+)
+def test_devices_are_made_for_the_smallest_batch_of_our_own(source, size):
+  """On CPUs, for which alone they count."""
+  for path in contenders.default_paths(source, size):
+    assert config.load(path).batch % contenders.SMALLEST == 0, path
+
+
+@pytest.mark.parametrize(
+  "paths, source, sound, batches",
+  [
+    ([], "digits", False, [contenders.SMALLEST]),
+    ([], "folder:x", True, None),
+    ([], "points:ring8", False, None),
+    (["points_gan"], "points:ring8", False, None),
+    (["digits_gan", "digits_diffusion"], "digits", False, [128, 64]),
+  ],
+)
+def test_devices_by_what_is_trained(monkeypatch, paths, source, sound, batches):
+  asked = []
+  monkeypatch.setattr(cores, "make_devices", asked.append)
+  contenders.make_devices([f"configs/{p}.py" for p in paths], source, sound)
+  assert asked == ([] if batches is None else [batches])

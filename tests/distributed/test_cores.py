@@ -4,8 +4,10 @@ import jax
 import pod
 import pytest
 
+from jaxgen import config, train
 from jaxgen.distributed import cores
 from jaxgen.errors import UserError
+from jaxgen.experiment import prepare_devices
 
 TRAIN = """
 from jaxgen import config, train
@@ -18,6 +20,28 @@ from jaxgen.monitor.log import read_jsonl
 rows = [r for r in read_jsonl("{out}/metrics.jsonl") if "step" in r]
 print(jax.device_count(), *(r["disc/loss"] for r in rows))
 """
+
+# Up to its first work.
+VERB = """
+import importlib
+from jaxgen import cli
+verb = importlib.import_module("jaxgen.{module}")
+def {part}(*args, **kwargs):
+  print(jax.device_count())
+  raise SystemExit(0)
+verb.{part} = {part}
+verb.main(cli.parse(verb, {words}))
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+  """A workdir of a model of images."""
+  c = config.load("configs/digits_vae.py:debug")
+  c.steps, c.log.pictures, c.model.net.width = 2, 0, 8
+  workdir = str(tmp_path_factory.mktemp("images"))
+  train.train(c, workdir, quiet=True)
+  return workdir
 
 
 @pytest.mark.parametrize(
@@ -37,6 +61,46 @@ def test_as_many_as_divide_all_batches(monkeypatch, here, batches, devices):
   monkeypatch.setattr(cores, "cores", lambda: here)
   assert cores.count(batches) == devices
   assert all(batch % devices == 0 for batch in batches)
+
+
+@pytest.mark.parametrize(
+  "weights, devices", [(0, 8), (cores.COPIES // 4, 4), (cores.COPIES + 1, 1)]
+)
+def test_large_models_are_not_copied(monkeypatch, weights, devices):
+  monkeypatch.setattr(cores, "cores", lambda: 8)
+  assert cores.count([256], weights) == devices
+
+
+@pytest.mark.parametrize(
+  "name, changes, batch",
+  [
+    ("digits_gan", {}, 128),
+    ("digits_gan", {"accumulate": 4}, 32),
+    ("digits_gan", {"mesh.fsdp": 2}, 1),
+    ("points_gan", {}, 1),
+  ],
+)
+def test_devices_by_config(monkeypatch, name, changes, batch):
+  asked, c = [], config.load(f"configs/{name}.py")
+  c.update_from_flattened_dict(changes)
+  monkeypatch.setattr(cores, "make_devices", asked.append)
+  prepare_devices([c])
+  assert asked == [[batch]]
+
+
+@pytest.mark.parametrize(
+  "module, part, words",
+  [
+    ("sample", "load", ["--num=16", "--out=x.npz"]),
+    ("evaluate", "evaluate_with_judge", ["--num=16"]),
+    ("compare.sweep", "load", ["--out=x"]),
+  ],
+)
+def test_verbs_make_devices_before_they_ask_for_any(images, tmp_path, module, part, words):
+  code = VERB.format(module=module, part=part, words=["x", f"--workdir={images}", *words])
+  env = {"JAXGEN_CPU_DEVICES": "2", "XLA_FLAGS": None}
+  (done,) = pod.run(1, 1, f"import os\nos.chdir({str(tmp_path)!r})\n{code}", env=env)
+  assert (done.status, done.stdout) == (0, "2\n"), done.stderr
 
 
 def test_whoever_says_a_number_gets_it():

@@ -48,7 +48,7 @@ CASES = {
   "dcgan": ("dcgan.py:64", {}, 16, 64),
   "sngan": ("sngan.py:32", {"model.gen.widths": (64,) * 4, "model.disc.widths": (64,) * 4}, 16, 32),
   "stylegan2": ("stylegan2.py:256", STYLEGAN2, 8, 32),
-  "inception": (None, {}, 8, 299),
+  "inception": (None, {}, 32, 299),
 }
 WAYS = ("eager", "channels_last", "compiled")
 HERE = pathlib.Path(__file__).parent
@@ -165,13 +165,17 @@ def inception(batch, size):
   import jax
   import numpy as np
 
+  from jaxgen import sharding
   from jaxgen.bench.sampling import random_arrays
+  from jaxgen.distributed import cores
   from jaxgen.nets.inception import Inception
 
+  cores.make_devices([batch])  # as `jaxgen eval` does
   x = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
   variables = random_arrays(jax.eval_shape(Inception().init, jax.random.key(0), x))
   forward = jax.jit(Inception().apply)
-  variables, x = jax.device_put((variables, x))
+  mesh = sharding.make_mesh()
+  variables, x = sharding.replicate(variables, mesh), jax.device_put(x, sharding.batched(mesh))
   count = sum(p.size for p in jax.tree.leaves(variables))
   return [count], lambda: jax.block_until_ready(forward(variables, x))
 
@@ -201,8 +205,7 @@ def of_config(name):
       part[last] = value
   pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
   source = Arrays("noise", pixels)
-  if name not in ("unet_forward", "unet_ddim"):  # as `jaxgen train` does
-    prepare_devices([config])
+  prepare_devices([config])  # as `jaxgen train` and `jaxgen sample` do
   experiment = Experiment.of(config)
   mesh = sharding.make_mesh(config.mesh)
   state, seed = experiment.fresh(source, mesh), jax.random.key(0)
@@ -210,12 +213,14 @@ def of_config(name):
   counts = [sum(x.size for x in jax.tree.leaves(group)) for group in groups]
   if name == "unet_forward":
     forward = jax.jit(experiment.model.net.apply)
-    x = jnp.zeros((batch, size, size, 3))
+    x = jax.device_put(jnp.zeros((batch, size, size, 3)), sharding.batched(mesh))
+    t = jax.device_put(jnp.zeros(batch), sharding.batched(mesh))
     variables = {"params": state.params["net"]}
-    return counts, lambda: jax.block_until_ready(forward(variables, x, jnp.zeros(batch)))
+    return counts, lambda: jax.block_until_ready(forward(variables, x, t))
   if name == "unet_ddim":
     sample = jax.jit(experiment.model.sample)
     like, keys = {"x": jnp.zeros((batch, size, size, 3))}, example_keys(seed, batch)
+    keys = sharding.layout(mesh).rows(keys)
     return counts, lambda: jax.block_until_ready(sample(state, like, keys))
   step = Compiled(experiment, mesh)
   rows = next(sharding.prefetch(iter([source.read(range(batch))]), mesh))
