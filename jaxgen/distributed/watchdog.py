@@ -225,10 +225,11 @@ class Guard:
       late = threading.Timer(5 * self.tick, exit_now, (status, line))
       late.daemon = True
       late.start()
-    end = time.monotonic() + 5 * self.tick
+    # Where nobody is lost all will read it, sooner or later.
+    end = time.monotonic() + (5 * self.tick if status == LOST else self.patience)
     with contextlib.suppress(Exception):
       self.store.first("end/0", json.dumps([status, line]))
-      status, line = json.loads(self.store.all("end")["0"])
+      status, line = _verdict[:] = json.loads(self.store.all("end")["0"])
       self.store.put(f"gone/{self.index}", "")
       # With process 0 goes the store, so it waits for those who read.
       while (
@@ -239,6 +240,7 @@ class Guard:
 
 
 _departing = threading.RLock()
+_verdict: list = []  # status and line on which the run has ended, once that is known here
 
 
 def exit_now(status: int, line: str) -> NoReturn:
@@ -257,9 +259,13 @@ def exit_now(status: int, line: str) -> NoReturn:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(signal_number):
+  # Process 0 may be gone before we are, who have read why.
   exit_now(
-    LOST,
-    "jax gave up, see above: most likely process 0 died, or not everybody came; start all again",
+    *_verdict
+    or (
+      LOST,
+      "jax gave up, see above: most likely process 0 died, or not everybody came; start all again",
+    )
   )
 
 

@@ -108,6 +108,24 @@ def test_one_line_and_status_for_all(body, status, line):
   assert time.monotonic() - start < 99
 
 
+def test_who_leaves_late_knows_why_nevertheless():
+  """Process 0 goes as soon as all have read why, and jax aborts who is still there."""
+  body = """
+import threading
+from jaxgen.distributed import watchdog
+at_once = watchdog.exit_now
+def late(*why):
+  time.sleep(20 * (threading.current_thread().name == "guard"))
+  at_once(*why)
+watchdog.exit_now = late if i else at_once
+if not i: raise UserError("no data here")
+time.sleep(99)
+"""
+  done = pod.run(2, 1, verb(body), timeout=60)
+  assert [d.status for d in done] == [2, 2], done
+  assert last(done) == ["jaxgen: no data here"] * 2 and "jax gave up" not in done[1].stderr
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_who_was_killed_is_named(victim):
   """Also by those who hang in a collective with it, as all do sooner or later."""
