@@ -318,17 +318,18 @@ class Checkpoints:
     self.log(f"{self._failure}; the newest is {self._newest_whole()}")
 
   def _fail(self, step, error):
-    half = self.root / str(step)
+    half, alone = self.root / str(step), not join.joined() and jax.process_count() == 1
+    if alone:
+      self._shut()  # a manager forgets neither errors nor steps that failed
     with contextlib.suppress(OSError):
       if not step_folder.committed(half) and step_folder.removable(half):
-        step_folder.remove(half)  # a full disk needs the room
+        step_folder.vacate(half)  # a full disk needs the room
     self._note_failure(step, disk.first_line(error))
     # Of several processes, the others wait for us in Orbax's barriers.
     if join.joined():
       join.abort(SAVE_FAILED, self._failure)
     if jax.process_count() > 1:  # somebody else made them one
       os._exit(SAVE_FAILED)
-    self._shut()  # a manager forgets neither errors nor steps that failed
 
   def _newest_whole(self):
     try:

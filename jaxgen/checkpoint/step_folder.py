@@ -111,13 +111,22 @@ def removable(path: Path) -> bool:
   return ours(path) and not foreign(path)
 
 
-def remove(path: Path) -> None:
-  """Removes a `removable` folder. A kill on the way leaves it unfinished."""
+def vacate(path: Path) -> None:
+  """Empties a `removable` folder but for the mark, which makes it ours to remove.
+
+  Of a save that failed other files may still be on their way, by threads of TensorStore's.
+  """
   path = files.path(path)
   (path / MARK).touch()
   for name in (SEAL, COMMIT):
     (path / name).unlink(missing_ok=True)
   files.empty_folder(path, but=MARK)
+
+
+def remove(path: Path) -> None:
+  """Removes a `removable` folder. A kill on the way leaves it unfinished."""
+  path = files.path(path)
+  vacate(path)
   (path / MARK).unlink()
   path.rmdir()
 
