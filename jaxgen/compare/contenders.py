@@ -56,11 +56,11 @@ def make_devices(paths: Sequence[str], source: str, sound: bool) -> None:
     source: As in config.data. Points are for one device.
     sound: Whether that is sound. Ours have too small batches for more than one.
   """
+  if is_points(source):
+    return
   contenders = [config.load(path) for path in paths]
   for settings in contenders:
     config.check_single(settings, "choose")
-  if is_points(source):
-    return
   if contenders:
     prepare_devices(contenders)
   elif not sound:
